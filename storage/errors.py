@@ -1,0 +1,28 @@
+"""What can go wrong in the store, as one small tree.
+
+    StorageError
+    |- BadInput        (a user's file is missing, damaged or has too many unreadable rows)
+    |- StoreDamaged    (a record in the store fails its checksum or misses a file)
+    |- NotInStore      (asked for a selection, snapshot, encoder or index that is not there)
+    `- MissingExtra    (an optional package is not installed; says which extra to install)
+"""
+
+
+class StorageError(Exception):
+    """Base of all errors that `storage` raises for something a user can mend."""
+
+
+class BadInput(StorageError, ValueError):
+    """A file that the user named cannot be used; the message says which, where and why."""
+
+
+class StoreDamaged(StorageError, RuntimeError):
+    """A committed record is not what was committed."""
+
+
+class NotInStore(StorageError, LookupError):
+    """The store holds no such record."""
+
+
+class MissingExtra(StorageError, ImportError):
+    """An optional package is missing."""

@@ -1,0 +1,82 @@
+"""The 16-byte id of a candidate, as arrays.
+
+In memory an id is numpy `S16`: numpy compares it as 16 bytes, so sorting and searching are exact (both sides are padded
+to 16, so that numpy's dropping of trailing zero bytes never makes two ids equal). In Parquet and DuckDB it is a UUID.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Ids = npt.NDArray[np.bytes_]
+
+ID_BYTES = 16
+_DTYPE = np.dtype("S16")
+
+
+def from_bytes(values: Iterable[bytes]) -> Ids:
+    """Ids from 16-byte strings."""
+    return np.frombuffer(b"".join(values), dtype=_DTYPE)
+
+
+def from_arrow(column: pa.Array | pa.ChunkedArray) -> Ids:
+    """Ids from an Arrow column of 16-byte values: UUID, fixed-size binary or binary; nulls are not allowed.
+
+    >>> from_arrow(pa.array([b"0123456789abcdef"], pa.binary(16)))
+    array([b'0123456789abcdef'], dtype='|S16')
+    """
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    fixed = column.cast(pa.binary(ID_BYTES))
+    return np.frombuffer(fixed.buffers()[1], dtype=_DTYPE)[fixed.offset : fixed.offset + len(fixed)]
+
+
+def to_arrow(ids: Ids) -> pa.Array:
+    """Ids as an Arrow UUID column, which Parquet and DuckDB keep as UUID; no copy."""
+    storage = pa.Array.from_buffers(
+        pa.binary(ID_BYTES), len(ids), [None, pa.py_buffer(np.ascontiguousarray(ids, dtype=_DTYPE))]
+    )
+    return pa.ExtensionArray.from_storage(pa.uuid(), storage)
+
+
+def to_text(ids: Ids) -> list[str]:
+    """Ids as DuckDB prints them.
+
+    >>> to_text(from_bytes([bytes(16)]))
+    ['00000000-0000-0000-0000-000000000000']
+    """
+    raw = np.ascontiguousarray(ids, dtype=_DTYPE).tobytes()
+    return [str(uuid.UUID(bytes=raw[i : i + ID_BYTES])) for i in range(0, len(raw), ID_BYTES)]
+
+
+def from_text(values: Iterable[str]) -> Ids:
+    """Ids from their printed form.
+
+    Raises:
+        ValueError: a value is not a UUID.
+    """
+    return from_bytes(uuid.UUID(value).bytes for value in values)
+
+
+def keys(ids: Ids) -> npt.NDArray[np.uint64]:
+    """(n,) uint64, the first eight bytes of each id: what feeds hash noise."""
+    return np.ascontiguousarray(ids, dtype=_DTYPE).view(">u8").reshape(-1, 2)[:, 0].astype(np.uint64)
+
+
+def rows_of(ids: Ids, sorted_ids: Ids) -> npt.NDArray[np.int64]:
+    """The row of each id in a sorted array of unique ids; -1 where it is not there.
+
+    Cost: len(ids) * log(len(sorted_ids)) comparisons.
+    """
+    if len(sorted_ids) == 0:
+        return np.full(len(ids), -1, np.int64)
+    rows = np.searchsorted(sorted_ids, ids).astype(np.int64)
+    rows[rows == len(sorted_ids)] = 0
+    return np.where(sorted_ids[rows] == ids, rows, -1)

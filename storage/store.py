@@ -1,0 +1,193 @@
+"""The store's folder: where things lie, how a record is committed, who holds a lock.
+
+A record is a folder. It is written under `tmp/`, flushed to disk and renamed into place: the rename is the commit
+point, so a record is there whole or not at all, whatever kills the writer. Names are hashes of what the record depends
+on (or a fresh ULID), so two writers of the same record collide harmlessly.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from storage.errors import NotInStore, StoreDamaged
+
+# A leftover of a killed writer is swept once it is older than any run could be.
+STALE_TMP_S = 24 * 3600
+
+
+class Store:
+    """One store folder.
+
+    Args:
+        root: the folder; made absolute, so that the store works from any working directory.
+
+    >>> import tempfile
+    >>> store = Store(Path(tempfile.mkdtemp()) / "store")
+    >>> with store.committing("records", "runs", "r1") as folder:
+    ...     write_json(folder / "run.json", {"ok": True})
+    >>> store.records("runs")
+    ['r1']
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).expanduser().absolute()
+
+    def path(self, *parts: str) -> Path:
+        """A path inside the store; nothing is created."""
+        return self.root.joinpath(*parts)
+
+    def has(self, *parts: str) -> bool:
+        """Whether a record is committed."""
+        return self.path(*parts).is_dir()
+
+    def records(self, kind: str) -> list[str]:
+        """The committed records of one kind under `records/`, by name."""
+        return self.committed("records", kind)
+
+    def committed(self, *parts: str) -> list[str]:
+        """The names of the committed folders under a path, sorted; empty where there are none."""
+        folder = self.path(*parts)
+        if not folder.is_dir():
+            return []
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+    @contextmanager
+    def committing(self, *parts: str) -> Iterator[Path]:
+        """A folder to write a record in; committed as `parts` when the block ends, dropped when it raises.
+
+        If the record is already there, what was written is dropped: a name is a hash of all that the record depends on.
+        """
+        tmp = self.path("tmp", f"{parts[-1]}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+        tmp.mkdir(parents=True)
+        try:
+            yield tmp
+            sync_tree(tmp)
+            target = self.path(*parts)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _rename_or_drop(tmp, target)
+            sync_folder(target.parent)
+        except BaseException:
+            shutil.rmtree(tmp, ignore_errors=True)
+            raise
+
+    @contextmanager
+    def lock(self, name: str, holder: str, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Hold the store-wide lock `name`; a second holder waits until the first is done or dies.
+
+        Args:
+            name: what is locked: a stage or "catalog".
+            holder: what a waiting process is told, for example "winnow run (embed)".
+            on_wait: called once with the present holder if the lock is not free at once.
+
+        `flock` is released by the kernel when the process dies, so a kill leaves no lock behind. It does not hold on
+        every network filesystem; there, commits stay safe (they are renames) and work may be done twice.
+        """
+        path = self.path("locks", f"{name}.lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if on_wait is not None:
+                    on_wait(_holder(file))
+                fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            file.truncate()
+            file.write(f"{holder}, process {os.getpid()} on {socket.gethostname()}, since {utc_now()}")
+            file.flush()
+            yield
+
+    def sweep_tmp(self) -> None:
+        """Remove what killed writers left under `tmp/` more than a day ago."""
+        tmp = self.path("tmp")
+        if not tmp.is_dir():
+            return
+        for entry in os.scandir(tmp):
+            if time.time() - entry.stat().st_mtime > STALE_TMP_S:
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def utc_now() -> str:
+    """The time as ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON with sorted keys; NaN is refused, since JSON has none."""
+    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a record's JSON.
+
+    Raises:
+        NotInStore: the file is missing.
+        StoreDamaged: it does not parse.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise NotInStore(f"{path} is missing") from None
+    except ValueError as error:
+        raise StoreDamaged(f"{path} is not the JSON that was written: {error}") from error
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write a file beside its place and rename it in, so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    tmp.write_text(text, "utf-8")
+    _sync_file(tmp)
+    os.replace(tmp, path)
+    sync_folder(path.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file below a folder, and the folders, to disk."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            _sync_file(Path(parent) / name)
+        sync_folder(Path(parent))
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk, so that a rename outlives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _rename_or_drop(tmp: Path, target: Path) -> None:
+    try:
+        tmp.rename(target)
+    except OSError:
+        # A record is never empty, so renaming onto one that is there fails: it was committed before.
+        if not target.is_dir():
+            raise
+        shutil.rmtree(tmp)
+
+
+def _holder(file: Any) -> str:
+    file.seek(0)
+    return file.read().strip() or "another process"
