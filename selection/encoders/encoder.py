@@ -1,0 +1,274 @@
+"""A loaded encoder: tokenise, batch by a token budget, forward, pool."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from selection.encoders.format import Turns, messages, plain, tulu
+from selection.encoders.pooling import pool
+from selection.encoders.spec import EncoderSpec
+from selection.errors import InvalidOption
+from selection.types import Floats
+
+Lengths = npt.NDArray[np.int64]
+
+# Tokens in a batch, padding included. On a CPU small batches stay in cache; a GPU wants to be filled.
+BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
+
+# Texts tokenised at once.
+_TOKENISE_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Texts as token ids.
+
+    Attributes:
+        ids: one int32 array a text, special tokens included, cut at the encoder's `max_tokens`.
+        truncated: (n,) bool, which texts were cut.
+    """
+
+    ids: list[npt.NDArray[np.int32]]
+    truncated: npt.NDArray[np.bool_]
+
+    @property
+    def lengths(self) -> Lengths:
+        return np.array([len(ids) for ids in self.ids], np.int64)
+
+
+class Encoder:
+    """A model in memory; made by `load_encoder`.
+
+    Attributes:
+        spec: what was asked for.
+        device: "cpu", "cuda:0", ...
+        dimension: d of its vectors.
+        max_tokens: the limit in force: the spec's, or the model's own where that is lower.
+        batch_tokens: the default token budget of a batch on this device.
+        parameters: weights that every token passes through (embedding tables left out): 2 * parameters is the work
+            of a token.
+        notes: what a user should know, for example that the model's limit is below `max_tokens`.
+    """
+
+    def __init__(self, spec: EncoderSpec, transformer: Any, device: str, notes: Sequence[str]) -> None:
+        self.spec = spec
+        self.device = device
+        self._transformer = transformer
+        self._tokenizer = transformer.tokenizer
+        self.dimension = int(transformer.get_embedding_dimension())
+        self.batch_tokens = BATCH_TOKENS["cuda" if device.startswith("cuda") else "cpu"]
+        tables = {id(p) for m in transformer.modules() if type(m).__name__ == "Embedding" for p in m.parameters()}
+        self.parameters = sum(p.numel() for p in transformer.parameters() if id(p) not in tables)
+        limit = _token_limit(transformer)
+        self.max_tokens = min(spec.max_tokens, limit) if limit else spec.max_tokens
+        if self.max_tokens < spec.max_tokens:
+            notes = [
+                *notes,
+                f"max_tokens {spec.max_tokens} is above the model's limit: texts are cut at {limit} tokens",
+            ]
+        self.notes = tuple(notes)
+        if spec.template == "chat_template" and not self._tokenizer.chat_template:
+            raise InvalidOption(
+                f"encoder: template chat_template: the tokenizer of {spec.model!r} has none; use tulu or plain"
+            )
+        # A chat template writes the special tokens itself; adding them again would double the first one.
+        self._special = spec.template != "chat_template"
+        pad, eos = self._tokenizer.pad_token_id, self._tokenizer.eos_token_id
+        # Llama has no padding token; padding is masked, so any id of the vocabulary will do.
+        self._pad = pad if pad is not None else eos if eos is not None else 0
+
+    def text_of(self, turns: Turns) -> str:
+        """The text that stands for a candidate or a target: `prompt` and the turns by the spec's template."""
+        if self.spec.template == "tulu":
+            text = tulu(turns, self._tokenizer.eos_token or "")
+        elif self.spec.template == "plain":
+            text = plain(turns)
+        else:
+            text = self._tokenizer.apply_chat_template(messages(turns), tokenize=False)
+        return self.spec.prompt + text
+
+    def tokens(self, texts: Sequence[str]) -> Tokens:
+        """Texts as token ids. Nothing is stripped or re-rendered: no chat template, no lower-casing of ours.
+
+        Cost: about a million tokens a second and core; 4 bytes a token.
+        """
+        ids: list[npt.NDArray[np.int32]] = []
+        truncated: list[bool] = []
+        for start in range(0, len(texts), _TOKENISE_ROWS):
+            batch = self._tokenizer(
+                list(texts[start : start + _TOKENISE_ROWS]),
+                add_special_tokens=self._special,
+                truncation=True,
+                max_length=self.max_tokens,
+                padding=False,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )
+            ids += [np.array(row, np.int32) for row in batch["input_ids"]]
+            if batch.encodings is None:  # a tokenizer in Python does not say; a text at the limit counts as cut
+                truncated += [len(row) == self.max_tokens for row in batch["input_ids"]]
+            else:
+                truncated += [
+                    len(row) == self.max_tokens and bool(encoding.overflowing)
+                    for row, encoding in zip(batch["input_ids"], batch.encodings, strict=True)
+                ]
+        return Tokens(ids, np.array(truncated, np.bool_))
+
+    def lengths(self, texts: Sequence[str]) -> Lengths:
+        """(n,) int64: tokens of each text, special ones included, after the cut at `max_tokens`."""
+        return self.tokens(texts).lengths
+
+    def encode(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> Floats:
+        """Unit vectors of texts, already formatted by `text_of`.
+
+        Returns:
+            (n, d) float32 of norm 1; zeros for a text without tokens, NaN where the model overflows.
+        """
+        return self.encode_tokens(self.tokens(texts), batch_tokens=batch_tokens)
+
+    def encode_tokens(
+        self, tokens: Tokens, *, batch_tokens: int | None = None, on_batch: Callable[[int], None] | None = None
+    ) -> Floats:
+        """As `encode`, from token ids.
+
+        Args:
+            batch_tokens: tokens in a batch, padding included; by default what suits the device.
+            on_batch: called with the number of texts after each batch.
+
+        Batches depend on the lengths and `batch_tokens` alone, so the same texts give the same batches.
+        """
+        import torch
+
+        vectors = np.zeros((len(tokens.ids), self.dimension), np.float32)
+        with torch.inference_mode():
+            for rows in batches(tokens.lengths, batch_tokens or self.batch_tokens):
+                width = max(len(tokens.ids[row]) for row in rows)
+                if width:
+                    ids = np.full((len(rows), width), self._pad, np.int64)
+                    mask = np.zeros((len(rows), width), np.bool_)
+                    for i, row in enumerate(rows):
+                        length = len(tokens.ids[row])
+                        ids[i, :length] = tokens.ids[row]
+                        mask[i, :length] = True
+                    vectors[rows] = self._forward(torch.from_numpy(ids), torch.from_numpy(mask)).cpu().numpy()
+                if on_batch is not None:
+                    on_batch(len(rows))
+        return vectors
+
+    def _forward(self, ids: Any, mask: Any) -> Any:
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        hidden = self._transformer({"input_ids": ids, "attention_mask": mask.long()})["token_embeddings"]
+        return pool(hidden, mask, self.spec.pooling)
+
+
+def batches(lengths: Lengths, batch_tokens: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Rows of each batch, longest texts first, at most `batch_tokens` tokens with padding, one text at least.
+
+    >>> [rows.tolist() for rows in batches(np.array([3, 9, 4, 4]), 9)]
+    [[1], [2, 3], [0]]
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        size = max(1, batch_tokens // max(1, int(lengths[order[start]])))
+        yield order[start : start + size]
+        start += size
+
+
+def load_encoder(spec: EncoderSpec, device: str | None = None) -> Encoder:
+    """Load a spec's model.
+
+    Args:
+        device: "cpu", "cuda", "cuda:1", ...; by default the first CUDA card, else the CPU.
+
+    Raises:
+        InvalidOption: the model is not there or cannot be loaded.
+    """
+    import torch
+    from sentence_transformers.base.modules.transformer import Transformer
+
+    folder = spec.folder()
+    hub = {} if folder else {"revision": spec.commit()}
+    dtype = spec.dtype if spec.dtype == "auto" else getattr(torch, spec.dtype)
+    device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        with _quiet():
+            transformer = Transformer(
+                str(folder or spec.model),
+                transformer_task="feature-extraction",
+                model_kwargs={"dtype": dtype, **hub},
+                processor_kwargs=dict(hub),
+                config_kwargs=dict(hub),
+                # Stated, not inferred: with a chat template in the tokenizer, strings would be rendered as user turns.
+                modality_config={"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+                module_output_name="token_embeddings",
+                do_lower_case=folder is not None and _lower_case(folder),
+                unpad_inputs=False,
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise InvalidOption(f"encoder: model {spec.model!r} cannot be loaded: {error}") from error
+    if transformer.tokenizer is None:
+        raise InvalidOption(f"encoder: model {spec.model!r} has no tokenizer")
+    transformer.tokenizer.truncation_side = "right"
+    return Encoder(spec, transformer.eval().to(device), str(device), _unused_modules(folder))
+
+
+def _token_limit(transformer: Any) -> int | None:
+    """The most tokens that the model takes, special ones included; None where it states no limit."""
+    limits = [transformer.tokenizer.model_max_length]
+    limits.append(getattr(transformer.config, "max_position_embeddings", None) or -1)
+    for name, module in transformer.named_modules():
+        # RoBERTa and its kin number positions from padding_idx + 1, so a table of 514 holds 512 of them.
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            limits.append(module.num_embeddings - module.padding_idx - 1)
+    # A tokenizer without a limit says 1e30.
+    limits = [int(limit) for limit in limits if 0 < limit < 1e9]
+    return min(limits) if limits else None
+
+
+def _lower_case(folder: Path) -> bool:
+    """Whether a model saved by sentence-transformers asks for lower-cased text."""
+    config = folder / "sentence_bert_config.json"
+    return config.is_file() and bool(json.loads(config.read_text("utf-8")).get("do_lower_case"))
+
+
+def _unused_modules(folder: Path | None) -> list[str]:
+    """A note for each trained module behind the pooling, which a saved sentence-transformers model may have."""
+    places = [folder / "modules.json", folder.parent / "modules.json"] if folder else []
+    saved: list[dict[str, str]] = next((json.loads(path.read_text("utf-8")) for path in places if path.is_file()), [])
+    kinds = [module["type"].rsplit(".", 1)[-1] for module in saved]
+    return [
+        f"the model's {kind} module is not applied: only its transformer is used"
+        for kind in kinds
+        if kind not in {"Transformer", "Pooling", "Normalize"}
+    ]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars while weights load, and no report of them unless the files miss some."""
+    from transformers.utils import logging
+
+    def misses_weights(record: Any) -> bool:
+        # An unused lm_head is expected; weights that the files miss are drawn at random, which a user must see.
+        message = record.getMessage()
+        return "LOAD REPORT" not in message or "MISSING" in message
+
+    logger = logging.get_logger("transformers.modeling_utils")
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logger.addFilter(misses_weights)
+    try:
+        yield
+    finally:
+        logger.removeFilter(misses_weights)
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

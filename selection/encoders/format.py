@@ -1,0 +1,46 @@
+"""How turns become the one text that is encoded; candidates and targets pass through the same function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+Turns = Iterable[tuple[str, str]]
+Template = Literal["tulu", "plain", "chat_template"]
+
+# The role of a candidate that is a single text, not a conversation.
+TEXT = "text"
+
+
+def tulu(turns: Turns, eos: str) -> str:
+    r"""The text that RDS+ encodes: each turn under its role, an assistant's turn closed by `eos`, the whole stripped.
+
+    A single text has no role and stays as it is. RDS+ knows system, user and assistant; any other role gets a header
+    of its name.
+
+    Source: encode_with_messages_format of automated-instruction-selection (RDS+).
+
+    >>> tulu([("user", " Hi "), ("assistant", "Hello")], "</s>")
+    '<|user|>\nHi\n<|assistant|>\nHello</s>'
+    """
+    parts = []
+    for role, content in turns:
+        if role == TEXT:
+            parts.append(content)
+        else:
+            parts.append(f"<|{role}|>\n{content.strip()}{eos if role == 'assistant' else ''}\n")
+    return "".join(parts).strip()
+
+
+def plain(turns: Turns) -> str:
+    r"""The contents alone, one after the other, a line break between.
+
+    >>> plain([("user", "Hi"), ("assistant", "Hello")])
+    'Hi\nHello'
+    """
+    return "\n".join(content for _, content in turns)
+
+
+def messages(turns: Turns) -> list[dict[str, str]]:
+    """Turns as a tokenizer's chat template takes them; a single text is a user's turn."""
+    return [{"role": "user" if role == TEXT else role, "content": content} for role, content in turns]

