@@ -1,0 +1,458 @@
+"""`winnow.yaml`: what it may hold, and one clear message for everything that is wrong with it, before any work.
+
+`load_config` reads the file, checks each section (unknown keys, types, ranges), then what sections say about each other
+(names, files, steps and what they need), and fills in defaults. What it returns is *resolved*: paths are absolute,
+`recipe.targets` and `recipe.encoder` are names that exist. `Config.resolved_yaml` writes that down, and loading it again
+gives the same `digest`, from any folder: the steps of one run load it so.
+"""
+
+from __future__ import annotations
+
+import codecs
+import dataclasses
+import json
+import os
+import re
+import zoneinfo
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ValidationError, create_model
+from selection.registry import parse_steps
+
+from pipelines.cron import cron_mistake
+from pipelines.errors import ConfigError, Problem
+from pipelines.marked_yaml import KeyPath, MarkedYaml, dotted, parse
+from pipelines.sections import (
+    OWN_VECTORS,
+    Config,
+    Files,
+    Index,
+    Keyed,
+    Pool,
+    PoolFiles,
+    Recipe,
+    Schedule,
+    Section,
+    as_tuple,
+    expand,
+    is_url,
+)
+from pipelines.wording import expected, found, listed, nearest, no_match
+from selection.encoders import EncoderSpec
+from selection.errors import InvalidRecipe, SelectionError
+from selection.types import Input
+
+__all__ = ["Config", "Files", "Index", "Keyed", "Pool", "PoolFiles", "Recipe", "Schedule", "expand", "load_config"]
+
+FILE_NAME = "winnow.yaml"
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_NAME_RULE = "a name is 1 to 64 of a-z, 0-9, _ and -, and starts with a letter or digit"
+
+
+def load_config(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read and check a configuration.
+
+    Args:
+        path: the file, or the folder with a `winnow.yaml` in it.
+        overrides: dotted path -> value, laid over the file: `{"recipes.math.budget": 500}`.
+
+    Raises:
+        ConfigError: anything is wrong; it lists every problem, each with file, line, path, what was found and what is
+            allowed.
+    """
+    file = Path(path).expanduser().absolute()
+    if file.is_dir():
+        file /= FILE_NAME
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(
+            [Problem(str(file), 0, "", "does not exist; `winnow init` writes one from your data")]
+        ) from None
+    except OSError as error:
+        raise ConfigError([Problem(str(file), 0, "", f"cannot be read: {error.strerror}")]) from None
+    except UnicodeDecodeError as error:
+        message = f"is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
+        raise ConfigError([Problem(str(file), 0, "", message)]) from None
+    return _Reader(file, parse(text), overrides or {}).read()
+
+
+S = TypeVar("S", bound=BaseModel)
+F = TypeVar("F", Files, PoolFiles, Keyed)
+
+
+class _Reader:
+    """One reading of one file: collects problems on the way, raises them together."""
+
+    def __init__(self, file: Path, marked: MarkedYaml, overrides: Mapping[str, Any]) -> None:
+        self.file = file
+        self.root = file.parent
+        self.marked = marked
+        self.overridden: set[KeyPath] = set()
+        self.problems: list[Problem] = []
+        for line, path, message in marked.mistakes:
+            self.problems.append(Problem(str(file), line, dotted(path), message))
+        self._stop_if_wrong()
+        if not isinstance(marked.value, dict):
+            self.add((), f"must be a mapping of {listed(_keys(Config))}, found {found(marked.value)}")
+            self._stop_if_wrong()
+        self.raw: dict[str, Any] = marked.value
+        for dotted_path, value in overrides.items():
+            self._override(dotted_path, value)
+        self._stop_if_wrong()
+
+    def add(self, path: KeyPath, message: str) -> None:
+        """Note a problem at a path."""
+        if any(path[: len(o)] == o for o in self.overridden):
+            self.problems.append(Problem("override", 0, dotted(path), message))
+        else:
+            self.problems.append(Problem(str(self.file), self.marked.line_of(path), dotted(path), message))
+
+    def read(self) -> Config:
+        """The resolved configuration, or every problem at once."""
+        self._unknown_keys(self.raw, _keys(Config), ())
+        if "pool" not in self.raw:
+            self.add(("pool",), "is missing; it names the files to choose from: `pool: {files: data/*.jsonl}`")
+        store = self.raw.get("store", "./store")
+        if not isinstance(store, str) or not store:
+            self.add(("store",), f"must be a folder, found {self._found_at(('store',), store)}")
+            store = "./store"
+        pool = self._pool()
+        targets = dict(self._targets())
+        encoders = dict(self._encoders())
+        names = {"targets": list(self._mapping(("targets",))), "encoders": list(self._mapping(("encoders",)))}
+        if pool is not None and pool.vectors is not None:
+            names["encoders"].append(OWN_VECTORS)
+        recipes = dict(self._recipes(names))
+        index = self._section(Index, ("index",)) if self.raw.get("index") is not None else Index()
+        schedule = self._schedule(list(self._mapping(("recipes",)))) if self.raw.get("schedule") is not None else None
+        self._stop_if_wrong()
+        assert pool is not None  # else there was a problem
+        assert index is not None
+        return Config(
+            store=self._absolute(store),
+            pool=pool,
+            encoders=encoders,
+            targets=targets,
+            recipes=recipes,
+            index=index,
+            schedule=schedule,
+            root=self.root,
+        )
+
+    # ---- sections
+
+    def _pool(self) -> Pool | None:
+        raw = self.raw.get("pool")
+        if not isinstance(raw, dict):
+            if "pool" in self.raw:
+                self.add(("pool",), f"must be a mapping of {listed(_keys(Pool))}, found {found(raw)}")
+            return None
+        # What names files has short forms, so it is checked by itself; the rest of the section follows.
+        checked: dict[str, Any] = {}
+        if "files" in raw:
+            checked["files"] = tuple(self._each(PoolFiles, raw["files"], ("pool", "files")))
+        columns = raw.get("columns")
+        checked["columns"] = tuple(self._each(Keyed, columns, ("pool", "columns"))) if columns else ()
+        if raw.get("vectors") is not None:
+            checked["vectors"] = self._files(Keyed, raw["vectors"], ("pool", "vectors"))
+        return self._validated(Pool, raw | checked, ("pool",))
+
+    def _targets(self) -> Iterator[tuple[str, Files]]:
+        for name, raw in self._mapping(("targets",)).items():
+            files = self._files(Files, raw, ("targets", name))
+            if files is not None:
+                yield name, files
+
+    def _each(self, kind: type[F], raw: Any, path: KeyPath) -> Iterator[F]:
+        """One of `kind`, or a list in which each item may be a mapping or a path."""
+        mixed = isinstance(raw, list) and any(isinstance(item, dict) for item in raw)
+        for here, item in [((*path, i), item) for i, item in enumerate(raw)] if mixed else [(path, raw)]:
+            files = self._files(kind, item, here)
+            if files is not None:
+                yield files
+
+    def _files(self, kind: type[F], raw: Any, path: KeyPath) -> F | None:
+        """A mapping with `files`, or the value of `files` alone."""
+        short = not isinstance(raw, dict)
+        files = self._validated(kind, {"files": raw} if short else raw, path)
+        if files is None:
+            return None
+        if isinstance(files, Files) and files.encoding is not None:
+            self._check_encoding(files.encoding, (*path, "encoding"))
+        return files.model_copy(update={"files": self._existing(files.files, path if short else (*path, "files"))})
+
+    def _encoders(self) -> Iterator[tuple[str, EncoderSpec]]:
+        hints = get_type_hints(EncoderSpec)
+        shape: dict[str, Any] = {f.name: (hints[f.name], _default(f)) for f in dataclasses.fields(EncoderSpec)}
+        model = create_model("Encoder", __base__=Section, **shape)
+        for name in self._mapping(("encoders",)):
+            path: KeyPath = ("encoders", name)
+            if name == OWN_VECTORS:
+                self.add(path, f"`{OWN_VECTORS}` stands for the vectors in pool.vectors; choose another name")
+            options = self._section(model, path)
+            if options is None:
+                continue
+            values = {key: getattr(options, key) for key in options.model_fields_set}
+            values["model"] = self._model(values["model"])
+            try:
+                spec = EncoderSpec(**values)
+                spec.folder()  # a model on this disk must be there; nothing is loaded
+            except SelectionError as error:
+                message = str(error).removeprefix("encoder: ")
+                self.add(_mentioned(path, options.model_fields_set, message), message)
+            else:
+                yield name, spec
+
+    def _recipes(self, names: Mapping[str, list[str]]) -> Iterator[tuple[str, Recipe]]:
+        for name, raw in self._mapping(("recipes",)).items():
+            path: KeyPath = ("recipes", name)
+            recipe = self._section(Recipe, path)
+            if not isinstance(raw, dict):
+                continue
+            # On the raw values, so that a wrong budget does not hide a wrong target.
+            self._check_names(raw, names, path)
+            resolved = self._filled_in(raw, names, self._steps_need(raw, path), path) | self._id_files(raw, path)
+            if isinstance(raw.get("where"), str):
+                self._check_where(raw["where"], (*path, "where"))
+            if recipe is not None:
+                yield name, recipe.model_copy(update=resolved)
+
+    def _check_names(self, raw: Mapping[str, Any], names: Mapping[str, list[str]], path: KeyPath) -> None:
+        targets = as_tuple(raw.get("targets", ()))
+        for i, target in enumerate(targets if isinstance(targets, tuple) else ()):
+            if isinstance(target, str):
+                self._known(target, names["targets"], "target set", (*path, "targets", i))
+        if isinstance(raw.get("encoder"), str):
+            self._known(raw["encoder"], names["encoders"], "encoder", (*path, "encoder"))
+
+    def _filled_in(
+        self, raw: Mapping[str, Any], names: Mapping[str, list[str]], needs: Mapping[Input, str], path: KeyPath
+    ) -> dict[str, Any]:
+        """The targets and the encoder where the recipe leaves them out and its steps need them."""
+        values: dict[str, Any] = {}
+        if Input.TARGETS in needs:
+            if "targets" not in raw:
+                values["targets"] = tuple(names["targets"])
+            if not raw.get("targets", names["targets"]):
+                hint = f"name some of: {listed(names['targets'])}" if names["targets"] else "add one under `targets`"
+                self.add((*path, "targets"), f"{needs[Input.TARGETS]} needs targets, and there are none; {hint}")
+        wanting = needs.get(Input.VECTORS) or needs.get(Input.TARGETS)
+        if wanting and raw.get("encoder") is None:
+            if names["encoders"]:
+                values["encoder"] = names["encoders"][0]
+            else:
+                message = f"{wanting} needs vectors, and there are none; add an encoder under `encoders`"
+                self.add((*path, "encoder"), message)
+        return values
+
+    def _id_files(self, raw: Mapping[str, Any], path: KeyPath) -> dict[str, str]:
+        resolved = {}
+        for key in ("allow", "deny"):
+            if isinstance(raw.get(key), str):
+                resolved[key] = next(iter(self._existing((raw[key],), (*path, key))), "")
+        return resolved
+
+    def _schedule(self, recipes: list[str]) -> Schedule | None:
+        path: KeyPath = ("schedule",)
+        schedule = self._section(Schedule, path)
+        if schedule is None:
+            return None
+        mistake = cron_mistake(schedule.cron)
+        if mistake:
+            self.add((*path, "cron"), f"{mistake}; for example `0 2 * * *` is every night at two")
+        if schedule.timezone not in zoneinfo.available_timezones():
+            close = nearest(schedule.timezone, zoneinfo.available_timezones())
+            self.add(
+                (*path, "timezone"),
+                f"no timezone is called {schedule.timezone!r}{close or '; for example UTC or Europe/Vienna'}",
+            )
+        if schedule.recipes == ("all",):
+            return schedule.model_copy(update={"recipes": tuple(recipes)})
+        for i, name in enumerate(schedule.recipes):
+            self._known(name, recipes, "recipe", (*path, "recipes", i))
+        return schedule
+
+    # ---- checks
+
+    def _steps_need(self, raw: Any, path: KeyPath) -> dict[Input, str]:
+        """What the steps need, each with the first step that needs it; problems are noted, at the step if it can be."""
+        steps = raw.get("steps") if isinstance(raw, dict) else None
+        if not isinstance(steps, list) or not steps:
+            return {}
+        wrong = False
+        for i, step in enumerate(steps):
+            try:
+                parse_steps([step])
+            except InvalidRecipe:
+                continue  # alone a step may be out of place; the order is checked below
+            except SelectionError as error:
+                wrong = True
+                self.add(self._in_step((*path, "steps", i), step, str(error)), str(error))
+        if wrong:
+            return {}
+        try:
+            parsed = parse_steps(steps)
+        except SelectionError as error:
+            self.add((*path, "steps"), str(error))
+            return {}
+        needs: dict[Input, str] = {}
+        for step in parsed:
+            for need in step.needs:
+                needs.setdefault(need, step.name)
+        return needs
+
+    @staticmethod
+    def _in_step(path: KeyPath, step: Any, message: str) -> KeyPath:
+        """The path of the option that a message is about, where it names one."""
+        if isinstance(step, dict) and len(step) == 1:
+            (name, options), *_ = step.items()
+            if isinstance(options, dict):
+                return _mentioned((*path, name), options, message)
+        return path
+
+    def _known(self, name: str, known: list[str], what: str, path: KeyPath) -> None:
+        if name not in known:
+            have = f"there are: {listed(known)}" if known else f"there is no {what} in this file"
+            self.add(path, f"no {what} is called {name!r}{nearest(name, known)}; {have}")
+
+    def _check_where(self, where: str, path: KeyPath) -> None:
+        """Whether it parses as one SQL condition; its columns are known only once the pool is."""
+        import duckdb
+
+        # The statement is itself a bound value: it is parsed, never run.
+        statement = f"SELECT 1 FROM examples WHERE (\n{where}\n)"  # noqa: S608
+        with duckdb.connect() as connection:
+            row = connection.execute("SELECT json_serialize_sql(?)", [statement]).fetchone()
+        answer = json.loads(row[0]) if row else {}
+        if answer.get("error"):
+            message = " ".join(str(answer.get("error_message", "")).split())
+            if answer.get("error_type") != "parser":
+                message = "more than one condition"
+            self.add(
+                path, f"is not one SQL condition: {message}; for example `source = 'wiki' and length(prompt) < 4000`"
+            )
+
+    def _check_encoding(self, encoding: str, path: KeyPath) -> None:
+        try:
+            codecs.lookup(encoding)
+        except LookupError:
+            self.add(path, f"no text encoding is called {encoding!r}; for example utf-8, latin-1 or utf-16")
+
+    def _existing(self, patterns: Iterable[str], path: KeyPath) -> tuple[str, ...]:
+        """The patterns made absolute; each must match something."""
+        resolved = []
+        patterns = tuple(patterns)
+        for i, pattern in enumerate(patterns):
+            here = (*path, i) if (*path, i) in self.marked.lines else path
+            if not pattern:
+                self.add(here, "must name a file, found ''")
+                continue
+            absolute = self._absolute(pattern)
+            resolved.append(absolute)
+            if not is_url(absolute) and not expand([absolute]):
+                self.add(here, no_match(pattern, absolute))
+        if not patterns:
+            self.add(path, "names no files")
+        return tuple(resolved)
+
+    def _unknown_keys(self, raw: Mapping[str, Any], allowed: list[str], path: KeyPath) -> None:
+        for key in raw:
+            if key not in allowed:
+                self.add((*path, key), f"unknown key{nearest(key, allowed)}; allowed: {listed(allowed)}")
+
+    # ---- help
+
+    def _section(self, model: type[S], path: KeyPath) -> S | None:
+        raw: Any = self.raw
+        for part in path:
+            raw = raw[part]
+        return self._validated(model, raw, path)
+
+    def _validated(self, model: type[S], raw: Any, path: KeyPath) -> S | None:
+        """A section, or None with its problems noted."""
+        if not isinstance(raw, dict):
+            self.add(path, f"must be a mapping of {listed(_keys(model))}, found {self._found_at(path, raw)}")
+            return None
+        self._unknown_keys(raw, _keys(model), path)
+        try:
+            return model.model_validate({key: value for key, value in raw.items() if key in _keys(model)})
+        except ValidationError as errors:
+            for error in errors.errors():
+                # The union's and validator's names in a pydantic path are no keys of the file.
+                loc: KeyPath = path
+                for part in error["loc"]:
+                    if (*loc, part) in self.marked.lines or (error["type"] == "missing" and part in _keys(model)):
+                        loc = (*loc, part)
+                self.add(
+                    loc,
+                    expected(error["type"], error.get("ctx", {}), error["msg"], self._found_at(loc, error["input"])),
+                )
+            return None
+
+    def _mapping(self, path: KeyPath) -> dict[str, Any]:
+        """A mapping of names; wrong names are noted once, when first asked for."""
+        (key,) = path
+        raw = self.raw.get(str(key))
+        if raw is None:
+            return {}
+        if not isinstance(raw, dict):
+            self._once(path, f"must be a mapping of names, found {self._found_at(path, raw)}")
+            return {}
+        for name in raw:
+            if not _NAME.fullmatch(name):
+                self._once((*path, name), f"{name!r} cannot be a name: {_NAME_RULE}")
+        return raw
+
+    def _once(self, path: KeyPath, message: str) -> None:
+        if not any(p.path == dotted(path) and p.message == message for p in self.problems):
+            self.add(path, message)
+
+    def _override(self, dotted_path: str, value: Any) -> None:
+        *parents, last = dotted_path.split(".")
+        at: Any = self.raw
+        for i, part in enumerate(parents):
+            at = at.setdefault(part, {})
+            if not isinstance(at, dict):
+                self.overridden.add(tuple(parents[: i + 1]))
+                self.add(tuple(parents[: i + 1]), f"is {found(at)}, so `{dotted_path}` cannot be set")
+                return
+        at[last] = value
+        self.overridden.add((*parents, last))
+
+    def _absolute(self, path: str) -> str:
+        if is_url(path):
+            return path
+        return os.path.normpath(self.root / Path(path).expanduser())
+
+    def _model(self, model: str) -> str:
+        """A model's folder made absolute; a hub name is left as it is."""
+        if model.startswith((".", "/", "~")) or (self.root / model).is_dir():
+            return self._absolute(model)
+        return model
+
+    def _found_at(self, path: KeyPath, value: Any) -> str:
+        written = self.marked.scalars.get(path)
+        overridden = any(path[: len(o)] == o for o in self.overridden)
+        return found(value, None if overridden else written)
+
+    def _stop_if_wrong(self) -> None:
+        if self.problems:
+            raise ConfigError(sorted(self.problems, key=lambda problem: problem.line))
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    return [name for name, info in model.model_fields.items() if not info.exclude]
+
+
+def _default(field: Any) -> Any:
+    return ... if field.default is dataclasses.MISSING else field.default
+
+
+def _mentioned(path: KeyPath, options: Iterable[str], message: str) -> KeyPath:
+    """The path of the one option that a message names; else the path itself."""
+    named = [name for name in options if isinstance(name, str) and re.search(rf"\b{re.escape(name)}\b", message)]
+    return (*path, named[0]) if len(named) == 1 else path

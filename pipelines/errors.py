@@ -1,0 +1,66 @@
+"""What can go wrong in a run, as one small tree.
+
+    PipelineError
+    |- ConfigError     (winnow.yaml, or what it names, is wrong; lists every problem found)
+    |- NoProject       (there is no winnow.yaml to work on)
+    |- NothingYet      (an earlier stage has not run yet; says which)
+    `- WouldOverwrite  (a file that a command would write is already there)
+
+Each class is also the built-in exception that fits it, so a caller who knows nothing of this tree still catches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class PipelineError(Exception):
+    """Base of all errors that `pipelines` raises for something a user can mend."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a configuration file.
+
+    Attributes:
+        file: the file as the user should find it, or "override" for a value given on the command line.
+        line: 1-based; 0 where no line can be named.
+        path: the key's path, for example `recipes.math.steps[1]`; empty for the file as a whole.
+        message: what was found and what is allowed.
+
+    >>> print(Problem("winnow.yaml", 3, "recipes.math.budget", "must be above 0, found -5"))
+    winnow.yaml:3: recipes.math.budget: must be above 0, found -5
+    """
+
+    file: str
+    line: int
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return ": ".join(part for part in (place, self.path, self.message) if part)
+
+
+class ConfigError(PipelineError, ValueError):
+    """The configuration cannot be used; `problems` holds every mistake found, in the order of the file."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        lines = [str(problem) for problem in self.problems]
+        if len(lines) > 1:
+            lines.insert(0, f"{len(lines)} problems in the configuration; nothing was run:")
+        super().__init__("\n".join(lines))
+
+
+class NoProject(PipelineError, FileNotFoundError):
+    """There is no configuration file where one was looked for."""
+
+
+class NothingYet(PipelineError, LookupError):
+    """What a stage works on has not been made yet."""
+
+
+class WouldOverwrite(PipelineError, FileExistsError):
+    """A file is already there, and the command was not told to replace it."""

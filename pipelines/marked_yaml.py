@@ -1,0 +1,112 @@
+"""YAML with the line of every key, and without what YAML lets slip: repeated keys, keys that are not text, tabs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+KeyPath = tuple[str | int, ...]
+"""Where a value stands: keys of mappings and positions in lists, from the top."""
+
+
+@dataclass
+class MarkedYaml:
+    """A parsed file.
+
+    Attributes:
+        value: the document; None if there are `mistakes` that stop the reading.
+        lines: path -> 1-based line of its key (in a list, of the item).
+        scalars: path -> the text as it is written, before YAML gave it a type.
+        mistakes: (line, path, message) of what makes the file unusable or ambiguous.
+    """
+
+    value: Any = None
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+    scalars: dict[KeyPath, str] = field(default_factory=dict)
+    mistakes: list[tuple[int, KeyPath, str]] = field(default_factory=list)
+
+    def line_of(self, path: KeyPath) -> int:
+        """The line of a path, or of the nearest thing around it; 0 if there is none."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 0)
+
+
+def parse(text: str) -> MarkedYaml:
+    r"""Parse one YAML document; mistakes are collected, not raised.
+
+    >>> parse("a:\n  b: 1\n  b: 2\n").mistakes
+    [(3, ('a', 'b'), 'is given twice (first in line 2); keep one')]
+    """
+    marked = MarkedYaml()
+    try:
+        # A SafeLoader: no tag can build a Python object.
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            marked.mistakes.append((0, (), "is empty"))
+            return marked
+        _walk(node, (), marked, [])
+        if not marked.mistakes:
+            marked.value = loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        marked.mistakes.append((mark.line + 1 if mark else 0, (), _syntax_message(error, text)))
+    except yaml.YAMLError as error:
+        marked.mistakes.append((0, (), f"is not YAML text: {' '.join(str(error).split())}"))
+    except ValueError as error:  # a scalar like 2024-13-45, which YAML takes for a date
+        marked.mistakes.append((0, (), f"holds a value that YAML cannot read ({error}); put it in quotes"))
+    return marked
+
+
+def dotted(path: KeyPath) -> str:
+    """A path as text.
+
+    >>> dotted(("recipes", "math", "steps", 1))
+    'recipes.math.steps[1]'
+    """
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+def _walk(node: yaml.Node, path: KeyPath, marked: MarkedYaml, parents: list[yaml.Node]) -> None:
+    if any(node is parent for parent in parents):
+        marked.mistakes.append((node.start_mark.line + 1, path, "refers to itself through an alias"))
+        return
+    marked.lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.ScalarNode):
+        marked.scalars[path] = node.value
+    elif isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            _walk(item, (*path, i), marked, [*parents, node])
+    elif isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue  # what `<<` brings in was checked where it stands
+            if key.tag != "tag:yaml.org,2002:str":
+                written = f"`{key.value}`" if isinstance(key, yaml.ScalarNode) else "this key"
+                marked.mistakes.append((line, path, f"{written} is not text to YAML; put the key in quotes"))
+                continue
+            below = (*path, key.value)
+            if key.value in seen:
+                message = f"is given twice (first in line {seen[key.value]}); keep one"
+                marked.mistakes.append((line, below, message))
+                continue
+            seen[key.value] = line
+            marked.lines[below] = line
+            _walk(value, below, marked, [*parents, node])
+
+
+def _syntax_message(error: yaml.MarkedYAMLError, text: str) -> str:
+    mark = error.problem_mark
+    if mark is not None:
+        line = (text.splitlines() or [""])[min(mark.line, len(text.splitlines()) - 1)]
+        if "\t" in line[: mark.column + 1] or "'\\t'" in (error.problem or ""):
+            return "has a tab where YAML needs spaces; indent with spaces"
+    if error.problem and "but found another document" in error.problem:
+        return "has a second document (`---`); keep one"
+    where = f", column {mark.column + 1}" if mark is not None else ""
+    return f"is not valid YAML{where}: {error.problem or error.context}"

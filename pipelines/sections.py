@@ -1,0 +1,172 @@
+"""What a `winnow.yaml` may hold: one frozen class a section, each key with its default and what it means."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from selection.encoders import EncoderSpec
+
+OWN_VECTORS = "vectors"
+"""The encoder name that stands for the vectors in `pool.vectors`."""
+
+
+def as_tuple(value: Any) -> Any:
+    """One text or a list of them, as a tuple; anything else is left for pydantic to refuse."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
+
+
+class Section(BaseModel):
+    """A mapping in the file: unknown keys are refused, nothing is converted, nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Files(Section):
+    """Files of one shape, and how to read them."""
+
+    files: Texts = Field(description="a file, a folder written by `datasets`, a glob, a URL, or a list of them")
+    fields: dict[str, str] = Field(default={}, description="our field: your field, for example `{prompt: question}`")
+    encoding: str | None = Field(
+        default=None, description="text encoding of the files; found from their first bytes if left out"
+    )
+    keep_damaged: bool = Field(default=False, description="keep the readable part of a file that is cut off or damaged")
+
+    def paths(self) -> list[str]:
+        """The files there are now, in a fixed order."""
+        return expand(self.files)
+
+
+class PoolFiles(Files):
+    """Files of candidates."""
+
+    source: str | None = Field(
+        default=None, description="the rows' source; from the rows or the file's name if left out"
+    )
+
+
+class Keyed(Section):
+    """Files that bring something to rows by their id: further columns, or vectors."""
+
+    files: Texts = Field(description="a Parquet file (or .npy, for vectors), a glob, or a list of them")
+    id: str = Field(default="id", description="the field that holds the row's id")
+
+    def paths(self) -> list[str]:
+        """The files there are now, in a fixed order."""
+        return expand(self.files)
+
+
+class Pool(Section):
+    """The candidates."""
+
+    files: tuple[PoolFiles, ...] = Field(description="files of candidates: see `pool.files[]`")
+    max_bad_fraction: float = Field(
+        default=0.01, ge=0, le=1, description="the run stops above this share of unreadable rows"
+    )
+    columns: tuple[Keyed, ...] = Field(default=(), description="Parquet files of further columns: see `pool.columns[]`")
+    vectors: Keyed | None = Field(
+        default=None, description="your own vectors instead of an encoder's: see `pool.vectors`"
+    )
+
+
+class Recipe(Section):
+    """How to choose one subset."""
+
+    steps: list[Any] = Field(min_length=1, description="steps in order; a name, or `{name: {option: value}}`")
+    budget: int = Field(gt=0, description="how many rows to take")
+    targets: Texts = Field(default=(), description="target sets to match; all of them if left out")
+    encoder: str | None = Field(default=None, description="the encoder to use; the first one if left out")
+    seed: int = Field(default=0, ge=0, description="seed of whatever is drawn at random")
+    round: int = Field(default=0, ge=0, description="number of the draw; another round draws other random numbers")
+    where: str | None = Field(
+        default=None, description="SQL condition on the columns of `examples`; only these rows may be taken"
+    )
+    allow: str | None = Field(default=None, description="file of ids, one a line: only these may be taken")
+    deny: str | None = Field(default=None, description="file of ids, one a line: these are never taken")
+    mode: Literal["fresh", "top_up"] = Field(
+        default="fresh", description="`top_up` keeps this recipe's last selection and adds to it"
+    )
+    allow_short: bool = Field(default=False, description="give what there is when the pool cannot fill the budget")
+    exclude_targets: bool = Field(default=True, description="never take a row whose prompt is word for word a target's")
+    min_overlap: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="hold back a selection that shares less (Jaccard) with the recipe's last one",
+    )
+
+
+class Index(Section):
+    """The vector index."""
+
+    kind: Literal["auto", "flat", "ivf", "ivf_rabitq"] = Field(
+        default="auto", description="`auto` goes by the pool's size"
+    )
+    nprobe: int | None = Field(
+        default=None, gt=0, description="lists searched by an IVF index; chosen to reach the recall if left out"
+    )
+    min_recall: float = Field(
+        default=0.9, ge=0, le=1, description="the run stops below this recall against exact search"
+    )
+
+
+class Schedule(Section):
+    """When the recipes are drawn again."""
+
+    cron: str = Field(description="minute, hour, day of month, month, day of week, for example `0 2 * * *`")
+    timezone: str = Field(default="UTC", description="of the cron times, for example `Europe/Vienna`")
+    recipes: Texts = Field(default=("all",), description="`all`, or a list of recipes")
+
+
+class Config(Section):
+    """A whole `winnow.yaml`, resolved."""
+
+    store: str = Field(default="./store", description="the folder for everything winnow keeps")
+    pool: Pool = Field(description="the candidates: see `pool`")
+    encoders: dict[str, EncoderSpec] = Field(
+        default={}, description="name: what turns text into vectors; see `encoders.<name>`"
+    )
+    targets: dict[str, Files] = Field(default={}, description="name: file or `{files:, fields:}` of examples to match")
+    recipes: dict[str, Recipe] = Field(default={}, description="name: how to choose a subset; see `recipes.<name>`")
+    index: Index = Field(default=Index(), description="the vector index: see `index`")
+    schedule: Schedule | None = Field(default=None, description="when to draw again: see `schedule`")
+    root: Path = Field(exclude=True, description="the folder of the file")
+
+    @property
+    def digest(self) -> str:
+        """32 hex digits of the resolved configuration, wherever its file stands."""
+        plain = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(plain.encode(), digest_size=16).hexdigest()
+
+    def resolved_yaml(self) -> str:
+        """The resolved configuration; `load_config` of it gives the same digest."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def expand(patterns: Iterable[str]) -> list[str]:
+    """The files (and folders, and URLs, untouched) that resolved patterns name, sorted within each pattern, once each."""
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        if is_url(pattern) or Path(pattern).exists():  # a name may hold [ or *, so existence comes first
+            found[pattern] = None
+        else:
+            matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+            found.update(dict.fromkeys(sorted(matches)))
+    return list(found)
+
+
+def is_url(path: str) -> bool:
+    """Whether a path is for fsspec rather than the local disk."""
+    return "://" in path

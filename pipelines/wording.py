@@ -1,0 +1,99 @@
+"""How a mistake in a configuration is put into words: what was found, what is allowed, what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+# pydantic's error types -> our rule; the fields are pydantic's context of the error.
+_RULES = {
+    "string_type": "must be text",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "dict_type": "must be a mapping",
+    "list_type": "must be a list",
+    "tuple_type": "must be text or a list of texts",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+}
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for a message.
+
+    >>> listed(["a", "b"])
+    'a, b'
+    """
+    return ", ".join(names)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What was probably meant, to be put behind what was found; empty if nothing is close.
+
+    >>> nearest("bugdet", ["budget", "seed"])
+    ' (did you mean `budget`?)'
+    """
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean `{close[0]}`?)" if close else ""
+
+
+def no_match(pattern: str, absolute: str) -> str:
+    """Why a path that a user wrote names nothing."""
+    path = Path(absolute)
+    if glob.has_magic(absolute):
+        return f"no file matches {pattern!r} (looked for {absolute})"
+    if not path.parent.is_dir():
+        return f"{pattern!r} does not exist: there is no folder {path.parent}"
+    close = nearest(path.name, (beside.name for beside in path.parent.iterdir()))
+    return f"{pattern!r} does not exist in {path.parent}{close}"
+
+
+def found(value: Any, written: str | None = None) -> str:
+    """What a value is, in a user's words.
+
+    Args:
+        value: the value as YAML read it.
+        written: its text in the file, before YAML gave it a type.
+
+    >>> found(False, "no")
+    'no, which YAML reads as false'
+    """
+    if isinstance(value, bool):
+        text = str(value).lower()
+        return text if written in (None, text) else f"{written}, which YAML reads as {text}"
+    if isinstance(value, (int, float)):
+        return f"the number {written or value}"
+    if value is None or isinstance(value, (list, tuple, dict)):
+        return "nothing" if value is None else "a mapping" if isinstance(value, dict) else "a list"
+    return (
+        repr(value) if isinstance(value, str) else f"{written or value}, which YAML reads as a {type(value).__name__}"
+    )
+
+
+def expected(kind: str, context: Mapping[str, Any], message: str, what: str) -> str:
+    """What pydantic refused, in our words.
+
+    Args:
+        kind: pydantic's type of the error.
+        context: pydantic's context: bounds, allowed values.
+        message: pydantic's own message, for a type that has no rule here.
+        what: what was found, by `found`.
+    """
+    if kind == "missing":
+        return "is missing"
+    if kind == "too_short":
+        return "must not be empty"
+    if kind == "literal_error":
+        allowed = re.findall(r"'([^']*)'", context["expected"])
+        return f"must be one of {listed(allowed)}, found {what}{nearest(what.strip(chr(39)), allowed)}"
+    if kind.startswith(("greater", "less")):
+        what = what.removeprefix("the number ")
+    rule = _RULES.get(kind, message).format(**context)
+    mendable = kind == "string_type" and not what.startswith(("a list", "a mapping", "nothing"))
+    return f"{rule}, found {what}{'; put it in quotes' if mendable else ''}"
