@@ -6,10 +6,19 @@
     |- InvalidRecipe    (the steps do not fit together: a selector before a scorer, no selector at all)
     |- MissingInput     (a step needs an input that the pool does not have)
     |- InvalidInput     (an input is there but wrong: NaN, a length, a row out of range)
-    `- InvalidBudget    (negative, or more than the pool can give)
+    |- InvalidBudget    (negative, or more than the pool can give)
+    `- BrokenStep       (a step gave what no step may give: a row twice, a NaN score; a fault of the step, not of its input)
 
 Every class is also a `ValueError`, so a caller who knows nothing of this tree still catches it.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
 
 
 class SelectionError(ValueError):
@@ -33,8 +42,33 @@ class MissingInput(SelectionError):
 
 
 class InvalidInput(SelectionError):
-    """An input of the pool is malformed: a wrong length, a NaN, a row out of range."""
+    """An input of the pool is malformed: a wrong length, a NaN, a row out of range.
+
+    Args:
+        message: what is wrong; "{row}" in it stands for the row.
+        row: the row to blame, if there is one: a caller who knows its id can add it.
+    """
+
+    def __init__(self, message: str, *, row: int | None = None) -> None:
+        super().__init__(message if row is None else message.replace("{row}", str(row)))
+        self.template = message
+        self.row = row
 
 
 class InvalidBudget(SelectionError):
     """The budget is negative or more than the pool can give."""
+
+
+class BrokenStep(SelectionError):
+    """A step gave what no step may give."""
+
+
+@contextmanager
+def rows_of_parent(rows: npt.NDArray[np.int64]) -> Iterator[None]:
+    """Name a bad row by its row in the parent pool: `rows[i]` is the parent's row of row i here."""
+    try:
+        yield
+    except InvalidInput as error:
+        if error.row is None:
+            raise
+        raise InvalidInput(error.template, row=int(rows[error.row])) from error

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from selection.errors import InvalidInput
+from selection.errors import InvalidInput, MissingInput
 
 Rows = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
@@ -58,7 +58,7 @@ class Vectors(RowBlocks, Protocol):
 
     @property
     def device(self) -> str:
-        """"cpu" or "cuda:<i>": where `blocks` and `take` put what they give; kernels dispatch on it."""
+        """Where `blocks` and `take` put what they give, "cpu" or "cuda:<i>"; kernels dispatch on it."""
         ...
 
     def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
@@ -83,6 +83,9 @@ class Targets:
         sets: (m,) int64, which target set each belongs to: an index into `names`.
         names: the target sets' names, in the order in which round robin visits them.
         ids: (m,) a printable name of each target, for the reasons of a selection.
+
+    Raises:
+        InvalidInput: the lengths differ, a set is out of range or a vector is not finite.
     """
 
     vectors: Array
@@ -91,12 +94,16 @@ class Targets:
     ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if np.ndim(self.vectors) != 2:
+            raise InvalidInput(
+                f"targets: vectors must have two axes (targets, dimensions), got shape {np.shape(self.vectors)}"
+            )
         m = len(self.vectors)
         if len(self.sets) != m or (self.ids and len(self.ids) != m):
             raise InvalidInput(
                 f"targets: {m} vectors need as many sets and ids, got {len(self.sets)} sets and {len(self.ids)} ids"
             )
-        if m and not (0 <= int(np.min(self.sets)) and int(np.max(self.sets)) < len(self.names)):
+        if m and not (int(np.min(self.sets)) >= 0 and int(np.max(self.sets)) < len(self.names)):
             raise InvalidInput(f"targets: sets must be in 0..{len(self.names) - 1}, the indices of {self.names}")
         bad = np.flatnonzero(~np.isfinite(np.asarray(self.vectors, np.float32)).all(axis=1))
         if len(bad):
@@ -198,8 +205,15 @@ class Pool:
         columns: name -> (n,) array, numeric or str.
         keys: (n,) uint64 drawn from the candidate's id; they feed hash noise, so that a random draw does not depend
             on the order or growth of the pool. Row numbers by default.
-        already_selected: rows that count as centres and are never returned.
+        already_selected: rows (or a mask) that count as centres and are never returned; kept as ascending int64.
         eligible: (n,) bool; the others (leased, ignored, denied) are neither returned nor centres. All by default.
+
+    Raises:
+        InvalidInput: an input has another length, a wrong dtype or a value that is not finite; names input and row.
+
+    >>> pool = Pool(vectors=np.eye(3, dtype=np.float32), already_selected=[2])
+    >>> len(pool), pool.candidates.tolist()
+    (3, [True, True, False])
     """
 
     vectors: Vectors | Array | None = None
@@ -212,5 +226,94 @@ class Pool:
     texts: Sequence[str] | None = None
     columns: Mapping[str, Array] = field(default_factory=dict)
     keys: Array | None = None
-    already_selected: Array | None = None
+    already_selected: Array | Sequence[int] | None = None
     eligible: Array | None = None
+    _size: int = field(init=False, repr=False, default=0)
+
+    def __post_init__(self) -> None:
+        from selection import inputs
+
+        inputs.normalise(self)
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def candidates(self) -> npt.NDArray[np.bool_]:
+        """(n,) bool: the rows that a selector may return, eligible and not already selected."""
+        mask = np.ones(len(self), bool) if self.eligible is None else np.array(self.eligible, bool)
+        mask[self.get_already_selected()] = False
+        return mask
+
+    @property
+    def given(self) -> frozenset[Input]:
+        """The inputs that this pool holds."""
+        return frozenset(i for i in Input if getattr(self, i) is not None and (i is not Input.COLUMNS or self.columns))
+
+    def get_vectors(self) -> Vectors:
+        """The vectors.
+
+        Raises:
+            MissingInput: there are none; so say the other `get_` methods of theirs.
+        """
+        return cast("Vectors", self._get(Input.VECTORS))
+
+    def get_scores(self) -> Floats:
+        """(n,) float32."""
+        return cast("Floats", self._get(Input.SCORES))
+
+    def get_probabilities(self) -> RowBlocks:
+        """(n, C)."""
+        return cast("RowBlocks", self._get(Input.PROBABILITIES))
+
+    def get_committee(self) -> RowBlocks:
+        """(n, members, C)."""
+        return cast("RowBlocks", self._get(Input.COMMITTEE))
+
+    def get_labels(self) -> Rows:
+        """(n,) int64, -1 = none."""
+        return cast("Rows", self._get(Input.LABELS))
+
+    def get_groups(self) -> Array:
+        """(n,) of any dtype."""
+        return cast("Array", self._get(Input.GROUPS))
+
+    def get_targets(self) -> Targets:
+        """The examples of the task; at least one, and one or more in each set."""
+        return cast("Targets", self._get(Input.TARGETS))
+
+    def get_texts(self) -> Sequence[str]:
+        """(n,) str."""
+        return cast("Sequence[str]", self._get(Input.TEXTS))
+
+    def get_column(self, name: str) -> Array:
+        """One of the named columns."""
+        if name not in self.columns:
+            raise MissingInput(f"the pool has no column {name!r}; it has {sorted(self.columns) or 'none'}")
+        return self.columns[name]
+
+    def get_keys(self) -> npt.NDArray[np.uint64]:
+        """(n,) uint64."""
+        return cast("npt.NDArray[np.uint64]", self.keys)
+
+    def get_already_selected(self) -> Rows:
+        """The rows taken before, ascending."""
+        return cast("Rows", self.already_selected)
+
+    def take(self, rows: Rows) -> Pool:
+        """The subpool of `rows` in its own frame: its row i is row `rows[i]` here.
+
+        Args:
+            rows: int64, ascending and unique, so that the lowest row stays the lowest id.
+
+        Vectors, probabilities and committee are restricted lazily; the rest is copied.
+        """
+        from selection import inputs
+
+        return inputs.subpool(self, rows)
+
+    def _get(self, what: Input) -> object:
+        value = getattr(self, what)
+        if value is None:
+            raise MissingInput(f"the pool has no {what}")
+        return value

@@ -1,0 +1,76 @@
+"""How a budget is divided among strata: integers only, so that nothing hangs on a rounding error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from selection.errors import InvalidBudget, InvalidOption
+
+ALLOCATIONS = ("proportional", "equal", "sqrt")
+
+
+def allocate(sizes: Sequence[int], budget: int, how: str = "proportional", *, minimum: int = 0) -> list[int]:
+    """Rows to take from each stratum.
+
+    Shares are proportional to a weight: the stratum's size, 1, or the square root of its size. What a stratum cannot
+    give, or must get beyond its share, is settled among the others in the same proportion; the shares are then rounded
+    by largest remainder, ties to the earlier stratum.
+
+    Args:
+        sizes: rows in each stratum, >= 0.
+        budget: 0 .. sum(sizes).
+        how: one of `ALLOCATIONS`.
+        minimum: each stratum gives at least this many rows, or all it has.
+
+    Returns:
+        One count for each stratum, between its minimum and its size; they sum to the budget.
+
+    Raises:
+        InvalidBudget: the minimums alone exceed the budget, or the budget exceeds the sizes.
+
+    >>> allocate([50, 30, 15, 5], 10), allocate([100, 2, 1], 12, "equal"), allocate([90, 10, 1], 10, minimum=1)
+    ([5, 3, 2, 0], [9, 2, 1], [8, 1, 1])
+    """
+    if how not in ALLOCATIONS:
+        raise InvalidOption(f"allocation must be one of {', '.join(ALLOCATIONS)}, got {how!r}")
+    low = [min(minimum, size) for size in sizes]
+    if not sum(low) <= budget <= sum(sizes):
+        raise InvalidBudget(
+            f"budget must be in {sum(low)}..{sum(sizes)} "
+            f"({len(sizes)} strata of {sum(sizes)} rows, at least {minimum} of each), got {budget}"
+        )
+    weights = [_weight(size, how) for size in sizes]
+    given = [0] * len(sizes)
+    free = [i for i, weight in enumerate(weights) if weight > 0]
+    rest = budget
+    # Settle the strata beyond a bound, on the side that is off by more, until none is (as CSS flexbox resolves lengths).
+    while free:
+        total = sum(weights[i] for i in free)
+        over = [i for i in free if rest * weights[i] > sizes[i] * total]
+        under = [i for i in free if rest * weights[i] < low[i] * total]
+        if not over and not under:
+            break
+        excess = sum(rest * weights[i] - sizes[i] * total for i in over)
+        deficit = sum(low[i] * total - rest * weights[i] for i in under)
+        settled = set(over if excess > deficit else under if deficit > excess else over + under)
+        for i in settled:
+            given[i] = sizes[i] if i in over else low[i]
+        rest -= sum(given[i] for i in settled)
+        free = [i for i in free if i not in settled]
+    if free:
+        total = sum(weights[i] for i in free)
+        for i in free:
+            given[i] = rest * weights[i] // total
+        missing = rest - sum(given[i] for i in free)
+        for i in sorted(free, key=lambda i: (-(rest * weights[i] % total), i))[:missing]:
+            given[i] += 1
+    return given
+
+
+def _weight(size: int, how: str) -> int:
+    if how == "proportional":
+        return size
+    if how == "equal":
+        return min(size, 1)
+    return math.isqrt(size << 64)  # the square root with 32 binary places

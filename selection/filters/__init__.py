@@ -1,0 +1,1 @@
+"""Filters: a smaller pool from a pool."""

@@ -1,0 +1,33 @@
+"""Keep the best few times the budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from selection.selectors.top import best_rows
+from selection.step import Filter, check_number
+from selection.types import Input, Pool, Rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepTop(Filter):
+    """Keep the candidates of highest score, `times` the budget; ties to the lowest row.
+
+    Cost: one sort of the scores.
+    """
+
+    times: float = 5.0
+    name: ClassVar[str] = "keep_top"
+    needs: ClassVar[frozenset[Input]] = frozenset({Input.SCORES})
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "times", self.times, above=0)
+        if self.times < 1:
+            check_number(self.name, "times", self.times, above=1)  # fewer rows than the budget could never fill it
+
+    def keep(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Rows:  # noqa: ARG002
+        """See `Filter.keep`."""
+        return best_rows(pool, int(np.ceil(self.times * budget)))

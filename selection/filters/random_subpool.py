@@ -1,0 +1,30 @@
+"""Keep some candidates at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from selection.selectors.random import drawn_rows
+from selection.step import Filter, check_integer
+from selection.types import Pool, Rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RandomSubpool(Filter):
+    """Keep `rows` candidates drawn at random without replacement, or all if there are no more.
+
+    The noise follows the candidate's key, so the draw does not depend on the order of the pool.
+    """
+
+    rows: int = 100_000
+    name: ClassVar[str] = "random_subpool"
+
+    def __post_init__(self) -> None:
+        check_integer(self.name, "rows", self.rows, least=1)
+
+    def keep(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Rows:  # noqa: ARG002
+        """See `Filter.keep`."""
+        return drawn_rows(pool, self.rows, rng)[0]

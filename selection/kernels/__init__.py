@@ -1,0 +1,1 @@
+"""Shared mathematics over vectors in blocks. Fast arithmetic only filters; float64 in one fixed order decides."""

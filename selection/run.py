@@ -1,0 +1,206 @@
+"""The runner: checks what the steps need, gives each its generator and its frame of rows, checks what it gives."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from selection.errors import BrokenStep, InvalidBudget, InvalidInput, InvalidOption, MissingInput, rows_of_parent
+from selection.inputs import available
+from selection.registry import Spec, parse_steps, required
+from selection.step import Filter, Scorer, Selector, Step
+from selection.types import Array, Input, Pool, Reason, Rows, Selection
+
+
+def select(
+    steps: Sequence[Spec | Step],
+    pool: Pool,
+    *,
+    budget: int,
+    seed: int = 0,
+    round: int = 0,  # noqa: A002  # the domain's word
+    allow_short: bool = False,
+) -> Selection:
+    """Choose `budget` rows of a pool.
+
+    Args:
+        steps: names, `{name: options}` or steps; see `selection.registry.parse_steps`.
+        pool: the candidates and what is known of them.
+        budget: how many rows to take; 0 gives none.
+        seed: >= 0. The same inputs and seed give the same rows.
+        round: >= 0, which draw-and-label step this is; random steps draw anew each round.
+        allow_short: give what there is, with `exhausted=True`, where the pool cannot fill the budget.
+
+    Raises:
+        UnknownStep, InvalidOption, InvalidRecipe: the steps are not a recipe.
+        MissingInput: names every input and column that is missing, before any work.
+        InvalidBudget: the pool cannot give that many rows.
+        InvalidInput: an input is malformed; names the row in the frame of `pool`.
+
+    >>> pool = Pool(scores=[0.1, 0.9, 0.5], already_selected=[1])
+    >>> select(["top"], pool, budget=2).rows
+    array([2, 0])
+    """
+    plan = parse_steps(steps)
+    for what, number in (("seed", seed), ("round", round)):
+        if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 0:
+            raise InvalidOption(f"{what} must be an integer >= 0, got {number!r}")
+    _check_inputs(plan, pool)
+    short = _check_budget(pool, budget, allow_short=allow_short)
+
+    rows = _frame(pool)
+    frame = pool if len(rows) == len(pool) else pool.take(rows)
+    # What is in the frame is eligible or already selected, so steps need not look at `eligible`.
+    frame = replace(frame, eligible=None)
+    filters: list[str] = []
+    for position, step in enumerate(plan):
+        rng = _generator(int(seed), int(round), position, step.name)
+        with rows_of_parent(rows):
+            if isinstance(step, Filter):
+                kept, frame = _kept(step, frame, min(budget, int(frame.candidates.sum())), rng)
+                rows = rows[kept]
+                filters.append(step.name)
+            elif isinstance(step, Scorer):
+                frame = replace(frame, scores=_scored(step, frame, rng))
+            elif isinstance(step, Selector):
+                left = int(frame.candidates.sum())
+                short |= _check_left(left, budget, filters, allow_short=allow_short)
+                picked = run_selector(step, frame, min(budget, left), rng=rng)
+                short |= _check_filled(step, len(picked.rows), budget, allow_short=allow_short)
+                return replace(picked, rows=rows[picked.rows], reason=picked.reason.translated(rows), exhausted=short)
+    raise AssertionError("parse_steps ends every recipe in a selector")
+
+
+def run_selector(step: Selector, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
+    """Run one selector and check what it gives; also for a selector inside another.
+
+    Args:
+        budget: 0 .. the number of candidates; a selector is not called for 0.
+
+    Raises:
+        BrokenStep: rows out of range, twice, not candidates; gains or reasons of another length.
+    """
+    if budget == 0:
+        return Selection(np.empty(0, np.int64), np.empty(0, np.float32), Reason.of("none", 0))
+    given = step.select(pool, budget, rng=rng)
+    rows = _checked_rows(step, given.rows, len(pool))
+    if len(rows) > budget:
+        raise BrokenStep(f"{step.name}: gave {len(rows)} rows for a budget of {budget}")
+    refused = rows[~pool.candidates[rows]]
+    if len(refused):
+        raise BrokenStep(f"{step.name}: gave row {refused[0]}, which is already selected or not a candidate")
+    gain = np.asarray(given.gain, np.float32)
+    if gain.shape != rows.shape or not np.isfinite(gain).all():
+        raise BrokenStep(f"{step.name}: needs one finite gain for each of {len(rows)} rows, got {gain.shape}")
+    columns = (given.reason.kind, given.reason.ref, given.reason.rank, given.reason.value)
+    if any(len(column) != len(rows) for column in columns):
+        raise BrokenStep(f"{step.name}: needs one reason for each of {len(rows)} rows")
+    return replace(given, rows=rows, gain=gain)
+
+
+def _frame(pool: Pool) -> Rows:
+    """The rows that steps see: eligible or already selected."""
+    if pool.eligible is None:
+        return np.arange(len(pool), dtype=np.int64)
+    seen = np.array(pool.eligible, bool)
+    seen[pool.get_already_selected()] = True
+    return np.flatnonzero(seen).astype(np.int64)
+
+
+def _kept(step: Filter, pool: Pool, budget: int, rng: np.random.Generator) -> tuple[Rows, Pool]:
+    """What a filter leaves: rows of `pool`, ascending, and the subpool of them.
+
+    The already selected rows stay, as centres. So do the labelled rows of a partly labelled pool, since later steps
+    compare with them; those that the filter dropped are then no candidates. (Where every row has a label, labels are
+    classes and mark nothing to compare with.)
+    """
+    named = np.zeros(len(pool), bool)
+    named[_checked_rows(step, step.keep(pool, budget, rng=rng), len(pool))] = True
+    eligible = named & pool.candidates
+    stays = eligible.copy()
+    stays[pool.get_already_selected()] = True
+    if pool.labels is not None and (pool.labels < 0).any():
+        stays |= pool.labels >= 0
+    rows = np.flatnonzero(stays).astype(np.int64)
+    return rows, replace(pool.take(rows), eligible=eligible[rows])
+
+
+def _scored(step: Scorer, pool: Pool, rng: np.random.Generator) -> Array:
+    with np.errstate(over="ignore"):
+        scores = np.asarray(step.score(pool, rng=rng)).astype(np.float32)
+    if scores.shape != (len(pool),):
+        raise BrokenStep(f"{step.name}: needs one score for each of {len(pool)} rows, got shape {scores.shape}")
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        raise InvalidInput(f"{step.name}: the score of row {{row}} is {scores[bad[0]]}", row=int(bad[0]))
+    return scores
+
+
+def _checked_rows(step: Step, rows: Array, n: int) -> Rows:
+    rows = np.asarray(rows)
+    if rows.ndim != 1 or (len(rows) and rows.dtype.kind not in "iu"):
+        raise BrokenStep(f"{step.name}: rows must be a flat array of integers, got {rows.dtype} {rows.shape}")
+    rows = rows.astype(np.int64)
+    ordered = np.sort(rows)
+    if len(ordered) and (ordered[0] < 0 or ordered[-1] >= n):
+        raise BrokenStep(f"{step.name}: rows must be in 0..{n - 1}, got {ordered[0]}..{ordered[-1]}")
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(twice):
+        raise BrokenStep(f"{step.name}: gave row {twice[0]} more than once")
+    return rows
+
+
+def _check_inputs(plan: Sequence[Step], pool: Pool) -> None:
+    missing = []
+    for i, step in enumerate(plan):
+        before, columns_before = required(plan[:i])
+        inputs, columns = required(plan[: i + 1])
+        missing += [f"{step.name} needs {name}" for name in sorted(inputs - before - pool.given - {Input.COLUMNS})]
+        missing += [
+            f"{step.name} needs column {name!r}" for name in sorted(columns - columns_before - set(pool.columns))
+        ]
+    if missing:
+        raise MissingInput(f"{'; '.join(missing)}. The pool has {available(pool)}")
+
+
+def _check_budget(pool: Pool, budget: int, *, allow_short: bool) -> bool:
+    """Whether the pool is too small for the budget."""
+    n, taken = len(pool), len(pool.get_already_selected())
+    candidates = int(pool.candidates.sum())
+    closed = n - taken - candidates
+    counts = f"pool {n} rows, already selected {taken}" + (f", not eligible {closed}" if closed else "")
+    if isinstance(budget, bool) or not isinstance(budget, int | np.integer):
+        raise InvalidBudget(f"budget must be an integer in 0..{candidates} ({counts}), got {budget!r}")
+    if budget < 0 or (budget > candidates and not allow_short):
+        raise InvalidBudget(f"budget must be in 0..{candidates} ({counts}), got {budget}")
+    return budget > candidates
+
+
+def _check_left(left: int, budget: int, filters: Sequence[str], *, allow_short: bool) -> bool:
+    if left >= budget:
+        return False
+    if not allow_short:
+        names = ", ".join(filters)
+        raise InvalidBudget(f"budget must be in 0..{left} (candidates left after {names}), got {budget}")
+    return True
+
+
+def _check_filled(step: Step, got: int, budget: int, *, allow_short: bool) -> bool:
+    if got >= budget:
+        return False
+    if not allow_short:
+        raise InvalidBudget(f"{step.name} found only {got} rows for a budget of {budget}; allow_short takes these")
+    return True
+
+
+def _generator(seed: int, round_: int, position: int, name: str) -> np.random.Generator:
+    """A stream for each step of each draw: none shares numbers with another."""
+    return np.random.default_rng([seed, round_, position, stable_hash(name)])
+
+
+def stable_hash(text: str) -> int:
+    """64 bits of a text, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

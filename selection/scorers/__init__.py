@@ -1,0 +1,1 @@
+"""Scorers: one number a row, higher = take first."""

@@ -1,0 +1,1 @@
+"""Selectors: rows in pick order, each with a gain and a reason."""

@@ -1,0 +1,41 @@
+"""Take rows at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from selection.noise import hash_uniform
+from selection.step import Selector
+from selection.types import Array, Pool, Reason, Rows, Selection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Random(Selector):
+    """Draw uniformly without replacement.
+
+    Each candidate has a number in (0, 1) hashed from its key, the seed and the round; the highest are taken. So the
+    draw depends neither on the order of the pool nor on what else is in it: a pool that grows keeps most of its draw.
+    The gain is that number. Cost: one hash a row and a sort.
+    """
+
+    name: ClassVar[str] = "random"
+    nested: ClassVar[bool] = True
+    incremental: ClassVar[bool] = True
+
+    def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
+        """See `Selector.select`."""
+        rows, noise = drawn_rows(pool, budget, rng)
+        return Selection(
+            rows, noise.astype(np.float32), Reason.of("draw", len(rows), rank=np.arange(len(rows)), value=noise)
+        )
+
+
+def drawn_rows(pool: Pool, count: int, rng: np.random.Generator) -> tuple[Rows, Array]:
+    """Up to `count` candidates by descending hash noise, and the noise; ties to the lowest row."""
+    rows = np.flatnonzero(pool.candidates).astype(np.int64)
+    noise = hash_uniform(pool.get_keys()[rows], rng)
+    order = np.argsort(-noise, kind="stable")[:count]
+    return rows[order], noise[order]

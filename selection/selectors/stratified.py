@@ -1,0 +1,116 @@
+"""A share of the budget for each stratum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from selection.allocation import ALLOCATIONS, allocate
+from selection.errors import InvalidOption, rows_of_parent
+from selection.step import Selector, check_choice, check_integer, check_name
+from selection.types import Array, Input, Pool, Reason, Rows, Selection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stratified(Selector):
+    """Divide the budget among strata, then select inside each.
+
+    Args:
+        by: the column that tells the strata; `pool.groups` by default. Null is a stratum of its own.
+        alloc: shares "proportional" to the strata's candidates, "equal", or "sqrt" of their number.
+        min_per_stratum: rows that each stratum gives at least, or all it has.
+        within: the selector inside a stratum.
+
+    Picks of the strata are interleaved, so the first half of a selection is nearly as stratified as the whole.
+    `ref` of a reason is the stratum, `rank` the place in it, `value` and gain those of the selector inside.
+    """
+
+    by: str | None = None
+    alloc: str = "proportional"
+    min_per_stratum: int = 0
+    within: str | Mapping[str, Any] = "random"
+    name: ClassVar[str] = "stratified"
+
+    def __post_init__(self) -> None:
+        if self.by is not None:
+            check_name(self.name, "by", self.by)
+        check_choice(self.name, "alloc", self.alloc, ALLOCATIONS)
+        check_integer(self.name, "min_per_stratum", self.min_per_stratum, least=0)
+        self.inner()
+
+    def inner(self) -> Selector:
+        """The selector inside a stratum."""
+        from selection.registry import build_step
+
+        step = build_step(self.within)
+        if not isinstance(step, Selector):
+            raise InvalidOption(f"stratified: within must be a selector, {step.name!r} is a {step.kind}")
+        return step
+
+    @property
+    def needs(self) -> frozenset[Input]:
+        """The groups or the column, and what the inner selector needs."""
+        return self.inner().needs | {Input.GROUPS if self.by is None else Input.COLUMNS}
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The column of the strata, and those of the inner selector."""
+        return self.inner().columns | ({self.by} if self.by is not None else frozenset())
+
+    def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
+        """See `Selector.select`."""
+        from selection.run import run_selector, stable_hash
+
+        stratum, names = strata(pool.get_groups() if self.by is None else pool.get_column(self.by))
+        sizes = np.bincount(stratum[pool.candidates], minlength=len(names)).tolist()
+        counts = allocate(sizes, budget, self.alloc, minimum=self.min_per_stratum)
+        # A generator for each stratum's name: a new stratum leaves the draw of the others as it is.
+        seed = int(rng.integers(2**63))
+        step = self.inner()
+        parts: list[tuple[int, Rows, Selection]] = []
+        for i in np.flatnonzero(counts).tolist():
+            rows = np.flatnonzero(stratum == i).astype(np.int64)
+            with rows_of_parent(rows):
+                stratum_rng = np.random.default_rng([seed, stable_hash(names[i])])
+                parts.append((i, rows, run_selector(step, pool.take(rows), counts[i], rng=stratum_rng)))
+        rows = np.concatenate([rows[picked.rows] for _, rows, picked in parts])
+        gain = np.concatenate([picked.gain for _, _, picked in parts])
+        value = np.concatenate([picked.reason.value for _, _, picked in parts])
+        ref = np.concatenate([np.full(len(picked.rows), i) for i, _, picked in parts])
+        rank = np.concatenate([np.arange(len(picked.rows)) for _, _, picked in parts])
+        order = np.lexsort((ref, (rank + 0.5) / np.bincount(ref)[ref]))
+        reason = Reason.of("stratum", len(rows), ref=ref[order], rank=rank[order], value=value[order], names=names)
+        return Selection(rows[order], gain[order], reason)
+
+
+def strata(values: Array) -> tuple[Rows, tuple[str, ...]]:
+    """The stratum of each row, and the strata's names in ascending order of their values, null last.
+
+    >>> strata(np.array(["b", None, "a", "b"], object))
+    (array([1, 2, 0, 1]), ('a', 'b', 'null'))
+    """
+    if values.dtype.kind != "O":
+        found, stratum = np.unique(values, return_inverse=True)
+        missing = found.dtype.kind == "f" and len(found) > 0 and bool(np.isnan(found[-1]))
+        names = [str(value) for value in found.tolist()]
+        return stratum.astype(np.int64), (*names[:-1], "null") if missing else tuple(names)
+    code: dict[Any, int] = {}
+    first = np.array([code.setdefault(_plain(value), len(code)) for value in values], np.int64)
+    ordered = sorted(code, key=_sort_key)
+    place = np.empty(len(code), np.int64)
+    place[[code[value] for value in ordered]] = np.arange(len(code))
+    return place[first] if len(first) else first, tuple("null" if value is None else str(value) for value in ordered)
+
+
+def _plain(value: Any) -> Any:
+    """None for any null: NaN is the value that differs from itself."""
+    return None if value is None or value != value else value  # noqa: PLR0124
+
+
+def _sort_key(value: Any) -> tuple[bool, str, Any]:
+    if isinstance(value, bool | int | float):
+        return (value is None, "", value)
+    return (value is None, type(value).__name__, str(value))

@@ -1,0 +1,134 @@
+"""The three kinds of step. A step is a frozen dataclass: its fields are its options, JSON-plain, checked when it is made.
+
+A third party's step subclasses one of these, is named in the entry-point group `winnow.steps`, and meets `check_step`
+of `selection.checks`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from selection.errors import InvalidOption
+from selection.types import Array, Input, Pool, Rows, Selection
+
+Kind = Literal["filter", "scorer", "selector"]
+
+
+class Step:
+    """What every step says of itself. `needs` and the like are properties, so that they may depend on an option.
+
+    Attributes:
+        name: how a recipe names the step.
+        open_options: the one field that takes the whole mapping of options, for a step whose option names are free.
+    """
+
+    __slots__ = ()
+
+    name: ClassVar[str]
+    kind: ClassVar[Kind]
+    open_options: ClassVar[str | None] = None
+
+    @property
+    def needs(self) -> frozenset[Input]:
+        """The inputs without which the step cannot run."""
+        return frozenset()
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The named columns that the step reads."""
+        return frozenset()
+
+
+class Filter(Step):
+    """A smaller pool from a pool."""
+
+    __slots__ = ()
+    kind: ClassVar[Kind] = "filter"
+
+    @abstractmethod
+    def keep(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Rows:
+        """The candidates to keep: unique rows in any order. Rows that are already selected stay without being named.
+
+        Args:
+            pool: the candidates; never written to.
+            budget: how many the recipe is to select in the end.
+            rng: the only source of randomness.
+        """
+
+
+class Scorer(Step):
+    """One score a row."""
+
+    __slots__ = ()
+    kind: ClassVar[Kind] = "scorer"
+
+    @abstractmethod
+    def score(self, pool: Pool, *, rng: np.random.Generator) -> Array:
+        """(n,) float32, finite, higher = take first; of every row, also of the already selected ones."""
+
+
+class Selector(Step):
+    """Rows from a pool."""
+
+    __slots__ = ()
+    kind: ClassVar[Kind] = "selector"
+
+    @property
+    def nested(self) -> bool:
+        """A smaller budget gives the first rows of a larger one."""
+        return False
+
+    @property
+    def incremental(self) -> bool:
+        """2 picks, then 2 more with those already selected, equal 4 picks (same seed and round)."""
+        return False
+
+    @abstractmethod
+    def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
+        """Choose among `pool.candidates`.
+
+        Args:
+            pool: the candidates; never written to.
+            budget: 1 .. the number of candidates. Fewer rows are given only where the method itself has no more.
+            rng: the only source of randomness.
+
+        Returns:
+            rows in pick order, a gain and a reason for each.
+        """
+
+
+def check_choice(step: str, option: str, value: Any, allowed: Iterable[str]) -> None:
+    """Raise `InvalidOption` unless `value` is one of `allowed`."""
+    allowed = list(allowed)
+    if value not in allowed:
+        raise InvalidOption(f"{step}: {option} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def check_integer(step: str, option: str, value: Any, *, least: int) -> None:
+    """Raise `InvalidOption` unless `value` is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidOption(f"{step}: {option} must be an integer >= {least}, got {value!r}")
+
+
+def check_number(step: str, option: str, value: Any, *, above: float = -math.inf) -> None:
+    """Raise `InvalidOption` unless `value` is a finite number above a bound."""
+    bound = "" if above == -math.inf else f" > {above:g}"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not value > above:
+        raise InvalidOption(f"{step}: {option} must be a finite number{bound}, got {value!r}")
+
+
+def check_flag(step: str, option: str, value: Any) -> None:
+    """Raise `InvalidOption` unless `value` is true or false."""
+    if not isinstance(value, bool):
+        raise InvalidOption(f"{step}: {option} must be true or false, got {value!r}")
+
+
+def check_name(step: str, option: str, value: Any) -> None:
+    """Raise `InvalidOption` unless `value` is a non-empty string."""
+    if not isinstance(value, str) or not value:
+        raise InvalidOption(f"{step}: {option} must be a name, got {value!r}")
