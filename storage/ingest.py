@@ -1,0 +1,572 @@
+"""Pool files -> ingests: every readable row in Parquet, every other row in quarantine with its cause.
+
+An ingest is one file read by one mapping. Its id is a hash of the file's bytes and the mapping, so a file that did not
+change is recognised by a digest pass and never read again, and ingests do not depend on each other.
+
+    pool/<ingest>/        part-00000.parquet (`POOL_SCHEMA`), ingest.json (`Ingest`)
+    quarantine/<ingest>/  rows.parquet (`QUARANTINE_SCHEMA`)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from glob import glob, has_magic
+from hashlib import blake2b
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, cast
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage import ids, readers, shapes
+from storage.errors import BadInput
+from storage.readers import Bad, Damage
+from storage.store import Store, read_json, utc_now, write_json
+
+# Raised by one when the reading rules change what a file's rows are.
+RULES = 1
+
+# Rows are written in groups of this many rows or characters, whichever comes first: what a reader of a few rows decodes.
+GROUP_ROWS = 16_384
+GROUP_CHARS = 8_000_000
+# Extra fields of a file that are described in ingest.json; the values of all are kept.
+MAX_EXTRA = 500
+
+_TEXT = pa.string()
+POOL_SCHEMA = pa.schema(
+    [
+        ("id", pa.uuid()),
+        ("prompt", _TEXT),
+        ("response", _TEXT),
+        ("messages", _TEXT),
+        ("source", _TEXT),
+        ("given_id", _TEXT),
+        ("empty_response", pa.bool_()),
+        ("extra", _TEXT),
+        ("ingest", _TEXT),
+        ("file", _TEXT),
+        ("line", pa.int64()),
+    ]
+)
+QUARANTINE_SCHEMA = pa.schema(
+    [("ingest", _TEXT), ("file", _TEXT), ("line", pa.int64()), ("cause", _TEXT), ("excerpt", _TEXT)]
+)
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    """One file of a pool and how it is read.
+
+    Attributes:
+        url: absolute path or fsspec URL.
+        fields: the stated mapping, a name out of `shapes.FIELDS` -> the record's field; None = detected.
+        source: the source of every row; by default the record's own, else the file's stem.
+        encoding: of text without a byte-order mark.
+        keep_damaged: take the rows before the damage of a cut or corrupt file instead of failing.
+    """
+
+    url: str
+    fields: Mapping[str, str] | None = None
+    source: str | None = None
+    encoding: str = "utf-8"
+    keep_damaged: bool = False
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """What is known of one ingest: the content of ingest.json.
+
+    Attributes:
+        read: rows of the file, blank lines apart: `readable + quarantined`.
+        readable: rows that are in the pool, repeated ones included.
+        empty_responses: rows kept without a response.
+        shapes: how many rows had each shape.
+        extra_columns: extra field -> "number", "boolean", "text", "json" (other or mixed values) or "null".
+        damage: why only the rows before it were taken (`keep_damaged`), None if the file is whole.
+        new: this call read the file; False when it was in the store before.
+    """
+
+    id: str
+    url: str
+    digest: str
+    size_bytes: int
+    fields: Mapping[str, str] | None
+    source: str | None
+    encoding: str
+    read: int
+    readable: int
+    quarantined: int
+    empty_responses: int
+    shapes: Mapping[str, int]
+    extra_columns: Mapping[str, str]
+    damage: str | None
+    seconds: float
+    created_at: str
+    new: bool = True
+
+
+@dataclass(slots=True)
+class Rows:
+    """Readable rows of a file by column, and those that are not readable."""
+
+    id: list[bytes] = field(default_factory=list)
+    prompt: list[str] = field(default_factory=list)
+    response: list[str | None] = field(default_factory=list)
+    messages: list[str | None] = field(default_factory=list)
+    source: list[str] = field(default_factory=list)
+    given_id: list[str | None] = field(default_factory=list)
+    empty_response: list[bool] = field(default_factory=list)
+    extra: list[str | None] = field(default_factory=list)
+    line: list[int] = field(default_factory=list)
+    bad: list[Bad] = field(default_factory=list)
+
+
+def expand(patterns: Sequence[str], base: Path) -> list[str]:
+    """The files that patterns name: paths, globs, folders and fsspec URLs; sorted, each once.
+
+    A folder stands for every file below it that can be read; one written by `datasets` for its data files.
+
+    Raises:
+        BadInput: a pattern names nothing.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        remote = "://" in pattern and not pattern.startswith("file://")
+        matches = _expand_remote(pattern) if remote else _expand_local(pattern.removeprefix("file://"), base)
+        if not matches:
+            where = "" if remote else f" (looked in {base})"
+            raise BadInput(f"pool: nothing to read matches {pattern!r}{where}")
+        found.update(matches)
+    return sorted(found)
+
+
+def read_rows(file: BinaryIO, spec: FileSpec, tally: Tally) -> Iterator[Rows]:
+    """Yield the rows of an open file, chunk by chunk, counting them in `tally`.
+
+    Raises:
+        BadInput: the file is damaged, or a stated field is in no row.
+    """
+    default_source = spec.source or default_source_of(spec.url)
+    is_csv = readers.extension(spec.url) in (".csv", ".tsv")
+    known: dict[tuple[str, ...], shapes.Shape] = {}
+    try:
+        for chunk in readers.read(file, spec.url, spec.encoding):
+            rows = Rows(bad=chunk.bad)
+            for line, record in zip(chunk.lines, chunk.records, strict=True):
+                try:
+                    shape = known.get(keys := tuple(record)) if type(record) is dict else None
+                    if shape is None:
+                        shape = known[keys] = _shape(record, spec, tally)
+                    _add(rows, line, record, shape, default_source, tally, is_csv=is_csv)
+                except shapes.BadRecord as cause:
+                    rows.bad.append(Bad(line, str(cause), readers.excerpt(orjson.dumps(record, default=repr))))
+            if len(known) > MAX_EXTRA:  # keys that are data themselves: do not remember them all
+                known.clear()
+            tally.add(rows)
+            yield rows
+    except Damage as damage:
+        if damage.fatal and not spec.keep_damaged:
+            raise BadInput(
+                f"{spec.url}: {damage.cause}; read as far as line {damage.line} ({tally.readable} rows). Replace the"
+                " file, or take the rows before the damage with keep_damaged: true"
+            ) from damage
+        tally.damage = damage.cause if damage.fatal else None
+        rows = Rows(bad=[Bad(damage.line + 1, damage.cause, "")])
+        tally.add(rows)
+        yield rows
+    for name, stated in (spec.fields or {}).items():
+        if tally.read and not shapes.has_field(tuple(tally.keys), stated):
+            raise BadInput(
+                f"{spec.url}: fields.{name}: no row has a field {stated!r}; found: {', '.join(sorted(tally.keys)) or 'none'}"
+            )
+
+
+def ingest_file(store: Store, spec: FileSpec, *, on_rows: Callable[[int], None] | None = None) -> Ingest:
+    """Read one file into the store, unless it is there already.
+
+    Args:
+        on_rows: called now and then with the number of rows read since the last call.
+
+    Raises:
+        BadInput: the file is missing, damaged or of an unknown kind, or the mapping does not fit it.
+
+    Cost: one pass over the file for its digest, one more if it is new; memory for one group of rows.
+    """
+    if spec.fields is not None:
+        shapes.check_fields(spec.fields, spec.url)
+    started = time.monotonic()
+    with opened(store, spec.url) as file:
+        digest = file_digest(file)
+        ingest_id = _ingest_id(spec, digest)
+        if store.has("pool", ingest_id):
+            return _known(store, ingest_id, spec)
+        before = os.fstat(file.fileno())
+        tally = Tally()
+        # The inner block commits first: a pool folder never lacks its quarantine.
+        with store.committing("pool", ingest_id) as pool, store.committing("quarantine", ingest_id) as quarantine:
+            with (
+                _Table(pool / "part-00000.parquet", POOL_SCHEMA, ingest_id, spec.url) as good,
+                _Table(quarantine / "rows.parquet", QUARANTINE_SCHEMA, ingest_id, spec.url) as bad,
+            ):
+                for rows in read_rows(file, spec, tally):
+                    good.add(rows.line, {name: getattr(rows, name) for name in _POOL_COLUMNS})
+                    bad.add(
+                        [b.line for b in rows.bad],
+                        {"cause": [b.cause for b in rows.bad], "excerpt": [b.excerpt for b in rows.bad]},
+                    )
+                    if on_rows is not None:
+                        on_rows(len(rows.line) + len(rows.bad))
+            after = os.fstat(file.fileno())
+            if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+                raise BadInput(f"{spec.url}: the file was written to while it was read; run again when it is complete")
+            ingest = Ingest(
+                id=ingest_id,
+                url=spec.url,
+                digest=digest,
+                size_bytes=before.st_size,
+                fields=None if spec.fields is None else dict(spec.fields),
+                source=spec.source,
+                encoding=spec.encoding,
+                read=tally.read,
+                readable=tally.readable,
+                quarantined=tally.quarantined,
+                empty_responses=tally.empty_responses,
+                shapes=dict(tally.shapes),
+                extra_columns=tally.extra_columns(),
+                damage=tally.damage,
+                seconds=round(time.monotonic() - started, 3),
+                created_at=utc_now(),
+            )
+            write_json(pool / "ingest.json", {k: v for k, v in asdict(ingest).items() if k != "new"})
+    return ingest
+
+
+def read_ingest(store: Store, ingest_id: str) -> Ingest:
+    """What is known of a committed ingest.
+
+    Raises:
+        NotInStore: there is none of this id.
+    """
+    return Ingest(**read_json(store.path("pool", ingest_id, "ingest.json")), new=False)
+
+
+def parts(store: Store, ingest_id: str) -> list[Path]:
+    """The Parquet files of an ingest, in row order."""
+    return sorted(store.path("pool", ingest_id).glob("part-*.parquet"))
+
+
+def check_bad_fraction(ingests: Sequence[Ingest], limit: float, store: Store) -> None:
+    """Refuse files of which too many rows are unreadable.
+
+    Raises:
+        BadInput: names each such file, its commonest causes with an example, and what to do.
+    """
+    failed = [ingest for ingest in ingests if ingest.quarantined > limit * ingest.read]
+    if not failed:
+        return
+    said = [_bad_file(ingest, store) for ingest in failed[:5]]
+    if len(failed) > 5:
+        said.append(f"... and {len(failed) - 5} more files")
+    raise BadInput(
+        f"{len(failed)} of {len(ingests)} files have more than {limit:.2%} rows that cannot be read:\n"
+        + "\n".join(said)
+        + "\nMend the files, state which fields hold the text (fields:), or raise max_bad_fraction."
+    )
+
+
+# ---- the parts
+
+
+@dataclass
+class Tally:
+    """What is counted while a file is read."""
+
+    readable: int = 0
+    quarantined: int = 0
+    empty_responses: int = 0
+    shapes: Counter[str] = field(default_factory=Counter)
+    keys: set[str] = field(default_factory=set)
+    extra: dict[str, set[str]] = field(default_factory=dict)
+    damage: str | None = None
+
+    @property
+    def read(self) -> int:
+        """All rows."""
+        return self.readable + self.quarantined
+
+    def add(self, rows: Rows) -> None:
+        """Count a chunk."""
+        self.readable += len(rows.line)
+        self.quarantined += len(rows.bad)
+        self.empty_responses += sum(rows.empty_response)
+
+    def extra_columns(self) -> dict[str, str]:
+        """The type of each extra field: that of all its values, "json" if they differ, "null" if there are none."""
+        return {name: one_type(types) for name, types in sorted(self.extra.items())}
+
+
+_POOL_COLUMNS = ("id", "prompt", "response", "messages", "source", "given_id", "empty_response", "extra")
+
+
+class _Table:
+    """Rows of one ingest on their way to a Parquet file, written group by group.
+
+    Text is plain and zstd-compressed; only columns that repeat are dictionary-encoded.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, ingest_id: str, url: str) -> None:
+        self.schema, self.constants = schema, {"ingest": ingest_id, "file": url}
+        repeating = [name for name in ("ingest", "file", "source", "cause", "empty_response") if name in schema.names]
+        small = [name for name in schema.names if name in ("id", "line", *repeating)]
+        self.writer = pq.ParquetWriter(
+            path, schema, compression="zstd", use_dictionary=repeating, write_statistics=small, version="2.6"
+        )
+        self._clear()
+
+    def _clear(self) -> None:
+        self.lines: list[int] = []
+        self.columns: dict[str, list[Any]] = {}
+        self.chars = 0
+
+    def add(self, lines: list[int], columns: Mapping[str, list[Any]]) -> None:
+        self.lines += lines
+        for name, values in columns.items():
+            self.columns.setdefault(name, []).extend(values)
+            if self.schema.field(name).type == _TEXT and name not in ("source", "given_id"):
+                self.chars += sum(map(len, filter(None, values)))
+        if len(self.lines) >= GROUP_ROWS or self.chars >= GROUP_CHARS:
+            self._write()
+
+    def _write(self) -> None:
+        arrays = []
+        for column in self.schema:
+            if column.name in self.constants:
+                arrays.append(pa.repeat(self.constants[column.name], len(self.lines)))
+            elif column.name == "id":
+                arrays.append(ids.to_arrow(ids.from_bytes(self.columns.get("id", []))))
+            else:
+                values = self.lines if column.name == "line" else self.columns.get(column.name, [])
+                arrays.append(pa.array(values, column.type))
+        self.writer.write_table(pa.Table.from_arrays(arrays, schema=self.schema), row_group_size=GROUP_ROWS)
+        self._clear()
+
+    def __enter__(self) -> _Table:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self.lines:
+            self._write()
+        self.writer.close()
+
+
+def _shape(record: Any, spec: FileSpec, tally: Tally) -> shapes.Shape:
+    if not isinstance(record, dict):
+        raise shapes.BadRecord(f"{shapes.kind_of(record)}, not an object with fields")
+    if len(tally.keys) < MAX_EXTRA:
+        tally.keys.update(record)
+    return shapes.detect(tuple(record), spec.fields, use_source=spec.source is None)
+
+
+# A CSV cell has no type: what is written as a JSON number is a number.
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
+
+
+def _add(
+    rows: Rows,
+    line: int,
+    record: dict[str, Any],
+    shape: shapes.Shape,
+    default_source: str,
+    tally: Tally,
+    *,
+    is_csv: bool,
+) -> None:
+    turns = shape.turns(record)
+    extra = None
+    if shape.extra:
+        others = shape.others(record)
+        if is_csv:
+            others = {key: _cell(value) for key, value in others.items()}
+        try:
+            extra = orjson.dumps(others).decode()
+        except (TypeError, ValueError):  # only of columnar files: binary values, keys that are not text
+            extra = _dump_columns(others)
+        for name, value in others.items():
+            _note_type(tally, name, value)
+    prompt, response, messages, empty = shapes.to_columns(turns)
+    rows.id.append(shapes.identity(turns))
+    rows.prompt.append(prompt)
+    rows.response.append(response)
+    rows.messages.append(messages)
+    rows.source.append(shape.given_source(record) or default_source)
+    rows.given_id.append(shape.given_id(record))
+    rows.empty_response.append(empty)
+    rows.extra.append(extra)
+    rows.line.append(line)
+    tally.shapes[shape.kind] += 1
+
+
+def _cell(value: str) -> Any:
+    if not value:
+        return None
+    return orjson.loads(value) if _NUMBER.fullmatch(value) and len(value) < 40 else value
+
+
+def _dump_columns(others: dict[str, Any]) -> str:
+    try:
+        return orjson.dumps(others, default=_plain, option=orjson.OPT_NON_STR_KEYS).decode()
+    except (TypeError, ValueError) as error:
+        raise shapes.BadRecord(f"an extra field has a value that JSON cannot hold: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        raise TypeError("binary data")
+    return str(value)
+
+
+_TYPES = {str: "text", int: "number", float: "number", bool: "boolean"}
+
+
+def _note_type(tally: Tally, name: str, value: Any) -> None:
+    types = tally.extra.get(name)
+    if types is None:
+        if len(tally.extra) >= MAX_EXTRA:
+            return
+        types = tally.extra[name] = set()
+    if value is not None:
+        types.add(_TYPES.get(type(value), "json"))
+
+
+def one_type(types: Iterable[str]) -> str:
+    """The type that holds values of all these types.
+
+    >>> one_type({"number", "null"}), one_type({"number", "text"})
+    ('number', 'json')
+    """
+    found = set(types) - {"null"}
+    return "json" if len(found) > 1 else next(iter(found), "null")
+
+
+def _known(store: Store, ingest_id: str, spec: FileSpec) -> Ingest:
+    ingest = replace(read_ingest(store, ingest_id), url=spec.url)
+    if ingest.damage and not spec.keep_damaged:
+        raise BadInput(f"{spec.url}: {ingest.damage}. Replace the file, or leave keep_damaged: true")
+    return ingest
+
+
+def _ingest_id(spec: FileSpec, digest: str) -> str:
+    depends_on = {
+        "digest": digest,
+        "encoding": spec.encoding,
+        "fields": None if spec.fields is None else dict(spec.fields),
+        "format": readers.extension(spec.url),
+        "rules": RULES,
+        "source": [spec.source, spec.source or default_source_of(spec.url)],
+    }
+    return blake2b(orjson.dumps(depends_on, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
+
+
+def default_source_of(url: str) -> str:
+    """The source of rows that name none: the file's stem; for a folder written by `datasets`, that folder's name."""
+    path = Path(url)
+    if path.suffix == ".arrow":
+        folder = path.parent
+        return f"{folder.parent.name}/{folder.name}" if (folder.parent / "dataset_dict.json").exists() else folder.name
+    return readers.stem(url)
+
+
+def file_digest(file: BinaryIO) -> str:
+    """blake2b-128 of a file's bytes, in hex; the file is left at its beginning."""
+    digest = blake2b(digest_size=16)
+    while block := file.read(readers.BLOCK_BYTES):
+        digest.update(block)
+    file.seek(0)
+    return digest.hexdigest()
+
+
+@contextmanager
+def opened(store: Store, url: str) -> Iterator[BinaryIO]:
+    """The file for reading; a remote one is fetched once into an unnamed file in the store.
+
+    Raises:
+        BadInput: it cannot be opened.
+    """
+    try:
+        if "://" not in url:
+            file: BinaryIO = Path(url).open("rb")  # noqa: SIM115 - closed below, in one place with the remote case
+        else:
+            store.path("tmp").mkdir(parents=True, exist_ok=True)
+            file = cast(BinaryIO, TemporaryFile(dir=store.path("tmp")))  # noqa: SIM115
+            import fsspec
+
+            with fsspec.open(url, "rb", compression=None) as remote:
+                while block := remote.read(readers.BLOCK_BYTES):
+                    file.write(block)
+            file.seek(0)
+    except (OSError, ValueError, ImportError) as error:
+        raise BadInput(f"{url}: cannot be opened: {error}") from error
+    with file:
+        yield file
+
+
+def _expand_local(pattern: str, base: Path) -> list[str]:
+    path = base / Path(pattern).expanduser()
+    if path.is_dir():
+        return [str(file) for file in _files_below(path.absolute())]
+    if path.exists() or not has_magic(pattern):
+        return [os.path.normpath(path.absolute())] if path.is_file() else []
+    matches = [os.path.normpath(match) for match in glob(str(path.absolute()), recursive=True)]
+    return [file for match in matches for file in (_expand_local(match, base) if Path(match).is_dir() else [match])]
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    if (folder / "state.json").is_file():  # written by `datasets`: cache files may lie beside the data
+        names = [entry["filename"] for entry in read_json(folder / "state.json").get("_data_files", [])]
+        yield from (folder / name for name in names)
+        return
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _files_below(entry)
+        elif readers.extension(entry.name) in readers.EXTENSIONS and entry.name not in _DATASETS_FILES:
+            yield entry
+
+
+_DATASETS_FILES = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json")
+
+
+def _expand_remote(pattern: str) -> list[str]:
+    from fsspec.core import url_to_fs
+
+    try:
+        fs, path = url_to_fs(pattern)
+        if has_magic(path):
+            matches = fs.glob(path)
+        elif fs.isdir(path):
+            matches = [file for file in fs.find(path) if readers.extension(file) in readers.EXTENSIONS]
+        else:
+            matches = [path] if fs.exists(path) else []
+        return [str(fs.unstrip_protocol(match)) for match in matches if fs.isfile(match)]
+    except (OSError, ValueError, ImportError) as error:
+        raise BadInput(f"pool: {pattern!r} cannot be listed: {error}") from error
+
+
+def _bad_file(ingest: Ingest, store: Store) -> str:
+    table = pq.read_table(store.path("quarantine", ingest.id, "rows.parquet"))
+    lines, causes = table["line"].to_pylist(), table["cause"].to_pylist()
+    said = [f"  {ingest.url}: {ingest.quarantined} of {ingest.read} rows"]
+    for cause, count in Counter(causes).most_common(3):
+        at = causes.index(cause)
+        example = table["excerpt"][at].as_py()[:60]
+        said.append(f"    {count} x {cause}, for example line {lines[at]}" + (f": {example}" if example else ""))
+    return "\n".join(said)
