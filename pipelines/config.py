@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ValidationError, create_model
-from selection.registry import parse_steps
 
 from pipelines.cron import cron_mistake
 from pipelines.errors import ConfigError, Problem
@@ -36,15 +35,18 @@ from pipelines.sections import (
     Schedule,
     Section,
     as_tuple,
-    expand,
     is_url,
 )
 from pipelines.wording import expected, found, listed, nearest, no_match
 from selection.encoders import EncoderSpec
-from selection.errors import InvalidRecipe, SelectionError
+from selection.errors import SelectionError
+from selection.registry import build_step, parse_steps
 from selection.types import Input
+from storage.errors import BadInput
+from storage.ingest import expand
+from storage.shapes import check_fields
 
-__all__ = ["Config", "Files", "Index", "Keyed", "Pool", "PoolFiles", "Recipe", "Schedule", "expand", "load_config"]
+__all__ = ["Config", "Files", "Index", "Keyed", "Pool", "PoolFiles", "Recipe", "Schedule", "load_config"]
 
 FILE_NAME = "winnow.yaml"
 
@@ -124,7 +126,7 @@ class _Reader:
         targets = dict(self._targets())
         encoders = dict(self._encoders())
         names = {"targets": list(self._mapping(("targets",))), "encoders": list(self._mapping(("encoders",)))}
-        if pool is not None and pool.vectors is not None:
+        if pool is not None and pool.vectors:
             names["encoders"].append(OWN_VECTORS)
         recipes = dict(self._recipes(names))
         index = self._section(Index, ("index",)) if self.raw.get("index") is not None else Index()
@@ -154,36 +156,44 @@ class _Reader:
         # What names files has short forms, so it is checked by itself; the rest of the section follows.
         checked: dict[str, Any] = {}
         if "files" in raw:
-            checked["files"] = tuple(self._each(PoolFiles, raw["files"], ("pool", "files")))
-        columns = raw.get("columns")
-        checked["columns"] = tuple(self._each(Keyed, columns, ("pool", "columns"))) if columns else ()
-        if raw.get("vectors") is not None:
-            checked["vectors"] = self._files(Keyed, raw["vectors"], ("pool", "vectors"))
+            checked["files"] = tuple(self._each(PoolFiles, "files", raw["files"], ("pool", "files")))
+        for key in ("columns", "vectors"):
+            if raw.get(key) not in (None, []):
+                checked[key] = tuple(self._each(Keyed, "url", raw[key], ("pool", key)))
+            else:
+                checked[key] = ()
         return self._validated(Pool, raw | checked, ("pool",))
 
     def _targets(self) -> Iterator[tuple[str, Files]]:
         for name, raw in self._mapping(("targets",)).items():
-            files = self._files(Files, raw, ("targets", name))
+            files = self._files(Files, "files", raw, ("targets", name))
             if files is not None:
                 yield name, files
 
-    def _each(self, kind: type[F], raw: Any, path: KeyPath) -> Iterator[F]:
-        """One of `kind`, or a list in which each item may be a mapping or a path."""
-        mixed = isinstance(raw, list) and any(isinstance(item, dict) for item in raw)
-        for here, item in [((*path, i), item) for i, item in enumerate(raw)] if mixed else [(path, raw)]:
-            files = self._files(kind, item, here)
+    def _each(self, kind: type[F], key: str, raw: Any, path: KeyPath) -> Iterator[F]:
+        """A list in which each item is a mapping or a path; or one of them alone."""
+        for here, item in (
+            [((*path, i), item) for i, item in enumerate(raw)] if isinstance(raw, list) else [(path, raw)]
+        ):
+            files = self._files(kind, key, item, here)
             if files is not None:
                 yield files
 
-    def _files(self, kind: type[F], raw: Any, path: KeyPath) -> F | None:
-        """A mapping with `files`, or the value of `files` alone."""
+    def _files(self, kind: type[F], key: str, raw: Any, path: KeyPath) -> F | None:
+        """A mapping, or the value of its `key` alone."""
         short = not isinstance(raw, dict)
-        files = self._validated(kind, {"files": raw} if short else raw, path)
-        if files is None:
+        section = self._validated(kind, {key: raw} if short else raw, path)
+        if section is None:
             return None
-        if isinstance(files, Files) and files.encoding is not None:
-            self._check_encoding(files.encoding, (*path, "encoding"))
-        return files.model_copy(update={"files": self._existing(files.files, path if short else (*path, "files"))})
+        named = path if short else (*path, key)
+        if isinstance(section, Keyed):
+            return section.model_copy(update={"url": self._existing(section.url, named)})
+        self._check_encoding(section.encoding, (*path, "encoding"))
+        try:
+            check_fields(section.fields, "")
+        except BadInput as error:
+            self.add((*path, "fields"), str(error).removeprefix(": fields: "))
+        return section.model_copy(update={"files": self._matching(section.files, named)})
 
     def _encoders(self) -> Iterator[tuple[str, EncoderSpec]]:
         hints = get_type_hints(EncoderSpec)
@@ -253,7 +263,7 @@ class _Reader:
         resolved = {}
         for key in ("allow", "deny"):
             if isinstance(raw.get(key), str):
-                resolved[key] = next(iter(self._existing((raw[key],), (*path, key))), "")
+                resolved[key] = self._existing(raw[key], (*path, key))
         return resolved
 
     def _schedule(self, recipes: list[str]) -> Schedule | None:
@@ -286,9 +296,7 @@ class _Reader:
         wrong = False
         for i, step in enumerate(steps):
             try:
-                parse_steps([step])
-            except InvalidRecipe:
-                continue  # alone a step may be out of place; the order is checked below
+                build_step(step)
             except SelectionError as error:
                 wrong = True
                 self.add(self._in_step((*path, "steps", i), step, str(error)), str(error))
@@ -342,22 +350,27 @@ class _Reader:
         except LookupError:
             self.add(path, f"no text encoding is called {encoding!r}; for example utf-8, latin-1 or utf-16")
 
-    def _existing(self, patterns: Iterable[str], path: KeyPath) -> tuple[str, ...]:
-        """The patterns made absolute; each must match something."""
-        resolved = []
-        patterns = tuple(patterns)
-        for i, pattern in enumerate(patterns):
-            here = (*path, i) if (*path, i) in self.marked.lines else path
-            if not pattern:
-                self.add(here, "must name a file, found ''")
-                continue
-            absolute = self._absolute(pattern)
-            resolved.append(absolute)
-            if not is_url(absolute) and not expand([absolute]):
-                self.add(here, no_match(pattern, absolute))
+    def _matching(self, patterns: tuple[str, ...], path: KeyPath) -> tuple[str, ...]:
+        """The patterns made absolute; each must name something to read, unless it is a URL."""
         if not patterns:
             self.add(path, "names no files")
+        resolved = []
+        for i, pattern in enumerate(patterns):
+            absolute = self._absolute(pattern)
+            resolved.append(absolute)
+            try:
+                if not is_url(absolute):
+                    expand([absolute], self.root)
+            except BadInput:
+                self.add((*path, i) if (*path, i) in self.marked.lines else path, no_match(pattern, absolute))
         return tuple(resolved)
+
+    def _existing(self, file: str, path: KeyPath) -> str:
+        """A path made absolute; the file must be there, unless it is a URL."""
+        absolute = self._absolute(file)
+        if not is_url(absolute) and not Path(absolute).is_file():
+            self.add(path, no_match(file, absolute))
+        return absolute
 
     def _unknown_keys(self, raw: Mapping[str, Any], allowed: list[str], path: KeyPath) -> None:
         for key in raw:

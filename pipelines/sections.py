@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
-from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +12,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from selection.encoders import EncoderSpec
+from storage.ingest import FileSpec, expand
 
 OWN_VECTORS = "vectors"
 """The encoder name that stands for the vectors in `pool.vectors`."""
@@ -37,35 +37,41 @@ class Section(BaseModel):
 class Files(Section):
     """Files of one shape, and how to read them."""
 
-    files: Texts = Field(description="a file, a folder written by `datasets`, a glob, a URL, or a list of them")
-    fields: dict[str, str] = Field(default={}, description="our field: your field, for example `{prompt: question}`")
-    encoding: str | None = Field(
-        default=None, description="text encoding of the files; found from their first bytes if left out"
+    files: Texts = Field(description="a file, a folder, a glob, a URL, or a list of them")
+    fields: dict[str, str] = Field(
+        default={}, description="our name: your field, as `{prompt: question}`; detected if left out"
     )
+    encoding: str = Field(default="utf-8", description="text encoding of files without a byte-order mark")
     keep_damaged: bool = Field(default=False, description="keep the readable part of a file that is cut off or damaged")
 
-    def paths(self) -> list[str]:
-        """The files there are now, in a fixed order."""
-        return expand(self.files)
+    def specs(self, root: Path) -> list[FileSpec]:
+        """The files there are now, each with how to read it.
+
+        Args:
+            root: what paths are relative to (in a resolved configuration they are absolute).
+        """
+        return [self._spec(url) for url in expand(self.files, root)]
+
+    def _spec(self, url: str) -> FileSpec:
+        return FileSpec(url, fields=self.fields or None, encoding=self.encoding, keep_damaged=self.keep_damaged)
 
 
 class PoolFiles(Files):
     """Files of candidates."""
 
     source: str | None = Field(
-        default=None, description="the rows' source; from the rows or the file's name if left out"
+        default=None, description="source of all their rows; each row's own, or the file's name, if left out"
     )
+
+    def _spec(self, url: str) -> FileSpec:
+        return replace(super()._spec(url), source=self.source)
 
 
 class Keyed(Section):
-    """Files that bring something to rows by their id: further columns, or vectors."""
+    """A file that brings something to rows by their id: further columns, or vectors."""
 
-    files: Texts = Field(description="a Parquet file (or .npy, for vectors), a glob, or a list of them")
+    url: str = Field(description="a Parquet file (or .npy, for vectors), or its URL")
     id: str = Field(default="id", description="the field that holds the row's id")
-
-    def paths(self) -> list[str]:
-        """The files there are now, in a fixed order."""
-        return expand(self.files)
 
 
 class Pool(Section):
@@ -76,9 +82,14 @@ class Pool(Section):
         default=0.01, ge=0, le=1, description="the run stops above this share of unreadable rows"
     )
     columns: tuple[Keyed, ...] = Field(default=(), description="Parquet files of further columns: see `pool.columns[]`")
-    vectors: Keyed | None = Field(
-        default=None, description="your own vectors instead of an encoder's: see `pool.vectors`"
+    vectors: tuple[Keyed, ...] = Field(
+        default=(), description="your own vectors instead of an encoder's: see `pool.vectors[]`"
     )
+
+    def specs(self, root: Path) -> list[FileSpec]:
+        """The files there are now, each once, with how to read it; the first mention of a file counts."""
+        found = [spec for files in self.files for spec in files.specs(root)]
+        return list({spec.url: spec for spec in reversed(found)}.values())[::-1]
 
 
 class Recipe(Section):
@@ -153,18 +164,6 @@ class Config(Section):
     def resolved_yaml(self) -> str:
         """The resolved configuration; `load_config` of it gives the same digest."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
-
-
-def expand(patterns: Iterable[str]) -> list[str]:
-    """The files (and folders, and URLs, untouched) that resolved patterns name, sorted within each pattern, once each."""
-    found: dict[str, None] = {}
-    for pattern in patterns:
-        if is_url(pattern) or Path(pattern).exists():  # a name may hold [ or *, so existence comes first
-            found[pattern] = None
-        else:
-            matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
-            found.update(dict.fromkeys(sorted(matches)))
-    return list(found)
 
 
 def is_url(path: str) -> bool:

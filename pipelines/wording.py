@@ -46,6 +46,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def no_match(pattern: str, absolute: str) -> str:
     """Why a path that a user wrote names nothing."""
     path = Path(absolute)
+    if path.exists():
+        return f"{pattern!r} holds nothing that can be read"
     if glob.has_magic(absolute):
         return f"no file matches {pattern!r} (looked for {absolute})"
     if not path.parent.is_dir():

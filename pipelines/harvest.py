@@ -1,0 +1,278 @@
+"""The demo's real pool: the documented functions and classes of this very Python installation.
+
+Prompt: qualified name, signature and docstring; response: the source code without the docstring. Everything is read
+from source files with `ast`; nothing is imported and nothing runs. The functions of a few standard-library modules are
+the targets and are held out of the pool; which other modules are *related* to them was decided by their subject, so
+that one can see whether a recipe finds them.
+
+Licences: nothing of this text is shipped with winnow or leaves the machine. It is read from the packages that are
+installed here, under their own licences, and written to a folder of the user's.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+import sysconfig
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipelines.errors import PipelineError
+from storage.store import write_durably
+
+MAX_CHARACTERS = 6000
+"""Prompts and responses above this are left out rather than cut: a row stays a whole function."""
+
+_MIN_DOCSTRING = 30  # below, it names the function a second time
+_MAX_FILE_BYTES = 400_000  # above, a file is generated more often than written
+_ROWS_PER_FILE = 5  # in one round over all packages, so that a pool is varied before it is deep
+_RELATED_SHARE = 1 / 8  # of the pool: what a random draw hits, and more than a demo's budget
+
+_SKIPPED_FOLDERS = frozenset(
+    {"__pycache__", "test", "tests", "testing", "_vendor", "_vendored", "vendor", "vendored", "third_party"}
+    | {"idlelib", "lib2to3", "turtledemo", "ensurepip"}
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A set of targets and what is related to it, as names of modules; a package stands for all below it.
+
+    Attributes:
+        targets: held out of the pool.
+        related: the modules of the pool that deal with the same subject. Not every one is in every installation.
+    """
+
+    targets: tuple[str, ...]
+    related: tuple[str, ...]
+
+
+SUBJECTS = {
+    "statistics": Subject(("statistics",), ("random", "fractions", "numbers", "_pydecimal", "scipy.stats")),
+    "dates": Subject(("calendar", "datetime", "_pydatetime"), ("dateutil", "pytz", "zoneinfo", "_strptime")),
+    "paths": Subject(
+        ("posixpath",), ("ntpath", "genericpath", "pathlib", "pathlib_abc", "upath", "glob", "fnmatch", "shutil", "os")
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One documented function or class."""
+
+    id: str
+    prompt: str
+    response: str
+    source: str
+    module: str
+
+
+@dataclass(frozen=True)
+class HarvestReport:
+    """What was written.
+
+    Attributes:
+        pool: the candidates' file.
+        targets: target set -> its file.
+        rows: candidates; fewer than asked for only if the installation has no more.
+        sources: how many packages and standard-library modules they come from.
+        related: target set -> the modules that count as related to it.
+        related_rows: target set -> how many candidates are from those.
+        seconds: time taken.
+    """
+
+    pool: Path
+    targets: dict[str, Path]
+    rows: int
+    sources: int
+    related: dict[str, tuple[str, ...]]
+    related_rows: dict[str, int]
+    seconds: float
+
+    @property
+    def summary(self) -> str:
+        """One sentence for people."""
+        return (
+            f"harvested {self.rows:,} documented functions and classes of {self.sources} modules and packages of this Python "
+            f"in {self.seconds:.1f} s; {sum(self.related_rows.values()):,} of them are related to the targets ("
+            f"{', '.join(self.targets)})"
+        )
+
+
+def harvest(rows: int, folder: Path) -> HarvestReport:
+    """Write `pool.jsonl`, `targets/<set>.jsonl` and `related.json` into `folder`.
+
+    The same installation gives the same files: what is taken follows a hash of names, not the order of the disk.
+
+    Raises:
+        PipelineError: the installation has no standard library in source form.
+
+    Cost: about 3 s for 1,500 rows, mostly parsing; files are parsed only until there are enough rows.
+    """
+    began = time.monotonic()
+    modules = dict(_modules())
+    targets = {name: _all_rows(modules, subject.targets) for name, subject in SUBJECTS.items()}
+    empty = [name for name, found in targets.items() if not found]
+    if empty:
+        raise PipelineError(
+            f"no source code of {', '.join(SUBJECTS[empty[0]].targets)} in {sysconfig.get_path('stdlib')}: the demo's pool "
+            "comes from a Python installation with its standard library as .py files; use your own file with --pool"
+        )
+    pool = _pool(modules, rows, held_out={row.response for found in targets.values() for row in found})
+    _write(folder / "pool.jsonl", pool)
+    for name, found in targets.items():
+        _write(folder / "targets" / f"{name}.jsonl", found)
+    related = {name: subject.related for name, subject in SUBJECTS.items()}
+    write_durably(folder / "related.json", json.dumps(related, indent=1) + "\n")
+    return HarvestReport(
+        pool=folder / "pool.jsonl",
+        targets={name: folder / "targets" / f"{name}.jsonl" for name in targets},
+        rows=len(pool),
+        sources=len({row.source for row in pool}),
+        related=related,
+        related_rows={name: sum(is_within(row.module, names) for row in pool) for name, names in related.items()},
+        seconds=time.monotonic() - began,
+    )
+
+
+def is_within(module: str, names: Iterable[str]) -> bool:
+    """Whether a module is one of those named, or below one.
+
+    >>> is_within("scipy.stats._qmc", ["scipy.stats"]), is_within("randomly", ["random"])
+    (True, False)
+    """
+    return any(module == name or module.startswith(f"{name}.") for name in names)
+
+
+def _modules() -> Iterator[tuple[str, Path]]:
+    """Every module of the standard library and the installed packages that is a source file, with its name."""
+    seen: set[Path] = set()
+    for key in ("stdlib", "purelib", "platlib"):
+        root = Path(sysconfig.get_path(key)).resolve()
+        if root not in seen:
+            seen.add(root)
+            yield from _below(root, "")
+
+
+def _below(folder: Path, package: str) -> Iterator[tuple[str, Path]]:
+    for entry in sorted(folder.iterdir()):
+        name, dot = entry.name.removesuffix(".py"), "." if package else ""
+        if entry.name.endswith(".py") and (name == "__init__" or name.isidentifier()):
+            if name == "__init__":
+                yield package, entry
+            elif not name.startswith(("test_", "__editable__")):
+                yield f"{package}{dot}{name}", entry
+        elif entry.name.isidentifier() and entry.name not in _SKIPPED_FOLDERS and entry.is_dir():
+            yield from _below(entry, f"{package}{dot}{entry.name}")
+
+
+def _pool(modules: dict[str, Path], count: int, held_out: set[str]) -> list[Row]:
+    """`count` rows: a fixed share from related modules, evenly by subject; the rest evenly over all other packages."""
+    target_names = [name for subject in SUBJECTS.values() for name in subject.targets]
+    groups: dict[str, list[str]] = {}
+    related: dict[str, dict[str, list[str]]] = {name: {} for name in SUBJECTS}
+    for module in sorted(modules, key=_order):
+        if is_within(module, target_names):
+            continue
+        for name, subject in SUBJECTS.items():
+            if is_within(module, subject.related):
+                related[name].setdefault(module.partition(".")[0], []).append(module)
+                break
+        else:
+            groups.setdefault(module.partition(".")[0], []).append(module)
+    taken: dict[str, Row] = {}
+    for position, name in enumerate(SUBJECTS):
+        # Cumulative, so that the thirds add up.
+        wanted = round(count * _RELATED_SHARE * (position + 1) / len(SUBJECTS))
+        _fill(taken, wanted, modules, related[name], held_out)
+    _fill(taken, count, modules, groups, held_out)
+    return sorted(taken.values(), key=lambda row: row.id)
+
+
+def _fill(
+    taken: dict[str, Row], wanted: int, modules: dict[str, Path], groups: dict[str, list[str]], held_out: set[str]
+) -> None:
+    """Take a few rows of one file of each group, round after round, until there are `wanted` in all."""
+    waiting = {name: iter(groups[name]) for name in sorted(groups, key=_order)}
+    left: dict[str, list[Row]] = {name: [] for name in waiting}
+    while waiting and len(taken) < wanted:
+        for name in list(waiting):
+            if not left[name]:
+                module = next(waiting[name], None)
+                if module is None:
+                    del waiting[name]
+                    continue
+                left[name] = sorted(_rows(module, modules[module]), key=lambda row: _order(row.id))
+            for row in left[name][:_ROWS_PER_FILE]:
+                if len(taken) < wanted and row.response not in held_out:
+                    taken.setdefault(row.id, row)
+            left[name] = left[name][_ROWS_PER_FILE:]
+
+
+def _all_rows(modules: dict[str, Path], names: Iterable[str]) -> list[Row]:
+    found = [row for module in sorted(modules) if is_within(module, names) for row in _rows(module, modules[module])]
+    return sorted({row.id: row for row in found}.values(), key=lambda row: row.id)
+
+
+def _rows(module: str, path: Path) -> Iterator[Row]:
+    """The documented, public functions, methods and classes of a file; none if it is not for this Python."""
+    if path.stat().st_size > _MAX_FILE_BYTES:
+        return
+    try:
+        text = path.read_text("utf-8")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about escapes in other people's code
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError):
+        return  # a template, another encoding, another version's syntax
+    lines = text.split("\n")
+    for node, name in _definitions(tree, ""):
+        docstring = inspect.cleandoc(ast.get_docstring(node, clean=False) or "")
+        response = _source(node, lines)
+        prompt = f"{_signature(node, f'{module}.{name}')}\n\n{docstring}"
+        if len(docstring) >= _MIN_DOCSTRING and response and max(len(prompt), len(response)) <= MAX_CHARACTERS:
+            yield Row(f"{module}.{name}", prompt, response, module.partition(".")[0], module)
+
+
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def _definitions(parent: ast.Module | ast.ClassDef, prefix: str) -> Iterator[tuple[_Definition, str]]:
+    for node in parent.body:
+        if isinstance(node, _Definition) and not node.name.startswith("_"):
+            yield node, prefix + node.name
+            if isinstance(node, ast.ClassDef):
+                yield from _definitions(node, f"{prefix}{node.name}.")
+
+
+def _signature(node: _Definition, name: str) -> str:
+    if isinstance(node, ast.ClassDef):
+        bases = ", ".join(ast.unparse(base) for base in node.bases)
+        return f"class {name}({bases})" if bases else f"class {name}"
+    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    return f"{name}({ast.unparse(node.args)}){returns}"
+
+
+def _source(node: _Definition, lines: list[str]) -> str:
+    """The source without docstring and indentation; empty if nothing but the docstring is in the body."""
+    if len(node.body) < 2:
+        return ""
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    docstring = node.body[0]
+    kept = lines[first - 1 : docstring.lineno - 1] + lines[docstring.end_lineno : node.end_lineno]
+    indent = node.col_offset
+    return "\n".join(line[indent:] if not line[:indent].strip() else line for line in kept).strip("\n")
+
+
+def _order(name: str) -> bytes:
+    """A fixed shuffle of names."""
+    return hashlib.blake2b(name.encode(), digest_size=8).digest()
+
+
+def _write(path: Path, rows: list[Row]) -> None:
+    write_durably(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
