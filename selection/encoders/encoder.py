@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -193,6 +194,7 @@ def load_encoder(spec: EncoderSpec, device: str | None = None) -> Encoder:
         InvalidOption: the model is not there or cannot be loaded.
     """
     import torch
+    from safetensors import SafetensorError
     from sentence_transformers.base.modules.transformer import Transformer
 
     folder = spec.folder()
@@ -213,7 +215,7 @@ def load_encoder(spec: EncoderSpec, device: str | None = None) -> Encoder:
                 do_lower_case=folder is not None and _lower_case(folder),
                 unpad_inputs=False,
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise InvalidOption(f"encoder: model {spec.model!r} cannot be loaded: {error}") from error
     if transformer.tokenizer is None:
         raise InvalidOption(f"encoder: model {spec.model!r} has no tokenizer")
@@ -255,20 +257,20 @@ def _unused_modules(folder: Path | None) -> list[str]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bars while weights load, and no report of them unless the files miss some."""
-    from transformers.utils import logging
+    from transformers.utils import logging as progress
 
-    def misses_weights(record: Any) -> bool:
+    def misses_weights(record: logging.LogRecord) -> bool:
         # An unused lm_head is expected; weights that the files miss are drawn at random, which a user must see.
         message = record.getMessage()
         return "LOAD REPORT" not in message or "MISSING" in message
 
-    logger = logging.get_logger("transformers.modeling_utils")
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logger = logging.getLogger("transformers.modeling_utils")
+    shown = progress.is_progress_bar_enabled()
+    progress.disable_progress_bar()  # type: ignore[no-untyped-call]
     logger.addFilter(misses_weights)
     try:
         yield
     finally:
         logger.removeFilter(misses_weights)
         if shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+            progress.enable_progress_bar()  # type: ignore[no-untyped-call]
