@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,6 @@ from selection.errors import InvalidInput
 from selection.types import Array, Input, Pool, RowBlocks, Rows, Targets, Vectors
 from selection.vectors import ArrayBlocks, ArrayVectors, restricted
 
-# Inputs with one entry a row, in the order in which they decide the length of the pool.
-BY_ROW = ("vectors", "scores", "probabilities", "committee", "labels", "groups", "texts", "keys", "eligible")
-
 
 def normalise(pool: Pool) -> None:
     """Check every input of a new pool and put it into the form that steps read.
@@ -21,22 +18,7 @@ def normalise(pool: Pool) -> None:
     Raises:
         InvalidInput: names the input, and the row where there is one.
     """
-    given: dict[str, Any] = {name: getattr(pool, name) for name in BY_ROW if getattr(pool, name) is not None}
-    if "vectors" in given:
-        given["vectors"] = _vectors(given["vectors"])
-    for name, axes in (("probabilities", 2), ("committee", 3)):
-        if name in given:
-            given[name] = _blocks(name, given[name], axes)
-    if "scores" in given:
-        given["scores"] = _scores(given["scores"])
-    if "labels" in given:
-        given["labels"] = _integers("labels", given["labels"])
-    if "groups" in given:
-        given["groups"] = _flat("groups", given["groups"])
-    if "keys" in given:
-        given["keys"] = _integers("keys", given["keys"]).astype(np.uint64)
-    if "eligible" in given:
-        given["eligible"] = _mask("eligible", given["eligible"])
+    given = {name: FORMS[name](getattr(pool, name)) for name in FORMS if getattr(pool, name) is not None}
     columns = {name: _flat(f"column {name!r}", values) for name, values in pool.columns.items()}
 
     n = _common_length(given, columns)
@@ -86,11 +68,14 @@ def _vectors(value: Any) -> Vectors:
     return ArrayVectors(array)
 
 
-def _blocks(name: str, value: Any, axes: int) -> RowBlocks:
-    blocks: RowBlocks = value if hasattr(value, "blocks") else ArrayBlocks(np.asarray(value))
-    if len(blocks.shape) != axes:
-        raise InvalidInput(f"{name}: must have {axes} axes, the first by row, got shape {blocks.shape}")
-    return blocks
+def _blocks(name: str, axes: int) -> Callable[[Any], RowBlocks]:
+    def form(value: Any) -> RowBlocks:
+        blocks: RowBlocks = value if hasattr(value, "blocks") else ArrayBlocks(np.asarray(value))
+        if len(blocks.shape) != axes:
+            raise InvalidInput(f"{name}: must have {axes} axes, the first by row, got shape {blocks.shape}")
+        return blocks
+
+    return form
 
 
 def _scores(value: Any) -> Array:
@@ -105,22 +90,26 @@ def _scores(value: Any) -> Array:
     return scores
 
 
+def _labels(value: Any) -> Array:
+    return _integers("labels", value).astype(np.int64)
+
+
+def _keys(value: Any) -> Array:
+    return _integers("keys", value).astype(np.uint64)
+
+
 def _integers(name: str, value: Any) -> Array:
     array = _flat(name, value)
-    if not len(array):
-        return array.astype(np.int64)
-    if array.dtype.kind not in "iu":
+    if len(array) and array.dtype.kind not in "iu":
         raise InvalidInput(f"{name}: must be integers, got {array.dtype}")
-    return array if name == "keys" else array.astype(np.int64)
-
-
-def _mask(name: str, value: Any) -> Array:
-    array = _flat(name, value)
-    if not len(array):
-        return array.astype(bool)
-    if array.dtype != bool:
-        raise InvalidInput(f"{name}: must be a mask of true and false, one a row, got {array.dtype}")
     return array
+
+
+def _eligible(value: Any) -> Array:
+    array = _flat("eligible", value)
+    if len(array) and array.dtype != bool:
+        raise InvalidInput(f"eligible: must be a mask of true and false, one a row, got {array.dtype}")
+    return array.astype(bool)
 
 
 def _flat(name: str, value: Any) -> Array:
@@ -134,7 +123,7 @@ def _common_length(given: dict[str, Any], columns: dict[str, Array]) -> int:
     lengths = {name: _length(value) for name, value in given.items()}
     lengths |= {f"column {name!r}": len(values) for name, values in columns.items()}
     if not lengths:
-        raise InvalidInput(f"a pool needs at least one input by row: {', '.join(BY_ROW)} or columns")
+        raise InvalidInput(f"a pool needs at least one input by row: {', '.join(FORMS)} or columns")
     first, n = next(iter(lengths.items()))
     for name, length in lengths.items():
         if length != n:
@@ -178,3 +167,17 @@ def available(pool: Pool) -> str:
     if pool.columns:
         names.append("columns " + ", ".join(sorted(pool.columns)))
     return ", ".join(names) or "nothing"
+
+
+# Inputs with one entry a row: what brings each into the form that steps read. The first given decides the length.
+FORMS: dict[str, Callable[[Any], Any]] = {
+    "vectors": _vectors,
+    "scores": _scores,
+    "probabilities": _blocks("probabilities", 2),
+    "committee": _blocks("committee", 3),
+    "labels": _labels,
+    "groups": lambda value: _flat("groups", value),
+    "texts": lambda value: value,
+    "keys": _keys,
+    "eligible": _eligible,
+}

@@ -51,6 +51,9 @@ def select(
     _check_inputs(plan, pool)
     short = _check_budget(pool, budget, allow_short=allow_short)
 
+    if budget == 0 or not pool.candidates.any():
+        return Selection(np.empty(0, np.int64), np.empty(0, np.float32), Reason.of("none", 0), exhausted=short)
+
     rows = _frame(pool)
     frame = pool if len(rows) == len(pool) else pool.take(rows)
     # What is in the frame is eligible or already selected, so steps need not look at `eligible`.
@@ -79,6 +82,7 @@ def run_selector(step: Selector, pool: Pool, budget: int, *, rng: np.random.Gene
 
     Args:
         budget: 0 .. the number of candidates; a selector is not called for 0.
+        rng: the selector's.
 
     Raises:
         BrokenStep: rows out of range, twice, not candidates; gains or reasons of another length.

@@ -115,10 +115,11 @@ def check_integer(step: str, option: str, value: Any, *, least: int) -> None:
         raise InvalidOption(f"{step}: {option} must be an integer >= {least}, got {value!r}")
 
 
-def check_number(step: str, option: str, value: Any, *, above: float = -math.inf) -> None:
-    """Raise `InvalidOption` unless `value` is a finite number above a bound."""
-    bound = "" if above == -math.inf else f" > {above:g}"
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not value > above:
+def check_number(step: str, option: str, value: Any, *, above: float | None = None, least: float | None = None) -> None:
+    """Raise `InvalidOption` unless `value` is a finite number, above a bound or at least one."""
+    bound = f" > {above:g}" if above is not None else f" >= {least:g}" if least is not None else ""
+    wrong = isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
+    if wrong or (above is not None and value <= above) or (least is not None and value < least):
         raise InvalidOption(f"{step}: {option} must be a finite number{bound}, got {value!r}")
 
 

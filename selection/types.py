@@ -74,7 +74,7 @@ class Vectors(RowBlocks, Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Targets:
     """Examples of the task to match.
 
@@ -115,7 +115,7 @@ class Targets:
         return tuple(f"{self.names[s]}/{i}" for s, i in zip(self.sets, ids, strict=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reason:
     """Why each row was taken: columns aligned to the rows of a `Selection`.
 
@@ -172,7 +172,7 @@ class Reason:
         ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Selection:
     """What a selector gives.
 
@@ -189,7 +189,7 @@ class Selection:
     exhausted: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Pool:
     """The candidates and all that is known of them, by row. Everything is optional; the length is that of what is given.
 

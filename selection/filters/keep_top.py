@@ -24,9 +24,7 @@ class KeepTop(Filter):
     needs: ClassVar[frozenset[Input]] = frozenset({Input.SCORES})
 
     def __post_init__(self) -> None:
-        check_number(self.name, "times", self.times, above=0)
-        if self.times < 1:
-            check_number(self.name, "times", self.times, above=1)  # fewer rows than the budget could never fill it
+        check_number(self.name, "times", self.times, least=1)  # fewer rows than the budget could never fill it
 
     def keep(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Rows:  # noqa: ARG002
         """See `Filter.keep`."""

@@ -29,7 +29,7 @@ TILE_QUERIES = 2048
 Doubles = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TopRows:
     """The best rows of each list, in order.
 
@@ -66,7 +66,7 @@ def top_r(
         InvalidInput: a vector is not finite; names the row.
 
     Cost: 2*n*m*d operations in float32, about lists*depth*(1+ln(n/depth)) float64 inner products for rows in random
-    order, and 32 bytes * lists * depth beside one tile. Many rows tied at a list's end cost one float64 product each.
+    order, and 48 bytes * lists * depth beside one tile. Many rows tied at a list's end cost one float64 product each.
     """
     n = vectors.shape[0]
     lists = _Lists(queries, starts)
@@ -128,7 +128,7 @@ def tiles(vectors: Vectors, rows_at_once: int) -> Iterator[tuple[Rows, Floats, f
         raise InvalidInput(f"vectors on {vectors.device!r}: this kernel has a CPU body only")
     for rows, block in vectors.blocks():
         for start in range(0, len(rows), rows_at_once):
-            part = rows[start : start + rows_at_once]
+            part = np.ascontiguousarray(rows[start : start + rows_at_once], np.int64)
             tile = np.ascontiguousarray(block[start : start + rows_at_once], np.float32)
             bad, norm = loops.scan(tile)
             if bad >= 0:

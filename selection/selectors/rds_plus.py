@@ -16,7 +16,7 @@ OVERLAP = 4
 LEAST_DEPTH = 64
 # All lists together take at most this much; a deeper search goes on in bands, one pass over the vectors each.
 LIST_BYTES = 256 * 2**20
-ENTRY_BYTES = 32
+ENTRY_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ class RdsPlus(Selector):
         return Selection(rows, value.astype(np.float32), reason)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class QueryLists:
     """The lists that take turns.
 
@@ -175,7 +175,7 @@ def lose_turn(
         found += len(new)
         depth += band
         # A list that came to its end names nothing more: the bound -inf lets nothing pass.
-        below = top.score[:, -1], top.row[:, -1]
+        below = top.score[:, -1].copy(), top.row[:, -1].copy()
         wanted = max(wanted, int(np.ceil(depth * max(1.5, 1.3 * budget / max(found, 1)))))
     rows, turn, score = (np.concatenate(parts)[:budget] for parts in zip(*picks, strict=True))
     return rows, turn, score

@@ -45,6 +45,10 @@ class Stratified(Selector):
         """The selector inside a stratum."""
         from selection.registry import build_step
 
+        if not isinstance(self.within, str | Mapping):
+            raise InvalidOption(
+                f"stratified: within must be a selector's name or {{name: options}}, got {self.within!r}"
+            )
         step = build_step(self.within)
         if not isinstance(step, Selector):
             raise InvalidOption(f"stratified: within must be a selector, {step.name!r} is a {step.kind}")

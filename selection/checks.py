@@ -1,0 +1,390 @@
+"""The contract that every step meets, as checks that anyone can run on a step of their own.
+
+    from selection.checks import check_step
+    check_step(MyStep(option=3))
+
+Each check is a function of the step; it raises `BrokenContract` with what was expected and what came. A step that
+cannot meet one for a good reason is run with `skip={"check_permuted_pool": "why"}`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from selection.errors import InvalidBudget, InvalidInput, MissingInput, SelectionError
+from selection.registry import build_step, step_spec
+from selection.run import select
+from selection.step import Filter, Scorer, Selector, Step
+from selection.types import Array, Input, Pool, Rows, Selection, Targets
+from selection.vectors import ArrayVectors
+
+N, D, CLASSES = 60, 12, 4
+BUDGETS = (0, 1, 7, 20)
+
+
+class BrokenContract(AssertionError):  # noqa: N818  # a finding about a step, not an error of the caller
+    """A step does not meet the contract."""
+
+
+class ShuffledVectors(ArrayVectors):
+    """Vectors whose storage order is not their row order, as in a store; for tests.
+
+    Args:
+        array: (n, d), by row.
+        order: (n,) the rows in storage order.
+        block_rows: rows in a block.
+    """
+
+    def __init__(self, array: Array, order: Rows, *, block_rows: int) -> None:
+        super().__init__(array, block_rows=block_rows)
+        self.order = order
+
+    def blocks(self) -> Iterator[tuple[Rows, Array]]:
+        """Yield `(rows, block)` in storage order."""
+        for start in range(0, len(self.order), self.block_rows):
+            rows = self.order[start : start + self.block_rows]
+            yield rows, self.array[rows]
+
+
+def make_inputs(step: Step, *, n: int = N, seed: int = 0) -> dict[str, Any]:
+    """Every input of a pool of `n` rows, with the columns that the step reads; arrays of its own, to be changed at will."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(n, D)) + 2 * rng.normal(size=(5, D))[rng.integers(0, 5, n)]
+    targets = rng.normal(size=(6, D))
+    return {
+        "vectors": _unit(vectors).astype(np.float16).astype(np.float32),
+        "scores": rng.random(n).astype(np.float32),
+        "probabilities": rng.dirichlet(np.ones(CLASSES), n).astype(np.float32),
+        "committee": rng.dirichlet(np.ones(CLASSES), (n, 3)).astype(np.float32),
+        "labels": np.where(rng.random(n) < 0.3, rng.integers(0, CLASSES, n), -1),
+        "groups": rng.integers(0, 3, n),
+        "targets": Targets(_unit(targets).astype(np.float32), np.array([0, 0, 0, 1, 1, 1]), ("first", "second")),
+        "texts": [f"text {i} {'word ' * int(k)}" for i, k in enumerate(rng.integers(1, 20, n))],
+        "columns": {name: rng.integers(0, 4, n).astype(np.float64) for name in sorted(step.columns)},
+        "keys": rng.integers(0, 2**63, n, dtype=np.uint64),
+    }
+
+
+def check_step(step: Step, *, skip: Mapping[str, str] | None = None) -> None:
+    """Run every check of the contract.
+
+    Args:
+        step: an instance, with the options to check it with.
+        skip: names of checks that this step is known not to meet, each with the reason.
+
+    Raises:
+        BrokenContract: names the step and the check.
+    """
+    skip = skip or {}
+    unknown = set(skip) - {check.__name__ for check in CHECKS}
+    if unknown:
+        raise ValueError(f"no such check: {', '.join(sorted(unknown))}")
+    for check in CHECKS:
+        if check.__name__ not in skip:
+            _run(check, step)
+
+
+def check_options_round_trip(step: Step) -> None:
+    """A record rebuilds the step: its options survive JSON."""
+    spec = json.loads(json.dumps(step_spec(step), allow_nan=False))
+    ((name, options),) = spec.items()
+    expect(name == step.name, f"the spec names {name!r}")
+    cls: Any = type(step)
+    again = cls(**({step.open_options: options} if step.open_options is not None else options))
+    expect(again == step, f"{step} came back as {again}")
+
+
+def check_selection_is_well_formed(step: Step) -> None:
+    """Rows are unique, in range, int64 and as many as the budget; gains and reasons are aligned to them."""
+    for seed in range(3):
+        pool = Pool(**make_inputs(step, seed=seed))
+        for budget in BUDGETS:
+            _check_form(step, run(step, pool, budget, seed=seed), pool, budget)
+
+
+def check_whole_pool(step: Step) -> None:
+    """A budget of all rows gives all rows, one more is refused by name, or gives all with `allow_short`."""
+    pool = Pool(**make_inputs(step))
+    if not isinstance(step, Filter):
+        _check_form(step, run(step, pool, len(pool)), pool, len(pool))
+    raises(InvalidBudget, "more than the pool", lambda: run(step, pool, len(pool) + 1))
+    short = run(step, pool, len(pool) + 1, allow_short=True)
+    expect(short.exhausted, "exhausted must be True where the budget was not met")
+    raises(InvalidBudget, "-1", lambda: run(step, pool, -1))
+
+
+def check_empty_pool(step: Step) -> None:
+    """A pool without rows gives an empty selection for a budget of 0, and an error for 1."""
+    pool = Pool(**make_inputs(step, n=0))
+    expect(len(run(step, pool, 0).rows) == 0, "rows from an empty pool")
+    raises(InvalidBudget, "a row of none", lambda: run(step, pool, 1))
+    if isinstance(step, Scorer):
+        expect(np.shape(step.score(pool, rng=_rng())) == (0,), "scores of an empty pool must be empty")
+
+
+def check_declared_needs_suffice(step: Step) -> None:
+    """A pool with nothing but the declared inputs is enough; without any one of them the error names it."""
+    inputs = make_inputs(step)
+    needed = {str(name) for name in step.needs} | {"keys"}
+    if step.columns:
+        needed.add("columns")
+    run(step, Pool(**{name: inputs[name] for name in needed}), 5)
+    for name in sorted(needed - {"keys"}):
+        without: dict[str, Any] = {other: inputs[other] for other in needed - {name}}
+        error = raises(MissingInput, f"without {name}", lambda pool=Pool(**without): run(step, pool, 5))
+        words = step.columns if name == "columns" else {name}
+        expect(all(word in str(error) for word in words), f"the error must name {sorted(words)}, says: {error}")
+
+
+def check_same_seed_same_rows(step: Step) -> None:
+    """The same inputs and seed give the same rows, whatever the step did in between."""
+    pool, other = Pool(**make_inputs(step)), Pool(**make_inputs(step, seed=9))
+    first = run(step, pool, 10, seed=5)
+    run(step, other, 13, seed=6)
+    same(first, run(step, pool, 10, seed=5), "a second run")
+
+
+def check_nested_where_claimed(step: Step) -> None:
+    """A smaller budget is a prefix of a larger one."""
+    if isinstance(step, Selector) and step.nested:
+        pool = Pool(**make_inputs(step))
+        large = run(step, pool, 30, seed=4).rows
+        for budget in (1, 8, 17):
+            equal(large[:budget], run(step, pool, budget, seed=4).rows, f"a budget of {budget} of 30")
+
+
+def check_incremental_where_claimed(step: Step) -> None:
+    """Some picks, then the rest with those already selected, equal all picks at once."""
+    if isinstance(step, Selector) and step.incremental:
+        inputs = make_inputs(step)
+        whole = run(step, Pool(**inputs), 20, seed=4).rows
+        for first in (1, 8, 13):
+            before = run(step, Pool(**inputs), first, seed=4).rows
+            after = run(step, Pool(**inputs, already_selected=before), 20 - first, seed=4).rows
+            equal(whole, np.concatenate([before, after]), f"{first} picks, then {20 - first}")
+
+
+def check_already_selected_never_returned(step: Step) -> None:
+    """Rows that are already selected are not picked again, also when only few others are left."""
+    inputs = make_inputs(step)
+    for count in (1, 20, N - 3):
+        before = np.random.default_rng(count).permutation(N)[:count]
+        pool = Pool(**inputs, already_selected=before)
+        picked = run(step, pool, 3).rows
+        expect(not np.isin(picked, before).any(), f"{picked} repeats an already selected row")
+
+
+def check_ineligible_rows_do_not_matter(step: Step) -> None:
+    """Rows that are not eligible change nothing: the pool without them gives the same."""
+    inputs = make_inputs(step)
+    eligible = np.random.default_rng(3).random(N) < 0.6
+    rows = np.flatnonzero(eligible)
+    whole = run(step, Pool(**inputs, eligible=eligible), 9)
+    part = run(step, Pool(**inputs).take(rows), 9)
+    equal(rows[part.rows], whole.rows, "the pool without the ineligible rows")
+
+
+def check_inputs_not_written(step: Step) -> None:
+    """The caller's arrays are as they were."""
+    inputs = make_inputs(step)
+    before = copy.deepcopy({name: value for name, value in inputs.items() if name != "targets"})
+    targets = inputs["targets"].vectors.copy()
+    run(step, Pool(**inputs, already_selected=[4, 2]), 9)
+    for name, value in before.items():
+        for key, one in value.items() if name == "columns" else [(name, value)]:
+            now = inputs[name][key] if name == "columns" else inputs[name]
+            equal(np.asarray(one), np.asarray(now), f"the caller's {key} after the run")
+    equal(targets, inputs["targets"].vectors, "the caller's targets after the run")
+
+
+def check_global_rng_untouched(step: Step) -> None:
+    """Randomness comes from the generator alone."""
+    pool = Pool(**make_inputs(step))
+    before = np.random.get_state(legacy=False), random.getstate()  # noqa: NPY002  # watched, not used
+    run(step, pool, 9)
+    now = np.random.get_state(legacy=False), random.getstate()  # noqa: NPY002
+    expect(repr(before) == repr(now), "the state of np.random or random was changed")
+
+
+def check_blocks_do_not_matter(step: Step) -> None:
+    """Block size and storage order change memory, never the result."""
+    if Input.VECTORS not in step.needs:
+        return
+    inputs = make_inputs(step)
+    array = inputs.pop("vectors")
+    array[10:30] = array[10]  # ties, to be settled by row and not by what comes first
+    first = run(step, Pool(**inputs, vectors=array), 15)
+    for seed, block_rows in enumerate((1, 7, 16, 1000)):
+        order = np.random.default_rng(seed).permutation(N)
+        straight = ArrayVectors(array, block_rows=block_rows)
+        same(first, run(step, Pool(**inputs, vectors=straight), 15), f"blocks of {block_rows} rows")
+        shuffled = ShuffledVectors(array, order, block_rows=block_rows)
+        same(first, run(step, Pool(**inputs, vectors=shuffled), 15), f"shuffled blocks of {block_rows} rows")
+
+
+def check_permuted_pool(step: Step) -> None:
+    """The order of the pool changes nothing but the order of ties."""
+    inputs = make_inputs(step)
+    order = np.random.default_rng(2).permutation(N)
+    pool, permuted = Pool(**inputs), Pool(**_permuted(inputs, order))
+    if isinstance(step, Scorer):
+        scores = np.asarray(step.score(pool, rng=_rng()))
+        equal(scores[order], np.asarray(step.score(permuted, rng=_rng())), "scores of the permuted pool")
+    elif isinstance(step, Filter):
+        kept = np.sort(step.keep(pool, 10, rng=_rng()))
+        equal(kept, np.sort(order[step.keep(permuted, 10, rng=_rng())]), "rows kept of the permuted pool")
+    else:
+        equal(run(step, pool, 15).rows, order[run(step, permuted, 15).rows], "rows of the permuted pool")
+
+
+def check_identical_candidates(step: Step) -> None:
+    """Candidates that differ in nothing but their key are still each taken once."""
+    inputs = make_inputs(step)
+    keys = inputs["keys"]
+    inputs = _permuted(inputs, np.zeros(N, np.int64)) | {"keys": keys}
+    for budget in (1, 15, N):
+        pool = Pool(**inputs)
+        _check_form(step, run(step, pool, budget, allow_short=isinstance(step, Filter)), pool, budget)
+    pool = Pool(**inputs, already_selected=np.arange(10))
+    _check_form(step, run(step, pool, 15), pool, 15)
+
+
+def check_zero_vectors(step: Step) -> None:
+    """Zero vectors are similar to nothing, and no NaN comes of them."""
+    if Input.VECTORS not in step.needs:
+        return
+    inputs = make_inputs(step)
+    for zero in (slice(5, 20), slice(None)):
+        inputs["vectors"] = inputs["vectors"].copy()
+        inputs["vectors"][zero] = 0
+        pool = Pool(**inputs)
+        _check_form(step, run(step, pool, 50), pool, 50)
+
+
+def check_bad_value_named(step: Step) -> None:
+    """A value that is not finite is an error that names the row in the caller's frame; nothing is filled in."""
+    for name in ("vectors", "probabilities", "committee", "scores"):
+        if Input(name) not in step.needs:
+            continue
+        for bad in (np.nan, np.inf):
+            inputs = make_inputs(step)
+            inputs[name][37] = bad
+            eligible = np.ones(N, bool)
+            eligible[:20] = False
+            error = raises(
+                InvalidInput, f"{bad} in {name}", lambda i=inputs, e=eligible: run(step, Pool(**i, eligible=e), 9)
+            )
+            expect("37" in str(error), f"the error must name row 37, says: {error}")
+
+
+def check_float16_vectors(step: Step) -> None:
+    """float16 vectors give what the same values in float32 give."""
+    if Input.VECTORS in step.needs:
+        inputs = make_inputs(step)
+        half = inputs | {"vectors": inputs["vectors"].astype(np.float16)}
+        same(run(step, Pool(**inputs), 15), run(step, Pool(**half), 15), "float16 vectors")
+
+
+CHECKS: tuple[Callable[[Step], None], ...] = (
+    check_options_round_trip,
+    check_selection_is_well_formed,
+    check_whole_pool,
+    check_empty_pool,
+    check_declared_needs_suffice,
+    check_same_seed_same_rows,
+    check_nested_where_claimed,
+    check_incremental_where_claimed,
+    check_already_selected_never_returned,
+    check_ineligible_rows_do_not_matter,
+    check_inputs_not_written,
+    check_global_rng_untouched,
+    check_blocks_do_not_matter,
+    check_permuted_pool,
+    check_identical_candidates,
+    check_zero_vectors,
+    check_bad_value_named,
+    check_float16_vectors,
+)
+
+
+def run(step: Step, pool: Pool, budget: int, *, seed: int = 0, allow_short: bool = False) -> Selection:
+    """The step in its shortest recipe: a scorer is followed by `top`, a filter by `random`."""
+    steps = [step, build_step("random")] if isinstance(step, Filter) else [step]
+    return select(steps, pool, budget=budget, seed=seed, allow_short=allow_short)
+
+
+def expect(met: bool, message: str) -> None:
+    """Raise `BrokenContract` unless met."""
+    if not met:
+        raise BrokenContract(message)
+
+
+def equal(expected: Array, got: Array, what: str) -> None:
+    """Raise `BrokenContract` unless two arrays are the same."""
+    expect(np.array_equal(expected, got), f"{what}: expected {expected}, got {got}")
+
+
+def same(expected: Selection, got: Selection, what: str) -> None:
+    """Raise `BrokenContract` unless two selections are the same to the bit."""
+    equal(expected.rows, got.rows, f"rows with {what}")
+    equal(expected.gain, got.gain, f"gains with {what}")
+    equal(expected.reason.ref, got.reason.ref, f"reasons with {what}")
+    equal(expected.reason.rank, got.reason.rank, f"ranks with {what}")
+
+
+def raises(kind: type[SelectionError], what: str, act: Callable[[], object]) -> SelectionError:
+    """Raise `BrokenContract` unless `act` raises an error of one kind; return that error."""
+    try:
+        given = act()
+    except kind as error:
+        return error
+    raise BrokenContract(f"{what}: must raise {kind.__name__}, gave {given}")
+
+
+def _run(check: Callable[[Step], None], step: Step) -> None:
+    try:
+        check(step)
+    except BrokenContract as error:
+        raise BrokenContract(f"{step.name}, {check.__name__}: {error}") from error
+    except Exception as error:  # whatever a step raises on good input is a finding
+        raise BrokenContract(f"{step.name}, {check.__name__}: {type(error).__name__}: {error}") from error
+
+
+def _check_form(step: Step, selection: Selection, pool: Pool, budget: int) -> None:
+    rows, reason = selection.rows, selection.reason
+    expect(rows.dtype == np.int64 and rows.ndim == 1, f"rows must be flat int64, got {rows.dtype} {rows.shape}")
+    expect(len(rows) == budget or selection.exhausted, f"{len(rows)} rows for a budget of {budget}")
+    expect(len(np.unique(rows)) == len(rows), f"rows repeat: {rows}")
+    expect(bool(pool.candidates[rows].all()), f"rows that are not candidates: {rows}")
+    expect(selection.gain.dtype == np.float32, f"gain must be float32, got {selection.gain.dtype}")
+    expect(len(selection.gain) == len(rows) and bool(np.isfinite(selection.gain).all()), "one finite gain a row")
+    for name in ("kind", "ref", "rank", "value"):
+        expect(len(getattr(reason, name)) == len(rows), f"reason.{name} must be aligned to the rows")
+    if isinstance(step, Selector):
+        reason.text()  # every `ref` is within the names
+
+
+def _permuted(inputs: Mapping[str, Any], order: Rows) -> dict[str, Any]:
+    permuted = {}
+    for name, value in inputs.items():
+        if name == "columns":
+            permuted[name] = {key: column[order] for key, column in value.items()}
+        elif name == "texts":
+            permuted[name] = [value[i] for i in order.tolist()]
+        else:
+            permuted[name] = value if name == "targets" else value[order]
+    return permuted
+
+
+def _unit(vectors: Array) -> Array:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def _rng() -> np.random.Generator:
+    return np.random.default_rng(8)

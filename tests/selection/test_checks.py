@@ -1,0 +1,331 @@
+"""Every registered step meets the contract, and the contract can fail: faulty copies of steps are each caught."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from selection import ArrayVectors, Filter, Input, Pool, Reason, Scorer, Selection, Selector, step_names
+from selection.checks import CHECKS, BrokenContract, check_step
+from selection.filters.keep_top import KeepTop
+from selection.filters.random_subpool import RandomSubpool
+from selection.registry import BUILT_IN
+from selection.scorers.column import Column
+from selection.scorers.combine import Combine
+from selection.scorers.rds import RdsMax, RdsMean
+from selection.selectors.random import Random
+from selection.selectors.rds_plus import RdsPlus
+from selection.selectors.stratified import Stratified
+from selection.selectors.top import Top
+
+STEPS = [
+    KeepTop(times=1.5),
+    RandomSubpool(rows=30),
+    Column(field="length"),
+    Column(field="length", descending=False),
+    Combine(weights={"rds_max": 1, "column": [{"field": "length", "weight": 0.5}, {"field": "depth", "weight": -1}]}),
+    RdsMax(),
+    RdsMean(),
+    RdsMean(normalized=True),
+    Random(),
+    RdsPlus(),
+    RdsPlus(per="query"),
+    RdsPlus(on_duplicate="advance"),
+    RdsPlus(on_duplicate="advance", per="query"),
+    Stratified(),
+    Stratified(by="source", alloc="equal", min_per_stratum=0, within="top"),
+    Stratified(by="source", alloc="sqrt", within={"rds_plus": {"per": "query"}}),
+    Top(),
+]
+
+
+@pytest.mark.parametrize("step", STEPS, ids=str)
+def test_check_step__every_step_meets_the_contract(step):
+    check_step(step)
+
+
+def test_check_step__every_built_in_step_is_checked():
+    assert {type(step) for step in STEPS} == set(BUILT_IN)
+    assert {step.name for step in STEPS} <= set(step_names())
+
+
+def given(rows, gain=None):
+    rows = np.asarray(rows)
+    return Selection(rows, np.zeros(len(rows), np.float32) if gain is None else gain, Reason.of("score", len(rows)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faulty(Selector):
+    name: ClassVar[str] = "faulty"
+    needs: ClassVar[frozenset[Input]] = frozenset({Input.SCORES})
+
+
+class GlobalGenerator(Faulty):
+    """Draws from np.random, as 60 calls in peers do."""
+
+    def select(self, pool, budget, *, rng):
+        rows = np.flatnonzero(pool.candidates)
+        return given(np.random.permutation(rows)[:budget])  # noqa: NPY002
+
+
+class PicksSelectedAgain(Faulty):
+    """Top scores without regard to what is already selected."""
+
+    def select(self, pool, budget, *, rng):
+        return given(np.argsort(-pool.get_scores(), kind="stable")[:budget])
+
+
+class TwoFrames(Faulty):
+    """Returns positions among the candidates for rows of the pool (small-text greedy_coreset)."""
+
+    def select(self, pool, budget, *, rng):
+        rows = np.flatnonzero(pool.candidates)
+        return given(np.argsort(-pool.get_scores()[rows], kind="stable")[:budget])
+
+
+class MaskThenUnmasked(Faulty):
+    """Marks a taken score by 0, which is no mark where all scores are 0 or the same (bmdal)."""
+
+    def select(self, pool, budget, *, rng):
+        scores = pool.get_scores() * pool.candidates
+        picked = []
+        for _ in range(budget):
+            picked.append(int(np.argmax(scores)))
+            scores[picked[-1]] = scores.min()
+        return given(picked)
+
+
+class WritesTheScores(Faulty):
+    """Masks in the caller's array."""
+
+    def select(self, pool, budget, *, rng):
+        scores = pool.get_column("score")
+        scores[~pool.candidates] = -np.inf
+        rows = np.argsort(-scores, kind="stable")[:budget]
+        return given(rows)
+
+    needs: ClassVar[frozenset[Input]] = frozenset({Input.COLUMNS})
+    columns: ClassVar[frozenset[str]] = frozenset({"score"})
+
+
+class TopsUpAtRandom(Faulty):
+    """Fills what a deterministic rule does not give from a generator of its own, seeded by nothing."""
+
+    def select(self, pool, budget, *, rng):
+        rows = np.flatnonzero(pool.candidates)
+        best = rows[pool.get_scores()[rows] > 0.9]
+        rest = np.random.default_rng().permutation(np.setdiff1d(rows, best))
+        return given(np.concatenate([best, rest])[:budget])
+
+
+class BlockOffsetForgotten(Faulty):
+    """Numbers the rows of each block from zero (small-text lightweight_coreset)."""
+
+    needs: ClassVar[frozenset[Input]] = frozenset({Input.VECTORS})
+
+    def select(self, pool, budget, *, rng):
+        size = np.full(len(pool), -1.0)
+        for _, block in pool.get_vectors().blocks():
+            size[: len(block)] = np.maximum(size[: len(block)], np.abs(block).sum(axis=1))
+        size[~pool.candidates] = -2
+        return given(np.argsort(-size, kind="stable")[:budget])
+
+
+class TiesByStorageOrder(Faulty):
+    """Settles ties by what was read first."""
+
+    needs: ClassVar[frozenset[Input]] = frozenset({Input.VECTORS})
+
+    def select(self, pool, budget, *, rng):
+        entries = [(-abs(float(v[0])), int(r)) for rows, b in pool.get_vectors().blocks() for r, v in zip(rows, b)]
+        entries.sort(key=lambda entry: entry[0])
+        return given([row for _, row in entries if pool.candidates[row]][:budget])
+
+
+class HidesNaN(Faulty):
+    """Replaces values that are not finite (baal)."""
+
+    needs: ClassVar[frozenset[Input]] = frozenset({Input.VECTORS})
+
+    def select(self, pool, budget, *, rng):
+        first = np.nan_to_num(pool.get_vectors().take(np.arange(len(pool)))[:, 0], posinf=0, neginf=0)
+        rows = np.flatnonzero(pool.candidates)
+        return given(rows[np.argsort(-first[rows], kind="stable")[:budget]])
+
+
+class ReadsUndeclaredInput(Faulty):
+    """Uses labels that it does not declare."""
+
+    def select(self, pool, budget, *, rng):
+        rows = np.flatnonzero(pool.candidates)
+        return given(rows[np.argsort(pool.get_labels()[rows], kind="stable")[:budget]])
+
+
+class ClaimsNested(Faulty):
+    """Takes every second row of twice the budget."""
+
+    nested: ClassVar[bool] = True
+
+    def select(self, pool, budget, *, rng):
+        rows = np.flatnonzero(pool.candidates)
+        ordered = rows[np.argsort(-pool.get_scores()[rows], kind="stable")]
+        return given(ordered[:budget][::-1])
+
+
+class ClaimsIncremental(Faulty):
+    """A fresh stream of noise by row, which shifts when rows are taken."""
+
+    incremental: ClassVar[bool] = True
+
+    def select(self, pool, budget, *, rng):
+        rows = np.flatnonzero(pool.candidates)
+        return given(rng.permutation(rows)[:budget])
+
+
+class Remembers(Faulty):
+    """Keeps state between calls (google/active-learning kcenter_greedy)."""
+
+    seen: ClassVar[dict[str, Any]] = {"calls": 0}
+
+    def select(self, pool, budget, *, rng):
+        self.seen["calls"] += 1
+        rows = np.roll(np.flatnonzero(pool.candidates), self.seen["calls"])
+        return given(rows[:budget])
+
+
+class NoiseByRow(Faulty):
+    """Noise by place in the pool, so the draw depends on its order."""
+
+    def select(self, pool, budget, *, rng):
+        noise = rng.random(len(pool))
+        noise[~pool.candidates] = -1
+        return given(np.argsort(-noise)[:budget])
+
+
+class DividesByNorm(Faulty):
+    """Cosine with no thought of zero vectors."""
+
+    needs: ClassVar[frozenset[Input]] = frozenset({Input.VECTORS})
+
+    def select(self, pool, budget, *, rng):
+        vectors = pool.get_vectors().take(np.arange(len(pool)))
+        with np.errstate(all="ignore"):
+            cosine = vectors[:, 0] / np.linalg.norm(vectors, axis=1)
+        rows = np.flatnonzero(pool.candidates)[:budget]
+        return given(rows, gain=cosine[rows].astype(np.float32))
+
+
+class ShortWithoutSaying(Faulty):
+    """Gives less than was asked for."""
+
+    def select(self, pool, budget, *, rng):
+        return given(np.flatnonzero(pool.candidates)[: budget - budget // 10])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptionIsASet(Faulty):
+    """An option that JSON cannot hold."""
+
+    wanted: frozenset[int] = frozenset({1})
+
+    def select(self, pool, budget, *, rng):
+        return given(np.flatnonzero(pool.candidates)[:budget])
+
+
+class ScoresNothing(Scorer):
+    """A score for the candidates only, so the frame is lost."""
+
+    name = "scores_nothing"
+
+    def score(self, pool, *, rng):
+        return np.zeros(int(pool.candidates.sum()), np.float32)
+
+
+class ScoresByStandardizing(Scorer):
+    """Divides by the spread of the pool, which may be 0."""
+
+    name = "standardized"
+    needs = frozenset({Input.VECTORS})
+
+    def score(self, pool, *, rng):
+        first = pool.get_vectors().take(np.arange(len(pool)))[:, 0].astype(np.float64)
+        with np.errstate(all="ignore"):
+            return ((first - first.mean()) / first.std()).astype(np.float32)
+
+
+class KeepsRowsTwice(Filter):
+    """Rows near several anchors are named by each."""
+
+    name = "keeps_twice"
+
+    def keep(self, pool, budget, *, rng):
+        rows = np.flatnonzero(pool.candidates)
+        return np.concatenate([rows[:30], rows[20:]])
+
+
+FAULTS = {
+    GlobalGenerator: "check_same_seed_same_rows",
+    PicksSelectedAgain: "check_already_selected_never_returned",
+    TwoFrames: "check_already_selected_never_returned",
+    MaskThenUnmasked: "check_whole_pool",
+    WritesTheScores: "check_inputs_not_written",
+    TopsUpAtRandom: "check_same_seed_same_rows",
+    BlockOffsetForgotten: "check_blocks_do_not_matter",
+    TiesByStorageOrder: "check_blocks_do_not_matter",
+    HidesNaN: "check_bad_value_named",
+    ReadsUndeclaredInput: "check_declared_needs_suffice",
+    ClaimsNested: "check_nested_where_claimed",
+    ClaimsIncremental: "check_incremental_where_claimed",
+    Remembers: "check_same_seed_same_rows",
+    NoiseByRow: "check_permuted_pool",
+    DividesByNorm: "check_zero_vectors",
+    ShortWithoutSaying: "check_selection_is_well_formed",
+    OptionIsASet: "check_options_round_trip",
+    ScoresNothing: "check_already_selected_never_returned",
+    ScoresByStandardizing: "check_identical_candidates",
+    KeepsRowsTwice: "check_selection_is_well_formed",
+}
+
+
+def failing_checks(step):
+    names = []
+    for check in CHECKS:
+        others = {c.__name__: "not now" for c in CHECKS if c is not check}
+        try:
+            check_step(step, skip=others)
+        except BrokenContract:
+            names.append(check.__name__)
+    return names
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda cls: cls.__name__)
+def test_check_step__catches_a_faulty_copy(fault):
+    with pytest.raises(BrokenContract):
+        check_step(fault())
+    assert FAULTS[fault] in failing_checks(fault())
+
+
+def test_check_step__global_generator_is_caught_by_its_own_check():
+    assert "check_global_rng_untouched" in failing_checks(GlobalGenerator())
+
+
+def test_check_step__skip_names_must_exist():
+    with pytest.raises(ValueError, match="no such check: check_nothing"):
+        check_step(Top(), skip={"check_nothing": "typo"})
+
+
+def test_check_step__skipped_checks_are_not_run():
+    check_step(
+        NoiseByRow(), skip={"check_permuted_pool": "draws by row", "check_ineligible_rows_do_not_matter": "same"}
+    )
+
+
+def test_make_pool__array_vectors_are_read_only():
+    block = next(ArrayVectors(np.zeros((2, 2), np.float32)).blocks())[1]
+    with pytest.raises(ValueError, match="read-only"):
+        block[0] = 1
+    assert Pool(vectors=np.zeros((2, 2))).get_vectors().take(np.array([1])).shape == (1, 2)
