@@ -122,9 +122,7 @@ class Recipe(Section):
 class Index(Section):
     """The vector index."""
 
-    kind: Literal["auto", "flat", "ivf", "ivf_rabitq"] = Field(
-        default="auto", description="`auto` goes by the pool's size"
-    )
+    kind: Literal["auto", "flat", "ivf", "rabitq"] = Field(default="auto", description="`auto` goes by the pool's size")
     nprobe: int | None = Field(
         default=None, gt=0, description="lists searched by an IVF index; chosen to reach the recall if left out"
     )
