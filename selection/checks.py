@@ -13,6 +13,7 @@ import copy
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ N, D, CLASSES = 60, 12, 4
 BUDGETS = (0, 1, 7, 20)
 
 
-class BrokenContract(AssertionError):  # noqa: N818  # a finding about a step, not an error of the caller
+class BrokenContract(AssertionError):
     """A step does not meet the contract."""
 
 
@@ -137,7 +138,7 @@ def check_declared_needs_suffice(step: Step) -> None:
     run(step, Pool(**{name: inputs[name] for name in needed}), 5)
     for name in sorted(needed - {"keys"}):
         without: dict[str, Any] = {other: inputs[other] for other in needed - {name}}
-        error = raises(MissingInput, f"without {name}", lambda pool=Pool(**without): run(step, pool, 5))
+        error = raises(MissingInput, f"without {name}", partial(run, step, Pool(**without), 5))
         words = step.columns if name == "columns" else {name}
         expect(all(word in str(error) for word in words), f"the error must name {sorted(words)}, says: {error}")
 
@@ -277,9 +278,7 @@ def check_bad_value_named(step: Step) -> None:
             inputs[name][37] = bad
             eligible = np.ones(N, bool)
             eligible[:20] = False
-            error = raises(
-                InvalidInput, f"{bad} in {name}", lambda i=inputs, e=eligible: run(step, Pool(**i, eligible=e), 9)
-            )
+            error = raises(InvalidInput, f"{bad} in {name}", partial(_run_on, step, inputs, eligible))
             expect("37" in str(error), f"the error must name row 37, says: {error}")
 
 
@@ -347,6 +346,11 @@ def raises(kind: type[SelectionError], what: str, act: Callable[[], object]) -> 
     raise BrokenContract(f"{what}: must raise {kind.__name__}, gave {given}")
 
 
+def _run_on(step: Step, inputs: Mapping[str, Any], eligible: Array) -> Selection:
+    # The pool is made here since it may be the one to refuse a value.
+    return run(step, Pool(**inputs, eligible=eligible), 9)
+
+
 def _run(check: Callable[[Step], None], step: Step) -> None:
     try:
         check(step)
@@ -371,7 +375,7 @@ def _check_form(step: Step, selection: Selection, pool: Pool, budget: int) -> No
 
 
 def _permuted(inputs: Mapping[str, Any], order: Rows) -> dict[str, Any]:
-    permuted = {}
+    permuted: dict[str, Any] = {}
     for name, value in inputs.items():
         if name == "columns":
             permuted[name] = {key: column[order] for key, column in value.items()}
@@ -383,7 +387,7 @@ def _permuted(inputs: Mapping[str, Any], order: Rows) -> dict[str, Any]:
 
 
 def _unit(vectors: Array) -> Array:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
 
 
 def _rng() -> np.random.Generator:

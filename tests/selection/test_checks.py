@@ -140,7 +140,9 @@ class TiesByStorageOrder(Faulty):
     needs: ClassVar[frozenset[Input]] = frozenset({Input.VECTORS})
 
     def select(self, pool, budget, *, rng):
-        entries = [(-abs(float(v[0])), int(r)) for rows, b in pool.get_vectors().blocks() for r, v in zip(rows, b)]
+        entries = [
+            (-abs(float(v[0])), int(r)) for rows, b in pool.get_vectors().blocks() for r, v in zip(rows, b, strict=True)
+        ]
         entries.sort(key=lambda entry: entry[0])
         return given([row for _, row in entries if pool.candidates[row]][:budget])
 
