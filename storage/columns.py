@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 
 from storage import ids as ids_
 from storage.errors import BadInput, NotInStore
+from storage.files import file_digest, opened
 from storage.ids import Ids
-from storage.ingest import POOL_SCHEMA, file_digest, opened
+from storage.ingest import POOL_SCHEMA
 from storage.store import Store, read_json, utc_now, write_json
 
 _UUID_CHARS = 36

@@ -14,22 +14,37 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from glob import glob, has_magic
+from decimal import Decimal
 from hashlib import blake2b
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Self
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage import ids, readers, shapes
+from storage.blocks import Damage
 from storage.errors import BadInput
-from storage.readers import Bad, Damage
+from storage.files import default_source_of, expand, file_digest, opened
+from storage.readers import Bad
 from storage.store import Store, read_json, utc_now, write_json
+
+__all__ = [
+    "FileSpec",
+    "Ingest",
+    "Tally",
+    "check_bad_fraction",
+    "default_source_of",
+    "expand",
+    "ingest_file",
+    "is_ingested",
+    "one_type",
+    "parts",
+    "read_ingest",
+    "read_rows",
+]
 
 # Raised by one when the reading rules change what a file's rows are.
 RULES = 1
@@ -129,25 +144,6 @@ class Rows:
     bad: list[Bad] = field(default_factory=list)
 
 
-def expand(patterns: Sequence[str], base: Path) -> list[str]:
-    """The files that patterns name: paths, globs, folders and fsspec URLs; sorted, each once.
-
-    A folder stands for every file below it that can be read; one written by `datasets` for its data files.
-
-    Raises:
-        BadInput: a pattern names nothing.
-    """
-    found: set[str] = set()
-    for pattern in patterns:
-        remote = "://" in pattern and not pattern.startswith("file://")
-        matches = _expand_remote(pattern) if remote else _expand_local(pattern.removeprefix("file://"), base)
-        if not matches:
-            where = "" if remote else f" (looked in {base})"
-            raise BadInput(f"pool: nothing to read matches {pattern!r}{where}")
-        found.update(matches)
-    return sorted(found)
-
-
 def read_rows(file: BinaryIO, spec: FileSpec, tally: Tally) -> Iterator[Rows]:
     """Yield the rows of an open file, chunk by chunk, counting them in `tally`.
 
@@ -167,7 +163,7 @@ def read_rows(file: BinaryIO, spec: FileSpec, tally: Tally) -> Iterator[Rows]:
                         shape = known[keys] = _shape(record, spec, tally)
                     _add(rows, line, record, shape, default_source, tally, is_csv=is_csv)
                 except shapes.BadRecord as cause:
-                    rows.bad.append(Bad(line, str(cause), readers.excerpt(orjson.dumps(record, default=repr))))
+                    rows.bad.append(Bad(line, str(cause), readers.excerpt(record)))
             if len(known) > MAX_EXTRA:  # keys that are data themselves: do not remember them all
                 known.clear()
             tally.add(rows)
@@ -247,6 +243,16 @@ def ingest_file(store: Store, spec: FileSpec, *, on_rows: Callable[[int], None] 
             )
             write_json(pool / "ingest.json", {k: v for k, v in asdict(ingest).items() if k != "new"})
     return ingest
+
+
+def is_ingested(store: Store, spec: FileSpec) -> bool:
+    """Whether the file as it is now has been read by this mapping; costs a digest pass.
+
+    Raises:
+        BadInput: the file cannot be opened.
+    """
+    with opened(store, spec.url) as file:
+        return store.has("pool", _ingest_id(spec, file_digest(file)))
 
 
 def read_ingest(store: Store, ingest_id: str) -> Ingest:
@@ -358,7 +364,7 @@ class _Table:
         self.writer.write_table(pa.Table.from_arrays(arrays, schema=self.schema), row_group_size=GROUP_ROWS)
         self._clear()
 
-    def __enter__(self) -> _Table:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -424,16 +430,18 @@ def _dump_columns(others: dict[str, Any]) -> str:
     try:
         return orjson.dumps(others, default=_plain, option=orjson.OPT_NON_STR_KEYS).decode()
     except (TypeError, ValueError) as error:
-        raise shapes.BadRecord(f"an extra field has a value that JSON cannot hold: {error}") from None
+        deep = "ecursion" in str(error)
+        cause = "nested deeper than 254 levels" if deep else "binary data, which JSON cannot hold"
+        raise shapes.BadRecord(f"an extra field is {cause}") from None
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
-        raise TypeError("binary data")
-    return str(value)
+        raise TypeError
+    return float(value) if isinstance(value, Decimal) else str(value)
 
 
-_TYPES = {str: "text", int: "number", float: "number", bool: "boolean"}
+_TYPES = {int: "number", float: "number", Decimal: "number", bool: "boolean", dict: "json", list: "json"}
 
 
 def _note_type(tally: Tally, name: str, value: Any) -> None:
@@ -443,7 +451,7 @@ def _note_type(tally: Tally, name: str, value: Any) -> None:
             return
         types = tally.extra[name] = set()
     if value is not None:
-        types.add(_TYPES.get(type(value), "json"))
+        types.add(_TYPES.get(type(value), "text"))
 
 
 def one_type(types: Iterable[str]) -> str:
@@ -473,92 +481,6 @@ def _ingest_id(spec: FileSpec, digest: str) -> str:
         "source": [spec.source, spec.source or default_source_of(spec.url)],
     }
     return blake2b(orjson.dumps(depends_on, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
-
-
-def default_source_of(url: str) -> str:
-    """The source of rows that name none: the file's stem; for a folder written by `datasets`, that folder's name."""
-    path = Path(url)
-    if path.suffix == ".arrow":
-        folder = path.parent
-        return f"{folder.parent.name}/{folder.name}" if (folder.parent / "dataset_dict.json").exists() else folder.name
-    return readers.stem(url)
-
-
-def file_digest(file: BinaryIO) -> str:
-    """blake2b-128 of a file's bytes, in hex; the file is left at its beginning."""
-    digest = blake2b(digest_size=16)
-    while block := file.read(readers.BLOCK_BYTES):
-        digest.update(block)
-    file.seek(0)
-    return digest.hexdigest()
-
-
-@contextmanager
-def opened(store: Store, url: str) -> Iterator[BinaryIO]:
-    """The file for reading; a remote one is fetched once into an unnamed file in the store.
-
-    Raises:
-        BadInput: it cannot be opened.
-    """
-    try:
-        if "://" not in url:
-            file: BinaryIO = Path(url).open("rb")  # noqa: SIM115 - closed below, in one place with the remote case
-        else:
-            store.path("tmp").mkdir(parents=True, exist_ok=True)
-            file = cast(BinaryIO, TemporaryFile(dir=store.path("tmp")))  # noqa: SIM115
-            import fsspec
-
-            with fsspec.open(url, "rb", compression=None) as remote:
-                while block := remote.read(readers.BLOCK_BYTES):
-                    file.write(block)
-            file.seek(0)
-    except (OSError, ValueError, ImportError) as error:
-        raise BadInput(f"{url}: cannot be opened: {error}") from error
-    with file:
-        yield file
-
-
-def _expand_local(pattern: str, base: Path) -> list[str]:
-    path = base / Path(pattern).expanduser()
-    if path.is_dir():
-        return [str(file) for file in _files_below(path.absolute())]
-    if path.exists() or not has_magic(pattern):
-        return [os.path.normpath(path.absolute())] if path.is_file() else []
-    matches = [os.path.normpath(match) for match in glob(str(path.absolute()), recursive=True)]
-    return [file for match in matches for file in (_expand_local(match, base) if Path(match).is_dir() else [match])]
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    if (folder / "state.json").is_file():  # written by `datasets`: cache files may lie beside the data
-        names = [entry["filename"] for entry in read_json(folder / "state.json").get("_data_files", [])]
-        yield from (folder / name for name in names)
-        return
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _files_below(entry)
-        elif readers.extension(entry.name) in readers.EXTENSIONS and entry.name not in _DATASETS_FILES:
-            yield entry
-
-
-_DATASETS_FILES = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json")
-
-
-def _expand_remote(pattern: str) -> list[str]:
-    from fsspec.core import url_to_fs
-
-    try:
-        fs, path = url_to_fs(pattern)
-        if has_magic(path):
-            matches = fs.glob(path)
-        elif fs.isdir(path):
-            matches = [file for file in fs.find(path) if readers.extension(file) in readers.EXTENSIONS]
-        else:
-            matches = [path] if fs.exists(path) else []
-        return [str(fs.unstrip_protocol(match)) for match in matches if fs.isfile(match)]
-    except (OSError, ValueError, ImportError) as error:
-        raise BadInput(f"pool: {pattern!r} cannot be listed: {error}") from error
 
 
 def _bad_file(ingest: Ingest, store: Store) -> str:

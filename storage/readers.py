@@ -13,25 +13,21 @@ repeated key the last value stands. Lines end at LF (CR before it is white space
 
 from __future__ import annotations
 
-import codecs
 import csv
 import re
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 
+from storage.blocks import UNDECODABLE, UNDECODABLE_ERRORS, Damage, text_blocks
 from storage.errors import BadInput
 
-BLOCK_BYTES = 1 << 20
-# Compressed bytes fed at a time: small, so that little is lost before damage and a highly compressed file stays small.
-PIECE_BYTES = 1 << 14
 # A longer record is not text to train on; the bound keeps a file without line ends from filling the memory.
 MAX_RECORD_BYTES = 64 << 20
 ROWS_PER_CHUNK = 4096
@@ -40,32 +36,7 @@ EXCERPT_CHARS = 200
 EXTENSIONS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 COMPRESSIONS = (".gz", ".zst")
 
-_BOMS = (  # UTF-32 before UTF-16, whose mark is its prefix
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
-
-# What cannot be decoded becomes a lone surrogate, which no JSON parser and no check below lets through: only its record is lost.
-_UNDECODABLE = "\udcff"
-codecs.register_error("winnow.undecodable", lambda error: (_UNDECODABLE, error.end))  # type: ignore[attr-defined]
 csv.field_size_limit(MAX_RECORD_BYTES)
-
-
-class Damage(Exception):  # noqa: N818 - a state of the file; whoever reads decides whether it is an error
-    """The container ends or breaks here.
-
-    Attributes:
-        cause: in plain words.
-        fatal: records are missing or doubtful; False for junk after a complete file.
-        line: number of the last line or record that was reached.
-    """
-
-    def __init__(self, cause: str, *, fatal: bool = True, line: int = 0) -> None:
-        super().__init__(cause)
-        self.cause, self.fatal, self.line = cause, fatal, line
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +89,12 @@ def read(file: BinaryIO, name: str, encoding: str = "utf-8") -> Iterator[Chunk]:
     elif kind not in EXTENSIONS:
         raise BadInput(f"{name}: unknown kind of file; known are {', '.join(EXTENSIONS)}, each also with .gz or .zst")
     else:
-        blocks = _utf8(_decompressed(file), encoding)
+        blocks = text_blocks(file, encoding)
         if kind in (".csv", ".tsv"):
             yield from _csv(blocks, "," if kind == ".csv" else "\t", name)
             return
         first = next(blocks, b"")
-        text = _chain(first, blocks)
+        text = chain([first], blocks)
         is_array = kind == ".json" and first.lstrip().startswith(b"[")
         for number, lines in _array_elements(text) if is_array else _lines(text):
             yield _parsed(number, lines)
@@ -135,8 +106,13 @@ def extension(name: str) -> str:
     >>> extension("a/b.JSONL.gz")
     '.jsonl'
     """
-    path = PurePosixPath(name.lower())
+    path = PurePosixPath(_path(name).lower())
     return PurePosixPath(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
+
+
+def _path(name: str) -> str:
+    """A path, or a URL without its query."""
+    return name.partition("?")[0] if "://" in name else name
 
 
 def stem(name: str) -> str:
@@ -145,7 +121,7 @@ def stem(name: str) -> str:
     >>> stem("s3://bucket/web.v2.jsonl.gz")
     'web.v2'
     """
-    base = PurePosixPath(name).name
+    base = PurePosixPath(_path(name)).name
     for suffixes in (COMPRESSIONS, EXTENSIONS):
         if base.lower().endswith(suffixes):
             base = base[: base.rindex(".")]
@@ -153,112 +129,15 @@ def stem(name: str) -> str:
 
 
 def excerpt(value: Any) -> str:
-    """The beginning of a record as printable text on one line.
-
-    >>> excerpt(b'{"a": \\xff\\x00}')
-    '{"a": \\ufffd\\ufffd}'
-    """
+    """The beginning of a record as printable text on one line, at most `EXCERPT_CHARS`."""
     if not isinstance(value, bytes | str):
-        value = repr(value)
+        try:
+            value = orjson.dumps(value, default=lambda other: str(other)[:EXCERPT_CHARS])
+        except (TypeError, ValueError):  # nested deeper than orjson writes, keys that are not text
+            value = "fields " + ", ".join(map(str, value))
     text = value[: 4 * EXCERPT_CHARS].decode("utf-8", "replace") if isinstance(value, bytes) else value
     text = text[:EXCERPT_CHARS].replace("\n", " ").replace("\t", " ").strip()
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
-
-
-def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
-
-
-# ---- bytes
-
-
-def _decompressed(file: BinaryIO) -> Iterator[bytes]:
-    """The file's bytes in blocks of about a megabyte, decompressed if they are gzip or zstd, whatever the file's name."""
-    magic = file.read(4)
-    file.seek(0)
-    if magic.startswith(b"\x1f\x8b"):
-        # The stream checks each member's length and CRC itself. 31 = 15 bits of window + 16 for the gzip frame.
-        yield from _members(file, b"\x1f\x8b", lambda: zlib.decompressobj(31), "gzip")
-    elif magic == b"\x28\xb5\x2f\xfd":
-        wide = 2**31  # also files written with `zstd --long`
-        yield from _members(
-            file, magic, lambda: zstandard.ZstdDecompressor(max_window_size=wide).decompressobj(), "zstd"
-        )
-    else:
-        while block := file.read(BLOCK_BYTES):
-            yield block
-
-
-def _members(file: BinaryIO, magic: bytes, start: Any, name: str) -> Iterator[bytes]:
-    """Decompress one or several members that follow each other; gather their output into blocks."""
-    member, spare = start(), None
-    out: list[bytes] = []
-    size = 0
-    rest = file.read(PIECE_BYTES)
-    damage: Damage | None = None
-    while rest:
-        if member is None:
-            if len(rest) < len(magic):
-                rest += file.read(PIECE_BYTES)
-            if not rest.startswith(magic):
-                rest_blocks = _chain(rest, iter(lambda: file.read(BLOCK_BYTES), b""))
-                if any(block.strip(b"\0") for block in rest_blocks):  # padding with zero bytes is allowed
-                    damage = Damage(f"bytes that are not {name} after the end of the {name} data", fatal=False)
-                break
-            member = start()
-        spare = member.copy() if hasattr(member, "copy") else None
-        try:
-            out.append(member.decompress(rest))
-        except (zlib.error, zstandard.ZstdError) as error:
-            out.extend(_until_error(spare, rest))
-            what = "its checksum is wrong" if "check" in str(error) else "it is corrupt"
-            damage = Damage(f"the {name} data is damaged: {what}, so rows before this may be damaged too")
-            break
-        size += len(out[-1])
-        if size >= BLOCK_BYTES:
-            yield b"".join(out)
-            out, size = [], 0
-        rest = b""
-        if member.eof:
-            rest, member = member.unused_data, None
-        rest = rest or file.read(PIECE_BYTES)
-    else:
-        if member is not None:
-            damage = Damage(f"the {name} data is cut short")
-    yield b"".join(out)
-    if damage is not None:
-        raise damage
-
-
-def _until_error(member: Any, piece: bytes) -> Iterator[bytes]:
-    """What can still be decompressed of the piece that failed."""
-    try:
-        for i in range(len(piece) if member is not None else 0):
-            yield member.decompress(piece[i : i + 1])
-    except zlib.error:
-        return
-
-
-def _utf8(blocks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
-    """The same text as UTF-8 without byte-order mark."""
-    head = b""
-    for block in blocks:  # enough bytes to see the mark; Damage may come first, then there is no text
-        head += block
-        if len(head) >= 4:
-            break
-    for mark, name in _BOMS:
-        if head.startswith(mark):
-            head, encoding = head[len(mark) :], name
-            break
-    if codecs.lookup(encoding).name == "utf-8":
-        yield head
-        yield from blocks
-        return
-    decoder = codecs.getincrementaldecoder(encoding)("winnow.undecodable")
-    for block in _chain(head, blocks):
-        yield decoder.decode(block).encode("utf-8", "surrogatepass")
-    yield decoder.decode(b"", final=True).encode("utf-8", "surrogatepass")
 
 
 # ---- JSON
@@ -298,52 +177,72 @@ def _lines(blocks: Iterator[bytes]) -> Iterator[tuple[int, list[bytes]]]:
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
 
 
-def _array_elements(blocks: Iterator[bytes]) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield `(number of the first element, elements)` of one JSON array, each element as its own bytes.
+class _Array:
+    """Cuts one JSON array into the bytes of its elements, fed block by block.
 
-    Only brackets and strings are looked at here, so that an element that does not parse costs only itself.
+    Only brackets and strings are looked at, so that an element that does not parse costs only itself.
     """
-    buffer, start, position, depth, number = b"", 0, 0, 0, 1
+
+    def __init__(self) -> None:
+        self.buffer = b""  # from the beginning of the present element
+        self.position = 0  # scanned as far as this
+        self.depth = 0
+        self.ended = False
+
+    def feed(self, block: bytes) -> list[bytes]:
+        """The elements that end in this block."""
+        self.buffer += block
+        elements, start = [], 0
+        for match in _TOKEN.finditer(self.buffer, self.position):
+            token = match.group()
+            if token == b'"':
+                self.position = match.start()
+                break
+            self.position = match.end()
+            if token in (b"[", b"{"):
+                self.depth += 1
+                start = self.position if self.depth == 1 else start
+                continue
+            if token in (b"]", b"}"):
+                self.depth -= 1
+                self.ended = self.depth == 0
+            if self.ended or (token == b"," and self.depth == 1):
+                elements.append(self.buffer[start : match.start()])
+                start = self.position
+            if self.ended:
+                break
+        else:
+            self.position = len(self.buffer)
+        self.buffer = self.buffer[start:]
+        self.position -= start
+        return [element for element in elements if not element.isspace() and element]
+
+
+def _array_elements(blocks: Iterator[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield `(number of the first element, elements)` of one JSON array, each element as its own bytes."""
+    array, number = _Array(), 1
+    damage = None
     try:
         for block in blocks:
-            buffer, position, start = buffer[start:] + block, position - start, 0
-            elements: list[bytes] = []
-            ended = False
-            for match in _TOKEN.finditer(buffer, position):
-                token, at = match.group(), match.start()
-                position = match.end()
-                if token == b'"':
-                    position = at
-                    break
-                if token in (b"[", b"{"):
-                    depth += 1
-                    if depth == 1:
-                        start = position
-                elif token in (b"]", b"}"):
-                    depth -= 1
-                    if depth == 0:
-                        ended = True
-                        elements.append(buffer[start:at])
-                        break
-                elif token == b"," and depth == 1:
-                    elements.append(buffer[start:at])
-                    start = position
-            else:
-                position = len(buffer)
-            elements = [element for element in elements if element.strip()]
-            if elements:
-                yield number, elements
-                number += len(elements)
-            if ended:
-                if buffer[position:].strip() or any(more.strip() for more in blocks):
-                    raise Damage("text after the end of the JSON array", fatal=False)
-                return
-            if len(buffer) - start > MAX_RECORD_BYTES:
-                raise Damage(f"one element of the JSON array is larger than {MAX_RECORD_BYTES:,} bytes")
-        raise Damage("the JSON array is cut short")
-    except Damage as damage:
+            elements = array.feed(block)
+            yield number, elements
+            number += len(elements)
+            if array.ended or len(array.buffer) > MAX_RECORD_BYTES:
+                break
+        if not array.ended:
+            what = (
+                f"an element is larger than {MAX_RECORD_BYTES:,} bytes"
+                if array.buffer[MAX_RECORD_BYTES:]
+                else "cut short"
+            )
+            damage = Damage(f"the JSON array is damaged: {what}")
+        elif array.buffer[array.position :].strip() or any(more.strip() for more in blocks):
+            damage = Damage("text after the end of the JSON array", fatal=False)
+    except Damage as error:
+        damage = error
+    if damage is not None:
         damage.line = number - 1
-        raise
+        raise damage
 
 
 def _parsed(number: int, lines: list[bytes]) -> Chunk:
@@ -366,8 +265,9 @@ def _parsed(number: int, lines: list[bytes]) -> Chunk:
     return chunk
 
 
+NOT_UTF8 = "not valid UTF-8 (another encoding, or damaged)"
 _JSON_CAUSES = (
-    ("not valid UTF-8", "not valid UTF-8 (another encoding, or damaged)"),
+    ("not valid UTF-8", NOT_UTF8),
     ("surrogate", "a \\u escape is half of a surrogate pair"),
     ("depth limit", "nested deeper than 1,024 levels"),
     ("infinity", "a number is too large"),
@@ -397,20 +297,9 @@ def _json_cause(line: bytes, error: orjson.JSONDecodeError) -> str:
 
 
 def _csv(blocks: Iterator[bytes], delimiter: str, name: str) -> Iterator[Chunk]:
-    """Rows of a CSV file with a header, as dicts of text; a number is that of the line on which the row starts."""
-    state: dict[str, Damage] = {}
-
-    def text_lines() -> Iterator[str]:
-        try:
-            for _, lines in _lines(blocks):
-                for line in lines:
-                    if isinstance(line, _TooLong):
-                        raise Damage(f"a line is longer than {MAX_RECORD_BYTES:,} bytes", line=rows.line_num)  # noqa: TRY301
-                    yield line.decode("utf-8", "winnow.undecodable") + "\n"
-        except Damage as damage:
-            state["damage"] = damage
-
-    rows = csv.reader(text_lines(), delimiter=delimiter, strict=True)
+    """Rows of a CSV file with a header, as dicts of text; a row's number is that of the line on which it starts."""
+    lines = _TextLines(blocks)
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
     header: list[str] | None = None
     chunk = Chunk()
     while True:
@@ -418,31 +307,63 @@ def _csv(blocks: Iterator[bytes], delimiter: str, name: str) -> Iterator[Chunk]:
         try:
             row = next(rows, None)
         except csv.Error as error:
-            if "unexpected end of data" in str(error):
-                yield chunk
-                raise Damage("a quote that opens here is never closed", line=line) from None
+            if lines.ended:
+                lines.damage = lines.damage or Damage("a quote that opens here is never closed", line=line - 1)
+                break
             chunk.bad.append(Bad(line, f"not CSV: {error}", ""))
             continue
         if row is None:
             break
-        if not row:
-            continue
-        if header is None:
+        if header is None and row:
             header = _header([cell.strip() for cell in row], name)
-        elif _UNDECODABLE in (text := delimiter.join(row)):
-            chunk.bad.append(Bad(line, _JSON_CAUSES[0][1], excerpt(text)))
-        elif len(row) != len(header):
-            cause = f"{'more' if len(row) > len(header) else 'fewer'} values than the header has"
-            chunk.bad.append(Bad(line, cause, excerpt(text)))
-        else:
-            chunk.lines.append(line)
-            chunk.records.append(dict(zip(header, row, strict=True)))
+        elif row and header is not None:
+            _add_row(chunk, line, row, header)
         if len(chunk.lines) + len(chunk.bad) >= ROWS_PER_CHUNK:
             yield chunk
             chunk = Chunk()
     yield chunk
-    if "damage" in state:
-        raise state["damage"]
+    if lines.damage is not None:
+        raise lines.damage
+
+
+class _TextLines:
+    """Lines of text for the CSV reader, which must not see an exception that is not its own."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._lines = (line for _, lines in _lines(blocks) for line in lines)
+        self.damage: Damage | None = None
+        self.ended = False
+        self._number = 0
+
+    def __iter__(self) -> _TextLines:
+        return self
+
+    def __next__(self) -> str:
+        try:
+            line = next(self._lines)
+        except StopIteration:
+            self.ended = True
+            raise
+        except Damage as damage:
+            self.damage, self.ended = damage, True
+            raise StopIteration from None
+        self._number += 1
+        if isinstance(line, _TooLong):
+            self.damage, self.ended = Damage(f"longer than {MAX_RECORD_BYTES:,} bytes", line=self._number - 1), True
+            raise StopIteration
+        return line.decode("utf-8", UNDECODABLE_ERRORS) + "\n"
+
+
+def _add_row(chunk: Chunk, line: int, row: list[str], header: list[str]) -> None:
+    text = ",".join(row)
+    if UNDECODABLE in text:
+        chunk.bad.append(Bad(line, NOT_UTF8, excerpt(text)))
+    elif len(row) != len(header):
+        cause = f"{'more' if len(row) > len(header) else 'fewer'} values than the header has"
+        chunk.bad.append(Bad(line, cause, excerpt(text)))
+    else:
+        chunk.lines.append(line)
+        chunk.records.append(dict(zip(header, row, strict=True)))
 
 
 def _header(names: list[str], file: str) -> list[str]:
@@ -495,6 +416,6 @@ def _rows_of_batch(batch: pa.RecordBatch, number: int) -> Chunk:
             chunk.records.extend(batch.slice(i, 1).to_pylist())
             chunk.lines.append(number + i)
         except (UnicodeDecodeError, pa.ArrowException, ValueError, OverflowError) as error:
-            cause = _JSON_CAUSES[0][1] if isinstance(error, UnicodeDecodeError) else f"a value cannot be read: {error}"
+            cause = NOT_UTF8 if isinstance(error, UnicodeDecodeError) else f"a value cannot be read: {error}"
             chunk.bad.append(Bad(number + i, cause, ""))
     return chunk

@@ -4,7 +4,8 @@ A pool's records come in five shapes: prompt and response, instruction / input /
 ShareGPT (from and value), one text. A record's set of keys tells its shape, unless the user states a mapping.
 
 Turns are `[(role, content), ...]` with CRLF made LF and outer white space stripped; they are what is hashed and embedded.
-Roles are user, assistant, system and tool; a single text has the role "text".
+Roles are user, assistant, system and tool; a single text has the role "text". Of a message only role and text count: what
+else it carries (names, tool calls, weights) is not kept.
 """
 
 from __future__ import annotations
@@ -322,4 +323,4 @@ def _label(record: Mapping[str, Any], name: str | None) -> str | None:
         if value is None or value is _MISSING:
             return None
         value = orjson.dumps(value, default=str).decode().strip('"')
-    return value.strip() or None
+    return value if value.strip() else None

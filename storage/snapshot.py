@@ -25,13 +25,13 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storage import columns as sidecars
 from storage import ids as ids_
 from storage import shapes
+from storage.columns import read_columns
 from storage.errors import BadInput, NotInStore
+from storage.examples import POOL_COLUMNS, Brought, Examples, placed
 from storage.ids import Ids
 from storage.ingest import Ingest, one_type, parts, read_ingest
 from storage.store import Store, read_json, utc_now, write_json
@@ -51,16 +51,6 @@ DUPLICATES_SCHEMA = pa.schema(
     ]
 )
 TOMBSTONES_SCHEMA = pa.schema([("id", pa.uuid()), ("ingest", _TEXT), ("reason", _TEXT)])
-
-# Columns of the pool that a recipe may use by name, and their types.
-POOL_COLUMNS = {
-    "source": "text",
-    "given_id": "text",
-    "file": "text",
-    "ingest": "text",
-    "line": "number",
-    "empty_response": "boolean",
-}
 
 
 class Snapshot:
@@ -137,9 +127,9 @@ class Snapshot:
         for ingest in self.ingests:
             for name, kind in read_ingest(self.store, ingest).extra_columns.items():
                 extra.setdefault(name, []).append(kind)
-        known = {name: one_type(kinds) for name, kinds in sorted(extra.items())} | POOL_COLUMNS
-        for digest in self.columns:
-            known |= sidecars.read_columns(self.store, digest).types
+        known: dict[str, str] = {name: one_type(kinds) for name, kinds in sorted(extra.items())} | POOL_COLUMNS
+        for brought in self._brought:
+            known |= brought.columns.types
         return known
 
     def column(self, name: str) -> npt.NDArray[Any]:
@@ -148,22 +138,16 @@ class Snapshot:
         Raises:
             BadInput: there is no such column.
         """
-        for digest in self.columns:
-            brought = sidecars.read_columns(self.store, digest)
-            if name in brought.types:
-                rows = _load(self.folder / "column_rows" / f"{digest}.npy")
-                values, rows = (
-                    _values(brought.read(name).filter(pa.array(rows >= 0)), brought.types[name]),
-                    rows[rows >= 0],
-                )
-                return _placed(values, rows, len(self.ids))
+        for brought in self._brought:
+            if name in brought.columns.types:
+                return brought.values(name, len(self.ids))
         known = self.known_columns()
         if name not in known:
             raise BadInput(f"no column {name!r}; known are {', '.join(sorted(known))}")
-        with _Examples(self, {}) as examples:
-            values = _values(examples.all_occurrences(_expression(name, known[name])), known[name])
+        with self._examples() as examples:
+            found = examples.every(name, known[name])
         kept = self.occurrences >= 0
-        return _placed(values[kept], self.occurrences[kept], len(self.ids))
+        return placed(found[kept], self.occurrences[kept], len(self.ids))
 
     def where(self, expression: str) -> npt.NDArray[np.bool_]:
         """(n,) which rows satisfy one SQL boolean expression over the columns of the examples; NULL counts as false.
@@ -177,14 +161,22 @@ class Snapshot:
 
         known = self.known_columns()
         chosen = np.zeros(len(self.ids), bool)
-        with _Examples(self, known) as examples:
+        with self._examples() as examples:
             try:
-                found = examples.ids_where(expression)
+                found = examples.where(expression, known, self._brought, self.ids)
             except duckdb.Error as error:
                 names = ", ".join(["prompt", "response", "messages", *known])
                 raise BadInput(f"where: {expression!r} failed: {error}\nknown columns: {names}") from error
         chosen[ids_.rows_of(found, self.ids)] = True
         return chosen
+
+    @cached_property
+    def _brought(self) -> list[Brought]:
+        folder = self.folder / "column_rows"
+        return [Brought(read_columns(self.store, name), _load(folder / f"{name}.npy")) for name in self.columns]
+
+    def _examples(self) -> Examples:
+        return Examples(self._parts(), self.folder / "duplicates.parquet")
 
     def _parts(self) -> list[Path]:
         return [path for ingest in self.ingests for path in parts(self.store, ingest)]
@@ -205,11 +197,13 @@ def take_snapshot(
 
     Raises:
         NotInStore: an ingest, the parent or the columns are not in the store.
-        BadInput: two of the columns bring the same name.
+        BadInput: no ingests, or two of the columns bring the same name.
 
     Cost: sorts all ids; about 60 bytes a row of memory.
     """
     names = sorted({ingest if isinstance(ingest, str) else ingest.id for ingest in ingests})
+    if not names:
+        raise BadInput("a snapshot needs at least one ingest: the pool has no files")
     digests = sorted(set(columns))
     depends_on = {"columns": digests, "ingests": names} if digests else {"ingests": names}
     snapshot_id = blake2b(orjson.dumps(depends_on), digest_size=16).hexdigest()
@@ -417,7 +411,7 @@ def _write_column_rows(
     report: dict[str, Any] = {}
     taken: dict[str, str] = {}
     for digest in digests:
-        brought = sidecars.read_columns(store, digest)
+        brought = read_columns(store, digest)
         for name in brought.types:
             if name in taken:
                 raise BadInput(f"columns: {taken[name]} and {brought.url} both bring a column {name!r}; rename one")
@@ -433,112 +427,3 @@ def _coded(names: list[str], codes: npt.NDArray[np.int64]) -> pa.Array:
 
 def _load(path: Path) -> npt.NDArray[Any]:
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-
-
-# ---- reading columns
-
-
-def _values(column: pa.ChunkedArray, kind: str) -> npt.NDArray[Any]:
-    """An Arrow column as float64 with NaN, or as str objects with None; equal texts share one object."""
-    if kind in ("number", "boolean"):
-        return np.asarray(column.cast(pa.float64()).to_numpy())
-    coded = pc.dictionary_encode(column.cast(_TEXT)).unify_dictionaries().combine_chunks()
-    texts = np.array([*coded.dictionary.to_pylist(), None], dtype=object)
-    return np.asarray(texts[coded.indices.fill_null(len(texts) - 1).to_numpy()])
-
-
-def _placed(values: npt.NDArray[Any], rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[Any]:
-    placed = np.full(count, np.nan) if values.dtype == np.float64 else np.full(count, None, object)
-    placed[rows] = values
-    return placed
-
-
-def _expression(name: str, kind: str) -> str:
-    """SQL for a column of the pool or a field of `extra`."""
-    if name in POOL_COLUMNS:
-        return f'"{name}"'
-    pointer = "/" + name.replace("~", "~0").replace("/", "~1").replace("'", "''")
-    value = f"(extra ->> '{pointer}')"
-    sql_type = {"number": "DOUBLE", "boolean": "BOOLEAN"}.get(kind)
-    return f"TRY_CAST({value} AS {sql_type})" if sql_type else value
-
-
-class _Examples:
-    """A DuckDB connection that sees the rows of one snapshot and nothing else."""
-
-    def __init__(self, snapshot: Snapshot, known: dict[str, str]) -> None:
-        import duckdb
-
-        files = [str(path) for path in snapshot._parts()]  # noqa: SLF001 - one module, one idea
-        duplicates = str(snapshot.folder / "duplicates.parquet")
-        self.connection = duckdb.connect(":memory:")
-        self._set("allowed_paths", [*files, duplicates])
-        for setting, value in _LOCKED.items():
-            self._set(setting, value)
-        occurrences = "SELECT * FROM (SELECT unnest([]::VARCHAR[]) AS nothing)"
-        if files:
-            occurrences = f"SELECT * FROM read_parquet([{', '.join(map(_literal, files))}])"
-        self.connection.execute(f"CREATE VIEW occurrences AS {occurrences}")
-        if known:
-            self._create_examples(snapshot, known, duplicates)
-
-    def _create_examples(self, snapshot: Snapshot, known: dict[str, str], duplicates: str) -> None:
-        brought: dict[str, str] = {}
-        joins = []
-        for number, digest in enumerate(snapshot.columns):
-            columns = sidecars.read_columns(snapshot.store, digest)
-            rows = _load(snapshot.folder / "column_rows" / f"{digest}.npy")
-            table = columns.table().filter(pa.array(rows >= 0))
-            table = table.add_column(0, "row_id", ids_.to_arrow(snapshot.ids[rows[rows >= 0]]))
-            self.connection.register(f"columns_{number}", table)
-            brought |= {name: f'columns_{number}."{_doubled(name)}"' for name in columns.types}
-            joins.append(f"LEFT JOIN columns_{number} ON columns_{number}.row_id = o.id")
-        # SQL names ignore case: of two that differ only in case the first is there.
-        selected, seen = ["o.id", "o.prompt", "o.response", "o.messages"], {"id", "prompt", "response", "messages"}
-        for name in sorted(known, key=lambda n: (n not in brought, n not in POOL_COLUMNS, n)):
-            if name and name.lower() not in seen:
-                seen.add(name.lower())
-                selected.append(f'{brought.get(name) or _expression(name, known[name])} AS "{_doubled(name)}"')
-        self.connection.execute(
-            f"CREATE VIEW examples AS SELECT {', '.join(selected)} FROM occurrences o {' '.join(joins)}"
-            f" ANTI JOIN (SELECT ingest, line FROM read_parquet({_literal(duplicates)})) d"
-            " ON d.ingest = o.ingest AND d.line = o.line"
-        )
-
-    def _set(self, name: str, value: Any) -> None:
-        self.connection.execute(f"SET {name} = {value if isinstance(value, list) else _literal(str(value))}")
-
-    def all_occurrences(self, expression: str) -> pa.ChunkedArray:
-        """One value per occurrence, in storage order, which DuckDB keeps for a plain projection."""
-        return self.connection.sql(f"SELECT {expression} AS v FROM occurrences").to_arrow_table()["v"]  # noqa: S608
-
-    def ids_where(self, expression: str) -> Ids:
-        import duckdb
-
-        # SQLExpression parses exactly one expression: no second statement, no clause behind it.
-        found = self.connection.sql("FROM examples").filter(duckdb.SQLExpression(expression)).select("id")
-        return ids_.from_arrow(found.to_arrow_table()["id"])
-
-    def __enter__(self) -> _Examples:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.connection.close()
-
-
-# The order matters: what locks the others comes last.
-_LOCKED = {
-    "arrow_lossless_conversion": "true",
-    "temp_directory": "",
-    "python_enable_replacements": "false",
-    "enable_external_access": "false",
-    "lock_configuration": "true",
-}
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _doubled(name: str) -> str:
-    return name.replace('"', '""')

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from storage import ids as ids_
 from storage import shapes
 from storage.errors import BadInput, NotInStore
+from storage.files import file_digest, opened
 from storage.ids import Ids
-from storage.ingest import FileSpec, Tally, file_digest, opened, read_rows
+from storage.ingest import FileSpec, Tally, read_rows
 from storage.readers import extension
 from storage.store import Store, read_json, utc_now, write_json
 
@@ -127,8 +128,9 @@ def open_targets(store: Store, targets_id: str) -> TargetSet:
 def _read(store: Store, name: str, specs: Sequence[FileSpec]) -> tuple[dict[str, Any], Tally]:
     columns: dict[str, list[Any]] = {field: [] for field in ITEMS_SCHEMA.names}
     seen: set[bytes] = set()
-    tally = Tally()
+    total = Tally()
     for spec in specs:
+        tally = Tally()
         with opened(store, spec.url) as file:
             for rows in read_rows(file, spec, tally):
                 for bad in rows.bad:
@@ -142,6 +144,9 @@ def _read(store: Store, name: str, specs: Sequence[FileSpec]) -> tuple[dict[str,
                     columns["file"].append(spec.url)
                     for field in ("given_id", "prompt", "response", "messages", "line"):
                         columns[field].append(getattr(rows, field)[i])
+        total.readable += tally.readable
+        total.empty_responses += tally.empty_responses
+        total.shapes.update(tally.shapes)
     if not seen:
         raise BadInput(f"targets {name!r}: no rows in {', '.join(spec.url for spec in specs) or 'no files'}")
-    return {**columns, "id": ids_.to_arrow(ids_.from_bytes(columns["id"]))}, tally
+    return {**columns, "id": ids_.to_arrow(ids_.from_bytes(columns["id"]))}, total
