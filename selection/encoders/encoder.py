@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -202,7 +203,7 @@ def load_encoder(spec: EncoderSpec, device: str | None = None) -> Encoder:
     dtype = spec.dtype if spec.dtype == "auto" else getattr(torch, spec.dtype)
     device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
-        with _quiet():
+        with _quiet() as absent:
             transformer = Transformer(
                 str(folder or spec.model),
                 transformer_task="feature-extraction",
@@ -217,6 +218,11 @@ def load_encoder(spec: EncoderSpec, device: str | None = None) -> Encoder:
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise InvalidOption(f"encoder: model {spec.model!r} cannot be loaded: {error}") from error
+    if absent:
+        raise InvalidOption(
+            f"encoder: the files of model {spec.model!r} miss {len(absent)} weights (first: {absent[0]}); "
+            f"they would be drawn at random"
+        )
     if transformer.tokenizer is None:
         raise InvalidOption(f"encoder: model {spec.model!r} has no tokenizer")
     transformer.tokenizer.truncation_side = "right"
@@ -255,22 +261,28 @@ def _unused_modules(folder: Path | None) -> list[str]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars while weights load, and no report of them unless the files miss some."""
+def _quiet() -> Iterator[list[str]]:
+    """No progress bars and no report while weights load; yields the names of weights that the files miss."""
     from transformers.utils import logging as progress
 
-    def misses_weights(record: logging.LogRecord) -> bool:
-        # An unused lm_head is expected; weights that the files miss are drawn at random, which a user must see.
+    absent: list[str] = []
+
+    def keep(record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        return "LOAD REPORT" not in message or "MISSING" in message
+        if "LOAD REPORT" not in message:
+            return True
+        # Weights without use (a language model's head) are expected. An encoder's own pooler is not used here.
+        names = re.findall(r"^(\S+)\s*\|[^|]*MISSING", message, re.MULTILINE)
+        absent.extend(name for name in names if not name.startswith("pooler."))
+        return False
 
     logger = logging.getLogger("transformers.modeling_utils")
     shown = progress.is_progress_bar_enabled()
     progress.disable_progress_bar()  # type: ignore[no-untyped-call]
-    logger.addFilter(misses_weights)
+    logger.addFilter(keep)
     try:
-        yield
+        yield absent
     finally:
-        logger.removeFilter(misses_weights)
+        logger.removeFilter(keep)
         if shown:
             progress.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+
+import pytest
+
+from selection.encoders import EncoderSpec
+from selection.encoders import spec as spec_module
+from selection.errors import InvalidOption
+
+
+def test_options__are_json_plain_and_rebuild_the_spec():
+    spec = EncoderSpec(model="org/model", revision="abc", pooling="last", prompt="query: ")
+    assert EncoderSpec(**json.loads(json.dumps(asdict(spec)))) == spec
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("pooling", "max", "weighted_mean, mean, last, cls"),
+        ("template", "alpaca", "tulu, plain, chat_template"),
+        ("dtype", "int8", "float32, bfloat16, float16, auto"),
+        ("max_tokens", 0, ">= 1"),
+        ("max_tokens", 12.5, "whole number"),
+        ("prompt", None, "must be text"),
+        ("model", " ", "hub name, a folder or package"),
+    ],
+)
+def test_a_wrong_option__is_refused_with_what_is_allowed(option, value, allowed):
+    with pytest.raises(InvalidOption, match=allowed) as caught:
+        EncoderSpec(**{"model": "org/model", option: value})
+    assert option in str(caught.value)
+    assert repr(value) in str(caught.value)
+
+
+def test_fingerprint__changes_with_each_option(bert):
+    options = [
+        {},
+        {"pooling": "mean"},
+        {"template": "plain"},
+        {"max_tokens": 100},
+        {"dtype": "bfloat16"},
+        {"prompt": "query: "},
+    ]
+    assert len({EncoderSpec(model=str(bert), **option).fingerprint() for option in options}) == len(options)
+
+
+def test_fingerprint__follows_the_files_not_their_place(bert, tmp_path):
+    moved = shutil.copytree(bert, tmp_path / "elsewhere")
+    (moved / "README.md").write_text("a page about the model")
+    assert EncoderSpec(model=str(moved)).fingerprint() == EncoderSpec(model=str(bert)).fingerprint()
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_fingerprint__changes_with_weights_config_and_tokenizer(bert, tmp_path, file):
+    changed = shutil.copytree(bert, tmp_path / "changed")
+    content = bytearray((changed / file).read_bytes())
+    content[-2] ^= 1  # same name, same size
+    (changed / file).write_bytes(content)
+    assert EncoderSpec(model=str(changed)).fingerprint() != EncoderSpec(model=str(bert)).fingerprint()
+
+
+def test_fingerprint__large_files_are_read_once_and_again_when_they_change(bert, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(spec_module, "_CACHED_FROM_BYTES", 0)
+    reads = []
+    original = spec_module._content_digest
+    monkeypatch.setattr(spec_module, "_content_digest", lambda path: reads.append(path) or original(path))
+    model = shutil.copytree(bert, tmp_path / "model")
+    spec = EncoderSpec(model=str(model))
+    first = spec.fingerprint()
+    n_files = len(reads)
+    spec_module._file_digest.cache_clear()  # as a new process
+    assert spec.fingerprint() == first
+    assert len(reads) == n_files
+    (model / "config.json").write_text((model / "config.json").read_text() + " ")
+    assert spec.fingerprint() != first
+    assert len(reads) == n_files + 1
+
+
+def test_a_package__is_found_by_its_name_without_importing_it(tmp_path, monkeypatch, bert):
+    package = tmp_path / "some_weights"
+    shutil.copytree(bert, package / "data" / "model")
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    (package / "config.json").write_text('{"not": "a model"}')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    spec = EncoderSpec(model="package:some_weights")
+    assert spec.folder() == package / "data" / "model"
+    assert spec.fingerprint() == EncoderSpec(model=str(bert)).fingerprint()
+    shutil.copytree(bert, package / "second")
+    with pytest.raises(InvalidOption, match="must hold one model folder"):
+        spec.folder()
+
+
+@pytest.mark.parametrize("model", ["package:no_such_package", "package:json.decoder", "./no/such/folder", "/no/such"])
+def test_a_model_that_is_not_there__is_named(model):
+    with pytest.raises(InvalidOption, match="encoder: model") as caught:
+        EncoderSpec(model=model).fingerprint()
+    assert repr(model) in str(caught.value)
+
+
+def test_a_folder_without_a_model__is_named(tmp_path):
+    with pytest.raises(InvalidOption, match=r"holds no config\.json"):
+        EncoderSpec(model=str(tmp_path)).fingerprint()
+
+
+def test_a_revision_of_a_folder__is_refused(bert):
+    with pytest.raises(InvalidOption, match="revision 'main' is for hub models"):
+        EncoderSpec(model=str(bert), revision="main").fingerprint()
+
+
+def test_a_hub_model__goes_by_the_commit_in_the_cache(tmp_path, monkeypatch, bert):
+    import huggingface_hub
+
+    commit = tmp_path / "snapshots" / "0123abc"
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args, **kwargs: str(commit / "config.json"))
+    spec = EncoderSpec(model="org/model")
+    assert spec.folder() is None
+    assert spec.commit() == "0123abc"
+    first = spec.fingerprint()
+    commit = tmp_path / "snapshots" / "4567def"
+    assert spec.fingerprint() != first
