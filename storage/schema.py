@@ -7,28 +7,30 @@ are made afresh with every catalog and need no steps. SQL is kept to what DuckDB
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 STEPS: tuple[str, ...] = (
     """
     CREATE TABLE schema_version (version INTEGER PRIMARY KEY);
     CREATE TABLE ingests (
-        ingest VARCHAR PRIMARY KEY, path VARCHAR, digest VARCHAR, mapping JSON, "read" BIGINT, readable BIGINT,
-        quarantined BIGINT, empty_responses BIGINT, size_bytes BIGINT, seconds DOUBLE, record JSON);
+        ingest VARCHAR PRIMARY KEY, url VARCHAR, digest VARCHAR, size_bytes BIGINT, fields JSON, source VARCHAR,
+        encoding VARCHAR, "read" BIGINT, readable BIGINT, quarantined BIGINT, empty_responses BIGINT, shapes JSON,
+        extra_columns JSON, damage VARCHAR, seconds DOUBLE, created_at TIMESTAMP);
     CREATE TABLE snapshots (
-        snapshot VARCHAR PRIMARY KEY, parent VARCHAR, ingests BIGINT, examples BIGINT, created_at TIMESTAMP, record JSON);
+        snapshot VARCHAR PRIMARY KEY, parent VARCHAR, ingests BIGINT, examples BIGINT, duplicates BIGINT, tombstones BIGINT,
+        columns JSON, created_at TIMESTAMP);
     CREATE TABLE snapshot_files (
-        snapshot VARCHAR, ingest VARCHAR, "read" BIGINT, kept BIGINT, duplicate BIGINT, quarantined BIGINT,
+        snapshot VARCHAR, ingest VARCHAR, file VARCHAR, "read" BIGINT, kept BIGINT, duplicate BIGINT, quarantined BIGINT,
         PRIMARY KEY (snapshot, ingest));
     CREATE TABLE encoders (
-        encoder VARCHAR PRIMARY KEY, model VARCHAR, revision VARCHAR, pooling VARCHAR, template VARCHAR, max_tokens BIGINT,
-        dtype VARCHAR, dimensions BIGINT, record JSON);
+        encoder VARCHAR PRIMARY KEY, model VARCHAR, revision VARCHAR, pooling VARCHAR, template VARCHAR, prompt VARCHAR,
+        max_tokens BIGINT, dtype VARCHAR, dimension BIGINT, created_at TIMESTAMP, record JSON);
     CREATE TABLE embeddings (
-        encoder VARCHAR, segment VARCHAR, n_rows BIGINT, size_bytes BIGINT, seconds DOUBLE, created_at TIMESTAMP, record JSON,
-        PRIMARY KEY (encoder, segment));
+        encoder VARCHAR, segment VARCHAR, n_rows BIGINT, n_failed BIGINT, tokens BIGINT, truncated BIGINT, device VARCHAR,
+        seconds DOUBLE, created_at TIMESTAMP, PRIMARY KEY (encoder, segment));
     CREATE TABLE indexes (
-        index_id VARCHAR PRIMARY KEY, encoder VARCHAR, snapshot VARCHAR, kind VARCHAR, n_rows BIGINT, recall DOUBLE,
-        created_at TIMESTAMP, record JSON);
+        "index" VARCHAR PRIMARY KEY, encoder VARCHAR, snapshot VARCHAR, kind VARCHAR, cells BIGINT, nprobe BIGINT, n_rows BIGINT,
+        n_dead BIGINT, recall_at_10 DOUBLE, created_at TIMESTAMP, record JSON);
     CREATE TABLE selections (
         selection_id VARCHAR PRIMARY KEY, recipe VARCHAR, steps JSON, budget BIGINT, n_items BIGINT, exhausted BOOLEAN,
         seed BIGINT, round BIGINT, snapshot VARCHAR, encoder VARCHAR, "index" VARCHAR, targets JSON, facts JSON,
@@ -107,11 +109,19 @@ FACTS: Mapping[str, Mapping[str, str]] = {
 # that can hold it (measured over 1,000 selections: 19 ms instead of 76).
 FROM_FOLDER: Mapping[str, str] = {"selection_items": "selection_id", "tombstones": "snapshot", "targets": "targets"}
 
+# {latest}: the snapshot that is the pool now; {without}, {renamed}: extra fields named as a column of selection_items is.
 VIEWS = """
+CREATE VIEW pools AS
+    SELECT s.snapshot, s.ingests, sum(f."read")::BIGINT AS "read", sum(f.kept)::BIGINT AS kept,
+        sum(f.duplicate)::BIGINT AS duplicate, sum(f.quarantined)::BIGINT AS quarantined, s.created_at
+    FROM snapshots s JOIN snapshot_files f USING (snapshot) WHERE s.snapshot = {latest} GROUP BY ALL;
 CREATE VIEW selected_examples AS
-    SELECT i.*, e.* EXCLUDE (id)
+    SELECT i.*, e.* EXCLUDE ({without}){renamed}
     FROM selection_items i LEFT JOIN pool_rows e ON i.id = e.id
-    QUALIFY row_number() OVER (PARTITION BY i.selection_id, i.id ORDER BY e.source, e.ingest, e.line) = 1;
+    QUALIFY row_number() OVER (
+        PARTITION BY i.selection_id, i.id
+        ORDER BY e.ingest IN (SELECT ingest FROM snapshot_files WHERE snapshot = {latest}) DESC, e.source, e.ingest, e.line
+    ) = 1;
 CREATE VIEW latest_selections AS
     SELECT s.* REPLACE (r.target AS recipe), r.run_id
     FROM selections s JOIN (
@@ -184,30 +194,39 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "budget": "How many were asked for.",
     "cause": "Why the row could not be read.",
     "checks": "What was checked: a JSON list of name, passed, detail, blocking.",
+    "cells": "Inverted lists; 0 for an exact index.",
     "code_version": "winnow's version and, from a checkout, its commit.",
     "confidence": "The annotator's confidence, 0 to 1.",
+    "columns": "Digests of the user's columns, as JSON.",
     "config_digest": "Digest of the configuration; it lies in configs/<digest>.yaml of the store.",
     "created_at": "When it was committed, UTC.",
+    "damage": "Why only the rows before it were taken from a damaged file; NULL for a whole file.",
+    "device": "Where it was computed.",
     "digest": "Digest of the file's bytes.",
-    "dimensions": "Length of a vector.",
+    "dimension": "Length of a vector.",
     "dtype": "Number format of the stored vectors.",
     "duplicate": "Rows equal to one that was kept.",
+    "duplicates": "Rows equal to one that was kept.",
     "empty_response": "Whether the row had a prompt and an empty or missing response.",
     "empty_responses": "Rows with a prompt and an empty or missing response; they are kept.",
+    "encoding": "Encoding of text without a byte-order mark.",
     "encoder": "Fingerprint of the encoder; its folder under vectors/.",
     "error": "What went wrong, NULL if nothing did.",
     "examples": "Candidates: distinct readable rows.",
     "excerpt": "The beginning of the row as it stands in the file.",
     "exhausted": "Whether fewer than the budget could be given, which the recipe allowed.",
     "extra": "All fields of the row that winnow has no name for, as a JSON object; NULL if none.",
+    "extra_columns": "Field that winnow has no name for -> its type, as JSON.",
     "facts": "What was counted on the way: a JSON object.",
-    "file": "The file as the configuration named it.",
+    "fields": "What the configuration says of the file's fields, as JSON; NULL if they were detected.",
+    "file": "Path or URL of the file.",
     "finished_at": "When it ended, UTC.",
     "gain": "The selector's value for the candidate at the moment of choosing it.",
     "given_id": "The row's own id in the file, NULL if it has none.",
     "id": "The candidate's id: hash of its text, the same wherever the text comes from.",
-    "index": "The vector index that was searched, NULL if the choice is exact.",
-    "index_id": "The index's folder under indexes/.",
+    "index": "The index's folder under indexes/.",
+    "selections.index": "The vector index that was searched, NULL if the choice is exact.",
+    "latest_selections.index": "The vector index that was searched, NULL if the choice is exact.",
     "ingest": "A file as taken in: hash of its bytes and its mapping.",
     "ingests": "How many files.",
     "invocation": "What the stages of one `winnow run` or one Dagster run have in common.",
@@ -215,26 +234,29 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "kept_ingest": "Where the kept row of the same text is: its ingest.",
     "kept_line": "Where the kept row of the same text is: its line.",
     "kind": "What pulled the candidate: target, stratum, score, random, ...",
+    "indexes.kind": "flat (exact), ivf or rabitq.",
     "label": "The label.",
     "line": "1-based line of the file, or record number where the format has no lines.",
-    "mapping": "Which field of the file means what.",
     "max_tokens": "Tokens of a text that the encoder reads; the rest is cut.",
     "messages": "The turns as JSON [[role, content], ...] where they are more than a prompt and a response, else NULL.",
     "metrics_id": "The record of the measurement.",
     "model": "Name or folder of the model.",
+    "n_dead": "Vectors in the index of candidates that are no more; a search never gives them.",
+    "n_failed": "How many texts have no vector (no tokens, an overflow).",
     "n_items": "How many were chosen.",
     "n_rows": "How many vectors.",
     "name": "What was measured.",
+    "nprobe": "Inverted lists that a search looks into; 0 for an exact index.",
     "parent": "The snapshot before this one, NULL for the first.",
-    "path": "The file as the configuration named it.",
     "pooling": "How token states become one vector.",
     "prompt": "The prompt, the first user turn, or the whole of a single text.",
+    "encoders.prompt": "What is put in front of each text.",
     "quarantined": "Rows that could not be read; each stands in `quarantine`.",
     "rank": "Order of choice, 1 is first.",
     "read": "Rows of the file.",
     "readable": "Rows that could be read, repeats included.",
     "reason": "Why it is gone.",
-    "recall": "Share of the exact nearest neighbours that the index finds, measured on a sample.",
+    "recall_at_10": "Share of the 10 exact nearest neighbours that a search gives, measured on a sample.",
     "recipe": "The recipe in winnow.yaml.",
     "record": "The whole record, with fields that have no column of their own: record->>'where'.",
     "ref": "The target or stratum that pulled the candidate, by name; or the id of the candidate that did.",
@@ -249,8 +271,10 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "segment": "The segment's folder under vectors/<encoder>/.",
     "selection_id": "Hash of all that the draw depends on; the same draw is the same selection.",
     "size_bytes": "Bytes on disk.",
+    "shapes": "How many rows had each shape, as JSON.",
     "snapshot": "A state of the pool: hash of its list of files.",
     "source": "Where the row comes from, as the file or the configuration says.",
+    "ingests.source": "The source that the configuration gives to every row; NULL if the rows say it.",
     "stage": "ingest, embed, index, select, ...",
     "started_at": "When it began, UTC.",
     "status": "ok; held_back, a blocking check failed; or failed, an error.",
@@ -263,13 +287,20 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "selections.targets": "Target set -> its record in `targets`, as JSON.",
     "latest_selections.targets": "Target set -> its record in `targets`, as JSON.",
     "template": "How the turns become the text that is encoded.",
+    "url": "Path or URL of the file.",
+    "tokens": "Tokens read.",
+    "tombstones": "Candidates of the parent that are no more.",
+    "truncated": "Texts longer than max_tokens.",
     "value": "The number.",
     "selection_items.value": "The score or similarity behind the choice, NULL if there is none.",
     "selected_examples.value": "The score or similarity behind the choice, NULL if there is none.",
     "version": "Number of schema steps.",
 }
 
+# A column that winnow did not choose.
+FIELD_COMMENT = "A field of the pool's files, as they have it."
 
-def column_comment(relation: str, column: str) -> str | None:
-    """What a column means; None for a name that winnow did not choose."""
-    return COLUMN_COMMENTS.get(f"{relation}.{column}") or COLUMN_COMMENTS.get(column)
+
+def column_comment(relation: str, column: str) -> str:
+    """What a column means."""
+    return COLUMN_COMMENTS.get(f"{relation}.{column}") or COLUMN_COMMENTS.get(column) or FIELD_COMMENT

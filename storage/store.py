@@ -15,7 +15,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -113,9 +113,10 @@ class Store:
         tmp = self.path("tmp")
         if not tmp.is_dir():
             return
-        for entry in os.scandir(tmp):
-            if time.time() - entry.stat().st_mtime > STALE_TMP_S:
-                shutil.rmtree(entry.path, ignore_errors=True)
+        for path in tmp.iterdir():
+            with suppress(FileNotFoundError):  # committed by its writer in the meantime
+                if time.time() - path.stat().st_mtime > STALE_TMP_S:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def utc_now() -> str:
@@ -149,7 +150,7 @@ def write_durably(path: Path, text: str) -> None:
     tmp = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     tmp.write_text(text, "utf-8")
     _sync_file(tmp)
-    os.replace(tmp, path)
+    tmp.replace(path)
     sync_folder(path.parent)
 
 

@@ -1,0 +1,116 @@
+"""Small stores to look at from all sides."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from storage import ids as idlib
+from storage.ingest import FileSpec, ingest_file
+from storage.records import commit_run, commit_selection, new_run_id
+from storage.shapes import identity
+from storage.snapshot import take_snapshot
+from storage.store import Store, utc_now
+
+
+def id_of(prompt: str) -> bytes:
+    """The id of a row that `SmallStore.add_file` wrote."""
+    return identity([("user", prompt), ("assistant", f"answer to {prompt}")])
+
+
+class SmallStore(Store):
+    """A store with short ways to put things in."""
+
+    def add_file(
+        self,
+        name: str,
+        prompts: Sequence[str],
+        *,
+        extra: Sequence[Mapping[str, Any]] = (),
+        bad_lines: Sequence[int] = (),
+    ) -> str:
+        """Ingest `<name>.jsonl`: rows of source `<name>`, and lines that cannot be read where asked; gives the ingest."""
+        rows = [
+            json.dumps({"prompt": prompt, "response": f"answer to {prompt}"} | dict(more))
+            for prompt, more in itertools.zip_longest(prompts, extra, fillvalue={})
+        ]
+        for line in bad_lines:
+            rows.insert(line - 1, "{")
+        file = self.root.parent / f"{name}.jsonl"
+        file.write_text("".join(f"{row}\n" for row in rows))
+        return ingest_file(self, FileSpec(str(file))).id
+
+    def add_snapshot(self, ingests: Sequence[str], parent: str | None = None, columns: Sequence[str] = ()) -> str:
+        """A snapshot of ingests and the run that took it."""
+        snapshot = take_snapshot(self, ingests, parent, columns).id
+        self.add_run("ingest", None, snapshot)
+        return snapshot
+
+    def add_selection(
+        self, selection_id: str, prompts: Sequence[str], *, recipe: str = "mine", status: str | None = "ok"
+    ) -> str:
+        """A selection in the order of `prompts`, and its run unless `status` is None."""
+        items = items_of(idlib.from_bytes(id_of(prompt) for prompt in prompts))
+        header = {
+            "selection_id": selection_id,
+            "recipe": recipe,
+            "steps": ["random"],
+            "budget": len(prompts),
+            "seed": 0,
+        }
+        commit_selection(self, header, items)
+        if status is not None:
+            self.add_run("select", recipe, selection_id, status)
+        return selection_id
+
+    def add_run(self, stage: str, target: str | None, subject: str | None, status: str = "ok") -> str:
+        now = utc_now()
+        run = {"run_id": new_run_id(), "invocation": "i", "stage": stage, "target": target, "status": status}
+        more = {
+            "subject": subject,
+            "started_at": now,
+            "finished_at": now,
+            "seconds": 0.5,
+            "facts": {"x": 1},
+            "checks": [],
+        }
+        return commit_run(self, run | more)
+
+
+def items_of(ids: idlib.Ids) -> pa.Table:
+    n = len(ids)
+    return pa.table(
+        {
+            "rank": pa.array(np.arange(1, n + 1, dtype=np.uint32)),
+            "id": idlib.to_arrow(ids),
+            "gain": pa.array(np.linspace(1, 0, n, dtype=np.float32)),
+            "kind": pa.array(["target"] * n, pa.string()),
+            "ref": pa.array(["gsm8k"] * n, pa.string()),
+            "ref_rank": pa.array(np.ones(n, np.int32)),
+            "value": pa.nulls(n, pa.float32()),
+        }
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SmallStore:
+    """An empty small store."""
+    return SmallStore(tmp_path / "store")
+
+
+@pytest.fixture
+def full_store(store: SmallStore) -> SmallStore:
+    """Two files, seven rows read: five candidates, one repeat, one unreadable row; two selections of one recipe."""
+    a = store.add_file("a", ["p1", "p2", "p3"], bad_lines=[2])
+    b = store.add_file("b", ["p3", "p4", "p5"], extra=[{"year": y} for y in (2001, 2002, 2003)])
+    store.add_snapshot([a, b])
+    store.add_selection("s1", ["p1", "p2", "p4"])
+    store.add_selection("s2", ["p4", "p3", "p1"])
+    return store

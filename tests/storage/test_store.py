@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from storage.errors import NotInStore, StoreDamaged
+from storage.store import STALE_TMP_S, Store, read_json, write_durably, write_json
+
+
+def test_committing__is_there_whole_after_the_block_and_not_before(store: Store) -> None:
+    with store.committing("records", "runs", "r1") as folder:
+        write_json(folder / "run.json", {"a": 1})
+        assert not store.has("records", "runs", "r1")
+    assert read_json(store.path("records", "runs", "r1", "run.json")) == {"a": 1}
+    assert list(store.path("tmp").iterdir()) == []
+
+
+def test_committing__nothing_stays_when_the_block_raises(store: Store) -> None:
+    with pytest.raises(ValueError, match="JSON"), store.committing("records", "runs", "r1") as folder:
+        write_json(folder / "run.json", {"a": math.nan})
+    assert store.records("runs") == []
+    assert list(store.path("tmp").iterdir()) == []
+
+
+def test_committing__second_writer_of_a_name_is_dropped(store: Store) -> None:
+    for value in (1, 2):
+        with store.committing("records", "runs", "r1") as folder:
+            write_json(folder / "run.json", value)
+    assert read_json(store.path("records", "runs", "r1", "run.json")) == 1
+    assert list(store.path("tmp").iterdir()) == []
+
+
+def test_committing__a_file_in_the_way_is_an_error(store: Store) -> None:
+    store.path("records", "runs").mkdir(parents=True)
+    store.path("records", "runs", "r1").write_text("in the way")
+    with pytest.raises(OSError, match="r1"), store.committing("records", "runs", "r1") as folder:
+        write_json(folder / "run.json", 1)
+
+
+def test_records__sorted_and_without_hidden_names_or_files(store: Store) -> None:
+    for name in ("b", "a", ".hidden"):
+        store.path("records", "runs", name).mkdir(parents=True)
+    store.path("records", "runs", "file").write_text("")
+    assert store.records("runs") == ["a", "b"]
+    assert store.records("selections") == []
+
+
+def test_store__relative_root_survives_a_change_of_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store("store")
+    monkeypatch.chdir("/")
+    assert store.root == tmp_path / "store"
+
+
+def test_lock__second_holder_waits_and_is_told_the_first(store: Store) -> None:
+    told: list[str] = []
+    order: list[str] = []
+    holding, may_end = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with store.lock("embed", "first holder"):
+            holding.set()
+            may_end.wait(10)
+            order.append("first")
+
+    def second() -> None:
+        with store.lock("embed", "second holder", lambda holder: (told.append(holder), may_end.set())):
+            order.append("second")
+
+    threads = [threading.Thread(target=first), threading.Thread(target=second)]
+    threads[0].start()
+    assert holding.wait(10)
+    threads[1].start()
+    for thread in threads:
+        thread.join(10)
+    assert order == ["first", "second"]
+    assert len(told) == 1
+    assert told[0].startswith(f"first holder, process {os.getpid()} on ")
+
+
+def test_lock__other_names_do_not_wait(store: Store) -> None:
+    with store.lock("embed", "a"), store.lock("select", "b"):
+        pass
+
+
+def test_lock__is_free_when_its_holder_is_killed(store: Store) -> None:
+    code = (
+        "import sys, time; from storage.store import Store\n"
+        "with Store(sys.argv[1]).lock('embed', 'doomed'):\n    print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(store.root)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        process.kill()
+        process.wait()
+    with store.lock("embed", "next", lambda _: pytest.fail("the dead still hold it")):
+        pass
+
+
+def test_sweep_tmp__old_leftovers_only(store: Store) -> None:
+    old, fresh = store.path("tmp", "old"), store.path("tmp", "fresh")
+    for folder in (old, fresh):
+        folder.mkdir(parents=True)
+        (folder / "half").write_text("x")
+    then = time.time() - STALE_TMP_S - 60
+    os.utime(old, (then, then))
+    store.sweep_tmp()
+    assert not old.exists()
+    assert fresh.exists()
+
+
+def test_write_json__nan_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"a": math.nan})
+
+
+def test_read_json__missing_and_damaged_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(NotInStore, match=r"x\.json is missing"):
+        read_json(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text('{"a": ')
+    with pytest.raises(StoreDamaged, match=r"x\.json is not the JSON that was written"):
+        read_json(tmp_path / "x.json")
+
+
+def test_write_durably__replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        write_durably(tmp_path / "a" / "x.txt", text)
+    assert (tmp_path / "a" / "x.txt").read_text() == "two"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["x.txt"]
+
+
+def test_sweep_tmp__a_record_committed_meanwhile_is_no_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.path("tmp").mkdir(parents=True)
+    monkeypatch.setattr(Path, "iterdir", lambda folder: iter([folder / "gone"]))
+    store.sweep_tmp()
