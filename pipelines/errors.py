@@ -2,8 +2,10 @@
 
     PipelineError
     |- ConfigError     (winnow.yaml, or what it names, is wrong; lists every problem found)
+    |- HeldBack        (a blocking check failed; what follows it did not run)
     |- NoProject       (there is no winnow.yaml to work on)
     |- NothingYet      (an earlier stage has not run yet; says which)
+    |- UnknownRecipe   (the configuration has no recipe of this name)
     `- WouldOverwrite  (a file that a command would write is already there)
 
 Each class is also the built-in exception that fits it, so a caller who knows nothing of this tree still catches it.
@@ -13,6 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from selection.errors import SelectionError
+from storage.errors import StorageError
+
+from selection.errors import SelectionError
+from storage.errors import StorageError
 
 
 class PipelineError(Exception):
@@ -54,6 +62,10 @@ class ConfigError(PipelineError, ValueError):
         super().__init__("\n".join(lines))
 
 
+class HeldBack(PipelineError, RuntimeError):
+    """A blocking check failed: the result is recorded, nothing after it ran."""
+
+
 class NoProject(PipelineError, FileNotFoundError):
     """There is no configuration file where one was looked for."""
 
@@ -62,5 +74,25 @@ class NothingYet(PipelineError, LookupError):
     """What a stage works on has not been made yet."""
 
 
+class UnknownRecipe(PipelineError, LookupError):
+    """No recipe has this name."""
+
+
 class WouldOverwrite(PipelineError, FileExistsError):
     """A file is already there, and the command was not told to replace it."""
+
+
+USER_ERRORS = (PipelineError, SelectionError, StorageError)
+"""What a command or an asset shows as a message; anything else is a fault of ours and shows a traceback."""
+
+
+class UnknownRecipe(PipelineError, LookupError):
+    """The configuration has no recipe of this name."""
+
+
+class HeldBack(PipelineError, RuntimeError):
+    """A blocking check failed, so nothing after it ran."""
+
+
+USER_ERRORS = (PipelineError, SelectionError, StorageError)
+"""What a command or an asset shows as a message: its text says where, what was found and what is allowed."""
