@@ -19,9 +19,6 @@ from dataclasses import dataclass
 from selection.errors import SelectionError
 from storage.errors import StorageError
 
-from selection.errors import SelectionError
-from storage.errors import StorageError
-
 
 class PipelineError(Exception):
     """Base of all errors that `pipelines` raises for something a user can mend."""
@@ -84,15 +81,3 @@ class WouldOverwrite(PipelineError, FileExistsError):
 
 USER_ERRORS = (PipelineError, SelectionError, StorageError)
 """What a command or an asset shows as a message; anything else is a fault of ours and shows a traceback."""
-
-
-class UnknownRecipe(PipelineError, LookupError):
-    """The configuration has no recipe of this name."""
-
-
-class HeldBack(PipelineError, RuntimeError):
-    """A blocking check failed, so nothing after it ran."""
-
-
-USER_ERRORS = (PipelineError, SelectionError, StorageError)
-"""What a command or an asset shows as a message: its text says where, what was found and what is allowed."""

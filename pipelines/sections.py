@@ -88,8 +88,11 @@ class Pool(Section):
 
     def specs(self, root: Path) -> list[FileSpec]:
         """The files there are now, each once, with how to read it; the first mention of a file counts."""
-        found = [spec for files in self.files for spec in files.specs(root)]
-        return list({spec.url: spec for spec in reversed(found)}.values())[::-1]
+        found: dict[str, FileSpec] = {}
+        for files in self.files:
+            for spec in files.specs(root):
+                found.setdefault(spec.url, spec)
+        return list(found.values())
 
 
 class Recipe(Section):
