@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tests.tiny_models import tiny_bert, tiny_llama
 
 

@@ -5,10 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.tiny_models import tiny_llama
 
 from selection.encoders import EncoderSpec, load_encoder
 from selection.errors import InvalidOption
+from tests.tiny_models import tiny_llama
 
 TEXTS = ["the fox " * k + f"def add({k})" for k in range(1, 30)] + ["a", "", "  white space  ", "UPPER <|user|>"]
 
@@ -174,8 +174,9 @@ def test_do_lower_case_of_a_saved_model__is_kept(llama, tmp_path):
 
 def test_positions_that_start_after_the_padding_id__lower_the_limit(tmp_path):
     import torch
-    from tests.tiny_models import _save, _word_tokenizer
     from transformers import RobertaConfig, RobertaModel
+
+    from tests.tiny_models import _save, _word_tokenizer
 
     torch.manual_seed(0)
     tokenizer = _word_tokenizer(10_000)
@@ -197,7 +198,7 @@ def test_damaged_weights__are_an_error_that_names_the_model(bert, tmp_path):
     broken = shutil.copytree(bert, tmp_path / "broken")
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(InvalidOption, match="broken.*cannot be loaded"):
+    with pytest.raises(InvalidOption, match=r"broken.*cannot be loaded"):
         encoder(broken)
 
 
