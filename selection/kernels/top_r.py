@@ -70,8 +70,8 @@ def top_r(
     """
     n = vectors.shape[0]
     lists = _Lists(queries, starts)
-    depth = min(depth, n)
     found = TopRows(np.full((lists.count, depth), -np.inf), np.full((lists.count, depth), -1, np.int64))
+    depth = min(depth, n)
     if depth == 0 or lists.count == 0:
         return found
     # Room for twice the depth: filled up, it is cut back to the best half, so each row costs O(1).

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from selection import InvalidInput, Pool, Targets, select
+from selection.scorers.rds import RdsMax, RdsMean
+
+S = np.array(
+    [
+        [0.90, 0.80, 0.70, 0.10, 0.20, 0.30],
+        [0.95, 0.60, 0.85, 0.40, 0.10, 0.20],
+        [0.50, 0.99, 0.20, 0.60, 0.65, 0.10],
+    ]
+)
+
+
+def pool_of(similarity):
+    m = len(similarity)
+    return Pool(vectors=similarity.T, targets=Targets(np.eye(m), np.zeros(m, int), ("t",)))
+
+
+@pytest.mark.parametrize(
+    ("step", "scores", "order"),
+    [
+        (RdsMax(), [0.95, 0.99, 0.85, 0.6, 0.65, 0.3], [1, 0, 2, 4, 3, 5]),
+        (RdsMean(), [0.783333, 0.796667, 0.583333, 0.366667, 0.316667, 0.2], [1, 0, 2, 3, 4, 5]),
+        (
+            RdsMean(normalized=True),
+            [0.816479, 0.821078, 0.581571, 0.304913, 0.247659, 0.122549],
+            [1, 0, 2, 3, 4, 5],
+        ),
+    ],
+)
+def test_rds__known_answers(step, scores, order):
+    selection = select([step], pool_of(S), budget=6)
+    assert selection.rows.tolist() == order
+    np.testing.assert_allclose(selection.gain[np.argsort(selection.rows)], scores, atol=1e-6)
+
+
+def test_rds_max__is_the_float32_of_the_exact_maximum():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 96)).astype(np.float16)
+    q = rng.normal(size=(40, 96)).astype(np.float32)
+    q[7] = np.nextafter(q[3], np.float32(9))  # near ties between targets
+    pool = Pool(vectors=x, targets=Targets(q, np.zeros(40, int), ("t",)))
+    scores = RdsMax().score(pool, rng=rng)
+    exact = [max(math.fsum(a * b for a, b in zip(v, w, strict=True)) for w in q.tolist()) for v in x.tolist()]
+    assert scores.tolist() == np.array(exact).astype(np.float32).tolist()
+
+
+def test_rds_mean__a_target_close_to_everything_counts_nothing_when_normalized():
+    similarity = np.array([[0.9, 0.9, 0.9], [0.1, 0.2, 0.3]])
+    scores = RdsMean(normalized=True).score(pool_of(similarity), rng=np.random.default_rng(0))
+    np.testing.assert_allclose(scores, [0, 0.25, 0.5], atol=1e-6)
+
+
+def test_rds_max__no_targets_is_an_error():
+    pool = Pool(vectors=np.ones((2, 3)), targets=Targets(np.zeros((0, 3)), np.zeros(0, int), ()))
+    for step in (RdsMax(), RdsMean()):
+        with pytest.raises(InvalidInput, match="targets: there are none"):
+            select([step], pool, budget=1)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selection.allocation import ALLOCATIONS, allocate
+from selection.errors import InvalidBudget, InvalidOption
+
+sizes_strategy = st.lists(st.integers(0, 10_000), min_size=1, max_size=30)
+
+
+@given(data=st.data(), sizes=sizes_strategy, how=st.sampled_from(ALLOCATIONS), minimum=st.integers(0, 5))
+def test_allocate__sums_to_the_budget_within_bounds(data, sizes, how, minimum):
+    low = [min(minimum, size) for size in sizes]
+    budget = data.draw(st.integers(sum(low), sum(sizes)))
+    given_ = allocate(sizes, budget, how, minimum=minimum)
+    assert sum(given_) == budget
+    assert all(lo <= count <= size for lo, count, size in zip(low, given_, sizes, strict=True))
+
+
+@given(data=st.data(), sizes=st.lists(st.integers(1, 1000), min_size=1, max_size=20))
+def test_allocate__proportional_is_within_one_of_the_exact_share(data, sizes):
+    budget = data.draw(st.integers(0, sum(sizes)))
+    for count, size in zip(allocate(sizes, budget), sizes, strict=True):
+        assert abs(count - budget * size / sum(sizes)) < 1
+
+
+@given(data=st.data(), sizes=sizes_strategy)
+def test_allocate__equal_differs_by_one_at_most_unless_a_stratum_is_empty(data, sizes):
+    budget = data.draw(st.integers(0, sum(sizes)))
+    given_ = allocate(sizes, budget, "equal")
+    room = [count for count, size in zip(given_, sizes, strict=True) if count < size]
+    assert not room or max(given_) - min(room) <= 1
+
+
+@given(sizes=sizes_strategy, how=st.sampled_from(ALLOCATIONS), data=st.data())
+def test_allocate__a_larger_stratum_never_gets_less_by_more_than_a_tie(sizes, how, data):
+    budget = data.draw(st.integers(0, sum(sizes)))
+    pairs = sorted(zip(sizes, allocate(sizes, budget, how), strict=True))
+    assert all(b >= a - 1 for (_, a), (_, b) in pairwise(pairs))
+
+
+def test_allocate__known_answers():
+    assert allocate([50, 30, 15, 5], 10, "sqrt") == [4, 3, 2, 1]
+    assert allocate([100, 2, 1], 12, "sqrt") == [10, 1, 1]
+    assert allocate([50, 30, 15, 5], 10) == [5, 3, 2, 0]
+
+
+def test_allocate__what_cannot_be_is_refused():
+    with pytest.raises(
+        InvalidBudget, match=r"budget must be in 2\.\.11 \(2 strata of 11 rows, at least 1 of each\), got 1"
+    ):
+        allocate([10, 1], 1, minimum=1)
+    with pytest.raises(InvalidBudget, match="got 12"):
+        allocate([10, 1], 12)
+    with pytest.raises(InvalidOption, match="one of proportional, equal, sqrt, got 'best'"):
+        allocate([10, 1], 1, "best")

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from selection import (
+    Input,
+    InvalidOption,
+    InvalidRecipe,
+    UnknownStep,
+    build_step,
+    parse_steps,
+    registry,
+    required,
+    step_names,
+    step_spec,
+)
+from selection.selectors.top import Top
+
+
+def test_parse_steps__bare_names_and_options():
+    steps = parse_steps(["rds_max", {"keep_top": {"times": 3}}, {"random": None}])
+    assert [step_spec(step) for step in steps] == [{"rds_max": {}}, {"keep_top": {"times": 3}}, {"random": {}}]
+
+
+def test_parse_steps__a_last_scorer_gets_top():
+    assert [step.name for step in parse_steps(["rds_max"])] == ["rds_max", "top"]
+
+
+def test_parse_steps__steps_pass_through():
+    assert parse_steps([Top()]) == (Top(),)
+
+
+@pytest.mark.parametrize(
+    ("steps", "error", "message"),
+    [
+        ([], InvalidRecipe, "steps is empty"),
+        ("top", InvalidRecipe, "steps must be a list, got 'top'"),
+        ([{"top": {}, "random": {}}], InvalidRecipe, "a step is a name or"),
+        ([{"top": 5}], InvalidRecipe, "a step is a name or"),
+        ([5], InvalidRecipe, "a step is a name or"),
+        (["rds_pluss"], UnknownStep, "unknown step 'rds_pluss'. Did you mean 'rds_plus'\\? Known: column, combine"),
+        (["zzz"], UnknownStep, "unknown step 'zzz'. Known: column"),
+        (
+            [{"rds_plus": {"pre": "set"}}],
+            InvalidOption,
+            "unknown option 'pre'; it has on_duplicate, per. Did you mean 'per'",
+        ),
+        ([{"top": {"n": 1}}], InvalidOption, "top: unknown option 'n'; it has no options"),
+        (["column"], InvalidOption, "column: needs the option 'field', for example {column: {field: ...}}"),
+        (["random_subpool"], InvalidRecipe, "ends in the filter 'random_subpool': add a selector"),
+        (["top", "random"], InvalidRecipe, "the selector 'top' must be the last step, but 'random' follows"),
+        (["rds_max", "rds_mean"], InvalidRecipe, "the scores of 'rds_max' are replaced by those of 'rds_mean'"),
+        (["rds_max", "random_subpool", "rds_mean"], InvalidRecipe, "the scores of 'rds_max' are replaced"),
+        (["rds_max", "random"], InvalidRecipe, "nothing uses the scores of 'rds_max': 'random' needs none"),
+    ],
+)
+def test_parse_steps__what_cannot_run_is_refused(steps, error, message):
+    with pytest.raises(error, match=message):
+        parse_steps(steps)
+
+
+def test_parse_steps__two_scorers_with_a_use_between_are_fine():
+    steps = parse_steps(["rds_max", "keep_top", "rds_mean"])
+    assert [step.name for step in steps] == ["rds_max", "keep_top", "rds_mean", "top"]
+
+
+def test_required__says_what_to_load():
+    steps = parse_steps(
+        [{"column": {"field": "length"}}, "keep_top", {"stratified": {"by": "source", "within": "rds_plus"}}]
+    )
+    assert required(steps) == ({Input.COLUMNS, Input.VECTORS, Input.TARGETS}, {"length", "source"})
+    assert required(parse_steps(["top"])) == ({Input.SCORES}, set())
+
+
+def test_step_spec__survives_json():
+    spec = {
+        "stratified": {"by": "source", "alloc": "sqrt", "min_per_stratum": 1, "within": {"rds_plus": {"per": "set"}}}
+    }
+    assert json.loads(json.dumps(step_spec(build_step(spec)))) == spec
+
+
+class Installed:
+    value = "their_package:Step"
+
+    def __init__(self, loaded):
+        self.loaded = loaded
+
+    def load(self):
+        return self.loaded
+
+
+class Theirs(Top):
+    name = "theirs"
+
+
+def test_find_step__third_parties_come_by_entry_point(monkeypatch):
+    monkeypatch.setattr(registry, "_installed", lambda: {"theirs": Installed(Theirs), "other": Installed(Theirs)})
+    assert isinstance(build_step("theirs"), Theirs)
+    assert "theirs" in step_names()
+    with pytest.raises(UnknownStep, match="other: the entry point their_package:Step is not a step of that name"):
+        build_step("other")

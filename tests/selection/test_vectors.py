@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from selection import ArrayVectors, Pool, Vectors
+from selection.checks import ShuffledVectors
+from selection.vectors import SubBlocks, SubVectors
+
+
+def whole(vectors):
+    out = np.full(vectors.shape, np.nan)
+    for rows, block in vectors.blocks():
+        out[rows] = block
+    return out
+
+
+@pytest.fixture
+def array():
+    return np.random.default_rng(0).normal(size=(100, 4)).astype(np.float16)
+
+
+@pytest.mark.parametrize("count", [0, 5, 60, 100])
+@pytest.mark.parametrize("block_rows", [1, 9, 1000])
+def test_sub_vectors__are_the_rows_in_their_own_frame(array, count, block_rows):
+    rng = np.random.default_rng(1)
+    parent = ShuffledVectors(array, rng.permutation(100), block_rows=block_rows)
+    rows = np.sort(rng.permutation(100)[:count])
+    sub = SubVectors(parent, rows)
+    assert isinstance(sub, Vectors)
+    assert sub.shape == (count, 4)
+    assert (whole(sub) == array[rows]).all()
+    assert (sub.take(np.arange(count)[::-1]) == array[rows][::-1]).all()
+
+
+def test_sub_vectors__nearest_is_searched_among_the_rows_only(array):
+    rows = np.arange(10, 90, 3)
+    query = np.ones((1, 4), np.float32)
+    similarity, found = SubVectors(ArrayVectors(array), rows).nearest(query, 3)
+    expected = np.argsort(-array[rows].astype(float).sum(axis=1))[:3]
+    assert found.tolist() == [expected.tolist()]
+    np.testing.assert_allclose(similarity[0], array[rows][expected].astype(float).sum(axis=1), rtol=1e-6)
+    assert SubVectors(ArrayVectors(array), rows).nearest(query, 2, within=np.array([4]))[1].tolist() == [[4, -1]]
+
+
+def test_take__of_a_take_refers_to_the_first_parent(array):
+    pool = Pool(vectors=array).take(np.arange(20, 80)).take(np.array([0, 5, 59]))
+    vectors = pool.get_vectors()
+    assert isinstance(vectors, SubVectors)
+    assert not isinstance(vectors.parent, SubBlocks)
+    assert (vectors.take(np.arange(3)) == array[[20, 25, 79]]).all()
+
+
+def test_take__asks_a_lazy_input_for_its_rows_only():
+    class Model:
+        """Probabilities that cost a model pass for each row."""
+
+        shape = (1000, 2)
+
+        def __init__(self):
+            self.evaluated = []
+
+        def blocks(self):
+            raise AssertionError("evaluates every row")
+
+        def take(self, rows):
+            self.evaluated += rows.tolist()
+            return np.full((len(rows), 2), 0.5)
+
+    model = Model()
+    sub = Pool(probabilities=model).take(np.array([3, 500])).get_probabilities()
+    assert [rows.tolist() for rows, _ in sub.blocks()] == [[0, 1]]
+    assert model.evaluated == [3, 500]
+
+
+def test_array_vectors__nearest_pads_what_is_missing():
+    similarity, rows = ArrayVectors(np.eye(2, dtype=np.float32)).nearest(np.ones((1, 2), np.float32), 3)
+    assert rows.tolist() == [[0, 1, -1]]
+    assert similarity.tolist() == [[1, 1, -np.inf]]
