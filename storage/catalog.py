@@ -107,9 +107,12 @@ def _publish(store: Store, *, afresh: bool) -> Path:
             target = catalog / f"{max(_numbers(catalog), default=0) + 1:04d}.duckdb"
             file.rename(target)
             sync_folder(catalog)
+            link = folder / LINK
+            link.symlink_to(target.relative_to(store.root))
+            link.replace(store.path(LINK))
+            sync_folder(store.root)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        _point_to(store, target)
         _drop_old(catalog)
         store.sweep_tmp()
         return target
@@ -119,13 +122,6 @@ def _numbers(catalog: Path) -> set[int]:
     """The numbers in use, also by a log that an analyst's killed session left: a new file must not lie beside it."""
     heads = (path.name.split(".")[0] for path in catalog.iterdir())
     return {int(head) for head in heads if head.isdigit()}
-
-
-def _point_to(store: Store, target: Path) -> None:
-    fresh = store.path(f".{LINK}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-    fresh.symlink_to(target.relative_to(store.root))
-    fresh.replace(store.path(LINK))
-    sync_folder(store.root)
 
 
 def _drop_old(catalog: Path) -> None:
