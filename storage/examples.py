@@ -87,7 +87,7 @@ class Examples:
         self.connection.execute(f"SET allowed_paths = [{listed}, {self.duplicates}]")
         for setting, value in _LOCKED.items():
             self.connection.execute(f"SET {setting} = {_literal(value)}")
-        self.connection.execute(f"CREATE VIEW occurrences AS SELECT * FROM read_parquet([{listed}])")
+        self.connection.execute(f"CREATE VIEW occurrences AS SELECT * FROM read_parquet([{listed}])")  # noqa: S608
 
     def every(self, name: str, kind: str) -> npt.NDArray[Any]:
         """One column, a value per occurrence, in storage order, which DuckDB keeps for a plain projection."""

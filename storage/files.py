@@ -6,8 +6,9 @@ A file is a local path or an fsspec URL; `datasets` folders stand for their data
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from glob import glob, has_magic
 from hashlib import blake2b
 from pathlib import Path
@@ -65,21 +66,20 @@ def opened(store: Store, url: str) -> Iterator[BinaryIO]:
     Raises:
         BadInput: it cannot be opened.
     """
-    try:
-        if "://" not in url:
-            file: BinaryIO = Path(url).open("rb")  # noqa: SIM115 - closed below, in one place with the remote case
-        else:
-            store.path("tmp").mkdir(parents=True, exist_ok=True)
-            file = cast(BinaryIO, TemporaryFile(dir=store.path("tmp")))  # noqa: SIM115
-            import fsspec
+    with ExitStack() as stack:
+        try:
+            if "://" not in url:
+                file: BinaryIO = stack.enter_context(Path(url).open("rb"))
+            else:
+                import fsspec
 
-            with fsspec.open(url, "rb", compression=None) as remote:
-                while block := remote.read(BLOCK_BYTES):
-                    file.write(block)
-            file.seek(0)
-    except (OSError, ValueError, ImportError) as error:
-        raise BadInput(f"{url}: cannot be opened: {error}") from error
-    with file:
+                store.path("tmp").mkdir(parents=True, exist_ok=True)
+                file = cast(BinaryIO, stack.enter_context(TemporaryFile(dir=store.path("tmp"))))
+                with fsspec.open(url, "rb", compression=None) as remote:
+                    shutil.copyfileobj(remote, file, BLOCK_BYTES)
+                file.seek(0)
+        except (OSError, ValueError, ImportError) as error:
+            raise BadInput(f"{url}: cannot be opened: {error}") from error
         yield file
 
 
