@@ -13,8 +13,10 @@ from selection.filters.random_subpool import RandomSubpool
 from selection.scorers.column import Column
 from selection.scorers.combine import Combine
 from selection.scorers.rds import RdsMax, RdsMean
+from selection.selectors.ccs import Ccs
 from selection.selectors.random import Random
 from selection.selectors.rds_plus import RdsPlus
+from selection.selectors.rs2 import Rs2
 from selection.selectors.stratified import Stratified
 from selection.selectors.top import Top
 from selection.step import Filter, Scorer, Selector, Step
@@ -27,8 +29,10 @@ BUILT_IN: tuple[type[Step], ...] = (
     Combine,
     RdsMax,
     RdsMean,
+    Ccs,
     Random,
     RdsPlus,
+    Rs2,
     Stratified,
     Top,
 )

@@ -16,8 +16,10 @@ from selection.registry import BUILT_IN
 from selection.scorers.column import Column
 from selection.scorers.combine import Combine
 from selection.scorers.rds import RdsMax, RdsMean
+from selection.selectors.ccs import Ccs
 from selection.selectors.random import Random
 from selection.selectors.rds_plus import RdsPlus
+from selection.selectors.rs2 import Rs2
 from selection.selectors.stratified import Stratified
 from selection.selectors.top import Top
 
@@ -30,11 +32,14 @@ STEPS = [
     RdsMax(),
     RdsMean(),
     RdsMean(normalized=True),
+    Ccs(beta=0, n_strata=4, hard="high", within={"rds_plus": {}}),
     Random(),
     RdsPlus(),
     RdsPlus(per="query"),
     RdsPlus(on_duplicate="advance"),
     RdsPlus(on_duplicate="advance", per="query"),
+    Rs2(),
+    Rs2(tail="drop"),
     Stratified(),
     Stratified(by="source", alloc="equal", min_per_stratum=0, within="top"),
     Stratified(by="source", alloc="sqrt", within={"rds_plus": {"per": "query"}}),
