@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
-import json
 import os
 import re
 import zoneinfo
@@ -157,6 +156,8 @@ class _Reader:
         checked: dict[str, Any] = {}
         if "files" in raw:
             checked["files"] = tuple(self._each(PoolFiles, "files", raw["files"], ("pool", "files")))
+            if raw["files"] == []:
+                self.add(("pool", "files"), "names no files")
         for key in ("columns", "vectors"):
             if raw.get(key) not in (None, []):
                 checked[key] = tuple(self._each(Keyed, "url", raw[key], ("pool", key)))
@@ -235,7 +236,7 @@ class _Reader:
         targets = as_tuple(raw.get("targets", ()))
         for i, target in enumerate(targets if isinstance(targets, tuple) else ()):
             if isinstance(target, str):
-                self._known(target, names["targets"], "target set", (*path, "targets", i))
+                self._known(target, names["targets"], "target set", self._item((*path, "targets"), i))
         if isinstance(raw.get("encoder"), str):
             self._known(raw["encoder"], names["encoders"], "encoder", (*path, "encoder"))
 
@@ -283,7 +284,7 @@ class _Reader:
         if schedule.recipes == ("all",):
             return schedule.model_copy(update={"recipes": tuple(recipes)})
         for i, name in enumerate(schedule.recipes):
-            self._known(name, recipes, "recipe", (*path, "recipes", i))
+            self._known(name, recipes, "recipe", self._item((*path, "recipes"), i))
         return schedule
 
     # ---- checks
@@ -331,17 +332,12 @@ class _Reader:
         """Whether it parses as one SQL condition; its columns are known only once the pool is."""
         import duckdb
 
-        # The statement is itself a bound value: it is parsed, never run.
-        statement = f"SELECT 1 FROM examples WHERE (\n{where}\n)"  # noqa: S608
-        with duckdb.connect() as connection:
-            row = connection.execute("SELECT json_serialize_sql(?)", [statement]).fetchone()
-        answer = json.loads(row[0]) if row else {}
-        if answer.get("error"):
-            message = " ".join(str(answer.get("error_message", "")).split())
-            if answer.get("error_type") != "parser":
-                message = "more than one condition"
+        try:
+            duckdb.SQLExpression(where)
+        except duckdb.Error as error:
+            message = str(error).splitlines()[0].partition("Error: ")[2]
             self.add(
-                path, f"is not one SQL condition: {message}; for example `source = 'wiki' and length(prompt) < 4000`"
+                path, f"is not a SQL condition: {message}; for example `source = 'wiki' and length(prompt) < 4000`"
             )
 
     def _check_encoding(self, encoding: str, path: KeyPath) -> None:
@@ -362,7 +358,7 @@ class _Reader:
                 if not is_url(absolute):
                     expand([absolute], self.root)
             except BadInput:
-                self.add((*path, i) if (*path, i) in self.marked.lines else path, no_match(pattern, absolute))
+                self.add(self._item(path, i), no_match(pattern, absolute))
         return tuple(resolved)
 
     def _existing(self, file: str, path: KeyPath) -> str:
@@ -451,6 +447,10 @@ class _Reader:
         written = self.marked.scalars.get(path)
         overridden = any(path[: len(o)] == o for o in self.overridden)
         return found(value, None if overridden else written)
+
+    def _item(self, path: KeyPath, position: int) -> KeyPath:
+        """The path of an item; of the whole, where one text stands instead of a list."""
+        return (*path, position) if (*path, position) in self.marked.lines else path
 
     def _stop_if_wrong(self) -> None:
         if self.problems:

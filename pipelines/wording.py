@@ -52,7 +52,7 @@ def no_match(pattern: str, absolute: str) -> str:
         return f"no file matches {pattern!r} (looked for {absolute})"
     if not path.parent.is_dir():
         return f"{pattern!r} does not exist: there is no folder {path.parent}"
-    close = nearest(path.name, (beside.name for beside in path.parent.iterdir()))
+    close = nearest(path.name, sorted(beside.name for beside in path.parent.iterdir()))
     return f"{pattern!r} does not exist in {path.parent}{close}"
 
 

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage import ids as ids_
@@ -169,6 +170,46 @@ class Snapshot:
                 raise BadInput(f"where: {expression!r} failed: {error}\nknown columns: {names}") from error
         chosen[ids_.rows_of(found, self.ids)] = True
         return chosen
+
+    def prompts_in(self, prompts: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """(n,) the rows whose prompt is exactly one of these; both sides as stored, outer white space stripped.
+
+        Cost: reads the prompts, a row group at a time.
+        """
+        wanted = pa.array(prompts, pa.string())
+        found = np.zeros(len(self), np.bool_)
+        start = 0
+        for path in self._parts():
+            file = pq.ParquetFile(path)
+            for group in range(file.num_row_groups):
+                column = file.read_row_group(group, columns=["prompt"])["prompt"]
+                here = self.occurrences[start : start + len(column)]
+                start += len(column)
+                rows = here[np.asarray(pc.is_in(column, value_set=wanted))]
+                found[np.where(rows < 0, ~rows, rows)] = True
+        return found
+
+    def rows_named(self, path: Path) -> npt.NDArray[np.int64]:
+        """The rows that a text file names, one id a line: the id as printed, or the row's own id in its file.
+
+        Raises:
+            BadInput: the file is missing, or a line names no row of the pool, or several.
+        """
+        try:
+            names = [line.strip() for line in path.read_text("utf-8").split("\n") if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"{path}: cannot be read as a list of ids: {error}") from error
+        given: dict[str, list[int]] = {}
+        for row, name in enumerate(self.column("given_id").tolist()):
+            given.setdefault(name, []).append(row)
+        rows = []
+        for number, name in enumerate(names, start=1):
+            found = given.get(name) or _rows_of_text(name, self.ids)
+            if len(found) != 1:
+                what = "no row of the pool" if not found else f"{len(found)} rows of the pool"
+                raise BadInput(f"{path}: line {number}: {name!r} names {what}; an id names exactly one")
+            rows += found
+        return np.array(rows, np.int64)
 
     @cached_property
     def _brought(self) -> list[Brought]:
@@ -427,3 +468,11 @@ def _coded(names: list[str], codes: npt.NDArray[np.int64]) -> pa.Array:
 
 def _load(path: Path) -> npt.NDArray[Any]:
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _rows_of_text(name: str, ids: Ids) -> list[int]:
+    try:
+        rows = ids_.rows_of(ids_.from_text([name]), ids)
+    except ValueError:
+        return []
+    return [int(row) for row in rows if row >= 0]

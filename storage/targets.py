@@ -47,6 +47,7 @@ class TargetSet:
         facts: the content of targets.json.
         ids: (m,) S16, in file order, unique.
         given_ids: (m,) the id each had in its file, None where there was none.
+        prompts: (m,) the prompts, or texts.
     """
 
     def __init__(self, store: Store, targets_id: str) -> None:
@@ -57,6 +58,7 @@ class TargetSet:
         self._items = pq.read_table(folder / "items.parquet")
         self.ids: Ids = ids_.from_arrow(self._items["id"]) if len(self._items) else np.empty(0, "S16")
         self.given_ids: list[str | None] = self._items["given_id"].to_pylist()
+        self.prompts: list[str] = self._items["prompt"].to_pylist()
 
     def __len__(self) -> int:
         return len(self.ids)

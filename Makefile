@@ -1,0 +1,45 @@
+# Everything happens in .venv, beside this file. PYTHON may name another interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# faiss-cpu and faiss-gpu install the same module: take one, by whether there is a card.
+FAISS := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --prefer-binary -c constraints.txt
+
+.PHONY: demo test lint ui bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.installed  ## the main job, offline: a real pool becomes explained subsets
+	$(BIN)/winnow demo
+
+test: $(VENV)/.installed-dev  ## ruff, mypy --strict, pytest
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/mypy
+
+ui: $(VENV)/.installed  ## the Dagster UI on http://127.0.0.1:3000
+	$(BIN)/winnow ui
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "winnow needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing winnow into $(VENV) (a few minutes, once)"
+	$(PIP) -e '.[$(FAISS),demo]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "installing what the tests need"
+	$(PIP) -e '.[$(FAISS),demo,dev]'
+	@touch $@
+
+clean:  ## forget the environment and the demo; stores elsewhere stay
+	rm -rf $(VENV) demo

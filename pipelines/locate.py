@@ -1,0 +1,35 @@
+"""Find the project that a command or the Dagster UI is about."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pipelines.errors import NoProject
+
+FILE_NAME = "winnow.yaml"
+ENVIRONMENT = "WINNOW_CONFIG"
+DEMO_FOLDER = "demo"
+
+
+def find_config(named: Path | None = None) -> Path:
+    """The configuration file: the one named, else WINNOW_CONFIG, else the nearest winnow.yaml upwards, else the demo's.
+
+    Args:
+        named: a file, or a folder that holds a winnow.yaml.
+
+    Raises:
+        NoProject: there is none; says how to make one.
+    """
+    chosen = named or (Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None)
+    if chosen is not None:
+        return (chosen / FILE_NAME if chosen.is_dir() else chosen).absolute()
+    here = Path.cwd()
+    places = [folder / FILE_NAME for folder in (here, *here.parents)] + [here / DEMO_FOLDER / FILE_NAME]
+    for place in places:
+        if place.is_file():
+            return place
+    raise NoProject(
+        f"no {FILE_NAME} in {here} or a folder above it. `winnow init DATA` writes one for your data, "
+        f"`winnow demo` makes a small project to look at, and --config (or {ENVIRONMENT}) names one elsewhere."
+    )

@@ -1,0 +1,125 @@
+"""What a stage tells while it works: one protocol, for the terminal and for Dagster's log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol, TextIO
+
+# A log line every so often is enough; a terminal line is redrawn more often.
+LOG_EVERY_S = 10.0
+REDRAW_EVERY_S = 0.2
+
+
+class Reporter(Protocol):
+    """Where a stage says what it does."""
+
+    def say(self, line: str) -> None:
+        """One finished line."""
+        ...
+
+    def progress(self, what: str, done: int, total: int | None, unit: str = "rows") -> None:
+        """How far the work has come; called as often as is convenient."""
+        ...
+
+
+class Meter:
+    """Rate and time left of one piece of work.
+
+    >>> meter = Meter(clock=iter([0.0, 2.0]).__next__)
+    >>> meter.line("embed", 50, 200, "rows")
+    'embed: 50 of 200 rows (25%)'
+    >>> meter.line("embed", 100, 200, "rows")
+    'embed: 100 of 200 rows (50%), 25 rows/s, 4 s left'
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._what: str | None = None
+        self._began = 0.0
+        self._first = 0
+
+    def line(self, what: str, done: int, total: int | None, unit: str) -> str:
+        """Describe the progress; a new `what` starts a new measurement."""
+        now = self._clock()
+        if what != self._what:
+            self._what, self._began, self._first = what, now, done
+        text = f"{what}: {done:,} {unit}" if total is None else f"{what}: {done:,} of {total:,} {unit}"
+        if total:
+            text += f" ({done / total:.0%})"
+        elapsed, gained = now - self._began, done - self._first
+        if elapsed < 1 or gained <= 0:
+            return text
+        rate = gained / elapsed
+        text += f", {rate:,.0f} {unit}/s" if rate >= 10 else f", {rate:.1f} {unit}/s"
+        return text if total is None else text + f", {duration((total - done) / rate)} left"
+
+
+class Terminal:
+    """Progress on a terminal: one line, redrawn; plain lines where the stream is a file."""
+
+    def __init__(self, stream: TextIO = sys.stderr) -> None:
+        self._stream = stream
+        self._meter = Meter()
+        self._live = stream.isatty()
+        self._drawn_at = 0.0
+        self._width = 0
+
+    def say(self, line: str) -> None:
+        """Print a line above the progress line."""
+        self._clear()
+        print(line, file=self._stream, flush=True)
+
+    def progress(self, what: str, done: int, total: int | None, unit: str = "rows") -> None:
+        """Redraw the progress line, or log one now and then where nothing can be redrawn."""
+        line = self._meter.line(what, done, total, unit)
+        now = time.monotonic()
+        if now - self._drawn_at < (REDRAW_EVERY_S if self._live else LOG_EVERY_S):
+            return
+        self._drawn_at = now
+        if not self._live:
+            print(line, file=self._stream, flush=True)
+            return
+        self._clear()
+        self._stream.write(line)
+        self._stream.flush()
+        self._width = len(line)
+
+    def _clear(self) -> None:
+        if self._width:
+            self._stream.write("\r" + " " * self._width + "\r")
+            self._width = 0
+
+
+class Log:
+    """Progress as lines for a function such as a Dagster logger's `info`."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._meter = Meter()
+        self._written_at = time.monotonic()
+
+    def say(self, line: str) -> None:
+        """Write a line."""
+        self._write(line)
+
+    def progress(self, what: str, done: int, total: int | None, unit: str = "rows") -> None:
+        """Write a line every few seconds."""
+        line = self._meter.line(what, done, total, unit)
+        if time.monotonic() - self._written_at >= LOG_EVERY_S:
+            self._written_at = time.monotonic()
+            self._write(line)
+
+
+def duration(seconds: float) -> str:
+    """A time for people.
+
+    >>> duration(4.2), duration(75), duration(7300)
+    ('4 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"

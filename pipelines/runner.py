@@ -1,0 +1,134 @@
+"""The stages in one process, in order: what `winnow run` does, and what it would do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipelines import drawing, stages
+from pipelines.context import Context, Outcome, last_run
+from pipelines.errors import HeldBack, UnknownRecipe
+from pipelines.wording import nearest
+from storage import catalog, ids as idlib, vectors
+from storage.errors import NotInStore
+from storage.ingest import is_ingested
+from storage.records import read_selection
+
+
+def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outcome]:
+    """Run every stage that the recipes need; give the outcome of each recipe.
+
+    Raises:
+        HeldBack: a blocking check failed; what follows it did not run, and the published catalog stays as it was.
+    """
+    chosen = _chosen(context, recipes)
+    _run(context, "pool", stages.ingest)
+    for encoder in _encoders(context, chosen):
+        _run(context, f"embeddings/{encoder}", stages.embed, encoder)
+        _run(context, f"vector_index/{encoder}", stages.index, encoder)
+        if context.config.targets:
+            _run(context, f"target_embeddings/{encoder}", stages.embed_targets, encoder)
+    drawn = [_run(context, f"selection/{name}", stages.select, name) for name in chosen]
+    _run(context, "catalog", stages.publish)
+    return drawn
+
+
+def plan_lines(context: Context) -> list[str]:
+    """What `run_all` would do, a line a stage."""
+    config, store = context.config, context.store
+    specs = config.pool.specs(config.root)
+    new = [spec for spec in specs if not is_ingested(store, spec)]
+    lines = [f"pool: {len(specs)} files, {len(new)} of them new or changed"]
+    last = last_run(store, "ingest")
+    if last is None:
+        return [*lines, "the rest is known once the pool has been read"]
+    snapshot = context.snapshot()
+    lines.append(f"snapshot: {len(snapshot.ids):,} rows" + (", before the new files" if new else ""))
+    for name in _encoders(context, list(config.recipes)):
+        spec = config.encoders[name]
+        lacking = len(vectors.missing(store, spec.fingerprint(), snapshot.ids))
+        lines.append(f"embeddings/{name}: {lacking:,} rows to encode, {len(snapshot.ids) - lacking:,} in the store")
+    for name in config.recipes:
+        drawn = store.has("records", "selections", drawing.resolve(context, name).selection_id)
+        lines.append(f"selection/{name}: " + ("drawn already, nothing to do" if drawn else "to be drawn"))
+    return lines
+
+
+def diff_tables(context: Context, a: str, b: str | None) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Titled tables of what changed from selection `a` to `b`."""
+    if b is None:
+        a, b = _last_two(context, a)
+    counts = catalog.query(
+        context.store, "SELECT change, count(*) AS n FROM selection_diff(?, ?) GROUP BY change ORDER BY change", [a, b]
+    )
+    changed = catalog.query(
+        context.store,
+        "SELECT change, rank_a, rank_b, source, prompt FROM selection_diff(?, ?) WHERE change <> 'kept' "
+        "ORDER BY coalesce(rank_b, rank_a) LIMIT 20",
+        [a, b],
+    )
+    return [(f"from {a} to {b}", counts.to_pylist()), ("first changes by rank", changed.to_pylist())]
+
+
+def reproduce(context: Context, selection_id: str) -> str:
+    """Draw a selection again from its record and say whether it is the same.
+
+    Raises:
+        NotInStore: there is no such selection.
+        HeldBack: it differs.
+    """
+    header, items = read_selection(context.store, selection_id)
+    again = drawing.redraw(context, header)
+    before = idlib.from_arrow(items["id"])
+    now = idlib.from_arrow(again["id"])
+    if len(before) == len(now) and bool((before == now).all()) and items["gain"].equals(again["gain"]):
+        return f"{selection_id}: the same {len(before):,} rows in the same order, with the same gains"
+    common = len(np.intersect1d(before, now))
+    raise HeldBack(
+        f"{selection_id} is not reproduced: {common:,} of {len(before):,} rows are the same. It was drawn by "
+        f"{header['code_version']}; this is another version, or its vectors were encoded anew."
+    )
+
+
+def _run(context: Context, what: str, stage: Callable[..., Outcome], *arguments: str) -> Outcome:
+    outcome = stage(context, *arguments)
+    context.report.say(f"{what}: {outcome.summary}")
+    if outcome.failed_checks:
+        causes = "; ".join(f"{check.name}: {check.detail}" for check in outcome.failed_checks)
+        raise HeldBack(f"{what} is held back, nothing after it ran, the published catalog is unchanged. {causes}")
+    return outcome
+
+
+def _chosen(context: Context, recipes: Sequence[str] | None) -> list[str]:
+    known = list(context.config.recipes)
+    for name in recipes or ():
+        if name not in known:
+            raise UnknownRecipe(
+                f"no recipe is called {name!r}{nearest(name, known) or ''}; there are: {', '.join(known)}"
+            )
+    return list(recipes) if recipes else known
+
+
+def _encoders(context: Context, recipes: Sequence[str]) -> list[str]:
+    """The encoders whose vectors the recipes need, each once."""
+    found = {
+        recipe.encoder: None
+        for recipe in (context.config.recipes[name] for name in recipes)
+        if recipe.encoder is not None and drawing.needs_vectors(recipe)
+    }
+    return list(found)
+
+
+def _last_two(context: Context, recipe: str) -> tuple[str, str]:
+    from pipelines.context import runs
+
+    subjects: dict[str, None] = {}
+    for run in runs(context.store):
+        if run["stage"] == "select" and run["target"] == recipe and run["status"] == "ok":
+            subjects[run["subject"]] = None
+        if len(subjects) == 2:
+            newest, before = subjects
+            return before, newest
+    raise NotInStore(f"the recipe {recipe!r} has {len(subjects)} different selections; a diff needs two")

@@ -1,0 +1,212 @@
+"""One function per stage; a command and a Dagster asset are two thin callers of the same function.
+
+ingest -> embed -> index ----+
+  targets -> embed_targets --+-> select (a recipe) -> publish
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipelines import drawing
+from pipelines.context import Check, Context, Outcome, last_run, stage
+from pipelines.embed import embed as embed_source
+from pipelines.progress import duration
+from storage import catalog, vectors
+from storage import ids as idlib
+from storage.columns import ingest_columns
+from storage.errors import BadInput
+from storage.ingest import Ingest, check_bad_fraction, ingest_file
+from storage.records import read_selection
+from storage.snapshot import Snapshot, open_snapshot, take_snapshot
+from storage.targets import TargetSet
+from storage.vector_index import build_index
+
+# What becomes of the rows of the pool's files; the first is the sum of the next three.
+COUNTS = ("read", "kept", "duplicate", "quarantined", "empty_responses")
+
+
+@stage("ingest")
+def ingest(context: Context) -> Outcome:
+    """Read the pool's files into the store and take a snapshot; files that are there already cost one digest pass."""
+    config, store = context.config, context.store
+    specs = config.pool.specs(config.root)
+    ingests: dict[str, Ingest] = {}
+    rows = 0
+
+    def count(more: int) -> None:
+        nonlocal rows
+        rows += more
+        context.report.progress(f"read the pool, file {len(ingests) + 1} of {len(specs)}", rows, None)
+
+    for spec in specs:
+        done = ingest_file(store, spec, on_rows=count)
+        ingests.setdefault(done.id, done)  # two files of the same bytes are one ingest
+    check_bad_fraction(list(ingests.values()), config.pool.max_bad_fraction, store)
+    columns = [ingest_columns(store, brought.url, brought.id) for brought in config.pool.columns]
+    last = last_run(store, "ingest")
+    snapshot = take_snapshot(store, list(ingests), parent=last["subject"] if last else None, columns=columns)
+    if len(snapshot) == 0:
+        raise BadInput(f"the pool is empty: the {len(specs)} files under `pool.files` hold no readable row")
+    total = {key: sum(counts[key] for counts in snapshot.counts.values()) for key in COUNTS}
+    return Outcome(
+        subject=snapshot.id,
+        facts={
+            "files": len(specs),
+            "new_files": sum(one.new for one in ingests.values()),
+            "same_files": len(specs) - len(ingests),
+            **total,
+            "vanished": snapshot.facts["tombstones"],
+        },
+        summary=f"{total['kept']:,} rows kept of {total['read']:,} read ({total['duplicate']:,} exact duplicates, "
+        f"{total['quarantined']:,} quarantined), {sum(one.new for one in ingests.values())} of {len(specs)} files new",
+        checks=(
+            Check(
+                "rows_accounted_for",
+                total["read"] == total["kept"] + total["duplicate"] + total["quarantined"]
+                and total["kept"] == len(snapshot),
+                f"read {total['read']:,} = kept {total['kept']:,} + duplicate {total['duplicate']:,} "
+                f"+ quarantined {total['quarantined']:,}; the snapshot has {len(snapshot):,} rows",
+            ),
+        ),
+    )
+
+
+@stage("embed")
+def embed(context: Context, encoder: str) -> Outcome:
+    """Embed the rows of the pool that this encoder has not seen."""
+    return _embedded(context, encoder, [context.snapshot()])
+
+
+@stage("embed_targets")
+def embed_targets(context: Context, encoder: str) -> Outcome:
+    """Read the target sets and embed what this encoder has not seen of them, in the same space as the pool."""
+    return _embedded(context, encoder, drawing.target_sets(context, context.config.targets))
+
+
+@stage("index")
+def index(context: Context, encoder: str) -> Outcome:
+    """Index the pool's vectors for neighbour search and measure the index against exact search."""
+    settings = context.config.index
+    snapshot = context.snapshot()
+    pool = vectors.StoredVectors(context.store, context.config.encoders[encoder].fingerprint(), snapshot.ids)
+    context.report.say(f"index {encoder}: {pool.shape[0]:,} vectors of {pool.shape[1]} dimensions")
+    built = build_index(context.store, pool, snapshot=snapshot.id, kind=settings.kind, nprobe=settings.nprobe)
+    return Outcome(
+        subject=built.index,
+        facts={"kind": built.kind, "rows": built.n_rows, "nprobe": built.nprobe, "recall_at_10": built.recall_at_10},
+        summary=f"{built.kind} over {built.n_rows:,} vectors, recall@10 {built.recall_at_10:.3f} against exact search",
+        checks=(
+            Check(
+                "recall_above_floor",
+                built.recall_at_10 >= settings.min_recall,
+                f"recall@10 {built.recall_at_10:.3f}, floor {settings.min_recall} (`index.min_recall`)",
+            ),
+        ),
+    )
+
+
+@stage("select")
+def select(context: Context, recipe: str) -> Outcome:
+    """Draw one recipe, commit the selection and check it."""
+    last = last_run(context.store, "select", recipe)
+    drawn = drawing.draw(context, recipe)
+    made = "drew" if drawn.new else "the same inputs as before, so the same"
+    facts = {"rows": len(drawn.ids), **drawn.facts}
+    kept_out = [f"{facts[rule]:,} {rule.replace('_', ' ')}" for rule in drawing.RULES if facts.get(rule)]
+    overlap = _overlap(context, drawn, last["subject"] if last else None)
+    return Outcome(
+        subject=drawn.drawing.selection_id,
+        facts=facts if overlap is None else {**facts, "overlap_with_last": round(overlap, 4)},
+        summary=f"{made} {len(drawn.ids):,} rows of {facts['eligible']:,} eligible"
+        + (f" (kept out: {', '.join(kept_out)})" if kept_out else ""),
+        checks=_selection_checks(context, recipe, drawn, overlap),
+    )
+
+
+@stage("publish")
+def publish(context: Context) -> Outcome:
+    """Publish the catalog: everything committed so far becomes visible to SQL at once."""
+    path = catalog.publish(context.store)
+    return Outcome(
+        subject=path.name,
+        facts={"path": str(path), "size_bytes": path.stat().st_size},
+        summary=f"catalog published: {context.store.path('winnow.duckdb')}",
+    )
+
+
+def _embedded(context: Context, encoder: str, sources: Sequence[Snapshot | TargetSet]) -> Outcome:
+    spec = context.config.encoders[encoder]
+    reports = []
+    for source in sources:
+        what = f"embed {'the pool' if isinstance(source, Snapshot) else source.name} with {encoder}"
+        reports.append(
+            embed_source(
+                context.store,
+                spec,
+                source,
+                on_progress=lambda done, total, what=what: context.report.progress(what, done, total),  # type: ignore[misc]
+            )
+        )
+    for note in dict.fromkeys(note for one in reports for note in one.notes):
+        context.report.say(f"{encoder}: {note}")
+    lacking = sum(len(vectors.missing(context.store, spec.fingerprint(), np.unique(source.ids))) for source in sources)
+    rows, encoded = sum(one.n_rows for one in reports), sum(one.n_encoded for one in reports)
+    failed = sum(one.n_failed for one in reports)
+    seconds, truncated = sum(one.seconds for one in reports), sum(one.truncated for one in reports)
+    work = f"{encoded:,} texts encoded in {duration(seconds)}" if encoded else "nothing new to encode"
+    return Outcome(
+        subject=spec.fingerprint(),
+        facts={
+            "texts": rows,
+            "encoded": encoded,
+            "failed": failed,
+            "truncated": truncated,
+            "tokens": sum(one.tokens for one in reports),
+            "seconds_to_encode": round(seconds, 3),
+        },
+        summary=f"{work}, {rows - failed:,} vectors in all"
+        + (f", {failed:,} texts without one" if failed else "")
+        + (f", {truncated:,} cut at {spec.max_tokens:,} tokens" if truncated else ""),
+        checks=(Check("every_row_has_a_vector", lacking == 0, f"{lacking:,} rows without a vector"),),
+    )
+
+
+def _overlap(context: Context, drawn: drawing.Drawn, last: str | None) -> float | None:
+    """Jaccard overlap with the recipe's last selection; None on its first."""
+    if last is None:
+        return None
+    before = idlib.from_arrow(read_selection(context.store, last)[1]["id"])
+    common = len(np.intersect1d(before, drawn.ids))
+    return common / max(len(before) + len(drawn.ids) - common, 1)
+
+
+def _selection_checks(context: Context, name: str, drawn: drawing.Drawn, overlap: float | None) -> tuple[Check, ...]:
+    recipe = context.config.recipes[name]
+    snapshot = open_snapshot(context.store, drawn.drawing.snapshot)
+    count, distinct = len(drawn.ids), len(np.unique(drawn.ids))
+    rows = idlib.rows_of(drawn.ids, snapshot.ids)
+    every_target = drawing.target_sets(context, context.config.targets)
+    leaked = int(drawing.contaminated(snapshot, every_target)[rows[rows >= 0]].sum())
+    if overlap is None:
+        compared = "the first selection of this recipe, nothing to compare with"
+    else:
+        compared = f"Jaccard {overlap:.3f} with the last selection, floor {recipe.min_overlap} (`min_overlap`)"
+    return (
+        Check(
+            "budget_met",
+            count == recipe.budget or (drawn.exhausted and recipe.allow_short),
+            f"{count:,} rows, budget {recipe.budget:,}" + (", the pool is exhausted" if drawn.exhausted else ""),
+        ),
+        Check("ids_unique", distinct == count, f"{distinct:,} of {count:,} are distinct"),
+        Check("ids_in_pool", bool((rows >= 0).all()), f"{int((rows < 0).sum()):,} are not in the snapshot"),
+        Check(
+            "no_target_leaked",
+            leaked == 0,
+            f"{leaked:,} selected prompts are word for word a target's",
+            blocking=recipe.exclude_targets,
+        ),
+        Check("overlap_above_floor", overlap is None or overlap >= recipe.min_overlap, compared),
+    )
