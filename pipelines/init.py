@@ -332,7 +332,7 @@ def _yaml(pool: Sequence[Seen], targets: Mapping[str, Seen], root: Path) -> str:
         for name, seen in targets.items():
             path = _quoted(_relative(seen.pattern, root))
             fields = f", fields: {_flow(seen.fields)}" if seen.fields else ""
-            lines.append(f"  {name}: {{files: {path}{fields}}}" if fields else f"  {name}: {path}")
+            lines.append(f"  {_quoted(name)}: {{files: {path}{fields}}}" if fields else f"  {_quoted(name)}: {path}")
     else:
         lines += [
             "# targets:                  # examples of the task to match",
