@@ -5,6 +5,7 @@ DuckDB reads the snapshot's Parquet files on a connection of its own, with acces
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,12 +111,14 @@ class Examples:
             self.connection.register(f"columns_{number}", one.table(ids))
             owner |= {name: f'columns_{number}."{_doubled(name)}"' for name in one.columns.types}
             joins.append(f"LEFT JOIN columns_{number} ON columns_{number}.row_id = o.id")
-        # SQL names ignore case: of two that differ only in case the first is there.
-        selected, seen = ["o.id", "o.prompt", "o.response", "o.messages"], {"id", "prompt", "response", "messages"}
-        for name in sorted(known, key=lambda n: (n not in owner, n not in POOL_COLUMNS, n)):
-            if name and name.lower() not in seen:
-                seen.add(name.lower())
-                selected.append(f'{owner.get(name) or expression(name, known[name])} AS "{_doubled(name)}"')
+        # SQL names ignore case: extra fields that differ only in case are left out, so that neither is taken for the other.
+        selected = ["o.id", "o.prompt", "o.response", "o.messages"]
+        taken = Counter(["id", "prompt", "response", "messages", *(name.lower() for name in known)])
+        first = {name.lower() for name in (*POOL_COLUMNS, *owner)}
+        for name, kind in known.items():
+            is_first = name in owner or name in POOL_COLUMNS
+            if name and (is_first or (taken[name.lower()] == 1 and name.lower() not in first)):
+                selected.append(f'{owner.get(name) or expression(name, kind)} AS "{_doubled(name)}"')
         self.connection.execute(  # names are quoted, nothing else is a user's
             f"CREATE VIEW examples AS SELECT {', '.join(selected)} FROM occurrences o {' '.join(joins)}"  # noqa: S608
             f" ANTI JOIN (SELECT ingest, line FROM read_parquet({self.duplicates})) d"

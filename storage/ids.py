@@ -24,6 +24,16 @@ def from_bytes(values: Iterable[bytes]) -> Ids:
     return np.frombuffer(b"".join(values), dtype=_DTYPE)
 
 
+def to_bytes(ids: Ids) -> list[bytes]:
+    """The 16-byte strings of ids. Not `ids.tolist()`: numpy drops zero bytes at the end.
+
+    >>> to_bytes(from_bytes([bytes(16)])) == [bytes(16)]
+    True
+    """
+    raw = np.ascontiguousarray(ids, dtype=_DTYPE).tobytes()
+    return [raw[i : i + ID_BYTES] for i in range(0, len(raw), ID_BYTES)]
+
+
 def from_arrow(column: pa.Array | pa.ChunkedArray) -> Ids:
     """Ids from an Arrow column of 16-byte values: UUID, fixed-size binary or binary; nulls are not allowed.
 
@@ -52,8 +62,7 @@ def to_text(ids: Ids) -> list[str]:
     >>> to_text(from_bytes([bytes(16)]))
     ['00000000-0000-0000-0000-000000000000']
     """
-    raw = np.ascontiguousarray(ids, dtype=_DTYPE).tobytes()
-    return [str(uuid.UUID(bytes=raw[i : i + ID_BYTES])) for i in range(0, len(raw), ID_BYTES)]
+    return [str(uuid.UUID(bytes=value)) for value in to_bytes(ids)]
 
 
 def from_text(values: Iterable[str]) -> Ids:
