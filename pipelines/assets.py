@@ -1,9 +1,8 @@
 """The stages as Dagster assets: one each for the pool, an encoder's vectors and index, a recipe and the catalog.
 
-Assets pass handles through the store, never arrays, and each body is one call of a stage function.
+Assets pass handles through the store, never arrays, and each body is one call of a stage function. (No postponed
+annotations in this module: Dagster reads the annotations of asset bodies.)
 """
-
-from __future__ import annotations
 
 import hashlib
 import os
@@ -21,8 +20,7 @@ from pipelines.errors import USER_ERRORS
 from pipelines.explain import Explanation, explain, ready_sql
 from pipelines.progress import Log
 
-# What may fail for a while and then work: a full disk, a lost network mount, a busy card.
-RETRIES = dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL)
+RETRIES, RETRY_AFTER_S = 2, 30
 # Dagster runs at most so many steps of a pool at once; the instance's dagster.yaml sets how many.
 GPU_POOL = "gpu"
 AUTOSTART = "WINNOW_AUTOSTART"
@@ -48,7 +46,7 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def open(self, context: dg.AssetExecutionContext) -> Context:
         """The stages' context; all steps of a Dagster run share the configuration that its first step read."""
-        return open_context(Path(self.config_path), Log(context.log.info), invocation=context.run_id)
+        return open_context(Path(self.config_path), Log(context.log.info), invocation=context.run.run_id)
 
 
 def build_definitions(config_path: Path) -> dg.Definitions:
@@ -65,7 +63,7 @@ def build_definitions(config_path: Path) -> dg.Definitions:
             checks=CHECKS["pool"],
             description="The candidates: every readable row of the pool's files, once, with every source that held it.",
             kinds={"parquet"},
-            group="pool",
+            group_name="pool",
         )
     ]
     for encoder in sorted({recipe.encoder for recipe in config.recipes.values() if recipe.encoder}):
@@ -78,7 +76,7 @@ def build_definitions(config_path: Path) -> dg.Definitions:
             deps=[["selection", name] for name in config.recipes],
             description="The DuckDB file that anyone may query, also while a run writes.",
             kinds={"duckdb"},
-            group="catalog",
+            group_name="catalog",
         )
     )
     reselect = dg.define_asset_job("reselect", dg.AssetSelection.all(), description="Every asset, in order.")
@@ -100,7 +98,7 @@ def _encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]
         checks=CHECKS["vectors"],
         description="The pool's vectors; only rows that this encoder has not seen are encoded.",
         kinds={"numpy", "huggingface"},
-        group="vectors",
+        group_name="vectors",
         pool=GPU_POOL,
     )
     index = _asset(
@@ -111,7 +109,7 @@ def _encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]
         checks=CHECKS["index"],
         description="The FAISS index over the pool's vectors, with its recall measured against exact search.",
         kinds={"faiss"},
-        group="vectors",
+        group_name="vectors",
         pool=GPU_POOL,
     )
     if not targets:
@@ -123,7 +121,7 @@ def _encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]
         checks=CHECKS["vectors"],
         description="The target sets' vectors, from the same encoder and template as the pool's.",
         kinds={"numpy", "huggingface"},
-        group="vectors",
+        group_name="vectors",
         pool=GPU_POOL,
     )
     return [vectors, index, target_vectors]
@@ -143,7 +141,7 @@ def _recipe_asset(name: str, recipe: Recipe) -> dg.AssetsDefinition:
         checks=CHECKS["selection"],
         description=f"{recipe.budget:,} rows by {recipe.steps}",
         kinds={"winnow"},
-        group="selections",
+        group_name="selections",
         code_version=hashlib.blake2b(recipe.model_dump_json().encode(), digest_size=8).hexdigest(),
         explained=True,
     )
@@ -161,18 +159,7 @@ def _asset(
     """One asset around one stage; `checks` names the stage's checks with what each means."""
     asset_key = dg.AssetKey(list(key))
 
-    @dg.asset(
-        key=asset_key,
-        deps=[dg.AssetKey(list(dep)) for dep in deps],
-        check_specs=[
-            dg.AssetCheckSpec(name=name, asset=asset_key, blocking=True, description=meaning)
-            for name, meaning in (checks or {}).items()
-        ],
-        owners=["team:data"],
-        retry_policy=RETRIES,
-        **options,
-    )
-    def body(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
+    def body(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:  # type: ignore[type-arg]
         try:
             opened = project.open(context)
             outcome = stage(opened, *arguments)
@@ -180,8 +167,22 @@ def _asset(
         except USER_ERRORS as error:
             # Trying again would not mend a user's mistake, and its message says all: no traceback.
             raise dg.Failure(description=str(error), allow_retries=False) from None
+        except OSError as error:
+            # What may fail for a while and then work: a full disk, a network mount that is gone.
+            raise dg.RetryRequested(max_retries=RETRIES, seconds_to_wait=RETRY_AFTER_S) from error
 
-    return body
+    decorate = dg.asset(
+        key=asset_key,
+        deps=[dg.AssetKey(list(dep)) for dep in deps],
+        check_specs=[
+            dg.AssetCheckSpec(name=name, asset=asset_key, blocking=True, description=meaning)
+            for name, meaning in (checks or {}).items()
+        ],
+        owners=["team:data"],
+        **options,
+    )
+    definition: dg.AssetsDefinition = decorate(body)
+    return definition
 
 
 def _materialized(outcome: Outcome, explanation: Explanation | None) -> dg.MaterializeResult[Any]:

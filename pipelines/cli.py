@@ -230,11 +230,10 @@ def _context(config: Path | None) -> Any:
 
 def _store(config: Path | None) -> Any:
     """The store alone: asking needs no valid recipes, only the folder."""
-    from pipelines.config import store_folder
-    from pipelines.locate import find_config
+    from pipelines.locate import find_store
     from storage.store import Store
 
-    return Store(store_folder(find_config(config)))
+    return Store(find_store(config))
 
 
 def _show_selection(context: Any, selection_id: str) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import yaml
+
 from pipelines.errors import NoProject
 
 FILE_NAME = "winnow.yaml"
 ENVIRONMENT = "WINNOW_CONFIG"
 DEMO_FOLDER = "demo"
+DEFAULT_STORE = "./store"
 
 
 def find_config(named: Path | None = None) -> Path:
@@ -33,3 +36,20 @@ def find_config(named: Path | None = None) -> Path:
         f"no {FILE_NAME} in {here} or a folder above it. `winnow init DATA` writes one for your data, "
         f"`winnow demo` makes a small project to look at, and --config (or {ENVIRONMENT}) names one elsewhere."
     )
+
+
+def find_store(named: Path | None = None) -> Path:
+    """The store of a project, without looking at the rest of its configuration: one may ask while one edits.
+
+    Raises:
+        NoProject: there is no configuration.
+        ConfigError: it is no YAML mapping, or `store` is no text.
+    """
+    from pipelines.config import load_config
+
+    path = find_config(named)
+    try:
+        folder = yaml.safe_load(path.read_text("utf-8")).get("store", DEFAULT_STORE)
+        return path.parent / Path(folder).expanduser()
+    except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError):
+        return Path(load_config(path).store)
