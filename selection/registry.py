@@ -14,6 +14,7 @@ from selection.scorers.column import Column
 from selection.scorers.combine import Combine
 from selection.scorers.rds import RdsMax, RdsMean
 from selection.selectors.ccs import Ccs
+from selection.selectors.facility_location import FacilityLocation
 from selection.selectors.random import Random
 from selection.selectors.rds_plus import RdsPlus
 from selection.selectors.rs2 import Rs2
@@ -30,6 +31,7 @@ BUILT_IN: tuple[type[Step], ...] = (
     RdsMax,
     RdsMean,
     Ccs,
+    FacilityLocation,
     Random,
     RdsPlus,
     Rs2,

@@ -17,6 +17,7 @@ from selection.scorers.column import Column
 from selection.scorers.combine import Combine
 from selection.scorers.rds import RdsMax, RdsMean
 from selection.selectors.ccs import Ccs
+from selection.selectors.facility_location import FacilityLocation
 from selection.selectors.random import Random
 from selection.selectors.rds_plus import RdsPlus
 from selection.selectors.rs2 import Rs2
@@ -33,6 +34,11 @@ STEPS = [
     RdsMean(),
     RdsMean(normalized=True),
     Ccs(beta=0, n_strata=4, hard="high", within={"rds_plus": {}}),
+    FacilityLocation(),
+    FacilityLocation(mode="reference", n_ref=50),
+    FacilityLocation(mode="knn", n_neighbors=6),
+    FacilityLocation(mode="stochastic"),
+    FacilityLocation(weights="length", memory_gb=1e-6),
     Random(),
     RdsPlus(),
     RdsPlus(per="query"),

@@ -1,0 +1,319 @@
+"""Greedy facility location: the rows whose nearest copies cover the pool best.
+
+The value of a set S is the sum over the references i of w_i * max over j in S of s_ij, with s = (1 + cosine) / 2; a zero
+vector has similarity 0 to everything. Exact means here: the cosine of float64 arithmetic in one fixed order, s rounded to a
+multiple of 2**-40, the rest in integers. Sums of integers have no order, so gains that tie in truth tie here, however
+the rows are ordered, and ties go to the lowest row; gains never rise, so a bound from an earlier pick stays a bound.
+
+Float32 products only filter. With g = d u / (1 - d u), u = 2**-24, the result for unit vectors errs by at most g + 2.1 u (Higham
+2002, section 3.1; the unit vectors are rounded too), so s by `margin` = g / 2 + 4 u, which also covers its own rounding and
+that of what a reference is covered with. A reference whose similarity lies below what it has by more than that adds nothing
+to a gain; the others add at most `margin` each to its error. So a bound on the gain costs one pass over a row of
+float32 similarities, and only the rows whose bounds come first are worked out exactly, over the few references in doubt.
+
+Similarities of the rows of highest bound are kept within a memory budget (all of them if they fit); the others are
+multiplied again when their turn comes. This changes time, never a pick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from selection.kernels import facility_location_loops as loops
+from selection.kernels.top_r import TILE_ROWS, similarity_to, tiles
+from selection.types import Array, Floats, Rows, Vectors
+
+BITS = 40
+# Rows multiplied with all references at once.
+CHUNK_ROWS = 2048
+CHUNK_VALUES = 2**24
+# Rows whose neighbours are looked up at once.
+NEIGHBOUR_ROWS = 1024
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Picks:
+    """Rows in pick order.
+
+    Attributes:
+        rows: (b,) int64.
+        gain: (b,) float64, what each added to the value.
+        before: the value before the first pick, from what is already selected.
+    """
+
+    rows: Rows
+    gain: Doubles
+    before: float
+
+
+class Coverage:
+    """How well the references are covered, and bounds on what each candidate would add.
+
+    Args:
+        vectors: (n, d).
+        references: rows to be covered, ascending; all by default.
+        weights: (n,) >= 0, what covering a row counts; 1 by default.
+        taken: rows that cover from the start.
+        max_bytes: for the kept similarities.
+
+    Cost: two passes over the vectors; then 2*d operations for each pair of a candidate and a reference that is
+    multiplied, and a scan of the similarities for each bound. Memory: `max_bytes` at most, 8 bytes * references * d,
+    80 bytes * n, a chunk of 64 MiB or one row.
+    """
+
+    def __init__(
+        self,
+        vectors: Vectors,
+        *,
+        references: Rows | None = None,
+        weights: Doubles | None = None,
+        taken: Rows,
+        max_bytes: int,
+    ) -> None:
+        n, d = vectors.shape
+        self.vectors = vectors
+        self.norms = np.zeros(n)
+        hashes = np.zeros(n, np.uint64)
+        for rows, tile, _ in tiles(vectors, TILE_ROWS):
+            loops.norms_of(tile, rows, self.norms)
+            loops.hashes_of(tile, rows, hashes)
+        self.twin = _twins(vectors, hashes)
+
+        references = np.arange(n, dtype=np.int64) if references is None else references
+        references = references[self.norms[references] > 0]
+        weights = np.ones(n) if weights is None else weights
+        self.scale = float(weights[references].max(initial=0.0)) or 1.0
+        self.weight = weights[references] / self.scale
+        self.weight32 = self.weight.astype(np.float32)
+        self.refs = np.ascontiguousarray(vectors.take(references), np.float32)
+        self.ref_norm = self.norms[references]
+        self.unit_refs = _unit(self.refs, self.ref_norm)
+        # Where a candidate's vector stands among the references, so that it need not be kept twice.
+        self.place = np.full(n, -1, np.int64)
+        self.place[references] = np.arange(len(references))
+
+        self.unit = 2.0 ** min(BITS, 62 - len(references).bit_length())
+        u = 2.0**-24
+        self.margin = np.float32((d * u / (1 - min(d * u, 0.5)) / 2 + 4 * u) * 1.001)
+        self.covered = np.zeros(len(references), np.int64)
+        self.near = np.zeros(len(references), np.float32)
+        self.version = 0
+        self.upper = self._first_bounds()
+        self.coarse_at = np.full(n, -1, np.int32)
+        self.exact_at = np.full(n, -1, np.int32)
+        self.memo = np.zeros(n, np.int64)
+        self.memo_at = np.full(n, -1, np.int32)
+        self.memo_at[self.norms == 0] = np.iinfo(np.int32).max
+
+        self.chunk = max(1, min(CHUNK_ROWS, CHUNK_VALUES // max(1, len(references))))
+        self.max_bytes = max_bytes
+        self._cover(taken)
+        self.before = float((self.weight * self.covered).sum() / self.unit * self.scale)
+
+    def greedy(self, among: Rows, budget: int) -> tuple[Rows, Doubles]:
+        """The next picks among some rows that were not picked yet, and their gains; call again for more."""
+        outside = np.zeros(len(self.norms), bool)
+        outside[among] = True
+        cache = _Cache(self, len(among))
+        picked, gains = np.empty(budget, np.int64), np.empty(budget, np.int64)
+        count = 0
+        while count < budget:
+            left = np.flatnonzero(outside)
+            first = left[np.argmax(self.upper[left])] if len(left) else -1
+            count, cache.size, self.version = loops.greedy(
+                cache.similar, cache.xs, cache.row_of, cache.heap, cache.size, self.place, self.norms, self.twin,
+                self.upper, self.coarse_at, self.exact_at, self.memo, self.memo_at, self.version,
+                self.refs, self.ref_norm, self.weight, self.weight32, self.covered, self.near, self.margin, self.unit,
+                self.upper[first] if first >= 0 else -1, first, picked, gains, count, budget,
+            )  # fmt: skip
+            if count < budget:
+                cache.fill(left, int(first), outside)
+        return picked, gains / self.unit * self.scale
+
+    def similarities(self, rows: Rows, out: Floats | None = None) -> tuple[Floats, Floats]:
+        """(rows, references) float32 similarities, and the rows' vectors."""
+        xs = np.ascontiguousarray(self.vectors.take(rows), np.float32)
+        similar = np.matmul(_unit(xs, self.norms[rows]), self.unit_refs.T, out=out)
+        similar += np.float32(1)
+        similar *= np.float32(0.5)
+        similar[self.norms[rows] == 0] = 0
+        return similar, xs
+
+    def bound(self, rows: Rows, similar: Floats) -> None:
+        """Lower the bounds of some rows to what their similarities say now."""
+        loops.upper_gains(
+            similar, rows, self.upper, self.coarse_at, self.version, self.near, self.weight32, self.margin, self.unit
+        )
+
+    def _first_bounds(self) -> Rows:
+        """(n,) bounds on the gain over nothing: its closed form (W + x . sum_i w_i x_i) / 2, and a little more."""
+        n = len(self.norms)
+        total = float(self.weight.sum())
+        direction = np.zeros(self.refs.shape[1])
+        for start in range(0, len(self.refs), TILE_ROWS):
+            part = slice(start, start + TILE_ROWS)
+            direction += (self.weight[part] / self.ref_norm[part]) @ self.refs[part].astype(np.float64)
+        projection = similarity_to(self.vectors, direction)
+        cosine = np.divide(projection, self.norms, out=np.zeros(n), where=self.norms > 0)
+        bound = np.ceil(((total + cosine) / 2 + 1e-9 * total) * self.unit).astype(np.int64)
+        bound[self.norms == 0] = 0
+        return bound
+
+    def _cover(self, taken: Rows) -> None:
+        taken = taken[self.norms[taken] > 0]
+        for start in range(0, len(taken), self.chunk):
+            rows = taken[start : start + self.chunk]
+            similar, xs = self.similarities(rows)
+            loops.cover(
+                similar, xs, self.norms[rows], self.refs, self.ref_norm, self.covered, self.near, self.margin, self.unit
+            )
+        covered_twins = np.unique(self.twin[taken])
+        self.memo_at[covered_twins] = np.iinfo(np.int32).max
+
+
+class _Cache:
+    """The similarities of the rows of highest bound, in slots, and a heap of the slots by bound."""
+
+    def __init__(self, coverage: Coverage, count: int) -> None:
+        r, d = coverage.refs.shape
+        outsiders = bool((coverage.place < 0).any())
+        room = max(2 * coverage.chunk, coverage.max_bytes // (4 * (r + d) or 4))
+        self.coverage = coverage
+        self.slots = min(count, room)
+        self.similar = np.empty((self.slots, r), np.float32)
+        self.xs = np.empty((self.slots if outsiders else 0, d), np.float32)
+        self.row_of = np.full(self.slots, -1, np.int64)
+        self.heap = np.empty(self.slots, np.int64)
+        self.size = 0
+
+    def fill(self, left: Rows, first: int, outside: npt.NDArray[np.bool_]) -> None:
+        """Bring in the rows of highest bound among those `left` outside, `first` for certain, for the lowest here."""
+        coverage, upper = self.coverage, self.coverage.upper
+        count = min(coverage.chunk, self.slots)
+        if len(left) > count:
+            left = left[np.argpartition(-upper[left], count - 1)[:count]]
+            if first not in left:
+                left[-1] = first
+            left = np.sort(left)
+        live = self.heap[: self.size]
+        free = np.setdiff1d(np.arange(self.slots), live, assume_unique=True)[: len(left)]
+        straight = len(free) == len(left) and free[-1] - free[0] == len(left) - 1
+        out = self.similar[free[0] : free[0] + len(left)] if straight else None
+        similar, xs = coverage.similarities(left, out)
+        coverage.bound(left, similar)
+        lacking = len(left) - len(free)
+        if lacking > 0:
+            # The lowest bounds here give way to higher ones from outside; the rest stays outside, its bound lowered.
+            worst = live[np.argpartition(upper[self.row_of[live]], min(lacking, len(live) - 1))[:lacking]]
+            worst = worst[np.lexsort((-self.row_of[worst], upper[self.row_of[worst]]))]
+            order = np.lexsort((left, -upper[left]))
+            better = order[len(free) :][: len(worst)]
+            mine, theirs = self.row_of[worst[: len(better)]], left[better]
+            gives = (upper[theirs] > upper[mine]) | ((upper[theirs] == upper[mine]) & (theirs < mine))
+            gone = worst[: len(better)][gives]
+            outside[self.row_of[gone]] = True
+            live = np.setdiff1d(live, gone, assume_unique=True)
+            free = np.concatenate([free, gone])
+            chosen = np.concatenate([order[: len(free) - len(gone)], better[gives]])
+        else:
+            chosen = np.arange(len(left))
+        if not straight:
+            self.similar[free] = similar[chosen]
+        if len(self.xs):
+            self.xs[free] = xs[chosen]
+        self.row_of[free] = left[chosen]
+        outside[left[chosen]] = False
+        self.size = len(live) + len(free)
+        self.heap[: self.size] = np.concatenate([live, free])
+        loops.heapify(self.heap, self.size, self.row_of, upper)
+
+
+def greedy_lists(
+    starts: Rows, refs: Rows, similarity: Array, among: Rows, budget: int, *, weights: Doubles, taken: Rows
+) -> Picks:
+    """Lazy greedy where each candidate can cover only the references of its list.
+
+    Args:
+        starts: (n + 1,) candidate j covers refs[starts[j]:starts[j+1]].
+        refs: (edges,) int64 in 0..n-1.
+        similarity: (edges,) float64 in 0..1; rounded to multiples of 2**-40.
+        among: candidates.
+        budget: 0 .. len(among).
+        weights: (n,) >= 0.
+        taken: rows that cover from the start.
+
+    Cost: a scan of a list for each look at a candidate. Memory: 8 bytes an edge beside the arguments.
+    """
+    n = len(starts) - 1
+    unit = 2.0 ** min(BITS, 62 - n.bit_length())
+    scale = float(weights.max(initial=0.0)) or 1.0
+    weight = weights / scale
+    edges = np.rint(np.asarray(similarity, np.float64) * unit).astype(np.int64)
+    covered = np.zeros(n, np.int64)
+    for j in taken.tolist():
+        loops.gain_of_list(refs[starts[j] : starts[j + 1]], edges[starts[j] : starts[j + 1]], weight, covered, True)
+    before = float((weight * covered).sum() / unit * scale)
+    upper = np.full(n, np.iinfo(np.int64).max)
+    rows, gains = np.empty(budget, np.int64), np.empty(budget, np.int64)
+    loops.greedy_lists(starts, refs, edges, weight, covered, among.copy(), upper, budget, rows, gains)
+    return Picks(rows, gains / unit * scale, before)
+
+
+def neighbour_lists(vectors: Vectors, count: int) -> tuple[Rows, Rows, Doubles]:
+    """Which rows each row can cover: those that have it among their `count` nearest, and itself.
+
+    Returns:
+        starts (n + 1,), refs (edges,) ascending within a list, similarity (edges,): see `greedy_lists`.
+
+    Cost: a search for n queries, n * count exact products. Memory: 32 bytes * n * count, vectors of NEIGHBOUR_ROWS * count rows.
+    """
+    n = vectors.shape[0]
+    count = min(count, n)
+    norms = np.zeros(n)
+    for rows, tile, _ in tiles(vectors, TILE_ROWS):
+        loops.norms_of(tile, rows, norms)
+    found = np.empty((n, count + 1), np.int64)
+    similarity = np.empty((n, count + 1))
+    for start in range(0, n, NEIGHBOUR_ROWS):
+        rows = np.arange(start, min(start + NEIGHBOUR_ROWS, n), dtype=np.int64)
+        xs = np.ascontiguousarray(vectors.take(rows), np.float32)
+        _, near = vectors.nearest(xs, count)
+        near = np.where(near == rows[:, None], -1, near)
+        near = np.concatenate([near, rows[:, None]], axis=1)
+        others, which = np.unique(near, return_inverse=True)
+        ys = np.ascontiguousarray(vectors.take(np.maximum(others, 0)), np.float32)
+        which = np.where(near < 0, -1, which.reshape(near.shape))
+        found[rows] = near
+        similarity[rows] = loops.exact_pairs(xs, norms[rows], ys, norms[np.maximum(others, 0)], which, 2.0**BITS)
+    row, place = np.nonzero(similarity > 0)
+    by = found[row, place]
+    order = np.argsort(by, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(by, minlength=n))]).astype(np.int64)
+    return starts, row[order].astype(np.int64), similarity[row, place][order]
+
+
+def _unit(vectors: Floats, norms: Doubles) -> Floats:
+    """float32 of each vector divided by its norm in float64; zero vectors stay."""
+    unit = np.empty_like(vectors)
+    for start in range(0, len(vectors), TILE_ROWS):
+        part = slice(start, start + TILE_ROWS)
+        divisor = np.where(norms[part] > 0, norms[part], 1.0)
+        unit[part] = vectors[part].astype(np.float64) / divisor[:, None]
+    return unit
+
+
+def _twins(vectors: Vectors, hashes: npt.NDArray[np.uint64]) -> Rows:
+    """(n,) the lowest row with the same vector: what is known of one is known of all."""
+    _, first, which = np.unique(hashes, return_index=True, return_inverse=True)
+    twin = first[which].astype(np.int64)
+    later = np.flatnonzero(twin != np.arange(len(twin)))
+    for start in range(0, len(later), TILE_ROWS):
+        rows = later[start : start + TILE_ROWS]
+        differs = (vectors.take(rows) != vectors.take(twin[rows])).any(axis=1)  # a hash may collide
+        twin[rows[differs]] = rows[differs]
+    return twin

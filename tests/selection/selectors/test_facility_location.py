@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selection import ArrayVectors, InvalidInput, InvalidOption, Pool, Selection, build_step, select, step_spec
+from selection.kernels import facility_location as kernel
+from selection.selectors.facility_location import FacilityLocation
+
+EIGHT = np.array([[-1, 0], [5, 9], [-9, -7], [6, 9], [-5, -4], [7, -1], [-4, 6], [-5, -2]], np.float32)
+
+
+def similarities(x: np.ndarray) -> np.ndarray:
+    """Plain float64 (1 + cosine) / 2, 0 with a zero vector."""
+    x = x.astype(np.float64)
+    norm = np.linalg.norm(x, axis=1)
+    unit = x / np.where(norm > 0, norm, 1)[:, None]
+    s = (1 + np.clip(unit @ unit.T, -1, 1)) / 2
+    s[norm == 0] = 0
+    s[:, norm == 0] = 0
+    return s
+
+
+def naive(s: np.ndarray, k: int, weights: np.ndarray | None = None, taken: tuple[int, ...] = ()) -> tuple[list, list]:
+    """Look at every candidate before each pick; near ties (1e-9) go to the lowest row."""
+    w = np.ones(len(s)) if weights is None else weights
+    covered = s[list(taken)].max(axis=0) if taken else np.zeros(len(s))
+    rows: list[int] = []
+    gains: list[float] = []
+    for _ in range(k):
+        gain = np.maximum(s - covered, 0) @ w
+        gain[rows + list(taken)] = -1
+        best = int(np.flatnonzero(gain >= gain.max() - 1e-9)[0])
+        rows.append(best)
+        gains.append(gain[best])
+        covered = np.maximum(covered, s[best])
+    return rows, gains
+
+
+def clustered(n: int, d: int, seed: int, *, noise: float = 0.7) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(max(2, n // 20), d))[rng.integers(0, max(2, n // 20), n)] + noise * rng.normal(size=(n, d))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def value(s: np.ndarray, rows: list[int]) -> float:
+    return float(s[rows].max(axis=0).sum())
+
+
+def run(x: np.ndarray, budget: int, **options: object) -> Selection:
+    return select([FacilityLocation(**options)], Pool(vectors=x), budget=budget)
+
+
+def test_select__eight_in_the_plane() -> None:
+    picked = run(EIGHT, 3)
+    assert picked.rows.tolist() == [0, 3, 5]
+    np.testing.assert_allclose(picked.gain, [5.011552646432408, 2.2292385832418544, 0.28427225134799716], rtol=1e-6)
+    assert picked.reason.value[-1] == pytest.approx(7.52506348102226 / 8, rel=1e-6)
+
+
+def test_select__weights_of_a_column() -> None:
+    weights = np.array([1.0, 1, 1, 1, 1, 5, 1, 1])
+    pool = Pool(vectors=EIGHT, columns={"w": weights})
+    picked = select([FacilityLocation(weights="w")], pool, budget=2)
+    assert picked.rows.tolist() == [5, 0]
+    assert picked.gain.sum() == pytest.approx(10.920995438750221, rel=1e-6)
+
+
+def test_greedy_lists__precomputed_similarities() -> None:
+    s = np.array([[1.0, 0.9, 0.1, 0.0], [0.9, 1.0, 0.1, 0.0], [0.1, 0.1, 1.0, 0.2], [0.0, 0.0, 0.2, 1.0]])
+    refs = np.tile(np.arange(4), 4)
+    none = np.empty(0, np.int64)
+    picks = kernel.greedy_lists(np.arange(0, 17, 4), refs, s.ravel(), np.arange(4), 4, weights=np.ones(4), taken=none)
+    assert picks.rows.tolist() == [0, 2, 3, 1]  # 0 and 1 tie: the lowest row
+    np.testing.assert_allclose(picks.gain, [2.0, 1.1, 0.8, 0.1], atol=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("n", "d"), [(60, 3), (300, 16), (500, 64)])
+def test_select__lazy_is_naive_pick_for_pick(seed: int, n: int, d: int) -> None:
+    x = clustered(n, d, seed)
+    rows, gains = naive(similarities(x), 40)
+    picked = run(x, 40, mode="exact")
+    assert picked.rows.tolist() == rows
+    np.testing.assert_allclose(picked.gain, gains, rtol=1e-5, atol=1e-7)
+    assert (np.diff(picked.gain) <= 0).all()
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64])
+def test_select__kept_similarities_change_no_pick(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = clustered(400, 24, 1)
+    x[50:70] = x[50]
+    whole = run(x, 120, mode="exact")
+    monkeypatch.setattr(kernel, "CHUNK_ROWS", chunk)
+    for memory in (1e-9, 1e-4):
+        part = run(x, 120, mode="exact", memory_gb=memory)
+        assert part.rows.tolist() == whole.rows.tolist()
+        assert part.gain.tolist() == whole.gain.tolist()
+
+
+@pytest.mark.parametrize("mode", ["exact", "knn"])
+def test_select__whole_pool_with_copies_and_zeros_and_little_memory(mode: str) -> None:
+    x = clustered(90, 8, 0)
+    x[10:40] = x[10]
+    x[40:50] = 0
+    picked = run(x, 90, mode=mode, memory_gb=1e-9)
+    assert sorted(picked.rows.tolist()) == list(range(90))
+    last = picked.rows[np.isin(picked.rows, [*range(11, 50)])]
+    assert picked.rows[-39:].tolist() == last.tolist() == sorted(last.tolist())  # gain 0: by row
+    assert (picked.gain[-39:] == 0).all()
+
+
+def test_select__ties_in_truth_tie_whatever_the_order() -> None:
+    # Pairs that are near nothing else: in each the two have the same gain.
+    rng = np.random.default_rng(5)
+    x = np.zeros((40, 40), np.float32)
+    for i in range(20):
+        x[2 * i : 2 * i + 2, 2 * i : 2 * i + 2] = [[1, 0.5], [0.5, 1]]
+    x *= rng.random(40).astype(np.float32)[:, None] + 0.5
+    order = rng.permutation(40)
+    assert set((run(x, 20).rows // 2).tolist()) == set(range(20))
+    picked = run(x[order], 20)
+    assert set((order[picked.rows] // 2).tolist()) == set(range(20))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), n=st.integers(3, 10), k=st.integers(1, 3), d=st.integers(1, 4))
+def test_select__value_is_at_least_what_greedy_promises(seed: int, n: int, k: int, d: int) -> None:
+    x = np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
+    s = similarities(x)
+    best = max(value(s, list(rows)) for rows in combinations(range(n), k))
+    assert value(s, run(x, k).rows.tolist()) >= (1 - 1 / np.e) * best - 1e-9
+
+
+def test_select__already_selected_rows_cover() -> None:
+    x = clustered(200, 12, 3)
+    rows, _ = naive(similarities(x), 15, taken=(4, 17, 90))
+    picked = select([FacilityLocation()], Pool(vectors=x, already_selected=[4, 17, 90]), budget=15)
+    assert picked.rows.tolist() == rows
+    s = similarities(x)
+    assert picked.reason.value[-1] == pytest.approx(value(s, [4, 17, 90, *rows]) / 200, rel=1e-6)
+
+
+def test_select__reference_covers_a_sample_that_follows_the_keys() -> None:
+    x = clustered(300, 12, 3)
+    keys = np.random.default_rng(0).integers(0, 2**63, 300)
+    step = FacilityLocation(mode="reference", n_ref=80)
+    picked = select([step], Pool(vectors=x, keys=keys), budget=20)
+    order = np.random.default_rng(1).permutation(300)
+    again = select([step], Pool(vectors=x[order], keys=keys[order]), budget=20)
+    assert picked.rows.tolist() == order[again.rows].tolist()
+    s = similarities(x)
+    assert value(s, picked.rows.tolist()) > 0.97 * value(s, run(x, 20).rows.tolist())
+    # The mean reached on the sample is above that on the pool: the picks were fitted to it.
+    assert 0 < picked.reason.value[-1] - value(s, picked.rows.tolist()) / 300 < 0.06
+
+
+def test_select__more_references_than_rows_is_exact() -> None:
+    x = clustered(100, 12, 3)
+    assert run(x, 10, mode="reference", n_ref=100).rows.tolist() == run(x, 10, mode="exact").rows.tolist()
+
+
+def test_select__auto_goes_by_memory() -> None:
+    x = clustered(300, 8, 2)
+    exact, reference = run(x, 10, mode="exact"), run(x, 10, mode="reference", n_ref=50)
+    assert exact.rows.tolist() != reference.rows.tolist()
+    assert run(x, 10, mode="auto", n_ref=50).rows.tolist() == exact.rows.tolist()
+    assert run(x, 10, mode="auto", n_ref=50, memory_gb=1e-4).rows.tolist() == reference.rows.tolist()
+
+
+def test_select__knn_of_all_neighbours_is_exact_and_of_few_is_close() -> None:
+    x = clustered(200, 12, 4)
+    s = similarities(x)
+    exact = run(x, 20, mode="exact").rows.tolist()
+    assert run(x, 20, mode="knn", n_neighbors=200).rows.tolist() == exact
+    assert value(s, run(x, 20, mode="knn", n_neighbors=20).rows.tolist()) > 0.95 * value(s, exact)
+    near = np.argsort(-s, axis=1, kind="stable")[:, :5]
+    sparse = np.zeros_like(s)
+    np.put_along_axis(sparse, near, np.take_along_axis(s, near, 1), 1)
+    assert run(x, 20, mode="knn", n_neighbors=5).rows.tolist() == naive(sparse.T, 20)[0]
+
+
+def test_select__stochastic_keeps_its_promise_on_average_and_looks_at_all_for_tiny_eps() -> None:
+    x = clustered(150, 8, 6)
+    s = similarities(x)
+    best = run(x, 10, mode="exact")
+    values = [
+        value(
+            s, select([FacilityLocation(mode="stochastic", eps=0.2)], Pool(vectors=x), budget=10, seed=i).rows.tolist()
+        )
+        for i in range(20)
+    ]
+    assert np.mean(values) >= (1 - 1 / np.e - 0.2) * value(s, best.rows.tolist())
+    assert np.mean(values) > 0.97 * value(s, best.rows.tolist())
+    assert run(x, 10, mode="stochastic", eps=1e-6).rows.tolist() == best.rows.tolist()
+
+
+def test_select__large_and_tiny_vectors_count_by_direction() -> None:
+    x = clustered(80, 8, 6)
+    scale = np.exp2(np.random.default_rng(0).integers(-40, 40, 80)).astype(np.float32)
+    assert run(x * scale[:, None], 20).rows.tolist() == run(x, 20).rows.tolist()
+
+
+def test_select__storage_order_does_not_matter() -> None:
+    x = clustered(120, 8, 6)
+    assert (
+        select(["facility_location"], Pool(vectors=ArrayVectors(x, block_rows=7)), budget=9).rows.tolist()
+        == run(x, 9).rows.tolist()
+    )
+
+
+@pytest.mark.parametrize(("weights", "message"), [([1, -1, 1], "row 1 is -1"), ([0, 0, 0], "every weight is 0")])
+def test_select__bad_weights_are_named(weights: list[float], message: str) -> None:
+    pool = Pool(vectors=np.eye(3, dtype=np.float32), columns={"w": np.array(weights, float)})
+    with pytest.raises(InvalidInput, match=message):
+        select([FacilityLocation(weights="w")], pool, budget=1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"mode": "lazy"}, {"n_ref": 0}, {"n_neighbors": 0}, {"eps": 0}, {"eps": 1}, {"weights": ""}, {"memory_gb": 0}],
+)
+def test_options__out_of_range_are_refused(options: dict) -> None:
+    with pytest.raises(InvalidOption):
+        build_step({"facility_location": options})
+
+
+def test_options__round_trip() -> None:
+    step = FacilityLocation(mode="knn", n_ref=3, n_neighbors=4, eps=0.3, weights="w", memory_gb=2.0)
+    assert FacilityLocation(**step_spec(step)["facility_location"]) == step
