@@ -33,9 +33,9 @@ _MAX_FILE_BYTES = 400_000  # above, a file is generated more often than written
 _ROWS_PER_FILE = 5  # in one round over all packages, so that a pool is varied before it is deep
 _RELATED_SHARE = 1 / 8  # of the pool: what a random draw hits, and more than a demo's budget
 
-_SKIPPED_FOLDERS = frozenset(
+_SKIPPED = frozenset(
     {"__pycache__", "test", "tests", "testing", "_vendor", "_vendored", "vendor", "vendored", "third_party"}
-    | {"idlelib", "lib2to3", "turtledemo", "ensurepip"}
+    | {"conftest", "idlelib", "lib2to3", "turtledemo", "ensurepip"}
 )
 
 
@@ -165,9 +165,9 @@ def _below(folder: Path, package: str) -> Iterator[tuple[str, Path]]:
         if entry.name.endswith(".py") and (name == "__init__" or name.isidentifier()):
             if name == "__init__":
                 yield package, entry
-            elif not name.startswith(("test_", "__editable__")):
+            elif not name.startswith(("test_", "__editable__")) and name not in _SKIPPED:
                 yield f"{package}{dot}{name}", entry
-        elif entry.name.isidentifier() and entry.name not in _SKIPPED_FOLDERS and entry.is_dir():
+        elif entry.name.isidentifier() and entry.name not in _SKIPPED and entry.is_dir():
             yield from _below(entry, f"{package}{dot}{entry.name}")
 
 
