@@ -16,11 +16,12 @@ from typing import Any
 import duckdb
 
 from storage import schema
+from storage.columns import read_columns
 from storage.ingest import one_type, parts
 from storage.schema import literal, quoted
 from storage.store import Store, read_json
 
-# The column of a field that an ingest or a user's columns call so; anything else is text.
+# The column of a field that an ingest calls so; anything else is text.
 _TYPES = {"number": "DOUBLE", "boolean": "BOOLEAN"}
 # More fields than this stay in `extra` alone: keys that are data themselves would make a catalog of columns.
 _MAX_EXTRA = 200
@@ -161,9 +162,10 @@ def create_views(store: Store, connection: duckdb.DuckDBPyConnection) -> None:
     }
     for view, paths in files.items():
         connection.execute(f"CREATE VIEW {view} AS {_facts(view, paths)}")
-    columns = _extra_columns(connection, latest)
+    brought = _brought_columns(store, connection, latest)
+    columns = _named(brought, _extra_fields(connection, latest))
     for view, names in (("pool_rows", ingests), ("examples", live)):
-        rows = _rows([part for name in names for part in parts(store, name)], columns)
+        rows = _rows([part for name in names for part in parts(store, name)], columns, brought)
         once = " ANTI JOIN duplicates d ON r.ingest = d.ingest AND r.line = d.line" if view == "examples" else ""
         connection.execute(f"CREATE VIEW {view} AS SELECT r.* FROM ({rows}) r{once}")  # noqa: S608
     taken = {"id", *schema.FACTS["selection_items"]}
@@ -181,14 +183,16 @@ def comment(connection: duckdb.DuckDBPyConnection) -> None:
     """Put a comment on every table, view, macro and column."""
     views = set(_column(connection, "SELECT view_name FROM duckdb_views() WHERE database_name = current_database()"))
     tables = set(_column(connection, "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()"))
+    statements = []
     for name, text in schema.RELATION_COMMENTS.items():
         what = "VIEW" if name in views else "TABLE" if name in tables else "MACRO TABLE"
-        connection.execute(f"COMMENT ON {what} {name} IS {literal(text)}")
+        statements.append(f"COMMENT ON {what} {name} IS {literal(text)}")
     for relation, column in connection.execute(
         "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = current_database() AND NOT internal"
     ).fetchall():
         text = schema.column_comment(relation, column)
-        connection.execute(f"COMMENT ON COLUMN {relation}.{quoted(column)} IS {literal(text)}")
+        statements.append(f"COMMENT ON COLUMN {relation}.{quoted(column)} IS {literal(text)}")
+    connection.execute(";".join(statements))
 
 
 def _latest_snapshot(connection: duckdb.DuckDBPyConnection) -> str | None:
@@ -225,20 +229,33 @@ def _as_pattern(path: Path) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
 
 
-def _rows(files: Sequence[Path], columns: Mapping[str, tuple[str, str]]) -> str:
-    """The select over files of the pool, with extra fields as columns."""
-    more = "".join(
-        f", TRY_CAST(extra->>{literal(_pointer(field))} AS {kind}) AS {quoted(name)}"
-        for name, (field, kind) in columns.items()
+def _rows(files: Sequence[Path], columns: Mapping[str, str], brought: Mapping[Path, Sequence[str]]) -> str:
+    """The select over files of the pool, with the user's columns and the extra fields at the end."""
+    joins = "".join(
+        f" LEFT JOIN read_parquet([{literal(_as_pattern(path))}]) c{number} ON c{number}.id = p.id"
+        for number, path in enumerate(brought)
     )
-    return f"SELECT *{more} FROM ({_facts('pool_rows', files)})"  # noqa: S608
+    more = "".join(f", {value} AS {quoted(name)}" for name, value in columns.items())
+    return f"SELECT p.*{more} FROM ({_facts('pool_rows', files)}) p{joins}"  # noqa: S608
 
 
-def _extra_columns(connection: duckdb.DuckDBPyConnection, latest: str | None) -> dict[str, tuple[str, str]]:
-    """Column -> (field, type) for the fields of the pool's files that winnow has no name for.
+def _brought_columns(
+    store: Store, connection: duckdb.DuckDBPyConnection, latest: str | None
+) -> dict[Path, Sequence[str]]:
+    """File of the latest snapshot -> the user's columns in it."""
+    digests = _column(connection, "SELECT unnest(columns::VARCHAR[]) FROM snapshots WHERE snapshot = ?", [latest or ""])
+    return {
+        store.path("records", "snapshots", latest or "", "column_rows", f"{digest}.parquet"): sorted(
+            read_columns(store, digest).types
+        )
+        for digest in digests
+    }
 
-    Types are those that the pool as it is now has; fields that only older files had come last. A name that is taken, also by
-    upper or lower case, which SQL does not tell apart, gets an underscore.
+
+def _extra_fields(connection: duckdb.DuckDBPyConnection, latest: str | None) -> dict[str, str]:
+    """Field -> type, for the fields of the pool's files that winnow has no name for.
+
+    Types are those that the pool as it is now has; fields that only older files had come last.
     """
     found = connection.execute(
         "SELECT f.snapshot IS NOT NULL AS live, e.key, list(DISTINCT e.value->>'$') "
@@ -249,12 +266,18 @@ def _extra_columns(connection: duckdb.DuckDBPyConnection, latest: str | None) ->
     kinds: dict[str, str] = {}
     for _, field, types in found:
         kinds.setdefault(field, _TYPES.get(one_type(types), "VARCHAR"))
-    taken = set(schema.FACTS["pool_rows"])
-    columns = {}
-    for field, kind in list(kinds.items())[:_MAX_EXTRA]:
-        name = _free(field or "_", taken)
-        taken.add(name.lower())
-        columns[name] = (field, kind)
+    return dict(list(kinds.items())[:_MAX_EXTRA])
+
+
+def _named(brought: Mapping[Path, Sequence[str]], fields: Mapping[str, str]) -> dict[str, str]:
+    """Column -> SQL. A name that is taken, also by upper or lower case, which SQL does not tell apart, gets underscores."""
+    wanted = [(name, f"c{number}.{quoted(name)}") for number, names in enumerate(brought.values()) for name in names]
+    wanted += [
+        (field or "_", f"TRY_CAST(p.extra->>{literal(_pointer(field))} AS {kind})") for field, kind in fields.items()
+    ]
+    columns: dict[str, str] = {}
+    for name, value in wanted:
+        columns[_free(name, {*schema.FACTS["pool_rows"], *columns})] = value
     return columns
 
 

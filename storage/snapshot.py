@@ -7,6 +7,7 @@
       duplicates.parquet   every occurrence that does not stand for its id
       tombstones.parquet   ids that live in the parent and not here
       column_rows/<digest>.npy   (m,) int64: the row of each key of a user's columns, -1 = none
+      column_rows/<digest>.parquet   the same columns keyed by id, for SQL
 
 Which occurrence stands for an id is decided by (source, ingest, line), so the order of files never matters.
 """
@@ -459,6 +460,8 @@ def _write_column_rows(
             taken[name] = brought.url
         found, report[digest] = brought.match(ids, given, rows)
         np.save(folder / "column_rows" / f"{digest}.npy", found)
+        by_id = brought.table().filter(pa.array(found >= 0)).add_column(0, "id", ids_.to_arrow(ids[found[found >= 0]]))
+        pq.write_table(by_id, folder / "column_rows" / f"{digest}.parquet", compression="zstd")
     return report
 
 

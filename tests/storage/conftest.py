@@ -28,6 +28,8 @@ def id_of(prompt: str) -> bytes:
 class SmallStore(Store):
     """A store with short ways to put things in."""
 
+    id_of = staticmethod(id_of)
+
     def add_file(
         self,
         name: str,

@@ -7,14 +7,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from storage import catalog, catalog_content, schema
+from storage.columns import ingest_columns
 from storage.errors import BadInput, NotInStore
 from storage.records import commit_metrics
 from storage.store import Store, write_json
@@ -307,6 +310,30 @@ def test_extra_fields__keys_that_are_data_do_not_make_a_catalog_of_columns(store
     (count,) = rows(store, "SELECT count(*) FROM duckdb_columns() WHERE table_name = 'examples'")[0]
     assert count < 250
     assert rows(store, "SELECT extra->>'key_0499' FROM examples") == [("499",)]
+
+
+def test_columns__the_users_own_are_columns_of_the_examples(full_store: Any, tmp_path: Path) -> None:
+    ids = [str(uuid.UUID(bytes=full_store.id_of(prompt))) for prompt in ("p1", "p4", "unknown")]
+    pq.write_table(
+        pa.table({"id": ids, "difficulty": [0.5, 1.5, 9.0], "year": ["a", "b", "c"]}), tmp_path / "c.parquet"
+    )
+    digest = ingest_columns(full_store, str(tmp_path / "c.parquet"))
+    full_store.add_snapshot(full_store.committed("pool"), columns=[digest])
+    catalog.publish(full_store)
+    # `year` of the columns stands before the field of that name.
+    found = rows(full_store, "SELECT prompt, difficulty, year, year_ FROM examples ORDER BY prompt")
+    assert found == [
+        ("p1", 0.5, "a", None),
+        ("p2", None, None, None),
+        ("p3", None, None, None),
+        ("p4", 1.5, "b", 2002.0),
+        ("p5", None, None, 2003.0),
+    ]
+    assert rows(full_store, "SELECT prompt, difficulty FROM selection('s1')") == [
+        ("p1", 0.5),
+        ("p2", None),
+        ("p4", 1.5),
+    ]
 
 
 # ---- publishing
