@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -26,6 +27,34 @@ def test_allocate__proportional_is_within_one_of_the_exact_share(data, sizes):
     budget = data.draw(st.integers(0, sum(sizes)))
     for count, size in zip(allocate(sizes, budget), sizes, strict=True):
         assert abs(count - budget * size / sum(sizes)) < 1
+
+
+def water_level(sizes, budget, how, minimum):
+    """The exact real-valued shares: weight times one level, kept within the bounds; the level found by bisection."""
+    weight = {"proportional": float, "equal": lambda size: float(size > 0), "sqrt": math.sqrt}[how]
+
+    def shares(level):
+        return [max(min(minimum, size), min(size, level * weight(size))) for size in sizes]
+
+    low, high = 0.0, float(max(sizes)) + 1
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(shares(middle)) < budget else (low, middle)
+    return shares(high)
+
+
+@given(
+    data=st.data(),
+    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=8),
+    how=st.sampled_from(ALLOCATIONS),
+    minimum=st.integers(0, 12),
+)
+def test_allocate__is_the_rounded_water_level_within_the_bounds(data, sizes, how, minimum):
+    budget = data.draw(st.integers(sum(min(minimum, size) for size in sizes), sum(sizes)))
+    for count, share in zip(
+        allocate(sizes, budget, how, minimum=minimum), water_level(sizes, budget, how, minimum), strict=True
+    ):
+        assert abs(count - share) < 1 + 1e-6
 
 
 @given(data=st.data(), sizes=sizes_strategy)

@@ -125,6 +125,13 @@ def test_select__a_filter_keeps_already_selected_and_labelled_rows_in_row_order(
     assert selection.rows.tolist() == [2, 7]
 
 
+def test_select__a_later_filter_cannot_bring_a_dropped_labelled_row_back():
+    pool = Pool(scores=np.arange(8), labels=[-1, 5, -1, -1, 6, -1, -1, -1])
+    # The frame after the first filter is rows 1, 2, 4, 7; the second names all of it.
+    rows = select([Keep(rows=(7, 2)), Keep(rows=(0, 1, 2, 3)), "top"], pool, budget=9, allow_short=True).rows
+    assert rows.tolist() == [7, 2]
+
+
 def test_select__a_filter_drops_labelled_rows_where_all_are_labelled():
     seen = []
     pool = Pool(scores=np.arange(4), labels=[0, 1, 0, 1])

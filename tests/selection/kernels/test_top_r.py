@@ -53,6 +53,16 @@ def test_top_r__group_is_the_maximum_over_its_queries():
     assert found.row.tolist() == expected_lists(groups, 11)
 
 
+def test_top_r__group_of_near_tied_queries_is_decided_exactly():
+    queries, vectors = near_ties(n=40, m=60)  # the other way round: queries that differ by one last place
+    similarity = exact(vectors, queries)
+    coarse = (queries @ vectors.T).argmax(axis=0)
+    assert (coarse != similarity.argmax(axis=0)).any()  # so the test can fail
+    found = top_r(ArrayVectors(vectors), queries, starts=np.array([0, 40]), depth=60)
+    assert found.row.tolist() == expected_lists(similarity.max(axis=0)[None], 60)
+    np.testing.assert_allclose(found.score[0], np.sort(similarity.max(axis=0))[::-1], rtol=1e-12, atol=1e-12)
+
+
 def test_top_r__many_queries_are_taken_in_parts(monkeypatch):
     monkeypatch.setattr(kernel, "TILE_QUERIES", 2)
     vectors, queries = near_ties(n=50, m=5)
@@ -106,9 +116,17 @@ def test_top_r__products_beyond_float32_are_decided_exactly():
 
 
 def test_top_r__products_below_float32_are_decided_exactly():
-    vectors = np.array([[1e-25, 0], [2e-25, 0], [0, 3e-25]], np.float32)
-    queries = np.array([[1e-25, 2e-25]], np.float32)
-    assert top_r(ArrayVectors(vectors), queries, depth=3).row.tolist() == [[2, 1, 0]]
+    vectors = np.arange(1, 11)[:, None].astype(np.float32) * np.float32(1e-25)
+    assert top_r(ArrayVectors(vectors), vectors[:1], depth=1).row.tolist() == [[9]]
+
+
+def test_top_r__a_sum_that_overflows_on_its_way_is_decided_exactly():
+    huge = np.repeat(np.array([-3e38, 3e38], np.float32), 64)
+    vectors = np.concatenate([np.repeat(-np.eye(1, 128, dtype=np.float32), 9, axis=0), huge[None]])
+    queries = np.ones((1, 128), np.float32)
+    with np.errstate(over="ignore"):
+        assert not np.isfinite(queries @ vectors.T).all()  # so the test can fail
+    assert top_r(ArrayVectors(vectors), queries, depth=1).row.tolist() == [[9]]
 
 
 def test_top_r__reads_memory_mapped_float16(tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from selection import InvalidBudget, InvalidOption, MissingInput, Pool, select
+from selection.selectors.random import Random
 from selection.selectors.stratified import Stratified, strata
 
 
@@ -65,11 +66,24 @@ def test_stratified__groups_by_default():
 
 
 def test_stratified__a_new_stratum_leaves_the_draw_of_the_others():
-    pool, _ = pool_of([40, 40])
-    grown, _ = pool_of([40, 40, 20])
-    before = select([Stratified(by="source")], pool, budget=8, seed=3)
-    after = select([Stratified(by="source")], grown, budget=10, seed=3)
+    names, keys = np.repeat(["b", "c", "a"], [40, 40, 20]), np.arange(100)  # the new stratum sorts first
+    step = [{"stratified": {"within": "random"}}]
+    before = select(step, Pool(groups=names[:80], keys=keys[:80]), budget=8, seed=3)
+    after = select(step, Pool(groups=names, keys=keys), budget=10, seed=3)
     assert set(before.rows) == {row for row in after.rows if row < 80}
+
+
+def test_stratified__strata_draw_from_different_streams(monkeypatch):
+    seen = []
+
+    def select_first(self, pool, budget, *, rng):
+        seen.append(rng.random())
+        return original(self, pool, budget, rng=rng)
+
+    original = Random.select
+    monkeypatch.setattr(Random, "select", select_first)
+    select(["stratified"], Pool(groups=np.repeat([0, 1, 2], 5)), budget=6)
+    assert len(set(seen)) == 3
 
 
 def test_stratified__any_prefix_is_nearly_stratified():
