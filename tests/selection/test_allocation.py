@@ -4,7 +4,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selection.allocation import ALLOCATIONS, allocate
@@ -43,6 +43,7 @@ def water_level(sizes, budget, how, minimum):
     return shares(high)
 
 
+@settings(max_examples=400)
 @given(
     data=st.data(),
     sizes=st.lists(st.integers(0, 40), min_size=1, max_size=8),
@@ -76,6 +77,9 @@ def test_allocate__known_answers():
     assert allocate([50, 30, 15, 5], 10, "sqrt") == [4, 3, 2, 1]
     assert allocate([100, 2, 1], 12, "sqrt") == [10, 1, 1]
     assert allocate([50, 30, 15, 5], 10) == [5, 3, 2, 0]
+    # Some strata lie below their minimum and some above their size at once.
+    assert allocate([8, 13], 21, "sqrt", minimum=12) == [8, 13]
+    assert allocate([27, 3, 36, 2], 22, "equal", minimum=6) == [9, 3, 8, 2]
 
 
 def test_allocate__what_cannot_be_is_refused():
