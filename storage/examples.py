@@ -132,11 +132,10 @@ class Examples:
         self.connection.close()
 
 
-# The order matters: what locks the others comes last.
+# The order matters: what locks the others comes last. Without external access neither files nor Python variables are seen.
 _LOCKED = {
     "arrow_lossless_conversion": "true",
     "temp_directory": "",
-    "python_enable_replacements": "false",
     "enable_external_access": "false",
     "lock_configuration": "true",
 }

@@ -54,6 +54,8 @@ GROUP_ROWS = 16_384
 GROUP_CHARS = 8_000_000
 # Extra fields of a file that are described in ingest.json; the values of all are kept.
 MAX_EXTRA = 500
+# Fields that an error names.
+MAX_NAMED = 30
 
 _TEXT = pa.string()
 POOL_SCHEMA = pa.schema(
@@ -153,14 +155,19 @@ def read_rows(file: BinaryIO, spec: FileSpec, tally: Tally) -> Iterator[Rows]:
     default_source = spec.source or default_source_of(spec.url)
     is_csv = readers.extension(spec.url) in (".csv", ".tsv")
     known: dict[tuple[str, ...], shapes.Shape] = {}
+    unseen = dict(spec.fields or {})
     try:
         for chunk in readers.read(file, spec.url, spec.encoding):
             rows = Rows(bad=chunk.bad)
             for line, record in zip(chunk.lines, chunk.records, strict=True):
                 try:
-                    shape = known.get(keys := tuple(record)) if type(record) is dict else None
+                    keys = _keys(record)
+                    shape = known.get(keys)
                     if shape is None:
-                        shape = known[keys] = _shape(record, spec, tally)
+                        unseen = {name: stated for name, stated in unseen.items() if not shapes.has_field(keys, stated)}
+                        if len(tally.keys) < MAX_EXTRA:
+                            tally.keys.update(keys)
+                        shape = known[keys] = shapes.detect(keys, spec.fields, use_source=spec.source is None)
                     _add(rows, line, record, shape, default_source, tally, is_csv=is_csv)
                 except shapes.BadRecord as cause:
                     rows.bad.append(Bad(line, str(cause), readers.excerpt(record)))
@@ -178,11 +185,10 @@ def read_rows(file: BinaryIO, spec: FileSpec, tally: Tally) -> Iterator[Rows]:
         rows = Rows(bad=[Bad(damage.line + 1, damage.cause, "")])
         tally.add(rows)
         yield rows
-    for name, stated in (spec.fields or {}).items():
-        if tally.read and not shapes.has_field(tuple(tally.keys), stated):
-            raise BadInput(
-                f"{spec.url}: fields.{name}: no row has a field {stated!r}; found: {', '.join(sorted(tally.keys)) or 'none'}"
-            )
+    for name, stated in unseen.items():
+        if tally.read:
+            found = ", ".join(sorted(tally.keys)[:MAX_NAMED]) or "none"
+            raise BadInput(f"{spec.url}: fields.{name}: no row has a field {stated!r}; found: {found}")
 
 
 def ingest_file(store: Store, spec: FileSpec, *, on_rows: Callable[[int], None] | None = None) -> Ingest:
@@ -333,7 +339,7 @@ class _Table:
         repeating = [name for name in ("ingest", "file", "source", "cause", "empty_response") if name in schema.names]
         small = [name for name in schema.names if name in ("id", "line", *repeating)]
         self.writer = pq.ParquetWriter(
-            path, schema, compression="zstd", use_dictionary=repeating, write_statistics=small, version="2.6"
+            path, schema, compression="zstd", use_dictionary=repeating, write_statistics=small
         )
         self._clear()
 
@@ -373,12 +379,10 @@ class _Table:
         self.writer.close()
 
 
-def _shape(record: Any, spec: FileSpec, tally: Tally) -> shapes.Shape:
-    if not isinstance(record, dict):
+def _keys(record: Any) -> tuple[str, ...]:
+    if type(record) is not dict:
         raise shapes.BadRecord(f"{shapes.kind_of(record)}, not an object with fields")
-    if len(tally.keys) < MAX_EXTRA:
-        tally.keys.update(record)
-    return shapes.detect(tuple(record), spec.fields, use_source=spec.source is None)
+    return tuple(record)
 
 
 # A CSV cell has no type: what is written as a JSON number is a number.

@@ -238,6 +238,25 @@ def test_many_keys__are_described_up_to_a_limit_and_all_kept(store: Store, tmp_p
     assert rows(store, done.id)[1199]["extra"] == '{"key1199":1199}'
 
 
+def test_what_is_no_object__is_a_bad_row_also_under_a_mapping(store: Store, tmp_path: Path):
+    path = write(tmp_path / "a.jsonl", "{}\n", "[]\n", "3\n", '"body"\n', {"body": "x"})
+    done = ingest_file(store, FileSpec(str(path), fields={"text": "body"}))
+    assert (done.readable, done.quarantined) == (1, 4)
+    assert [row["cause"] for row in quarantine(store, done.id)] == [
+        "body is missing",
+        "a list, not an object with fields",
+        "a number, not an object with fields",
+        "text, not an object with fields",
+    ]
+
+
+def test_stated_field_seen_late__counts_however_many_other_keys_there_are(store: Store, tmp_path: Path):
+    path = write(
+        tmp_path / "a.jsonl", *({"text": f"t{i}", f"key{i}": i} for i in range(1200)), {"text": "z", "uid": "x"}
+    )
+    assert ingest_file(store, FileSpec(str(path), fields={"id": "uid"})).readable == 1201
+
+
 def test_row_groups__are_moderate(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ingest, "GROUP_CHARS", 50_000)
     monkeypatch.setattr(ingest.readers, "ROWS_PER_CHUNK", 10)

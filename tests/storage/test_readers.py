@@ -39,6 +39,21 @@ def test_lines__crlf_blank_lines_and_no_final_newline():
     assert (records, bad, damage) == ({1: {"a": 1}, 4: {"a": 2}, 6: {"a": 3}}, [], None)
 
 
+def test_line_numbers__hold_over_many_blocks():
+    data = b"".join(
+        b"{nonsense\n" if i % 997 == 0 else b'{"n": %d, "x": "%s"}\n\n' % (i, b"x" * 300) for i in range(1, 20_000)
+    )
+    expected, bad_lines = {}, []
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.startswith(b'{"n"'):
+            expected[number] = json.loads(line)
+        elif line:
+            bad_lines.append(number)
+    records, bad, _ = read(data)
+    assert records == expected
+    assert [b.line for b in bad] == bad_lines
+
+
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085", "\x0b", "\x0c", "\x1c"])
 def test_lines__end_at_lf_only(separator: str):
     line = json.dumps({"a": f"x{separator}y"}, ensure_ascii=False).encode()
