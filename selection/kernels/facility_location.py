@@ -101,7 +101,8 @@ class Coverage:
         u = 2.0**-24
         self.margin = np.float32((d * u / (1 - min(d * u, 0.5)) / 2 + 4 * u) * 1.001)
         self.covered = np.zeros(len(references), np.int64)
-        self.near = np.zeros(len(references), np.float32)
+        # Coarse similarities up to this cannot be above what a reference is covered with.
+        self.low = np.full(len(references), -self.margin, np.float32)
         self.version = 0
         self.upper = self._first_bounds()
         self.coarse_at = np.full(n, -1, np.int32)
@@ -128,7 +129,7 @@ class Coverage:
             count, cache.size, self.version = loops.greedy(
                 cache.similar, cache.xs, cache.row_of, cache.heap, cache.size, self.place, self.norms, self.twin,
                 self.upper, self.coarse_at, self.exact_at, self.memo, self.memo_at, self.version,
-                self.refs, self.ref_norm, self.weight, self.weight32, self.covered, self.near, self.margin, self.unit,
+                self.refs, self.ref_norm, self.weight, self.weight32, self.covered, self.low, self.margin, self.unit,
                 self.upper[first] if first >= 0 else -1, first, picked, gains, count, budget,
             )  # fmt: skip
             if count < budget:
@@ -146,9 +147,7 @@ class Coverage:
 
     def bound(self, rows: Rows, similar: Floats) -> None:
         """Lower the bounds of some rows to what their similarities say now."""
-        loops.upper_gains(
-            similar, rows, self.upper, self.coarse_at, self.version, self.near, self.weight32, self.margin, self.unit
-        )
+        loops.upper_gains(similar, rows, self.upper, self.coarse_at, self.version, self.low, self.weight32, self.unit)
 
     def _first_bounds(self) -> Rows:
         """(n,) bounds on the gain over nothing: its closed form (W + x . sum_i w_i x_i) / 2, and a little more."""
@@ -170,7 +169,7 @@ class Coverage:
             rows = taken[start : start + self.chunk]
             similar, xs = self.similarities(rows)
             loops.cover(
-                similar, xs, self.norms[rows], self.refs, self.ref_norm, self.covered, self.near, self.margin, self.unit
+                similar, xs, self.norms[rows], self.refs, self.ref_norm, self.covered, self.low, self.margin, self.unit
             )
         covered_twins = np.unique(self.twin[taken])
         self.memo_at[covered_twins] = np.iinfo(np.int32).max
@@ -190,6 +189,7 @@ class _Cache:
         self.row_of = np.full(self.slots, -1, np.int64)
         self.heap = np.empty(self.slots, np.int64)
         self.size = 0
+        self.used = 0  # slots from here on were never used
 
     def fill(self, left: Rows, first: int, outside: npt.NDArray[np.bool_]) -> None:
         """Bring in the rows of highest bound among those `left` outside, `first` for certain, for the lowest here."""
@@ -201,9 +201,13 @@ class _Cache:
                 left[-1] = first
             left = np.sort(left)
         live = self.heap[: self.size]
-        free = np.setdiff1d(np.arange(self.slots), live, assume_unique=True)[: len(left)]
-        straight = len(free) == len(left) and free[-1] - free[0] == len(left) - 1
-        out = self.similar[free[0] : free[0] + len(left)] if straight else None
+        straight = self.used + len(left) <= self.slots
+        if straight:
+            free = np.arange(self.used, self.used + len(left))
+            out = self.similar[self.used : self.used + len(left)]
+            self.used += len(left)
+        else:
+            free, out = np.setdiff1d(np.arange(self.slots), live, assume_unique=True)[: len(left)], None
         similar, xs = coverage.similarities(left, out)
         coverage.bound(left, similar)
         lacking = len(left) - len(free)

@@ -41,65 +41,55 @@ def hashes_of(tile, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001,
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def coarse_gain(s, near, weight, margin):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """The gain of a row of float32 similarities, and the weight of the references that its error can touch."""
+def upper_gain(s, low, weight, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """No less than the exact gain. Sums of RUN float32 terms err by less than RUN * 2**-24 of their value each."""
     zero = np.float32(0)
     gain = 0.0
-    doubt = 0.0
     for start in range(0, s.shape[0], RUN):
+        # Slices, since an index that might be negative keeps the compiler from using vector instructions.
+        s_run, low_run, weight_run = s[start : start + RUN], low[start : start + RUN], weight[start : start + RUN]
         g = zero
-        a = zero
-        for i in range(start, min(start + RUN, s.shape[0])):
-            more = s[i] - near[i]
-            g += weight[i] * max(more, zero)
-            a += weight[i] if more > -margin else zero
+        for i in range(s_run.shape[0]):
+            g += weight_run[i] * max(s_run[i] - low_run[i], zero)
         gain += np.float64(g)
-        doubt += np.float64(a)
-    return gain, doubt
+    return np.int64(np.ceil(gain * (1 + 2.0**-14) * unit))
 
 
 @njit(cache=True, nogil=True)
-def upper_gain(s, near, weight32, margin, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """No less than the exact gain. Sums of RUN float32 terms err by less than RUN * 2**-24 of their value each."""
-    gain, doubt = coarse_gain(s, near, weight32, margin)
-    return np.int64(np.ceil((gain + np.float64(margin) * doubt) * (1 + 2.0**-14) * unit))
-
-
-@njit(cache=True, nogil=True)
-def upper_gains(similar, rows, upper, coarse_at, version, near, weight32, margin, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def upper_gains(similar, rows, upper, coarse_at, version, low, weight32, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Lower the bound of each row to what its similarities say now."""
     for j in range(len(rows)):
         row = rows[j]
-        upper[row] = min(upper[row], upper_gain(similar[j], near, weight32, margin, unit))
+        upper[row] = min(upper[row], upper_gain(similar[j], low, weight32, unit))
         coarse_at[row] = version
 
 
 @njit(cache=True, nogil=True)
-def gain_of(s, x, x_norm, refs, ref_norm, weight, covered, near, margin, unit, take):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def gain_of(s, x, x_norm, refs, ref_norm, weight, covered, low, margin, unit, take):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The exact gain of a candidate; with `take`, its similarities are then what the references are covered with."""
     total = np.int64(0)
     for i in range(s.shape[0]):
-        if s[i] - near[i] > -margin:
+        if s[i] > low[i]:
             similarity = exact(x, x_norm, refs[i], ref_norm[i], unit)
             if similarity > covered[i]:
                 total += np.int64(np.floor(weight[i] * np.float64(similarity - covered[i])))
                 if take:
                     covered[i] = similarity
-                    near[i] = np.float32(similarity / unit)
+                    low[i] = np.float32(similarity / unit) - margin
     return total
 
 
 @njit(cache=True, nogil=True)
-def cover(similar, xs, x_norms, refs, ref_norm, covered, near, margin, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def cover(similar, xs, x_norms, refs, ref_norm, covered, low, margin, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Cover the references with many rows at once, in any order."""
     for i in range(similar.shape[1]):
-        highest = near[i]
+        floor = low[i]
         for j in range(similar.shape[0]):
-            highest = max(highest, similar[j, i])
+            floor = max(floor, similar[j, i] - 2 * margin)
         for j in range(similar.shape[0]):
-            if similar[j, i] > highest - 2 * margin:
+            if similar[j, i] >= floor:
                 covered[i] = max(covered[i], exact(xs[j], x_norms[j], refs[i], ref_norm[i], unit))
-        near[i] = np.float32(covered[i] / unit)
+        low[i] = np.float32(covered[i] / unit) - margin
 
 
 @njit(cache=True, nogil=True)
@@ -136,7 +126,7 @@ def heapify(heap, size, row_of, upper):  # type: ignore[no-untyped-def]  # noqa:
 @njit(cache=True, nogil=True)
 def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
     similar, xs, row_of, heap, size, place, norms, twin, upper, coarse_at, exact_at, memo, memo_at, version,  # noqa: ANN001
-    refs, ref_norm, weight, weight32, covered, near, margin, unit,  # noqa: ANN001
+    refs, ref_norm, weight, weight32, covered, low, margin, unit,  # noqa: ANN001
     outside_upper, outside_row, picked, gains, count, budget,  # noqa: ANN001
 ):  # fmt: skip
     """Pick among the rows at hand while none outside can come first.
@@ -158,7 +148,7 @@ def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
             # A gain of 0 covers nothing more: the references need no look.
             gain = np.int64(0)
             if upper[row] > 0:
-                gain = gain_of(similar[slot], x, norms[row], refs, ref_norm, weight, covered, near, margin, unit, True)
+                gain = gain_of(similar[slot], x, norms[row], refs, ref_norm, weight, covered, low, margin, unit, True)
             memo[same] = 0
             memo_at[same] = np.iinfo(np.int32).max
             picked[count] = row
@@ -172,13 +162,13 @@ def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
             exact_at[row] = version
         elif coarse_at[row] == version:
             upper[row] = gain_of(
-                similar[slot], x, norms[row], refs, ref_norm, weight, covered, near, margin, unit, False
+                similar[slot], x, norms[row], refs, ref_norm, weight, covered, low, margin, unit, False
             )
             exact_at[row] = version
             memo[same] = upper[row]
             memo_at[same] = version
         else:
-            upper[row] = min(upper[row], upper_gain(similar[slot], near, weight32, margin, unit))
+            upper[row] = min(upper[row], upper_gain(similar[slot], low, weight32, unit))
             coarse_at[row] = version
         if size > 0:
             sift_down(heap, size, 0, row_of, upper)
