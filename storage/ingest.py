@@ -28,7 +28,7 @@ from storage import ids, readers, shapes
 from storage.blocks import Damage
 from storage.errors import BadInput
 from storage.files import default_source_of, expand, file_digest, opened
-from storage.readers import Bad
+from storage.readers import Bad, Chunk
 from storage.store import Store, read_json, utc_now, write_json
 
 __all__ = [
@@ -152,27 +152,10 @@ def read_rows(file: BinaryIO, spec: FileSpec, tally: Tally) -> Iterator[Rows]:
     Raises:
         BadInput: the file is damaged, or a stated field is in no row.
     """
-    default_source = spec.source or default_source_of(spec.url)
-    is_csv = readers.extension(spec.url) in (".csv", ".tsv")
-    known: dict[tuple[str, ...], shapes.Shape] = {}
-    unseen = dict(spec.fields or {})
+    mapping = _Mapping(spec, tally)
     try:
         for chunk in readers.read(file, spec.url, spec.encoding):
-            rows = Rows(bad=chunk.bad)
-            for line, record in zip(chunk.lines, chunk.records, strict=True):
-                try:
-                    keys = _keys(record)
-                    shape = known.get(keys)
-                    if shape is None:
-                        unseen = {name: stated for name, stated in unseen.items() if not shapes.has_field(keys, stated)}
-                        if len(tally.keys) < MAX_EXTRA:
-                            tally.keys.update(keys)
-                        shape = known[keys] = shapes.detect(keys, spec.fields, use_source=spec.source is None)
-                    _add(rows, line, record, shape, default_source, tally, is_csv=is_csv)
-                except shapes.BadRecord as cause:
-                    rows.bad.append(Bad(line, str(cause), readers.excerpt(record)))
-            if len(known) > MAX_EXTRA:  # keys that are data themselves: do not remember them all
-                known.clear()
+            rows = mapping.rows(chunk)
             tally.add(rows)
             yield rows
     except Damage as damage:
@@ -185,7 +168,7 @@ def read_rows(file: BinaryIO, spec: FileSpec, tally: Tally) -> Iterator[Rows]:
         rows = Rows(bad=[Bad(damage.line + 1, damage.cause, "")])
         tally.add(rows)
         yield rows
-    for name, stated in unseen.items():
+    for name, stated in mapping.unseen.items():
         if tally.read:
             found = ", ".join(sorted(tally.keys)[:MAX_NAMED]) or "none"
             raise BadInput(f"{spec.url}: fields.{name}: no row has a field {stated!r}; found: {found}")
@@ -379,49 +362,71 @@ class _Table:
         self.writer.close()
 
 
-def _keys(record: Any) -> tuple[str, ...]:
-    if type(record) is not dict:
-        raise shapes.BadRecord(f"{shapes.kind_of(record)}, not an object with fields")
-    return tuple(record)
+class _Mapping:
+    """How one file's records become rows.
+
+    Attributes:
+        unseen: the stated fields that no record had yet.
+    """
+
+    def __init__(self, spec: FileSpec, tally: Tally) -> None:
+        self.spec, self.tally = spec, tally
+        self.source = spec.source or default_source_of(spec.url)
+        self.is_csv = readers.extension(spec.url) in (".csv", ".tsv")
+        self.shapes: dict[tuple[str, ...], shapes.Shape] = {}
+        self.unseen = dict(spec.fields or {})
+
+    def rows(self, chunk: Chunk) -> Rows:
+        """The readable records as rows, the others beside those that did not parse."""
+        rows = Rows(bad=chunk.bad)
+        for line, record in zip(chunk.lines, chunk.records, strict=True):
+            try:
+                self._add(rows, line, record)
+            except shapes.BadRecord as cause:
+                rows.bad.append(Bad(line, str(cause), readers.excerpt(record)))
+        if len(self.shapes) > MAX_EXTRA:  # keys that are data themselves: do not remember them all
+            self.shapes.clear()
+        return rows
+
+    def _add(self, rows: Rows, line: int, record: Any) -> None:
+        if type(record) is not dict:
+            raise shapes.BadRecord(f"{shapes.kind_of(record)}, not an object with fields")
+        shape = self.shapes.get(keys := tuple(record)) or self._shape(keys)
+        turns = shape.turns(record)
+        extra = self._extra(shape.others(record)) if shape.extra else None
+        prompt, response, messages, empty = shapes.to_columns(turns)
+        rows.id.append(shapes.identity(turns))
+        rows.prompt.append(prompt)
+        rows.response.append(response)
+        rows.messages.append(messages)
+        rows.source.append(shape.given_source(record) or self.source)
+        rows.given_id.append(shape.given_id(record))
+        rows.empty_response.append(empty)
+        rows.extra.append(extra)
+        rows.line.append(line)
+        self.tally.shapes[shape.kind] += 1
+
+    def _shape(self, keys: tuple[str, ...]) -> shapes.Shape:
+        if len(self.tally.keys) < MAX_EXTRA:
+            self.tally.keys.update(keys)
+        self.unseen = {name: at for name, at in self.unseen.items() if not shapes.has_field(keys, at)}
+        shape = self.shapes[keys] = shapes.detect(keys, self.spec.fields, use_source=self.spec.source is None)
+        return shape
+
+    def _extra(self, others: dict[str, Any]) -> str:
+        if self.is_csv:
+            others = {name: _cell(value) for name, value in others.items()}
+        try:
+            text = orjson.dumps(others)
+        except (TypeError, ValueError):  # values of columnar files that JSON lacks
+            text = _dump_columns(others)
+        for name, value in others.items():
+            _note_type(self.tally, name, value)
+        return text.decode()
 
 
 # A CSV cell has no type: what is written as a JSON number is a number.
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
-
-
-def _add(
-    rows: Rows,
-    line: int,
-    record: dict[str, Any],
-    shape: shapes.Shape,
-    default_source: str,
-    tally: Tally,
-    *,
-    is_csv: bool,
-) -> None:
-    turns = shape.turns(record)
-    extra = None
-    if shape.extra:
-        others = shape.others(record)
-        if is_csv:
-            others = {key: _cell(value) for key, value in others.items()}
-        try:
-            extra = orjson.dumps(others).decode()
-        except (TypeError, ValueError):  # only of columnar files: binary values, keys that are not text
-            extra = _dump_columns(others)
-        for name, value in others.items():
-            _note_type(tally, name, value)
-    prompt, response, messages, empty = shapes.to_columns(turns)
-    rows.id.append(shapes.identity(turns))
-    rows.prompt.append(prompt)
-    rows.response.append(response)
-    rows.messages.append(messages)
-    rows.source.append(shape.given_source(record) or default_source)
-    rows.given_id.append(shape.given_id(record))
-    rows.empty_response.append(empty)
-    rows.extra.append(extra)
-    rows.line.append(line)
-    tally.shapes[shape.kind] += 1
 
 
 def _cell(value: str) -> Any:
@@ -430,9 +435,9 @@ def _cell(value: str) -> Any:
     return orjson.loads(value) if _NUMBER.fullmatch(value) and len(value) < 40 else value
 
 
-def _dump_columns(others: dict[str, Any]) -> str:
+def _dump_columns(others: dict[str, Any]) -> bytes:
     try:
-        return orjson.dumps(others, default=_plain, option=orjson.OPT_NON_STR_KEYS).decode()
+        return orjson.dumps(others, default=_plain, option=orjson.OPT_NON_STR_KEYS)
     except (TypeError, ValueError) as error:
         deep = "ecursion" in str(error)
         cause = "nested deeper than 254 levels" if deep else "binary data, which JSON cannot hold"
