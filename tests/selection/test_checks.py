@@ -16,6 +16,7 @@ from selection.registry import BUILT_IN
 from selection.scorers.column import Column
 from selection.scorers.combine import Combine
 from selection.scorers.rds import RdsMax, RdsMean
+from selection.scorers.training_dynamics import Aum, El2n, Forgetting
 from selection.selectors.ccs import Ccs
 from selection.selectors.facility_location import FacilityLocation
 from selection.selectors.random import Random
@@ -33,6 +34,9 @@ STEPS = [
     RdsMax(),
     RdsMean(),
     RdsMean(normalized=True),
+    Aum(fields=["epoch_0", "epoch_1"], descending=False),
+    El2n(fields=["epoch_0", "epoch_1"]),
+    Forgetting(fields="forgotten"),
     Ccs(beta=0, n_strata=4, hard="high", within={"rds_plus": {}}),
     FacilityLocation(),
     FacilityLocation(mode="reference", n_ref=50),
