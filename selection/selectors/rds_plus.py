@@ -213,7 +213,8 @@ def advance(
 
 
 def _first_depth(wanted: int, lists: int) -> int:
-    return max(LEAST_DEPTH, -(-OVERLAP * wanted // lists))
+    """A depth that mostly suffices; one of `wanted` always does, since a single list then names that many rows."""
+    return min(wanted, max(LEAST_DEPTH, -(-OVERLAP * wanted // lists)))
 
 
 def _distinct(vectors: Floats) -> tuple[Floats, Rows]:

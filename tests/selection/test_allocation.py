@@ -37,7 +37,7 @@ def water_level(sizes, budget, how, minimum):
         return [max(min(minimum, size), min(size, level * weight(size))) for size in sizes]
 
     low, high = 0.0, float(max(sizes)) + 1
-    for _ in range(200):
+    for _ in range(80):
         middle = (low + high) / 2
         low, high = (middle, high) if sum(shares(middle)) < budget else (low, middle)
     return shares(high)
