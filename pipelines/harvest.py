@@ -55,9 +55,6 @@ class Subject:
 SUBJECTS = {
     "statistics": Subject(("statistics",), ("random", "fractions", "numbers", "_pydecimal", "scipy.stats")),
     "dates": Subject(("calendar", "datetime", "_pydatetime"), ("dateutil", "pytz", "zoneinfo", "_strptime")),
-    "paths": Subject(
-        ("posixpath",), ("ntpath", "genericpath", "pathlib", "pathlib_abc", "upath", "glob", "fnmatch", "shutil", "os")
-    ),
 }
 
 

@@ -13,6 +13,8 @@ INSTANCE = """\
 # Dagster's settings for this project; yours to change. https://docs.dagster.io/deployment/oss/dagster-yaml
 telemetry:
   enabled: false
+nux:
+  enabled: false
 concurrency:
   pools:
     default_limit: 1

@@ -1,0 +1,128 @@
+"""`dagster dev` on one project, spoken to over GraphQL as the UI does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = {"repositoryLocationName": "winnow", "repositoryName": "__repository__"}
+
+ASSETS = "{ assetNodes { assetKey { path } description kinds groupName } }"
+
+LAUNCH = """
+mutation Launch($parameters: ExecutionParams!) {
+  launchRun(executionParams: $parameters) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on InvalidSubsetError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+  }
+}
+"""
+
+STATUS = "query Status($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+
+EVENTS = """
+query Events($id: ID!) {
+  logsForRun(runId: $id) { ... on EventConnection { events {
+    __typename
+    ... on ExecutionStepFailureEvent { stepKey error { message } }
+    ... on MaterializationEvent { assetKey { path } }
+    ... on AssetCheckEvaluationEvent { evaluation { checkName success assetKey { path } } }
+  } } }
+}
+"""
+
+
+class Dagster:
+    """A running instance."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}/graphql"
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            found = json.load(answer)
+        assert "errors" not in found, found["errors"]
+        return found["data"]
+
+    def asset_keys(self) -> list[str]:
+        return sorted("/".join(node["assetKey"]["path"]) for node in self.ask(ASSETS)["assetNodes"])
+
+    def launch(self, keys: list[str]) -> str:
+        selector = {
+            **REPOSITORY,
+            "pipelineName": "__ASSET_JOB",
+            "assetSelection": [{"path": key.split("/")} for key in keys],
+        }
+        answer = self.ask(LAUNCH, parameters={"mode": "default", "runConfigData": {}, "selector": selector})
+        assert answer["launchRun"]["__typename"] == "LaunchRunSuccess", answer
+        return answer["launchRun"]["run"]["runId"]
+
+    def wait(self, run_id: str, timeout_s: float) -> str:
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            status = self.ask(STATUS, id=run_id)["runOrError"]["status"]
+            if status in ("SUCCESS", "FAILURE", "CANCELED"):
+                return status
+            time.sleep(1)
+        return f"still {status} after {timeout_s} s"
+
+    def events(self, run_id: str) -> list[dict[str, Any]]:
+        return self.ask(EVENTS, id=run_id)["logsForRun"]["events"]
+
+
+@contextmanager
+def serving(project: Path, timeout_s: float = 120) -> Iterator[Dagster]:
+    """The UI and its daemon, as `winnow ui` starts them; everything they started ends with the block."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (project / "ui.log").open("w+")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines", "ui", "-c", str(project), "--port", str(port)],
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
+    try:
+        dagster = Dagster(port)
+        until = time.monotonic() + timeout_s
+        while True:
+            try:
+                assert dagster.asset_keys()
+                break
+            except (OSError, AssertionError):
+                if time.monotonic() > until or process.poll() is not None:
+                    log.seek(0)
+                    raise AssertionError(f"the UI did not start:\n{log.read()}") from None
+                time.sleep(1)
+        yield dagster
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            with_kill = signal.SIGKILL
+            try:
+                os.killpg(process.pid, with_kill)
+            except ProcessLookupError:
+                pass
+        log.close()

@@ -1,0 +1,50 @@
+"""Everything as a user of the UI does it: start it, materialize all assets, query the catalog."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tests.end_to_end.dagster_client import serving
+
+ASSETS = [
+    "catalog",
+    "embeddings/tiny",
+    "pool",
+    "selection/any",
+    "selection/even",
+    "selection/near",
+    "target_embeddings/tiny",
+    "vector_index/tiny",
+]
+
+
+@pytest.mark.slow
+def test_ui__all_assets_materialized_over_graphql_fill_the_catalog(project: Path) -> None:
+    with serving(project) as dagster:
+        assert dagster.asset_keys() == ASSETS
+        run_id = dagster.launch(ASSETS)
+        status = dagster.wait(run_id, timeout_s=240)
+        events = dagster.events(run_id)
+
+    failures = [event for event in events if event["__typename"] == "ExecutionStepFailureEvent"]
+    assert (status, failures) == ("SUCCESS", [])
+    made = {"/".join(event["assetKey"]["path"]) for event in events if event["__typename"] == "MaterializationEvent"}
+    assert sorted(made) == ASSETS
+    checks = [event["evaluation"] for event in events if event["__typename"] == "AssetCheckEvaluationEvent"]
+    assert len(checks) == 19
+    assert all(check["success"] for check in checks)
+
+    with duckdb.connect(str(project / "store" / "winnow.duckdb"), read_only=True) as catalog:
+        found = catalog.sql("SELECT recipe, n_items FROM latest_selections ORDER BY recipe").fetchall()
+        invocations = catalog.sql("SELECT count(DISTINCT invocation) FROM runs").fetchall()
+        selected = catalog.sql(
+            "SELECT count(*), count(DISTINCT e.id), count(prompt) FROM selected_examples e "
+            "JOIN latest_selections USING (selection_id)"
+        ).fetchall()
+    assert found == [("any", 10), ("even", 10), ("near", 10)]
+    assert invocations == [(1,)]
+    rows, _, with_text = selected[0]
+    assert (rows, with_text) == (30, 30)

@@ -1,0 +1,158 @@
+"""`winnow run` as a user meets it: again, elsewhere, twice at once, killed, on a pool that grows."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.context import open_context
+from pipelines.progress import Log
+from pipelines.runner import run_all
+from storage import catalog
+from storage.ids import from_arrow
+from storage.records import read_selection
+from storage.store import Store
+from tests.conftest import row, write_rows
+
+
+def start(project: Path, *, cwd: Path | None = None) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines", "run", "-c", str(project)],
+        cwd=cwd or project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )
+
+
+def run_here(project: Path) -> tuple[list[str], list[str]]:
+    """Run in this process; the selections' ids and what was said."""
+    said: list[str] = []
+    outcomes = run_all(open_context(project, Log(said.append)))
+    return [outcome.subject for outcome in outcomes], said
+
+
+def chosen(project: Path, selection: str) -> list[Any]:
+    return read_selection(Store(project / "store"), selection)[1].to_pylist()
+
+
+def ask(project: Path, query: str) -> list[dict[str, Any]]:
+    return catalog.query(Store(project / "store"), query).to_pylist()
+
+
+def test_run__second_time_encodes_nothing_and_gives_the_same_selections(project: Path) -> None:
+    first, _ = run_here(project)
+    second, said = run_here(project)
+
+    assert second == first
+    assert "embeddings/tiny: nothing new to encode, 120 vectors in all" in said
+    assert ask(project, "SELECT count(*) AS n FROM selections") == [{"n": 3}]
+
+
+def test_run__from_another_folder__same_selections(project: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    process = start(project, cwd=elsewhere)
+    output, _ = process.communicate(timeout=300)
+
+    assert process.returncode == 0, output
+    here, _ = run_here(project)
+    assert here == [one["subject"] for one in ask(project, SELECTED)]
+    assert list(elsewhere.iterdir()) == []
+
+
+SELECTED = "SELECT DISTINCT target, subject, min(run_id) AS first FROM runs WHERE stage = 'select' GROUP BY ALL ORDER BY first"
+
+
+@pytest.mark.slow
+def test_run__twice_at_once__both_succeed_with_one_result(project: Path) -> None:
+    both = [start(project), start(project)]
+    outputs = [process.communicate(timeout=300)[0] for process in both]
+
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert ask(project, "SELECT count(*) AS n FROM selections") == [{"n": 3}]
+    assert ask(project, "SELECT sum(n_rows) AS n FROM embeddings") == [{"n": 123 - 1}]
+
+
+@pytest.mark.slow
+def test_run__killed_at_random_moments__the_next_run_finishes_with_the_same_rows(
+    project: Path, tmp_path: Path
+) -> None:
+    delays = random.Random(7)
+    for _ in range(5):
+        process = start(project)
+        time.sleep(delays.uniform(2, 14))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    after_kills, _ = run_here(project)
+
+    untouched = tmp_path / "untouched"
+    untouched.mkdir()
+    for name in ("winnow.yaml", "data", "targets", "model"):
+        (untouched / name).symlink_to(project / name)
+    never_killed, _ = run_here(untouched)
+    assert [chosen(project, one) for one in after_kills] == [chosen(untouched, one) for one in never_killed]
+
+
+def test_run__one_more_file__only_its_rows_are_encoded(project: Path) -> None:
+    run_here(project)
+    write_rows(project / "data" / "c.jsonl", [row(n, "fox") for n in range(12, 20)])
+    _, said = run_here(project)
+
+    # Rows 12, 13 and 14 are in a.jsonl already.
+    assert "pool: 125 rows kept of 128 read (3 exact duplicates, 0 quarantined), 1 of 3 files new" in said
+    assert any(line.startswith("embeddings/tiny: 5 texts encoded") for line in said)
+
+
+def test_run__a_changed_file__new_rows_in_vanished_rows_out(project: Path) -> None:
+    run_here(project)
+    write_rows(project / "data" / "b.jsonl", [row(n, "answer") for n in range(5, 25)])
+    run_here(project)
+
+    assert ask(project, "SELECT kept FROM pools") == [{"kept": 80}]
+    assert ask(project, "SELECT count(*) AS n FROM tombstones") == [{"n": 50}]
+    assert ask(project, "SELECT count(*) AS n FROM examples WHERE source = 'question'") == [{"n": 0}]
+
+
+def test_run__order_and_number_of_files_do_not_matter_to_the_rows(project: Path, tmp_path: Path) -> None:
+    one_file, _ = run_here(project)
+    store = Store(project / "store")
+
+    other = tmp_path / "other"
+    (other / "data").mkdir(parents=True)
+    for name in ("winnow.yaml", "targets", "model"):
+        (other / name).symlink_to(project / name)
+    lines = [line for name in ("b", "a") for line in (project / "data" / f"{name}.jsonl").read_text().splitlines()]
+    random.Random(1).shuffle(lines)
+    for part in range(7):
+        (other / "data" / f"{part}.jsonl").write_text("\n".join(lines[part::7]) + "\n")
+    # The same committed vectors, so that batching does not move a bit.
+    (other / "store").mkdir()
+    (other / "store" / "vectors").symlink_to(store.path("vectors"))
+    seven_files, _ = run_here(other)
+
+    for a, b in zip(one_file, seven_files, strict=True):
+        assert (
+            from_arrow(read_selection(store, a)[1]["id"]).tolist()
+            == from_arrow(read_selection(Store(other / "store"), b)[1]["id"]).tolist()
+        )
+
+
+def test_run__a_row_equal_to_a_target_is_kept_out_and_counted(project: Path) -> None:
+    _, said = run_here(project)
+
+    assert "selection/near: drew 10 rows of 119 eligible (kept out: 1 equal to a target)" in said
+    assert ask(
+        project,
+        "SELECT count(*) AS n FROM selected_examples WHERE prompt IN (SELECT prompt FROM targets)",
+    ) == [{"n": 0}]
