@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -140,10 +141,10 @@ def growth(way: type[Winnow | OneFile], n_items: int) -> None:
             one.publish()
             commits, publishes = [], []
             for seed in range(goal - 10, goal):
-                commits.append(timed(lambda seed=seed: one.commit(seed, n_items)))
+                commits.append(timed(partial(one.commit, seed, n_items)))
                 publishes.append(timed(one.publish))
             done = goal
-            asked = [timed(lambda seed=seed: ask(one.file, seed)) for seed in range(goal - 10, goal)]
+            asked = [timed(partial(ask, one.file, seed)) for seed in range(goal - 10, goal)]
             print(f"{way.__name__:8} {goal:6,} {in_ms(commits)}   {in_ms(publishes)}   {in_ms(asked)}")
 
 

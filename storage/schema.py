@@ -298,7 +298,7 @@ COLUMN_COMMENTS: Mapping[str, str] = {
 }
 
 # A column that winnow did not choose.
-FIELD_COMMENT = "A field of the pool's files, as they have it."
+FIELD_COMMENT = "A field of the pool's files or of the columns brought to it, as they have it."
 
 
 def column_comment(relation: str, column: str) -> str:

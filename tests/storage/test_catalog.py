@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import resource
 import shutil
@@ -8,19 +9,27 @@ import signal
 import subprocess
 import sys
 import uuid
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from selection.encoders import EncoderSpec
 from storage import catalog, catalog_content, schema
+from storage import ids as idlib
 from storage.columns import ingest_columns
 from storage.errors import BadInput, NotInStore
+from storage.ingest import FileSpec
 from storage.records import commit_metrics
-from storage.store import Store, write_json
+from storage.store import Store, utc_now, write_json
+from storage.targets import ingest_targets
+from storage.vector_index import IndexRecord
+from storage.vectors import commit_segment, describe
 
 LISTED = [
     "pools",
@@ -336,6 +345,43 @@ def test_columns__the_users_own_are_columns_of_the_examples(full_store: Any, tmp
     ]
 
 
+def test_encoders_embeddings_indexes__are_rows(full_store: Any) -> None:
+    vectors = np.eye(3, 4, dtype=np.float32)
+    ids = np.sort(idlib.from_bytes(full_store.id_of(prompt) for prompt in ("p1", "p2", "p3")))
+    facts = {"device": "cpu", "tokens": 30, "truncated": 1, "seconds": 0.5, "created_at": utc_now(), "batch_tokens": 9}
+    failed = np.array([False, False, True])
+    commit_segment(full_store, "e1", ids, vectors, facts, failed=failed)
+    catalog.publish(full_store)  # before the encoder is described
+    assert rows(full_store, "SELECT * FROM encoders") == []
+    spec = asdict(EncoderSpec(model="org/model", revision="main", pooling="mean", template="plain", max_tokens=512))
+    described = {"encoder": "e1", "spec": spec, "dimension": 4, "max_tokens": 256, "notes": [], "created_at": utc_now()}
+    describe(full_store, "e1", described)
+    index = {
+        "index": "i1", "encoder": "e1", "snapshot": "s", "content": "c", "ids": "x", "kind": "flat", "cells": 0, "n_rows": 2,
+        "n_dead": 0, "dimension": 4, "trained_on": 2, "nprobe": 0, "recall_at_10": 1.0, "recall_sample": 2, "seed": 0,
+        "parent": None, "device": "cpu", "created_at": utc_now(),
+    }  # fmt: skip
+    assert set(index) == {field.name for field in fields(IndexRecord)}
+    with full_store.committing("indexes", "i1") as folder:
+        write_json(folder / "index.json", index)
+    catalog.publish(full_store)
+    sql = "SELECT encoder, model, revision, pooling, template, max_tokens, dtype, dimension FROM encoders"
+    assert rows(full_store, sql) == [("e1", "org/model", "main", "mean", "plain", 256, "float32", 4)]
+    sql = "SELECT encoder, n_rows, n_failed, tokens, truncated, device, seconds FROM embeddings"
+    assert rows(full_store, sql) == [("e1", 2, 1, 30, 1, "cpu", 0.5)]
+    sql = "SELECT \"index\", encoder, kind, n_rows, recall_at_10, record->>'recall_sample' FROM indexes"
+    assert rows(full_store, sql) == [("i1", "e1", "flat", 2, 1.0, "2")]
+
+
+def test_targets__are_rows(full_store: Any, tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"prompt": "what", "response": "that"}\n')
+    made = ingest_targets(full_store, "exam", [FileSpec(str(tmp_path / "t.jsonl"))])
+    catalog.publish(full_store)
+    assert rows(full_store, "SELECT targets, target_set, prompt, response, line FROM targets") == [
+        (made.id, "exam", "what", "that", 1)
+    ]
+
+
 # ---- publishing
 
 
@@ -594,3 +640,54 @@ def test_views__attached_to_an_analysts_own_file(full_store: Any, tmp_path: Path
         connection.execute("USE w")
         connection.execute("CREATE TABLE mine.notes AS SELECT id, 'good' AS note FROM selection('s1')")
         assert connection.execute("SELECT count(*) FROM mine.notes JOIN examples USING (id)").fetchall() == [(3,)]
+
+
+# ---- docs/sql.md
+
+DOCS = Path(__file__).parents[2] / "docs" / "sql.md"
+
+
+def blocks(language: str) -> list[str]:
+    """The code of one language in the page, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", DOCS.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def documented(full_store: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A published store with two recipes, in the working folder as `store`."""
+    full_store.add_selection("s3", ["p5", "p1"], recipe="other")
+    catalog.publish(full_store)
+    monkeypatch.chdir(full_store.root.parent)
+    return full_store
+
+
+def test_docs__every_query_runs_and_shows_something(documented: Any) -> None:
+    queries = [block for block in blocks("sql") if "ATTACH" not in block]
+    assert len(queries) == 10
+    with duckdb.connect("store/winnow.duckdb", read_only=True) as connection:
+        for query in queries:
+            for statement in connection.extract_statements(query):
+                found = connection.execute(statement).fetchall()
+                assert found or statement.type == duckdb.StatementType.SET, query
+    assert [json.loads(line)["prompt"] for line in Path("train.jsonl").read_text().splitlines()] == ["p4", "p3", "p1"]
+    assert documented.path("winnow.duckdb").exists()
+
+
+@pytest.mark.usefixtures("documented")
+def test_docs__own_tables_beside_the_catalog() -> None:
+    (block,) = [block for block in blocks("sql") if "ATTACH" in block]
+    with duckdb.connect("mine.duckdb") as connection:
+        assert connection.execute(block).fetchall() == [(False, "p4"), (False, "p3"), (False, "p1")]
+
+
+@pytest.mark.usefixtures("documented")
+def test_docs__the_python_runs() -> None:
+    (block,) = blocks("python")
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["table"].num_rows == 2
+
+
+def test_docs__list_every_view_and_macro_with_its_comment() -> None:
+    listed = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", DOCS.read_text("utf-8"), re.MULTILINE))
+    assert listed == schema.RELATION_COMMENTS
