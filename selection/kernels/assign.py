@@ -1,0 +1,81 @@
+"""The nearest of some centres for every row, exactly, in one pass over vectors that come in any order.
+
+Exact means the float64 distance or cosine in one fixed order of summation. BLAS in float32 only filters: a product errs by at
+most g |x| |c| with g = d u / (1 - d u), u = 2**-24 (Higham 2002, section 3.1). What that leaves open is worked out, ties to the
+first centre.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from selection.kernels import assign_loops as loops
+from selection.kernels.top_r import TILE_ROWS, TILE_VALUES, tiles
+from selection.types import Floats, Rows, Vectors
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """For each row the nearest centre.
+
+    Attributes:
+        place: (n,) int64, which centre; for cosines -1 where there is none, a zero vector.
+        value: (n,) float64, the distance or the cosine (0 where there is none).
+    """
+
+    place: Rows
+    value: Doubles
+
+
+def nearest_centres(vectors: Vectors, centres: Floats) -> tuple[Assigned, Assigned]:
+    """The centre at the smallest Euclidean distance, and that of the highest cosine.
+
+    Args:
+        vectors: (n, d).
+        centres: (b, d) float32, b >= 1.
+
+    Raises:
+        InvalidInput: a vector is not finite; names the row.
+
+    Cost: 2*n*b*d operations in float32, a few float64 products a row; 32 bytes a row and one tile.
+    """
+    n = vectors.shape[0]
+    near = Assigned(np.empty(n, np.int64), np.empty(n))
+    similar = Assigned(np.empty(n, np.int64), np.empty(n))
+    _pass(vectors, centres, near, similar)
+    return near, similar
+
+
+def most_similar_centre(vectors: Vectors, centres: Floats) -> Assigned:
+    """The centre of the highest cosine. Arguments, errors and cost as for `nearest_centres`."""
+    n = vectors.shape[0]
+    similar = Assigned(np.empty(n, np.int64), np.empty(n))
+    _pass(vectors, centres, None, similar)
+    return similar
+
+
+def product_margin(d: int) -> float:
+    """How far a float32 inner product of unit vectors of d dimensions can be off, whatever the order of its sum."""
+    return d * 2.0**-24 / (1 - min(d * 2.0**-24, 0.5)) * 1.001 + d * 2.0**-126
+
+
+def _pass(vectors: Vectors, centres: Floats, near: Assigned | None, similar: Assigned) -> None:
+    centres = np.ascontiguousarray(centres, np.float32)
+    c_norm = loops.norms(centres)
+    smallest = min(c_norm[c_norm > 0], default=1.0)
+    for rows, tile, norm in tiles(vectors, max(64, min(TILE_ROWS, TILE_VALUES // len(centres)))):
+        x_norm = loops.norms(tile)
+        least = min(x_norm[x_norm > 0], default=1.0) * smallest
+        # Near the ends of float32's range products overflow or vanish: then nothing is filtered.
+        in_range = norm * c_norm.max() < 2.0**126 and least > 2.0**-60
+        margin = product_margin(tile.shape[1]) if in_range else np.inf
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            coarse = tile @ centres.T
+        if near is not None:
+            loops.nearest(coarse, tile, x_norm, centres, c_norm, margin, rows, near.value, near.place)
+        loops.most_similar(coarse, tile, x_norm, centres, c_norm, margin, rows, similar.value, similar.place)

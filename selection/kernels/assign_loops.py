@@ -1,0 +1,83 @@
+"""The compiled loops behind `assign`; numba caches what it compiles beside this file."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from selection.kernels.loops import dot
+
+
+@njit(cache=True, nogil=True)
+def square_distance(x, c):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The exact squared distance: float64, four interleaved sums in one fixed order."""
+    a0 = a1 = a2 = a3 = 0.0
+    whole = x.shape[0] - x.shape[0] % 4
+    for i in range(0, whole, 4):
+        d0 = np.float64(x[i]) - np.float64(c[i])
+        d1 = np.float64(x[i + 1]) - np.float64(c[i + 1])
+        d2 = np.float64(x[i + 2]) - np.float64(c[i + 2])
+        d3 = np.float64(x[i + 3]) - np.float64(c[i + 3])
+        a0 += d0 * d0
+        a1 += d1 * d1
+        a2 += d2 * d2
+        a3 += d3 * d3
+    total = (a0 + a2) + (a1 + a3)
+    for i in range(whole, x.shape[0]):
+        d0 = np.float64(x[i]) - np.float64(c[i])
+        total += d0 * d0
+    return total
+
+
+@njit(cache=True, nogil=True)
+def norms(xs):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """(rows,) float64 lengths."""
+    out = np.empty(xs.shape[0])
+    for j in range(xs.shape[0]):
+        out[j] = np.sqrt(dot(xs[j], xs[j]))
+    return out
+
+
+@njit(cache=True, nogil=True)
+def nearest(coarse, tile, x_norm, centres, c_norm, margin, rows, distance, place):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The distance to the nearest centre and its place, ties to the first.
+
+    A product errs by at most margin * |x| * the largest |c|; what that leaves open is worked out exactly. An infinite
+    margin leaves everything open.
+    """
+    largest = c_norm.max()
+    for j in range(tile.shape[0]):
+        slack = margin * x_norm[j] * largest
+        least = np.inf
+        for i in range(coarse.shape[1]):
+            least = min(least, 0.5 * c_norm[i] * c_norm[i] - np.float64(coarse[j, i]))
+        # Roundings of the float64 terms themselves.
+        floor = least + 2 * slack + 1e-14 * (largest * largest + x_norm[j] * largest)
+        best, at = np.inf, -1
+        for i in range(coarse.shape[1]):
+            if not 0.5 * c_norm[i] * c_norm[i] - np.float64(coarse[j, i]) > floor:
+                square = square_distance(tile[j], centres[i])
+                if square < best:
+                    best, at = square, i
+        distance[rows[j]] = np.sqrt(best)
+        place[rows[j]] = at
+
+
+@njit(cache=True, nogil=True)
+def most_similar(coarse, tile, x_norm, centres, c_norm, margin, rows, cosine, place):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The highest cosine to any centre and its place, ties to the first; place -1 where a vector or all centres are 0."""
+    for j in range(tile.shape[0]):
+        highest = -np.inf
+        best, at = -np.inf, -1
+        if x_norm[j] > 0:
+            for i in range(coarse.shape[1]):
+                if c_norm[i] > 0:
+                    highest = max(highest, np.float64(coarse[j, i]) / c_norm[i])
+            floor = highest - (2 * margin + 1e-14) * x_norm[j]
+            for i in range(coarse.shape[1]):
+                if c_norm[i] > 0 and not np.float64(coarse[j, i]) / c_norm[i] < floor:
+                    exact = dot(tile[j], centres[i]) / (x_norm[j] * c_norm[i])
+                    if exact > best:
+                        best, at = exact, i
+        cosine[rows[j]] = min(1.0, max(-1.0, best)) if at >= 0 else 0.0
+        place[rows[j]] = at
