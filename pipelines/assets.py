@@ -19,6 +19,7 @@ from pipelines.drawing import needs_vectors
 from pipelines.errors import USER_ERRORS
 from pipelines.explain import Explanation, explain, ready_sql
 from pipelines.progress import Log
+from selection.registry import parse_steps
 
 RETRIES, RETRY_AFTER_S = 2, 30
 # Dagster runs at most so many steps of a pool at once; the instance's dagster.yaml sets how many.
@@ -93,7 +94,7 @@ def _encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]
     vectors = _asset(
         stages.embed,
         encoder,
-        key=["embeddings", encoder],
+        key=[encoder, "embeddings"],
         deps=[["pool"]],
         checks=CHECKS["vectors"],
         description="The pool's vectors; only rows that this encoder has not seen are encoded.",
@@ -104,8 +105,8 @@ def _encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]
     index = _asset(
         stages.index,
         encoder,
-        key=["vector_index", encoder],
-        deps=[["embeddings", encoder]],
+        key=[encoder, "vector_index"],
+        deps=[[encoder, "embeddings"]],
         checks=CHECKS["index"],
         description="The FAISS index over the pool's vectors, with its recall measured against exact search.",
         kinds={"faiss"},
@@ -117,7 +118,7 @@ def _encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]
     target_vectors = _asset(
         stages.embed_targets,
         encoder,
-        key=["target_embeddings", encoder],
+        key=[encoder, "target_embeddings"],
         checks=CHECKS["vectors"],
         description="The target sets' vectors, from the same encoder and template as the pool's.",
         kinds={"numpy", "huggingface"},
@@ -130,16 +131,16 @@ def _encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]
 def _recipe_asset(name: str, recipe: Recipe) -> dg.AssetsDefinition:
     deps = [["pool"]]
     if recipe.encoder and needs_vectors(recipe):
-        deps.append(["vector_index", recipe.encoder])
+        deps.append([recipe.encoder, "vector_index"])
         if recipe.targets:
-            deps.append(["target_embeddings", recipe.encoder])
+            deps.append([recipe.encoder, "target_embeddings"])
     return _asset(
         stages.select,
         name,
         key=["selection", name],
         deps=deps,
         checks=CHECKS["selection"],
-        description=f"{recipe.budget:,} rows by {recipe.steps}",
+        description=f"{recipe.budget:,} rows by {' -> '.join(step.name for step in parse_steps(recipe.steps))}",
         kinds={"winnow"},
         group_name="selections",
         code_version=hashlib.blake2b(recipe.model_dump_json().encode(), digest_size=8).hexdigest(),
@@ -186,13 +187,13 @@ def _asset(
 
 
 def _materialized(outcome: Outcome, explanation: Explanation | None) -> dg.MaterializeResult[Any]:
-    metadata: dict[str, Any] = {name: value for name, value in outcome.facts.items() if value is not None}
-    metadata["summary"] = outcome.summary
+    metadata: dict[str, Any] = {"summary": outcome.summary}
     if explanation is not None:
-        metadata["selection_id"] = outcome.subject
         metadata["by_source"] = _table(explanation.by_source)
         metadata["first_rows"] = _table(explanation.first_rows)
         metadata["sql"] = dg.MetadataValue.md(f"```sql\n{ready_sql(outcome.subject)}\n```")
+        metadata["selection_id"] = outcome.subject
+    metadata |= {name: value for name, value in outcome.facts.items() if value is not None}
     return dg.MaterializeResult(
         metadata=metadata,
         data_version=dg.DataVersion(outcome.subject),

@@ -26,10 +26,10 @@ def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outc
     chosen = _chosen(context, recipes)
     _run(context, "pool", stages.ingest)
     for encoder in _encoders(context, chosen):
-        _run(context, f"embeddings/{encoder}", stages.embed, encoder)
-        _run(context, f"vector_index/{encoder}", stages.index, encoder)
+        _run(context, f"{encoder}/embeddings", stages.embed, encoder)
+        _run(context, f"{encoder}/vector_index", stages.index, encoder)
         if context.config.targets:
-            _run(context, f"target_embeddings/{encoder}", stages.embed_targets, encoder)
+            _run(context, f"{encoder}/target_embeddings", stages.embed_targets, encoder)
     drawn = [_run(context, f"selection/{name}", stages.select, name) for name in chosen]
     _run(context, "catalog", stages.publish)
     return drawn
@@ -49,7 +49,7 @@ def plan_lines(context: Context) -> list[str]:
     for name in _encoders(context, list(config.recipes)):
         spec = config.encoders[name]
         lacking = len(vectors.missing(store, spec.fingerprint(), snapshot.ids))
-        lines.append(f"embeddings/{name}: {lacking:,} rows to encode, {len(snapshot.ids) - lacking:,} in the store")
+        lines.append(f"{name}/embeddings: {lacking:,} rows to encode, {len(snapshot.ids) - lacking:,} in the store")
     for name in config.recipes:
         drawn = store.has("records", "selections", drawing.resolve(context, name).selection_id)
         lines.append(f"selection/{name}: " + ("drawn already, nothing to do" if drawn else "to be drawn"))

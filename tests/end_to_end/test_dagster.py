@@ -11,13 +11,13 @@ from tests.end_to_end.dagster_client import serving
 
 ASSETS = [
     "catalog",
-    "embeddings/tiny",
     "pool",
     "selection/any",
     "selection/even",
     "selection/near",
-    "target_embeddings/tiny",
-    "vector_index/tiny",
+    "tiny/embeddings",
+    "tiny/target_embeddings",
+    "tiny/vector_index",
 ]
 
 

@@ -55,7 +55,7 @@ def test_run__second_time_encodes_nothing_and_gives_the_same_selections(project:
     second, said = run_here(project)
 
     assert second == first
-    assert "embeddings/tiny: nothing new to encode, 120 vectors in all" in said
+    assert "tiny/embeddings: nothing new to encode, 120 vectors in all" in said
     assert ask(project, "SELECT count(*) AS n FROM selections") == [{"n": 3}]
 
 
@@ -111,7 +111,7 @@ def test_run__one_more_file__only_its_rows_are_encoded(project: Path) -> None:
 
     # Rows 12, 13 and 14 are in a.jsonl already.
     assert "pool: 125 rows kept of 128 read (3 exact duplicates, 0 quarantined), 1 of 3 files new" in said
-    assert any(line.startswith("embeddings/tiny: 5 texts encoded") for line in said)
+    assert any(line.startswith("tiny/embeddings: 5 texts encoded") for line in said)
 
 
 def test_run__a_changed_file__new_rows_in_vanished_rows_out(project: Path) -> None:
