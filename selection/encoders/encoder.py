@@ -23,7 +23,7 @@ from selection.types import Floats
 Lengths = npt.NDArray[np.int64]
 
 # Tokens in a batch, padding included. On a CPU small batches stay in cache; a GPU wants to be filled.
-BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
+BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}
 
 # Texts tokenised at once.
 _TOKENISE_ROWS = 1024
