@@ -253,7 +253,7 @@ def check_identical_candidates(step: Step) -> None:
         pool = Pool(**inputs)
         _check_form(step, run(step, pool, budget, allow_short=isinstance(step, Filter)), pool, budget)
     pool = Pool(**inputs, already_selected=np.arange(10))
-    _check_form(step, run(step, pool, 15), pool, 15)
+    _check_form(step, run(step, pool, 15, allow_short=isinstance(step, Filter)), pool, 15)
 
 
 def check_zero_vectors(step: Step) -> None:

@@ -1,0 +1,120 @@
+"""Drop rows whose vectors are nearly those of another."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from selection.errors import InvalidOption
+from selection.noise import hash_bits
+from selection.step import Filter, check_choice, check_integer, check_name, check_number
+from selection.streams import child
+from selection.types import Array, Input, Pool, Rows
+
+if TYPE_CHECKING:
+    from selection.kernels.duplicates import Duplicates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SemDedup(Filter):
+    """Cluster the rows; inside each cluster drop what has a cosine above 1 - eps to another row.
+
+    Args:
+        eps: how far two rows may be apart (1 - cosine) to count as duplicates; the larger, the more is dropped.
+        n_clusters: of spherical k-means; "sqrt" of the number of rows, or a number. Duplicates in different clusters are
+            not found; 1 compares all pairs.
+        prefer: which of two duplicates stays: the "hard" one (far from its centroid), the "easy" one (near it), one at
+            "random", or that of the higher value in "column".
+        column: for `prefer: column`.
+        rule: "greedy" drops a row if it is a duplicate of a kept one, so every dropped row lies within eps of a kept
+            one, and no two kept rows of a cluster are duplicates. "reference" (SemDeDup, NeMo Curator) drops it also for a
+            row that was dropped itself: chains collapse. "component" keeps one row of each chain of duplicates.
+
+    What is already selected stays and counts as kept. Zero vectors are similar to nothing and stay. Ties go to the
+    lowest row. The cosine that decides is exact; clusters are the same for any order of rows and blocks.
+
+    Cost for C clusters of n rows: 2*d*C*(256*C*10 + n) operations to cluster, d times the sum of the squared cluster sizes to
+    compare. Memory: vectors of 256*C rows, 8*d bytes a row of the largest cluster and 4096 bytes a row of it.
+
+    Source: Abbas et al. 2023 (SemDeDup), `semdedup.py` (eps and the order as there; its README has eps the wrong way round).
+    """
+
+    eps: float = 0.01
+    n_clusters: int | str = "sqrt"
+    prefer: str = "hard"
+    column: str | None = None
+    rule: str = "greedy"
+    name: ClassVar[str] = "semdedup"
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "eps", self.eps, above=0)
+        if self.eps > 2:
+            raise InvalidOption(f"semdedup: eps must be in 0 < eps <= 2, got {self.eps!r}")
+        if self.n_clusters != "sqrt":
+            if isinstance(self.n_clusters, str):
+                raise InvalidOption(f"semdedup: n_clusters must be 'sqrt' or a number, got {self.n_clusters!r}")
+            check_integer(self.name, "n_clusters", self.n_clusters, least=1)
+        check_choice(self.name, "prefer", self.prefer, ("hard", "easy", "random", "column"))
+        if (self.column is None) == (self.prefer == "column"):
+            raise InvalidOption(
+                f"semdedup: column goes with prefer: column, got {self.prefer!r} with column {self.column!r}"
+            )
+        if self.column is not None:
+            check_name(self.name, "column", self.column)
+        check_choice(self.name, "rule", self.rule, ("greedy", "reference", "component"))
+
+    @property
+    def needs(self) -> frozenset[Input]:
+        """Vectors, and columns for the values."""
+        return frozenset({Input.VECTORS} | ({Input.COLUMNS} if self.column else set()))
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """That of the values."""
+        return frozenset({self.column} if self.column else set())
+
+    def keep(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Rows:  # noqa: ARG002
+        """See `Filter.keep`."""
+        stays = pool.candidates
+        stays[self.duplicates(pool, rng=rng).row] = False
+        return np.flatnonzero(stays).astype(np.int64)
+
+    def duplicates(self, pool: Pool, *, rng: np.random.Generator) -> Duplicates:
+        """The candidates to drop, the row that each is a duplicate of, and their cosine."""
+        from selection.kernels.duplicates import Duplicates, duplicates_in, spherical_clusters
+        from selection.kernels.top_r import tiles
+
+        vectors = pool.get_vectors()
+        taken = np.zeros(len(pool), bool)
+        taken[pool.get_already_selected()] = True
+        present = pool.candidates | taken
+        for rows, tile, _ in tiles(vectors, 4096):
+            present[rows] &= tile.any(axis=1)
+        noise = hash_bits(pool.get_keys(), child(rng, 0))
+        order = np.argsort(noise, kind="stable").astype(np.int64)
+        order = order[present[order]]
+        if not len(order):
+            return Duplicates.joined([])
+        wanted = math.ceil(math.sqrt(len(order))) if self.n_clusters == "sqrt" else int(self.n_clusters)
+        clusters, _ = spherical_clusters(vectors, order, min(wanted, len(order)))
+        rows = np.flatnonzero(present).astype(np.int64)
+        worth = self._worth(pool, clusters.value, noise)[rows]
+        rows = rows[np.lexsort((rows, worth, ~taken[rows], clusters.place[rows]))]
+        parts = [
+            duplicates_in(vectors, members, fixed=int(taken[members].sum()), threshold=1.0 - self.eps, rule=self.rule)
+            for members in np.split(rows, np.flatnonzero(np.diff(clusters.place[rows])) + 1)
+        ]
+        return Duplicates.joined(parts)
+
+    def _worth(self, pool: Pool, to_centroid: Array, noise: Array) -> Array:
+        """(n,) the lower, the sooner a row is kept."""
+        if self.prefer == "column":
+            from selection.scorers.column import numbers
+
+            return -numbers(str(self.column), pool.get_column(str(self.column)))
+        if self.prefer == "random":
+            return noise
+        return to_centroid if self.prefer == "hard" else -to_centroid
