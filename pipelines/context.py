@@ -121,15 +121,16 @@ def open_context(config_path: Path, report: Reporter, invocation: str | None = N
 
 
 def stage(name: str) -> Callable[[Callable[..., Outcome]], Stage]:
-    """Make a function a stage: one at a time in a store, timed, and recorded whether it succeeds or fails."""
+    """Make a function a stage: one at a time for its target, timed, and recorded whether it succeeds or fails."""
 
     def decorate(function: Callable[..., Outcome]) -> Stage:
         @functools.wraps(function)
         def run(context: Context, *arguments: str) -> Outcome:
             target = arguments[0] if arguments else None
             what = f"{name} {target}" if target else name
+            lock = what.replace(" ", "-")
             with context.store.lock(
-                name, f"winnow {what}", lambda holder: context.report.say(f"{what}: waiting for {holder}")
+                lock, f"winnow {what}", lambda holder: context.report.say(f"{what}: waiting for {holder}")
             ):
                 started_at, began = utc_now(), time.monotonic()
 
@@ -195,7 +196,7 @@ def last_run(store: Store, stage: str, target: str | None = None) -> dict[str, A
 
 @functools.cache
 def code_version() -> str:
-    """winnow's version, with the commit where it runs from a git checkout."""
+    """Winnow's version, with the commit where it runs from a git checkout."""
     package = version("winnow")
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():

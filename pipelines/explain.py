@@ -95,9 +95,9 @@ def ordinal(number: int) -> str:
 
 
 def excerpt(text: str, width: int = EXCERPT) -> str:
-    """The beginning of a text, on one line.
+    r"""The beginning of a text, on one line.
 
-    >>> excerpt("a  long\\n text", 8)
+    >>> excerpt("a  long\n text", 8)
     'a long …'
     """
     line = " ".join(text[: 4 * width].split())

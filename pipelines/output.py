@@ -23,8 +23,7 @@ def write_csv(table: pa.Table, stream: TextIO) -> None:
 def write_json_lines(table: pa.Table, stream: TextIO) -> None:
     """Write one JSON object a line."""
     for batch in table.to_batches():
-        for row in batch.to_pylist():
-            stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        stream.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in batch.to_pylist())
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:

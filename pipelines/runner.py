@@ -11,7 +11,8 @@ from pipelines import drawing, stages
 from pipelines.context import Context, Outcome, last_run
 from pipelines.errors import HeldBack, UnknownRecipe
 from pipelines.wording import nearest
-from storage import catalog, ids as idlib, vectors
+from storage import catalog, vectors
+from storage import ids as idlib
 from storage.errors import NotInStore
 from storage.ingest import is_ingested
 from storage.records import read_selection

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from tests.tiny_models import tiny_bert
 
 SUBJECTS = ("fox", "dog", "add", "return", "answer", "question", "text", "system")

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +115,9 @@ def serving(project: Path, timeout_s: float = 120) -> Iterator[Dagster]:
         yield dagster
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(20)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            with_kill = signal.SIGKILL
-            try:
-                os.killpg(process.pid, with_kill)
-            except ProcessLookupError:
-                pass
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         log.close()
