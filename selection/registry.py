@@ -9,12 +9,16 @@ from typing import Any
 
 from selection.errors import InvalidOption, InvalidRecipe, UnknownStep
 from selection.filters.keep_top import KeepTop
+from selection.filters.near_duplicates import NearDuplicates
 from selection.filters.random_subpool import RandomSubpool
+from selection.filters.semdedup import SemDedup
 from selection.scorers.column import Column
 from selection.scorers.combine import Combine
 from selection.scorers.rds import RdsMax, RdsMean
+from selection.scorers.training_dynamics import Aum, El2n, Forgetting
 from selection.selectors.ccs import Ccs
 from selection.selectors.facility_location import FacilityLocation
+from selection.selectors.k_center import KCenter
 from selection.selectors.random import Random
 from selection.selectors.rds_plus import RdsPlus
 from selection.selectors.rs2 import Rs2
@@ -25,13 +29,19 @@ from selection.types import Input
 
 BUILT_IN: tuple[type[Step], ...] = (
     KeepTop,
+    NearDuplicates,
     RandomSubpool,
+    SemDedup,
+    Aum,
     Column,
     Combine,
+    El2n,
+    Forgetting,
     RdsMax,
     RdsMean,
     Ccs,
     FacilityLocation,
+    KCenter,
     Random,
     RdsPlus,
     Rs2,

@@ -1,0 +1,121 @@
+"""The distance of each row to the nearest of a growing set of centres, brought up to date only where it may matter.
+
+Distance is Euclidean. Its exact value is the float64 sum over d of the squared differences, in one fixed order. Float32
+arithmetic only bounds it (see `nearest_loops`): what the bounds cannot decide, the caller resolves exactly. So what is
+decided depends on nothing but the vectors: not on block size, block order, number of threads or kind of processor.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from selection.kernels import nearest_loops as loops
+from selection.kernels.top_r import TILE_ROWS, tiles
+from selection.types import Array, Floats, Rows, Vectors
+
+Doubles = npt.NDArray[np.float64]
+
+# Outside these, squares could leave the range of float32: vectors are then multiplied by a power of two, which is exact.
+LARGEST_NORM = 2.0**50
+SMALLEST_NORM = 2.0**-40
+
+
+class Nearest:
+    """What is known of each row's nearest centre.
+
+    Args:
+        vectors: (n, d).
+        centres: at least one row; they become centres 0, 1, ...
+        wanted: (n,) bool: the rows whose distance is asked for.
+        capacity: how many centres there may be in the end.
+        scale: (n,) float64 >= 0 that multiplies squared distances; 1 by default.
+
+    Attributes:
+        state: (n,) of `nearest_loops.ROW`.
+        centre_rows: (capacity,) int64.
+        count: how many centres there are.
+
+    Raises:
+        InvalidInput: a vector is not finite; names the row.
+
+    Cost: one pass of n*d float64 operations. Memory: 48 n + 4 d capacity bytes.
+    """
+
+    def __init__(
+        self,
+        vectors: Vectors,
+        centres: Rows,
+        wanted: npt.NDArray[np.bool_],
+        capacity: int,
+        scale: Doubles | None = None,
+    ) -> None:
+        n, d = vectors.shape
+        self.vectors = vectors
+        self.state = np.zeros(n, loops.ROW)
+        self.state["bound"] = np.where(wanted, 0.0, -np.inf)
+        self.state["scale"] = 1.0 if scale is None else scale
+        self.centres: Floats = np.empty((capacity, d), np.float32)
+        self.high = np.empty(capacity, np.float32)
+        self.low = np.empty(capacity, np.float32)
+        self.centre_rows = np.empty(capacity, np.int64)
+        self.count = 0
+        self.unit = 1.0
+
+        first = np.asarray(vectors.take(centres[:1])[0], np.float64)
+        largest = 0.0
+        for rows, tile, norm in tiles(vectors, TILE_ROWS):
+            loops.begin(tile, rows, first, self.state)
+            largest = max(largest, norm)
+        if largest > 0 and not SMALLEST_NORM < largest < LARGEST_NORM:
+            self.unit = 2.0 ** -math.frexp(largest)[1]
+            self.state["bound"] *= self.unit**2
+            self.state["square"] *= self.unit**2
+        for start in range(0, len(centres), TILE_ROWS):
+            part = centres[start : start + TILE_ROWS]
+            for row, x in zip(part.tolist(), self.take(part), strict=True):
+                self.centre_rows[self.count] = row
+                loops.add_centre(x, self.centres, self.high, self.low, self.count)
+                self.count += 1
+
+    def take(self, rows: Rows) -> Floats:
+        """(b, d) float32, in the unit of the centres."""
+        X = np.ascontiguousarray(self.vectors.take(rows), np.float32)
+        return X if self.unit == 1.0 else X * np.float32(self.unit)
+
+    def refresh(self, X: Floats, state: Array, floor: Doubles) -> None:
+        """Bring rows up to date against all centres, except those whose bound falls below their `floor` on the way."""
+        order = np.argsort(state["version"], kind="stable")
+        loops.refresh(X, state, order, self.centres, self.high, self.low, self.count, floor)
+
+    def distance(self, bound: Array) -> Doubles:
+        """The distance, in the unit of the vectors, that a bound stands for."""
+        return np.sqrt(np.asarray(bound, np.float64)) / self.unit
+
+
+def mean_vector(vectors: Vectors, rows: Rows) -> Doubles:
+    """(d,) float64 mean of some rows, summed in the order given. Cost: one pass over the rows."""
+    total = np.zeros(vectors.shape[1])
+    for start in range(0, len(rows), TILE_ROWS):
+        loops.add_rows(np.asarray(vectors.take(rows[start : start + TILE_ROWS]), np.float32), total)
+    return total / len(rows)
+
+
+def farthest_from(
+    point: Doubles, vectors: Vectors, candidates: npt.NDArray[np.bool_], scale: Doubles | None = None
+) -> int:
+    """The candidate of largest scaled squared distance to a float64 point; ties to the lowest row.
+
+    Raises:
+        InvalidInput: a vector is not finite; names the row.
+
+    Cost: one pass of n*d float64 operations; 48 n bytes.
+    """
+    state = np.zeros(vectors.shape[0], loops.ROW)
+    state["bound"] = np.where(candidates, 0.0, -np.inf)
+    state["scale"] = 1.0 if scale is None else scale
+    for rows, tile, _ in tiles(vectors, TILE_ROWS):
+        loops.begin(tile, rows, point, state)
+    return int(np.argmax(state["bound"]))

@@ -1,0 +1,326 @@
+"""The compiled loops behind `Nearest`; numba caches what it compiles beside this file.
+
+A row's state is a record of `ROW`. Its distances are brought up to date against centres `version`, `version + 1`, ...
+only when they may matter. Float32 inner products give an interval that holds the exact squared distance of a pair:
+
+    |x|^2 + |c|^2 - 2 x.c  -+  gamma (|x|^2 + |c|^2),   gamma = 1.01 (d + 16) u,  u = 2**-24
+
+since for any order of summation |fl(x.c) - x.c| <= d u / (1 - d u) |x| |c| (Higham 2002, section 3.1) and
+2 |x| |c| <= |x|^2 + |c|^2; the 16 covers the rounding of the two norms, of their sum and of the bounds themselves.
+`high` and `low` hold |c|^2 with the margin added and taken away.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+ROW = np.dtype(
+    [
+        ("bound", np.float64),  # scale * an upper bound on the squared distance to the nearest centre; -inf: not wanted
+        ("rest", np.float64),  # a lower bound on the squared distance to every seen centre but `near`
+        ("square", np.float64),  # |x|^2
+        ("scale", np.float64),  # what multiplies squared distances
+        ("near", np.int32),  # the centre that gave the bound
+        ("version", np.int32),  # how many centres have been seen
+        ("exact", np.int8),  # the bound is the float64 value itself
+    ],
+    align=True,
+)
+
+# Products below the smallest normal float32 may be flushed to zero.
+TINY = 1e-30
+
+# Rows that one task brings up to date, and centres after which it lets go of rows that no longer matter.
+PANEL = 64
+CHUNK = 32
+# Rows whose vectors stay in the innermost cache while four centres pass.
+STRIP = 16
+
+# Columns of the scratch array of a row at work.
+BEST, LEAST, CUT, UPPER, LOWER = 0, 1, 2, 3, 4
+WORK = 5
+
+# The float32 products may be summed in any order: the margin covers all of them.
+_ANY_ORDER = {"reassoc", "contract", "nsz"}
+
+
+@njit(cache=True, nogil=True)
+def square_distance(x, c):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The exact squared distance: float64, eight interleaved sums. Without fastmath the compiler keeps this order."""
+    d = x.shape[0]
+    a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = 0.0
+    whole = d - d % 8
+    for f in range(0, whole, 8):
+        e0 = np.float64(x[f]) - np.float64(c[f])
+        e1 = np.float64(x[f + 1]) - np.float64(c[f + 1])
+        e2 = np.float64(x[f + 2]) - np.float64(c[f + 2])
+        e3 = np.float64(x[f + 3]) - np.float64(c[f + 3])
+        e4 = np.float64(x[f + 4]) - np.float64(c[f + 4])
+        e5 = np.float64(x[f + 5]) - np.float64(c[f + 5])
+        e6 = np.float64(x[f + 6]) - np.float64(c[f + 6])
+        e7 = np.float64(x[f + 7]) - np.float64(c[f + 7])
+        a0 += e0 * e0
+        a1 += e1 * e1
+        a2 += e2 * e2
+        a3 += e3 * e3
+        a4 += e4 * e4
+        a5 += e5 * e5
+        a6 += e6 * e6
+        a7 += e7 * e7
+    total = ((a0 + a4) + (a2 + a6)) + ((a1 + a5) + (a3 + a7))
+    for f in range(whole, d):
+        e0 = np.float64(x[f]) - np.float64(c[f])
+        total += e0 * e0
+    return total
+
+
+@njit(cache=True, nogil=True)
+def square_norm(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """|x|^2 in float64."""
+    total = 0.0
+    for f in range(x.shape[0]):
+        total += np.float64(x[f]) * np.float64(x[f])
+    return total
+
+
+@njit(cache=True, nogil=True)
+def add_rows(tile, total):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Add each row to a float64 total, one after the other."""
+    for i in range(tile.shape[0]):
+        for f in range(tile.shape[1]):
+            total[f] += np.float64(tile[i, f])
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def begin(tile, rows, centre, state):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Give the rows of a tile their exact distance to the first centre; a bound of -inf stays."""
+    for i in prange(tile.shape[0]):
+        row = rows[i]
+        if state[row].bound > -np.inf:
+            state[row].bound = state[row].scale * square_distance(tile[i], centre)
+        state[row].rest = np.inf
+        state[row].square = square_norm(tile[i])
+        state[row].near = 0
+        state[row].version = 1
+        state[row].exact = 1
+
+
+@njit(cache=True, nogil=True)
+def add_centre(x, centres, high, low, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write one more centre with its norms."""
+    gamma = margin(x.shape[0])
+    square = square_norm(x)
+    for f in range(x.shape[0]):
+        centres[count, f] = x[f]
+    high[count] = square * (1.0 + gamma)
+    low[count] = square * (1.0 - gamma)
+
+
+@njit(cache=True, nogil=True)
+def margin(d):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """`gamma` of the module's description."""
+    return 1.01 * (d + 16) * 2.0**-24
+
+
+@njit(cache=True, nogil=True)
+def start_row(state, i, work, p, gamma, high, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Fill the scratch of a row: upper and lower bound of its nearest centre, and what a product must pass to matter."""
+    upper = state[i].square * (1.0 + gamma) + TINY
+    lower = state[i].square * (1.0 - gamma) - TINY
+    best = state[i].bound / state[i].scale
+    least = best
+    if not state[i].exact:
+        near = state[i].near
+        least = best - (upper - lower) - (np.float64(high[near]) - np.float64(low[near]))
+    work[p, BEST] = best
+    work[p, LEAST] = least
+    work[p, CUT] = best - lower
+    work[p, UPPER] = upper
+    work[p, LOWER] = lower
+
+
+@njit(cache=True, nogil=True)
+def end_row(state, i, work, p, version):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write the scratch of a row back; an exact bound stays as it is."""
+    if not state[i].exact:
+        state[i].bound = min(state[i].bound, state[i].scale * work[p, BEST])
+    state[i].version = max(state[i].version, version)
+
+
+@njit(cache=True, nogil=True)
+def meet(state, i, work, p, j, product, high, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """A row meets centre j, given their float32 inner product."""
+    below = low[j] - np.float32(2.0) * product
+    if below > work[p, CUT] or j < state[i].version:
+        return  # farther than the nearest, whatever the rounding; or counted before
+    least = work[p, LOWER] + below
+    best = work[p, UPPER] + (high[j] - np.float32(2.0) * product)
+    if best < work[p, BEST]:
+        state[i].rest = min(state[i].rest, work[p, LEAST])
+        state[i].near = j
+        work[p, LEAST] = least
+        work[p, BEST] = best
+        work[p, CUT] = best - work[p, LOWER]
+    else:
+        state[i].rest = min(state[i].rest, least)
+    state[i].exact = 0
+
+
+@njit(cache=True, nogil=True, fastmath=_ANY_ORDER)
+def products_16(x0, x1, x2, x3, c0, c1, c2, c3, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write the inner products of four rows and four centres to out (4, 4); all sums are in registers."""
+    a00 = a01 = a02 = a03 = np.float32(0)
+    a10 = a11 = a12 = a13 = np.float32(0)
+    a20 = a21 = a22 = a23 = np.float32(0)
+    a30 = a31 = a32 = a33 = np.float32(0)
+    for f in range(x0.shape[0]):
+        p0, p1, p2, p3 = x0[f], x1[f], x2[f], x3[f]
+        q = c0[f]
+        a00 += p0 * q
+        a10 += p1 * q
+        a20 += p2 * q
+        a30 += p3 * q
+        q = c1[f]
+        a01 += p0 * q
+        a11 += p1 * q
+        a21 += p2 * q
+        a31 += p3 * q
+        q = c2[f]
+        a02 += p0 * q
+        a12 += p1 * q
+        a22 += p2 * q
+        a32 += p3 * q
+        q = c3[f]
+        a03 += p0 * q
+        a13 += p1 * q
+        a23 += p2 * q
+        a33 += p3 * q
+    out[0, 0], out[0, 1], out[0, 2], out[0, 3] = a00, a01, a02, a03
+    out[1, 0], out[1, 1], out[1, 2], out[1, 3] = a10, a11, a12, a13
+    out[2, 0], out[2, 1], out[2, 2], out[2, 3] = a20, a21, a22, a23
+    out[3, 0], out[3, 1], out[3, 2], out[3, 3] = a30, a31, a32, a33
+
+
+@njit(cache=True, nogil=True, fastmath=_ANY_ORDER)
+def products_4(x, c0, c1, c2, c3):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Inner products of one row and four centres."""
+    a0 = a1 = a2 = a3 = np.float32(0)
+    for f in range(x.shape[0]):
+        p = x[f]
+        a0 += p * c0[f]
+        a1 += p * c1[f]
+        a2 += p * c2[f]
+        a3 += p * c3[f]
+    return a0, a1, a2, a3
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def refresh(X, state, order, centres, high, low, count, floor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Bring rows up to date against centres 0 .. count-1, but let go of a row when its bound falls below `floor`.
+
+    Args:
+        X: (b, d) float32; `state`: (b,) of `ROW`.
+        order: (b,) positions, ascending in version, so that rows of one task miss about the same centres.
+        floor: (b,) in the unit of bounds.
+    """
+    gamma = margin(X.shape[1])
+    for g in prange((len(order) + PANEL - 1) // PANEL):
+        here = order[g * PANEL : (g + 1) * PANEL]
+        work = np.empty((len(here), WORK))
+        active = np.empty(len(here), np.int64)
+        out = np.empty((4, 4), np.float32)
+        m = 0
+        j = count
+        for p in range(len(here)):
+            i = here[p]
+            if state[i].bound == 0.0:
+                state[i].version = count  # nothing is nearer than that
+            elif state[i].version < count and state[i].bound >= floor[i]:
+                start_row(state, i, work, p, gamma, high, low)
+                j = min(j, np.int64(state[i].version))
+                active[m] = p
+                m += 1
+        while j < count and m:
+            stop = min(j + CHUNK, count)
+            meet_all(X, state, here, active[:m], work, out, centres, high, low, j, stop)
+            kept = 0
+            for a in range(m):
+                p = active[a]
+                i = here[p]
+                end_row(state, i, work, p, stop)
+                if state[i].bound >= floor[i]:
+                    active[kept] = p
+                    kept += 1
+            m = kept
+            j = stop
+
+
+@njit(cache=True, nogil=True)
+def meet_all(X, state, here, active, work, out, centres, high, low, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The active rows of a panel meet centres start .. stop-1. At an edge the last row or centre stands in for more."""
+    m = len(active)
+    for strip in range(0, m, STRIP):
+        end = min(strip + STRIP, m)
+        for j in range(start, stop, 4):
+            c1, c2, c3 = min(j + 1, stop - 1), min(j + 2, stop - 1), min(j + 3, stop - 1)
+            for a in range(strip, end, 4):
+                p0, p1 = active[a], active[min(a + 1, end - 1)]
+                p2, p3 = active[min(a + 2, end - 1)], active[min(a + 3, end - 1)]
+                products_16(
+                    X[here[p0]], X[here[p1]], X[here[p2]], X[here[p3]],
+                    centres[j], centres[c1], centres[c2], centres[c3], out,
+                )  # fmt: skip
+                for e in range(min(4, end - a)):
+                    p = active[a + e]
+                    for b in range(min(4, stop - j)):
+                        if not low[j + b] - np.float32(2.0) * out[e, b] > work[p, CUT]:
+                            meet(state, here[p], work, p, j + b, out[e, b], high, low)
+
+
+@njit(cache=True, nogil=True)
+def refresh_one(x, state, i, work, centres, high, low, count, floor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """As `refresh`, for one row x; `work` has one row."""
+    if state[i].bound == 0.0:
+        state[i].version = count
+        return
+    start_row(state, i, work, 0, margin(x.shape[0]), high, low)
+    for j in range(np.int64(state[i].version), count, 4):
+        last = min(j + 4, count) - 1
+        products = products_4(
+            x, centres[j], centres[min(j + 1, last)], centres[min(j + 2, last)], centres[min(j + 3, last)]
+        )
+        for b in range(last - j + 1):
+            meet(state, i, work, 0, j + b, products[b], high, low)
+        end_row(state, i, work, 0, last + 1)
+        if state[i].bound < floor:
+            return
+
+
+@njit(cache=True, nogil=True)
+def resolve(x, state, i, centres, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Make a row's bound the exact value over the centres it has seen; ties to the earliest centre.
+
+    One distance, unless another centre lies within the margin of the nearest: then each that does is measured.
+    """
+    near = int(state[i].near)
+    best = square_distance(x, centres[near])
+    if not state[i].rest > best:
+        lower = state[i].square * (1.0 - margin(x.shape[0])) - TINY
+        count = int(state[i].version)
+        for j in range(0, count, 4):
+            last = min(j + 4, count) - 1
+            products = products_4(
+                x, centres[j], centres[min(j + 1, last)], centres[min(j + 2, last)], centres[min(j + 3, last)]
+            )
+            for b in range(last - j + 1):
+                if lower + (low[j + b] - np.float32(2.0) * products[b]) > best:
+                    continue
+                exact = square_distance(x, centres[j + b])
+                if exact < best or (exact == best and j + b < near):
+                    best = exact
+                    near = j + b
+        state[i].near = near
+        state[i].rest = best
+    state[i].bound = state[i].scale * best
+    state[i].exact = 1

@@ -1,0 +1,145 @@
+"""Cover the pool: each pick is the row farthest from everything picked before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from selection.errors import InvalidInput, InvalidOption
+from selection.selectors.random import drawn_rows
+from selection.step import Selector, check_choice, check_name
+from selection.types import NO_REF, Array, Input, Pool, Reason, Rows, Selection
+
+FIRST = ("random", "farthest_from_mean")
+ZERO = ("fill", "stop")
+
+# The square of a weight times that of a distance stays in the range of float64.
+LARGEST_WEIGHT = 1e50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KCenter(Selector):
+    """Greedy k-center in Euclidean distance, exact: the radius is at most twice the smallest possible (Gonzalez 1985).
+
+    Args:
+        first: the first pick where nothing is already selected: "random" (by hash noise), "farthest_from_mean" of the
+            candidates, or a row of the pool that the step sees.
+        weights: a column of finite numbers >= 0 that multiply each row's distance.
+        outlier_quantile: in 0 .. 1, this share of the pool's rows is passed over at each pick, the farthest; picks then
+            are no outliers. The last picks of a pool that is taken whole are the ones passed over.
+        zero: what to do when every candidate coincides with a centre: "fill" with the lowest rows, or "stop".
+
+    Already selected rows are centres. The gain is the distance to the nearest centre at the moment of picking (0 for a
+    first pick, which has none), times the weight; `ref` is that centre, `value` the gain (NaN for a first pick). With
+    nothing passed over, gains do not rise and the last bounds the radius of the pool.
+
+    Cost and memory: see `selection.kernels.k_center`.
+    """
+
+    first: str | int = "random"
+    weights: str | None = None
+    outlier_quantile: float = 0.0
+    zero: str = "fill"
+    name: ClassVar[str] = "k_center"
+    nested: ClassVar[bool] = True
+    incremental: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_first(self.name, self.first, FIRST)
+        if self.weights is not None:
+            check_name(self.name, "weights", self.weights)
+        q = self.outlier_quantile
+        if isinstance(q, bool) or not isinstance(q, int | float) or not 0 <= q < 1:
+            raise InvalidOption(f"{self.name}: outlier_quantile must be a number >= 0 and < 1, got {q!r}")
+        check_choice(self.name, "zero", self.zero, ZERO)
+
+    @property
+    def needs(self) -> frozenset[Input]:
+        """The vectors, and columns where one holds weights."""
+        return frozenset({Input.VECTORS}) | ({Input.COLUMNS} if self.weights is not None else frozenset())
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The column of weights."""
+        return frozenset() if self.weights is None else frozenset({self.weights})
+
+    def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
+        """See `Selector.select`."""
+        from selection.kernels.k_center import k_center
+
+        vectors, candidates = pool.get_vectors(), pool.candidates
+        weights = None if self.weights is None else weight_column(pool, self.name, self.weights)
+        centres = pool.get_already_selected()
+        first = np.empty(0, np.int64)
+        if not len(centres):
+            first = np.array([self._first(pool, weights, rng)])
+            candidates[first] = False
+            centres = first
+        rest = k_center(
+            vectors,
+            budget - len(first),
+            centres=centres,
+            candidates=candidates,
+            skip=int(self.outlier_quantile * len(pool)),
+            scale=None if weights is None else weights**2,
+            stop_at_zero=self.zero == "stop",
+        )
+        return centres_selection(first, rest.rows, rest.distance, rest.near)
+
+    def _first(self, pool: Pool, weights: npt.NDArray[np.float64] | None, rng: np.random.Generator) -> int:
+        from selection.kernels.nearest import farthest_from, mean_vector
+
+        if self.first != "farthest_from_mean":
+            return first_row(pool, self.name, self.first, rng)
+        rows = np.flatnonzero(pool.candidates)
+        mean = mean_vector(pool.get_vectors(), rows)
+        return farthest_from(mean, pool.get_vectors(), pool.candidates, None if weights is None else weights**2)
+
+
+def centres_selection(first: Rows, rows: Rows, distance: Array, near: Rows) -> Selection:
+    """A selection whose rows were pulled by their distance to the nearest earlier centre; `first` had none."""
+    none = np.full(len(first), np.nan)
+    value = np.concatenate([none, distance]).astype(np.float32)
+    ref = np.concatenate([np.full(len(first), NO_REF), near])
+    gain = np.nan_to_num(value, nan=0.0)
+    return Selection(np.concatenate([first, rows]), gain, Reason.of("centre", len(value), ref=ref, value=value))
+
+
+def check_first(step: str, first: object, names: tuple[str, ...]) -> None:
+    """Raise `InvalidOption` unless `first` is one of the names or a row."""
+    is_row = isinstance(first, int) and not isinstance(first, bool) and first >= 0
+    if not is_row and first not in names:
+        raise InvalidOption(f"{step}: first must be one of {', '.join(names)} or a row, got {first!r}")
+
+
+def first_row(pool: Pool, step: str, first: str | int, rng: np.random.Generator) -> int:
+    """The row that `first` names, or one drawn by hash noise.
+
+    Raises:
+        InvalidOption: the row is not a candidate.
+    """
+    if isinstance(first, str):
+        return int(drawn_rows(pool, 1, rng)[0][0])
+    if first >= len(pool) or not pool.candidates[first]:
+        raise InvalidOption(f"{step}: first must be a candidate, one of {len(pool)} rows, got {first}")
+    return first
+
+
+def weight_column(pool: Pool, step: str, name: str) -> npt.NDArray[np.float64]:
+    """(n,) float64.
+
+    Raises:
+        InvalidInput: not numbers, or one is negative or not finite; names the row.
+    """
+    column = pool.get_column(name)
+    if column.dtype.kind not in "fiub":
+        raise InvalidInput(f"{step}: weights must be numbers, column {name!r} is {column.dtype}")
+    weights = column.astype(np.float64)
+    bad = np.flatnonzero(~((weights >= 0) & (weights <= LARGEST_WEIGHT)))
+    if len(bad):
+        found = f"column {name!r} has {weights[bad[0]]} in row {{row}}"
+        raise InvalidInput(f"{step}: weights must be in 0..{LARGEST_WEIGHT:g}, {found}", row=int(bad[0]))
+    return weights

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from selection.errors import InvalidInput
+from selection.kernels import k_center as module
+from selection.kernels.k_center import k_center
+from selection.vectors import ArrayVectors
+
+sys.path.insert(0, str(Path(__file__).parent))
+from coverage_cases import Shuffled, hard_vectors, naive_k_center
+
+HARD = hard_vectors()
+
+
+def others(n: int, centres) -> np.ndarray:
+    mask = np.ones(n, bool)
+    mask[list(centres)] = False
+    return mask
+
+
+def run(vectors, budget, centres, **options):
+    centres = np.array(centres, np.int64)
+    return k_center(vectors, budget, centres=centres, candidates=others(vectors.shape[0], centres), **options)
+
+
+@pytest.fixture(params=[4096, 12], ids=lambda rows: f"phases_of_{rows}")
+def phase_rows(request, monkeypatch):
+    monkeypatch.setattr(module, "PHASE_ROWS", request.param)
+
+
+@pytest.mark.parametrize("name", HARD)
+@pytest.mark.parametrize("skip", [0, 5])
+def test_k_center__equals_the_definition_pick_for_pick(name, skip, phase_rows):
+    X = HARD[name]
+    centres = [3, 11, 20]
+    budget = min(len(X) - 3, 100)
+    rows, distance, near = naive_k_center(X, budget, centres, skip=skip)
+    got = run(ArrayVectors(X), budget, centres, skip=skip)
+    assert got.rows.tolist() == rows
+    assert got.near.tolist() == near
+    np.testing.assert_allclose(got.distance, distance, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["clustered", "signs", "duplicates"])
+def test_k_center__scaled_distances_equal_the_definition(name, phase_rows):
+    X = HARD[name]
+    scale = np.random.default_rng(0).choice([0.0, 0.3, 1.0, 2.0], len(X))
+    rows, distance, near = naive_k_center(X, 100, [0], scale=scale)
+    got = run(ArrayVectors(X), 100, [0], scale=scale)
+    assert (got.rows.tolist(), got.near.tolist()) == (rows, near)
+    np.testing.assert_allclose(got.distance, distance, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["clustered", "duplicates", "identical", "zeros"])
+def test_k_center__stops_when_nothing_is_away_from_the_centres(name, phase_rows):
+    X = HARD[name]
+    rows, *_ = naive_k_center(X, len(X) - 1, [0], stop_at_zero=True)
+    assert run(ArrayVectors(X), len(X) - 1, [0], stop_at_zero=True).rows.tolist() == rows
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_k_center__storage_order_block_size_threads_and_dtype_change_nothing(name):
+    X = HARD[name]
+    budget = min(100, len(X) - 1)
+    expected = run(ArrayVectors(X), budget, [2])
+    threads = numba.get_num_threads()
+    try:
+        for block_rows, n_threads in ((1, threads), (7, 1), (10_000, threads)):
+            numba.set_num_threads(n_threads)
+            got = run(Shuffled(X, block_rows=block_rows), budget, [2])
+            assert got.rows.tolist() == expected.rows.tolist()
+            assert got.distance.tolist() == expected.distance.tolist()
+    finally:
+        numba.set_num_threads(threads)
+    if X.dtype == np.float16:
+        assert run(ArrayVectors(X.astype(np.float32)), budget, [2]).rows.tolist() == expected.rows.tolist()
+
+
+def test_k_center__more_centres_at_the_start_than_a_tile_holds():
+    X = np.random.default_rng(1).standard_normal((5000, 3)).astype(np.float32)
+    centres = np.arange(0, 4500)
+    rows, _, near = naive_k_center(X[4000:], 20, list(range(500)))
+    got = run(ArrayVectors(X[np.r_[4000:5000]]), 20, range(500))
+    assert (got.rows.tolist(), got.near.tolist()) == (rows, near)
+    assert (run(ArrayVectors(X), 20, centres).rows >= 4500).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    hnp.arrays(
+        np.float32, st.tuples(st.integers(2, 30), st.integers(1, 11)), elements=st.sampled_from([-1, 0, 0.5, 1, 3])
+    ),
+    st.data(),
+)
+def test_k_center__equals_the_definition_on_any_vectors(X, data):
+    n = len(X)
+    centres = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=n - 1, unique=True))
+    skip = data.draw(st.integers(0, n))
+    budget = n - len(centres)
+    rows, _, near = naive_k_center(X, budget, centres, skip=skip)
+    got = run(ArrayVectors(X), budget, centres, skip=skip)
+    assert (got.rows.tolist(), got.near.tolist()) == (rows, near)
+
+
+def test_k_center__looks_at_few_rows_again():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 16))[rng.integers(40, size=20_000)] + 0.5 * rng.standard_normal((20_000, 16))
+    vectors = Shuffled(X.astype(np.float16), block_rows=4096)
+    run(vectors, 200, [0])
+    assert vectors.taken < 10 * len(X)  # a pass a pick would take 200 times as many
+
+
+def test_k_center__memory_stays_within_what_is_stated():
+    n, d, budget = 60_000, 64, 100
+    X = np.random.default_rng(0).standard_normal((n, d)).astype(np.float16)
+    run(ArrayVectors(X[:5000]), 2, [0])
+    tracemalloc.start()
+    run(ArrayVectors(X), budget, [0])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    tile = 4096 * d * 4
+    assert peak < 75 * n + 4 * d * budget + 3 * tile
+
+
+def test_k_center__a_vector_that_is_not_finite_is_named():
+    X = np.ones((50, 4), np.float32)
+    X[31, 2] = np.nan
+    with pytest.raises(InvalidInput, match="row 31"):
+        run(Shuffled(X), 5, [0])
