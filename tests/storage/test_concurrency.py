@@ -110,6 +110,12 @@ def open_it():
             "USING (selection_id) GROUP BY selection_id, n_items) WHERE n_items <> found").fetchall()
         assert torn == [(0,)], torn
 
+def work_once():
+    work(Store(root), "first", 1, lambda done: os.write(log, f"{done}\\n".encode()))
+
+began = time.monotonic()
+assert os.waitpid(forked(work_once), 0)[1] == 0
+usual = time.monotonic() - began  # of one commit and publish, on this machine and now
 chance, killed, broken = random.Random(), 0, 0
 for number in range(15):
     writers = [
@@ -117,7 +123,7 @@ for number in range(15):
         for who in "ab"
     ]
     for pid in writers:
-        time.sleep(chance.uniform(0.02, 0.6))
+        time.sleep(chance.uniform(0, 1.5 * usual))
         os.kill(pid, signal.SIGKILL)
         killed += os.waitpid(pid, 0)[1] == signal.SIGKILL
     broken += os.waitpid(forked(open_it), 0)[1] != 0
