@@ -28,7 +28,7 @@ from selection.types import Array, Floats, Rows, Vectors
 
 BITS = 40
 # Rows multiplied with all references at once.
-CHUNK_ROWS = 2048
+CHUNK_ROWS = 8192
 CHUNK_VALUES = 2**24
 # Rows whose neighbours are looked up at once.
 NEIGHBOUR_ROWS = 1024
