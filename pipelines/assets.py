@@ -15,10 +15,11 @@ import dagster as dg
 from pipelines import stages
 from pipelines.config import Config, Recipe, load_config
 from pipelines.context import Context, Outcome, Stage, open_context
-from pipelines.drawing import needs_vectors
+from pipelines.drawing import encoders_of, needs_vectors
 from pipelines.errors import USER_ERRORS
 from pipelines.explain import Explanation, explain, ready_sql
 from pipelines.progress import Log
+from pipelines.sections import OWN_VECTORS
 from selection.registry import parse_steps
 
 RETRIES, RETRY_AFTER_S = 2, 30
@@ -67,8 +68,8 @@ def build_definitions(config_path: Path) -> dg.Definitions:
             group_name="pool",
         )
     ]
-    for encoder in sorted({recipe.encoder for recipe in config.recipes.values() if recipe.encoder}):
-        assets += _encoder_assets(encoder, targets=bool(config.targets))
+    for encoder in encoders_of(config, config.recipes):
+        assets += _encoder_assets(encoder, targets=bool(config.targets_in(encoder)))
     assets += [_recipe_asset(name, recipe) for name, recipe in config.recipes.items()]
     assets.append(
         _asset(
@@ -85,20 +86,24 @@ def build_definitions(config_path: Path) -> dg.Definitions:
         assets=assets,
         resources={"project": Project(config_path=str(config_path))},
         jobs=[reselect],
-        schedules=_schedules(config, reselect),
+        schedules=_schedules(config),
         sensors=[_new_files(config_path)],
     )
 
 
 def _encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]:
+    own = encoder == OWN_VECTORS
+    made_with = {"numpy"} if own else {"numpy", "huggingface"}
     vectors = _asset(
         stages.embed,
         encoder,
         key=[encoder, "embeddings"],
         deps=[["pool"]],
         checks=CHECKS["vectors"],
-        description="The pool's vectors; only rows that this encoder has not seen are encoded.",
-        kinds={"numpy", "huggingface"},
+        description="The vectors that you brought for the pool; only rows that have none yet are taken in."
+        if own
+        else "The pool's vectors; only rows that this encoder has not seen are encoded.",
+        kinds=made_with,
         group_name="vectors",
         pool=GPU_POOL,
     )
@@ -120,8 +125,9 @@ def _encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]
         encoder,
         key=[encoder, "target_embeddings"],
         checks=CHECKS["vectors"],
-        description="The target sets' vectors, from the same encoder and template as the pool's.",
-        kinds={"numpy", "huggingface"},
+        description="The target sets' vectors, "
+        + ("as you brought them." if own else "from the same encoder and template as the pool's."),
+        kinds=made_with,
         group_name="vectors",
         pool=GPU_POOL,
     )
@@ -213,7 +219,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
     return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows])
 
 
-def _schedules(config: Config, job: Any) -> list[dg.ScheduleDefinition]:
+def _schedules(config: Config) -> list[dg.ScheduleDefinition]:
     if config.schedule is None:
         return []
     chosen = dg.AssetSelection.assets(*(["selection", name] for name in config.schedule.recipes)).upstream()
@@ -231,13 +237,13 @@ def _schedules(config: Config, job: Any) -> list[dg.ScheduleDefinition]:
 
 
 def _new_files(config_path: Path) -> dg.SensorDefinition:
-    """A run whenever the pool's files differ from those of the last look."""
+    """A run whenever the files that the project reads differ from those of the last look."""
 
     @dg.sensor(
         job_name="reselect",
         minimum_interval_seconds=60,
         default_status=_status(dg.DefaultSensorStatus),
-        description="Starts a run when a file of the pool or of a target set appears, changes or vanishes.",
+        description="Starts a run when a file that the project reads appears, changes or vanishes.",
     )
     def new_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         seen = _fingerprint(load_config(config_path))
@@ -251,18 +257,21 @@ def _new_files(config_path: Path) -> dg.SensorDefinition:
 
 
 def _fingerprint(config: Config) -> str:
-    """What the pool's and targets' files look like from outside: names, sizes, times of change."""
+    """What all files that the project names look like from outside: names, sizes, times of change."""
     specs = config.pool.specs(config.root)
     for target in config.targets.values():
         specs += target.specs(config.root)
+    urls = [spec.url for spec in specs] + [brought.url for brought in config.pool.columns]
+    urls += [url for of in (None, *config.targets) for file in config.vector_files(of) for url in file.urls]
+    urls += [file for recipe in config.recipes.values() for file in (recipe.allow, recipe.deny) if file]
     look = hashlib.blake2b(digest_size=16)
-    for spec in specs:
-        path = Path(spec.url)
+    for url in urls:
+        path = Path(url)
         if path.is_file():
             status = path.stat()
             look.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
         else:
-            look.update(f"{spec.url}\n".encode())
+            look.update(f"{url}\n".encode())
     return look.hexdigest()
 
 

@@ -33,6 +33,7 @@ from pipelines.sections import (
     Recipe,
     Schedule,
     Section,
+    TargetFiles,
     as_tuple,
     is_url,
 )
@@ -43,9 +44,10 @@ from selection.registry import build_step, parse_steps
 from selection.types import Input
 from storage.errors import BadInput
 from storage.ingest import expand
+from storage.own_vectors import ids_file
 from storage.shapes import check_fields
 
-__all__ = ["Config", "Files", "Index", "Keyed", "Pool", "PoolFiles", "Recipe", "Schedule", "load_config"]
+__all__ = ["Config", "Files", "Index", "Keyed", "Pool", "PoolFiles", "Recipe", "Schedule", "TargetFiles", "load_config"]
 
 FILE_NAME = "winnow.yaml"
 
@@ -82,7 +84,7 @@ def load_config(path: str | os.PathLike[str], overrides: Mapping[str, Any] | Non
 
 
 S = TypeVar("S", bound=BaseModel)
-F = TypeVar("F", Files, PoolFiles, Keyed)
+F = TypeVar("F", PoolFiles, TargetFiles, Keyed)
 
 
 class _Reader:
@@ -128,6 +130,8 @@ class _Reader:
         if pool is not None and pool.vectors:
             names["encoders"].append(OWN_VECTORS)
         recipes = dict(self._recipes(names))
+        if pool is not None and pool.vectors:
+            self._check_own_vectors(recipes, targets)
         index = self._section(Index, ("index",)) if self.raw.get("index") is not None else Index()
         schedule = self._schedule(list(self._mapping(("recipes",)))) if self.raw.get("schedule") is not None else None
         self._stop_if_wrong()
@@ -159,17 +163,26 @@ class _Reader:
             if raw["files"] == []:
                 self.add(("pool", "files"), "names no files")
         for key in ("columns", "vectors"):
-            if raw.get(key) not in (None, []):
-                checked[key] = tuple(self._each(Keyed, "url", raw[key], ("pool", key)))
-            else:
-                checked[key] = ()
+            checked[key] = self._keyed(raw.get(key), ("pool", key))
         return self._validated(Pool, raw | checked, ("pool",))
 
-    def _targets(self) -> Iterator[tuple[str, Files]]:
+    def _targets(self) -> Iterator[tuple[str, TargetFiles]]:
         for name, raw in self._mapping(("targets",)).items():
-            files = self._files(Files, "files", raw, ("targets", name))
+            path: KeyPath = ("targets", name)
+            if isinstance(raw, dict) and "vectors" in raw:
+                raw = raw | {"vectors": self._keyed(raw["vectors"], (*path, "vectors"))}  # noqa: PLW2901
+            files = self._files(TargetFiles, "files", raw, path)
             if files is not None:
                 yield name, files
+
+    def _keyed(self, raw: Any, path: KeyPath) -> tuple[Keyed, ...]:
+        """What is brought by id; an .npy of vectors is there with its ids."""
+        brought = tuple(self._each(Keyed, "url", raw, path)) if raw is not None else ()
+        if path[-1] == "vectors":
+            for one in brought:
+                if one.url.endswith(".npy") and Path(one.url).is_file() and not Path(ids_file(one.url)).is_file():
+                    self.add(path, f"{one.url!r} has no ids: put its keys, one a line, into {ids_file(one.url)}")
+        return brought
 
     def _each(self, kind: type[F], key: str, raw: Any, path: KeyPath) -> Iterator[F]:
         """A list in which each item is a mapping or a path; or one of them alone."""
@@ -204,6 +217,8 @@ class _Reader:
             path: KeyPath = ("encoders", name)
             if name == OWN_VECTORS:
                 self.add(path, f"`{OWN_VECTORS}` stands for the vectors in pool.vectors; choose another name")
+            if name == "selection":  # its assets' keys begin with its name, those of recipes with this word
+                self.add(path, "`selection` is what the assets of recipes are called; choose another name")
             options = self._section(model, path)
             if options is None:
                 continue
@@ -259,6 +274,17 @@ class _Reader:
                 message = f"{wanting} needs vectors, and there are none; add an encoder under `encoders`"
                 self.add((*path, "encoder"), message)
         return values
+
+    def _check_own_vectors(self, recipes: Mapping[str, Recipe], targets: Mapping[str, TargetFiles]) -> None:
+        """A recipe that works on the user's own vectors needs them of its targets too."""
+        for name, recipe in recipes.items():
+            without = [t for t in recipe.targets if t in targets and not targets[t].vectors]
+            if recipe.encoder == OWN_VECTORS and without:
+                self.add(
+                    ("recipes", name, "encoder"),
+                    f"is `{OWN_VECTORS}`, but these targets have no vectors of their own: {listed(without)}; "
+                    f"add `targets.{without[0]}.vectors`",
+                )
 
     def _id_files(self, raw: Mapping[str, Any], path: KeyPath) -> dict[str, str]:
         resolved = {}
@@ -411,9 +437,13 @@ class _Reader:
         if not isinstance(raw, dict):
             self._once(path, f"must be a mapping of names, found {self._found_at(path, raw)}")
             return {}
+        seen: dict[str, str] = {}
         for name in raw:
             if not _NAME.fullmatch(name):
                 self._once((*path, name), f"{name!r} cannot be a name: {_NAME_RULE}")
+            twin = seen.setdefault(name.replace("-", "_"), name)
+            if twin != name:
+                self._once((*path, name), f"{name!r} and {twin!r} differ only in `-` and `_`; choose another name")
         return raw
 
     def _once(self, path: KeyPath, message: str) -> None:

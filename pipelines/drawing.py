@@ -18,10 +18,12 @@ import pyarrow as pa
 
 from pipelines.config import Config, Recipe
 from pipelines.context import Context, code_version, last_run
+from pipelines.sections import OWN_VECTORS
 from selection import Pool, Selection, Targets, select
 from selection.registry import parse_steps, required, step_spec
 from selection.types import Input, Reason
 from storage import ids as idlib
+from storage import own_vectors
 from storage.errors import BadInput
 from storage.ids import Ids
 from storage.records import commit_selection, digest_of, read_selection
@@ -42,6 +44,7 @@ class Drawing:
 
     Attributes:
         targets: target set to match -> the id of its record, in the order of round robin.
+        target_encoders: target set -> the encoder of its vectors, where it is not the pool's but the user's own.
         held_out: target sets whose prompts must not be chosen.
         allow, deny: digest of the list of ids, None where there is no list.
         previous: the selection that this one adds to (`mode: top_up`).
@@ -56,6 +59,7 @@ class Drawing:
     encoder: str | None
     index: str | None
     targets: dict[str, str]
+    target_encoders: dict[str, str]
     held_out: list[str]
     where: str | None
     allow: str | None
@@ -94,6 +98,19 @@ def needs_vectors(recipe: Recipe) -> bool:
     return bool(needs(recipe) & {Input.VECTORS, Input.TARGETS})
 
 
+def encoders_of(config: Config, recipes: Iterable[str]) -> list[str]:
+    """The encoders whose vectors the recipes need, each once."""
+    chosen = [config.recipes[name] for name in recipes]
+    return list(dict.fromkeys(one.encoder for one in chosen if one.encoder is not None and needs_vectors(one)))
+
+
+def fingerprint(context: Context, encoder: str, target: str | None = None) -> str:
+    """What names the folder of an encoder's vectors, of the pool or of a target set."""
+    if encoder == OWN_VECTORS:
+        return own_vectors.fingerprint(context.store, context.config.vector_files(target))
+    return context.config.encoders[encoder].fingerprint()
+
+
 def target_sets(context: Context, names: Iterable[str]) -> list[TargetSet]:
     """The target sets by name, read where they are not in the store yet."""
     config = context.config
@@ -110,6 +127,8 @@ def resolve(context: Context, name: str) -> Drawing:
     snapshot = context.snapshot()
     every_target = {target.name: target.id for target in target_sets(context, context.config.targets)}
     previous = last_run(context.store, "select", name) if recipe.mode == "top_up" else None
+    encoder = recipe.encoder if needs_vectors(recipe) else None
+    own = recipe.targets if encoder == OWN_VECTORS else ()
     return Drawing(
         steps=[step_spec(step) for step in parse_steps(recipe.steps)],
         budget=recipe.budget,
@@ -117,9 +136,10 @@ def resolve(context: Context, name: str) -> Drawing:
         round=recipe.round,
         allow_short=recipe.allow_short,
         snapshot=snapshot.id,
-        encoder=_fingerprint(context.config, recipe) if needs_vectors(recipe) else None,
+        encoder=fingerprint(context, encoder) if encoder else None,
         index=None,
         targets={one: every_target[one] for one in recipe.targets},
+        target_encoders={one: fingerprint(context, OWN_VECTORS, one) for one in own},
         held_out=sorted(every_target.values()) if recipe.exclude_targets else [],
         where=recipe.where,
         allow=_digest(recipe.allow, snapshot),
@@ -281,23 +301,28 @@ def _targets(context: Context, drawing: Drawing) -> Targets:
     """The targets' vectors, set by set in the recipe's order."""
     assert drawing.encoder is not None
     sets = [open_targets(context.store, one) for one in drawing.targets.values()]
-    ids = np.concatenate([target.ids for target in sets])
-    vectors = StoredVectors(context.store, drawing.encoder, ids)
-    failed = vectors.failed_rows
-    names = [given or str(place) for target in sets for place, given in enumerate(target.given_ids, start=1)]
-    if len(failed):
-        raise BadInput(f"target {names[failed[0]]!r} has no vector: the encoder found nothing in its text to encode")
+    vectors = []
+    for target in sets:
+        encoder = drawing.target_encoders.get(target.name, drawing.encoder)
+        stored = StoredVectors(context.store, encoder, target.ids)
+        if len(stored.failed_rows):
+            first = _target_names(target)[stored.failed_rows[0]]
+            raise BadInput(
+                f"target {first!r} of {target.name!r} has no vector: its text has nothing to encode, or the vector that "
+                "you brought is zero or not finite"
+            )
+        vectors.append(stored.take(np.arange(len(target))))
     return Targets(
-        vectors=vectors.take(np.arange(len(ids))),
+        vectors=np.concatenate(vectors),
         sets=np.repeat(np.arange(len(sets)), [len(target) for target in sets]).astype(np.int64),
         names=tuple(drawing.targets),
-        ids=tuple(names),
+        ids=tuple(name for target in sets for name in _target_names(target)),
     )
 
 
-def _fingerprint(config: Config, recipe: Recipe) -> str:
-    assert recipe.encoder is not None, "the configuration gives an encoder to a recipe that needs one"
-    return config.encoders[recipe.encoder].fingerprint()
+def _target_names(target: TargetSet) -> list[str]:
+    """What a person calls the targets: the id in the file, else the place."""
+    return [given or str(place) for place, given in enumerate(target.given_ids, start=1)]
 
 
 def _digest(listed: str | None, snapshot: Snapshot) -> str | None:

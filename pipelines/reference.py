@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic import BaseModel
 
-from pipelines.sections import Config, Files, Index, Keyed, Pool, PoolFiles, Recipe, Schedule
+from pipelines.sections import Config, Index, Keyed, Pool, PoolFiles, Recipe, Schedule, TargetFiles
 from selection.encoders import EncoderSpec
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "configuration.md"
@@ -25,9 +25,9 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("", Config),
     ("pool", Pool),
     ("pool.files[]", PoolFiles),
-    ("pool.columns[], pool.vectors[]", Keyed),
+    ("pool.columns[], pool.vectors[], targets.<name>.vectors[]", Keyed),
     ("encoders.<name>", EncoderSpec),
-    ("targets.<name>", Files),
+    ("targets.<name>", TargetFiles),
     ("recipes.<name>", Recipe),
     ("index", Index),
     ("schedule", Schedule),

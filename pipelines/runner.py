@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 
 from pipelines import drawing, stages
-from pipelines.context import Context, Outcome, last_run
+from pipelines.context import Context, Outcome, last_run, runs
 from pipelines.errors import HeldBack, UnknownRecipe
+from pipelines.sections import OWN_VECTORS
 from pipelines.wording import nearest
 from storage import catalog, vectors
 from storage import ids as idlib
+from storage.columns import columns_id
 from storage.errors import NotInStore
-from storage.ingest import is_ingested
+from storage.ingest import ingest_id
 from storage.records import read_selection
 
 
@@ -26,10 +28,10 @@ def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outc
     """
     chosen = _chosen(context, recipes)
     _run(context, "pool", stages.ingest)
-    for encoder in _encoders(context, chosen):
+    for encoder in drawing.encoders_of(context.config, chosen):
         _run(context, f"{encoder}/embeddings", stages.embed, encoder)
         _run(context, f"{encoder}/vector_index", stages.index, encoder)
-        if context.config.targets:
+        if context.config.targets_in(encoder):
             _run(context, f"{encoder}/target_embeddings", stages.embed_targets, encoder)
     drawn = [_run(context, f"selection/{name}", stages.select, name) for name in chosen]
     _run(context, "catalog", stages.publish)
@@ -40,17 +42,22 @@ def plan_lines(context: Context) -> list[str]:
     """What `run_all` would do, a line a stage."""
     config, store = context.config, context.store
     specs = config.pool.specs(config.root)
-    new = [spec for spec in specs if not is_ingested(store, spec)]
-    lines = [f"pool: {len(specs)} files, {len(new)} of them new or changed"]
+    ingests = {ingest_id(store, spec) for spec in specs}
+    new = sum(not store.has("pool", one) for one in ingests)
+    lines = [f"pool: {len(specs)} files, {new} of them new or changed"]
     last = last_run(store, "ingest")
     if last is None:
         return [*lines, "the rest is known once the pool has been read"]
     snapshot = context.snapshot()
-    lines.append(f"snapshot: {len(snapshot.ids):,} rows" + (", before the new files" if new else ""))
-    for name in _encoders(context, list(config.recipes)):
-        spec = config.encoders[name]
-        lacking = len(vectors.missing(store, spec.fingerprint(), snapshot.ids))
-        lines.append(f"{name}/embeddings: {lacking:,} rows to encode, {len(snapshot.ids) - lacking:,} in the store")
+    columns = {columns_id(store, brought.url, brought.id) for brought in config.pool.columns}
+    if ingests != set(snapshot.ingests) or columns != set(snapshot.columns):
+        lines.append(f"snapshot: {len(snapshot):,} rows; its files have changed, a new one will be taken")
+        return [*lines, "the rest is known once the pool has been read"]
+    lines.append(f"snapshot: {len(snapshot):,} rows")
+    for name in drawing.encoders_of(config, config.recipes):
+        lacking = len(vectors.missing(store, drawing.fingerprint(context, name), snapshot.ids))
+        what = "take in" if name == OWN_VECTORS else "encode"
+        lines.append(f"{name}/embeddings: {lacking:,} rows to {what}, {len(snapshot) - lacking:,} in the store")
     for name in config.recipes:
         drawn = store.has("records", "selections", drawing.resolve(context, name).selection_id)
         lines.append(f"selection/{name}: " + ("drawn already, nothing to do" if drawn else "to be drawn"))
@@ -112,19 +119,7 @@ def _chosen(context: Context, recipes: Sequence[str] | None) -> list[str]:
     return list(recipes) if recipes else known
 
 
-def _encoders(context: Context, recipes: Sequence[str]) -> list[str]:
-    """The encoders whose vectors the recipes need, each once."""
-    found = {
-        recipe.encoder: None
-        for recipe in (context.config.recipes[name] for name in recipes)
-        if recipe.encoder is not None and drawing.needs_vectors(recipe)
-    }
-    return list(found)
-
-
 def _last_two(context: Context, recipe: str) -> tuple[str, str]:
-    from pipelines.context import runs
-
     subjects: dict[str, None] = {}
     for run in runs(context.store):
         if run["stage"] == "select" and run["target"] == recipe and run["status"] == "ok":

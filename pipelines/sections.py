@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from selection.encoders import EncoderSpec
 from storage.ingest import FileSpec, expand
+from storage.own_vectors import VectorFile
 
 OWN_VECTORS = "vectors"
 """The encoder name that stands for the vectors in `pool.vectors`."""
@@ -72,6 +73,14 @@ class Keyed(Section):
 
     url: str = Field(description="a Parquet file (or .npy, for vectors), or its URL")
     id: str = Field(default="id", description="the field that holds the row's id")
+
+
+class TargetFiles(Files):
+    """Files of examples to match."""
+
+    vectors: tuple[Keyed, ...] = Field(
+        default=(), description="their own vectors, in the space of `pool.vectors`: as `pool.vectors[]`"
+    )
 
 
 class Pool(Section):
@@ -150,11 +159,22 @@ class Config(Section):
     encoders: dict[str, EncoderSpec] = Field(
         default={}, description="name: what turns text into vectors; see `encoders.<name>`"
     )
-    targets: dict[str, Files] = Field(default={}, description="name: file or `{files:, fields:}` of examples to match")
+    targets: dict[str, TargetFiles] = Field(
+        default={}, description="name: file of examples to match, or see `targets.<name>`"
+    )
     recipes: dict[str, Recipe] = Field(default={}, description="name: how to choose a subset; see `recipes.<name>`")
     index: Index = Field(default=Index(), description="the vector index: see `index`")
     schedule: Schedule | None = Field(default=None, description="when to draw again: see `schedule`")
     root: Path = Field(exclude=True, description="the folder of the file")
+
+    def vector_files(self, target: str | None = None) -> list[VectorFile]:
+        """The user's own vectors of the pool, or of a target set."""
+        brought = self.pool.vectors if target is None else self.targets[target].vectors
+        return [VectorFile(one.url, one.id) for one in brought]
+
+    def targets_in(self, encoder: str) -> list[str]:
+        """The target sets that have vectors of this encoder: all have a model's, some the user's own."""
+        return [name for name, target in self.targets.items() if encoder != OWN_VECTORS or target.vectors]
 
     @property
     def digest(self) -> str:

@@ -65,13 +65,7 @@ class Columns:
         A key that names two rows, or two keys that name one, are ambiguous and set nothing.
         """
         keys = pq.read_table(self.path, columns=["key"])["key"].to_pylist()
-        found = np.full(len(keys), -1, np.int64)
-        as_id = [i for i, key in enumerate(keys) if _is_uuid(key)]
-        found[as_id] = ids_.rows_of(ids_.from_text(keys[i] for i in as_id), ids)
-        ambiguous = np.zeros(len(keys), bool)
-        missing = np.flatnonzero(found < 0)
-        if len(missing):
-            found[missing], ambiguous[missing] = _match_given([keys[i] for i in missing.tolist()], given, rows)
+        found, ambiguous = match_keys(keys, ids, given, rows)
         unknown = (found < 0) & ~ambiguous
         taken, times = np.unique(found[found >= 0], return_counts=True)
         ambiguous |= np.isin(found, taken[times > 1]) & (found >= 0)
@@ -95,11 +89,10 @@ def ingest_columns(store: Store, url: str, id_field: str = "id") -> str:
     Raises:
         BadInput: the file cannot be read, lacks the keys, repeats one, or has a column of another type.
     """
+    digest = columns_id(store, url, id_field)
+    if store.has("records", "columns", digest):
+        return digest
     with opened(store, url) as file:
-        depends_on = {"digest": file_digest(file), "id_field": id_field}
-        digest = blake2b(orjson.dumps(depends_on, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
-        if store.has("records", "columns", digest):
-            return digest
         try:
             table = _from_npy(file) if url.endswith(".npy") else pq.read_table(file)
         except (pa.ArrowInvalid, ValueError, OSError) as error:
@@ -118,6 +111,13 @@ def ingest_columns(store: Store, url: str, id_field: str = "id") -> str:
     return digest
 
 
+def columns_id(store: Store, url: str, id_field: str = "id") -> str:
+    """What the columns of the file as it is now are or would be called; costs a digest pass."""
+    with opened(store, url) as file:
+        depends_on = {"digest": file_digest(file), "id_field": id_field}
+    return blake2b(orjson.dumps(depends_on, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
+
+
 def read_columns(store: Store, digest: str) -> Columns:
     """Columns that were taken in.
 
@@ -128,6 +128,50 @@ def read_columns(store: Store, digest: str) -> Columns:
         raise NotInStore(f"no columns {digest!r} in {store.root}")
     facts = read_json(store.path("records", "columns", digest, "columns.json"))
     return Columns(store.path("records", "columns", digest, "columns.parquet"), facts["types"], facts["url"])
+
+
+def match_keys(
+    keys: list[str], ids: Ids, given: pa.ChunkedArray, rows: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """The row of each key, -1 for none, and which keys name several rows.
+
+    Args:
+        keys: winnow ids as text, or ids that rows had in their files; the former first.
+        ids: (n,) ascending.
+        given: (occurrences,) the id each occurrence had in its file, null for none.
+        rows: (occurrences,) its row.
+    """
+    found = np.full(len(keys), -1, np.int64)
+    as_id = [i for i, key in enumerate(keys) if _is_uuid(key)]
+    found[as_id] = ids_.rows_of(ids_.from_text(keys[i] for i in as_id), ids)
+    ambiguous = np.zeros(len(keys), bool)
+    missing = np.flatnonzero(found < 0)
+    if len(missing):
+        found[missing], ambiguous[missing] = _match_given([keys[i] for i in missing.tolist()], given, rows)
+    return found, ambiguous
+
+
+def key_texts(column: pa.ChunkedArray, id_field: str, where: str) -> pa.Array:
+    """A column of keys as text; UUIDs as they are printed.
+
+    Args:
+        where: the beginning of a message.
+
+    Raises:
+        BadInput: a row has no key, or the column is neither UUID, text nor integer.
+    """
+    column = column.combine_chunks()
+    kind = column.type
+    if column.null_count:
+        raise BadInput(f"{where}: {column.null_count} rows have no {id_field!r}")
+    if kind == pa.uuid() or pa.types.is_fixed_size_binary(kind) or pa.types.is_binary(kind):
+        try:
+            return pa.array(ids_.to_text(ids_.from_arrow(column)), pa.string())
+        except pa.ArrowInvalid:
+            raise BadInput(f"{where}: {id_field!r} is binary, but not of the 16 bytes of a winnow id") from None
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
+        return column.cast(pa.string())
+    raise BadInput(f"{where}: {id_field!r} must be UUID, text or integer, got {kind}")
 
 
 def _match_given(
@@ -164,16 +208,7 @@ def _from_npy(file: Any) -> pa.Table:
 def _keys(table: pa.Table, id_field: str, url: str) -> pa.Array:
     if id_field not in table.schema.names:
         raise BadInput(f"columns: {url} has no column {id_field!r} to key by; it has {', '.join(table.schema.names)}")
-    column = table[id_field].combine_chunks()
-    kind = column.type
-    if column.null_count:
-        raise BadInput(f"columns: {url}: {column.null_count} rows have no {id_field!r}")
-    if kind == pa.uuid() or kind == pa.binary(ids_.ID_BYTES):
-        column = pa.array(ids_.to_text(ids_.from_arrow(column)), pa.string())
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
-        column = column.cast(pa.string())
-    else:
-        raise BadInput(f"columns: {url}: {id_field!r} must be UUID, text or integer, got {kind}")
+    column = key_texts(table[id_field], id_field, f"columns: {url}")
     counts = column.value_counts()
     if len(counts) < len(column):
         twice = next(entry["values"].as_py() for entry in counts if entry["counts"].as_py() > 1)

@@ -39,7 +39,7 @@ __all__ = [
     "default_source_of",
     "expand",
     "ingest_file",
-    "is_ingested",
+    "ingest_id",
     "one_type",
     "parts",
     "read_ingest",
@@ -234,14 +234,14 @@ def ingest_file(store: Store, spec: FileSpec, *, on_rows: Callable[[int], None] 
     return ingest
 
 
-def is_ingested(store: Store, spec: FileSpec) -> bool:
-    """Whether the file as it is now has been read by this mapping; costs a digest pass.
+def ingest_id(store: Store, spec: FileSpec) -> str:
+    """What the ingest of the file as it is now, by this mapping, is or would be called; costs a digest pass.
 
     Raises:
         BadInput: the file cannot be opened.
     """
     with opened(store, spec.url) as file:
-        return store.has("pool", _ingest_id(spec, file_digest(file)))
+        return _ingest_id(spec, file_digest(file))
 
 
 def read_ingest(store: Store, ingest_id: str) -> Ingest:

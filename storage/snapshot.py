@@ -212,6 +212,11 @@ class Snapshot:
             rows += found
         return np.array(rows, np.int64)
 
+    def occurrences_named(self) -> tuple[Ids, pa.ChunkedArray]:
+        """The id of every occurrence, in storage order, and the id that it had in its file, null for none."""
+        rows = np.asarray(self.occurrences)
+        return self.ids[np.where(rows < 0, ~rows, rows)], _given_ids(self._parts())
+
     @cached_property
     def _brought(self) -> list[Brought]:
         folder = self.folder / "column_rows"
@@ -391,11 +396,7 @@ def _write_duplicates(
     given: list[Any] = []
     for i in np.unique(of_ingest).tolist():
         mine = positions[of_ingest == i] - found.starts[i]
-        column = pa.chunked_array(
-            [c for path in parts(store, facts[i].id) for c in pq.read_table(path, columns=["given_id"])[0].chunks],
-            _TEXT,
-        )
-        given += column.take(mine).to_pylist()
+        given += _given_ids(parts(store, facts[i].id)).take(mine).to_pylist()
     names, urls = [ingest.id for ingest in facts], [ingest.url for ingest in facts]
     columns = {
         "snapshot": pa.repeat(snapshot_id, len(positions)),
@@ -441,15 +442,7 @@ def _write_column_rows(
     if not digests:
         return {}
     (folder / "column_rows").mkdir()
-    given = pa.chunked_array(
-        [
-            chunk
-            for ingest in facts
-            for path in parts(store, ingest.id)
-            for chunk in pq.read_table(path, columns=["given_id"])[0].chunks
-        ],
-        _TEXT,
-    )
+    given = _given_ids([path for ingest in facts for path in parts(store, ingest.id)])
     report: dict[str, Any] = {}
     taken: dict[str, str] = {}
     for digest in digests:
@@ -463,6 +456,11 @@ def _write_column_rows(
         by_id = brought.table().filter(pa.array(found >= 0)).add_column(0, "id", ids_.to_arrow(ids[found[found >= 0]]))
         pq.write_table(by_id, folder / "column_rows" / f"{digest}.parquet", compression="zstd")
     return report
+
+
+def _given_ids(files: Sequence[Path]) -> pa.ChunkedArray:
+    """The id that each row of some of the pool's files had in the user's file, null for none."""
+    return pa.chunked_array([c for path in files for c in pq.read_table(path, columns=["given_id"])[0].chunks], _TEXT)
 
 
 def _coded(names: list[str], codes: npt.NDArray[np.int64]) -> pa.Array:

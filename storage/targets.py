@@ -63,6 +63,10 @@ class TargetSet:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def occurrences_named(self) -> tuple[Ids, pa.ChunkedArray]:
+        """The targets' ids, and those they had in their files, null for none."""
+        return self.ids, self._items["given_id"]
+
     def turns(self, wanted: Ids) -> Iterator[tuple[Ids, list[shapes.Turns]]]:
         """The turns of some of the targets, in file order, in batches.
 

@@ -34,10 +34,22 @@ recipes:
 """
 
 
+OWN = """\
+pool:
+  files: data/*.jsonl
+  vectors: {vectors}
+targets:
+  maths: {{files: maths.jsonl, vectors: {{url: scores.parquet, id: key}}}}
+  code: code.jsonl
+recipes:
+  best: {{steps: [rds_plus], budget: 10, targets: maths}}
+"""
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     (tmp_path / "data").mkdir()
-    for name in ("data/a.jsonl", "data/b.jsonl", "maths.jsonl", "code.jsonl", "ids.txt", "scores.parquet"):
+    for name in ("data/a.jsonl", "data/b.jsonl", "maths.jsonl", "code.jsonl", "ids.txt", "scores.parquet", "own.npy"):
         (tmp_path / name).write_text('{"prompt": "a", "response": "b"}\n')
     (tmp_path / "winnow.yaml").write_text(GOOD)
     return tmp_path
@@ -83,6 +95,30 @@ class TestResolved:
         recipe = load_config(project).recipes["best"]
         assert recipe.targets == ("maths", "code")
         assert recipe.encoder == "small"
+
+    def test_load_config__own_vectors_are_the_encoder_where_there_is_no_other(self, project: Path) -> None:
+        (project / "own.ids.txt").write_text("a\n")
+        text = OWN.format(vectors="own.npy")
+        (project / "winnow.yaml").write_text(text)
+        config = load_config(project)
+        assert config.recipes["best"].encoder == "vectors"
+        assert [file.url for file in config.vector_files()] == [str(project / "own.npy")]
+        assert [(file.url, file.id_field) for file in config.vector_files("maths")] == [
+            (str(project / "scores.parquet"), "key")
+        ]
+        assert config.targets_in("vectors") == ["maths"]
+        (project / "other").mkdir()
+        (project / "other" / "winnow.yaml").write_text(config.resolved_yaml())
+        assert load_config(project / "other").digest == config.digest
+
+    def test_load_config__own_vectors_need_those_of_the_targets_too(self, project: Path) -> None:
+        (project / "own.ids.txt").write_text("a\n")
+        text = OWN.format(vectors="own.npy").replace("targets: maths", "targets: [maths, code]")
+        (message,) = problems(project, text)
+        assert message == (
+            "winnow.yaml:8: recipes.best.encoder: is `vectors`, but these targets have no vectors of their own: code; "
+            "add `targets.code.vectors`"
+        )
 
     def test_load_config__a_recipe_that_needs_no_vectors_gets_no_encoder(self, project: Path) -> None:
         (project / "winnow.yaml").write_text(GOOD.replace("rds_plus", "random"))
@@ -207,6 +243,11 @@ WRONG_FILES = [
     ("  best:\n", "  no:\n", "winnow.yaml:10: recipes: `no` is not text to YAML; put the key in quotes"),
     ("  small:", "  ../evil:", "winnow.yaml:4: encoders.../evil: '../evil' cannot be a name: a name is 1 to 64 of a-z, 0-9, _ and -, and starts with a letter or digit"),
     ("  small:", "  vectors:", "winnow.yaml:4: encoders.vectors: `vectors` stands for the vectors in pool.vectors; choose another name"),
+    ("  small:", "  selection:", "winnow.yaml:4: encoders.selection: `selection` is what the assets of recipes are called; choose another name"),
+    ("  large:", "  a-b: {model: org/x}\n  a_b:", "winnow.yaml:6: encoders.a_b: 'a_b' and 'a-b' differ only in `-` and `_`; choose another name"),
+    ("recipes:\n", "recipes:\n  be_st-x: {steps: [random], budget: 1}\n  be-st-x: {steps: [random], budget: 1}\n", "winnow.yaml:11: recipes.be-st-x: 'be-st-x' and 'be_st-x' differ only in `-` and `_`; choose another name"),
+    ("data/*.jsonl", "data/*.jsonl\n  vectors: own.npy", "winnow.yaml:3: pool.vectors: '{root}/own.npy' has no ids: put its keys, one a line, into {root}/own.ids.txt"),
+    ("maths: maths.jsonl", "maths: {files: maths.jsonl, vectors: [owm.npy]}", "winnow.yaml:7: targets.maths.vectors[0]: 'owm.npy' does not exist in {root} (did you mean `own.npy`?)"),
     ("max_tokens: 128", "max_token: 128", "winnow.yaml:4: encoders.small.max_token: unknown key (did you mean `max_tokens`?); allowed: model, revision, pooling, template, max_tokens, dtype, prompt"),
     ("max_tokens: 128", "max_tokens: 0", "winnow.yaml:4: encoders.small.max_tokens: max_tokens must be a whole number >= 1, got 0"),
     ("max_tokens: 128", "pooling: men", "winnow.yaml:4: encoders.small.pooling: must be one of weighted_mean, mean, last, cls, found 'men' (did you mean `mean`?)"),
@@ -238,7 +279,28 @@ WRONG_SCHEDULES = [
 ]  # fmt: skip
 
 
-KEYS = ["store", "pool", "pool.files", "pool.columns", "pool.vectors", "encoders", "encoders.small", "encoders.small.model", "targets", "targets.maths", "recipes", "recipes.best", "recipes.best.steps", "recipes.best.targets", "recipes.best.where", "recipes.best.budget", "index", "schedule", "schedule.cron", "schedule.recipes"]
+KEYS = [
+    "store",
+    "pool",
+    "pool.files",
+    "pool.columns",
+    "pool.vectors",
+    "encoders",
+    "encoders.small",
+    "encoders.small.model",
+    "targets",
+    "targets.maths",
+    "recipes",
+    "recipes.best",
+    "recipes.best.steps",
+    "recipes.best.targets",
+    "recipes.best.where",
+    "recipes.best.budget",
+    "index",
+    "schedule",
+    "schedule.cron",
+    "schedule.recipes",
+]
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.dates() | st.text(max_size=5)
 ANY_VALUE = st.recursive(
     PLAIN,

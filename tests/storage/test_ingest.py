@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from storage import ids, ingest
 from storage.errors import BadInput, NotInStore
-from storage.ingest import FileSpec, check_bad_fraction, ingest_file, is_ingested, parts, read_ingest
+from storage.ingest import FileSpec, check_bad_fraction, ingest_file, ingest_id, parts, read_ingest
 from storage.shapes import from_columns, identity
 from storage.store import Store
 
@@ -113,9 +113,10 @@ def test_ingest__duckdb_reads_what_the_contract_says(store: Store, tmp_path: Pat
 def test_ingest__an_unchanged_file_is_not_read_again(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = write(tmp_path / "a.jsonl", {"text": "one"})
     spec = FileSpec(str(path))
-    assert not is_ingested(store, spec)
+    wanted = ingest_id(store, spec)
+    assert not store.has("pool", wanted)
     first = ingest_file(store, spec)
-    assert is_ingested(store, spec)
+    assert first.id == wanted
     monkeypatch.setattr(ingest.readers, "read", None)  # whoever reads now fails
     again = ingest_file(store, spec)
     assert (first.new, again.new, again.id) == (True, False, first.id)
