@@ -19,12 +19,13 @@ from selection.errors import (
 from selection.registry import build_step, parse_steps, required, step_names, step_spec
 from selection.run import select
 from selection.step import Filter, Scorer, Selector, Step
-from selection.types import Input, Pool, Reason, Selection, Targets, Vectors
+from selection.types import Dropped, Input, Pool, Reason, Selection, Targets, Vectors
 from selection.vectors import ArrayVectors
 
 __all__ = [
     "ArrayVectors",
     "BrokenStep",
+    "Dropped",
     "Filter",
     "Input",
     "InvalidBudget",

@@ -12,7 +12,7 @@ from selection.errors import BrokenStep, InvalidBudget, InvalidInput, InvalidOpt
 from selection.inputs import available
 from selection.registry import Spec, parse_steps, required
 from selection.step import Filter, Scorer, Selector, Step
-from selection.types import Array, Input, Pool, Reason, Rows, Selection
+from selection.types import Array, Dropped, Input, Pool, Reason, Rows, Selection
 
 
 def select(
@@ -59,11 +59,15 @@ def select(
     # What is in the frame is eligible or already selected, so steps need not look at `eligible`.
     frame = replace(frame, eligible=None)
     filters: list[str] = []
+    dropped: list[Dropped] = []
     for position, step in enumerate(plan):
         rng = _generator(int(seed), int(round), position, step.name)
         with rows_of_parent(rows):
             if isinstance(step, Filter):
-                kept, frame = _kept(step, frame, min(budget, int(frame.candidates.sum())), rng)
+                kept, frame, left_out = _kept(step, frame, min(budget, int(frame.candidates.sum())), rng)
+                if left_out is not None:
+                    reason = left_out.reason.translated(rows)
+                    dropped.append(replace(left_out, rows=rows[left_out.rows], reason=reason))
                 rows = rows[kept]
                 filters.append(step.name)
             elif isinstance(step, Scorer):
@@ -73,7 +77,8 @@ def select(
                 short |= _check_left(left, budget, filters, allow_short=allow_short)
                 picked = run_selector(step, frame, min(budget, left), rng=rng)
                 short |= _check_filled(step, len(picked.rows), budget, allow_short=allow_short)
-                return replace(picked, rows=rows[picked.rows], reason=picked.reason.translated(rows), exhausted=short)
+                reason = picked.reason.translated(rows)
+                return replace(picked, rows=rows[picked.rows], reason=reason, exhausted=short, dropped=tuple(dropped))
     raise AssertionError("parse_steps ends every recipe in a selector")
 
 
@@ -114,22 +119,23 @@ def _frame(pool: Pool) -> Rows:
     return np.flatnonzero(seen).astype(np.int64)
 
 
-def _kept(step: Filter, pool: Pool, budget: int, rng: np.random.Generator) -> tuple[Rows, Pool]:
-    """What a filter leaves: rows of `pool`, ascending, and the subpool of them.
+def _kept(step: Filter, pool: Pool, budget: int, rng: np.random.Generator) -> tuple[Rows, Pool, Dropped | None]:
+    """What a filter leaves: rows of `pool`, ascending, and the subpool of them; and why others went, if it tells.
 
     The already selected rows stay, as centres. So do the labelled rows of a partly labelled pool, since later steps
     compare with them; those that the filter dropped are then no candidates. (Where every row has a label, labels are
     classes and mark nothing to compare with.)
     """
     named = np.zeros(len(pool), bool)
-    named[_checked_rows(step, step.keep(pool, budget, rng=rng), len(pool))] = True
+    kept, dropped = step.sift(pool, budget, rng=rng)
+    named[_checked_rows(step, kept, len(pool))] = True
     eligible = named & pool.candidates
     stays = eligible.copy()
     stays[pool.get_already_selected()] = True
     if pool.labels is not None and (pool.labels < 0).any():
         stays |= pool.labels >= 0
     rows = np.flatnonzero(stays).astype(np.int64)
-    return rows, replace(pool.take(rows), eligible=eligible[rows])
+    return rows, replace(pool.take(rows), eligible=eligible[rows]), dropped
 
 
 def _scored(step: Scorer, pool: Pool, rng: np.random.Generator) -> Array:

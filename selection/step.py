@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from selection.errors import InvalidOption
-from selection.types import Array, Input, Pool, Rows, Selection
+from selection.types import Array, Dropped, Input, Pool, Rows, Selection
 
 Kind = Literal["filter", "scorer", "selector"]
 
@@ -59,6 +59,10 @@ class Filter(Step):
             budget: how many the recipe is to select in the end.
             rng: the only source of randomness.
         """
+
+    def sift(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, Dropped | None]:
+        """What `keep` gives, and why the other candidates go, where the filter can tell; the runner calls this."""
+        return self.keep(pool, budget, rng=rng), None
 
 
 class Scorer(Step):

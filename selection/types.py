@@ -173,6 +173,21 @@ class Reason:
 
 
 @dataclass(frozen=True, eq=False)
+class Dropped:
+    """Rows that a filter left out, and why.
+
+    Attributes:
+        step: the filter's name.
+        rows: (dropped,) int64.
+        reason: for each; "neighbour" with the row that it is a duplicate of as `ref`, and their similarity.
+    """
+
+    step: str
+    rows: Rows
+    reason: Reason
+
+
+@dataclass(frozen=True, eq=False)
 class Selection:
     """What a selector gives.
 
@@ -181,12 +196,14 @@ class Selection:
         gain: (b,) float32, the value of each pick at the moment of picking.
         reason: why each was taken.
         exhausted: the pool could not fill the budget (only with `allow_short`).
+        dropped: what the filters left out that tell why, one entry a filter.
     """
 
     rows: Rows
     gain: Floats
     reason: Reason
     exhausted: bool = False
+    dropped: tuple[Dropped, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,7 +12,7 @@ from selection.errors import InvalidOption
 from selection.noise import hash_bits
 from selection.step import Filter, check_choice, check_integer, check_name, check_number
 from selection.streams import child
-from selection.types import Array, Input, Pool, Rows
+from selection.types import Array, Dropped, Input, Pool, Rows
 
 if TYPE_CHECKING:
     from selection.kernels.duplicates import Duplicates
@@ -76,11 +76,16 @@ class SemDedup(Filter):
         """That of the values."""
         return frozenset({self.column} if self.column else set())
 
-    def keep(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Rows:  # noqa: ARG002
+    def keep(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Rows:
         """See `Filter.keep`."""
+        return self.sift(pool, budget, rng=rng)[0]
+
+    def sift(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, Dropped]:  # noqa: ARG002
+        """See `Filter.sift`."""
+        found = self.duplicates(pool, rng=rng)
         stays = pool.candidates
-        stays[self.duplicates(pool, rng=rng).row] = False
-        return np.flatnonzero(stays).astype(np.int64)
+        stays[found.row] = False
+        return np.flatnonzero(stays).astype(np.int64), found.as_dropped(self.name)
 
     def duplicates(self, pool: Pool, *, rng: np.random.Generator) -> Duplicates:
         """The candidates to drop, the row that each is a duplicate of, and their cosine."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from selection.kernels import assign_loops
 from selection.kernels import duplicates_loops as loops
 from selection.kernels.assign import Assigned, most_similar_centre, product_margin
-from selection.types import Floats, Rows, Vectors
+from selection.types import Dropped, Floats, Reason, Rows, Vectors
 from selection.vectors import ArrayVectors
 
 Doubles = npt.NDArray[np.float64]
@@ -39,6 +39,10 @@ class Duplicates:
     row: Rows
     of: Rows
     similarity: Doubles
+
+    def as_dropped(self, step: str) -> Dropped:
+        """The form in which a selection tells them."""
+        return Dropped(step, self.row, Reason.of("neighbour", len(self.row), ref=self.of, value=self.similarity))
 
     @classmethod
     def joined(cls, parts: list[Duplicates]) -> Duplicates:

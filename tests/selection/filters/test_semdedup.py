@@ -89,6 +89,20 @@ def test_select__what_is_already_selected_removes_its_copies_and_no_one_removes_
     assert sorted(picked.rows.tolist()) == [3, 6]  # 0 repeats what is already selected
 
 
+def test_select__tells_what_was_dropped_in_the_rows_of_the_pool() -> None:
+    x = np.repeat(np.eye(4, dtype=np.float32), 2, axis=0)
+    eligible = np.array([False, True, True, True, True, True, True, True])
+    steps = [SemDedup(n_clusters=1), {"random_subpool": {"rows": 3}}, "random"]
+    picked = select(steps, Pool(vectors=x, eligible=eligible, already_selected=[7]), budget=3)
+    (dropped,) = picked.dropped
+    assert dropped.step == "semdedup"
+    assert dropped.rows.tolist() == [3, 5, 6]
+    assert dropped.reason.ref.tolist() == [2, 4, 7]
+    assert set(dropped.reason.kind) == {"neighbour"}
+    np.testing.assert_allclose(dropped.reason.value, 1)
+    assert sorted(picked.rows.tolist()) == [1, 2, 4]
+
+
 def test_duplicates__zero_vectors_are_similar_to_nothing() -> None:
     x = np.zeros((6, 4), np.float32)
     assert SemDedup().keep(Pool(vectors=x), 1, rng=RNG).tolist() == list(range(6))
