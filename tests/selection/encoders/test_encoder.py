@@ -217,3 +217,19 @@ def test_bf16_and_parameters__of_the_loaded_model(llama):
     # two layers: q, o (64 x 64), k, v (64 x 32), gate, up, down (64 x 128), two norms; one norm at the end
     assert loaded.parameters == 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64) + 64
     assert loaded.encode(["fox"]).dtype == np.float32
+
+
+def test_the_number_of_threads__does_not_reach_the_bits(model):
+    import torch
+
+    loaded = encoder(model)
+    before = torch.get_num_threads()
+    vectors = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            vectors.append(loaded.encode(TEXTS, batch_tokens=200))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(vectors[0], vectors[1])
