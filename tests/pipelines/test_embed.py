@@ -219,7 +219,7 @@ def run(store, spec):
 def test_kill_9_at_random_moments__resumes_to_the_same_bytes(tmp_path, spec):
     whole = Store(tmp_path / "whole")
     child = run(whole, spec)
-    assert "done 700" in child.communicate(timeout=120)[0]
+    assert "done 700" in child.communicate(timeout=600)[0]
     expected = content(whole, spec)
     store = Store(tmp_path / "killed")
     chance = random.Random(0)
@@ -235,7 +235,7 @@ def test_kill_9_at_random_moments__resumes_to_the_same_bytes(tmp_path, spec):
         child.stdout.close()
         assert content(store, spec).items() <= expected.items()  # what is there is whole and right
     child = run(store, spec)
-    output = child.communicate(timeout=120)[0]
+    output = child.communicate(timeout=600)[0]
     done = int(output.rsplit("done ", 1)[1])
     assert content(store, spec) == expected
     assert 0 < done < 700  # the killed runs' segments were not encoded again
