@@ -19,6 +19,7 @@ from selection.scorers.training_dynamics import Aum, El2n, Forgetting
 from selection.selectors.ccs import Ccs
 from selection.selectors.facility_location import FacilityLocation
 from selection.selectors.k_center import KCenter
+from selection.selectors.kmeans_pp import KMeansPP
 from selection.selectors.random import Random
 from selection.selectors.rds_plus import RdsPlus
 from selection.selectors.rs2 import Rs2
@@ -42,6 +43,7 @@ BUILT_IN: tuple[type[Step], ...] = (
     Ccs,
     FacilityLocation,
     KCenter,
+    KMeansPP,
     Random,
     RdsPlus,
     Rs2,

@@ -7,33 +7,16 @@ for as long as the farthest of them is farther than the largest bound outside.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
 from selection.kernels import nearest_loops as loops
-from selection.kernels.nearest import Doubles, Nearest
+from selection.kernels.nearest import Doubles, Nearest, Picks
 from selection.types import Array, Rows, Vectors
 
 # Rows brought up to date in a phase: enough to give many picks, few enough for the caches (6 MiB at d = 384).
 PHASE_ROWS = 4096
-
-
-@dataclass(frozen=True)
-class Picks:
-    """Rows in pick order.
-
-    Attributes:
-        rows: (b,) int64.
-        distance: (b,) float64 to the nearest earlier centre, NaN for a first centre.
-        near: (b,) int64, the row of that centre, the earliest of equals; -1 for a first centre.
-    """
-
-    rows: Rows
-    distance: Doubles
-    near: Rows
 
 
 def k_center(

@@ -8,6 +8,7 @@ decided depends on nothing but the vectors: not on block size, block order, numb
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,21 @@ Doubles = npt.NDArray[np.float64]
 # Outside these, squares could leave the range of float32: vectors are then multiplied by a power of two, which is exact.
 LARGEST_NORM = 2.0**50
 SMALLEST_NORM = 2.0**-40
+
+
+@dataclass(frozen=True)
+class Picks:
+    """Rows in pick order.
+
+    Attributes:
+        rows: (b,) int64.
+        distance: (b,) float64 to the nearest earlier centre, NaN for a first centre.
+        near: (b,) int64, the row of that centre, the earliest of equals; -1 for a first centre.
+    """
+
+    rows: Rows
+    distance: Doubles
+    near: Rows
 
 
 class Nearest:
@@ -89,6 +105,15 @@ class Nearest:
         """Bring rows up to date against all centres, except those whose bound falls below their `floor` on the way."""
         order = np.argsort(state["version"], kind="stable")
         loops.refresh(X, state, order, self.centres, self.high, self.low, self.count, floor)
+
+    def measure(self, rows: Rows) -> None:
+        """Make the bounds of these rows exact over all centres, a block at a time."""
+        for start in range(0, len(rows), TILE_ROWS):
+            part = rows[start : start + TILE_ROWS]
+            X, state = self.take(part), self.state[part]
+            self.refresh(X, state, np.full(len(part), -np.inf))
+            loops.resolve_all(X, state, self.centres, self.low)
+            self.state[part] = state
 
     def distance(self, bound: Array) -> Doubles:
         """The distance, in the unit of the vectors, that a bound stands for."""

@@ -215,6 +215,15 @@ def products_4(x, c0, c1, c2, c3):  # type: ignore[no-untyped-def]  # noqa: ANN0
     return a0, a1, a2, a3
 
 
+@njit(cache=True, nogil=True, fastmath=_ANY_ORDER)
+def product(x, c):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The inner product of one row and one centre."""
+    total = np.float32(0)
+    for f in range(x.shape[0]):
+        total += x[f] * c[f]
+    return total
+
+
 @njit(parallel=True, cache=True, nogil=True)
 def refresh(X, state, order, centres, high, low, count, floor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Bring rows up to date against centres 0 .. count-1, but let go of a row when its bound falls below `floor`.
@@ -324,3 +333,11 @@ def resolve(x, state, i, centres, low):  # type: ignore[no-untyped-def]  # noqa:
         state[i].rest = best
     state[i].bound = state[i].scale * best
     state[i].exact = 1
+
+
+@njit(cache=True, nogil=True)
+def resolve_all(X, state, centres, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Make every row's bound exact over the centres it has seen."""
+    for i in range(X.shape[0]):
+        if not state[i].exact:
+            resolve(X[i], state, i, centres, low)

@@ -22,6 +22,7 @@ from selection.scorers.training_dynamics import Aum, El2n, Forgetting
 from selection.selectors.ccs import Ccs
 from selection.selectors.facility_location import FacilityLocation
 from selection.selectors.k_center import KCenter
+from selection.selectors.kmeans_pp import KMeansPP
 from selection.selectors.random import Random
 from selection.selectors.rds_plus import RdsPlus
 from selection.selectors.rs2 import Rs2
@@ -52,6 +53,8 @@ STEPS = [
     FacilityLocation(weights="length", memory_gb=1e-6),
     KCenter(),
     KCenter(first="farthest_from_mean", weights="length", outlier_quantile=0.1),
+    KMeansPP(),
+    KMeansPP(local_trials=3, max_rejects=2),
     Random(),
     RdsPlus(),
     RdsPlus(per="query"),

@@ -1,0 +1,77 @@
+"""Cover the pool at random: each pick is drawn by its squared distance to everything picked before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from selection.selectors.k_center import centres_selection, check_first, first_row
+from selection.selectors.random import drawn_rows
+from selection.step import Selector, check_integer
+from selection.types import Input, Pool, Selection
+
+# Rows on which trials are compared; as many as there are, where there are fewer.
+SAMPLE_ROWS = 16_384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KMeansPP(Selector):
+    """Draw each row with probability proportional to its squared distance to the nearest centre (k-means++ seeding).
+
+    Args:
+        first: the first pick where nothing is already selected: "random", or a row of the pool that the step sees.
+        local_trials: draw this many rows for each pick and keep the one that lowers the cost most (1 is plain
+            k-means++; scikit-learn takes 2 + ln(budget)). The cost is that of 16,384 rows drawn at random.
+        max_rejects: after so many rejected proposals in a row, take a row uniformly: a bound on the work of each pick
+            that gives up the exact law. None keeps it.
+
+    Already selected rows are centres. The gain is the distance to the nearest centre at the moment of picking (0 for a
+    first pick, which has none); `ref` is that centre, `value` the gain (NaN for a first pick). When all that is left
+    coincides with centres, it is drawn uniformly. The draw follows the keys of the rows, not their order.
+
+    Cost and memory: see `selection.kernels.kmeans_pp`.
+    """
+
+    first: str | int = "random"
+    local_trials: int = 1
+    max_rejects: int | None = None
+    name: ClassVar[str] = "kmeans_pp"
+    nested: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_first(self.name, self.first, ("random",))
+        check_integer(self.name, "local_trials", self.local_trials, least=1)
+        if self.max_rejects is not None:
+            check_integer(self.name, "max_rejects", self.max_rejects, least=1)
+
+    @property
+    def needs(self) -> frozenset[Input]:
+        """The vectors."""
+        return frozenset({Input.VECTORS})
+
+    def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
+        """See `Selector.select`."""
+        from selection.kernels.kmeans_pp import kmeans_pp
+
+        centres = pool.get_already_selected()
+        first = np.empty(0, np.int64)
+        if not len(centres):
+            first = np.array([first_row(pool, self.name, self.first, rng)])
+            centres = first
+        sample = None if self.local_trials == 1 else drawn_rows(pool, SAMPLE_ROWS, rng)[0]
+        # By key, so that the draw is the same whatever the order of the pool.
+        order = np.argsort(pool.get_keys(), kind="stable")
+        order = order[pool.candidates[order] & (order != first[0] if len(first) else True)]
+        rest = kmeans_pp(
+            pool.get_vectors(),
+            budget - len(first),
+            centres=centres,
+            order=order,
+            rng=rng,
+            trials=self.local_trials,
+            sample=sample,
+            max_rejects=self.max_rejects,
+        )
+        return centres_selection(first, rest.rows, rest.distance, rest.near)
