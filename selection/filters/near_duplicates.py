@@ -94,6 +94,7 @@ class NearDuplicates(Filter):
         kept = index(self.threshold, self.num_perm, bands)
         seed = int(child(rng, 0).integers(2**63))
         texts, taken = pool.get_texts(), pool.get_already_selected()
+        droppable = pool.candidates
         found: list[tuple[int, int, float]] = []
         for rows in _chunks(np.concatenate([taken, self._order(pool)])):
             sets = [shingles(texts[row], self.unit, self.length) for row in rows]
@@ -107,7 +108,7 @@ class NearDuplicates(Filter):
                     similarity = shared / (len(mine) + len(theirs) - shared)
                     if similarity > best:
                         best, of = similarity, other
-                if best >= self.threshold and pool.candidates[row]:
+                if best >= self.threshold and droppable[row]:
                     found.append((row, of, best))
                 else:
                     kept.insert(row, sketch)

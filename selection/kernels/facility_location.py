@@ -137,12 +137,11 @@ class Coverage:
         return picked, gains / self.unit * self.scale
 
     def similarities(self, rows: Rows, out: Floats | None = None) -> tuple[Floats, Floats]:
-        """(rows, references) float32 similarities, and the rows' vectors."""
+        """(rows, references) float32 similarities, and the rows' vectors. Those of a zero vector mean nothing: its bound is 0."""
         xs = np.ascontiguousarray(self.vectors.take(rows), np.float32)
         similar = np.matmul(_unit(xs, self.norms[rows]), self.unit_refs.T, out=out)
         similar += np.float32(1)
         similar *= np.float32(0.5)
-        similar[self.norms[rows] == 0] = 0
         return similar, xs
 
     def bound(self, rows: Rows, similar: Floats) -> None:

@@ -87,6 +87,10 @@ def test_select__what_is_already_selected_removes_its_copies_and_no_one_removes_
         [SemDedup(n_clusters=1), "random"], Pool(vectors=x, already_selected=[1, 2]), budget=2, allow_short=True
     )
     assert sorted(picked.rows.tolist()) == [3, 6]  # 0 repeats what is already selected
+    for rule in ("greedy", "reference", "component"):
+        step = SemDedup(n_clusters=1, rule=rule)
+        found = step.duplicates(Pool(vectors=x, already_selected=[1, 2]), rng=RNG)
+        assert found.row.tolist() == [0, 4, 5, 7, 8]
 
 
 def test_select__tells_what_was_dropped_in_the_rows_of_the_pool() -> None:

@@ -127,6 +127,26 @@ def test_select__ties_in_truth_tie_whatever_the_order() -> None:
     assert set((order[picked.rows] // 2).tolist()) == set(range(20))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_coverage__a_bound_is_never_below_the_gain_and_close_to_it(seed: int) -> None:
+    x = clustered(300, 48, seed)
+    rng = np.random.default_rng(seed)
+    weights = rng.random(300) * (rng.random(300) < 0.8)
+    taken = rng.choice(300, seed * 5, replace=False)
+    known = Pool(vectors=x).get_vectors()
+    coverage = kernel.Coverage(known, weights=weights, taken=taken, max_bytes=2**20)
+    s = similarities(x)
+    covered = s[taken].max(axis=0) if len(taken) else np.zeros(300)
+    gain = np.maximum(s - covered, 0) @ weights
+    rows = np.setdiff1d(np.arange(300), taken)
+    for bound in (1e-8, 2e-2):  # the closed form, which knows nothing of what is taken, then the coarse similarities
+        upper = coverage.upper[rows] / coverage.unit * coverage.scale
+        assert (upper >= gain[rows] - 1e-9).all()
+        if bound > 1e-2 or not len(taken):
+            np.testing.assert_allclose(upper, gain[rows], rtol=bound, atol=1e-3)
+        coverage.bound(rows, coverage.similarities(rows)[0])
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), n=st.integers(3, 10), k=st.integers(1, 3), d=st.integers(1, 4))
 def test_select__value_is_at_least_what_greedy_promises(seed: int, n: int, k: int, d: int) -> None:
