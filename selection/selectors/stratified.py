@@ -11,6 +11,7 @@ import numpy as np
 from selection.allocation import ALLOCATIONS, allocate
 from selection.errors import InvalidOption, rows_of_parent
 from selection.step import Selector, check_choice, check_integer, check_name
+from selection.streams import child
 from selection.types import Array, Input, Pool, Reason, Rows, Selection
 
 
@@ -72,14 +73,13 @@ class Stratified(Selector):
         sizes = np.bincount(stratum[pool.candidates], minlength=len(names)).tolist()
         counts = allocate(sizes, budget, self.alloc, minimum=self.min_per_stratum)
         # A generator for each stratum's name: a new stratum leaves the draw of the others as it is.
-        seed = int(rng.integers(2**63))
         step = self.inner()
         parts: list[tuple[int, Rows, Selection]] = []
         for i in np.flatnonzero(counts).tolist():
             rows = np.flatnonzero(stratum == i).astype(np.int64)
             with rows_of_parent(rows):
-                stratum_rng = np.random.default_rng([seed, stable_hash(names[i])])
-                parts.append((i, rows, run_selector(step, pool.take(rows), counts[i], rng=stratum_rng)))
+                picked = run_selector(step, pool.take(rows), counts[i], rng=child(rng, stable_hash(names[i])))
+                parts.append((i, rows, picked))
         rows = np.concatenate([rows[picked.rows] for _, rows, picked in parts])
         gain = np.concatenate([picked.gain for _, _, picked in parts])
         value = np.concatenate([picked.reason.value for _, _, picked in parts])

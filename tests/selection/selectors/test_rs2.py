@@ -86,3 +86,10 @@ def test_select__already_selected_rows_are_no_candidates() -> None:
     taken = _flat([select(["rs2"], pool, budget=2, round=r).rows.tolist() for r in range(3)])
     assert len(set(taken)) == 6
     assert not {1, 2} & set(taken)
+
+
+def test_select__rounds_inside_strata_are_disjoint_too() -> None:
+    pool = Pool(columns={"source": np.array(list("ab") * 20)})
+    steps = [{"stratified": {"by": "source", "within": "rs2"}}]
+    taken = _flat([select(steps, pool, budget=10, round=r).rows.tolist() for r in range(4)])
+    assert sorted(taken) == list(range(40))
