@@ -246,12 +246,16 @@ def _new_files(config_path: Path) -> dg.SensorDefinition:
         description="Starts a run when a file that the project reads appears, changes or vanishes.",
     )
     def new_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        seen = _fingerprint(load_config(config_path))
+        try:
+            seen = _fingerprint(load_config(config_path))
+        except USER_ERRORS as error:
+            return dg.SkipReason(str(error))
         if context.cursor is None:
             return dg.SensorResult(skip_reason="first look: remembered the files as they are", cursor=seen)
         if seen == context.cursor:
             return dg.SkipReason("no file has changed")
-        return dg.SensorResult(run_requests=[dg.RunRequest(run_key=seen)], cursor=seen)
+        # No run key: files that come back to an earlier state are a change too.
+        return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=seen)
 
     return new_files
 

@@ -5,10 +5,9 @@ A user's mistake ends in one message and exit code 2, never in a traceback.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -37,18 +36,17 @@ out = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> None:
-    """Run the command; turn a user's mistake into its message."""
+    """Run the command; turn a user's mistake, and what the disk refuses, into its message."""
     try:
         app()
     except USER_ERRORS as error:
-        print(f"winnow: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nwinnow: stopped; what was committed stays, and the next run goes on from there", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output (head, less) has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            _say("stopped; what was committed stays, and the next run goes on from there")
+        raise
 
 
 @app.command()
@@ -93,14 +91,14 @@ def plan(config: ConfigOption = None) -> None:
 @app.command()
 def status(
     config: ConfigOption = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="How many stages to show.")] = 15,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many stages to show.")] = 15,
 ) -> None:
     """Show the last stages that ran and how they ended."""
     from itertools import islice
 
     from pipelines.context import runs
 
-    rows = list(islice(runs(_context(config).store), limit))
+    rows = list(islice(runs(_store(config)), limit))
     _print_table(
         [
             {
@@ -120,7 +118,7 @@ def failures(config: ConfigOption = None) -> None:
     """Show every stage that failed or was held back, with its cause."""
     from pipelines.context import runs
 
-    failed = [run for run in runs(_context(config).store) if run["status"] != "ok"]
+    failed = [run for run in runs(_store(config)) if run["status"] != "ok"]
     if not failed:
         out.print("no failures")
     for run in failed:
@@ -144,6 +142,8 @@ def sql(
     from pipelines.output import write_csv, write_json_lines, write_parquet
     from storage import catalog
 
+    if csv + json + (parquet is not None) > 1:
+        raise typer.BadParameter("choose one of --csv, --json and --parquet")
     table = catalog.query(_store(config), query)
     if parquet is not None:
         write_parquet(table, parquet)
@@ -153,7 +153,7 @@ def sql(
     elif json:
         write_json_lines(table, sys.stdout)
     else:
-        _print_table(table.slice(0, MOST_ROWS).to_pylist(), columns=table.column_names)
+        _print_table(table.slice(0, MOST_ROWS).to_pylist(), columns=list(dict.fromkeys(table.column_names)))
         if table.num_rows > MOST_ROWS:
             out.print(f"{MOST_ROWS:,} of {table.num_rows:,} rows; --csv, --json or --parquet give all", markup=False)
 
@@ -169,7 +169,7 @@ def diff(
     """Show what changed between two selections."""
     from pipelines.runner import diff_tables
 
-    for title, rows in diff_tables(_context(config), a, b):
+    for title, rows in diff_tables(_store(config), a, b):
         out.print(title, markup=False)
         _print_table(rows)
 
@@ -219,6 +219,21 @@ def catalog_rebuild(config: ConfigOption = None) -> None:
 
 MOST_ROWS = 200
 MOST_WIDTH = 80
+
+
+# What a shell gives for a command ended by Ctrl-C; typer turns KeyboardInterrupt into it.
+INTERRUPTED = 130
+
+
+def _fail(message: str) -> NoReturn:
+    _say(message)
+    sys.exit(2)
+
+
+def _say(message: str) -> None:
+    """A line on stderr, over the progress that may stand there half."""
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+    print(f"{clear}winnow: {message}", file=sys.stderr)
 
 
 def _context(config: Path | None) -> Any:

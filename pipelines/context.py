@@ -103,21 +103,32 @@ class Stage(Protocol):
 
 
 def open_context(config_path: Path, report: Reporter, invocation: str | None = None) -> Context:
-    """Open a project; the resolved configuration is kept in the store under its digest.
+    """Open a project; nothing is written before a stage runs, unless an `invocation` is named.
 
     A Dagster run is one process a step: the first step of an `invocation` decides which configuration all of its steps
     use, so that an edit of the file in mid-run changes nothing.
     """
     config = load_config(config_path)
     store = Store(config.store)
-    invocation = invocation or new_run_id()
+    if invocation is None:
+        return Context(config, store, report)
     pinned = store.path("configs", "runs", invocation)
-    if pinned.exists():
-        config = load_config(store.path("configs", f"{pinned.read_text('utf-8')}.yaml"))
-    else:
-        write_durably(store.path("configs", f"{config.digest}.yaml"), config.resolved_yaml())
-        write_durably(pinned, config.digest)
-    return Context(config, store, report, invocation)
+    with store.lock("configs", f"first step of {invocation}"):  # two steps may be the first
+        if not pinned.exists():
+            _keep(store, config)
+            write_durably(pinned, config.digest)
+    return Context(load_config(_kept(store, pinned.read_text("utf-8"))), store, report, invocation)
+
+
+def _keep(store: Store, config: Config) -> None:
+    """Keep a resolved configuration in the store, under its digest."""
+    path = _kept(store, config.digest)
+    if not path.exists():
+        write_durably(path, config.resolved_yaml())
+
+
+def _kept(store: Store, digest: str) -> Path:
+    return store.path("configs", f"{digest}.yaml")
 
 
 def stage(name: str) -> Callable[[Callable[..., Outcome]], Stage]:
@@ -132,6 +143,7 @@ def stage(name: str) -> Callable[[Callable[..., Outcome]], Stage]:
             with context.store.lock(
                 lock, f"winnow {what}", lambda holder: context.report.say(f"{what}: waiting for {holder}")
             ):
+                _keep(context.store, context.config)
                 started_at, began = utc_now(), time.monotonic()
 
                 def record(status: Status, **more: Any) -> None:

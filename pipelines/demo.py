@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +22,7 @@ from storage.records import read_selection
 from storage.store import Store, read_json, write_durably
 
 CONFIG = """\
-# The demo project, written by `winnow demo`; change it and type `winnow run -c {folder}`.
+# The demo project, written by `winnow demo`. Change it, then: winnow run -c {folder}
 store: ./store
 pool:
   files: {pool}
@@ -78,16 +81,23 @@ def run_demo(
         )
         for line in comparison(context, folder, [outcome.subject for outcome in outcomes]):
             say(f"  {line}")
-    say(NEXT.format(folder=folder))
+    say(NEXT.format(folder=folder, winnow=command()))
 
 
 NEXT = """
 next:
-  winnow sql -c {folder} "SELECT source, count(*) AS n FROM selected_examples GROUP BY ALL ORDER BY n DESC LIMIT 5"
-  winnow status -c {folder}
+  {winnow} sql -c {folder} "SELECT source, count(*) AS n FROM selected_examples GROUP BY ALL ORDER BY n DESC LIMIT 5"
+  {winnow} status -c {folder}
   make ui                                # the same assets in the Dagster UI
-  winnow init YOUR_DATA.jsonl --target EXAMPLES.jsonl    # then: winnow run
+  {winnow} init YOUR_DATA.jsonl --target EXAMPLES.jsonl    # then: {winnow} run
 """
+
+
+def command() -> str:
+    """How to type this command here: by its name where the shell finds it, else by its path."""
+    if shutil.which("winnow"):
+        return "winnow"
+    return os.path.relpath(Path(sys.executable).with_name("winnow"))
 
 
 def prepare(folder: Path, rows: int, own_pool: Path | None, say: Callable[[str], None]) -> None:

@@ -7,8 +7,8 @@ record and nothing is computed the second time.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def resolve(context: Context, name: str) -> Drawing:
     previous = last_run(context.store, "select", name) if recipe.mode == "top_up" else None
     encoder = recipe.encoder if needs_vectors(recipe) else None
     own = recipe.targets if encoder == OWN_VECTORS else ()
-    return Drawing(
+    drawing = Drawing(
         steps=[step_spec(step) for step in parse_steps(recipe.steps)],
         budget=recipe.budget,
         seed=recipe.seed,
@@ -146,6 +146,11 @@ def resolve(context: Context, name: str) -> Drawing:
         deny=_digest(recipe.deny, snapshot),
         previous=previous["subject"] if previous else None,
     )
+    if drawing.previous is not None:
+        before = _recorded(read_selection(context.store, drawing.previous)[0])
+        if replace(before, previous=drawing.previous).selection_id == drawing.selection_id:
+            return before  # nothing has changed since: what it would add to is what it would give
+    return drawing
 
 
 def draw(context: Context, name: str) -> Drawn:
@@ -183,12 +188,17 @@ def redraw(context: Context, header: dict[str, Any]) -> pa.Table:
     Raises:
         BadInput: its list of allowed or denied ids has changed since.
     """
-    drawing = Drawing(**{one.name: header[one.name] for one in fields(Drawing)})
+    drawing = _recorded(header)
     snapshot = open_snapshot(context.store, drawing.snapshot)
     for key, file in (("allow", header["allow_file"]), ("deny", header["deny_file"])):
         if _digest(file, snapshot) != getattr(drawing, key):
             raise BadInput(f"the `{key}` list {file} is not the one of the record: it has changed since")
     return _drawn(context, drawing, header["allow_file"], header["deny_file"])[0]
+
+
+def _recorded(header: Mapping[str, Any]) -> Drawing:
+    """What a selection's record says that it was drawn from."""
+    return Drawing(**{one.name: header[one.name] for one in fields(Drawing)})
 
 
 def contaminated(snapshot: Snapshot, targets: Iterable[TargetSet]) -> Mask:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,8 +17,9 @@ def write_csv(table: pa.Table, stream: TextIO) -> None:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(table.column_names)
     for batch in table.to_batches():
-        for row in batch.to_pylist():
-            writer.writerow("" if value is None else _plain(value) for value in row.values())
+        # By column, not as dicts: a query may give one name to two columns.
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            writer.writerow("" if value is None else _plain(value) for value in row)
 
 
 def write_json_lines(table: pa.Table, stream: TextIO) -> None:
@@ -32,4 +34,12 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
+    return json.dumps(_finite(value), ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

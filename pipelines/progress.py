@@ -59,10 +59,10 @@ class Meter:
 class Terminal:
     """Progress on a terminal: one line, redrawn; plain lines where the stream is a file."""
 
-    def __init__(self, stream: TextIO = sys.stderr) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
         self._meter = Meter()
-        self._live = stream.isatty()
+        self._live = self._stream.isatty()
         self._drawn_at = 0.0
         self._width = 0
 

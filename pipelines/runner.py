@@ -18,6 +18,7 @@ from storage.columns import columns_id
 from storage.errors import NotInStore
 from storage.ingest import ingest_id
 from storage.records import read_selection
+from storage.store import Store
 
 
 def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outcome]:
@@ -64,15 +65,22 @@ def plan_lines(context: Context) -> list[str]:
     return lines
 
 
-def diff_tables(context: Context, a: str, b: str | None) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Titled tables of what changed from selection `a` to `b`."""
+def diff_tables(store: Store, a: str, b: str | None) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Titled tables of what changed from selection `a` to `b`; or between the last two of the recipe `a`.
+
+    Raises:
+        NotInStore: the published catalog lacks one of them.
+    """
     if b is None:
-        a, b = _last_two(context, a)
+        a, b = _last_two(store, a)
+    for one in (a, b):
+        if not catalog.query(store, "SELECT 1 FROM selections WHERE selection_id = ?", [one]).num_rows:
+            raise NotInStore(f"no selection {one!r} in the published catalog; its `selections` lists them")
     counts = catalog.query(
-        context.store, "SELECT change, count(*) AS n FROM selection_diff(?, ?) GROUP BY change ORDER BY change", [a, b]
+        store, "SELECT change, count(*) AS n FROM selection_diff(?, ?) GROUP BY change ORDER BY change", [a, b]
     )
     changed = catalog.query(
-        context.store,
+        store,
         "SELECT change, rank_a, rank_b, source, prompt FROM selection_diff(?, ?) WHERE change <> 'kept' "
         "ORDER BY coalesce(rank_b, rank_a) LIMIT 20",
         [a, b],
@@ -85,9 +93,12 @@ def reproduce(context: Context, selection_id: str) -> str:
 
     Raises:
         NotInStore: there is no such selection.
+        StoreDamaged: the vectors are not what was committed.
         HeldBack: it differs.
     """
     header, items = read_selection(context.store, selection_id)
+    for encoder in {header["encoder"], *header["target_encoders"].values()} - {None}:
+        vectors.verify(context.store, encoder)
     again = drawing.redraw(context, header)
     before = idlib.from_arrow(items["id"])
     now = idlib.from_arrow(again["id"])
@@ -116,15 +127,21 @@ def _chosen(context: Context, recipes: Sequence[str] | None) -> list[str]:
             raise UnknownRecipe(
                 f"no recipe is called {name!r}{nearest(name, known) or ''}; there are: {', '.join(known)}"
             )
-    return list(recipes) if recipes else known
+    return list(dict.fromkeys(recipes)) if recipes else known
 
 
-def _last_two(context: Context, recipe: str) -> tuple[str, str]:
+def _last_two(store: Store, recipe: str) -> tuple[str, str]:
     subjects: dict[str, None] = {}
-    for run in runs(context.store):
-        if run["stage"] == "select" and run["target"] == recipe and run["status"] == "ok":
-            subjects[run["subject"]] = None
+    recipes: set[str] = set()
+    for run in runs(store):
+        if run["stage"] == "select" and run["status"] == "ok":
+            recipes.add(run["target"])
+            if run["target"] == recipe:
+                subjects[run["subject"]] = None
         if len(subjects) == 2:
             newest, before = subjects
             return before, newest
-    raise NotInStore(f"the recipe {recipe!r} has {len(subjects)} different selections; a diff needs two")
+    if recipe not in recipes:
+        drawn = f"; drawn were: {', '.join(sorted(recipes))}" if recipes else ", and nothing was drawn yet"
+        raise NotInStore(f"no recipe {recipe!r}{nearest(recipe, recipes)} was drawn{drawn}; two ids can be given too")
+    raise NotInStore(f"the recipe {recipe!r} has one selection so far; a diff needs two")

@@ -46,11 +46,11 @@ def ingest(context: Context) -> Outcome:
         done = ingest_file(store, spec, on_rows=count)
         ingests.setdefault(done.id, done)  # two files of the same bytes are one ingest
     check_bad_fraction(list(ingests.values()), config.pool.max_bad_fraction, store)
+    if not any(one.readable for one in ingests.values()):
+        raise BadInput(f"the pool is empty: the {len(specs)} files under `pool.files` hold no readable row")
     columns = [ingest_columns(store, brought.url, brought.id) for brought in config.pool.columns]
     last = last_run(store, "ingest")
     snapshot = take_snapshot(store, list(ingests), parent=last["subject"] if last else None, columns=columns)
-    if len(snapshot) == 0:
-        raise BadInput(f"the pool is empty: the {len(specs)} files under `pool.files` hold no readable row")
     total = {key: sum(counts[key] for counts in snapshot.counts.values()) for key in COUNTS}
     return Outcome(
         subject=snapshot.id,

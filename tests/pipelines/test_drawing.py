@@ -1,0 +1,130 @@
+"""What a selection depends on, and which rows may be drawn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines import drawing, stages
+from pipelines.context import Context, open_context
+from pipelines.progress import Log
+from storage.ids import from_arrow, to_text
+from storage.records import read_selection
+from tests.conftest import row, write_rows
+from tests.pipelines.conftest import change
+
+
+@pytest.fixture
+def ingested(light: Path) -> Path:
+    stages.ingest(opened(light))
+    return light
+
+
+def opened(project: Path) -> Context:
+    return open_context(project, Log(lambda _: None))
+
+
+def drawn(project: Path, recipe: str = "any") -> tuple[drawing.Drawn, list[str]]:
+    """The draw, and the sources of its rows."""
+    context = opened(project)
+    made = drawing.draw(context, recipe)
+    snapshot = context.snapshot()
+    rows = drawing.idlib.rows_of(made.ids, snapshot.ids)
+    return made, snapshot.column("source")[rows].tolist()
+
+
+CHANGES = {
+    "steps": "[{stratified: {by: source}}], budget: 8",
+    "budget": "[random], budget: 9",
+    "seed": "[random], budget: 8, seed: 1",
+    "round": "[random], budget: 8, round: 1",
+    "allow_short": "[random], budget: 8, allow_short: true",
+    "where": "[random], budget: 8, where: length(prompt) > 1",
+    "allow": "[random], budget: 8, allow: ids.txt",
+    "deny": "[random], budget: 8, deny: ids.txt",
+    "held_out": "[random], budget: 8, exclude_targets: false",
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_selection_id__depends_on_each_input(ingested: Path, what: str) -> None:
+    (ingested / "ids.txt").write_text("fox-1\nfox-2\n")
+    before = drawing.resolve(opened(ingested), "any").selection_id
+    change(ingested, "[random], budget: 8", CHANGES[what])
+    assert drawing.resolve(opened(ingested), "any").selection_id != before
+
+
+def test_selection_id__not_on_what_does_not_matter(ingested: Path) -> None:
+    (ingested / "ids.txt").write_text("fox-1\nfox-2\n")
+    change(ingested, "budget: 8", "budget: 8, deny: ids.txt")
+    before = drawing.resolve(opened(ingested), "any")
+    (ingested / "ids.txt").write_text("\n  fox-2\nfox-1  \nfox-1\n")
+    change(ingested, "[random]", "[{random: {}}]")
+    change(ingested, "budget: 8", "budget: 8, min_overlap: 0.5, encoder: vectors")
+    assert drawing.resolve(opened(ingested), "any") == before
+
+
+def test_selection_id__on_the_order_of_targets_and_on_their_vectors(ingested: Path) -> None:
+    found = drawing.resolve(opened(ingested), "near")
+    more = replace(found, targets={**found.targets, "b": "2"})
+    turned = replace(found, targets={"b": "2", **found.targets})
+    assert len({one.selection_id for one in (found, more, turned)}) == 3
+    assert list(found.target_encoders) == ["foxes"]
+    assert replace(found, target_encoders={"foxes": "other"}).selection_id != found.selection_id
+
+
+def test_draw__the_same_twice_is_one_record(ingested: Path) -> None:
+    first, _ = drawn(ingested)
+    second, _ = drawn(ingested)
+    assert (first.new, second.new) == (True, False)
+    assert first.ids.tolist() == second.ids.tolist()
+    assert first.facts == second.facts
+    assert opened(ingested).store.records("selections") == [first.drawing.selection_id]
+
+
+def test_draw__where_keeps_the_rest_out_and_counts_it(ingested: Path) -> None:
+    # Of the dogs, which follow the foxes in a.jsonl, the first seven.
+    change(ingested, "budget: 8", "budget: 17, where: \"source IN ('fox', 'dog') AND line < 18\"")
+    made, sources = drawn(ingested)
+    assert sorted(sources) == ["dog"] * 7 + ["fox"] * 10
+    assert (made.facts["outside_where"], made.facts["eligible"]) == (63, 17)
+
+
+def test_draw__allow_and_deny(ingested: Path) -> None:
+    foxes = [f"fox-{n}" for n in range(10)]
+    (ingested / "allow.txt").write_text("\n".join([*foxes, "dog-1"]) + "\n")
+    (ingested / "deny.txt").write_text("fox-3\n")
+    change(ingested, "budget: 8", "budget: 10, allow: allow.txt, deny: deny.txt")
+    made, sources = drawn(ingested)
+    assert sorted(sources) == ["dog"] + ["fox"] * 9
+    assert (made.facts["not_allowed"], made.facts["denied"], made.facts["eligible"]) == (69, 1, 10)
+
+
+def test_draw__a_row_with_the_prompt_of_any_target_is_kept_out(ingested: Path) -> None:
+    write_rows(ingested / "targets" / "foxes.jsonl", [row(3, "fox") | {"response": "another"}])
+    change(ingested, "budget: 8", "budget: 79")
+    made, _ = drawn(ingested)
+    assert (made.facts["equal_to_a_target"], made.facts["eligible"]) == (1, 79)
+    fox = [one for one in opened(ingested).snapshot().ids if one not in made.ids]
+    assert len(fox) == 1
+
+
+def test_draw__reasons_name_targets_and_rows_by_their_ids(light: Path) -> None:
+    context = opened(light)
+    stages.ingest(context)
+    stages.embed(context, "vectors")
+    stages.embed_targets(context, "vectors")
+    made = drawing.draw(context, "near")
+    items = read_selection(context.store, made.drawing.selection_id)[1]
+    assert set(items["ref"].to_pylist()) == {"foxes/fox-100", "foxes/fox-101"}
+    assert min(items["ref_rank"].to_pylist()) == 1
+    assert to_text(from_arrow(items["id"])) == to_text(made.ids)
+
+
+def test_encoders_of__only_of_recipes_that_need_vectors(light: Path) -> None:
+    change(light, "steps: [random]", "steps: [random], encoder: vectors")
+    config = opened(light).config
+    assert drawing.encoders_of(config, ["any"]) == []
+    assert drawing.encoders_of(config, ["any", "near"]) == ["vectors"]
