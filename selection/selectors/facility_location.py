@@ -26,7 +26,8 @@ class FacilityLocation(Selector):
             covered only by its `n_neighbors` nearest rows (and itself). "stochastic" covers every row but looks, at each
             pick, at a random sample of n / budget * ln(1 / eps) candidates only. "auto" is exact if the similarities of all
             pairs fit into `memory_gb`, else reference.
-        n_ref: rows of the sample; more of them than the budget, or the last picks find all of it covered.
+        n_ref: rows of the sample. Many times the budget is good: the picks are fitted to it, and once it is covered they
+            add nothing.
         n_neighbors: of "knn", by highest inner product.
         eps: of "stochastic": the expected value is at least (1 - 1/e - eps) of the best.
         weights: a column, >= 0: what covering a row counts.
@@ -35,8 +36,8 @@ class FacilityLocation(Selector):
     Similarity is (1 + cosine) / 2, a zero vector's is 0. The value of the picks is at least (1 - 1/e) of the best of any
     rows (Nemhauser et al. 1978), gains never rise. What is already selected covers from the start. Exact for the
     rows that are covered, ties to the lowest row: see `selection.kernels.facility_location`. The gain is what a pick adds
-    to the sum of similarities over all n rows (an estimate from the sample for "reference"), the reason's value the
-    mean similarity reached with it.
+    to the sum of similarities over all n rows (for "reference", to that over the sample, times n / n_ref), the reason's
+    value the mean similarity reached with it (for "reference", over as many other rows, held out).
 
     Cost for n rows of d dimensions: exact multiplies all pairs once, n*n*d*2 operations, and scans about nine times as
     many similarities, in 4*n*n bytes; beyond `memory_gb` it multiplies again what it cannot keep. reference: n * n_ref in
@@ -87,27 +88,30 @@ class FacilityLocation(Selector):
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
-        n = len(pool)
+        n, vectors, taken = len(pool), pool.get_vectors(), pool.get_already_selected()
         mode, max_bytes = self.mode, int(self.memory_gb * 2**30)
         if mode == "auto":
             mode = "exact" if 4 * n * n <= max_bytes else "reference"
         weights = np.ones(n) if self.weights is None else weights_of(pool, self.weights)
-        total = float(weights.sum())
+        mean: Array | None = None
         if mode == "knn":
             rows, gain, before = _by_neighbours(pool, budget, self.n_neighbors, weights)
+        elif mode == "reference" and self.n_ref < n:
+            from selection.kernels.facility_location import mean_similarity_after
+
+            order = np.argsort(hash_bits(pool.get_keys(), child(rng, 0)), kind="stable").astype(np.int64)
+            order = order[weights[order] > 0]
+            references, held_out = np.sort(order[: self.n_ref]), order[self.n_ref : 2 * self.n_ref]
+            rows, gain, before = _by_vectors(pool, budget, references, weights, max_bytes, None, rng)
+            gain = gain * (weights.sum() / weights[references].sum())
+            # The picks are fitted to the references, so what they reach there says little of the rest of the pool.
+            if len(held_out):
+                mean = mean_similarity_after(vectors, held_out, rows, weights=weights, taken=taken)
         else:
-            references = None
-            if mode == "reference" and self.n_ref < n:
-                noise = hash_bits(pool.get_keys(), child(rng, 0))
-                references = np.sort(np.argsort(noise, kind="stable")[: self.n_ref].astype(np.int64))
-                sampled = float(weights[references].sum())
-                if sampled == 0:
-                    raise InvalidInput(f"facility_location: none of the {self.n_ref} sampled rows has a weight > 0")
             eps = self.eps if mode == "stochastic" else None
-            rows, gain, before = _by_vectors(pool, budget, references, weights, max_bytes, eps, rng)
-            if references is not None:
-                gain, before = gain * total / sampled, before * total / sampled
-        mean = (before + np.cumsum(gain)) / total
+            rows, gain, before = _by_vectors(pool, budget, None, weights, max_bytes, eps, rng)
+        if mean is None:
+            mean = (before + np.cumsum(gain)) / weights.sum()
         return Selection(
             rows, gain.astype(np.float32), Reason.of("score", len(rows), rank=np.arange(len(rows)), value=mean)
         )
