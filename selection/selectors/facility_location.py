@@ -172,7 +172,7 @@ def _by_vectors(
 
 
 def _by_neighbours(pool: Pool, budget: int, count: int, weights: Array) -> tuple[Rows, Array, float]:
-    from selection.kernels.facility_location import greedy_lists, neighbour_lists
+    from selection.kernels.facility_location_lists import greedy_lists, neighbour_lists
 
     starts, refs, similarity = neighbour_lists(pool.get_vectors(), count)
     among = np.flatnonzero(pool.candidates).astype(np.int64)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from selection import ArrayVectors, InvalidInput, InvalidOption, Pool, Selection, build_step, select, step_spec
 from selection.kernels import facility_location as kernel
+from selection.kernels.facility_location_lists import greedy_lists
 from selection.selectors.facility_location import FacilityLocation
 
 EIGHT = np.array([[-1, 0], [5, 9], [-9, -7], [6, 9], [-5, -4], [7, -1], [-4, 6], [-5, -2]], np.float32)
@@ -74,7 +75,7 @@ def test_greedy_lists__precomputed_similarities() -> None:
     s = np.array([[1.0, 0.9, 0.1, 0.0], [0.9, 1.0, 0.1, 0.0], [0.1, 0.1, 1.0, 0.2], [0.0, 0.0, 0.2, 1.0]])
     refs = np.tile(np.arange(4), 4)
     none = np.empty(0, np.int64)
-    picks = kernel.greedy_lists(np.arange(0, 17, 4), refs, s.ravel(), np.arange(4), 4, weights=np.ones(4), taken=none)
+    picks = greedy_lists(np.arange(0, 17, 4), refs, s.ravel(), np.arange(4), 4, weights=np.ones(4), taken=none)
     assert picks.rows.tolist() == [0, 2, 3, 1]  # 0 and 1 tie: the lowest row
     np.testing.assert_allclose(picks.gain, [2.0, 1.1, 0.8, 0.1], atol=1e-10)
 
