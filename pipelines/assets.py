@@ -38,6 +38,7 @@ CHECKS = {
         "no_target_leaked": "no selected prompt is word for word a target's",
         "overlap_above_floor": "shares enough with the recipe's last selection",
     },
+    "catalog": {"every_selection_listed": "it opens, and holds every selection that was committed before"},
 }
 
 
@@ -76,6 +77,7 @@ def build_definitions(config_path: Path) -> dg.Definitions:
             stages.publish,
             key=["catalog"],
             deps=[["selection", name] for name in config.recipes],
+            checks=CHECKS["catalog"],
             description="The DuckDB file that anyone may query, also while a run writes.",
             kinds={"duckdb"},
             group_name="catalog",

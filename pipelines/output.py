@@ -23,9 +23,9 @@ def write_csv(table: pa.Table, stream: TextIO) -> None:
 
 
 def write_json_lines(table: pa.Table, stream: TextIO) -> None:
-    """Write one JSON object a line."""
+    """Write one JSON object a line; NaN and infinities, which JSON has not, become null."""
     for batch in table.to_batches():
-        stream.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in batch.to_pylist())
+        stream.writelines(_json(row) + "\n" for row in batch.to_pylist())
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
@@ -34,7 +34,11 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return json.dumps(_finite(value), ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
+    return _json(value) if isinstance(value, list | dict) else value
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_finite(value), ensure_ascii=False, default=str, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

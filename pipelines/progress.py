@@ -63,7 +63,8 @@ class Terminal:
         self._stream = stream or sys.stderr
         self._meter = Meter()
         self._live = self._stream.isatty()
-        self._drawn_at = 0.0
+        # A redrawn line appears at once; where lines stay, short work needs none.
+        self._drawn_at = 0.0 if self._live else time.monotonic()
         self._width = 0
 
     def say(self, line: str) -> None:
@@ -118,8 +119,9 @@ def duration(seconds: float) -> str:
     >>> duration(4.2), duration(75), duration(7300)
     ('4 s', '1 min 15 s', '2 h 1 min')
     """
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
