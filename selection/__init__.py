@@ -16,6 +16,7 @@ from selection.errors import (
     SelectionError,
     UnknownStep,
 )
+from selection.quota import Limits, Quota, TokenBudget
 from selection.registry import build_step, parse_steps, required, step_names, step_spec
 from selection.run import select
 from selection.step import Filter, Scorer, Selector, Step
@@ -32,8 +33,10 @@ __all__ = [
     "InvalidInput",
     "InvalidOption",
     "InvalidRecipe",
+    "Limits",
     "MissingInput",
     "Pool",
+    "Quota",
     "Reason",
     "Scorer",
     "Selection",
@@ -41,6 +44,7 @@ __all__ = [
     "Selector",
     "Step",
     "Targets",
+    "TokenBudget",
     "UnknownStep",
     "Vectors",
     "build_step",

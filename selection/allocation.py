@@ -40,22 +40,51 @@ def allocate(sizes: Sequence[int], budget: int, how: str = "proportional", *, mi
             f"budget must be in {sum(low)}..{sum(sizes)} "
             f"({len(sizes)} strata of {sum(sizes)} rows, at least {minimum} of each), got {budget}"
         )
-    weights = [_weight(size, how) for size in sizes]
-    given = [0] * len(sizes)
+    return _divide([_weight(size, how) for size in sizes], budget, low, list(sizes))
+
+
+def apportion(weights: Sequence[int], budget: int, low: Sequence[int] | None = None) -> list[int]:
+    """Parts of a budget in proportion to given weights, as integers.
+
+    Args:
+        weights: >= 0, at least one of them above 0.
+        budget: at least the sum of `low`.
+        low: what each part gets at least; one that exceeds its share is settled among the others. 0 by default.
+
+    Returns:
+        One count for each weight, summing to the budget: the exact shares, rounded by largest remainder, ties to the
+        earlier part.
+
+    >>> apportion([3, 1, 0], 10), apportion([1, 1, 1], 10), apportion([1, 1, 1], 10, low=[6, 0, 0])
+    ([8, 2, 0], [4, 3, 3], [6, 2, 2])
+    """
+    low = [0] * len(weights) if low is None else list(low)
+    if not any(weight > 0 for weight in weights) or min(weights) < 0:
+        raise InvalidOption(f"weights must be >= 0 and one above 0, got {list(weights)}")
+    if sum(low) > budget:
+        raise InvalidBudget(
+            f"budget must be at least {sum(low)}, the sum of what each part gets at least, got {budget}"
+        )
+    return _divide(weights, budget, low, [budget] * len(weights))
+
+
+def _divide(weights: Sequence[int], budget: int, low: Sequence[int], high: Sequence[int]) -> list[int]:
+    """Proportional to `weights` within bounds; a weight of 0 gets its lower bound."""
+    given = [low[i] if weight == 0 else 0 for i, weight in enumerate(weights)]
     free = [i for i, weight in enumerate(weights) if weight > 0]
-    rest = budget
+    rest = budget - sum(given)
     # Settle the strata beyond a bound, on the side that is off by more, until none is (as CSS flexbox resolves lengths).
     while free:
         total = sum(weights[i] for i in free)
-        over = [i for i in free if rest * weights[i] > sizes[i] * total]
+        over = [i for i in free if rest * weights[i] > high[i] * total]
         under = [i for i in free if rest * weights[i] < low[i] * total]
         if not over and not under:
             break
-        excess = sum(rest * weights[i] - sizes[i] * total for i in over)
+        excess = sum(rest * weights[i] - high[i] * total for i in over)
         deficit = sum(low[i] * total - rest * weights[i] for i in under)
         settled = set(over if excess > deficit else under if deficit > excess else over + under)
         for i in settled:
-            given[i] = sizes[i] if i in over else low[i]
+            given[i] = high[i] if i in over else low[i]
         rest -= sum(given[i] for i in settled)
         free = [i for i in free if i not in settled]
     if free:

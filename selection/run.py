@@ -3,39 +3,49 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from selection.errors import BrokenStep, InvalidBudget, InvalidInput, InvalidOption, MissingInput, rows_of_parent
 from selection.inputs import available
+from selection.quota import Limited, Limits, Quota, TokenBudget
 from selection.registry import Spec, parse_steps, required
 from selection.step import Filter, Scorer, Selector, Step
 from selection.types import Array, Dropped, Input, Pool, Reason, Rows, Selection
+from selection.walk import Stream, draw_within
 
 
 def select(
     steps: Sequence[Spec | Step],
     pool: Pool,
     *,
-    budget: int,
+    budget: int | TokenBudget | Mapping[str, Any],
     seed: int = 0,
     round: int = 0,  # noqa: A002  # the domain's word
     allow_short: bool = False,
+    quota: Quota | Mapping[str, Any] | None = None,
+    group_by: str | None = None,
+    max_per_group: int = 1,
 ) -> Selection:
     """Choose `budget` rows of a pool.
 
     Args:
         steps: names, `{name: options}` or steps; see `selection.registry.parse_steps`.
         pool: the candidates and what is known of them.
-        budget: how many rows to take; 0 gives none.
+        budget: how many rows to take, 0 gives none; or `{"tokens": ..., "column": ...}`, see `TokenBudget`. Filters that
+            go by the budget take one in tokens for the rows that it holds on average.
         seed: >= 0. The same inputs and seed give the same rows.
         round: >= 0, which draw-and-label step this is; random steps draw anew each round.
         allow_short: give what there is, with `exhausted=True`, where the pool cannot fill the budget.
+        quota: how the budget is divided among groups, `{"by": "source", "shares": {"a": 0.5, "rest": 0.5}}`; see `Quota`.
+        group_by: a column; at most `max_per_group` rows of each of its values are taken.
 
     Raises:
-        UnknownStep, InvalidOption, InvalidRecipe: the steps are not a recipe.
+        UnknownStep, InvalidOption, InvalidRecipe: the steps are not a recipe, or do not go with quota or budget.
         MissingInput: names every input and column that is missing, before any work.
         InvalidBudget: the pool cannot give that many rows.
         InvalidInput: an input is malformed; names the row in the frame of `pool`.
@@ -48,11 +58,17 @@ def select(
     for what, number in (("seed", seed), ("round", round)):
         if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 0:
             raise InvalidOption(f"{what} must be an integer >= 0, got {number!r}")
-    _check_inputs(plan, pool)
-    short = _check_budget(pool, budget, allow_short=allow_short)
+    limits = Limits.of(budget, quota, group_by, max_per_group)
+    limits.check_selector(plan[-1])
+    _check_inputs(plan, pool, limits.columns)
+    limited = limits.on(pool)
+    budget = limited.rows(pool)
+    _check_budget(pool, budget, allow_short=allow_short)
+    _check_limits(limited, pool, allow_short=allow_short)
 
     if budget == 0 or not pool.candidates.any():
-        return Selection(np.empty(0, np.int64), np.empty(0, np.float32), Reason.of("none", 0), exhausted=short)
+        exhausted = limits.amount() > 0
+        return Selection(np.empty(0, np.int64), np.empty(0, np.float32), Reason.of("none", 0), exhausted=exhausted)
 
     rows = _frame(pool)
     frame = pool if len(rows) == len(pool) else pool.take(rows)
@@ -73,12 +89,10 @@ def select(
             elif isinstance(step, Scorer):
                 frame = replace(frame, scores=_scored(step, frame, rng))
             elif isinstance(step, Selector):
-                left = int(frame.candidates.sum())
-                short |= _check_left(left, budget, filters, allow_short=allow_short)
-                picked = run_selector(step, frame, min(budget, left), rng=rng)
-                short |= _check_filled(step, len(picked.rows), budget, allow_short=allow_short)
+                stream = partial(_generator, int(seed), int(round), position, step.name)
+                picked = _picked(step, frame, limited.take(rows), filters, stream, allow_short=allow_short)
                 reason = picked.reason.translated(rows)
-                return replace(picked, rows=rows[picked.rows], reason=reason, exhausted=short, dropped=tuple(dropped))
+                return replace(picked, rows=rows[picked.rows], reason=reason, dropped=tuple(dropped))
     raise AssertionError("parse_steps ends every recipe in a selector")
 
 
@@ -110,6 +124,35 @@ def run_selector(step: Selector, pool: Pool, budget: int, *, rng: np.random.Gene
     return replace(given, rows=rows, gain=gain)
 
 
+def subpool(pool: Pool, eligible: Array) -> tuple[Rows, Pool]:
+    """The rows that a step sees when only `eligible` (n,) may be taken, ascending, and the subpool of them.
+
+    The already selected rows stay, as centres. So do the labelled rows of a partly labelled pool, since later steps
+    compare with them; those that are not eligible are then no candidates. (Where every row has a label, labels are
+    classes and mark nothing to compare with.)
+    """
+    stays = eligible.copy()
+    stays[pool.get_already_selected()] = True
+    if pool.labels is not None and (pool.labels < 0).any():
+        stays |= pool.labels >= 0
+    rows = np.flatnonzero(stays).astype(np.int64)
+    return rows, replace(pool.take(rows), eligible=eligible[rows])
+
+
+def _picked(
+    step: Selector, pool: Pool, limited: Limited, filters: Sequence[str], stream: Stream, *, allow_short: bool
+) -> Selection:
+    """What the selector takes of what the filters left."""
+    if limited.limits.beyond_rows:
+        _check_limits(limited, pool, filters, allow_short=allow_short)
+        return draw_within(limited, step, pool, run_selector, stream, allow_short=allow_short)
+    budget, left = limited.limits.amount(), int(pool.candidates.sum())
+    short = _check_left(left, budget, filters, allow_short=allow_short)
+    picked = run_selector(step, pool, min(budget, left), rng=stream())
+    short |= _check_filled(step, len(picked.rows), budget, allow_short=allow_short)
+    return replace(picked, exhausted=short)
+
+
 def _frame(pool: Pool) -> Rows:
     """The rows that steps see: eligible or already selected."""
     if pool.eligible is None:
@@ -120,22 +163,11 @@ def _frame(pool: Pool) -> Rows:
 
 
 def _kept(step: Filter, pool: Pool, budget: int, rng: np.random.Generator) -> tuple[Rows, Pool, Dropped | None]:
-    """What a filter leaves: rows of `pool`, ascending, and the subpool of them; and why others went, if it tells.
-
-    The already selected rows stay, as centres. So do the labelled rows of a partly labelled pool, since later steps
-    compare with them; those that the filter dropped are then no candidates. (Where every row has a label, labels are
-    classes and mark nothing to compare with.)
-    """
+    """What a filter leaves: rows of `pool` and the subpool of them, see `subpool`; and why others went, if it tells."""
     named = np.zeros(len(pool), bool)
     kept, dropped = step.sift(pool, budget, rng=rng)
     named[_checked_rows(step, kept, len(pool))] = True
-    eligible = named & pool.candidates
-    stays = eligible.copy()
-    stays[pool.get_already_selected()] = True
-    if pool.labels is not None and (pool.labels < 0).any():
-        stays |= pool.labels >= 0
-    rows = np.flatnonzero(stays).astype(np.int64)
-    return rows, replace(pool.take(rows), eligible=eligible[rows]), dropped
+    return *subpool(pool, named & pool.candidates), dropped
 
 
 def _scored(step: Scorer, pool: Pool, rng: np.random.Generator) -> Array:
@@ -163,8 +195,8 @@ def _checked_rows(step: Step, rows: Array, n: int) -> Rows:
     return rows
 
 
-def _check_inputs(plan: Sequence[Step], pool: Pool) -> None:
-    missing = []
+def _check_inputs(plan: Sequence[Step], pool: Pool, limits: frozenset[str]) -> None:
+    missing = [f"quota, group_by or budget needs column {name!r}" for name in sorted(limits - set(pool.columns))]
     for i, step in enumerate(plan):
         before, columns_before = required(plan[:i])
         inputs, columns = required(plan[: i + 1])
@@ -176,8 +208,7 @@ def _check_inputs(plan: Sequence[Step], pool: Pool) -> None:
         raise MissingInput(f"{'; '.join(missing)}. The pool has {available(pool)}")
 
 
-def _check_budget(pool: Pool, budget: int, *, allow_short: bool) -> bool:
-    """Whether the pool is too small for the budget."""
+def _check_budget(pool: Pool, budget: int, *, allow_short: bool) -> None:
     n, taken = len(pool), len(pool.get_already_selected())
     candidates = int(pool.candidates.sum())
     closed = n - taken - candidates
@@ -186,7 +217,16 @@ def _check_budget(pool: Pool, budget: int, *, allow_short: bool) -> bool:
         raise InvalidBudget(f"budget must be an integer in 0..{candidates} ({counts}), got {budget!r}")
     if budget < 0 or (budget > candidates and not allow_short):
         raise InvalidBudget(f"budget must be in 0..{candidates} ({counts}), got {budget}")
-    return budget > candidates
+
+
+def _check_limits(limited: Limited, pool: Pool, filters: Sequence[str] = (), *, allow_short: bool) -> None:
+    if allow_short:
+        return
+    try:
+        limited.check(pool)
+    except InvalidBudget as error:
+        after = f" (candidates left after {', '.join(filters)})" if filters else ""
+        raise InvalidBudget(f"{error}{after}. allow_short takes what there is") from None
 
 
 def _check_left(left: int, budget: int, filters: Sequence[str], *, allow_short: bool) -> bool:

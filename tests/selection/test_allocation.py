@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selection.allocation import ALLOCATIONS, allocate
+from selection.allocation import ALLOCATIONS, allocate, apportion
 from selection.errors import InvalidBudget, InvalidOption
 
 sizes_strategy = st.lists(st.integers(0, 10_000), min_size=1, max_size=30)
@@ -91,3 +91,38 @@ def test_allocate__what_cannot_be_is_refused():
         allocate([10, 1], 12)
     with pytest.raises(InvalidOption, match="one of proportional, equal, sqrt, got 'best'"):
         allocate([10, 1], 1, "best")
+
+
+@given(
+    weights=st.lists(st.integers(0, 1000), min_size=1, max_size=20).filter(any),
+    budget=st.integers(0, 10**6),
+)
+def test_apportion__sums_to_the_budget_within_one_of_each_exact_share(weights, budget):
+    parts = apportion(weights, budget)
+    assert sum(parts) == budget
+    assert all(abs(part - budget * weight / sum(weights)) < 1 for part, weight in zip(parts, weights, strict=True))
+
+
+@given(
+    parts=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 30)), min_size=1, max_size=12).filter(
+        lambda parts: any(weight for weight, _ in parts)
+    ),
+    more=st.integers(0, 100),
+)
+def test_apportion__never_below_what_a_part_has_and_the_others_keep_their_proportion(parts, more):
+    weights, low = [weight for weight, _ in parts], [least for _, least in parts]
+    budget = sum(low) + more
+    given_ = apportion(weights, budget, low=low)
+    assert sum(given_) == budget
+    assert all(part >= least for part, least in zip(given_, low, strict=True))
+    free = [i for i in range(len(parts)) if given_[i] > low[i]]
+    for i in free:
+        for j in free:
+            assert given_[i] * weights[j] <= (given_[j] + 2) * weights[i] + 2 * weights[j]
+
+
+def test_apportion__refuses_what_cannot_be():
+    with pytest.raises(InvalidBudget, match="at least 5"):
+        apportion([1, 1], 4, low=[5, 0])
+    with pytest.raises(InvalidOption, match="one above 0"):
+        apportion([0, 0], 4)
