@@ -167,7 +167,7 @@ def draw(context: Context, name: str) -> Drawn:
         return Drawn(drawing, idlib.from_arrow(items["id"]), header["facts"], header["exhausted"], new=False)
     began = time.monotonic()
     recipe = context.config.recipes[name]
-    items, facts, exhausted = _drawn(context, drawing, recipe.allow, recipe.deny)
+    items, dropped, facts, exhausted = _drawn(context, drawing, recipe.allow, recipe.deny)
     header = asdict(drawing) | {
         "selection_id": drawing.selection_id,
         "recipe": name,
@@ -178,7 +178,7 @@ def draw(context: Context, name: str) -> Drawn:
         "seconds": round(time.monotonic() - began, 3),
         "code_version": code_version(),
     }
-    commit_selection(context.store, header, items)
+    commit_selection(context.store, header, items, dropped)
     return Drawn(drawing, idlib.from_arrow(items["id"]), facts, exhausted, new=True)
 
 
@@ -207,8 +207,10 @@ def contaminated(snapshot: Snapshot, targets: Iterable[TargetSet]) -> Mask:
     return snapshot.prompts_in(prompts) if prompts else np.zeros(len(snapshot), np.bool_)
 
 
-def _drawn(context: Context, drawing: Drawing, allow: str | None, deny: str | None) -> tuple[pa.Table, Facts, bool]:
-    """Select; the items, what was counted on the way, and whether the pool was exhausted."""
+def _drawn(
+    context: Context, drawing: Drawing, allow: str | None, deny: str | None
+) -> tuple[pa.Table, pa.Table | None, Facts, bool]:
+    """Select; the items, what filters dropped, what was counted on the way, and whether the pool was exhausted."""
     store = context.store
     snapshot = open_snapshot(store, drawing.snapshot)
     wanted, columns = required(parse_steps(drawing.steps))
@@ -220,6 +222,7 @@ def _drawn(context: Context, drawing: Drawing, allow: str | None, deny: str | No
     pool = Pool(
         vectors=vectors,
         targets=_targets(context, drawing) if Input.TARGETS in wanted else None,
+        texts=snapshot.texts() if Input.TEXTS in wanted else None,
         columns={name: snapshot.column(name) for name in sorted(columns)},
         keys=idlib.keys(snapshot.ids),
         already_selected=kept.rows,
@@ -234,9 +237,14 @@ def _drawn(context: Context, drawing: Drawing, allow: str | None, deny: str | No
         allow_short=drawing.allow_short,
     )
     facts |= {"kept_from_last": len(kept.rows), "new_rows": len(fresh.rows)}
+    facts |= {f"dropped_by_{one.step}": len(one.rows) for one in fresh.dropped}
     items = pa.concat_tables([_items(kept, snapshot.ids), _items(fresh, snapshot.ids)])
     ranks = pa.array(np.arange(1, len(items) + 1, dtype=np.uint32))
-    return items.add_column(0, "rank", ranks), facts, fresh.exhausted
+    dropped = [
+        _why(one.rows, one.reason, snapshot.ids).append_column("step", pa.repeat(one.step, len(one.rows)))
+        for one in fresh.dropped
+    ]
+    return items.add_column(0, "rank", ranks), pa.concat_tables(dropped) if dropped else None, facts, fresh.exhausted
 
 
 def _eligible(
@@ -289,19 +297,26 @@ def _kept(context: Context, drawing: Drawing, snapshot: Snapshot, eligible: Mask
 
 
 def _items(drawn: Selection, ids: Ids) -> pa.Table:
-    reason = drawn.reason
+    rank = drawn.reason.rank
+    return (
+        _why(drawn.rows, drawn.reason, ids)
+        .append_column("gain", pa.array(drawn.gain, pa.float32()))
+        # Places are counted from 1 for people, as ranks are.
+        .append_column("ref_rank", pa.array(rank + 1, pa.int32(), mask=rank < 0))
+    )
+
+
+def _why(rows: npt.NDArray[np.int64], reason: Reason, ids: Ids) -> pa.Table:
+    """Rows with their reasons, as ids and names."""
     refs = reason.text()
     is_row = np.flatnonzero(np.isin(reason.kind, list(reason.ROW_KINDS)) & (reason.ref >= 0))
     for position, text in zip(is_row, idlib.to_text(ids[reason.ref[is_row]]), strict=True):
         refs[position] = text
     return pa.table(
         {
-            "id": idlib.to_arrow(ids[drawn.rows]),
-            "gain": pa.array(drawn.gain, pa.float32()),
+            "id": idlib.to_arrow(ids[rows]),
             "kind": pa.array(reason.kind.tolist(), pa.string()),
             "ref": pa.array(refs, pa.string()),
-            # Places are counted from 1 for people, as ranks are.
-            "ref_rank": pa.array(reason.rank + 1, pa.int32(), mask=reason.rank < 0),
             "value": pa.array(reason.value, pa.float32(), from_pandas=True),
         }
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from selection.errors import InvalidInput
 from selection.types import Array, Floats, RowBlocks, Rows, Vectors
 
 BLOCK_ROWS = 8192
@@ -122,7 +123,14 @@ class SubVectors(SubBlocks):
 
     def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
         """The parent's search among these rows. See `Vectors.nearest`."""
-        similarity, found = self.parent.nearest(queries, k, within=self.rows if within is None else self.rows[within])
+        within = self.rows if within is None else self.rows[within]
+        try:
+            similarity, found = self.parent.nearest(queries, k, within=within)
+        except InvalidInput as error:
+            if error.row is None:
+                raise
+            # Named in this frame, as all else that a subpool says of its rows.
+            raise InvalidInput(error.template, row=int(np.searchsorted(self.rows, error.row))) from error
         if not len(self.rows):
             return similarity, found
         there = np.searchsorted(self.rows, found)

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from storage import catalog_content as content
 from storage import schema
-from storage.errors import BadInput, NotInStore, StorageError
+from storage.errors import BadInput, NotInStore, StorageError, StoreDamaged
 from storage.schema import literal
 from storage.store import Store, sync_folder, sync_tree
 
@@ -51,6 +51,7 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
 
     Raises:
         NotInStore: nothing is published yet.
+        StoreDamaged: the file is no catalog.
     """
     while True:
         path = _published(store)
@@ -59,9 +60,9 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
         try:
             # By the file, not by the link: a second connection in this process would else share the older one's snapshot.
             return duckdb.connect(str(path), read_only=True)
-        except duckdb.IOException:
-            if path == _published(store):
-                raise
+        except duckdb.IOException as error:
+            if path == _published(store):  # else another was published in the meantime, and this one dropped
+                raise StoreDamaged(f"{error}\n`winnow catalog rebuild` makes the catalog anew from the records.") from error
 
 
 def query(store: Store, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:

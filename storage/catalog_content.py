@@ -157,6 +157,7 @@ def create_views(store: Store, connection: duckdb.DuckDBPyConnection) -> None:
         "quarantine": [store.path("quarantine", name, "rows.parquet") for name in live],
         "targets": _of_records(store, "targets", "items.parquet"),
         "selection_items": _of_records(store, "selections", "items.parquet"),
+        "selection_drops": [path for path in _of_records(store, "selections", "dropped.parquet") if path.exists()],
         "labels": [],
         "rounds": [],
     }

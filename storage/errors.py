@@ -1,10 +1,10 @@
 """What can go wrong in the store, as one small tree.
 
-    StorageError
-    |- BadInput        (a user's file is missing, damaged or has too many unreadable rows)
-    |- StoreDamaged    (a record in the store fails its checksum or misses a file)
-    |- NotInStore      (asked for a selection, snapshot, encoder or index that is not there)
-    `- MissingExtra    (an optional package is not installed; says which extra to install)
+StorageError
+|- BadInput        (a user's file is missing, damaged or has too many unreadable rows)
+|- StoreDamaged    (a record in the store fails its checksum or misses a file)
+|- NotInStore      (asked for a selection, snapshot, encoder or index that is not there)
+`- MissingExtra    (an optional package is not installed; says which extra to install)
 """
 
 

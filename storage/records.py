@@ -29,6 +29,7 @@ ITEM_COLUMNS = {
     "ref_rank": pa.int32(),
     "value": pa.float32(),
 }
+DROPPED_COLUMNS = ("id", "step", "kind", "ref", "value")
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _last_run_id = 0
@@ -63,13 +64,14 @@ def new_run_id() -> str:
     return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
 
 
-def commit_selection(store: Store, header: Mapping[str, Any], items: pa.Table) -> str:
+def commit_selection(store: Store, header: Mapping[str, Any], items: pa.Table, dropped: pa.Table | None = None) -> str:
     """Commit a selection; the same `selection_id` twice is one record, the first.
 
     Args:
         header: JSON-plain; `selection_id`, `recipe` and whatever else describes the draw. `n_items` and `created_at` are
             filled in.
         items: columns rank (1 .. n, ascending), id (UUID), gain, kind, ref, ref_rank, value.
+        dropped: what filters left out and why: columns id (UUID), step, kind, ref, value.
 
     Returns:
         The selection's id.
@@ -84,7 +86,9 @@ def commit_selection(store: Store, header: Mapping[str, Any], items: pa.Table) -
     if store.has("records", "selections", selection_id):
         return selection_id
     with store.committing("records", "selections", selection_id) as folder:
-        _write_items(folder / "items.parquet", selection_id, items)
+        _write(folder / "items.parquet", selection_id, items)
+        if dropped is not None and len(dropped):
+            _write(folder / "dropped.parquet", selection_id, dropped.select(list(DROPPED_COLUMNS)))
         write_json(
             folder / "selection.json",
             {"created_at": utc_now(), **header, "selection_id": selection_id, "n_items": len(items)},
@@ -157,13 +161,11 @@ def _checked_items(selection_id: str, items: pa.Table) -> pa.Table:
     return pa.table({**columns, "id": idlib.to_arrow(ids)}).select(list(ITEM_COLUMNS))
 
 
-def _write_items(path: Path, selection_id: str, items: pa.Table) -> None:
-    """Rank order, since a smaller budget is a prefix; columns that are constant or sorted cost almost nothing in v2."""
-    table = items.add_column(0, "selection_id", pa.repeat(pa.scalar(selection_id), len(items)))
+def _write(path: Path, selection_id: str, table: pa.Table) -> None:
+    """Keep the order, since a smaller budget is a prefix; columns that are constant or sorted cost almost nothing in v2."""
     with duckdb.connect(":memory:") as connection:
-        connection.register("items", table)
+        connection.register("rows", table.add_column(0, "selection_id", pa.repeat(pa.scalar(selection_id), len(table))))
         target = str(path).replace("'", "''")
         connection.execute(
-            f"COPY (SELECT * FROM items ORDER BY rank) TO '{target}' "  # noqa: S608
-            "(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)"
+            f"COPY (SELECT * FROM rows) TO '{target}' (FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)"  # noqa: S608
         )

@@ -123,6 +123,17 @@ class Snapshot:
                     columns = [column.to_pylist() for column in table.columns]
                     yield self.ids[here[keep]], [shapes.from_columns(*row) for row in zip(*columns, strict=True)]
 
+    def texts(self) -> list[str]:
+        """The text of each row: the contents of its turns, one below the other.
+
+        Cost: every text in memory.
+        """
+        texts = [""] * len(self)
+        for found, turns in self.turns(self.ids):
+            for row, one in zip(ids_.rows_of(found, self.ids).tolist(), turns, strict=True):
+                texts[row] = "\n".join(content for _, content in one)
+        return texts
+
     def known_columns(self) -> dict[str, str]:
         """The columns that `column` and `where` know, and their types: the user's, then the pool's, then extra fields."""
         extra: dict[str, list[str]] = {}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from selection.errors import InvalidOption, SelectionError
+from selection.errors import InvalidOption
 from selection.step import Filter, check_choice, check_integer, check_name, check_number
 from selection.streams import child
 from selection.types import Array, Dropped, Input, Pool, Rows
@@ -82,16 +81,13 @@ class NearDuplicates(Filter):
         return np.flatnonzero(stays).astype(np.int64), found.as_dropped(self.name)
 
     def duplicates(self, pool: Pool, *, rng: np.random.Generator) -> Duplicates:
-        """The candidates to drop, the most similar row kept before each, and their Jaccard similarity.
+        """The candidates to drop, the most similar row kept before each, and their Jaccard similarity."""
+        from rensa import RMinHash, RMinHashLSH
 
-        Raises:
-            SelectionError: rensa is not installed.
-        """
         from selection.kernels.duplicates import Duplicates
 
-        minhash, index = _rensa()
         bands = bands_for(self.threshold, self.num_perm)
-        kept = index(self.threshold, self.num_perm, bands)
+        kept = RMinHashLSH(self.threshold, self.num_perm, bands)
         seed = int(child(rng, 0).integers(2**63))
         texts, taken = pool.get_texts(), pool.get_already_selected()
         droppable = pool.candidates
@@ -99,7 +95,7 @@ class NearDuplicates(Filter):
         for rows in _chunks(np.concatenate([taken, self._order(pool)])):
             sets = [shingles(texts[row], self.unit, self.length) for row in rows]
             for row, mine, sketch in zip(
-                rows, sets, minhash.from_token_sets([sorted(s) for s in sets], self.num_perm, seed), strict=True
+                rows, sets, RMinHash.from_token_sets([sorted(s) for s in sets], self.num_perm, seed), strict=True
             ):
                 best, of = 0.0, -1
                 for other in sorted(kept.query(sketch)):
@@ -156,13 +152,3 @@ def bands_for(threshold: float, num_perm: int) -> int:
 def _chunks(rows: Array) -> Iterator[list[int]]:
     for start in range(0, len(rows), CHUNK_TEXTS):
         yield rows[start : start + CHUNK_TEXTS].tolist()
-
-
-def _rensa() -> tuple[Any, Any]:
-    try:
-        rensa: Any = import_module("rensa")
-    except ImportError as error:
-        raise SelectionError(
-            "near_duplicates: needs the package rensa, which is not installed: pip install 'winnow[dedup]'"
-        ) from error
-    return rensa.RMinHash, rensa.RMinHashLSH

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pipelines.context import open_context
 from pipelines.progress import Log
@@ -71,7 +72,9 @@ def test_run__from_another_folder__same_selections(project: Path, tmp_path: Path
     assert list(elsewhere.iterdir()) == []
 
 
-SELECTED = "SELECT DISTINCT target, subject, min(run_id) AS first FROM runs WHERE stage = 'select' GROUP BY ALL ORDER BY first"
+SELECTED = (
+    "SELECT DISTINCT target, subject, min(run_id) AS first FROM runs WHERE stage = 'select' GROUP BY ALL ORDER BY first"
+)
 
 
 @pytest.mark.slow
@@ -85,9 +88,7 @@ def test_run__twice_at_once__both_succeed_with_one_result(project: Path) -> None
 
 
 @pytest.mark.slow
-def test_run__killed_at_random_moments__the_next_run_finishes_with_the_same_rows(
-    project: Path, tmp_path: Path
-) -> None:
+def test_run__killed_at_random_moments__the_next_run_finishes_with_the_same_rows(project: Path, tmp_path: Path) -> None:
     delays = random.Random(7)
     for _ in range(5):
         process = start(project)
@@ -156,3 +157,23 @@ def test_run__a_row_equal_to_a_target_is_kept_out_and_counted(project: Path) -> 
         project,
         "SELECT count(*) AS n FROM selected_examples WHERE prompt IN (SELECT prompt FROM targets)",
     ) == [{"n": 0}]
+
+
+@pytest.mark.parametrize("step", ["semdedup", "near_duplicates"])
+def test_run__what_a_filter_dropped_is_in_sql_with_what_it_duplicates(project: Path, step: str) -> None:
+    long = " ".join(f"{number} lazy dog" for number in range(60))
+    twins = [{"id": "one", "prompt": long, "response": "a"}, {"id": "two", "prompt": long, "response": "b"}]
+    write_rows(project / "data" / "twins.jsonl", twins)
+    config = yaml.safe_load((project / "winnow.yaml").read_text())
+    config["recipes"] = {"clean": {"steps": [step, "random"], "budget": 5}}
+    (project / "winnow.yaml").write_text(yaml.safe_dump(config))
+    run_here(project)
+
+    found = ask(
+        project,
+        "SELECT d.step, d.kind, a.given_id AS dropped, b.given_id AS kept FROM selection_drops d "
+        "JOIN examples a ON a.id = d.id JOIN examples b ON b.id = d.ref::UUID WHERE b.given_id IN ('one', 'two')",
+    )
+    assert [(one["step"], one["kind"], {one["dropped"], one["kept"]}) for one in found] == [
+        (step, "neighbour", {"one", "two"})
+    ]

@@ -71,8 +71,6 @@ STEPS = [
 
 @pytest.mark.parametrize("step", STEPS, ids=str)
 def test_check_step__every_step_meets_the_contract(step):
-    if isinstance(step, NearDuplicates):
-        pytest.importorskip("rensa")
     check_step(step)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from selection import ArrayVectors, Pool, Vectors
+from selection import ArrayVectors, InvalidInput, Pool, Vectors
 from selection.checks import ShuffledVectors
 from selection.vectors import SubBlocks, SubVectors
 
@@ -77,3 +77,11 @@ def test_array_vectors__nearest_pads_what_is_missing():
     similarity, rows = ArrayVectors(np.eye(2, dtype=np.float32)).nearest(np.ones((1, 2), np.float32), 3)
     assert rows.tolist() == [[0, 1, -1]]
     assert similarity.tolist() == [[1, 1, -np.inf]]
+
+
+def test_sub_vectors__nearest_names_a_bad_row_in_its_own_frame(array):
+    array[40, 1] = np.nan
+    sub = SubVectors(ArrayVectors(array), np.arange(30, 60))
+    with pytest.raises(InvalidInput) as found:
+        sub.nearest(np.ones((1, 4), np.float32), 3)
+    assert found.value.row == 10

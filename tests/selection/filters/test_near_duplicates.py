@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import sys
-
+import datasketch
 import numpy as np
 import pytest
 
-from selection import InvalidOption, Pool, SelectionError, build_step, select, step_spec
+from selection import InvalidOption, Pool, build_step, select, step_spec
 from selection.checks import check_step
 from selection.filters.near_duplicates import NearDuplicates, bands_for, shingles
 
@@ -31,7 +30,6 @@ def jaccard(a: str, b: str) -> float:
 
 
 def test_duplicates__every_one_is_near_a_kept_row_and_few_are_missed() -> None:
-    pytest.importorskip("rensa")
     texts = corpus()
     step = NearDuplicates(threshold=0.6)
     found = step.duplicates(Pool(texts=texts), rng=RNG)
@@ -48,8 +46,6 @@ def test_duplicates__every_one_is_near_a_kept_row_and_few_are_missed() -> None:
 
 
 def test_duplicates__agree_with_datasketch() -> None:
-    pytest.importorskip("rensa")
-    datasketch = pytest.importorskip("datasketch")
     texts = corpus(100)
     index = datasketch.MinHashLSH(threshold=0.5, num_perm=128, params=(64, 2))
     expected = []
@@ -64,14 +60,12 @@ def test_duplicates__agree_with_datasketch() -> None:
 
 
 def test_keep__what_is_already_selected_removes_its_copies_and_no_one_removes_it() -> None:
-    pytest.importorskip("rensa")
     texts = ["a b c d e", "A  b c d E", "f g h i j", "f g h i j", "k l m n o"]
     picked = select([NearDuplicates(), "random"], Pool(texts=texts, already_selected=[1, 3]), budget=1)
     assert picked.rows.tolist() == [4]
 
 
 def test_keep__the_higher_value_stays() -> None:
-    pytest.importorskip("rensa")
     texts = ["a b c d e", "a b c d e", "x y z", "", ""]
     pool = Pool(texts=texts, columns={"quality": np.array([1.0, 2.0, 0.0, 0.0, 0.0])})
     assert NearDuplicates().keep(pool, 1, rng=RNG).tolist() == [0, 2, 3]
@@ -79,16 +73,9 @@ def test_keep__the_higher_value_stays() -> None:
 
 
 def test_keep__characters_for_scripts_without_spaces() -> None:
-    pytest.importorskip("rensa")
     texts = ["我们今天去公园散步然后回家吃饭", "我们今天去公园散步然后回家吃饭了", "明天下雨所以我在家里看书"]
     assert NearDuplicates(unit="word").keep(Pool(texts=texts), 1, rng=RNG).tolist() == [0, 1, 2]
     assert NearDuplicates(unit="char").keep(Pool(texts=texts), 1, rng=RNG).tolist() == [0, 2]
-
-
-def test_keep__without_rensa_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rensa", None)
-    with pytest.raises(SelectionError, match=r"pip install 'winnow\[dedup\]'"):
-        NearDuplicates().keep(Pool(texts=["a"]), 1, rng=RNG)
 
 
 def test_bands_for__a_pair_at_the_threshold_is_rarely_missed() -> None:
@@ -98,7 +85,6 @@ def test_bands_for__a_pair_at_the_threshold_is_rarely_missed() -> None:
 
 
 def test_contract() -> None:
-    pytest.importorskip("rensa")
     check_step(NearDuplicates())
     check_step(NearDuplicates(column="length", unit="char", length=8))
 
