@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 FAISS := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --prefer-binary -c constraints.txt
 
-.PHONY: demo test lint ui bench clean
+.PHONY: demo test lint ui clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed  ## the main job, offline: a real pool becomes explained subsets

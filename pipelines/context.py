@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import duckdb
+
 from pipelines.config import Config, load_config
 from pipelines.errors import NothingYet
 from pipelines.progress import Reporter
@@ -83,12 +85,14 @@ class Context:
     invocation: str = field(default_factory=new_run_id)
 
     def snapshot(self) -> Snapshot:
-        """The pool as the last `ingest` left it.
+        """The pool as the `ingest` of this invocation left it, whatever others have ingested since; else the last one.
 
         Raises:
             NothingYet: nothing was ingested.
+
+        Cost: reads the records of runs back to that ingest, all of them where this invocation has none.
         """
-        last = last_run(self.store, "ingest")
+        last = last_run(self.store, "ingest", invocation=self.invocation) or last_run(self.store, "ingest")
         if last is None:
             raise NothingYet("the pool is empty: run `winnow run`, or materialize the asset `pool`, first")
         return open_snapshot(self.store, last["subject"])
@@ -173,6 +177,8 @@ def stage(name: str) -> Callable[[Callable[..., Outcome]], Stage]:
                     outcome = function(context, *arguments)
                 except Exception as error:
                     record("failed", error=f"{type(error).__name__}: {error}")
+                    if isinstance(error, duckdb.IOException):  # what the disk refuses, named as all else names it
+                        raise OSError(str(error)) from error
                     raise
                 record(
                     outcome.status,
@@ -194,13 +200,18 @@ def runs(store: Store) -> Iterator[dict[str, Any]]:
         yield read_json(store.path("records", "runs", run_id, "run.json"))
 
 
-def last_run(store: Store, stage: str, target: str | None = None) -> dict[str, Any] | None:
-    """The newest execution of a stage whose checks passed, of one target (a recipe, an encoder) if named."""
+def last_run(
+    store: Store, stage: str, target: str | None = None, *, invocation: str | None = None
+) -> dict[str, Any] | None:
+    """The newest execution of a stage whose checks passed; of one target (a recipe, an encoder) or invocation if named."""
     return next(
         (
             run
             for run in runs(store)
-            if run["stage"] == stage and run["status"] == "ok" and (target is None or run["target"] == target)
+            if run["stage"] == stage
+            and run["status"] == "ok"
+            and target in (None, run["target"])
+            and invocation in (None, run["invocation"])
         ),
         None,
     )

@@ -19,6 +19,7 @@ from storage.errors import NotInStore
 from storage.ingest import ingest_id
 from storage.records import read_selection
 from storage.store import Store
+from storage.vector_index import require_faiss
 
 
 def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outcome]:
@@ -26,10 +27,14 @@ def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outc
 
     Raises:
         HeldBack: a blocking check failed; what follows it did not run, and the published catalog stays as it was.
+        MissingExtra: the recipes need an index, and faiss is not installed; nothing ran.
     """
     chosen = _chosen(context, recipes)
+    encoders = drawing.encoders_of(context.config, chosen)
+    if encoders:
+        require_faiss()
     _run(context, "pool", stages.ingest)
-    for encoder in drawing.encoders_of(context.config, chosen):
+    for encoder in encoders:
         _run(context, f"{encoder}/embeddings", stages.embed, encoder)
         _run(context, f"{encoder}/vector_index", stages.index, encoder)
         if context.config.targets_in(encoder):
@@ -112,7 +117,11 @@ def reproduce(context: Context, selection_id: str) -> str:
 
 
 def _run(context: Context, what: str, stage: Callable[..., Outcome], *arguments: str) -> Outcome:
-    outcome = stage(context, *arguments)
+    try:
+        outcome = stage(context, *arguments)
+    except Exception:
+        context.report.say(f"{what}: failed")  # the error may not say whose it is
+        raise
     context.report.say(f"{what}: {outcome.summary}")
     if outcome.failed_checks:
         causes = "; ".join(f"{check.name}: {check.detail}" for check in outcome.failed_checks)

@@ -42,8 +42,15 @@ def publish(store: Store) -> Path:
 
 
 def rebuild(store: Store) -> Path:
-    """Make the catalog from the records alone, for example after the store's folder was moved."""
-    return _publish(store, afresh=True)
+    """Make the catalog from the records alone, for example after the store's folder was moved.
+
+    Raises:
+        OSError: there is no room for it; the published one stays as it was.
+    """
+    try:
+        return _publish(store, afresh=True)
+    except duckdb.IOException as error:
+        raise OSError(str(error)) from error
 
 
 def connect(store: Store) -> duckdb.DuckDBPyConnection:
@@ -62,7 +69,7 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
             return duckdb.connect(str(path), read_only=True)
         except duckdb.IOException as error:
             if path == _published(store):  # else another was published in the meantime, and this one dropped
-                raise StoreDamaged(f"{error}\n`winnow catalog rebuild` makes the catalog anew from the records.") from error
+                raise StoreDamaged(f"{error}\nIf it is damaged, `winnow catalog rebuild` makes it anew.") from error
 
 
 def query(store: Store, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:

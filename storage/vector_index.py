@@ -6,6 +6,7 @@ An index is for neighbour graphs and subpools. Where exactness is the point (rds
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -268,13 +269,24 @@ _GPU_KINDS = frozenset({"flat", "ivf"})
 _GPU_MAX = 2048
 
 
+_NO_FAISS = "faiss is not installed: pip install -e '.[cpu]' (or '.[gpu]' with an NVIDIA card)"
+
+
+def require_faiss() -> None:
+    """Look whether faiss is there without loading it, before the hours that come before its first use.
+
+    Raises:
+        MissingExtra: it is not.
+    """
+    if importlib.util.find_spec("faiss") is None:
+        raise MissingExtra(_NO_FAISS)
+
+
 def _faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise MissingExtra(
-            "faiss is not installed: pip install -e '.[cpu]' (or '.[gpu]' with an NVIDIA card)"
-        ) from error
+        raise MissingExtra(_NO_FAISS) from error
     return faiss
 
 

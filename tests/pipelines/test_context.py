@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from pipelines import stages
@@ -45,6 +46,30 @@ def test_stage__the_configuration_it_ran_with_is_kept_by_digest(light: Path) -> 
 def test_snapshot__before_the_first_ingest_says_what_to_do(light: Path) -> None:
     with pytest.raises(NothingYet, match="run `winnow run`, or materialize the asset `pool`"):
         opened(light).snapshot()
+
+
+def test_snapshot__is_that_of_the_invocation_whatever_others_ingest(light: Path) -> None:
+    mine = opened(light)
+    stages.ingest(mine)
+    change(light, "data/*.jsonl", "data/a.jsonl")
+    other = opened(light)
+    stages.ingest(other)
+    assert (len(mine.snapshot()), len(other.snapshot())) == (80, 40)
+    assert len(opened(light).snapshot()) == 40
+
+
+@stage("full")
+def full(context: Context) -> Outcome:
+    """Fails as DuckDB does where there is no room."""
+    raise duckdb.IOException("IO Error: no room")
+
+
+def test_stage__what_the_disk_refuses_duckdb_is_an_error_of_the_disk(light: Path) -> None:
+    context = opened(light)
+    with pytest.raises(OSError, match="no room"):
+        full(context)
+    (run,) = runs(context.store)
+    assert (run["status"], run["error"]) == ("failed", "IOException: IO Error: no room")
 
 
 @stage("try")

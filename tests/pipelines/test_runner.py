@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from pipelines.context import Context, open_context, runs
 from pipelines.errors import HeldBack, UnknownRecipe
 from pipelines.progress import Log
 from pipelines.runner import diff_tables, plan_lines, reproduce, run_all
-from storage.errors import NotInStore
+from selection.errors import SelectionError
+from storage.errors import MissingExtra, NotInStore
 from storage.records import read_selection
 from tests.conftest import row, write_rows
 from tests.pipelines.conftest import change
@@ -47,6 +49,23 @@ def test_run_all__an_unknown_recipe_stops_before_any_work(light: Path) -> None:
     with pytest.raises(UnknownRecipe):
         run_all(context, ["any", "other"])
     assert stages_run(context) == []
+
+
+def test_run_all__without_faiss_nothing_is_begun(light: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    context = opened(light)
+    with pytest.raises(MissingExtra, match=r"faiss is not installed: pip install"):
+        run_all(context)
+    assert stages_run(context) == []
+    run_all(context, ["any"])  # needs no vectors
+
+
+def test_run_all__the_stage_that_failed_is_named(light: Path) -> None:
+    change(light, "any: {steps: [random], budget: 8}", "any: {steps: [random], budget: 81}")
+    said: list[str] = []
+    with pytest.raises(SelectionError, match="got 81"):
+        run_all(opened(light, said), ["any"])
+    assert said[-1] == "selection/any: failed"
 
 
 def test_run_all__what_is_held_back_stops_what_follows(light: Path) -> None:

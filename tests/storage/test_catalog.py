@@ -23,7 +23,7 @@ from selection.encoders import EncoderSpec
 from storage import catalog, catalog_content, schema
 from storage import ids as idlib
 from storage.columns import ingest_columns
-from storage.errors import BadInput, NotInStore
+from storage.errors import BadInput, NotInStore, StoreDamaged
 from storage.ingest import FileSpec
 from storage.records import commit_metrics
 from storage.store import Store, utc_now, write_json
@@ -560,6 +560,17 @@ def test_publish__an_error_at_any_step_leaves_the_published_catalog(
     assert rows(full_store, "SELECT count(*) FROM selections") == [(3,)]
 
 
+def test_rebuild__what_the_disk_refuses_duckdb_is_an_error_of_the_disk(
+    full_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise duckdb.IOException("IO Error: no room")
+
+    monkeypatch.setattr("storage.catalog.content.comment", full)
+    with pytest.raises(OSError, match="no room"):
+        catalog.rebuild(full_store)
+
+
 def test_store_moved__rebuild_mends_the_paths(full_store: Any, tmp_path: Path) -> None:
     catalog.publish(full_store)
     before = rows(full_store, "SELECT * FROM selected_examples ORDER BY ALL")
@@ -578,6 +589,16 @@ def test_store_moved__rebuild_mends_the_paths(full_store: Any, tmp_path: Path) -
 def test_connect__nothing_published_says_what_to_do(store: Store) -> None:
     with pytest.raises(NotInStore, match="winnow run"):
         catalog.connect(store)
+
+
+def test_connect__a_damaged_file_says_what_to_do(full_store: Any) -> None:
+    path = catalog.publish(full_store)
+    path.chmod(0o644)
+    path.write_text("no database")
+    with pytest.raises(StoreDamaged, match=r"not a valid DuckDB .*\n.*winnow catalog rebuild"):
+        catalog.query(full_store, "SELECT 1")
+    catalog.rebuild(full_store)
+    assert rows(full_store, "SELECT count(*) FROM examples") == [(5,)]
 
 
 def test_connect__is_read_only(full_store: Any) -> None:
