@@ -148,7 +148,7 @@ def _recipe_asset(name: str, recipe: Recipe) -> dg.AssetsDefinition:
         key=["selection", name],
         deps=deps,
         checks=CHECKS["selection"],
-        description=f"{recipe.budget:,} rows by {' -> '.join(step.name for step in parse_steps(recipe.steps))}",
+        description=f"{recipe.asked} by {' -> '.join(step.name for step in parse_steps(recipe.steps))}",
         kinds={"winnow"},
         group_name="selections",
         code_version=hashlib.blake2b(recipe.model_dump_json().encode(), digest_size=8).hexdigest(),

@@ -14,6 +14,7 @@ import os
 import re
 import zoneinfo
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -30,10 +31,12 @@ from pipelines.sections import (
     Keyed,
     Pool,
     PoolFiles,
+    Quota,
     Recipe,
     Schedule,
     Section,
     TargetFiles,
+    TokenBudget,
     as_tuple,
     is_url,
 )
@@ -50,6 +53,9 @@ from storage.shapes import check_fields
 __all__ = ["Config", "Files", "Index", "Keyed", "Pool", "PoolFiles", "Recipe", "Schedule", "TargetFiles", "load_config"]
 
 FILE_NAME = "winnow.yaml"
+
+# Of a section that is wrong, so that this does not hide what is wrong with the rest.
+_STANDS_IN = {"budget": 1, "quota": None}
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _NAME_RULE = "a name is 1 to 64 of a-z, 0-9, _ and -, and starts with a letter or digit"
@@ -236,7 +242,7 @@ class _Reader:
     def _recipes(self, names: Mapping[str, list[str]]) -> Iterator[tuple[str, Recipe]]:
         for name, raw in self._mapping(("recipes",)).items():
             path: KeyPath = ("recipes", name)
-            recipe = self._section(Recipe, path)
+            recipe = self._recipe(raw, path)
             if not isinstance(raw, dict):
                 continue
             # On the raw values, so that a wrong budget does not hide a wrong target.
@@ -246,6 +252,40 @@ class _Reader:
                 self._check_where(raw["where"], (*path, "where"))
             if recipe is not None:
                 yield name, recipe.model_copy(update=resolved)
+
+    def _recipe(self, raw: Any, path: KeyPath) -> Recipe | None:
+        checked: dict[str, Any] = {}
+        if isinstance(raw, dict):
+            sections: dict[str, type[Section]] = {"budget": TokenBudget, "quota": Quota}
+            for key, section in sections.items():
+                if isinstance(raw.get(key), dict) or (key == "quota" and raw.get(key) is not None):
+                    checked[key] = self._validated(section, raw[key], (*path, key))
+            raw = raw | {key: section or _STANDS_IN[key] for key, section in checked.items()}
+        recipe = self._validated(Recipe, raw, path)
+        if recipe is None or None in checked.values():
+            return None
+        self._check_limits(recipe, path)
+        return recipe
+
+    def _check_limits(self, recipe: Recipe, path: KeyPath) -> None:
+        """Whether budget, quota and groups make sense and go with the last step."""
+        try:
+            limits = recipe.limits
+        except SelectionError as error:
+            message = str(error)
+            if message.startswith("quota: "):
+                message, here = message.removeprefix("quota: "), (*path, "quota")
+                given = recipe.quota.model_fields_set if recipe.quota is not None else ()
+                self.add(_mentioned(here, given, message), message)
+            else:
+                self.add((*path, "max_per_group"), message)
+            return
+        with suppress(SelectionError):  # what is wrong with the steps is told elsewhere
+            last = parse_steps(recipe.steps)[-1]
+            try:
+                limits.check_selector(last)
+            except SelectionError as error:
+                self.add((*path, "steps"), str(error))
 
     def _check_names(self, raw: Mapping[str, Any], names: Mapping[str, list[str]], path: KeyPath) -> None:
         targets = as_tuple(raw.get("targets", ()))

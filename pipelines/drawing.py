@@ -6,6 +6,7 @@ record and nothing is computed the second time.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -18,8 +19,9 @@ import pyarrow as pa
 
 from pipelines.config import Config, Recipe
 from pipelines.context import Context, code_version, last_run
-from pipelines.sections import OWN_VECTORS
-from selection import Pool, Selection, Targets, select
+from pipelines.sections import OWN_VECTORS, TokenBudget
+from selection import Limits, Pool, Selection, Targets, select
+from selection.quota import plain
 from selection.registry import parse_steps, required, step_spec
 from selection.types import Input, Reason
 from storage import ids as idlib
@@ -43,6 +45,8 @@ class Drawing:
     """All that a selection depends on, JSON-plain.
 
     Attributes:
+        budget: rows; or tokens, where `tokens` names the column that counts them.
+        quota: as `selection.Quota` takes it.
         targets: target set to match -> the id of its record, in the order of round robin.
         target_encoders: target set -> the encoder of its vectors, where it is not the pool's but the user's own.
         held_out: target sets whose prompts must not be chosen.
@@ -52,6 +56,10 @@ class Drawing:
 
     steps: list[Any]
     budget: int
+    tokens: str | None = None
+    quota: dict[str, Any] | None = None
+    group_by: str | None = None
+    max_per_group: int = 1
     seed: int
     round: int
     allow_short: bool
@@ -70,6 +78,12 @@ class Drawing:
     def selection_id(self) -> str:
         """32 hex digits."""
         return digest_of({**asdict(self), "targets": list(self.targets.items())})
+
+    @property
+    def limits(self) -> Limits:
+        """Budget, quota and groups."""
+        budget = self.budget if self.tokens is None else {"tokens": self.budget, "column": self.tokens}
+        return Limits.of(budget, self.quota, self.group_by, self.max_per_group)
 
 
 @dataclass(frozen=True)
@@ -131,7 +145,11 @@ def resolve(context: Context, name: str) -> Drawing:
     own = recipe.targets if encoder == OWN_VECTORS else ()
     drawing = Drawing(
         steps=[step_spec(step) for step in parse_steps(recipe.steps)],
-        budget=recipe.budget,
+        budget=recipe.amount,
+        tokens=recipe.budget.column if isinstance(recipe.budget, TokenBudget) else None,
+        quota=None if recipe.limits.quota is None else plain(recipe.limits.quota),
+        group_by=recipe.group_by,
+        max_per_group=recipe.max_per_group,
         seed=recipe.seed,
         round=recipe.round,
         allow_short=recipe.allow_short,
@@ -198,7 +216,7 @@ def redraw(context: Context, header: dict[str, Any]) -> pa.Table:
 
 def _recorded(header: Mapping[str, Any]) -> Drawing:
     """What a selection's record says that it was drawn from."""
-    return Drawing(**{one.name: header[one.name] for one in fields(Drawing)})
+    return Drawing(**{one.name: header[one.name] for one in fields(Drawing) if one.name in header})
 
 
 def contaminated(snapshot: Snapshot, targets: Iterable[TargetSet]) -> Mask:
@@ -214,29 +232,36 @@ def _drawn(
     store = context.store
     snapshot = open_snapshot(store, drawing.snapshot)
     wanted, columns = required(parse_steps(drawing.steps))
+    limits = drawing.limits
     vectors = None
     if drawing.encoder is not None:
         vectors = StoredVectors(store, drawing.encoder, snapshot.ids, snapshot=snapshot.id, index=drawing.index)
     eligible, facts = _eligible(context, drawing, snapshot, vectors, allow, deny)
-    kept = _kept(context, drawing, snapshot, eligible)
     pool = Pool(
         vectors=vectors,
         targets=_targets(context, drawing) if Input.TARGETS in wanted else None,
         texts=snapshot.texts() if Input.TEXTS in wanted else None,
-        columns={name: snapshot.column(name) for name in sorted(columns)},
+        columns={name: snapshot.column(name) for name in sorted(columns | limits.columns)},
         keys=idlib.keys(snapshot.ids),
-        already_selected=kept.rows,
         eligible=eligible,
     )
+    cost = limits.costs(pool)
+    kept = _kept(context, drawing, snapshot, eligible, cost)
+    pool = replace(pool, already_selected=kept.rows)
+    left = max(drawing.budget - math.ceil(cost[kept.rows].sum()), 0)
     fresh = select(
         drawing.steps,
         pool,
-        budget=max(drawing.budget - len(kept.rows), 0),
+        budget=left if drawing.tokens is None else {"tokens": left, "column": drawing.tokens},
         seed=drawing.seed,
         round=drawing.round,
         allow_short=drawing.allow_short,
+        quota=drawing.quota,
+        group_by=drawing.group_by,
+        max_per_group=drawing.max_per_group,
     )
     facts |= {"kept_from_last": len(kept.rows), "new_rows": len(fresh.rows)}
+    facts |= _counted(limits, pool, cost, np.concatenate([kept.rows, fresh.rows]))
     facts |= {f"dropped_by_{one.step}": len(one.rows) for one in fresh.dropped}
     items = pa.concat_tables([_items(kept, snapshot.ids), _items(fresh, snapshot.ids)])
     ranks = pa.array(np.arange(1, len(items) + 1, dtype=np.uint32))
@@ -285,14 +310,30 @@ def _at(rows: npt.NDArray[np.int64], snapshot: Snapshot) -> Mask:
     return mask
 
 
-def _kept(context: Context, drawing: Drawing, snapshot: Snapshot, eligible: Mask) -> Selection:
+def _counted(limits: Limits, pool: Pool, cost: npt.NDArray[np.float64], rows: npt.NDArray[np.int64]) -> Facts:
+    """What a selection holds of what its budget counts and its quota names."""
+    facts: Facts = {}
+    if limits.in_tokens:
+        facts["tokens"] = int(cost[rows].sum())
+    if limits.quota is not None and limits.quota.named:
+        group, names = limits.quota.groups(pool)
+        counts = np.bincount(group[rows][group[rows] >= 0], minlength=len(names))
+        facts |= {f"quota_{name}": count for name, count in zip(names, counts.tolist(), strict=True)}
+    return facts
+
+
+def _kept(
+    context: Context, drawing: Drawing, snapshot: Snapshot, eligible: Mask, cost: npt.NDArray[np.float64]
+) -> Selection:
     """What a top-up keeps of the last selection, in its order: the rows still in the pool and eligible, to the budget."""
     if drawing.previous is None:
         return Selection(np.empty(0, np.int64), np.empty(0, np.float32), Reason.of("kept", 0))
     _, items = read_selection(context.store, drawing.previous)
     rows = idlib.rows_of(idlib.from_arrow(items["id"]), snapshot.ids)
     alive = (rows >= 0) & eligible[np.maximum(rows, 0)]
-    rows, gain = rows[alive][: drawing.budget], items["gain"].to_numpy()[alive][: drawing.budget]
+    rows, gain = rows[alive], items["gain"].to_numpy()[alive]
+    fits = int(np.searchsorted(np.cumsum(cost[rows]), drawing.budget, side="right"))
+    rows, gain = rows[:fits], gain[:fits]
     return Selection(rows, gain, Reason.of("kept", len(rows)))
 
 

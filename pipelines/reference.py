@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic import BaseModel
 
-from pipelines.sections import Config, Index, Keyed, Pool, PoolFiles, Recipe, Schedule, TargetFiles
+from pipelines.sections import Config, Index, Keyed, Pool, PoolFiles, Quota, Recipe, Schedule, TargetFiles, TokenBudget
 from selection.encoders import EncoderSpec
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "configuration.md"
@@ -29,6 +29,8 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("encoders.<name>", EncoderSpec),
     ("targets.<name>", TargetFiles),
     ("recipes.<name>", Recipe),
+    ("recipes.<name>.budget", TokenBudget),
+    ("recipes.<name>.quota", Quota),
     ("index", Index),
     ("schedule", Schedule),
 )

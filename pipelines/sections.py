@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from selection.encoders import EncoderSpec
+from selection.quota import Limits
 from storage.ingest import FileSpec, expand
 from storage.own_vectors import VectorFile
 
@@ -104,11 +105,54 @@ class Pool(Section):
         return list(found.values())
 
 
+class TokenBudget(Section):
+    """A budget in tokens: picks stop before the first row that overflows."""
+
+    tokens: int = Field(gt=0, description="how many tokens to take at most")
+    column: str = Field(description="the numeric column that tells how many tokens a row has")
+
+
+class Quota(Section):
+    """How much of the budget each group gets: either `shares` or `caps`."""
+
+    by: str = Field(description="the column that tells a row's group; missing values are the group `null`")
+    bands: list[Any] = Field(
+        default=[],
+        description="edges that cut a numeric column: `[200, 1000]` gives the groups `..200`, `200..1000` and `1000..`",
+    )
+    shares: dict[str, Any] | None = Field(
+        default=None,
+        description="group: its part of the budget, met exactly. They add up to 1; `rest` is all other groups together",
+    )
+    caps: Any = Field(
+        default=None,
+        description="the most that each group gets, or group: the most, with `rest` for all others together; a whole "
+        "number is rows (tokens, if the budget is), one between 0 and 1 a part of the budget",
+    )
+
+
+def _unit(budget: Any) -> str:
+    return "tokens" if isinstance(budget, dict | TokenBudget) else "rows"
+
+
+# The tags keep pydantic from listing what is wrong with the other form.
+Budget = Annotated[
+    Annotated[int, Field(gt=0), Tag("rows")] | Annotated[TokenBudget, Tag("tokens")], Discriminator(_unit)
+]
+
+
 class Recipe(Section):
     """How to choose one subset."""
 
     steps: list[Any] = Field(min_length=1, description="steps in order; a name, or `{name: {option: value}}`")
-    budget: int = Field(gt=0, description="how many rows to take")
+    budget: Budget = Field(description="how many rows to take; or tokens, see `recipes.<name>.budget`")
+    quota: Quota | None = Field(
+        default=None, description="how much of the budget each group gets: see `recipes.<name>.quota`"
+    )
+    group_by: str | None = Field(
+        default=None, description="a column, for example of conversations: at most `max_per_group` rows of each value"
+    )
+    max_per_group: int = Field(default=1, gt=0, description="goes with `group_by`")
     targets: Texts = Field(default=(), description="target sets to match; all of them if left out")
     encoder: str | None = Field(default=None, description="the encoder to use; the first one if left out")
     seed: int = Field(default=0, ge=0, description="seed of whatever is drawn at random")
@@ -129,6 +173,27 @@ class Recipe(Section):
         le=1,
         description="hold back a selection that shares less (Jaccard) with the recipe's last one",
     )
+
+    @property
+    def amount(self) -> int:
+        """The budget as a number, of rows or tokens."""
+        return self.budget.tokens if isinstance(self.budget, TokenBudget) else self.budget
+
+    @property
+    def asked(self) -> str:
+        """The budget in words."""
+        return f"{self.amount:,} {_unit(self.budget)}"
+
+    @property
+    def limits(self) -> Limits:
+        """The budget and all else that stands around the steps.
+
+        Raises:
+            InvalidOption: they make no sense.
+        """
+        budget = self.budget.model_dump() if isinstance(self.budget, TokenBudget) else self.budget
+        quota = None if self.quota is None else self.quota.model_dump()
+        return Limits.of(budget, quota, self.group_by, self.max_per_group)
 
 
 class Index(Section):

@@ -258,11 +258,16 @@ def _selection_checks(context: Context, name: str, drawn: drawing.Drawn, overlap
         compared = "the first selection of this recipe, nothing to compare with"
     else:
         compared = f"Jaccard {overlap:.3f} with the last selection, floor {recipe.min_overlap} (`min_overlap`)"
+    tokens = drawn.facts.get("tokens")
+    # Tokens stop before the row that overflows; that there were enough is known from the draw.
+    met = count == recipe.budget if tokens is None else tokens <= recipe.amount and not drawn.exhausted
+    of_tokens = "" if tokens is None else f" of {tokens:,} tokens"
     return (
         Check(
             "budget_met",
-            count == recipe.budget or (drawn.exhausted and recipe.allow_short),
-            f"{count:,} rows, budget {recipe.budget:,}" + (", the pool is exhausted" if drawn.exhausted else ""),
+            met or (drawn.exhausted and recipe.allow_short),
+            f"{count:,} rows{of_tokens}, budget {recipe.asked}"
+            + (", the pool is exhausted" if drawn.exhausted else ""),
         ),
         Check("ids_unique", distinct == count, f"{distinct:,} of {count:,} are distinct"),
         Check("ids_in_pool", bool((rows >= 0).all()), f"{int((rows < 0).sum()):,} are not in the snapshot"),

@@ -410,7 +410,7 @@ def listed(names: Sequence[str], between: str = ", ") -> str:
 
 def plain(limits: Quota | TokenBudget) -> dict[str, Any]:
     """JSON-plain options, without those at their defaults; they rebuild the object."""
-    return {key: value for key, value in asdict(limits).items() if value is not None and value != ()}
+    return {key: value for key, value in asdict(limits).items() if value is not None and value not in ((), [])}
 
 
 def _options(cls: type, what: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -96,6 +96,20 @@ class TestResolved:
         assert recipe.targets == ("maths", "code")
         assert recipe.encoder == "small"
 
+    def test_load_config__budget_in_tokens_quota_and_groups(self, project: Path) -> None:
+        text = in_recipe("quota: {by: n, bands: [200, 1000], shares: {..200: 0.5, 1000..: 0.5}}\ngroup_by: talk")
+        (project / "winnow.yaml").write_text(
+            text.replace("budget: 10", "budget: {tokens: 2_000_000, column: n_tokens}")
+        )
+        config = load_config(project)
+        recipe = config.recipes["best"]
+        assert recipe.asked == "2,000,000 tokens"
+        assert recipe.limits.columns == {"n", "talk", "n_tokens"}
+        assert recipe.limits.quota is not None
+        assert recipe.limits.quota.named == ("..200", "1000..")
+        (project / "winnow.yaml").write_text(config.resolved_yaml())
+        assert load_config(project).digest == config.digest
+
     def test_load_config__own_vectors_are_the_encoder_where_there_is_no_other(self, project: Path) -> None:
         (project / "own.ids.txt").write_text("a\n")
         text = OWN.format(vectors="own.npy")
@@ -194,9 +208,20 @@ class TestResolved:
 
 
 WRONG_RECIPES = [
+    ("quota: source", "winnow.yaml:13: recipes.best.quota: must be a mapping of by, bands, shares, caps, found 'source'"),
+    ("quota: {caps: 1}", "winnow.yaml:13: recipes.best.quota.by: is missing"),
+    ("quota: {by: source, caps: 1, cap: 2}", "winnow.yaml:13: recipes.best.quota.cap: unknown key (did you mean `caps`?); allowed: by, bands, shares, caps"),
+    ("quota: {by: source}", "winnow.yaml:13: recipes.best.quota: needs either shares or caps, got none"),
+    ("quota: {by: source, shares: {a: 0.5, b: 0.4}}", "winnow.yaml:13: recipes.best.quota.shares: shares must add up to 1, got 0.9; `rest` gives a share to all that is not named"),
+    ("quota: {by: source, shares: 0.5}", "winnow.yaml:13: recipes.best.quota.shares: must be a mapping, found the number 0.5"),
+    ("quota: {by: source, caps: {a: 1.5}}", "winnow.yaml:13: recipes.best.quota: the cap of a must be a whole number (of rows or tokens) or a part of the budget between 0 and 1, got 1.5"),
+    ("quota: {by: length, bands: [9, 3], caps: 5}", "winnow.yaml:13: recipes.best.quota.bands: bands must be a list of ascending numbers, got [9, 3]"),
+    ("max_per_group: 0", "winnow.yaml:13: recipes.best.max_per_group: must be above 0, found 0"),
+    ("max_per_group: 2", "winnow.yaml:13: recipes.best.max_per_group: max_per_group 2 needs group_by: the column that tells the groups"),
+    ("group_by: [a]", "winnow.yaml:13: recipes.best.group_by: must be text, found a list"),
     (
         "bugdet: 3",
-        "winnow.yaml:13: recipes.best.bugdet: unknown key (did you mean `budget`?); allowed: steps, budget, targets, encoder, seed, round, where, allow, deny, mode, allow_short, exclude_targets, min_overlap",
+        "winnow.yaml:13: recipes.best.bugdet: unknown key (did you mean `budget`?); allowed: steps, budget, quota, group_by, max_per_group, targets, encoder, seed, round, where, allow, deny, mode, allow_short, exclude_targets, min_overlap",
     ),
     ("targets: [math]", "winnow.yaml:13: recipes.best.targets[0]: no target set is called 'math' (did you mean `maths`?); there are: maths, code"),
     ("targets: math", "winnow.yaml:13: recipes.best.targets: no target set is called 'math' (did you mean `maths`?); there are: maths, code"),
@@ -331,6 +356,27 @@ class TestMistakes:
     def test_load_config__a_wrong_schedule_gives_one_message(self, project: Path, entry: str, message: str) -> None:
         (said,) = problems(project, GOOD + f"schedule: {{{entry}}}\n")
         assert said.startswith(f"winnow.yaml:13: {message}")
+
+    @pytest.mark.parametrize(
+        ("budget", "message"),
+        [
+            ("-5", "must be above 0, found -5"),
+            ("many", "must be a whole number, found 'many'"),
+            ("{tokens: 0, column: n}", "tokens: must be above 0, found 0"),
+            ("{tokens: 5}", "column: is missing"),
+            ("{rows: 5}", "rows: unknown key; allowed: tokens, column"),
+        ],
+    )
+    def test_load_config__a_wrong_budget(self, project: Path, budget: str, message: str) -> None:
+        said = problems(project, GOOD.replace("budget: 10", f"budget: {budget}"))
+        assert said[0].replace("budget: ", "budget.") == f"winnow.yaml:12: recipes.best.budget.{message}"
+
+    @pytest.mark.parametrize("limit", ["quota: {by: source, caps: 3}", "group_by: talk"])
+    def test_load_config__limits_that_walk_need_a_nested_selector(self, project: Path, limit: str) -> None:
+        (said,) = problems(project, in_recipe(limit).replace("[rds_plus]", "[rs2]"))
+        assert said.startswith("winnow.yaml:11: recipes.best.steps: ")
+        assert "walks the selector's picks in order" in said
+        assert "'rs2', with these options, is not" in said
 
     def test_load_config__a_misspelt_step_names_its_place_and_the_nearest_one(self, project: Path) -> None:
         (said,) = problems(project, GOOD.replace("[rds_plus]", "[rds_pls]"))
