@@ -125,8 +125,8 @@ def utc_now() -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON with sorted keys; NaN is refused, since JSON has none."""
-    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
+    """Write `value` as JSON, keys in their order, which can mean something; NaN is refused, since JSON has none."""
+    path.write_text(json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
 
 
 def read_json(path: Path) -> Any:

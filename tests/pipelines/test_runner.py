@@ -15,7 +15,7 @@ from selection.errors import SelectionError
 from storage.errors import MissingExtra, NotInStore
 from storage.records import read_selection
 from tests.conftest import row, write_rows
-from tests.pipelines.conftest import change
+from tests.pipelines.conftest import change, write_vectors
 
 
 def opened(project: Path, said: list[str] | None = None) -> Context:
@@ -147,6 +147,17 @@ def test_top_up__rows_that_left_the_pool_are_replaced(light: Path) -> None:
     kept = second.facts["kept_from_last"]
     assert after[:kept] == [one for one in before if one in after]
     assert kept + second.facts["new_rows"] == len(after) == 40
+
+
+def test_reproduce__target_sets_keep_their_turns(light: Path) -> None:
+    write_rows(light / "targets" / "dogs.jsonl", [row(n, "dog") for n in (100, 101)])
+    write_vectors(light / "vectors" / "dogs.npy", ["dog-100", "dog-101"])
+    foxes = "  foxes: {files: targets/foxes.jsonl, vectors: vectors/foxes.npy}\n"
+    change(light, foxes, foxes + foxes.replace("foxes", "dogs"))
+    context = opened(light)
+    (outcome,) = run_all(context, ["near"])
+    assert read_selection(context.store, outcome.subject)[1]["ref"][0].as_py() == "foxes"
+    assert "the same 10 rows in the same order" in reproduce(opened(light), outcome.subject)
 
 
 def test_reproduce__of_a_changed_record_is_held_back(light: Path, monkeypatch: pytest.MonkeyPatch) -> None:
