@@ -265,7 +265,23 @@ class _Reader:
         if recipe is None or None in checked.values():
             return None
         self._check_limits(recipe, path)
+        if isinstance(recipe.budget, TokenBudget):
+            recipe = recipe.model_copy(update={"budget": self._token_budget(recipe.budget, (*path, "budget"))})
         return recipe
+
+    def _token_budget(self, budget: TokenBudget, path: KeyPath) -> TokenBudget:
+        """With the tokenizer's folder made absolute; it must be there."""
+        if (budget.column is None) == (budget.tokenizer is None):
+            have = "neither" if budget.column is None else "both"
+            self.add(path, f"needs either `column` or `tokenizer` to count tokens by, found {have}")
+        if budget.tokenizer is None:
+            return budget
+        tokenizer = self._model(budget.tokenizer)
+        try:
+            EncoderSpec(model=tokenizer).folder()
+        except SelectionError as error:
+            self.add((*path, "tokenizer"), str(error).removeprefix("encoder: model "))
+        return budget.model_copy(update={"tokenizer": tokenizer})
 
     def _check_limits(self, recipe: Recipe, path: KeyPath) -> None:
         """Whether budget, quota and groups make sense and go with the last step."""

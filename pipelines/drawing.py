@@ -21,6 +21,7 @@ from pipelines.config import Config, Recipe
 from pipelines.context import Context, code_version, last_run
 from pipelines.sections import OWN_VECTORS, TokenBudget
 from selection import Limits, Pool, Selection, Targets, select
+from selection.encoders import load_token_counter, tokenizer_fingerprint
 from selection.quota import plain
 from selection.registry import parse_steps, required, step_spec
 from selection.types import Input, Reason
@@ -31,6 +32,7 @@ from storage.ids import Ids
 from storage.records import commit_selection, digest_of, read_selection
 from storage.snapshot import Snapshot, open_snapshot
 from storage.targets import TargetSet, ingest_targets, open_targets
+from storage.token_counts import MISSING, commit_counts, read_counts
 from storage.vectors import StoredVectors
 
 # Why a row is kept out of a draw, in the order in which the rules are applied.
@@ -46,6 +48,7 @@ class Drawing:
 
     Attributes:
         budget: rows; or tokens, where `tokens` names the column that counts them.
+        tokenizer: the fingerprint of what fills that column, where the pool does not have it.
         quota: as `selection.Quota` takes it.
         targets: target set to match -> the id of its record, in the order of round robin.
         target_encoders: target set -> the encoder of its vectors, where it is not the pool's but the user's own.
@@ -57,6 +60,7 @@ class Drawing:
     steps: list[Any]
     budget: int
     tokens: str | None = None
+    tokenizer: str | None = None
     quota: dict[str, Any] | None = None
     group_by: str | None = None
     max_per_group: int = 1
@@ -143,10 +147,12 @@ def resolve(context: Context, name: str) -> Drawing:
     previous = last_run(context.store, "select", name) if recipe.mode == "top_up" else None
     encoder = recipe.encoder if needs_vectors(recipe) else None
     own = recipe.targets if encoder == OWN_VECTORS else ()
+    budget = recipe.budget if isinstance(recipe.budget, TokenBudget) else None
     drawing = Drawing(
         steps=[step_spec(step) for step in parse_steps(recipe.steps)],
         budget=recipe.amount,
-        tokens=recipe.budget.column if isinstance(recipe.budget, TokenBudget) else None,
+        tokens=budget.counted_in if budget else None,
+        tokenizer=tokenizer_fingerprint(budget.tokenizer) if budget and budget.tokenizer else None,
         quota=None if recipe.limits.quota is None else plain(recipe.limits.quota),
         group_by=recipe.group_by,
         max_per_group=recipe.max_per_group,
@@ -185,6 +191,8 @@ def draw(context: Context, name: str) -> Drawn:
         return Drawn(drawing, idlib.from_arrow(items["id"]), header["facts"], header["exhausted"], new=False)
     began = time.monotonic()
     recipe = context.config.recipes[name]
+    if isinstance(recipe.budget, TokenBudget) and recipe.budget.tokenizer:
+        count_tokens(context, recipe.budget.tokenizer, open_snapshot(context.store, drawing.snapshot))
     items, dropped, facts, exhausted = _drawn(context, drawing, recipe.allow, recipe.deny)
     header = asdict(drawing) | {
         "selection_id": drawing.selection_id,
@@ -241,7 +249,7 @@ def _drawn(
         vectors=vectors,
         targets=_targets(context, drawing) if Input.TARGETS in wanted else None,
         texts=snapshot.texts() if Input.TEXTS in wanted else None,
-        columns={name: snapshot.column(name) for name in sorted(columns | limits.columns)},
+        columns=_columns(drawing, snapshot, columns | limits.columns),
         keys=idlib.keys(snapshot.ids),
         eligible=eligible,
     )
@@ -308,6 +316,30 @@ def _at(rows: npt.NDArray[np.int64], snapshot: Snapshot) -> Mask:
     mask = np.zeros(len(snapshot), np.bool_)
     mask[rows] = True
     return mask
+
+
+def count_tokens(context: Context, tokenizer: str, snapshot: Snapshot) -> None:
+    """Count the tokens of the rows of which the store does not know them yet."""
+    fingerprint = tokenizer_fingerprint(tokenizer)
+    lacking = snapshot.ids[read_counts(context.store, fingerprint, snapshot.ids) == MISSING]
+    if not len(lacking):
+        return
+    counter = load_token_counter(tokenizer)
+    done = 0
+    for ids, turns in snapshot.turns(lacking):
+        commit_counts(context.store, fingerprint, ids, counter.counts(turns))
+        done += len(ids)
+        context.report.progress(f"count tokens with {tokenizer}", done, len(lacking))
+
+
+def _columns(drawing: Drawing, snapshot: Snapshot, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
+    """The columns by name; that of the tokens from the store where a tokenizer counted them."""
+    return {
+        name: read_counts(snapshot.store, drawing.tokenizer, snapshot.ids)
+        if drawing.tokenizer is not None and name == drawing.tokens
+        else snapshot.column(name)
+        for name in sorted(names)
+    }
 
 
 def _counted(limits: Limits, pool: Pool, cost: npt.NDArray[np.float64], rows: npt.NDArray[np.int64]) -> Facts:

@@ -19,6 +19,9 @@ from storage.own_vectors import VectorFile
 OWN_VECTORS = "vectors"
 """The encoder name that stands for the vectors in `pool.vectors`."""
 
+COUNTED_TOKENS = "tokens"
+"""The column of what a budget's tokenizer counts."""
+
 
 def as_tuple(value: Any) -> Any:
     """One text or a list of them, as a tuple; anything else is left for pydantic to refuse."""
@@ -109,7 +112,19 @@ class TokenBudget(Section):
     """A budget in tokens: picks stop before the first row that overflows."""
 
     tokens: int = Field(gt=0, description="how many tokens to take at most")
-    column: str = Field(description="the numeric column that tells how many tokens a row has")
+    column: str | None = Field(
+        default=None, description="the numeric column that tells how many tokens a row has; or give `tokenizer`"
+    )
+    tokenizer: str | None = Field(
+        default=None,
+        description="the trainer's, which counts each row once: a hub name, a local folder or `package:<name>`; "
+        "quotas know the counts as the column `tokens`",
+    )
+
+    @property
+    def counted_in(self) -> str:
+        """The column that tells a row's tokens."""
+        return self.column or COUNTED_TOKENS
 
 
 class Quota(Section):
@@ -191,7 +206,9 @@ class Recipe(Section):
         Raises:
             InvalidOption: they make no sense.
         """
-        budget = self.budget.model_dump() if isinstance(self.budget, TokenBudget) else self.budget
+        budget: Any = self.budget
+        if isinstance(budget, TokenBudget):
+            budget = {"tokens": budget.tokens, "column": budget.counted_in}
         quota = None if self.quota is None else self.quota.model_dump()
         return Limits.of(budget, quota, self.group_by, self.max_per_group)
 

@@ -9,5 +9,6 @@ from __future__ import annotations
 
 from selection.encoders.encoder import Encoder, load_encoder
 from selection.encoders.spec import EncoderSpec
+from selection.encoders.tokenizer import TokenCounter, load_token_counter, tokenizer_fingerprint
 
-__all__ = ["Encoder", "EncoderSpec", "load_encoder"]
+__all__ = ["Encoder", "EncoderSpec", "TokenCounter", "load_encoder", "load_token_counter", "tokenizer_fingerprint"]

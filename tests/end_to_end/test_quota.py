@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipelines.context import open_context
@@ -14,9 +15,13 @@ from pipelines.errors import HeldBack
 from pipelines.progress import Log
 from pipelines.runner import reproduce, run_all
 from selection import InvalidBudget, InvalidOption
+from selection.encoders import load_token_counter
 from storage import catalog
 from storage.errors import BadInput
+from storage.ids import from_text
 from storage.store import Store
+from storage.token_counts import read_counts
+from tests.tiny_models import tiny_llama
 
 CONFIG = """\
 store: ./store
@@ -153,3 +158,32 @@ def test_run__a_token_budget_that_the_pool_cannot_fill(project: Path) -> None:
     done = run(project, a=whole.replace("}}", "}, allow_short: true}"))
     assert len(done["a"]) == 100
     assert any("selection/a: drew 100 rows" in line for line in done["said"])
+
+
+def test_run__a_tokenizer_counts_each_row_once(project: Path) -> None:
+    tiny_llama(project / "trainer")
+    recipe = "{steps: [random], budget: {tokens: 600, tokenizer: ./trainer}, quota: {by: tokens, bands: [12], caps: {..12: 20}}}"
+    first = run(project, a=recipe)
+    store = Store(project / "store")
+    (tokenizer,) = store.committed("tokens")
+    segments = store.committed("tokens", tokenizer)
+    counter = load_token_counter(str(project / "trainer"))
+    ids = from_text(str(row["id"]) for row in first["a"])
+    counts = read_counts(store, tokenizer, ids)
+    texts = catalog.query(store, "SELECT id, prompt, response FROM examples").to_pylist()
+    turns = {row["id"]: [("user", row["prompt"]), ("assistant", row["response"])] for row in texts}
+    assert counts.tolist() == counter.counts([turns[row["id"]] for row in first["a"]]).tolist()
+    assert facts(project, "a")["tokens"] == counts.sum() <= 600
+    assert 0 < counts[counts < 12].sum() <= 20
+    assert counts.sum() > 550
+
+    # One more file: only its rows are counted, and the same tokenizer elsewhere is the same.
+    (project / "data" / "b.jsonl").write_text(json.dumps({"prompt": "one more", "response": "row"}) + "\n")
+    (project / "trainer").rename(project / "moved")
+    second = run(project, a=recipe.replace("./trainer", "./moved"))
+    (fresh,) = set(store.committed("tokens", tokenizer)) - set(segments)
+    assert len(np.load(store.path("tokens", tokenizer, fresh, "keys.npy"))) == 1
+    assert len({row["id"] for row in first["a"]} ^ {row["id"] for row in second["a"]}) <= 4
+    context = open_context(project / "winnow.yaml", Log(lambda _: None))
+    selection = catalog.query(store, "SELECT selection_id FROM latest_selections")[0].to_pylist()[0]
+    assert "in the same order" in reproduce(context, selection)

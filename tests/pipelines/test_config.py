@@ -363,13 +363,17 @@ class TestMistakes:
             ("-5", "must be above 0, found -5"),
             ("many", "must be a whole number, found 'many'"),
             ("{tokens: 0, column: n}", "tokens: must be above 0, found 0"),
-            ("{tokens: 5}", "column: is missing"),
-            ("{rows: 5}", "rows: unknown key; allowed: tokens, column"),
+            (
+                "{tokens: 5, column: n, tokenizer: org/model}",
+                "needs either `column` or `tokenizer` to count tokens by, found both",
+            ),
+            ("{tokens: 5}", "needs either `column` or `tokenizer` to count tokens by, found neither"),
+            ("{rows: 5}", "rows: unknown key; allowed: tokens, column, tokenizer"),
         ],
     )
     def test_load_config__a_wrong_budget(self, project: Path, budget: str, message: str) -> None:
         said = problems(project, GOOD.replace("budget: 10", f"budget: {budget}"))
-        assert said[0].replace("budget: ", "budget.") == f"winnow.yaml:12: recipes.best.budget.{message}"
+        assert said[0].replace("best.budget: ", "best.budget.") == f"winnow.yaml:12: recipes.best.budget.{message}"
 
     @pytest.mark.parametrize("limit", ["quota: {by: source, caps: 3}", "group_by: talk"])
     def test_load_config__limits_that_walk_need_a_nested_selector(self, project: Path, limit: str) -> None:
