@@ -40,7 +40,7 @@ class TokenCounter:
         Raises:
             InvalidOption: the chat template refuses a row.
 
-        Cost: about a million tokens a second and core.
+        Cost: a few hundred thousand tokens a second.
         """
         counts = np.zeros(len(rows), np.int64)
         for start in range(0, len(rows), _ROWS):
