@@ -16,6 +16,7 @@ from pipelines.harvest import harvest, is_within
 from pipelines.progress import Reporter
 from pipelines.runner import run_all
 from storage import ids as idlib
+from storage.errors import BadInput
 from storage.files import opened
 from storage.ingest import FileSpec, Tally, read_rows
 from storage.records import read_selection
@@ -47,7 +48,8 @@ schedule:
   cron: "0 2 * * *"                      # off until you switch it on in the UI
 """
 
-TARGETS_OF_OWN = 20
+# Of the user's own file; fewer where it is small: a tenth of its rows as targets, a quarter chosen.
+OWN_TARGETS = 20
 OWN_BUDGET = 100
 
 
@@ -112,9 +114,10 @@ def prepare(folder: Path, rows: int, own_pool: Path | None, say: Callable[[str],
         say(harvested.summary)
         pool, targets, budget = "pool.jsonl", {name: f"targets/{name}.jsonl" for name in harvested.targets}, 100
     else:
-        pool, budget = json.dumps(str(own_pool.absolute())), OWN_BUDGET
-        targets = {"own": _own_targets(folder, own_pool)}
-        say(f"no targets were given, so {TARGETS_OF_OWN} rows of {own_pool} drawn at random stand for them")
+        pool = json.dumps(str(own_pool.absolute()))
+        count, drawn = _own_targets(folder / "targets" / "own.jsonl", own_pool)
+        targets, budget = {"own": "targets/own.jsonl"}, max(1, min(OWN_BUDGET, count // 4))
+        say(f"no targets were given, so {drawn:,} of the {count:,} rows of {own_pool}, drawn at random, stand for them")
     listed = "\n".join(f"  {name}: {path}" for name, path in targets.items())
     text = CONFIG.format(folder=folder, pool=pool, targets=listed, budget=budget)
     write_durably(folder / "winnow.yaml", text)
@@ -133,16 +136,25 @@ def comparison(context: Context, folder: Path, selections: list[str]) -> Iterato
         yield f"{header['recipe']:<12}{share:>6.0%}   {'#' * round(40 * share):<40}  (the pool: {base:.0%})"
 
 
-def _own_targets(folder: Path, own_pool: Path) -> str:
-    """Rows of the user's own file as targets, drawn by a hash of the row so that the draw does not change."""
+def _own_targets(file: Path, own_pool: Path) -> tuple[int, int]:
+    """Write rows of the user's own file as targets; gives how many rows it has and how many were taken.
+
+    They are the rows with the lowest hashes, so that the draw does not change.
+
+    Raises:
+        BadInput: it holds no readable row.
+    """
     spec = FileSpec(str(own_pool.absolute()))
-    with opened(Store(folder / "store"), spec.url) as file:
-        rows = [
-            (one, prompt, response)
-            for found in read_rows(file, spec, Tally())
-            for one, prompt, response in zip(found.id, found.prompt, found.response, strict=True)
-        ]
-    chosen = sorted(rows)[:TARGETS_OF_OWN]
-    lines = [json.dumps({"prompt": prompt, "response": response or ""}) for _, prompt, response in chosen]
-    write_durably(folder / "targets" / "own.jsonl", "\n".join(lines) + "\n")
-    return "targets/own.jsonl"
+    lowest: dict[bytes, tuple[str, str]] = {}
+    count = 0
+    with opened(Store(file.parents[1] / "store"), spec.url) as stream:
+        for found in read_rows(stream, spec, Tally()):
+            count += len(found.id)
+            lowest |= {one: (p, r or "") for one, p, r in zip(found.id, found.prompt, found.response, strict=True)}
+            lowest = {one: lowest[one] for one in sorted(lowest)[:OWN_TARGETS]}
+    if not count:
+        raise BadInput(f"{own_pool}: there are no readable rows")
+    chosen = list(lowest.values())[: max(1, count // 10)]
+    lines = [json.dumps({"prompt": prompt, "response": response}) for prompt, response in chosen]
+    write_durably(file, "\n".join(lines) + "\n")
+    return count, len(chosen)
