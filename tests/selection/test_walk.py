@@ -418,6 +418,15 @@ def test_select__reasons_stay_those_of_the_selector():
     assert got.gain.tolist() == plain.gain[[place[row] for row in got.rows.tolist()]].tolist()
 
 
+def test_select__a_share_names_the_rows_of_the_pool_as_reasons():
+    pool = pool_of()
+    vectors = pool.get_vectors().take(np.arange(60))
+    got = select(["k_center"], pool, budget=20, quota={"by": "source", "shares": {"b": 0.5, "c": 0.5}})
+    assert set(got.reason.kind[2:]) == {"centre"}
+    for row, centre, value in zip(got.rows[2:], got.reason.ref[2:], got.reason.value[2:], strict=True):
+        assert np.linalg.norm(vectors[row] - vectors[centre]) == pytest.approx(value, rel=1e-5)
+
+
 def test_interleaved__names_of_all_parts_and_rows_of_the_pool():
     def part(rows, kind, ref, names=()):
         reason = Reason.of(kind, len(rows), ref=np.array(ref), names=names)
