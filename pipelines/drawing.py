@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from pipelines.context import Context, code_version, last_run
 from pipelines.sections import OWN_VECTORS, TokenBudget
 from selection import Limits, Pool, Selection, Targets, select
 from selection.encoders import load_token_counter, tokenizer_fingerprint
+from selection.errors import InvalidInput
 from selection.quota import plain
 from selection.registry import parse_steps, required, step_spec
 from selection.types import Input, Reason
@@ -257,17 +259,18 @@ def _drawn(
     kept = _kept(context, drawing, snapshot, eligible, cost)
     pool = replace(pool, already_selected=kept.rows)
     left = max(drawing.budget - math.ceil(cost[kept.rows].sum()), 0)
-    fresh = select(
-        drawing.steps,
-        pool,
-        budget=left if drawing.tokens is None else {"tokens": left, "column": drawing.tokens},
-        seed=drawing.seed,
-        round=drawing.round,
-        allow_short=drawing.allow_short,
-        quota=drawing.quota,
-        group_by=drawing.group_by,
-        max_per_group=drawing.max_per_group,
-    )
+    with _named_by_id(snapshot.ids):
+        fresh = select(
+            drawing.steps,
+            pool,
+            budget=left if drawing.tokens is None else {"tokens": left, "column": drawing.tokens},
+            seed=drawing.seed,
+            round=drawing.round,
+            allow_short=drawing.allow_short,
+            quota=drawing.quota,
+            group_by=drawing.group_by,
+            max_per_group=drawing.max_per_group,
+        )
     facts |= {"kept_from_last": len(kept.rows), "new_rows": len(fresh.rows)}
     facts |= _counted(limits, pool, cost, np.concatenate([kept.rows, fresh.rows]))
     facts |= {f"dropped_by_{one.step}": len(one.rows) for one in fresh.dropped}
@@ -278,6 +281,17 @@ def _drawn(
         for one in fresh.dropped
     ]
     return items.add_column(0, "rank", ranks), pa.concat_tables(dropped) if dropped else None, facts, fresh.exhausted
+
+
+@contextmanager
+def _named_by_id(ids: Ids) -> Iterator[None]:
+    """A row that a step blames is named by its id, which a person can look up."""
+    try:
+        yield
+    except InvalidInput as error:
+        if error.row is None:
+            raise
+        raise InvalidInput(error.template.replace("{row}", idlib.to_text(ids[[error.row]])[0])) from error
 
 
 def _eligible(

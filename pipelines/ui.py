@@ -27,8 +27,15 @@ run_monitoring:
 
 
 def serve(config: Path | None, host: str, port: int) -> None:
-    """Replace this process by `dagster dev`: the web server and the daemon, without which nothing that is launched runs."""
+    """Replace this process by `dagster dev`: the web server and the daemon, without which nothing that is launched runs.
+
+    Raises:
+        ConfigError: the configuration is wrong; nothing is started.
+    """
+    from pipelines.config import load_config
+
     found = find_config(config)
+    load_config(found)  # a mistake in it is a message here, and many pages in Dagster
     home = dagster_home(found.parent)
     workspace = Path(__file__).resolve().parent.parent / "workspace.yaml"
     environment = os.environ | {"DAGSTER_HOME": str(home), ENVIRONMENT: str(found), "PYTHONWARNINGS": "ignore"}

@@ -37,7 +37,7 @@ def expand(patterns: Sequence[str], base: Path) -> list[str]:
         matches = _expand_remote(pattern) if remote else _expand_local(pattern.removeprefix("file://"), base)
         if not matches:
             where = "" if remote else f" (looked in {base})"
-            raise BadInput(f"pool: nothing to read matches {pattern!r}{where}")
+            raise BadInput(f"nothing to read matches {pattern!r}{where}")
         found.update(matches)
     return sorted(found)
 
@@ -134,4 +134,4 @@ def _expand_remote(pattern: str) -> list[str]:
             matches = [path] if fs.exists(path) else []
         return [str(fs.unstrip_protocol(match)) for match in matches if fs.isfile(match)]
     except (OSError, ValueError, ImportError) as error:
-        raise BadInput(f"pool: {pattern!r} cannot be listed: {error}") from error
+        raise BadInput(f"{pattern!r} cannot be listed: {error}") from error

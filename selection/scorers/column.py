@@ -57,6 +57,7 @@ def numbers(field: str, values: Array) -> Floats:
     bad = np.flatnonzero(~np.isfinite(scores))
     if len(bad):
         raise InvalidInput(
-            f"column {field!r}: row {{row}} is {values[bad[0]]}, must be a finite number", row=int(bad[0])
+            f"column {field!r}: row {{row}} is {values[bad[0]]}, must be a finite number; `where` can keep such rows out",
+            row=int(bad[0]),
         )
     return scores

@@ -45,11 +45,18 @@ class TestMistakes:
             f"winnow: no winnow.yaml in {tmp_path} or a folder above it. `winnow init DATA` writes one"
         )
 
-    @pytest.mark.parametrize("command", [["run"], ["plan"], ["status"], ["failures"], ["sql", "SELECT 1"]])
+    @pytest.mark.parametrize("command", [["run"], ["plan"], ["status"], ["failures"], ["sql", "SELECT 1"], ["ui"]])
     def test_any__a_wrong_path_is_named(self, winnow: Winnow, tmp_path: Path, command: list[str]) -> None:
         assert refused(winnow, *command, "-c", tmp_path / "nowhere") == (
             f"winnow: {tmp_path}/nowhere: does not exist; `winnow init` writes one from your data\n"
         )
+        assert list(tmp_path.iterdir()) == []
+
+    def test_init__what_matches_nothing_is_named(self, winnow: Winnow, light: Path) -> None:
+        for arguments in (["none-*.jsonl"], [light / "data" / "a.jsonl", "--target", "none-*.jsonl"]):
+            said = refused(winnow, "init", *arguments, "-o", light / "new.yaml")
+            assert said == f"winnow: nothing to read matches 'none-*.jsonl' (looked in {Path.cwd()})\n"
+        assert not (light / "new.yaml").exists()
 
     def test_run__a_wrong_option_is_named(self, winnow: Winnow) -> None:
         assert "No such option: --budget" in refused(winnow, "run", "--budget", "3")
@@ -106,7 +113,7 @@ class TestMistakes:
     def test_run__what_the_disk_refuses_is_a_message(self, winnow: Winnow, light: Path) -> None:
         (light / "store").write_text("not a folder")
         said = refused(winnow, "run", "-c", light)
-        assert said.startswith(f"winnow: {light}/store")
+        assert said.splitlines()[-1].startswith(f"winnow: {light}/store")
 
     def test_main__exit_code_and_stderr_of_the_process(self, tmp_path: Path) -> None:
         ended = subprocess.run(

@@ -10,6 +10,7 @@ import pytest
 from pipelines import drawing, stages
 from pipelines.context import Context, open_context
 from pipelines.progress import Log
+from selection.errors import InvalidInput
 from storage.ids import from_arrow, to_text
 from storage.records import read_selection
 from tests.conftest import row, write_rows
@@ -100,6 +101,18 @@ def test_draw__allow_and_deny(ingested: Path) -> None:
     made, sources = drawn(ingested)
     assert sorted(sources) == ["dog"] + ["fox"] * 9
     assert (made.facts["not_allowed"], made.facts["denied"], made.facts["eligible"]) == (69, 1, 10)
+
+
+def test_draw__a_row_that_a_step_blames_is_named_by_its_id(light: Path) -> None:
+    write_rows(light / "data" / "a.jsonl", [row(0, "fox"), row(1, "fox") | {"score": 3}])  # type: ignore[dict-item]
+    change(light, "[random], budget: 8", "[{column: {field: score}}], budget: 1, where: source = 'fox'")
+    stages.ingest(opened(light))
+    snapshot = opened(light).snapshot()
+    (fox,) = (
+        one for one, given in zip(to_text(snapshot.ids), snapshot.column("given_id"), strict=True) if given == "fox-0"
+    )
+    with pytest.raises(InvalidInput, match=rf"column 'score': row {fox} is nan, .*`where` can keep such rows out"):
+        drawn(light)
 
 
 def test_draw__a_row_with_the_prompt_of_any_target_is_kept_out(ingested: Path) -> None:
