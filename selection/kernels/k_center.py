@@ -1,8 +1,9 @@
 """Greedy k-center: again and again the row farthest from all centres so far, exactly.
 
-Distances to the nearest centre only fall, so a stale one is an upper bound. A phase takes the rows with the largest
-bounds and brings them up to date at once, four rows by four centres; then picks among them, lazily, one after the other,
-for as long as the farthest of them is farther than the largest bound outside.
+Distances to the nearest centre only fall, so a stale one is an upper bound. The rows with the largest bounds are taken
+into memory, the front. A phase takes the largest bounds of the front and brings them up to date at once, four rows by
+four centres; then picks among them, lazily, one after the other, for as long as the farthest of them is farther than the
+largest bound left out. A front is given up when the largest bounds are outside.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from selection.types import Array, Rows, Vectors
 
 # Rows brought up to date in a phase: enough to give many picks, few enough for the caches (6 MiB at d = 384).
 PHASE_ROWS = 4096
+
+# The vectors of a front: enough for many phases.
+FRONT_BYTES = 2**26
 
 
 def k_center(
@@ -42,53 +46,63 @@ def k_center(
     Raises:
         InvalidInput: a vector is not finite; names the row.
 
-    Cost: one pass over the vectors, then at most n*budget*d float32 multiply-adds, in practice a fifth to a half of it.
-    Memory: 48 n bytes, 4 d bytes a centre, 4 d (4096 + skip) for the rows of a phase, 9 n in passing.
+    Cost: one pass over the vectors, then at most n*budget*d float32 multiply-adds, in practice a tenth to a half of it.
+    Memory: 65 n bytes, 4 d bytes a centre, and 6 d bytes a row of the front: those of 64 MiB of float32 vectors, or
+    4096 + skip if that is more.
     Source: Gonzalez 1985; lazy bounds after Minoux 1978.
     """
     known = Nearest(vectors, centres, candidates, len(centres) + budget, scale)
     before, left = known.count, int(candidates.sum())
     value = np.full(len(centres) + budget, np.nan)
     near = np.full(len(centres) + budget, -1, np.int64)
-    done = False
-    while known.count < before + budget and not done:
-        rows, floor, floor_row = _largest(known.state["bound"], PHASE_ROWS + skip)
+    end, at_once, done = before + budget, PHASE_ROWS + skip, False
+    while known.count < end and not done:
+        rows, floor, out = _largest(known.state["bound"], max(at_once, FRONT_BYTES // (4 * vectors.shape[1])))
+        floor_row = int(out) if out >= 0 else vectors.shape[0]
         X, state = known.take(rows), known.state[rows]
-        known.refresh(X, state, np.full(len(rows), floor))
-        known.count, done = _pick(
-            X, rows, state, known.centres, known.high, known.low, known.centre_rows, known.count, before + budget,
-            floor, floor_row, skip, left - (known.count - before), stop_at_zero, value, near,
-        )  # fmt: skip
+        last = False
+        while known.count < end and not done and not last:
+            here, here_floor, out = _largest(state["bound"], at_once)
+            here_row = int(rows[out]) if out >= 0 else vectors.shape[0]
+            last = here_floor <= floor
+            if last:  # what is outside the front decides; at a tie, the lower row of both
+                here_row = min(here_row, floor_row) if here_floor == floor else floor_row
+                here_floor = floor
+            known.refresh(X, state, here, here_floor)
+            known.count, done = _pick(
+                X, rows, state, here, known.centres, known.high, known.low, known.centre_rows, known.count, end,
+                here_floor, here_row, skip, left - (known.count - before), stop_at_zero, value, near,
+            )  # fmt: skip
         known.state[rows] = state
     picked = slice(before, known.count)
     return Picks(known.centre_rows[picked], known.distance(value[picked]), known.centre_rows[near[picked]])
 
 
 def _largest(bound: Array, count: int) -> tuple[Rows, float, int]:
-    """The rows of the `count` largest bounds above -inf, equal ones by ascending row; and the first row left out.
+    """The places of the `count` largest bounds above -inf, equal ones by ascending place; and what is left out.
 
     Returns:
-        rows ascending; a bound that no row left out exceeds; the lowest row left out that may have it.
+        places, ascending; a bound that none left out exceeds; the first place left out that has it, -1 if there is none.
     """
     bound = np.ascontiguousarray(bound)
     n = len(bound)
     floor = float(np.partition(bound, n - count)[n - count]) if count < n else -np.inf
     if floor == -np.inf:
-        return np.flatnonzero(bound > -np.inf), -np.inf, n
-    rows = np.flatnonzero(bound >= floor)
-    if len(rows) == count:
-        return rows, floor, n
-    level = rows[bound[rows] == floor]
-    out = level[len(level) - (len(rows) - count) :]
-    return np.setdiff1d(rows, out, assume_unique=True), floor, int(out[0])
+        return np.flatnonzero(bound > -np.inf), floor, -1
+    places = np.flatnonzero(bound >= floor)
+    if len(places) == count:
+        return places, floor, -1
+    level = places[bound[places] == floor]
+    out = level[len(level) - (len(places) - count) :]
+    return np.setdiff1d(places, out, assume_unique=True), floor, int(out[0])
 
 
 @njit(cache=True, nogil=True)
 def _pick(  # type: ignore[no-untyped-def]  # noqa: ANN202, C901, PLR0912
-    X, rows, state, centres, high, low, centre_rows, count, end,  # noqa: ANN001
+    X, rows, state, here, centres, high, low, centre_rows, count, end,  # noqa: ANN001
     floor, floor_row, skip, left, stop_at_zero, value, near,  # noqa: ANN001
 ):  # fmt: skip
-    """Pick among the rows of a phase while none outside can come first.
+    """Pick among the rows of a phase, the places `here` of a front, while none outside can come first.
 
     A heap holds the rows by descending bound, then ascending row. Its top is brought up to date and made exact; what is
     still at the top then is the farthest. The rows passed over are set aside; a new centre sends back those it changes.
@@ -96,12 +110,12 @@ def _pick(  # type: ignore[no-untyped-def]  # noqa: ANN202, C901, PLR0912
     Returns:
         the number of centres, and whether the end is reached before `end` centres.
     """
-    heap = np.empty(len(rows), np.int64)
+    heap = np.empty(len(here), np.int64)
     size = 0
-    for i in range(len(rows)):
+    for i in here:
         if state[i].bound >= floor:
             size = _push(heap, size, i, state, rows)
-    aside = np.empty(len(rows), np.int64)
+    aside = np.empty(len(here), np.int64)
     n_aside = 0
     work = np.empty((1, loops.WORK))
     while count < end:

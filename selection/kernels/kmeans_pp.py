@@ -109,7 +109,7 @@ class _Draw:
         """Accept, one after the other, the proposals whose squared distance exceeds their threshold."""
         known = self.known
         X, state = known.take(rows), known.state[rows]
-        known.refresh(X, state, threshold)
+        known.refresh(X, state, np.arange(len(rows)), threshold)
         start = 0
         while start < len(rows) and known.count < self.end:
             start = self._consume(X, state, rows, threshold, start)
@@ -211,9 +211,7 @@ def _gains(sample, state, trial):  # type: ignore[no-untyped-def]  # noqa: ANN00
             i1, i2, i3 = min(i + 1, stop - 1), min(i + 2, stop - 1), min(i + 3, stop - 1)
             for j in range(0, t, 4):
                 j1, j2, j3 = min(j + 1, t - 1), min(j + 2, t - 1), min(j + 3, t - 1)
-                loops.products_16(
-                    sample[i], sample[i1], sample[i2], sample[i3], trial[j], trial[j1], trial[j2], trial[j3], out
-                )
+                loops.products_16(sample, i, i1, i2, i3, trial, j, j1, j2, j3, out)
                 for a in range(i, min(i + 4, stop)):
                     cut = state[a].bound - state[a].square * (1.0 - gamma) + loops.TINY
                     for b in range(j, min(j + 4, t)):

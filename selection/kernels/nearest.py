@@ -101,17 +101,24 @@ class Nearest:
         X = np.ascontiguousarray(self.vectors.take(rows), np.float32)
         return X if self.unit == 1.0 else X * np.float32(self.unit)
 
-    def refresh(self, X: Floats, state: Array, floor: Doubles) -> None:
-        """Bring rows up to date against all centres, except those whose bound falls below their `floor` on the way."""
-        order = np.argsort(state["version"], kind="stable")
-        loops.refresh(X, state, order, self.centres, self.high, self.low, self.count, floor)
+    def refresh(self, X: Floats, state: Array, places: Rows, floor: float | Doubles) -> None:
+        """Bring some of the rows X up to date against all centres, except those whose bound falls below `floor`.
+
+        Args:
+            X: (b, d) from `take`; `state`: (b,) theirs, written to.
+            places: which of them.
+            floor: one, or one for each place.
+        """
+        order = np.argsort(state["version"][places], kind="stable")
+        floors = np.broadcast_to(floor, places.shape)[order]
+        loops.refresh(X, state, places[order], self.centres, self.high, self.low, self.count, floors)
 
     def measure(self, rows: Rows) -> None:
         """Make the bounds of these rows exact over all centres, a block at a time."""
         for start in range(0, len(rows), TILE_ROWS):
             part = rows[start : start + TILE_ROWS]
             X, state = self.take(part), self.state[part]
-            self.refresh(X, state, np.full(len(part), -np.inf))
+            self.refresh(X, state, np.arange(len(part)), -np.inf)
             loops.resolve_all(X, state, self.centres, self.low)
             self.state[part] = state
 

@@ -129,7 +129,7 @@ def start_row(state, i, work, p, gamma, high, low):  # type: ignore[no-untyped-d
     upper = state[i].square * (1.0 + gamma) + TINY
     lower = state[i].square * (1.0 - gamma) - TINY
     best = state[i].bound / state[i].scale
-    least = best
+    least = best * (1.0 - 2.0**-50)  # the division may have rounded up
     if not state[i].exact:
         near = state[i].near
         least = best - (upper - lower) - (np.float64(high[near]) - np.float64(low[near]))
@@ -142,8 +142,11 @@ def start_row(state, i, work, p, gamma, high, low):  # type: ignore[no-untyped-d
 
 @njit(cache=True, nogil=True)
 def end_row(state, i, work, p, version):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Write the scratch of a row back; an exact bound stays as it is."""
-    if not state[i].exact:
+    """Write the scratch of a row back.
+
+    A bound that no centre lowered stays as it is: dividing by the scale and multiplying again may not give it back.
+    """
+    if work[p, BEST] < state[i].bound / state[i].scale:
         state[i].bound = min(state[i].bound, state[i].scale * work[p, BEST])
     state[i].version = max(state[i].version, version)
 
@@ -168,30 +171,33 @@ def meet(state, i, work, p, j, product, high, low):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True, fastmath=_ANY_ORDER)
-def products_16(x0, x1, x2, x3, c0, c1, c2, c3, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Write the inner products of four rows and four centres to out (4, 4); all sums are in registers."""
+def products_16(X, i0, i1, i2, i3, C, j0, j1, j2, j3, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write the inner products of four rows and four centres to out (4, 4); all sums are in registers.
+
+    Rows are named by place: a view of each would cost about as much as its products.
+    """
     a00 = a01 = a02 = a03 = np.float32(0)
     a10 = a11 = a12 = a13 = np.float32(0)
     a20 = a21 = a22 = a23 = np.float32(0)
     a30 = a31 = a32 = a33 = np.float32(0)
-    for f in range(x0.shape[0]):
-        p0, p1, p2, p3 = x0[f], x1[f], x2[f], x3[f]
-        q = c0[f]
+    for f in range(X.shape[1]):
+        p0, p1, p2, p3 = X[i0, f], X[i1, f], X[i2, f], X[i3, f]
+        q = C[j0, f]
         a00 += p0 * q
         a10 += p1 * q
         a20 += p2 * q
         a30 += p3 * q
-        q = c1[f]
+        q = C[j1, f]
         a01 += p0 * q
         a11 += p1 * q
         a21 += p2 * q
         a31 += p3 * q
-        q = c2[f]
+        q = C[j2, f]
         a02 += p0 * q
         a12 += p1 * q
         a22 += p2 * q
         a32 += p3 * q
-        q = c3[f]
+        q = C[j3, f]
         a03 += p0 * q
         a13 += p1 * q
         a23 += p2 * q
@@ -203,15 +209,15 @@ def products_16(x0, x1, x2, x3, c0, c1, c2, c3, out):  # type: ignore[no-untyped
 
 
 @njit(cache=True, nogil=True, fastmath=_ANY_ORDER)
-def products_4(x, c0, c1, c2, c3):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Inner products of one row and four centres."""
+def products_4(x, C, j0, j1, j2, j3):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Inner products of one row and four centres, named by place."""
     a0 = a1 = a2 = a3 = np.float32(0)
     for f in range(x.shape[0]):
         p = x[f]
-        a0 += p * c0[f]
-        a1 += p * c1[f]
-        a2 += p * c2[f]
-        a3 += p * c3[f]
+        a0 += p * C[j0, f]
+        a1 += p * C[j1, f]
+        a2 += p * C[j2, f]
+        a3 += p * C[j3, f]
     return a0, a1, a2, a3
 
 
@@ -226,16 +232,17 @@ def product(x, c):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
 
 @njit(parallel=True, cache=True, nogil=True)
 def refresh(X, state, order, centres, high, low, count, floor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Bring rows up to date against centres 0 .. count-1, but let go of a row when its bound falls below `floor`.
+    """Bring rows up to date against centres 0 .. count-1, but let go of a row when its bound falls below its floor.
 
     Args:
         X: (b, d) float32; `state`: (b,) of `ROW`.
-        order: (b,) positions, ascending in version, so that rows of one task miss about the same centres.
-        floor: (b,) in the unit of bounds.
+        order: places in X, ascending in version, so that rows of one task miss about the same centres.
+        floor: as long as `order`.
     """
     gamma = margin(X.shape[1])
     for g in prange((len(order) + PANEL - 1) // PANEL):
         here = order[g * PANEL : (g + 1) * PANEL]
+        least = floor[g * PANEL : (g + 1) * PANEL]
         work = np.empty((len(here), WORK))
         active = np.empty(len(here), np.int64)
         out = np.empty((4, 4), np.float32)
@@ -245,7 +252,7 @@ def refresh(X, state, order, centres, high, low, count, floor):  # type: ignore[
             i = here[p]
             if state[i].bound == 0.0:
                 state[i].version = count  # nothing is nearer than that
-            elif state[i].version < count and state[i].bound >= floor[i]:
+            elif state[i].version < count and state[i].bound >= least[p]:
                 start_row(state, i, work, p, gamma, high, low)
                 j = min(j, np.int64(state[i].version))
                 active[m] = p
@@ -258,7 +265,7 @@ def refresh(X, state, order, centres, high, low, count, floor):  # type: ignore[
                 p = active[a]
                 i = here[p]
                 end_row(state, i, work, p, stop)
-                if state[i].bound >= floor[i]:
+                if state[i].bound >= least[p]:
                     active[kept] = p
                     kept += 1
             m = kept
@@ -276,10 +283,7 @@ def meet_all(X, state, here, active, work, out, centres, high, low, start, stop)
             for a in range(strip, end, 4):
                 p0, p1 = active[a], active[min(a + 1, end - 1)]
                 p2, p3 = active[min(a + 2, end - 1)], active[min(a + 3, end - 1)]
-                products_16(
-                    X[here[p0]], X[here[p1]], X[here[p2]], X[here[p3]],
-                    centres[j], centres[c1], centres[c2], centres[c3], out,
-                )  # fmt: skip
+                products_16(X, here[p0], here[p1], here[p2], here[p3], centres, j, c1, c2, c3, out)
                 for e in range(min(4, end - a)):
                     p = active[a + e]
                     for b in range(min(4, stop - j)):
@@ -296,9 +300,7 @@ def refresh_one(x, state, i, work, centres, high, low, count, floor):  # type: i
     start_row(state, i, work, 0, margin(x.shape[0]), high, low)
     for j in range(np.int64(state[i].version), count, 4):
         last = min(j + 4, count) - 1
-        products = products_4(
-            x, centres[j], centres[min(j + 1, last)], centres[min(j + 2, last)], centres[min(j + 3, last)]
-        )
+        products = products_4(x, centres, j, min(j + 1, last), min(j + 2, last), min(j + 3, last))
         for b in range(last - j + 1):
             meet(state, i, work, 0, j + b, products[b], high, low)
         end_row(state, i, work, 0, last + 1)
@@ -319,9 +321,7 @@ def resolve(x, state, i, centres, low):  # type: ignore[no-untyped-def]  # noqa:
         count = int(state[i].version)
         for j in range(0, count, 4):
             last = min(j + 4, count) - 1
-            products = products_4(
-                x, centres[j], centres[min(j + 1, last)], centres[min(j + 2, last)], centres[min(j + 3, last)]
-            )
+            products = products_4(x, centres, j, min(j + 1, last), min(j + 2, last), min(j + 3, last))
             for b in range(last - j + 1):
                 if lower + (low[j + b] - np.float32(2.0) * products[b]) > best:
                     continue

@@ -33,9 +33,12 @@ def run(vectors, budget, centres, **options):
     return k_center(vectors, budget, centres=centres, candidates=others(vectors.shape[0], centres), **options)
 
 
-@pytest.fixture(params=[4096, 12], ids=lambda rows: f"phases_of_{rows}")
+@pytest.fixture(params=["usual_sizes", "tiny_phases", "tiny_fronts"])
 def phase_rows(request, monkeypatch):
-    monkeypatch.setattr(module, "PHASE_ROWS", request.param)
+    if request.param != "usual_sizes":
+        monkeypatch.setattr(module, "PHASE_ROWS", 12)
+    if request.param == "tiny_fronts":
+        monkeypatch.setattr(module, "FRONT_BYTES", 4 * 40 * 24)
 
 
 @pytest.mark.parametrize("name", HARD)
@@ -129,7 +132,8 @@ def test_k_center__memory_stays_within_what_is_stated():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     tile = 4096 * d * 4
-    assert peak < 75 * n + 4 * d * budget + 3 * tile
+    front = 6 * min(n, module.FRONT_BYTES // (4 * d)) * d
+    assert peak < 65 * n + 4 * d * budget + front + 2 * tile
 
 
 def test_k_center__a_vector_that_is_not_finite_is_named():
