@@ -172,7 +172,11 @@ def _asset(
         try:
             opened = project.open(context)
             outcome = stage(opened, *arguments)
-            return _materialized(outcome, explain(opened, outcome.subject) if explained else None)
+            if not explained:
+                return _materialized(outcome, None)
+            # Published at once, so that a recipe that fails does not keep the others from SQL.
+            stages.publish(opened)
+            return _materialized(outcome, explain(opened, outcome.subject))
         except USER_ERRORS as error:
             # Trying again would not mend a user's mistake, and its message says all: no traceback.
             raise dg.Failure(description=str(error), allow_retries=False) from None

@@ -24,6 +24,7 @@ from pipelines.sections import OWN_VECTORS, TokenBudget
 from selection import Limits, Pool, Selection, Targets, select
 from selection.encoders import load_token_counter, tokenizer_fingerprint
 from selection.errors import InvalidInput
+from selection.metrics import coverage
 from selection.quota import plain
 from selection.registry import parse_steps, required, step_spec
 from selection.types import Input, Reason
@@ -31,7 +32,7 @@ from storage import ids as idlib
 from storage import own_vectors
 from storage.errors import BadInput
 from storage.ids import Ids
-from storage.records import commit_selection, digest_of, read_selection
+from storage.records import commit_metrics, commit_selection, digest_of, read_selection
 from storage.snapshot import Snapshot, open_snapshot
 from storage.targets import TargetSet, ingest_targets, open_targets
 from storage.token_counts import MISSING, commit_counts, read_counts
@@ -41,7 +42,9 @@ from storage.vectors import StoredVectors
 RULES = ("without_vector", "outside_where", "not_allowed", "denied", "equal_to_a_target")
 
 Mask = npt.NDArray[np.bool_]
-Facts = dict[str, int]
+Facts = dict[str, int | float]
+# Multiply-adds of a coverage measurement that is worth its time: a few seconds.
+COVERAGE_COST = 2e11
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +171,8 @@ def resolve(context: Context, name: str) -> Drawing:
         target_encoders={one: fingerprint(context, OWN_VECTORS, one) for one in own},
         held_out=sorted(every_target.values()) if recipe.exclude_targets else [],
         where=recipe.where,
-        allow=_digest(recipe.allow, snapshot),
-        deny=_digest(recipe.deny, snapshot),
+        allow=_digest(recipe.allow, snapshot, strict=True),
+        deny=_digest(recipe.deny, snapshot, strict=False),
         previous=previous["subject"] if previous else None,
     )
     if drawing.previous is not None:
@@ -196,6 +199,8 @@ def draw(context: Context, name: str) -> Drawn:
     if isinstance(recipe.budget, TokenBudget) and recipe.budget.tokenizer:
         count_tokens(context, recipe.budget.tokenizer, open_snapshot(context.store, drawing.snapshot))
     items, dropped, facts, exhausted = _drawn(context, drawing, recipe.allow, recipe.deny)
+    metrics = _coverage(context, drawing, items)
+    facts |= metrics
     header = asdict(drawing) | {
         "selection_id": drawing.selection_id,
         "recipe": name,
@@ -207,7 +212,25 @@ def draw(context: Context, name: str) -> Drawn:
         "code_version": code_version(),
     }
     commit_selection(context.store, header, items, dropped)
+    if metrics:
+        commit_metrics(context.store, drawing.selection_id, metrics)
     return Drawn(drawing, idlib.from_arrow(items["id"]), facts, exhausted, new=True)
+
+
+def _coverage(context: Context, drawing: Drawing, items: pa.Table) -> dict[str, float]:
+    """How well the pool is covered, where the recipe has vectors and measuring is quick."""
+    if drawing.encoder is None or not len(items):
+        return {}
+    snapshot = open_snapshot(context.store, drawing.snapshot)
+    vectors = StoredVectors(context.store, drawing.encoder, snapshot.ids, snapshot=snapshot.id)
+    if len(snapshot) * len(items) * vectors.shape[1] > COVERAGE_COST:
+        return {}
+    measured = coverage(vectors, idlib.rows_of(idlib.from_arrow(items["id"]), snapshot.ids))
+    return {
+        "coverage_radius": round(measured.radius, 6),
+        "coverage_mean_distance": round(measured.mean_distance, 6),
+        "coverage_mean_similarity": round(measured.mean_similarity, 6),
+    }
 
 
 def redraw(context: Context, header: dict[str, Any]) -> pa.Table:
@@ -219,7 +242,7 @@ def redraw(context: Context, header: dict[str, Any]) -> pa.Table:
     drawing = _recorded(header)
     snapshot = open_snapshot(context.store, drawing.snapshot)
     for key, file in (("allow", header["allow_file"]), ("deny", header["deny_file"])):
-        if _digest(file, snapshot) != getattr(drawing, key):
+        if _digest(file, snapshot, strict=key == "allow") != getattr(drawing, key):
             raise BadInput(f"the `{key}` list {file} is not the one of the record: it has changed since")
     return _drawn(context, drawing, header["allow_file"], header["deny_file"])[0]
 
@@ -316,9 +339,11 @@ def _eligible(
     if drawing.where is not None:
         restrict("outside_where", snapshot.where(drawing.where))
     if allow is not None:
-        restrict("not_allowed", _at(snapshot.rows_named(Path(allow)), snapshot))
+        restrict("not_allowed", _at(snapshot.rows_named(Path(allow))[0], snapshot))
     if deny is not None:
-        restrict("denied", ~_at(snapshot.rows_named(Path(deny)), snapshot))
+        # A list of what was used or labelled before outlives rows of the pool.
+        denied, facts["deny_unknown"] = snapshot.rows_named(Path(deny), strict=False)
+        restrict("denied", ~_at(denied, snapshot))
     if drawing.held_out:
         held_out = [open_targets(context.store, one) for one in drawing.held_out]
         restrict("equal_to_a_target", ~contaminated(snapshot, held_out))
@@ -437,8 +462,9 @@ def _target_names(target: TargetSet) -> list[str]:
     return [given or str(place) for place, given in enumerate(target.given_ids, start=1)]
 
 
-def _digest(listed: str | None, snapshot: Snapshot) -> str | None:
+def _digest(listed: str | None, snapshot: Snapshot, *, strict: bool) -> str | None:
     """Of the rows that a file of ids names, as ids: whatever their order and spelling in the file."""
     if listed is None:
         return None
-    return digest_of(idlib.to_text(snapshot.ids[np.unique(snapshot.rows_named(Path(listed)))]))
+    rows, _ = snapshot.rows_named(Path(listed), strict=strict)
+    return digest_of(idlib.to_text(snapshot.ids[np.unique(rows)]))

@@ -71,11 +71,14 @@ def why(item: dict[str, Any]) -> str:
 
     >>> why({"kind": "target", "ref": "gsm8k/17", "ref_rank": 1, "value": 0.8123})
     'target gsm8k/17, 1st in its list, 0.812'
+    >>> why({"kind": "score", "ref": None, "ref_rank": None, "value": 4.5})
+    'score 4.500'
     >>> why({"kind": "draw", "ref": None, "ref_rank": None, "value": 0.3})
     'draw'
     """
     if item["ref"] is None:
-        return str(item["kind"])
+        has_value = item["kind"] == "score" and item["value"] is not None
+        return f"{item['kind']} {item['value']:.3f}" if has_value else str(item["kind"])
     parts = [f"{item['kind']} {item['ref']}"]
     if item["ref_rank"] is not None:
         parts.append(f"{ordinal(item['ref_rank'])} in its list")

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipelines import drawing, stages
 from pipelines.context import Context, Outcome, last_run, runs
-from pipelines.errors import HeldBack, UnknownRecipe
+from pipelines.errors import USER_ERRORS, HeldBack, UnknownRecipe
 from pipelines.sections import OWN_VECTORS
 from pipelines.wording import nearest
 from storage import catalog, vectors
@@ -25,8 +25,11 @@ from storage.vector_index import require_faiss
 def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outcome]:
     """Run every stage that the recipes need; give the outcome of each recipe.
 
+    A recipe that fails or is held back does not stop the others: they are drawn and published, then its error is raised.
+
     Raises:
-        HeldBack: a blocking check failed; what follows it did not run, and the published catalog stays as it was.
+        HeldBack: a blocking check failed. Before the recipes nothing after it ran and the published catalog stays as it
+            was; a recipe that is held back keeps its last selection as its latest. Or several recipes failed.
         MissingExtra: the recipes need an index, and faiss is not installed; nothing ran.
     """
     chosen = _chosen(context, recipes)
@@ -39,8 +42,18 @@ def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outc
         _run(context, f"{encoder}/vector_index", stages.index, encoder)
         if context.config.targets_in(encoder):
             _run(context, f"{encoder}/target_embeddings", stages.embed_targets, encoder)
-    drawn = [_run(context, f"selection/{name}", stages.select, name) for name in chosen]
+    drawn: list[Outcome] = []
+    failed: list[Exception] = []
+    for name in chosen:
+        try:
+            drawn.append(_run(context, f"selection/{name}", stages.select, name))
+        except USER_ERRORS as error:
+            failed.append(error)
     _run(context, "catalog", stages.publish)
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise HeldBack(f"{len(failed)} of {len(chosen)} recipes failed:\n" + "\n".join(map(str, failed)))
     return drawn
 
 
@@ -125,7 +138,9 @@ def _run(context: Context, what: str, stage: Callable[..., Outcome], *arguments:
     context.report.say(f"{what}: {outcome.summary}")
     if outcome.failed_checks:
         causes = "; ".join(f"{check.name}: {check.detail}" for check in outcome.failed_checks)
-        raise HeldBack(f"{what} is held back, nothing after it ran, the published catalog is unchanged. {causes}")
+        raise HeldBack(
+            f"{what} is held back: what depends on it did not run, what was published before stays. {causes}"
+        )
     return outcome
 
 

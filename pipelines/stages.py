@@ -123,12 +123,18 @@ def select(context: Context, recipe: str) -> Outcome:
     made = "drew" if drawn.new else "the same inputs as before, so the same"
     facts = {"rows": len(drawn.ids), **drawn.facts}
     kept_out = [f"{facts[rule]:,} {rule.replace('_', ' ')}" for rule in drawing.RULES if facts.get(rule)]
+    unknown = facts.get("deny_unknown")
     overlap = _overlap(context, drawn, last["subject"] if last else None)
     return Outcome(
         subject=drawn.drawing.selection_id,
         facts=facts if overlap is None else {**facts, "overlap_with_last": round(overlap, 4)},
         summary=f"{made} {len(drawn.ids):,} rows of {facts['eligible']:,} eligible"
-        + (f" (kept out: {', '.join(kept_out)})" if kept_out else ""),
+        + (f" (kept out: {', '.join(kept_out)})" if kept_out else "")
+        + (
+            f"; {unknown:,} {'id' if unknown == 1 else 'ids'} of the deny list {'is' if unknown == 1 else 'are'} of no row of the pool"
+            if unknown
+            else ""
+        ),
         checks=_selection_checks(context, recipe, drawn, overlap),
     )
 

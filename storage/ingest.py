@@ -500,4 +500,5 @@ def _bad_file(ingest: Ingest, store: Store) -> str:
         at = causes.index(cause)
         example = table["excerpt"][at].as_py()[:60]
         said.append(f"    {count} x {cause}, for example line {lines[at]}" + (f": {example}" if example else ""))
+    said.append(f"    all of them: {store.path('quarantine', ingest.id, 'rows.parquet')}")
     return "\n".join(said)

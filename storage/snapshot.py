@@ -201,11 +201,14 @@ class Snapshot:
                 found[np.where(rows < 0, ~rows, rows)] = True
         return found
 
-    def rows_named(self, path: Path) -> npt.NDArray[np.int64]:
+    def rows_named(self, path: Path, *, strict: bool = True) -> tuple[npt.NDArray[np.int64], int]:
         """The rows that a text file names, one id a line: the id as printed, or the row's own id in its file.
 
+        Returns:
+            the rows, and how many lines name no row; none where `strict`.
+
         Raises:
-            BadInput: the file is missing, or a line names no row of the pool, or several.
+            BadInput: the file is missing, or a line names several rows, or, where `strict`, none.
         """
         try:
             names = [line.strip() for line in path.read_text("utf-8").split("\n") if line.strip()]
@@ -215,13 +218,15 @@ class Snapshot:
         for row, name in enumerate(self.column("given_id").tolist()):
             given.setdefault(name, []).append(row)
         rows = []
+        unknown = 0
         for number, name in enumerate(names, start=1):
             found = given.get(name) or _rows_of_text(name, self.ids)
-            if len(found) != 1:
+            if len(found) > 1 or (strict and not found):
                 what = "no row of the pool" if not found else f"{len(found)} rows of the pool"
                 raise BadInput(f"{path}: line {number}: {name!r} names {what}; an id names exactly one")
             rows += found
-        return np.array(rows, np.int64)
+            unknown += not found
+        return np.array(rows, np.int64), unknown
 
     def occurrences_named(self) -> tuple[Ids, pa.ChunkedArray]:
         """The id of every occurrence, in storage order, and the id that it had in its file, null for none."""

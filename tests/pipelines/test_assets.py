@@ -162,7 +162,8 @@ def test_materialize__what_the_disk_refuses_is_tried_again(light: Path, monkeypa
 def test_materialize__a_failed_check_blocks_what_follows(light: Path) -> None:
     keys = ["pool", "selection/any", "catalog"]
     assert materialize(light, keys).success
-    published = (light / "store" / "winnow.duckdb").resolve()
+    latest = "SELECT selection_id FROM latest_selections"
+    before = catalog.query(Store(light / "store"), latest)
     change(light, "budget: 8", "budget: 8, seed: 1, min_overlap: 1.0")
     result = materialize(light, keys)
     assert not result.success
@@ -170,7 +171,7 @@ def test_materialize__a_failed_check_blocks_what_follows(light: Path) -> None:
         "overlap_above_floor"
     ]
     assert "catalog" not in {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
-    assert (light / "store" / "winnow.duckdb").resolve() == published
+    assert catalog.query(Store(light / "store"), latest).equals(before)
 
 
 def test_schedule__cron_timezone_and_what_it_materializes(light: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,6 @@ async def drain(tank: Tank, *, by: int = 3) -> None:
         "latin.py": "# coding: latin-1\n",
         "statistics.py": statistics,
         "calendar.py": statistics.replace("sum", "max"),
-        "posixpath.py": statistics.replace("sum", "min"),
     }
     small_installation(tmp_path, files, monkeypatch)
     (tmp_path / "latin.py").write_bytes(b"# \xe9\n")

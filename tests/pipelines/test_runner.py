@@ -65,7 +65,7 @@ def test_run_all__the_stage_that_failed_is_named(light: Path) -> None:
     said: list[str] = []
     with pytest.raises(SelectionError, match="got 81"):
         run_all(opened(light, said), ["any"])
-    assert said[-1] == "selection/any: failed"
+    assert "selection/any: failed" in said
 
 
 def test_run_all__what_is_held_back_stops_what_follows(light: Path) -> None:
