@@ -20,7 +20,7 @@ from selection.types import Array, Rows, Vectors
 PHASE_ROWS = 4096
 
 # The vectors of a front: enough for many phases.
-FRONT_BYTES = 2**26
+FRONT_BYTES = 2**25
 
 
 def k_center(
@@ -47,7 +47,7 @@ def k_center(
         InvalidInput: a vector is not finite; names the row.
 
     Cost: one pass over the vectors, then at most n*budget*d float32 multiply-adds, in practice a tenth to a half of it.
-    Memory: 65 n bytes, 4 d bytes a centre, and 6 d bytes a row of the front: those of 64 MiB of float32 vectors, or
+    Memory: 65 n bytes, 4 d bytes a centre, and 4 d bytes a row of the front: those of 32 MiB of float32 vectors, or
     4096 + skip if that is more.
     Source: Gonzalez 1985; lazy bounds after Minoux 1978.
     """
@@ -56,14 +56,16 @@ def k_center(
     value = np.full(len(centres) + budget, np.nan)
     near = np.full(len(centres) + budget, -1, np.int64)
     end, at_once, done = before + budget, PHASE_ROWS + skip, False
+    n, d = vectors.shape
+    front = np.empty((min(n, max(at_once, FRONT_BYTES // (4 * d))), d), np.float32)
     while known.count < end and not done:
-        rows, floor, out = _largest(known.state["bound"], max(at_once, FRONT_BYTES // (4 * vectors.shape[1])))
-        floor_row = int(out) if out >= 0 else vectors.shape[0]
-        X, state = known.take(rows), known.state[rows]
+        rows, floor, out = _largest(known.state["bound"], len(front))
+        floor_row = int(out) if out >= 0 else n
+        X, state = known.take(rows, out=front), known.state[rows]
         last = False
         while known.count < end and not done and not last:
             here, here_floor, out = _largest(state["bound"], at_once)
-            here_row = int(rows[out]) if out >= 0 else vectors.shape[0]
+            here_row = int(rows[out]) if out >= 0 else n
             last = here_floor <= floor
             if last:  # what is outside the front decides; at a tie, the lower row of both
                 here_row = min(here_row, floor_row) if here_floor == floor else floor_row

@@ -96,10 +96,14 @@ class Nearest:
                 loops.add_centre(x, self.centres, self.high, self.low, self.count)
                 self.count += 1
 
-    def take(self, rows: Rows) -> Floats:
-        """(b, d) float32, in the unit of the centres."""
-        X = np.ascontiguousarray(self.vectors.take(rows), np.float32)
-        return X if self.unit == 1.0 else X * np.float32(self.unit)
+    def take(self, rows: Rows, out: Floats | None = None) -> Floats:
+        """(b, d) float32, in the unit of the centres; written to the first rows of `out` if given."""
+        X = np.empty((len(rows), self.centres.shape[1]), np.float32) if out is None else out[: len(rows)]
+        for start in range(0, len(rows), TILE_ROWS):
+            X[start : start + TILE_ROWS] = self.vectors.take(rows[start : start + TILE_ROWS])
+        if self.unit != 1.0:
+            X *= np.float32(self.unit)
+        return X
 
     def refresh(self, X: Floats, state: Array, places: Rows, floor: float | Doubles) -> None:
         """Bring some of the rows X up to date against all centres, except those whose bound falls below `floor`.
