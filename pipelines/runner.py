@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import drawing, stages
+from pipelines import drawing, selecting, stages
 from pipelines.context import Context, Outcome, last_run, runs
 from pipelines.errors import USER_ERRORS, HeldBack, UnknownRecipe
 from pipelines.sections import OWN_VECTORS
@@ -117,7 +117,7 @@ def reproduce(context: Context, selection_id: str) -> str:
     header, items = read_selection(context.store, selection_id)
     for encoder in {header["encoder"], *header["target_encoders"].values()} - {None}:
         vectors.verify(context.store, encoder)
-    again = drawing.redraw(context, header)
+    again = selecting.redraw(context, header)
     before = idlib.from_arrow(items["id"])
     now = idlib.from_arrow(again["id"])
     if len(before) == len(now) and bool((before == now).all()) and items["gain"].equals(again["gain"]):

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pipelines import drawing
+from pipelines import drawing, selecting
 from pipelines.context import Check, Context, Outcome, last_run, stage
 from pipelines.embed import embed as embed_source
 from pipelines.progress import duration
@@ -119,10 +119,10 @@ def index(context: Context, encoder: str) -> Outcome:
 def select(context: Context, recipe: str) -> Outcome:
     """Draw one recipe, commit the selection and check it."""
     last = last_run(context.store, "select", recipe)
-    drawn = drawing.draw(context, recipe)
+    drawn = selecting.draw(context, recipe)
     made = "drew" if drawn.new else "the same inputs as before, so the same"
     facts = {"rows": len(drawn.ids), **drawn.facts}
-    kept_out = [f"{facts[rule]:,} {rule.replace('_', ' ')}" for rule in drawing.RULES if facts.get(rule)]
+    kept_out = [f"{facts[rule]:,} {rule.replace('_', ' ')}" for rule in selecting.RULES if facts.get(rule)]
     unknown = facts.get("deny_unknown")
     overlap = _overlap(context, drawn, last["subject"] if last else None)
     return Outcome(
@@ -244,7 +244,7 @@ def _every_row_seen(context: Context, sources: Sequence[tuple[str, Snapshot | Ta
     return Check("every_row_has_a_vector", lacking == 0, f"{lacking:,} rows without a vector")
 
 
-def _overlap(context: Context, drawn: drawing.Drawn, last: str | None) -> float | None:
+def _overlap(context: Context, drawn: selecting.Drawn, last: str | None) -> float | None:
     """Jaccard overlap with the recipe's last selection; None on its first."""
     if last is None:
         return None
@@ -253,13 +253,13 @@ def _overlap(context: Context, drawn: drawing.Drawn, last: str | None) -> float 
     return common / max(len(before) + len(drawn.ids) - common, 1)
 
 
-def _selection_checks(context: Context, name: str, drawn: drawing.Drawn, overlap: float | None) -> tuple[Check, ...]:
+def _selection_checks(context: Context, name: str, drawn: selecting.Drawn, overlap: float | None) -> tuple[Check, ...]:
     recipe = context.config.recipes[name]
     snapshot = open_snapshot(context.store, drawn.drawing.snapshot)
     count, distinct = len(drawn.ids), len(np.unique(drawn.ids))
     rows = idlib.rows_of(drawn.ids, snapshot.ids)
     every_target = drawing.target_sets(context, context.config.targets)
-    leaked = int(drawing.contaminated(snapshot, every_target)[rows[rows >= 0]].sum())
+    leaked = int(selecting.contaminated(snapshot, every_target)[rows[rows >= 0]].sum())
     if overlap is None:
         compared = "the first selection of this recipe, nothing to compare with"
     else:

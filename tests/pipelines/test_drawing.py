@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import drawing, stages
+from pipelines import drawing, selecting, stages
 from pipelines.context import Context, open_context
 from pipelines.progress import Log
 from selection.errors import InvalidInput
+from storage import ids as idlib
 from storage.ids import from_arrow, to_text
 from storage.records import read_selection
 from tests.conftest import row, write_rows
@@ -27,12 +28,12 @@ def opened(project: Path) -> Context:
     return open_context(project, Log(lambda _: None))
 
 
-def drawn(project: Path, recipe: str = "any") -> tuple[drawing.Drawn, list[str]]:
+def drawn(project: Path, recipe: str = "any") -> tuple[selecting.Drawn, list[str]]:
     """The draw, and the sources of its rows."""
     context = opened(project)
-    made = drawing.draw(context, recipe)
+    made = selecting.draw(context, recipe)
     snapshot = context.snapshot()
-    rows = drawing.idlib.rows_of(made.ids, snapshot.ids)
+    rows = idlib.rows_of(made.ids, snapshot.ids)
     return made, snapshot.column("source")[rows].tolist()
 
 
@@ -129,7 +130,7 @@ def test_draw__reasons_name_targets_and_rows_by_their_ids(light: Path) -> None:
     stages.ingest(context)
     stages.embed(context, "vectors")
     stages.embed_targets(context, "vectors")
-    made = drawing.draw(context, "near")
+    made = selecting.draw(context, "near")
     items = read_selection(context.store, made.drawing.selection_id)[1]
     assert set(items["ref"].to_pylist()) == {"foxes/fox-100", "foxes/fox-101"}
     assert min(items["ref_rank"].to_pylist()) == 1
