@@ -86,9 +86,9 @@ def draw(context: Context, name: str) -> Drawn:
         "seconds": round(time.monotonic() - began, 3),
         "code_version": code_version(),
     }
-    commit_selection(context.store, header, items, dropped)
-    if metrics:
+    if metrics:  # before the selection: once that is there, nothing is measured again
         commit_metrics(context.store, drawing.selection_id, metrics)
+    commit_selection(context.store, header, items, dropped)
     return Drawn(drawing, idlib.from_arrow(items["id"]), facts, exhausted, new=True)
 
 
