@@ -1,7 +1,7 @@
 """Coverage selectors against their peers, on the same vectors in one run.
 
-    python benchmarks/coverage.py                       # all cases but the large one
-    python benchmarks/coverage.py k_center kmeans_pp_1M --threads 1 2
+    python benchmarks/coverage_steps.py                 # all cases but the large one
+    python benchmarks/coverage_steps.py k_center kmeans_pp_1M --threads 1 2
 
 Peers come from the extra `bench`; one that is not installed is left out and said so. Every method runs in a process of
 its own, after a warm-up on a small pool (which compiles), and is stopped after --limit seconds. "faster" compares CPU
@@ -307,8 +307,6 @@ def run(name: str, method: str, path: Path, threads: int, limit: float) -> tuple
 
 def main() -> int:
     """Print the table."""
-    # This file's name is also that of a package which numba looks for.
-    sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", metavar="case", help=", ".join(CASES))
     parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count() or 1])
