@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from selection.errors import InvalidOption
-from selection.step import Filter, check_choice, check_integer, check_name, check_number
+from selection.filters.duplicates import DuplicateFilter
+from selection.step import check_choice, check_integer, check_name, check_number
 from selection.streams import child
-from selection.types import Array, Dropped, Input, Pool, Rows
+from selection.types import Array, Input, Pool
 
 if TYPE_CHECKING:
     from selection.kernels.duplicates import Duplicates
@@ -22,7 +23,7 @@ CHUNK_TEXTS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NearDuplicates(Filter):
+class NearDuplicates(DuplicateFilter):
     """Drop a row if its text shares most of its shingles with that of a kept row.
 
     Args:
@@ -68,17 +69,6 @@ class NearDuplicates(Filter):
     def columns(self) -> frozenset[str]:
         """That of the values."""
         return frozenset({self.column} if self.column else set())
-
-    def keep(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Rows:
-        """See `Filter.keep`."""
-        return self.sift(pool, budget, rng=rng)[0]
-
-    def sift(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, Dropped]:  # noqa: ARG002
-        """See `Filter.sift`."""
-        found = self.duplicates(pool, rng=rng)
-        stays = pool.candidates
-        stays[found.row] = False
-        return np.flatnonzero(stays).astype(np.int64), found.as_dropped(self.name)
 
     def duplicates(self, pool: Pool, *, rng: np.random.Generator) -> Duplicates:
         """The candidates to drop, the most similar row kept before each, and their Jaccard similarity."""
