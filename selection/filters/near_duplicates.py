@@ -12,7 +12,7 @@ from selection.errors import InvalidOption
 from selection.filters.duplicates import DuplicateFilter
 from selection.step import check_choice, check_integer, check_name, check_number
 from selection.streams import child
-from selection.types import Array, Input, Pool
+from selection.types import Array, Input, Pool, Rows
 
 if TYPE_CHECKING:
     from selection.kernels.duplicates import Duplicates
