@@ -33,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selection import ArrayVectors, Pool, select
+from selection.metrics import coverage
 
 Array = npt.NDArray[Any]
 Method = Callable[[Array, int], Array]
@@ -167,6 +168,19 @@ def sklearn_seeding(trials: int | None) -> Method:
     return run
 
 
+def apricot_lazy(vectors: Array, budget: int) -> Array:
+    """Apricot's lazy greedy on the matrix of (1 + cosine) / 2, which it holds in float64."""
+    from apricot import FacilityLocationSelection  # type: ignore[import-not-found,unused-ignore]
+
+    similar = (1 + vectors @ vectors.T) / 2
+    return np.asarray(FacilityLocationSelection(budget, metric="precomputed", optimizer="lazy").fit(similar).ranking)
+
+
+def value_note(vectors: Array, rows: Array, _peer: Array | None) -> str:
+    """The mean over the pool of the highest (1 + cosine) / 2 to a picked row."""
+    return f"mean similarity {coverage(vectors, rows).mean_similarity:.6f}"
+
+
 def cost(vectors: Array, rows: Array) -> tuple[float, float]:
     """The sum of squared distances to the nearest row, and the largest distance."""
     squares = np.einsum("ij,ij->i", vectors, vectors)
@@ -239,6 +253,14 @@ CASES: dict[str, Case] = {
         {"winnow kmeans_pp": KMEANS_PP, "winnow kmeans_pp, 8 trials": winnow("kmeans_pp", first=0, local_trials=8),
          "scikit-learn, 8 trials": sklearn_seeding(None)},
         "scikit-learn, 8 trials", cost_note,
+    ),
+    "facility_location": Case(
+        10_000, 1000, 384, {"winnow facility_location": winnow("facility_location"), "apricot": apricot_lazy}, "apricot",
+        value_note, modules={"apricot": "apricot"},
+    ),
+    "facility_location_1M": Case(
+        1_000_000, 1000, 384, {"winnow, 2048 references": winnow("facility_location", mode="reference", n_ref=2048)}, "",
+        extra=True,
     ),
     "k_center_1M": Case(1_000_000, 10_000, 384, {"winnow k_center": K_CENTER}, "", spectrum=0.7, extra=True),
     "kmeans_pp_1M": Case(1_000_000, 10_000, 384, {"winnow kmeans_pp": KMEANS_PP}, "", spectrum=0.7, extra=True),
