@@ -393,7 +393,8 @@ class _Mapping:
             raise shapes.BadRecord(f"{shapes.kind_of(record)}, not an object with fields")
         shape = self.shapes.get(keys := tuple(record)) or self._shape(keys)
         turns = shape.turns(record)
-        extra = self._extra(shape.others(record)) if shape.extra else None
+        others = shape.others(record)
+        extra = self._extra(others) if others else None
         prompt, response, messages, empty = shapes.to_columns(turns)
         rows.id.append(shapes.identity(turns))
         rows.prompt.append(prompt)

@@ -80,8 +80,13 @@ class Shape:
         return _label(record, self.source)
 
     def others(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """All other fields with their values."""
-        return {key: record[key] for key in self.extra}
+        """All other fields with their values; and the messages themselves where they hold more than role and text."""
+        others = {key: record[key] for key in self.extra}
+        if self.kind == "messages" and self.text[0] is not None:
+            messages = _value(record, self.text[0])
+            if any(message[key] is not None for message in messages for key in message.keys() - TURN_KEYS):
+                others[self.text[0]] = messages
+        return others
 
 
 def detect(keys: Sequence[str], fields: Mapping[str, str] | None = None, *, use_source: bool = True) -> Shape:
@@ -271,6 +276,10 @@ def _instruction(record: Mapping[str, Any], instruction: str, context: str | Non
 
 def _single_text(record: Mapping[str, Any], name: str) -> Turns:
     return [("text", _text(record, name))]
+
+
+# What a turn is made of; a tool call, a name or a weight beside it stays in the row's extra fields.
+TURN_KEYS = frozenset({"role", "from", "content", "value"})
 
 
 def _messages(record: Mapping[str, Any], name: str) -> Turns:

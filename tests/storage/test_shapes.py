@@ -172,3 +172,13 @@ def test_columns__only_longer_chats_keep_messages():
     assert shapes.to_columns([("text", "t")]) == ("t", None, None, False)
     long = [("system", "s"), ("user", "q"), ("assistant", "a"), ("user", "more")]
     assert shapes.to_columns(long) == ("q", "", orjson.dumps(long).decode(), True)
+
+
+def test_others__messages_that_hold_more_than_role_and_text_are_kept_as_they_are():
+    plain = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    called = [plain[0], {**plain[1], "tool_calls": [{"name": "f"}], "weight": 0}]
+    for messages, others in ((plain, {"year": 1}), (called, {"year": 1, "messages": called})):
+        record = {"messages": messages, "year": 1}
+        shape = shapes.detect(list(record))
+        assert shape.turns(record) == [("user", "q"), ("assistant", "a")]
+        assert shape.others(record) == others
