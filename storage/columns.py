@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,6 +23,7 @@ from storage.errors import BadInput, NotInStore
 from storage.files import file_digest, opened
 from storage.ids import Ids
 from storage.ingest import POOL_SCHEMA
+from storage.records import digest_of
 from storage.store import Store, read_json, utc_now, write_json
 
 _UUID_CHARS = 36
@@ -115,7 +114,7 @@ def columns_id(store: Store, url: str, id_field: str = "id") -> str:
     """What the columns of the file as it is now are or would be called; costs a digest pass."""
     with opened(store, url) as file:
         depends_on = {"digest": file_digest(file), "id_field": id_field}
-    return blake2b(orjson.dumps(depends_on, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
+    return digest_of(depends_on)
 
 
 def read_columns(store: Store, digest: str) -> Columns:

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -29,6 +28,7 @@ from storage.blocks import Damage
 from storage.errors import BadInput
 from storage.files import default_source_of, expand, file_digest, opened
 from storage.readers import Bad, Chunk
+from storage.records import digest_of
 from storage.store import Store, read_json, utc_now, write_json
 
 __all__ = [
@@ -490,7 +490,7 @@ def _ingest_id(spec: FileSpec, digest: str) -> str:
         "rules": RULES,
         "source": [spec.source, spec.source or default_source_of(spec.url)],
     }
-    return blake2b(orjson.dumps(depends_on, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
+    return digest_of(depends_on)
 
 
 def _bad_file(ingest: Ingest, store: Store) -> str:

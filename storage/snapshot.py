@@ -18,13 +18,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -36,6 +34,7 @@ from storage.errors import BadInput, NotInStore
 from storage.examples import POOL_COLUMNS, Brought, Examples, placed
 from storage.ids import Ids
 from storage.ingest import Ingest, one_type, parts, read_ingest
+from storage.records import digest_of
 from storage.store import Store, read_json, utc_now, write_json
 
 _TEXT = pa.string()
@@ -269,7 +268,7 @@ def take_snapshot(
         raise BadInput("a snapshot needs at least one ingest: the pool has no files")
     digests = sorted(set(columns))
     depends_on = {"columns": digests, "ingests": names} if digests else {"ingests": names}
-    snapshot_id = blake2b(orjson.dumps(depends_on), digest_size=16).hexdigest()
+    snapshot_id = digest_of(depends_on)
     if not store.has("records", "snapshots", snapshot_id):
         facts = [read_ingest(store, name) for name in names]
         before = None if parent is None or parent == snapshot_id else open_snapshot(store, parent)

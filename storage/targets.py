@@ -6,11 +6,9 @@ records/targets/<id>/   targets.json, items.parquet (`ITEMS_SCHEMA`): rows in fi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,6 +19,7 @@ from storage.files import file_digest, opened
 from storage.ids import Ids
 from storage.ingest import FileSpec, Tally, read_rows
 from storage.readers import extension
+from storage.records import digest_of
 from storage.store import Store, read_json, utc_now, write_json
 
 _TEXT = pa.string()
@@ -101,7 +100,7 @@ def ingest_targets(store: Store, name: str, specs: Sequence[FileSpec]) -> Target
                 [file_digest(file), spec.encoding, dict(spec.fields or {}), extension(spec.url), spec.source]
             )
     depends_on = {"name": name, "files": digests}
-    targets_id = blake2b(orjson.dumps(depends_on, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
+    targets_id = digest_of(depends_on)
     if not store.has("records", "targets", targets_id):
         columns, tally = _read(store, name, specs)
         with store.committing("records", "targets", targets_id) as folder:
