@@ -6,7 +6,7 @@ record and nothing is computed the second time. `pipelines.selecting` carries it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from storage import own_vectors
 from storage.records import digest_of, read_selection
 from storage.snapshot import Snapshot
 from storage.targets import TargetSet, ingest_targets
+from storage.vector_index import records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class Drawing:
     Attributes:
         budget: rows; or tokens, where `tokens` names the column that counts them.
         tokenizer: the fingerprint of what fills that column, where the pool does not have it.
+        index: the vector index that the steps search, where one of them does and there is one; None where all is exact.
         quota: as `selection.Quota` takes it.
         targets: target set to match -> the id of its record, in the order of round robin.
         target_encoders: target set -> the encoder of its vectors, where it is not the pool's but the user's own.
@@ -99,6 +101,18 @@ def fingerprint(context: Context, encoder: str, target: str | None = None) -> st
     return context.config.encoders[encoder].fingerprint()
 
 
+def index_for(context: Context, steps: Sequence[Any], snapshot: str, encoder: str) -> str | None:
+    """The newest index of the encoder over the snapshot, for steps that search one.
+
+    None where no step does, where there is none, and where it compares every row itself: steps do that exactly.
+    """
+    if not any(step.searches for step in parse_steps(steps)):
+        return None
+    known = records(context.store, encoder)
+    found = [one.index for one in known if one.snapshot == snapshot and one.kind != "flat"]
+    return found[-1] if found else None
+
+
 def target_sets(context: Context, names: Iterable[str]) -> list[TargetSet]:
     """The target sets by name, read where they are not in the store yet."""
     config = context.config
@@ -131,7 +145,7 @@ def resolve(context: Context, name: str) -> Drawing:
         allow_short=recipe.allow_short,
         snapshot=snapshot.id,
         encoder=fingerprint(context, encoder) if encoder else None,
-        index=None,
+        index=index_for(context, recipe.steps, snapshot.id, fingerprint(context, encoder)) if encoder else None,
         targets={one: every_target[one] for one in recipe.targets},
         target_encoders={one: fingerprint(context, OWN_VECTORS, one) for one in own},
         held_out=sorted(every_target.values()) if recipe.exclude_targets else [],

@@ -23,6 +23,7 @@ from selection.errors import InvalidInput
 from selection.metrics import coverage
 from selection.registry import parse_steps, required
 from selection.types import Input, Reason
+from selection.vectors import exact
 from storage import ids as idlib
 from storage.errors import BadInput
 from storage.ids import Ids
@@ -141,7 +142,7 @@ def _drawn(
         vectors = StoredVectors(store, drawing.encoder, snapshot.ids, snapshot=snapshot.id, index=drawing.index)
     eligible, facts = _eligible(context, drawing, snapshot, vectors, allow, deny)
     pool = Pool(
-        vectors=vectors,
+        vectors=vectors if vectors is None or drawing.index else exact(vectors),
         targets=_targets(context, drawing) if Input.TARGETS in wanted else None,
         texts=snapshot.texts() if Input.TEXTS in wanted else None,
         columns=_columns(drawing, snapshot, columns | limits.columns),

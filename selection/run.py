@@ -16,6 +16,7 @@ from selection.quota import Limited, Limits, Quota, TokenBudget
 from selection.registry import Spec, parse_steps, required
 from selection.step import Filter, Scorer, Selector, Step
 from selection.types import Array, Dropped, Input, Pool, Reason, Rows, Selection
+from selection.vectors import exact
 from selection.walk import Stream, draw_within
 
 
@@ -74,23 +75,27 @@ def select(
     frame = pool if len(rows) == len(pool) else pool.take(rows)
     # What is in the frame is eligible or already selected, so steps need not look at `eligible`.
     frame = replace(frame, eligible=None)
+    if not any(step.searches for step in plan):
+        frame = _exact(frame)
     filters: list[str] = []
     dropped: list[Dropped] = []
     for position, step in enumerate(plan):
         rng = _generator(int(seed), int(round), position, step.name)
+        seen = frame if step.searches else _exact(frame)
         with rows_of_parent(rows):
             if isinstance(step, Filter):
-                kept, frame, left_out = _kept(step, frame, min(budget, int(frame.candidates.sum())), rng)
+                named, left_out = _kept(step, seen, min(budget, int(frame.candidates.sum())), rng)
+                kept, frame = subpool(frame, named)
                 if left_out is not None:
                     reason = left_out.reason.translated(rows)
                     dropped.append(replace(left_out, rows=rows[left_out.rows], reason=reason))
                 rows = rows[kept]
                 filters.append(step.name)
             elif isinstance(step, Scorer):
-                frame = replace(frame, scores=_scored(step, frame, rng))
+                frame = replace(frame, scores=_scored(step, seen, rng))
             elif isinstance(step, Selector):
                 stream = partial(_generator, int(seed), int(round), position, step.name)
-                picked = _picked(step, frame, limited.take(rows), filters, stream, allow_short=allow_short)
+                picked = _picked(step, seen, limited.take(rows), filters, stream, allow_short=allow_short)
                 reason = picked.reason.translated(rows)
                 return replace(picked, rows=rows[picked.rows], reason=reason, dropped=tuple(dropped))
     raise AssertionError("parse_steps ends every recipe in a selector")
@@ -162,12 +167,20 @@ def _frame(pool: Pool) -> Rows:
     return np.flatnonzero(seen).astype(np.int64)
 
 
-def _kept(step: Filter, pool: Pool, budget: int, rng: np.random.Generator) -> tuple[Rows, Pool, Dropped | None]:
-    """What a filter leaves: rows of `pool` and the subpool of them, see `subpool`; and why others went, if it tells."""
+def _exact(pool: Pool) -> Pool:
+    """The same pool, whose vectors are searched exactly."""
+    if pool.vectors is None:
+        return pool
+    vectors = exact(pool.get_vectors())
+    return pool if vectors is pool.vectors else replace(pool, vectors=vectors)
+
+
+def _kept(step: Filter, pool: Pool, budget: int, rng: np.random.Generator) -> tuple[Array, Dropped | None]:
+    """(n,) which candidates a filter leaves; and why others went, if it tells."""
     named = np.zeros(len(pool), bool)
     kept, dropped = step.sift(pool, budget, rng=rng)
     named[_checked_rows(step, kept, len(pool))] = True
-    return *subpool(pool, named & pool.candidates), dropped
+    return named & pool.candidates, dropped
 
 
 def _scored(step: Scorer, pool: Pool, rng: np.random.Generator) -> Array:

@@ -43,6 +43,11 @@ class Step:
         """The named columns that the step reads."""
         return frozenset()
 
+    @property
+    def searches(self) -> bool:
+        """Whether `Vectors.nearest` may go through an approximate index. Every other step is given vectors without one."""
+        return False
+
 
 class Filter(Step):
     """A smaller pool from a pool."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from selection.errors import InvalidInput
+from selection.errors import InvalidInput, rows_of_parent
 from selection.types import Array, Floats, RowBlocks, Rows, Vectors
 
 BLOCK_ROWS = 8192
@@ -57,15 +57,8 @@ class ArrayVectors(ArrayBlocks):
     """
 
     def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
-        """Exact, by one pass over the vectors; ties to the lowest row. See `Vectors.nearest`."""
-        from selection.kernels.top_r import top_r
-
-        skip = None
-        if within is not None:
-            skip = np.ones(len(self.array), bool)
-            skip[within] = False
-        found = top_r(self, queries, depth=k, skip=skip)
-        return found.score.astype(np.float32), found.row
+        """Exact; ties to the lowest row. See `Vectors.nearest`."""
+        return nearest_rows(self, queries, k, within)
 
 
 class SubBlocks:
@@ -137,8 +130,66 @@ class SubVectors(SubBlocks):
         return similarity, np.where(found < 0, -1, there).astype(np.int64)
 
 
+class ExactVectors:
+    """Vectors without the index that they may have: `nearest` compares every row."""
+
+    def __init__(self, parent: Vectors) -> None:
+        self.parent = parent
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, d)."""
+        return self.parent.shape
+
+    @property
+    def device(self) -> str:
+        """The parent's."""
+        return self.parent.device
+
+    def blocks(self) -> Iterator[tuple[Rows, Array]]:
+        """The parent's."""
+        return self.parent.blocks()
+
+    def take(self, rows: Rows) -> Array:
+        """The parent's."""
+        return self.parent.take(rows)
+
+    def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
+        """Exact; ties to the lowest row. See `Vectors.nearest`."""
+        return nearest_rows(self.parent, queries, k, within)
+
+
+def exact(vectors: Vectors) -> Vectors:
+    """The same vectors, whose `nearest` is exact."""
+    return vectors if isinstance(vectors, ArrayVectors | ExactVectors) else ExactVectors(vectors)
+
+
+def nearest_rows(vectors: Vectors, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
+    """What `Vectors.nearest` gives, exactly: by one pass over the blocks, or over the rows of a small `within`.
+
+    Raises:
+        InvalidInput: a vector is not finite; names the row.
+    """
+    from selection.kernels.top_r import top_r
+
+    skip = None
+    if within is not None:
+        if len(within) < STREAM_SHARE * vectors.shape[0]:
+            rows = np.unique(np.asarray(within, np.int64))
+            with rows_of_parent(rows):
+                found = top_r(SubVectors(vectors, rows), queries, depth=k)
+            row = np.where(found.row < 0, -1, rows[found.row]) if len(rows) else found.row
+            return found.score.astype(np.float32), row
+        skip = np.ones(vectors.shape[0], bool)
+        skip[within] = False
+    found = top_r(vectors, queries, depth=k, skip=skip)
+    return found.score.astype(np.float32), found.row
+
+
 def restricted(values: RowBlocks, rows: Rows) -> Any:
     """`values` of some rows, lazily; a restriction of a restriction is one restriction."""
+    if isinstance(values, ExactVectors):
+        return ExactVectors(restricted(values.parent, rows))
     if isinstance(values, SubBlocks):
         return restricted(values.parent, values.rows[rows])
     return SubVectors(values, rows) if isinstance(values, Vectors) else SubBlocks(values, rows)

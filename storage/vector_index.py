@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -216,12 +217,13 @@ class VectorIndex:
 
         Returns:
             similarity (m, k) float32 descending and rows (m, k) int64; -inf and -1 where fewer were found: an index of
-            cells looks into `nprobe` of them only.
+            cells looks into `nprobe` of them only, into more where `within` leaves few rows in each.
         """
         queries = np.ascontiguousarray(queries, np.float32)
         wanted = k * REFINE if self._kind == "rabitq" else k
         wanted = min(wanted, max(1, len(self._rowmap)))
-        similarity, positions = self._search(queries, wanted, self._selector(within))
+        selector, share = self._selector(within)
+        similarity, positions = self._search(queries, wanted, selector, self._probes(share))
         rows = np.where(positions >= 0, self._rowmap[positions], -1) if len(self._rowmap) else positions
         similarity = np.where(rows >= 0, similarity, -np.inf).astype(np.float32)
         if self._kind == "rabitq":
@@ -231,24 +233,30 @@ class VectorIndex:
         short = ((0, 0), (0, k - rows.shape[1]))
         return np.pad(similarity, short, constant_values=-np.inf), np.pad(rows, short, constant_values=-1)
 
-    def _selector(self, within: Rows | None) -> Any:
-        """A bitmap of the positions that may be found; None where that is all of them."""
+    def _probes(self, share: float) -> int:
+        """Cells to search where only a share of the rows may be found: as many as hold `nprobe` cells' worth of those."""
+        return max(1, min(self.cells, math.ceil(self.nprobe / share))) if share else 1
+
+    def _selector(self, within: Rows | None) -> tuple[Any, float]:
+        """A bitmap of the positions that may be found, None where that is all of them; and their share of the live ones."""
         allowed = self._rowmap >= 0
+        live = int(allowed.sum())
         if within is not None:
             wanted = np.zeros(len(self._vectors.ids), np.bool_)
             wanted[within] = True
             allowed &= wanted[self._rowmap]
-        elif allowed.all():
-            return None
-        return self._faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        elif live == len(allowed):
+            return None, 1.0
+        share = int(allowed.sum()) / live if live else 0.0
+        return self._faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little")), share
 
-    def _search(self, queries: Floats, k: int, selector: Any) -> tuple[Floats, Rows]:
-        on_gpu = selector is None and self._kind in _GPU_KINDS and max(k, self.nprobe) <= _GPU_MAX
+    def _search(self, queries: Floats, k: int, selector: Any, nprobe: int) -> tuple[Floats, Rows]:
+        on_gpu = selector is None and self._kind in _GPU_KINDS and max(k, nprobe) <= _GPU_MAX
         if on_gpu and self._gpu is None:
             self._gpu = _to_gpu(self._faiss, self._index, self._kind)
         flat = self._kind == "flat"
         make = self._faiss.SearchParameters if flat else self._faiss.SearchParametersIVF
-        options = {} if flat else {"nprobe": self.nprobe}
+        options = {} if flat else {"nprobe": nprobe}
         if selector is not None:
             options["sel"] = selector
         return (self._gpu if on_gpu else self._index).search(queries, k, params=make(**options))  # type: ignore[no-any-return]
