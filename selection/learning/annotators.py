@@ -1,0 +1,274 @@
+"""Several annotators: one label a row out of their votes, how good each annotator is, what to have labelled again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from selection.errors import InvalidInput, InvalidOption
+from selection.types import Array, Floats, RowBlocks, Rows
+
+NONE = -1
+
+# Posteriors this close are a tie, which the lowest class wins: symmetric votes may differ in the last bits.
+TIE = 1e-9
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Votes:
+    """Who gave which row which class; at most one vote of an annotator on a row.
+
+    Attributes:
+        rows, annotators, labels: (v,) int64 >= 0, aligned.
+
+    Raises:
+        InvalidInput: the lengths differ, or a value is negative.
+    """
+
+    rows: Rows
+    annotators: Rows
+    labels: Rows
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "annotators", "labels"):
+            values = np.asarray(getattr(self, name))
+            if values.ndim != 1 or (len(values) and values.dtype.kind not in "iu"):
+                raise InvalidInput(f"votes: {name} must be a flat array of integers, got {values.dtype} {values.shape}")
+            if len(values) != len(self.rows):
+                raise InvalidInput(f"votes: {len(self.rows)} rows, but {len(values)} {name}")
+            if len(values) and values.min() < 0:
+                raise InvalidInput(f"votes: {name} must be >= 0, got {values.min()}")
+            object.__setattr__(self, name, values.astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Consensus:
+    """One label a row.
+
+    Attributes:
+        labels: (n,) int64, -1 = no vote.
+        confidence: (n,) float32 in 0..1, 0 where there is no label: the label's share of the votes, or its posterior.
+        count: (n,) int64 votes.
+        annotator_accuracy: (A,) float32: how often each annotator gives the consensus, or the true class by their
+            estimated confusion; NaN for an annotator without votes.
+    """
+
+    labels: Rows
+    confidence: Floats
+    count: Rows
+    annotator_accuracy: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class DawidSkene:
+    """What the votes say of rows and annotators together.
+
+    Attributes:
+        posterior: (r, C) of each voted row.
+        prior: (C,).
+        confusion: (A, C, C): how annotator a names a row of true class c.
+        iterations: how many were done.
+    """
+
+    posterior: Doubles
+    prior: Doubles
+    confusion: Doubles
+    iterations: int
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """How often each annotator agrees with a reference, (A,) float64 in 0..1: an interval and its middle."""
+
+    lower: Doubles
+    mean: Doubles
+    upper: Doubles
+
+    def accepted(self, epsilon: float = 0.9) -> npt.NDArray[np.bool_]:
+        """(A,) bool: whose upper bound is at least `epsilon` of the best (IEThresh)."""
+        return np.asarray(self.upper >= epsilon * self.upper.max(initial=0))
+
+
+def majority(votes: Votes, n_rows: int, n_classes: int) -> Consensus:
+    """The class with most votes; ties to the lowest class.
+
+    >>> votes = Votes(np.array([0, 0, 0, 2]), np.array([0, 1, 2, 0]), np.array([1, 0, 1, 0]))
+    >>> majority(votes, 3, 2).labels
+    array([ 1, -1,  0])
+
+    Cost: O(v + voted rows * C).
+    """
+    n_annotators = int(votes.annotators.max(initial=-1)) + 1
+    voted, share = _shares(votes, n_rows, n_annotators, n_classes)
+    consensus = _consensus(votes, n_rows, voted, share)
+    agreed = (consensus.labels[votes.rows] == votes.labels).astype(np.float64)
+    accuracy = _mean_by(votes.annotators, agreed, n_annotators)
+    return Consensus(consensus.labels, consensus.confidence, consensus.count, accuracy.astype(np.float32))
+
+
+def dawid_skene(
+    votes: Votes,
+    n_rows: int,
+    n_annotators: int,
+    n_classes: int,
+    *,
+    alpha: float = 1.0,
+    max_iterations: int = 50,
+    tolerance: float = 1e-6,
+) -> Consensus:
+    """The most probable class of each row given every annotator's estimated confusion; ties to the lowest class.
+
+    The accuracy of an annotator is the mean, over the classes as frequent as estimated, of naming the class right.
+    Arguments and cost as `estimate_confusion`.
+    """
+    voted, share = _shares(votes, n_rows, n_annotators, n_classes)
+    found = estimate_confusion(
+        Votes(np.searchsorted(voted, votes.rows), votes.annotators, votes.labels),
+        share,
+        n_annotators,
+        alpha=alpha,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+    )
+    consensus = _consensus(votes, n_rows, voted, found.posterior)
+    accuracy = np.einsum("c,acc->a", found.prior, found.confusion)
+    accuracy[np.bincount(votes.annotators, minlength=n_annotators) == 0] = np.nan
+    return Consensus(consensus.labels, consensus.confidence, consensus.count, accuracy.astype(np.float32))
+
+
+def estimate_confusion(
+    votes: Votes,
+    start: Doubles,
+    n_annotators: int,
+    *,
+    alpha: float = 1.0,
+    max_iterations: int = 50,
+    tolerance: float = 1e-6,
+) -> DawidSkene:
+    """Expectation maximisation of true classes and confusions.
+
+    Args:
+        votes: with rows 0 .. r-1.
+        start: (r, C) first posterior: the shares of the votes.
+        alpha: >= 0, added to each count of a confusion, so that few votes say little.
+        max_iterations: >= 1.
+        tolerance: stop when no posterior changed by more.
+
+    Source: Dawid and Skene 1979, with the smoothing named. Cost: O(iterations * v * C) and A * C**2 floats.
+    """
+    if not (alpha >= 0 and max_iterations >= 1 and tolerance >= 0):
+        raise InvalidOption(
+            f"dawid_skene: alpha >= 0, max_iterations >= 1, tolerance >= 0, got {alpha}, {max_iterations}, {tolerance}"
+        )
+    n_classes = start.shape[1]
+    posterior = start
+    prior = np.full(n_classes, 1 / n_classes)
+    confusion = np.full((n_annotators, n_classes, n_classes), 1 / n_classes)
+    done = 0
+    while done < max_iterations and len(start):
+        done += 1
+        prior = posterior.mean(axis=0)
+        counts = np.zeros((n_annotators, n_classes, n_classes))  # [annotator, given, true]
+        np.add.at(counts, (votes.annotators, votes.labels), posterior[votes.rows])
+        confusion = alpha + counts.transpose(0, 2, 1)
+        total = confusion.sum(axis=2, keepdims=True)
+        confusion = np.where(total > 0, confusion / np.where(total > 0, total, 1), 1 / n_classes)
+        # Logarithms: many votes on one row would underflow. A class of prior or confusion 0 is impossible: -inf.
+        with np.errstate(divide="ignore"):
+            log = np.tile(np.log(prior), (len(posterior), 1))
+            np.add.at(log, votes.rows, np.log(confusion)[votes.annotators, :, votes.labels])
+        log -= log.max(axis=1, keepdims=True)
+        now = np.exp(log)
+        now /= now.sum(axis=1, keepdims=True)
+        moved = float(np.abs(now - posterior).max())
+        posterior = now
+        if moved <= tolerance:
+            break
+    return DawidSkene(posterior, prior, confusion, done)
+
+
+def agreement_bounds(votes: Votes, reference: Rows, n_annotators: int, *, alpha: float = 0.05) -> Bounds:
+    """How often each annotator gives the reference label, as a t interval of level 1 - alpha.
+
+    Args:
+        reference: (n,) int64, -1 = none: gold labels, or a consensus. Where that is the annotator's own vote alone it
+            says nothing: give -1 there (`np.where(consensus.count > 1, consensus.labels, -1)`).
+        alpha: 0 < alpha < 1.
+
+    Everyone starts with one agreement and one disagreement, so that an annotator with few votes has a wide interval
+    and is tried. Source: Donmez, Carbonell and Schneider 2009 (IEThresh).
+    """
+    from scipy.stats import t
+
+    if not 0 < alpha < 1:
+        raise InvalidOption(f"agreement: alpha must be in 0 < alpha < 1, got {alpha!r}")
+    known = reference[votes.rows] >= 0
+    who = votes.annotators[known]
+    right = np.bincount(who, (reference[votes.rows] == votes.labels)[known], minlength=n_annotators) + 1
+    count = np.bincount(who, minlength=n_annotators) + 2
+    mean = right / count
+    deviation = np.sqrt(mean * (1 - mean) * count / (count - 1))
+    half = t.ppf(1 - alpha / 2, count - 1) * deviation / np.sqrt(count)
+    return Bounds(np.maximum(mean - half, 0), mean, np.minimum(mean + half, 1))
+
+
+def relabel_scores(consensus: Consensus, probabilities: RowBlocks | Array | None = None) -> Floats:
+    """(n,) float32 in 0..1: how much each label is in doubt; 0 for a row without one.
+
+    1 minus the mean support of the label, where the model's probability of it counts as one more vote beside those of
+    the annotators. One label that the model thinks impossible scores 0.5; each annotator who agrees with it lowers that.
+
+    Args:
+        probabilities: (n, C) of a model; of one that did not see the row's label, where the doubt is to be the model's own
+            (`selection.learning.classifier.out_of_fold`). Only labelled rows are computed.
+    """
+    rows = np.flatnonzero(consensus.labels >= 0)
+    score = np.zeros(len(consensus.labels), np.float32)
+    count = consensus.count[rows].astype(np.float64)
+    support = count * consensus.confidence[rows]
+    if probabilities is not None and len(rows):
+        P = probabilities[rows] if isinstance(probabilities, np.ndarray) else probabilities.take(rows)
+        support += P[np.arange(len(rows)), consensus.labels[rows]]
+        count += 1
+    score[rows] = 1 - support / np.maximum(count, 1)
+    return score
+
+
+def _shares(votes: Votes, n_rows: int, n_annotators: int, n_classes: int) -> tuple[Rows, Doubles]:
+    """The rows with votes, ascending, and the share of each class in their votes (r, C)."""
+    for name, values, limit in (
+        ("row", votes.rows, n_rows),
+        ("annotator", votes.annotators, n_annotators),
+        ("label", votes.labels, n_classes),
+    ):
+        if len(values) and values.max() >= limit:
+            raise InvalidInput(f"votes: {name} {values.max()} is outside 0..{limit - 1}")
+    voted, place = np.unique(votes.rows, return_inverse=True)
+    counts = np.zeros((len(voted), n_classes))
+    np.add.at(counts, (place, votes.labels), 1)
+    return voted, counts / counts.sum(axis=1, keepdims=True)
+
+
+def _consensus(votes: Votes, n_rows: int, voted: Rows, support: Doubles) -> Consensus:
+    labels = np.full(n_rows, NONE, np.int64)
+    confidence = np.zeros(n_rows, np.float32)
+    if len(voted):
+        best = (support >= support.max(axis=1, keepdims=True) - TIE).argmax(axis=1)
+        labels[voted] = best
+        confidence[voted] = support[np.arange(len(voted)), best]
+    count = np.bincount(votes.rows, minlength=n_rows).astype(np.int64)
+    return Consensus(labels, confidence, count, np.empty(0, np.float32))
+
+
+def _mean_by(group: Rows, values: Doubles, n_groups: int) -> Doubles:
+    """(n_groups,) the mean value of each group; NaN for an empty one."""
+    count = np.bincount(group, minlength=n_groups)
+    total = np.bincount(group, values, minlength=n_groups)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

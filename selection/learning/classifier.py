@@ -1,0 +1,491 @@
+"""Classes from vectors: a classifier is fitted to the labels of a round and gives probabilities, row by row, on demand.
+
+A linear model's probability of a row depends on the row alone: not on the rows beside it, the block size, the number of
+threads or the library that multiplies. Both factors of each logit are rounded to integers whose products sum to less
+than 2**53, so float64 adds them without error in any order; the rest is arithmetic of one row. Other estimators get
+float64 vectors and give float32 probabilities: their own block effects (some 1e-16) all but never survive that.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from selection.errors import InvalidInput, InvalidOption, rows_of_parent
+from selection.step import check_flag, check_integer, check_number
+from selection.types import Array, Floats, Rows, Vectors
+
+Doubles = npt.NDArray[np.float64]
+
+# Significant bits that a vector's largest value keeps (float16 has 11), and that a class's weights share: 53 in all.
+VECTOR_BITS = 22
+WEIGHT_BITS = 53 - VECTOR_BITS
+
+# 3 MB of float64 at 384 dimensions, which stays near the caches.
+TILE_ROWS = 1024
+
+FOLDS = 5
+# Fewer labels of a class in the held-out parts say too little of how sure the model may be.
+LABELS_TO_CALIBRATE = 3
+SHARPEST, FLATTEST = 1 / 20, 20.0
+
+
+class Model(Protocol):
+    """What was learned from some labels."""
+
+    @property
+    def n_classes(self) -> int: ...
+
+    def probabilities(self, vectors: Array) -> Floats:
+        """(r, C) float32, each row >= 0 and of sum 1, of vectors (r, d)."""
+        ...
+
+
+class Classifier(Protocol):
+    """A way to learn: options, no state."""
+
+    def fit(self, vectors: Array, labels: Rows, n_classes: int, *, seed: int) -> Model:
+        """Learn from m labelled vectors.
+
+        Args:
+            vectors: (m, d).
+            labels: (m,) in 0 .. n_classes - 1. A class without labels gets probability 0.
+            n_classes: C >= 2.
+            seed: of whatever is random; the same labels in the same order give the same model.
+
+        Raises:
+            InvalidInput: fewer than two classes have labels; lengths, classes or vectors are wrong.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class LinearModel:
+    """Softmax of a linear function.
+
+    Attributes:
+        weights: (d, C) float64.
+        bias: (C,) float64, -inf for a class without labels.
+        temperature: logits are divided by it; 1 where it was not fitted.
+        notes: what the user should know: how it was calibrated, or why not.
+        scaled: the weights over the temperature as integers (d, C), and the exponent of two that they were multiplied by.
+    """
+
+    weights: Doubles
+    bias: Doubles
+    temperature: float = 1.0
+    notes: tuple[str, ...] = ()
+    scaled: tuple[Doubles, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        W = self.weights / self.temperature
+        # The largest sum of absolute weights of a class, as a power of two above it; twice, for what rounding adds.
+        largest = float(np.abs(W).sum(axis=0).max(initial=0))
+        exponent = WEIGHT_BITS - 1 - int(np.frexp(largest)[1])
+        object.__setattr__(self, "scaled", (np.rint(np.ldexp(W, exponent)), exponent))
+
+    @property
+    def n_classes(self) -> int:
+        """C."""
+        return len(self.bias)
+
+    def probabilities(self, vectors: Array) -> Floats:
+        """See `Model.probabilities` and `linear_probabilities`."""
+        return linear_probabilities(vectors, [self])[:, 0]
+
+
+def linear_probabilities(vectors: Array, models: Sequence[LinearModel]) -> Floats:
+    """(r, models, C) float32.
+
+    Raises:
+        InvalidInput: a vector is not finite; names its row.
+
+    Cost: 2*r*d*models*C operations in float64 (BLAS), a few passes over the vectors; one tile of float64.
+    """
+    W = np.concatenate([model.scaled[0] for model in models], axis=1)
+    unit = np.ldexp(1.0, -np.repeat([model.scaled[1] for model in models], models[0].n_classes))
+    bias = np.concatenate([model.bias / model.temperature for model in models])
+    P = np.empty((len(vectors), len(models), models[0].n_classes), np.float32)
+    for start in range(0, len(vectors), TILE_ROWS):
+        tile = np.asarray(vectors[start : start + TILE_ROWS], np.float64)
+        largest = np.abs(tile).max(axis=1, initial=0)
+        _check_finite(largest, start)
+        exponents = np.frexp(largest)[1]
+        # Powers of two: multiplying by them is exact.
+        integers = np.rint(tile * np.ldexp(1.0, VECTOR_BITS - exponents)[:, None])
+        logits = (integers @ W) * np.ldexp(1.0, exponents - VECTOR_BITS)[:, None] * unit + bias
+        P[start : start + TILE_ROWS] = _softmax(logits.reshape(-1, *P.shape[1:]))
+    return P
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogisticRegression:
+    """Multinomial logistic regression (scikit-learn, lbfgs), in float64 on one thread.
+
+    Args:
+        C: > 0, how far the weights may go: the inverse of the penalty on their squares.
+        balanced: each class weighs the same, however many labels it has.
+        calibrated: divide the logits by the temperature that makes held-out labels most likely (Guo et al. 2017; 5 folds or
+            fewer). Where a class has fewer than 3 labels there is none, and the model's `notes` say so.
+
+    Cost: about a second for 1,000 labels of 77 classes, six times that when calibrated.
+    """
+
+    C: float = 10.0
+    balanced: bool = True
+    calibrated: bool = True
+    name: ClassVar[str] = "logistic_regression"
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "C", self.C, above=0)
+        check_flag(self.name, "balanced", self.balanced)
+        check_flag(self.name, "calibrated", self.calibrated)
+
+    def fit(self, vectors: Array, labels: Rows, n_classes: int, *, seed: int) -> LinearModel:
+        """See `Classifier.fit`."""
+        X, y = _checked(vectors, labels, n_classes)
+        model = _fit_logistic(X, y, n_classes, C=self.C, balanced=self.balanced)
+        if not self.calibrated:
+            return model
+        counts = np.bincount(y)
+        smallest = int(np.where(counts > 0, counts, counts.max()).argmin())
+        if counts[smallest] < LABELS_TO_CALIBRATE:
+            note = f"not calibrated: class {smallest} has {counts[smallest]} labels, {LABELS_TO_CALIBRATE} are needed"
+            return replace(model, notes=(*model.notes, note))
+        folds = min(FOLDS, int(counts[smallest]))
+        held_out = out_of_fold(replace(self, calibrated=False), X, y, n_classes, seed=seed, folds=folds)
+        weight = _class_weights(y) if self.balanced else np.ones(len(y))
+        temperature = _fit_temperature(held_out, y, weight)
+        note = f"calibrated: temperature {temperature:.3g} from {folds} folds"
+        return replace(model, temperature=temperature, notes=(*model.notes, note))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimator:
+    """Any class with `fit(X, y)` and `predict_proba(X)`, such as scikit-learn's, by its import path.
+
+    Args:
+        path: "package.module:Class".
+        options: its keyword arguments. A `random_state` that it has and these do not name gets the seed of the fit.
+    """
+
+    path: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    name: ClassVar[str] = "estimator"
+
+    def __post_init__(self) -> None:
+        module, _, cls = self.path.partition(":") if isinstance(self.path, str) else ("", "", "")
+        if not (cls.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+            raise InvalidOption(f"estimator: the path must read 'package.module:Class', got {self.path!r}")
+        if not isinstance(self.options, Mapping) or not all(isinstance(key, str) for key in self.options):
+            raise InvalidOption(f"estimator: options must be a mapping of names to values, got {self.options!r}")
+
+    def load(self) -> type[Any]:
+        """The class.
+
+        Raises:
+            InvalidOption: it cannot be imported, or lacks a method; says which.
+        """
+        module, _, name = self.path.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), name, None)
+        except Exception as error:  # whatever a foreign module raises when it is imported
+            raise InvalidOption(f"estimator: cannot import {module}: {type(error).__name__}: {error}") from error
+        if not isinstance(found, type):
+            raise InvalidOption(f"estimator: {module} has no class {name!r}")
+        missing = [method for method in ("fit", "predict_proba") if not callable(getattr(found, method, None))]
+        if missing:
+            raise InvalidOption(f"estimator: {self.path} has no method {' and no '.join(missing)}")
+        return found
+
+    def fit(self, vectors: Array, labels: Rows, n_classes: int, *, seed: int) -> Model:
+        """See `Classifier.fit`; also raises `InvalidInput` with the estimator's own words where it fails."""
+        X, y = _checked(vectors, labels, n_classes)
+        cls = self.load()
+        options = dict(self.options)
+        if "random_state" in inspect.signature(cls).parameters:
+            options.setdefault("random_state", seed)
+        try:
+            estimator = cls(**options)
+        except (TypeError, ValueError) as error:
+            raise InvalidOption(f"estimator: {self.path} does not take these options: {error}") from error
+        try:
+            estimator.fit(X, y)
+        except Exception as error:  # foreign code
+            raise InvalidInput(f"estimator: {self.path} failed to fit: {type(error).__name__}: {error}") from error
+        classes = np.asarray(getattr(estimator, "classes_", np.unique(y)))
+        if not np.isin(classes, y).all():
+            raise InvalidInput(
+                f"estimator: {self.path} knows classes {classes.tolist()}, the labels are {np.unique(y)}"
+            )
+        return EstimatorModel(estimator, self.path, classes.astype(np.int64), n_classes)
+
+
+@dataclass(frozen=True, eq=False)
+class EstimatorModel:
+    """A fitted estimator.
+
+    Attributes:
+        estimator: has `predict_proba`.
+        path: its class, for messages.
+        classes: the class number of each of its columns.
+        n_classes: C.
+    """
+
+    estimator: Any
+    path: str
+    classes: Rows
+    n_classes: int
+
+    def probabilities(self, vectors: Array) -> Floats:
+        """See `Model.probabilities`.
+
+        Raises:
+            InvalidInput: the estimator gives no probabilities: a wrong shape, a negative value, a sum off by > 1e-3.
+        """
+        X = np.asarray(vectors, np.float64)
+        _check_finite(X)
+        if not len(X):
+            return np.zeros((0, self.n_classes), np.float32)
+        try:
+            given = np.asarray(self.estimator.predict_proba(X), np.float64)
+        except Exception as error:  # foreign code
+            raise InvalidInput(f"estimator: {self.path} failed to predict: {type(error).__name__}: {error}") from error
+        expected = (len(vectors), len(self.classes))
+        if given.shape != expected:
+            raise InvalidInput(f"estimator: {self.path} must give probabilities of shape {expected}, got {given.shape}")
+        total = given.sum(axis=1)
+        if not (np.isfinite(given).all() and given.min() >= 0 and np.abs(total - 1).max() <= 1e-3):
+            raise InvalidInput(f"estimator: {self.path} gives rows that are no probabilities (>= 0, of sum 1)")
+        P = np.zeros((len(vectors), self.n_classes), np.float32)
+        P[:, self.classes] = given / total[:, None]
+        return P
+
+
+def build_classifier(spec: str | Mapping[str, Any] | Classifier) -> Classifier:
+    """A classifier from its JSON.
+
+    Args:
+        spec: "logistic_regression", {"logistic_regression": {"C": 1}} or {"estimator": "package.module:Class",
+            "options": {...}}.
+
+    Raises:
+        InvalidOption: names what is wrong and what is allowed.
+
+    >>> build_classifier({"logistic_regression": {"C": 1.0}})
+    LogisticRegression(C=1.0, balanced=True, calibrated=True)
+    """
+    if not isinstance(spec, str | Mapping):
+        return spec
+    known = tuple(LogisticRegression.__dataclass_fields__)[:-1]
+    options: Any = {LogisticRegression.name: {}} if spec == LogisticRegression.name else spec
+    if isinstance(options, Mapping) and set(options) == {LogisticRegression.name}:
+        given = options[LogisticRegression.name] or {}
+        if isinstance(given, Mapping) and set(given) <= set(known):
+            return LogisticRegression(**given)
+        raise InvalidOption(f"classifier: logistic_regression has the options {', '.join(known)}, got {given!r}")
+    if isinstance(options, Mapping) and "estimator" in options and set(options) <= {"estimator", "options"}:
+        estimator = Estimator(path=options["estimator"], options=options.get("options") or {})
+        estimator.load()
+        return estimator
+    raise InvalidOption(
+        "classifier: must be logistic_regression, {logistic_regression: {C: ...}} or "
+        f"{{estimator: 'package.module:Class', options: {{...}}}}, got {spec!r}"
+    )
+
+
+def fit_committee(
+    classifier: Classifier, vectors: Array, labels: Rows, n_classes: int, *, members: int, seed: int
+) -> list[Model]:
+    """Models of bootstrap samples: each draws as many labels of each class as there are, with replacement.
+
+    So every class stays. Members are not calibrated: a sample holds copies of a label, which would fall on both sides
+    of a fold. Arguments as `Classifier.fit`; members >= 1, and a member does not depend on how many there are.
+    """
+    check_integer("committee", "members", members, least=1)
+    if isinstance(classifier, LogisticRegression):
+        classifier = replace(classifier, calibrated=False)
+    X, y = _checked(vectors, labels, n_classes)
+    models = []
+    for member in range(members):
+        rng = np.random.default_rng([seed, member])
+        drawn = [rng.choice(np.flatnonzero(y == c), int((y == c).sum())) for c in np.unique(y)]
+        rows = np.sort(np.concatenate(drawn))
+        models.append(classifier.fit(X[rows], y[rows], n_classes, seed=int(rng.integers(2**31))))
+    return models
+
+
+def out_of_fold(
+    classifier: Classifier, vectors: Array, labels: Rows, n_classes: int, *, seed: int, folds: int = FOLDS
+) -> Floats:
+    """(m, C): each row's probabilities by a model that did not see its label, from stratified folds.
+
+    A class with a single label is unknown to the model of its fold.
+
+    Raises:
+        InvalidInput: as `Classifier.fit`, also where the labels outside a fold are of one class.
+    """
+    check_integer("out_of_fold", "folds", folds, least=2)
+    X, y = _checked(vectors, labels, n_classes)
+    fold = np.empty(len(y), np.int64)
+    rng = np.random.default_rng(seed)
+    start = 0  # classes go on where the last one stopped, so that folds are of one size
+    for c in np.unique(y):
+        rows = rng.permutation(np.flatnonzero(y == c))
+        fold[rows] = (start + np.arange(len(rows))) % folds
+        start += len(rows)
+    P = np.empty((len(y), n_classes), np.float32)
+    for f in np.unique(fold):
+        out = fold == f
+        P[out] = classifier.fit(X[~out], y[~out], n_classes, seed=seed).probabilities(X[out])
+    return P
+
+
+class PredictedProbabilities:
+    """A model's probabilities of a pool, (n, C) float32; only what is asked for is computed, and nothing is kept.
+
+    Args:
+        vectors: (n, d).
+        model: the model.
+
+    Satisfies `RowBlocks`. A vector that is not finite is an `InvalidInput` that names its row.
+    """
+
+    def __init__(self, vectors: Vectors, model: Model) -> None:
+        self.vectors = vectors
+        self.model = model
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, C)."""
+        return (self.vectors.shape[0], self.model.n_classes)
+
+    def blocks(self) -> Iterator[tuple[Rows, Array]]:
+        """Yield `(rows, probabilities)` in the storage order of the vectors."""
+        for rows, block in self.vectors.blocks():
+            yield rows, self._of(block, rows)
+
+    def take(self, rows: Rows) -> Array:
+        """The probabilities of `rows`."""
+        return self._of(self.vectors.take(rows), rows)
+
+    def _of(self, vectors: Array, rows: Rows) -> Array:
+        with rows_of_parent(rows):
+            return self.model.probabilities(vectors)
+
+
+class CommitteeProbabilities(PredictedProbabilities):
+    """A committee's probabilities of a pool, (n, members, C) float32. See `PredictedProbabilities`.
+
+    Args:
+        vectors: (n, d).
+        models: at least one, of the same classes.
+    """
+
+    def __init__(self, vectors: Vectors, models: Sequence[Model]) -> None:
+        if not models:
+            raise InvalidInput("committee: needs at least one model")
+        super().__init__(vectors, models[0])
+        self.models = tuple(models)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, members, C)."""
+        return (self.vectors.shape[0], len(self.models), self.model.n_classes)
+
+    def _of(self, vectors: Array, rows: Rows) -> Array:
+        with rows_of_parent(rows):
+            linear = [model for model in self.models if isinstance(model, LinearModel)]
+            if len(linear) == len(self.models):
+                return linear_probabilities(vectors, linear)
+            return np.stack([model.probabilities(vectors) for model in self.models], axis=1)
+
+
+def _softmax(logits: Doubles) -> Doubles:
+    """Over the last axis."""
+    P = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    # Summed class by class: the order within a row must not depend on how many rows there are.
+    total = np.zeros(P.shape[:-1])
+    for c in range(P.shape[-1]):
+        total += P[..., c]
+    return cast("Doubles", P / total[..., None])
+
+
+def _fit_logistic(X: Doubles, y: Rows, n_classes: int, *, C: float, balanced: bool) -> LinearModel:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression as Sklearn
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    notes: tuple[str, ...] = ()
+    # On one thread: BLAS splits its sums by the number of threads, and the weights would differ in their last bits.
+    with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fitted = Sklearn(C=C, class_weight="balanced" if balanced else None, max_iter=2000).fit(X, y)
+    if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
+        notes = ("the fit did not converge in 2,000 steps: are the vectors of unit length?",)
+    classes, coefficients, intercept = fitted.classes_, fitted.coef_, fitted.intercept_
+    if len(classes) == 2:  # one row for the second class; the first has weight 0
+        coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
+        intercept = np.concatenate([[0.0], intercept])
+    weights = np.zeros((X.shape[1], n_classes))
+    bias = np.full(n_classes, -np.inf)
+    weights[:, classes], bias[classes] = coefficients.T, intercept
+    return LinearModel(weights, bias, notes=notes)
+
+
+def _class_weights(y: Rows) -> Doubles:
+    """(m,) so that each class with labels weighs the same, 1 in the mean (scikit-learn's "balanced")."""
+    counts = np.bincount(y)
+    return np.asarray(len(y) / ((counts > 0).sum() * counts[y]), np.float64)
+
+
+def _fit_temperature(P: Floats, y: Rows, weight: Doubles) -> float:
+    """The temperature that makes the labels most likely, within 1/20 .. 20.
+
+    Each label is believed up to one count in all for every class, as Platt (1999) smooths his targets: where every held-out label
+    is met, the likeliest temperature would be 0.
+    """
+    from scipy.optimize import minimize_scalar
+
+    log = np.log(np.maximum(P[:, np.unique(y)].astype(np.float64), np.finfo(np.float32).tiny))
+    m, n_classes = log.shape
+    target = np.full(log.shape, 1 / (m + n_classes))
+    target[np.arange(m), np.searchsorted(np.unique(y), y)] = (m + 1) / (m + n_classes)
+
+    def loss(log_temperature: float) -> float:
+        scaled = log / np.exp(log_temperature)
+        scaled -= scaled.max(axis=1, keepdims=True)
+        scaled -= np.log(np.exp(scaled).sum(axis=1, keepdims=True))
+        return -float(weight @ (target * scaled).sum(axis=1))
+
+    found = minimize_scalar(loss, bounds=(np.log(SHARPEST), np.log(FLATTEST)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def _checked(vectors: Array, labels: Array, n_classes: int) -> tuple[Doubles, Rows]:
+    X, y = np.asarray(vectors, np.float64), np.asarray(labels)
+    if X.ndim != 2 or y.shape != X.shape[:1]:
+        raise InvalidInput(f"classifier: {X.shape} vectors need as many labels, got {y.shape}")
+    if len(y) and y.dtype.kind not in "iu":
+        raise InvalidInput(f"classifier: labels must be class numbers, got {y.dtype}")
+    if len(y) and not (y.min() >= 0 and y.max() < n_classes):
+        raise InvalidInput(f"classifier: labels must be in 0..{n_classes - 1}, got {y.min()}..{y.max()}")
+    if len(np.unique(y)) < 2:
+        found = f"all {len(y)} are of class {y[0]}" if len(y) else "there are none"
+        raise InvalidInput(f"classifier: needs labels of two classes, {found}")
+    _check_finite(X)
+    return X, y.astype(np.int64)
+
+
+def _check_finite(values: Array, start: int = 0) -> None:
+    """Name the first row of (r,) or (r, d) with a value that is not finite; `start` is the number of the first row."""
+    bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    if len(bad):
+        raise InvalidInput("vectors: row {row} holds a value that is not finite", row=start + int(bad[0]))
