@@ -7,7 +7,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +82,14 @@ def commit_selection(store: Store, header: Mapping[str, Any], items: pa.Table, d
     Cost: about 20 bytes an item on disk, 16 of them the id.
     """
     selection_id = str(header["selection_id"])
-    items = _checked_items(selection_id, items)
+    items = checked_items(f"selection {selection_id}", items, ITEM_COLUMNS)
     if store.has("records", "selections", selection_id):
         return selection_id
     with store.committing("records", "selections", selection_id) as folder:
-        _write(folder / "items.parquet", selection_id, items)
+        write_items(folder / "items.parquet", "selection_id", selection_id, items)
         if dropped is not None and len(dropped):
-            _write(folder / "dropped.parquet", selection_id, dropped.select(list(DROPPED_COLUMNS)))
+            dropped = dropped.select(list(DROPPED_COLUMNS))
+            write_items(folder / "dropped.parquet", "selection_id", selection_id, dropped)
         write_json(
             folder / "selection.json",
             {"created_at": utc_now(), **header, "selection_id": selection_id, "n_items": len(items)},
@@ -107,10 +108,7 @@ def read_selection(store: Store, selection_id: str) -> tuple[dict[str, Any], pa.
         raise NotInStore(f"no selection {selection_id!r} in {store.root}; the catalog's `selections` lists them")
     folder = store.path("records", "selections", selection_id)
     header: dict[str, Any] = read_json(folder / "selection.json")
-    try:
-        items = pq.read_table(folder / "items.parquet", columns=list(ITEM_COLUMNS))
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StoreDamaged(f"{folder / 'items.parquet'} cannot be read: {error}") from error
+    items = read_items(folder / "items.parquet", ITEM_COLUMNS)
     if len(items) != header["n_items"]:
         raise StoreDamaged(f"{folder} holds {len(items)} items, its header says {header['n_items']}")
     return header, items
@@ -144,27 +142,48 @@ def commit_metrics(store: Store, selection_id: str, values: Mapping[str, float])
     return metrics_id
 
 
-def _checked_items(selection_id: str, items: pa.Table) -> pa.Table:
-    missing = [name for name in ITEM_COLUMNS if name not in items.column_names]
+def checked_items(record: str, items: pa.Table, columns: Mapping[str, pa.DataType]) -> pa.Table:
+    """Ranked items with exactly these columns and types, `rank` and `id` among them.
+
+    Args:
+        record: what is said of it in an error: "selection 1234".
+
+    Raises:
+        ValueError: a column is missing, the ranks are not 1 .. n, or an id comes twice.
+    """
+    missing = [name for name in columns if name not in items.column_names]
     if missing:
-        raise ValueError(f"selection {selection_id}: the items miss the columns {missing}, got {items.column_names}")
+        raise ValueError(f"{record}: the items miss the columns {missing}, got {items.column_names}")
     ids = idlib.from_arrow(items["id"])
     ranks = items["rank"].to_numpy()
     if not np.array_equal(ranks, np.arange(1, len(ranks) + 1)):
-        raise ValueError(f"selection {selection_id}: ranks must be 1 .. {len(ranks)} in this order")
+        raise ValueError(f"{record}: ranks must be 1 .. {len(ranks)} in this order")
     unique, counts = np.unique(ids, return_counts=True)
     if len(unique) != len(ids):
-        raise ValueError(
-            f"selection {selection_id}: id {idlib.to_text(unique[counts > 1][:1])[0]} comes more than once"
-        )
-    columns = {name: items[name].cast(kind) for name, kind in ITEM_COLUMNS.items() if name != "id"}
-    return pa.table({**columns, "id": idlib.to_arrow(ids)}).select(list(ITEM_COLUMNS))
+        raise ValueError(f"{record}: id {idlib.to_text(unique[counts > 1][:1])[0]} comes more than once")
+    cast = {name: items[name].cast(kind) for name, kind in columns.items() if name != "id"}
+    return pa.table({**cast, "id": idlib.to_arrow(ids)}).select(list(columns))
 
 
-def _write(path: Path, selection_id: str, table: pa.Table) -> None:
-    """Keep the order, since a smaller budget is a prefix; columns that are constant or sorted cost almost nothing in v2."""
+def read_items(path: Path, columns: Iterable[str]) -> pa.Table:
+    """The items of a record, in their order.
+
+    Raises:
+        StoreDamaged: the file cannot be read.
+    """
+    try:
+        return pq.read_table(path, columns=list(columns))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StoreDamaged(f"{path} cannot be read: {error}") from error
+
+
+def write_items(path: Path, key: str, value: str, table: pa.Table) -> None:
+    """Write items behind a constant column that names their record.
+
+    Keep the order, since a smaller budget is a prefix; columns that are constant or sorted cost almost nothing in v2.
+    """
     with duckdb.connect(":memory:") as connection:
-        connection.register("rows", table.add_column(0, "selection_id", pa.repeat(pa.scalar(selection_id), len(table))))
+        connection.register("rows", table.add_column(0, key, pa.repeat(pa.scalar(value), len(table))))
         target = str(path).replace("'", "''")
         connection.execute(
             f"COPY (SELECT * FROM rows) TO '{target}' (FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)"  # noqa: S608

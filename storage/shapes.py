@@ -83,7 +83,7 @@ class Shape:
         """All other fields with their values; and the messages themselves where they hold more than role and text."""
         others = {key: record[key] for key in self.extra}
         if self.kind == "messages" and self.text[0] is not None:
-            messages = _value(record, self.text[0])
+            messages = value_at(record, self.text[0])
             if any(message[key] is not None for message in messages for key in message.keys() - TURN_KEYS):
                 others[self.text[0]] = messages
         return others
@@ -212,7 +212,7 @@ _KINDS: dict[type, str] = {
     bool: "true or false",
     type(None): "null",
 }
-_MISSING = object()
+MISSING = object()
 
 
 def kind_of(value: Any) -> str:
@@ -220,19 +220,20 @@ def kind_of(value: Any) -> str:
     return _KINDS.get(type(value), "text" if isinstance(value, str) else type(value).__name__)
 
 
-def _value(record: Mapping[str, Any], name: str) -> Any:
+def value_at(record: Mapping[str, Any], name: str) -> Any:
+    """The value of a field, where dots lead into nested objects; `MISSING` if there is none."""
     if name in record:
         return record[name]
     value: Any = record
     for part in name.split("."):
         if not isinstance(value, dict) or part not in value:
-            return _MISSING
+            return MISSING
         value = value[part]
     return value
 
 
 def _cause(name: str, value: Any) -> BadRecord:
-    if value is _MISSING:
+    if value is MISSING:
         return BadRecord(f"{name} is missing")
     if value is None:
         return BadRecord(f"{name} is null")
@@ -245,7 +246,7 @@ def _tidy(content: str) -> str:
 
 def _text(record: Mapping[str, Any], name: str) -> str:
     """Text that must be there."""
-    value = _value(record, name)
+    value = value_at(record, name)
     if type(value) is not str:
         raise _cause(name, value)
     if not (text := _tidy(value)):
@@ -255,8 +256,8 @@ def _text(record: Mapping[str, Any], name: str) -> str:
 
 def _text_or_empty(record: Mapping[str, Any], name: str | None) -> str:
     """Text that may be missing."""
-    value = _MISSING if name is None else _value(record, name)
-    if value is None or value is _MISSING:
+    value = MISSING if name is None else value_at(record, name)
+    if value is None or value is MISSING:
         return ""
     if type(value) is not str:
         raise _cause(name or "", value)
@@ -283,9 +284,9 @@ TURN_KEYS = frozenset({"role", "from", "content", "value"})
 
 
 def _messages(record: Mapping[str, Any], name: str) -> Turns:
-    messages = _value(record, name)
+    messages = value_at(record, name)
     if not isinstance(messages, list):
-        raise _cause(name, messages) if messages is None or messages is _MISSING else BadRecord(f"{name} is not a list")
+        raise _cause(name, messages) if messages is None or messages is MISSING else BadRecord(f"{name} is not a list")
     if not messages:
         raise BadRecord(f"{name} holds no message")
     turns = [_turn(message) for message in messages]
@@ -327,9 +328,9 @@ def _label(record: Mapping[str, Any], name: str | None) -> str | None:
     """An id or source as text; whatever it is, it never costs the record."""
     if name is None:
         return None
-    value = record.get(name) if name in record or "." not in name else _value(record, name)
+    value = record.get(name) if name in record or "." not in name else value_at(record, name)
     if type(value) is not str:
-        if value is None or value is _MISSING:
+        if value is None or value is MISSING:
             return None
         value = orjson.dumps(value, default=str).decode().strip('"')
     return value if value.strip() else None

@@ -15,7 +15,7 @@ Which occurrence stands for an id is decided by (source, ingest, line), so the o
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -213,19 +213,33 @@ class Snapshot:
             names = [line.strip() for line in path.read_text("utf-8").split("\n") if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"{path}: cannot be read as a list of ids: {error}") from error
-        given: dict[str, list[int]] = {}
-        for row, name in enumerate(self.column("given_id").tolist()):
-            given.setdefault(name, []).append(row)
+        named = self.rows_of_names(names)
         rows = []
         unknown = 0
         for number, name in enumerate(names, start=1):
-            found = given.get(name) or _rows_of_text(name, self.ids)
+            found = named[name]
             if len(found) > 1 or (strict and not found):
                 what = "no row of the pool" if not found else f"{len(found)} rows of the pool"
                 raise BadInput(f"{path}: line {number}: {name!r} names {what}; an id names exactly one")
             rows += found
             unknown += not found
         return np.array(rows, np.int64), unknown
+
+    def rows_of_names(self, names: Iterable[str]) -> dict[str, list[int]]:
+        """The rows that each name stands for: those with this id of their own in their file, else the one of this printed id.
+
+        A repeat's own id names the row that is kept for it. Normally a name has one row; none if nothing is called so.
+
+        Cost: one pass over the rows' own ids.
+        """
+        wanted = sorted(set(names))
+        named: dict[str, set[int]] = {name: set() for name in wanted}
+        found = pc.index_in(_given_ids(self._parts()), value_set=pa.array(wanted, _TEXT))
+        which = np.asarray(pc.fill_null(found, -1).to_numpy())
+        at = np.flatnonzero(which >= 0)
+        for name, row in zip(which[at].tolist(), self.occurrences[at].tolist(), strict=True):
+            named[wanted[name]].add(row if row >= 0 else ~row)
+        return {name: sorted(rows) or _rows_of_text(name, self.ids) for name, rows in named.items()}
 
     def occurrences_named(self) -> tuple[Ids, pa.ChunkedArray]:
         """The id of every occurrence, in storage order, and the id that it had in its file, null for none."""
