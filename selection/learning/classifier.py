@@ -116,7 +116,7 @@ def linear_probabilities(vectors: Array, models: Sequence[LinearModel]) -> Float
     for start in range(0, len(vectors), TILE_ROWS):
         tile = np.asarray(vectors[start : start + TILE_ROWS], np.float64)
         largest = np.abs(tile).max(axis=1, initial=0)
-        _check_finite(largest, start)
+        _check_finite(largest[:, None], start)
         exponents = np.frexp(largest)[1]
         # Powers of two: multiplying by them is exact.
         integers = np.rint(tile * np.ldexp(1.0, VECTOR_BITS - exponents)[:, None])
@@ -485,7 +485,7 @@ def _checked(vectors: Array, labels: Array, n_classes: int) -> tuple[Doubles, Ro
 
 
 def _check_finite(values: Array, start: int = 0) -> None:
-    """Name the first row of (r,) or (r, d) with a value that is not finite; `start` is the number of the first row."""
-    bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    """Name the first row of (r, any) with a value that is not finite; `start` is the number of the first row."""
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):
         raise InvalidInput("vectors: row {row} holds a value that is not finite", row=start + int(bad[0]))
