@@ -29,12 +29,15 @@ from pipelines.sections import (
     Files,
     Index,
     Keyed,
+    LabelBudget,
+    Labeling,
     Pool,
     PoolFiles,
     Quota,
     Recipe,
     Schedule,
     Section,
+    Stop,
     TargetFiles,
     TokenBudget,
     as_tuple,
@@ -43,6 +46,7 @@ from pipelines.sections import (
 from pipelines.wording import expected, found, listed, nearest, no_match
 from selection.encoders import EncoderSpec
 from selection.errors import SelectionError
+from selection.learning.classifier import build_classifier
 from selection.registry import build_step, parse_steps
 from selection.types import Input
 from storage.errors import BadInput
@@ -50,12 +54,27 @@ from storage.ingest import expand
 from storage.own_vectors import ids_file
 from storage.shapes import check_fields
 
-__all__ = ["Config", "Files", "Index", "Keyed", "Pool", "PoolFiles", "Recipe", "Schedule", "TargetFiles", "load_config"]
+__all__ = [
+    "Config",
+    "Files",
+    "Index",
+    "Keyed",
+    "Labeling",
+    "Pool",
+    "PoolFiles",
+    "Recipe",
+    "Schedule",
+    "TargetFiles",
+    "load_config",
+]
 
 FILE_NAME = "winnow.yaml"
 
 # Of a section that is wrong, so that this does not hide what is wrong with the rest.
-_STANDS_IN = {"budget": 1, "quota": None}
+_STANDS_IN: dict[str, Any] = {"budget": 1, "quota": None}
+
+# What only a labeling project can give to steps: it has labels, and a classifier that learns from them.
+_LEARNED = (Input.PROBABILITIES, Input.COMMITTEE, Input.LABELS)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _NAME_RULE = "a name is 1 to 64 of a-z, 0-9, _ and -, and starts with a letter or digit"
@@ -136,8 +155,10 @@ class _Reader:
         if pool is not None and pool.vectors:
             names["encoders"].append(OWN_VECTORS)
         recipes = dict(self._recipes(names))
+        labeling = dict(self._labeling(names))
         if pool is not None and pool.vectors:
-            self._check_own_vectors(recipes, targets)
+            self._check_own_vectors("recipes", recipes, targets)
+            self._check_own_vectors("labeling", labeling, targets)
         index = self._section(Index, ("index",)) if self.raw.get("index") is not None else Index()
         schedule = self._schedule(list(self._mapping(("recipes",)))) if self.raw.get("schedule") is not None else None
         self._stop_if_wrong()
@@ -149,6 +170,7 @@ class _Reader:
             encoders=encoders,
             targets=targets,
             recipes=recipes,
+            labeling=labeling,
             index=index,
             schedule=schedule,
             root=self.root,
@@ -247,11 +269,109 @@ class _Reader:
                 continue
             # On the raw values, so that a wrong budget does not hide a wrong target.
             self._check_names(raw, names, path)
-            resolved = self._filled_in(raw, names, self._steps_need(raw, path), path) | self._id_files(raw, path)
+            needs = self._steps_need(raw, path)
+            for learned in _LEARNED:
+                if learned in needs:
+                    self.add(
+                        (*path, "steps"),
+                        f"{needs[learned]} needs {learned}, which a recipe does not have: put its steps under `labeling:`, "
+                        "whose classifier learns from labels",
+                    )
+            resolved = self._filled_in(raw, names, needs, path) | self._id_files(raw, path)
             if isinstance(raw.get("where"), str):
                 self._check_where(raw["where"], (*path, "where"))
             if recipe is not None:
                 yield name, recipe.model_copy(update=resolved)
+
+    def _labeling(self, names: Mapping[str, list[str]]) -> Iterator[tuple[str, Labeling]]:
+        for name, raw in self._mapping(("labeling",)).items():
+            path: KeyPath = ("labeling", name)
+            if name == "selection":
+                self.add(path, "`selection` is what the assets of recipes are called; choose another name")
+            project = self._project(raw, path)
+            if not isinstance(raw, dict):
+                continue
+            self._check_names(raw, names, path)
+            needs = self._steps_need(raw, path)
+            cold = self._steps_need({"steps": ["k_center"]} | raw, path, "cold_start")
+            own = isinstance(raw.get("classifier"), dict) and "probabilities" in raw["classifier"]
+            for learned in (Input.PROBABILITIES, Input.COMMITTEE):
+                if learned in cold and not own:
+                    self.add(
+                        (*path, "cold_start"),
+                        f"{cold[learned]} needs {learned}, which are not there before the first labels",
+                    )
+            needs = {**cold, **needs}
+            needs.setdefault(Input.VECTORS, "the classifier")
+            resolved = self._filled_in(raw, names, needs, path) | self._id_files(raw, path)
+            if isinstance(raw.get("where"), str):
+                self._check_where(raw["where"], (*path, "where"))
+            if project is None:
+                continue
+            resolved |= {
+                "labels": tuple(self._absolute(one) for one in project.labels),
+                "out": self._absolute(project.out or f"labeling/{name}"),
+                "classifier": self._classifier(project.classifier, (*path, "classifier")),
+            }
+            yield name, project.model_copy(update=resolved)
+
+    def _project(self, raw: Any, path: KeyPath) -> Labeling | None:
+        checked: dict[str, Any] = {}
+        if isinstance(raw, dict):
+            sections: dict[str, type[Section]] = {"budget": LabelBudget, "quota": Quota, "stop": Stop}
+            checked = {
+                key: self._validated(section, raw[key], (*path, key))
+                for key, section in sections.items()
+                if raw.get(key) is not None
+            }
+            raw = raw | {key: section for key, section in checked.items() if section is not None}
+            raw = {key: value for key, value in raw.items() if checked.get(key, value) is not None}
+        project = self._validated(Labeling, raw, path)
+        if project is None or None in checked.values():
+            return None
+        if len(set(project.classes)) < 2 or len(set(project.classes)) < len(project.classes) or "" in project.classes:
+            self.add(
+                (*path, "classes"), f"must be at least two different names, found {listed(project.classes) or 'none'}"
+            )
+        for key in ("steps", "cold_start"):
+            self._check_limits(project.recipe(getattr(project, key), project.batch_size, 0), path, key)
+        if project.random_share + (project.gold_share if project.gold else 0) > 1:
+            self.add((*path, "random_share"), "together with `gold_share` is more than the whole batch")
+        return project.model_copy(update={"budget": self._label_budget(project.budget, (*path, "budget"))})
+
+    def _label_budget(self, budget: LabelBudget | None, path: KeyPath) -> LabelBudget | None:
+        if budget is None:
+            return None
+        if (budget.rows is None) == (budget.money is None):
+            self.add(path, f"needs either `rows` or `money`, found {'neither' if budget.rows is None else 'both'}")
+            return budget
+        prices = [key for key in ("per_row", "column", "per_token", "tokenizer") if getattr(budget, key) is not None]
+        if budget.rows is not None:
+            if prices:
+                self.add((*path, prices[0]), "is a price and goes with `money`, not with `rows`")
+            return budget
+        if set(prices) not in ({"per_row"}, {"column"}, {"per_token", "column"}, {"per_token", "tokenizer"}):
+            self.add(
+                path,
+                "money needs one price: `per_row`, or `column`, or `per_token` with `column` or `tokenizer`; found "
+                f"{listed(prices) or 'none'}",
+            )
+        if budget.tokenizer is None:
+            return budget
+        return budget.model_copy(update={"tokenizer": self._tokenizer(budget.tokenizer, (*path, "tokenizer"))})
+
+    def _classifier(self, spec: Any, path: KeyPath) -> Any:
+        """As given, with the path of the user's own probabilities made absolute."""
+        if isinstance(spec, dict) and "probabilities" in spec:
+            if len(spec) > 1:
+                self.add(path, f"must be one of {listed(spec)}, found all of them")
+            keyed = self._keyed(spec["probabilities"], (*path, "probabilities"))
+            return {"probabilities": keyed[0].model_dump()} if keyed else spec
+        try:
+            build_classifier(spec)
+        except SelectionError as error:
+            self.add(path, str(error).removeprefix("classifier: "))
+        return spec
 
     def _recipe(self, raw: Any, path: KeyPath) -> Recipe | None:
         checked: dict[str, Any] = {}
@@ -276,14 +396,17 @@ class _Reader:
             self.add(path, f"needs either `column` or `tokenizer` to count tokens by, found {have}")
         if budget.tokenizer is None:
             return budget
-        tokenizer = self._model(budget.tokenizer)
+        return budget.model_copy(update={"tokenizer": self._tokenizer(budget.tokenizer, (*path, "tokenizer"))})
+
+    def _tokenizer(self, name: str, path: KeyPath) -> str:
+        tokenizer = self._model(name)
         try:
             EncoderSpec(model=tokenizer).folder()
         except SelectionError as error:
-            self.add((*path, "tokenizer"), str(error).removeprefix("encoder: model "))
-        return budget.model_copy(update={"tokenizer": tokenizer})
+            self.add(path, str(error).removeprefix("encoder: model "))
+        return tokenizer
 
-    def _check_limits(self, recipe: Recipe, path: KeyPath) -> None:
+    def _check_limits(self, recipe: Recipe, path: KeyPath, steps: str = "steps") -> None:
         """Whether budget, quota and groups make sense and go with the last step."""
         try:
             limits = recipe.limits
@@ -292,16 +415,16 @@ class _Reader:
             if message.startswith("quota: "):
                 message, here = message.removeprefix("quota: "), (*path, "quota")
                 given = recipe.quota.model_fields_set if recipe.quota is not None else ()
-                self.add(_mentioned(here, given, message), message)
+                self._once(_mentioned(here, given, message), message)
             else:
-                self.add((*path, "max_per_group"), message)
+                self._once((*path, "max_per_group"), message)
             return
         with suppress(SelectionError):  # what is wrong with the steps is told elsewhere
             last = parse_steps(recipe.steps)[-1]
             try:
                 limits.check_selector(last)
             except SelectionError as error:
-                self.add((*path, "steps"), str(error))
+                self.add((*path, steps), str(error))
 
     def _check_names(self, raw: Mapping[str, Any], names: Mapping[str, list[str]], path: KeyPath) -> None:
         targets = as_tuple(raw.get("targets", ()))
@@ -331,20 +454,22 @@ class _Reader:
                 self.add((*path, "encoder"), message)
         return values
 
-    def _check_own_vectors(self, recipes: Mapping[str, Recipe], targets: Mapping[str, TargetFiles]) -> None:
-        """A recipe that works on the user's own vectors needs them of its targets too."""
-        for name, recipe in recipes.items():
-            without = [t for t in recipe.targets if t in targets and not targets[t].vectors]
-            if recipe.encoder == OWN_VECTORS and without:
+    def _check_own_vectors(
+        self, section: str, users: Mapping[str, Recipe | Labeling], targets: Mapping[str, TargetFiles]
+    ) -> None:
+        """What works on the user's own vectors needs them of its targets too."""
+        for name, user in users.items():
+            without = [t for t in user.targets if t in targets and not targets[t].vectors]
+            if user.encoder == OWN_VECTORS and without:
                 self.add(
-                    ("recipes", name, "encoder"),
+                    (section, name, "encoder"),
                     f"is `{OWN_VECTORS}`, but these targets have no vectors of their own: {listed(without)}; "
                     f"add `targets.{without[0]}.vectors`",
                 )
 
     def _id_files(self, raw: Mapping[str, Any], path: KeyPath) -> dict[str, str]:
         resolved = {}
-        for key in ("allow", "deny"):
+        for key in ("allow", "deny", "gold"):
             if isinstance(raw.get(key), str):
                 resolved[key] = self._existing(raw[key], (*path, key))
         return resolved
@@ -371,9 +496,9 @@ class _Reader:
 
     # ---- checks
 
-    def _steps_need(self, raw: Any, path: KeyPath) -> dict[Input, str]:
+    def _steps_need(self, raw: Any, path: KeyPath, key: str = "steps") -> dict[Input, str]:
         """What the steps need, each with the first step that needs it; problems are noted, at the step if it can be."""
-        steps = raw.get("steps") if isinstance(raw, dict) else None
+        steps = raw.get(key) if isinstance(raw, dict) else None
         if not isinstance(steps, list) or not steps:
             return {}
         wrong = False
@@ -382,13 +507,13 @@ class _Reader:
                 build_step(step)
             except SelectionError as error:
                 wrong = True
-                self.add(self._in_step((*path, "steps", i), step, str(error)), str(error))
+                self.add(self._in_step((*path, key, i), step, str(error)), str(error))
         if wrong:
             return {}
         try:
             parsed = parse_steps(steps)
         except SelectionError as error:
-            self.add((*path, "steps"), str(error))
+            self.add((*path, key), str(error))
             return {}
         needs: dict[Input, str] = {}
         for step in parsed:

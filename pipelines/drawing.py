@@ -30,6 +30,36 @@ from storage.vector_index import records
 
 
 @dataclass(frozen=True, kw_only=True)
+class Arm:
+    """What one arm of a round of labeling depends on beside what a recipe does, JSON-plain.
+
+    Attributes:
+        project: of `labeling:`.
+        classes: their names; the position is the class number.
+        aggregate: how several labels of a row become one.
+        labels: digest of the log of labels that it saw.
+        rounds: the rounds before; their random arms do not train.
+        open: those of them whose rows are still out.
+        apart: the round's other selection, whose rows are not drawn again.
+        encoder: the classifier's vectors.
+        classifier, members: what gives probabilities and a committee; None and 0 where the steps need none.
+        purse: what is left to spend and what a row costs, where that ends the batch; see `pipelines.prices`.
+    """
+
+    project: str
+    classes: list[str]
+    aggregate: str
+    labels: str
+    rounds: list[str]
+    open: list[str]
+    apart: str | None
+    encoder: str | None
+    classifier: Any
+    members: int
+    purse: dict[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Drawing:
     """All that a selection depends on, JSON-plain.
 
@@ -43,6 +73,7 @@ class Drawing:
         held_out: target sets whose prompts must not be chosen.
         allow, deny: digest of the list of ids, None where there is no list.
         previous: the selection that this one adds to (`mode: top_up`).
+        arm: of a round of labeling; None for a recipe.
     """
 
     steps: list[Any]
@@ -65,11 +96,15 @@ class Drawing:
     allow: str | None
     deny: str | None
     previous: str | None
+    arm: Arm | None = None
 
     @property
     def selection_id(self) -> str:
         """32 hex digits."""
-        return digest_of({**asdict(self), "targets": list(self.targets.items())})
+        depends_on = {**asdict(self), "targets": list(self.targets.items())}
+        if self.arm is None:  # so that a recipe's selections keep their names
+            del depends_on["arm"]
+        return digest_of(depends_on)
 
     @property
     def limits(self) -> Limits:
@@ -126,13 +161,27 @@ def resolve(context: Context, name: str) -> Drawing:
         NothingYet: nothing was ingested.
     """
     recipe = context.config.recipes[name]
+    previous = last_run(context.store, "select", name) if recipe.mode == "top_up" else None
+    drawing = resolve_recipe(context, recipe, previous["subject"] if previous else None)
+    if drawing.previous is not None:
+        before = recorded(read_selection(context.store, drawing.previous)[0])
+        if replace(before, previous=drawing.previous).selection_id == drawing.selection_id:
+            return before  # nothing has changed since: what it would add to is what it would give
+    return drawing
+
+
+def resolve_recipe(context: Context, recipe: Recipe, previous: str | None = None) -> Drawing:
+    """What a recipe draws from on the pool as it is now.
+
+    Args:
+        previous: the selection that it adds to.
+    """
     snapshot = context.snapshot()
     every_target = {target.name: target.id for target in target_sets(context, context.config.targets)}
-    previous = last_run(context.store, "select", name) if recipe.mode == "top_up" else None
     encoder = recipe.encoder if needs_vectors(recipe) else None
     own = recipe.targets if encoder == OWN_VECTORS else ()
     budget = recipe.budget if isinstance(recipe.budget, TokenBudget) else None
-    drawing = Drawing(
+    return Drawing(
         steps=[step_spec(step) for step in parse_steps(recipe.steps)],
         budget=recipe.amount,
         tokens=budget.counted_in if budget else None,
@@ -152,13 +201,8 @@ def resolve(context: Context, name: str) -> Drawing:
         where=recipe.where,
         allow=digest(recipe.allow, snapshot, strict=True),
         deny=digest(recipe.deny, snapshot, strict=False),
-        previous=previous["subject"] if previous else None,
+        previous=previous,
     )
-    if drawing.previous is not None:
-        before = recorded(read_selection(context.store, drawing.previous)[0])
-        if replace(before, previous=drawing.previous).selection_id == drawing.selection_id:
-            return before  # nothing has changed since: what it would add to is what it would give
-    return drawing
 
 
 def digest(listed: str | None, snapshot: Snapshot, *, strict: bool) -> str | None:
@@ -171,4 +215,7 @@ def digest(listed: str | None, snapshot: Snapshot, *, strict: bool) -> str | Non
 
 def recorded(header: Mapping[str, Any]) -> Drawing:
     """What a selection's record says that it was drawn from."""
-    return Drawing(**{one.name: header[one.name] for one in fields(Drawing) if one.name in header})
+    given = {one.name: header[one.name] for one in fields(Drawing) if one.name in header}
+    if given.get("arm") is not None:
+        given["arm"] = Arm(**given["arm"])
+    return Drawing(**given)

@@ -15,7 +15,21 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic import BaseModel
 
-from pipelines.sections import Config, Index, Keyed, Pool, PoolFiles, Quota, Recipe, Schedule, TargetFiles, TokenBudget
+from pipelines.sections import (
+    Config,
+    Index,
+    Keyed,
+    LabelBudget,
+    Labeling,
+    Pool,
+    PoolFiles,
+    Quota,
+    Recipe,
+    Schedule,
+    Stop,
+    TargetFiles,
+    TokenBudget,
+)
 from selection.encoders import EncoderSpec
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "configuration.md"
@@ -31,6 +45,9 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("recipes.<name>", Recipe),
     ("recipes.<name>.budget", TokenBudget),
     ("recipes.<name>.quota", Quota),
+    ("labeling.<name>", Labeling),
+    ("labeling.<name>.budget", LabelBudget),
+    ("labeling.<name>.stop", Stop),
     ("index", Index),
     ("schedule", Schedule),
 )

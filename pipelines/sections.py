@@ -213,6 +213,143 @@ class Recipe(Section):
         return Limits.of(budget, quota, self.group_by, self.max_per_group)
 
 
+class LabelBudget(Section):
+    """What a labeling project may cost in all: rows or money."""
+
+    rows: int | None = Field(default=None, gt=0, description="how many rows may be labelled in all")
+    money: float | None = Field(
+        default=None,
+        gt=0,
+        description="how much may be spent in all; with `per_row`, `column` or `per_token`. A batch stops before the row that "
+        "overflows what is left",
+    )
+    per_row: float | None = Field(default=None, gt=0, description="what one label costs")
+    column: str | None = Field(
+        default=None,
+        description="the numeric column that tells what a label of the row costs; with `per_token`, how many tokens it has",
+    )
+    per_token: float | None = Field(
+        default=None, gt=0, description="what one token costs, counted by `column` or `tokenizer`"
+    )
+    tokenizer: str | None = Field(
+        default=None, description="counts the tokens: a hub name, a local folder or `package:<name>`"
+    )
+
+
+class Stop(Section):
+    """When more labels would not pay. Rules only advise, unless `halt`."""
+
+    kappa: float | None = Field(
+        default=0.99,
+        gt=0,
+        le=1,
+        description="advise to stop once the models of successive rounds agree at least so well on the stop set (Cohen's kappa)",
+    )
+    uncertainty: float | None = Field(
+        default=0.05, ge=0, le=1, description="... once the mean uncertainty on the stop set is at most this (0 to 1)"
+    )
+    change: float | None = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="... once at most this share of the stop set changes its class from round to round",
+    )
+    plateau: int | None = Field(
+        default=5, gt=0, description="... once the accuracy on the random arm has not risen for so many rounds"
+    )
+    halt: bool = Field(default=False, description="draw no further batch once a rule advises to stop")
+
+
+class Labeling(Section):
+    """What to label next, round by round."""
+
+    classes: Texts = Field(description="the names of the classes, at least two")
+    steps: list[Any] = Field(
+        min_length=1,
+        description="as a recipe's; used once there are labels of two classes. Steps get probabilities, committee and labels",
+    )
+    cold_start: list[Any] = Field(
+        default=["k_center"], min_length=1, description="steps until there are labels of two classes"
+    )
+    batch_size: int = Field(
+        default=20, gt=0, description="rows of a round, the random arm and hidden gold rows included"
+    )
+    encoder: str | None = Field(default=None, description="the encoder to use; the first one if left out")
+    targets: Texts = Field(default=(), description="as in a recipe, for steps that need them")
+    where: str | None = Field(
+        default=None, description="as in a recipe: a SQL condition; only these rows may be sent out"
+    )
+    allow: str | None = Field(default=None, description="as in a recipe: file of ids; only these may be sent out")
+    deny: str | None = Field(default=None, description="as in a recipe: file of ids; these are never sent out")
+    quota: Quota | None = Field(
+        default=None, description="of the rows that the steps choose: see `recipes.<name>.quota`"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of whatever is drawn at random")
+    exclude_targets: bool = Field(
+        default=True, description="never send out a row whose prompt is word for word a target's"
+    )
+    labels: Texts = Field(
+        default=(),
+        description="files of labels (JSON Lines, CSV or Label Studio JSON): a file, a glob, a folder or a list; they are watched",
+    )
+    out: str = Field(default="", description="the folder that batches are written to; `labeling/<project>` if left out")
+    format: Literal["jsonl", "csv", "label_studio"] = Field(default="jsonl", description="of the batches")
+    classifier: Any = Field(
+        default="logistic_regression",
+        description="on the vectors: `logistic_regression`, or `{logistic_regression: {C: 10}}`; any estimator, `{estimator: "
+        "package.module:Class, options: {...}}`; or your own probabilities, `{probabilities: {url: p.parquet, id: id}}`",
+    )
+    members: int = Field(default=5, gt=1, description="classifiers of the committee, for steps that need one")
+    random_share: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="part of each batch drawn at random from all rows; it never trains the model and so measures it honestly",
+    )
+    overlap: float = Field(
+        default=0.0, ge=0, le=1, description="part of each batch that wants labels of two annotators"
+    )
+    gold: str | None = Field(
+        default=None, description="a file of labels that are known, hidden in batches to measure annotators"
+    )
+    gold_share: float = Field(default=0.05, ge=0, lt=1, description="part of each batch, where there is `gold`")
+    aggregate: Literal["majority", "dawid_skene"] = Field(
+        default="majority", description="how several labels of a row become one"
+    )
+    lease_hours: float = Field(
+        default=72.0, gt=0, description="how long a row that was sent out is not sent again while its label is missing"
+    )
+    budget: LabelBudget | None = Field(
+        default=None, description="what all labels may cost: see `labeling.<name>.budget`; no limit if left out"
+    )
+    stop: Stop = Field(
+        default=Stop(), description="when to advise that more labels do not pay: see `labeling.<name>.stop`"
+    )
+
+    @property
+    def own_probabilities(self) -> Keyed | None:
+        """The user's file of probabilities, where these stand for a classifier."""
+        given = self.classifier.get("probabilities") if isinstance(self.classifier, dict) else None
+        return None if given is None else Keyed.model_validate(given)
+
+    def recipe(self, steps: list[Any], rows: int, number: int) -> Recipe:
+        """What one arm of a round draws."""
+        return Recipe(
+            steps=steps,
+            budget=rows,
+            quota=self.quota,
+            targets=self.targets,
+            encoder=self.encoder,
+            seed=self.seed,
+            round=number,
+            where=self.where,
+            allow=self.allow,
+            deny=self.deny,
+            allow_short=True,
+            exclude_targets=self.exclude_targets,
+        )
+
+
 class Index(Section):
     """The vector index."""
 
@@ -245,6 +382,9 @@ class Config(Section):
         default={}, description="name: file of examples to match, or see `targets.<name>`"
     )
     recipes: dict[str, Recipe] = Field(default={}, description="name: how to choose a subset; see `recipes.<name>`")
+    labeling: dict[str, Labeling] = Field(
+        default={}, description="name: a project of what to label next; see `labeling.<name>`"
+    )
     index: Index = Field(default=Index(), description="the vector index: see `index`")
     schedule: Schedule | None = Field(default=None, description="when to draw again: see `schedule`")
     root: Path = Field(exclude=True, description="the folder of the file")

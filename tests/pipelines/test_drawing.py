@@ -142,3 +142,24 @@ def test_encoders_of__only_of_recipes_that_need_vectors(light: Path) -> None:
     config = opened(light).config
     assert drawing.encoders_of(config, ["any"]) == []
     assert drawing.encoders_of(config, ["any", "near"]) == ["vectors"]
+
+
+def test_selection_id__of_a_recipe_keeps_its_name_from_version_to_version() -> None:
+    found = drawing.Drawing(
+        steps=[{"random": {}}],
+        budget=8,
+        seed=0,
+        round=0,
+        allow_short=False,
+        snapshot="s",
+        encoder=None,
+        index=None,
+        targets={},
+        target_encoders={},
+        held_out=[],
+        where=None,
+        allow=None,
+        deny=None,
+        previous=None,
+    )
+    assert found.selection_id == "31eec89e185d72abdd64a3bee66b7cc5"
