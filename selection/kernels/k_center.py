@@ -73,7 +73,7 @@ def k_center(
             known.refresh(X, state, here, here_floor)
             known.count, done = _pick(
                 X, rows, state, here, known.centres, known.high, known.low, known.centre_rows, known.count, end,
-                here_floor, here_row, skip, left - (known.count - before), stop_at_zero, value, near,
+                here_floor, here_row, skip, left - (known.count - before), stop_at_zero, value, near, known.split,
             )  # fmt: skip
         known.state[rows] = state
     picked = slice(before, known.count)
@@ -102,7 +102,7 @@ def _largest(bound: Array, count: int) -> tuple[Rows, float, int]:
 @njit(cache=True, nogil=True)
 def _pick(  # type: ignore[no-untyped-def]  # noqa: ANN202, C901, PLR0912
     X, rows, state, here, centres, high, low, centre_rows, count, end,  # noqa: ANN001
-    floor, floor_row, skip, left, stop_at_zero, value, near,  # noqa: ANN001
+    floor, floor_row, skip, left, stop_at_zero, value, near, split,  # noqa: ANN001
 ):  # fmt: skip
     """Pick among the rows of a phase, the places `here` of a front, while none outside can come first.
 
@@ -128,11 +128,11 @@ def _pick(  # type: ignore[no-untyped-def]  # noqa: ANN202, C901, PLR0912
         if state[i].bound < floor:
             return count, False
         if state[i].version < count:
-            loops.refresh_one(X[i], state, i, work, centres, high, low, count, floor)
+            loops.refresh_one(X[i], state, i, work, centres, high, low, count, floor, split)
             _sift(heap, size, state, rows)
             continue
         if not state[i].exact:
-            loops.resolve(X[i], state, i, centres, low)
+            loops.resolve(X[i], state, i, centres, low, split)
             _sift(heap, size, state, rows)
             continue
         if state[i].bound == floor and rows[i] > floor_row:
@@ -148,13 +148,13 @@ def _pick(  # type: ignore[no-untyped-def]  # noqa: ANN202, C901, PLR0912
         value[count] = state[i].bound
         near[count] = state[i].near
         state[i].bound = -np.inf
-        loops.add_centre(X[i], centres, high, low, count)
+        loops.add_centre(X[i], centres, high, low, count, split)
         count += 1
         left -= 1
         kept = 0
         for a in range(n_aside):
             i = aside[a]
-            loops.refresh_one(X[i], state, i, work, centres, high, low, count, -np.inf)
+            loops.refresh_one(X[i], state, i, work, centres, high, low, count, -np.inf, split)
             if state[i].exact and left > skip:  # else fewer are passed over than before: all compete again
                 aside[kept] = i
                 kept += 1

@@ -13,7 +13,8 @@ from numba import njit, prange
 
 from selection.kernels import nearest_loops as loops
 from selection.kernels.nearest import Doubles, Nearest, Picks
-from selection.types import Array, Floats, Rows, Vectors
+from selection.kernels.top_r import Points
+from selection.types import Array, Floats, Rows
 
 # Proposals drawn at once: few at first, for a small budget, then enough to fill the register-blocked loops. The
 # schedule does not depend on the budget, so that a smaller one gives the first picks of a larger one.
@@ -25,7 +26,7 @@ GAIN_ROWS = 256
 
 
 def kmeans_pp(
-    vectors: Vectors,
+    vectors: Points,
     budget: int,
     *,
     centres: Rows,
@@ -38,7 +39,7 @@ def kmeans_pp(
     """Draw `budget` candidates one after the other, each by its squared distance to the centres and all before it.
 
     Args:
-        vectors: (n, d).
+        vectors: (n, d), or outer products.
         centres: the centres to begin with, at least one; they are no picks.
         order: the candidates, at least `budget`, no centre among them; random numbers are handed out in this order.
         trials: draw this many for each pick and take the one that lowers the cost of the sample most.
@@ -71,13 +72,22 @@ def kmeans_pp(
             draw.fill(rng)
             break
         uniform = rng.random((2, size))
-        place = np.searchsorted(cumulative, uniform[0] * cumulative[-1], side="right")
-        place = np.minimum(place, np.flatnonzero(stale)[-1])  # rounding may lead past the last mass
+        place = by_mass(stale, cumulative, uniform[0])
         draw.propose(order[place], uniform[1] * stale[place], rng)
         proposed += size
         size = min(2 * size, MOST_PROPOSALS)
     picked = slice(len(centres), end)
     return Picks(known.centre_rows[picked], known.distance(draw.value[picked]), known.centre_rows[draw.near[picked]])
+
+
+def by_mass(mass: Doubles, cumulative: Doubles, uniform: Doubles) -> Rows:
+    """The place that each uniform number in 0 .. 1 draws, a place with probability proportional to its mass.
+
+    >>> by_mass(np.array([1.0, 0, 3]), np.array([1.0, 1, 4]), np.array([0.2, 0.25, 1.0]))
+    array([0, 2, 2])
+    """
+    place = np.searchsorted(cumulative, uniform * cumulative[-1], side="right")
+    return np.asarray(np.minimum(place, np.flatnonzero(mass)[-1]))  # rounding may lead past the last mass
 
 
 class _Draw:
@@ -144,6 +154,7 @@ class _Draw:
         known.count, start = _accept(
             X, state, rows, threshold, start, known.centres, known.high, known.low, known.centre_rows, known.count,
             self.end, self.value, self.near, self.rejects, *self.trials, self.n_trials, self.sample, self.sample_state,
+            known.split,
         )  # fmt: skip
         return start
 
@@ -151,7 +162,7 @@ class _Draw:
 @njit(cache=True, nogil=True)
 def _accept(  # type: ignore[no-untyped-def]  # noqa: ANN202
     X, state, rows, threshold, start, centres, high, low, centre_rows, count, end, value, near, rejects,  # noqa: ANN001
-    trial, trial_row, trial_value, n_trials, sample, sample_state,  # noqa: ANN001
+    trial, trial_row, trial_value, n_trials, sample, sample_state, split,  # noqa: ANN001
 ):  # fmt: skip
     """Go through proposals from `start` until all centres are there, or too many were rejected in a row.
 
@@ -162,9 +173,9 @@ def _accept(  # type: ignore[no-untyped-def]  # noqa: ANN202
     for p in range(start, len(rows)):
         if state[p].bound > threshold[p]:
             if state[p].version < count:
-                loops.refresh_one(X[p], state, p, work, centres, high, low, count, threshold[p])
+                loops.refresh_one(X[p], state, p, work, centres, high, low, count, threshold[p], split)
             if state[p].bound > threshold[p] and not state[p].exact:
-                loops.resolve(X[p], state, p, centres, low)
+                loops.resolve(X[p], state, p, centres, low, split)
         if not state[p].bound > threshold[p]:
             rejects[0] += 1
             if rejects[0] >= rejects[1]:
@@ -182,12 +193,12 @@ def _accept(  # type: ignore[no-untyped-def]  # noqa: ANN202
         n_trials[0] = 0
         best = 0
         if len(trial) > 1:
-            best = int(np.argmax(_gains(sample, sample_state, trial)))
-            _lower(sample, sample_state, trial[best])
+            best = int(np.argmax(_gains(sample, sample_state, trial, split)))
+            _lower(sample, sample_state, trial[best], split)
         centre_rows[count] = trial_row[best, 0]
         near[count] = trial_row[best, 1]
         value[count] = trial_value[best]
-        loops.add_centre(trial[best], centres, high, low, count)
+        loops.add_centre(trial[best], centres, high, low, count, split)
         count += 1
         if count == end:
             return count, p + 1
@@ -195,28 +206,28 @@ def _accept(  # type: ignore[no-untyped-def]  # noqa: ANN202
 
 
 @njit(parallel=True, cache=True, nogil=True)
-def _gains(sample, state, trial):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _gains(sample, state, trial, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """(trials,) how much each would lower the cost of the sample: exact distances, summed in one order."""
     m, t = len(sample), len(trial)
     gamma = loops.margin(sample.shape[1])
     low = np.empty(t)
     for j in range(t):
-        low[j] = loops.square_norm(trial[j]) * (1.0 - gamma)
+        low[j] = loops.square_norm(trial[j], split) * (1.0 - gamma)
     tasks = (m + GAIN_ROWS - 1) // GAIN_ROWS
     part = np.zeros((tasks, t))
     for g in prange(tasks):
-        out = np.empty((4, 4), np.float32)
+        out = np.empty((8, 4), np.float32)
         stop = min((g + 1) * GAIN_ROWS, m)
         for i in range(g * GAIN_ROWS, stop, 4):
             i1, i2, i3 = min(i + 1, stop - 1), min(i + 2, stop - 1), min(i + 3, stop - 1)
             for j in range(0, t, 4):
                 j1, j2, j3 = min(j + 1, t - 1), min(j + 2, t - 1), min(j + 3, t - 1)
-                loops.products_16(sample, i, i1, i2, i3, trial, j, j1, j2, j3, out)
+                loops.products_16(sample, i, i1, i2, i3, trial, j, j1, j2, j3, split, out)
                 for a in range(i, min(i + 4, stop)):
                     cut = state[a].bound - state[a].square * (1.0 - gamma) + loops.TINY
                     for b in range(j, min(j + 4, t)):
                         if low[b] - 2.0 * out[a - i, b - j] < cut:
-                            exact = loops.square_distance(sample[a], trial[b])
+                            exact = loops.exact_square(sample[a], trial[b], split)
                             part[g, b] += max(0.0, state[a].bound - exact)
     total = np.zeros(t)
     for g in range(tasks):
@@ -226,11 +237,11 @@ def _gains(sample, state, trial):  # type: ignore[no-untyped-def]  # noqa: ANN00
 
 
 @njit(parallel=True, cache=True, nogil=True)
-def _lower(sample, state, centre):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _lower(sample, state, centre, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Lower the sample's squared distances to those to a new centre."""
     gamma = loops.margin(sample.shape[1])
-    low = loops.square_norm(centre) * (1.0 - gamma)
+    low = loops.square_norm(centre, split) * (1.0 - gamma)
     for i in prange(len(sample)):
         cut = state[i].bound - state[i].square * (1.0 - gamma) + loops.TINY
-        if low - 2.0 * loops.product(sample[i], centre) < cut:
-            state[i].bound = min(state[i].bound, loops.square_distance(sample[i], centre))
+        if low - 2.0 * loops.product(sample[i], centre, split) < cut:
+            state[i].bound = min(state[i].bound, loops.exact_square(sample[i], centre, split))

@@ -3,18 +3,20 @@
 Distance is Euclidean. Its exact value is the float64 sum over d of the squared differences, in one fixed order. Float32
 arithmetic only bounds it (see `nearest_loops`): what the bounds cannot decide, the caller resolves exactly. So what is
 decided depends on nothing but the vectors: not on block size, block order, number of threads or kind of processor.
+The exact squared distance of `OuterProducts` is |g|^2 + |h|^2 - 2 g.h, of float64 inner products of their factors.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from selection.kernels import nearest_loops as loops
-from selection.kernels.top_r import TILE_ROWS, tiles
+from selection.kernels.top_r import TILE_ROWS, Points, tiles
 from selection.types import Array, Floats, Rows, Vectors
 
 Doubles = npt.NDArray[np.float64]
@@ -22,6 +24,8 @@ Doubles = npt.NDArray[np.float64]
 # Outside these, squares could leave the range of float32: vectors are then multiplied by a power of two, which is exact.
 LARGEST_NORM = 2.0**50
 SMALLEST_NORM = 2.0**-40
+# The product of two factors may vanish although neither is small, so the larger factor is held near 1.
+LARGEST_FACTOR = 2.0
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,49 @@ class Picks:
     near: Rows
 
 
+class OuterProducts:
+    """Each row's outer product of two vectors, p*q dimensions that are never written down: a row holds p + q numbers.
+
+    Args:
+        vectors: (n, p), the first factor.
+        factors: (n, q) float32 of norm at most 2, the second.
+
+    Attributes:
+        split: p.
+    """
+
+    def __init__(self, vectors: Vectors, factors: Floats) -> None:
+        self.vectors, self.factors = vectors, factors
+        self.split = vectors.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, p + q)."""
+        return self.vectors.shape[0], self.split + self.factors.shape[1]
+
+    @property
+    def device(self) -> str:
+        """That of the first factor."""
+        return self.vectors.device
+
+    def blocks(self) -> Iterator[tuple[Rows, Array]]:
+        """Yield `(rows, block)` in the storage order of the first factor."""
+        for rows, block in self.vectors.blocks():
+            yield rows, self._joined(block, rows)
+
+    def take(self, rows: Rows) -> Array:
+        """The factors of `rows`, side by side, float32."""
+        return self._joined(self.vectors.take(rows), rows)
+
+    def _joined(self, block: Array, rows: Rows) -> Array:
+        return np.concatenate([np.asarray(block, np.float32), self.factors[rows]], axis=1)
+
+
 class Nearest:
     """What is known of each row's nearest centre.
 
     Args:
-        vectors: (n, d).
+        vectors: (n, d), or outer products.
         centres: at least one row; they become centres 0, 1, ...
         wanted: (n,) bool: the rows whose distance is asked for.
         capacity: how many centres there may be in the end.
@@ -53,6 +95,7 @@ class Nearest:
         state: (n,) of `nearest_loops.ROW`.
         centre_rows: (capacity,) int64.
         count: how many centres there are.
+        split: features of the first factor of outer products; d for vectors.
 
     Raises:
         InvalidInput: a vector is not finite; names the row.
@@ -62,7 +105,7 @@ class Nearest:
 
     def __init__(
         self,
-        vectors: Vectors,
+        vectors: Points,
         centres: Rows,
         wanted: npt.NDArray[np.bool_],
         capacity: int,
@@ -70,6 +113,7 @@ class Nearest:
     ) -> None:
         n, d = vectors.shape
         self.vectors = vectors
+        self.split = split_of(vectors)
         self.state = np.zeros(n, loops.ROW)
         self.state["bound"] = np.where(wanted, 0.0, -np.inf)
         self.state["scale"] = 1.0 if scale is None else scale
@@ -83,9 +127,10 @@ class Nearest:
         first = np.asarray(vectors.take(centres[:1])[0], np.float64)
         largest = 0.0
         for rows, tile, norm in tiles(vectors, TILE_ROWS):
-            loops.begin(tile, rows, first, self.state)
+            loops.begin(tile, rows, first, self.state, self.split)
             largest = max(largest, norm)
-        if largest > 0 and not SMALLEST_NORM < largest < LARGEST_NORM:
+        limit = LARGEST_NORM if self.split == d else LARGEST_FACTOR
+        if largest > 0 and not SMALLEST_NORM < largest < limit:
             self.unit = 2.0 ** -math.frexp(largest)[1]
             self.state["bound"] *= self.unit**2
             self.state["square"] *= self.unit**2
@@ -93,7 +138,7 @@ class Nearest:
             part = centres[start : start + TILE_ROWS]
             for row, x in zip(part.tolist(), self.take(part), strict=True):
                 self.centre_rows[self.count] = row
-                loops.add_centre(x, self.centres, self.high, self.low, self.count)
+                loops.add_centre(x, self.centres, self.high, self.low, self.count, self.split)
                 self.count += 1
 
     def take(self, rows: Rows, out: Floats | None = None) -> Floats:
@@ -102,7 +147,7 @@ class Nearest:
         for start in range(0, len(rows), TILE_ROWS):
             X[start : start + TILE_ROWS] = self.vectors.take(rows[start : start + TILE_ROWS])
         if self.unit != 1.0:
-            X *= np.float32(self.unit)
+            X[:, : self.split] *= np.float32(self.unit)
         return X
 
     def refresh(self, X: Floats, state: Array, places: Rows, floor: float | Doubles) -> None:
@@ -115,7 +160,7 @@ class Nearest:
         """
         order = np.argsort(state["version"][places], kind="stable")
         floors = np.broadcast_to(floor, places.shape)[order]
-        loops.refresh(X, state, places[order], self.centres, self.high, self.low, self.count, floors)
+        loops.refresh(X, state, places[order], self.centres, self.high, self.low, self.count, floors, self.split)
 
     def measure(self, rows: Rows) -> None:
         """Make the bounds of these rows exact over all centres, a block at a time."""
@@ -123,12 +168,17 @@ class Nearest:
             part = rows[start : start + TILE_ROWS]
             X, state = self.take(part), self.state[part]
             self.refresh(X, state, np.arange(len(part)), -np.inf)
-            loops.resolve_all(X, state, self.centres, self.low)
+            loops.resolve_all(X, state, self.centres, self.low, self.split)
             self.state[part] = state
 
     def distance(self, bound: Array) -> Doubles:
         """The distance, in the unit of the vectors, that a bound stands for."""
         return np.sqrt(np.asarray(bound, np.float64)) / self.unit
+
+
+def split_of(vectors: Points) -> int:
+    """How many features of a row belong to the first factor: all, unless they are outer products."""
+    return vectors.split if isinstance(vectors, OuterProducts) else vectors.shape[1]
 
 
 def mean_vector(vectors: Vectors, rows: Rows) -> Doubles:
@@ -140,7 +190,7 @@ def mean_vector(vectors: Vectors, rows: Rows) -> Doubles:
 
 
 def farthest_from(
-    point: Doubles, vectors: Vectors, candidates: npt.NDArray[np.bool_], scale: Doubles | None = None
+    point: Doubles, vectors: Points, candidates: npt.NDArray[np.bool_], scale: Doubles | None = None
 ) -> int:
     """The candidate of largest scaled squared distance to a float64 point; ties to the lowest row.
 
@@ -153,5 +203,5 @@ def farthest_from(
     state["bound"] = np.where(candidates, 0.0, -np.inf)
     state["scale"] = 1.0 if scale is None else scale
     for rows, tile, _ in tiles(vectors, TILE_ROWS):
-        loops.begin(tile, rows, point, state)
+        loops.begin(tile, rows, point, state, split_of(vectors))
     return int(np.argmax(state["bound"]))

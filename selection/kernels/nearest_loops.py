@@ -8,12 +8,18 @@ only when they may matter. Float32 inner products give an interval that holds th
 since for any order of summation |fl(x.c) - x.c| <= d u / (1 - d u) |x| |c| (Higham 2002, section 3.1) and
 2 |x| |c| <= |x|^2 + |c|^2; the 16 covers the rounding of the two norms, of their sum and of the bounds themselves.
 `high` and `low` hold |c|^2 with the margin added and taken away.
+
+A vector may be the outer product of two factors, d = p q entries that are never written down: a row then holds the p
+features of the one factor and the q of the other, and `split` is p. The inner product of two such rows is the product of
+those of their factors, and the margin is that of p + q features. A plain vector has split = d and no second factor.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit, prange
+
+from selection.kernels.loops import dot
 
 ROW = np.dtype(
     [
@@ -76,12 +82,20 @@ def square_distance(x, c):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN2
 
 
 @njit(cache=True, nogil=True)
-def square_norm(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def exact_square(x, c, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The exact squared distance of vectors or of outer products; 0 for equal rows."""
+    if split == x.shape[0]:
+        return square_distance(x, c)
+    both = dot(x[:split], c[:split]) * dot(x[split:], c[split:])
+    return max(0.0, square_norm(x, split) + square_norm(c, split) - 2.0 * both)
+
+
+@njit(cache=True, nogil=True)
+def square_norm(x, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """|x|^2 in float64."""
-    total = 0.0
-    for f in range(x.shape[0]):
-        total += np.float64(x[f]) * np.float64(x[f])
-    return total
+    if split < x.shape[0]:
+        return dot(x[:split], x[:split]) * dot(x[split:], x[split:])
+    return dot(x, x)
 
 
 @njit(cache=True, nogil=True)
@@ -93,24 +107,24 @@ def add_rows(tile, total):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN2
 
 
 @njit(parallel=True, cache=True, nogil=True)
-def begin(tile, rows, centre, state):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def begin(tile, rows, centre, state, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Give the rows of a tile their exact distance to the first centre; a bound of -inf stays."""
     for i in prange(tile.shape[0]):
         row = rows[i]
         if state[row].bound > -np.inf:
-            state[row].bound = state[row].scale * square_distance(tile[i], centre)
+            state[row].bound = state[row].scale * exact_square(tile[i], centre, split)
         state[row].rest = np.inf
-        state[row].square = square_norm(tile[i])
+        state[row].square = square_norm(tile[i], split)
         state[row].near = 0
         state[row].version = 1
         state[row].exact = 1
 
 
 @njit(cache=True, nogil=True)
-def add_centre(x, centres, high, low, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def add_centre(x, centres, high, low, count, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Write one more centre with its norms."""
     gamma = margin(x.shape[0])
-    square = square_norm(x)
+    square = square_norm(x, split)
     for f in range(x.shape[0]):
         centres[count, f] = x[f]
     high[count] = square * (1.0 + gamma)
@@ -171,8 +185,8 @@ def meet(state, i, work, p, j, product, high, low):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True, fastmath=_ANY_ORDER)
-def products_16(X, i0, i1, i2, i3, C, j0, j1, j2, j3, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Write the inner products of four rows and four centres to out (4, 4); all sums are in registers.
+def dots_16(X, i0, i1, i2, i3, C, j0, j1, j2, j3, start, stop, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write the inner products of four rows and four centres over some features to out (4, 4); sums are in registers.
 
     Rows are named by place: a view of each would cost about as much as its products.
     """
@@ -180,7 +194,7 @@ def products_16(X, i0, i1, i2, i3, C, j0, j1, j2, j3, out):  # type: ignore[no-u
     a10 = a11 = a12 = a13 = np.float32(0)
     a20 = a21 = a22 = a23 = np.float32(0)
     a30 = a31 = a32 = a33 = np.float32(0)
-    for f in range(X.shape[1]):
+    for f in range(start, stop):
         p0, p1, p2, p3 = X[i0, f], X[i1, f], X[i2, f], X[i3, f]
         q = C[j0, f]
         a00 += p0 * q
@@ -208,11 +222,20 @@ def products_16(X, i0, i1, i2, i3, C, j0, j1, j2, j3, out):  # type: ignore[no-u
     out[3, 0], out[3, 1], out[3, 2], out[3, 3] = a30, a31, a32, a33
 
 
+@njit(cache=True, nogil=True)
+def products_16(X, i0, i1, i2, i3, C, j0, j1, j2, j3, split, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write the inner products of four rows and four centres to the first half of out (8, 4)."""
+    dots_16(X, i0, i1, i2, i3, C, j0, j1, j2, j3, 0, split, out)
+    if split < X.shape[1]:
+        dots_16(X, i0, i1, i2, i3, C, j0, j1, j2, j3, split, X.shape[1], out[4:])
+        out[:4] *= out[4:]
+
+
 @njit(cache=True, nogil=True, fastmath=_ANY_ORDER)
-def products_4(x, C, j0, j1, j2, j3):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Inner products of one row and four centres, named by place."""
+def dots_4(x, C, j0, j1, j2, j3, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Inner products of one row and four centres over some features, named by place."""
     a0 = a1 = a2 = a3 = np.float32(0)
-    for f in range(x.shape[0]):
+    for f in range(start, stop):
         p = x[f]
         a0 += p * C[j0, f]
         a1 += p * C[j1, f]
@@ -221,17 +244,34 @@ def products_4(x, C, j0, j1, j2, j3):  # type: ignore[no-untyped-def]  # noqa: A
     return a0, a1, a2, a3
 
 
-@njit(cache=True, nogil=True, fastmath=_ANY_ORDER)
-def product(x, c):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+@njit(cache=True, nogil=True)
+def products_4(x, C, j0, j1, j2, j3, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Inner products of one row and four centres, named by place."""
+    a0, a1, a2, a3 = dots_4(x, C, j0, j1, j2, j3, 0, split)
+    if split < x.shape[0]:
+        b0, b1, b2, b3 = dots_4(x, C, j0, j1, j2, j3, split, x.shape[0])
+        return a0 * b0, a1 * b1, a2 * b2, a3 * b3
+    return a0, a1, a2, a3
+
+
+@njit(cache=True, nogil=True)
+def product(x, c, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The inner product of one row and one centre."""
+    if split < x.shape[0]:
+        return _dot_32(x, c, 0, split) * _dot_32(x, c, split, x.shape[0])
+    return _dot_32(x, c, 0, split)
+
+
+@njit(cache=True, nogil=True, fastmath=_ANY_ORDER)
+def _dot_32(x, c, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     total = np.float32(0)
-    for f in range(x.shape[0]):
+    for f in range(start, stop):
         total += x[f] * c[f]
     return total
 
 
 @njit(parallel=True, cache=True, nogil=True)
-def refresh(X, state, order, centres, high, low, count, floor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def refresh(X, state, order, centres, high, low, count, floor, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Bring rows up to date against centres 0 .. count-1, but let go of a row when its bound falls below its floor.
 
     Args:
@@ -245,7 +285,7 @@ def refresh(X, state, order, centres, high, low, count, floor):  # type: ignore[
         least = floor[g * PANEL : (g + 1) * PANEL]
         work = np.empty((len(here), WORK))
         active = np.empty(len(here), np.int64)
-        out = np.empty((4, 4), np.float32)
+        out = np.empty((8, 4), np.float32)
         m = 0
         j = count
         for p in range(len(here)):
@@ -259,7 +299,7 @@ def refresh(X, state, order, centres, high, low, count, floor):  # type: ignore[
                 m += 1
         while j < count and m:
             stop = min(j + CHUNK, count)
-            meet_all(X, state, here, active[:m], work, out, centres, high, low, j, stop)
+            meet_all(X, state, here, active[:m], work, out, centres, high, low, j, stop, split)
             kept = 0
             for a in range(m):
                 p = active[a]
@@ -273,7 +313,7 @@ def refresh(X, state, order, centres, high, low, count, floor):  # type: ignore[
 
 
 @njit(cache=True, nogil=True)
-def meet_all(X, state, here, active, work, out, centres, high, low, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def meet_all(X, state, here, active, work, out, centres, high, low, start, stop, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The active rows of a panel meet centres start .. stop-1. At an edge the last row or centre stands in for more."""
     m = len(active)
     for strip in range(0, m, STRIP):
@@ -283,7 +323,7 @@ def meet_all(X, state, here, active, work, out, centres, high, low, start, stop)
             for a in range(strip, end, 4):
                 p0, p1 = active[a], active[min(a + 1, end - 1)]
                 p2, p3 = active[min(a + 2, end - 1)], active[min(a + 3, end - 1)]
-                products_16(X, here[p0], here[p1], here[p2], here[p3], centres, j, c1, c2, c3, out)
+                products_16(X, here[p0], here[p1], here[p2], here[p3], centres, j, c1, c2, c3, split, out)
                 for e in range(min(4, end - a)):
                     p = active[a + e]
                     for b in range(min(4, stop - j)):
@@ -292,7 +332,7 @@ def meet_all(X, state, here, active, work, out, centres, high, low, start, stop)
 
 
 @njit(cache=True, nogil=True)
-def refresh_one(x, state, i, work, centres, high, low, count, floor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def refresh_one(x, state, i, work, centres, high, low, count, floor, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """As `refresh`, for one row x; `work` has one row."""
     if state[i].bound == 0.0:
         state[i].version = count
@@ -300,7 +340,7 @@ def refresh_one(x, state, i, work, centres, high, low, count, floor):  # type: i
     start_row(state, i, work, 0, margin(x.shape[0]), high, low)
     for j in range(np.int64(state[i].version), count, 4):
         last = min(j + 4, count) - 1
-        products = products_4(x, centres, j, min(j + 1, last), min(j + 2, last), min(j + 3, last))
+        products = products_4(x, centres, j, min(j + 1, last), min(j + 2, last), min(j + 3, last), split)
         for b in range(last - j + 1):
             meet(state, i, work, 0, j + b, products[b], high, low)
         end_row(state, i, work, 0, last + 1)
@@ -309,23 +349,23 @@ def refresh_one(x, state, i, work, centres, high, low, count, floor):  # type: i
 
 
 @njit(cache=True, nogil=True)
-def resolve(x, state, i, centres, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def resolve(x, state, i, centres, low, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Make a row's bound the exact value over the centres it has seen; ties to the earliest centre.
 
     One distance, unless another centre lies within the margin of the nearest: then each that does is measured.
     """
     near = int(state[i].near)
-    best = square_distance(x, centres[near])
+    best = exact_square(x, centres[near], split)
     if not state[i].rest > best:
         lower = state[i].square * (1.0 - margin(x.shape[0])) - TINY
         count = int(state[i].version)
         for j in range(0, count, 4):
             last = min(j + 4, count) - 1
-            products = products_4(x, centres, j, min(j + 1, last), min(j + 2, last), min(j + 3, last))
+            products = products_4(x, centres, j, min(j + 1, last), min(j + 2, last), min(j + 3, last), split)
             for b in range(last - j + 1):
                 if lower + (low[j + b] - np.float32(2.0) * products[b]) > best:
                     continue
-                exact = square_distance(x, centres[j + b])
+                exact = exact_square(x, centres[j + b], split)
                 if exact < best or (exact == best and j + b < near):
                     best = exact
                     near = j + b
@@ -336,8 +376,8 @@ def resolve(x, state, i, centres, low):  # type: ignore[no-untyped-def]  # noqa:
 
 
 @njit(cache=True, nogil=True)
-def resolve_all(X, state, centres, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def resolve_all(X, state, centres, low, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Make every row's bound exact over the centres it has seen."""
     for i in range(X.shape[0]):
         if not state[i].exact:
-            resolve(X[i], state, i, centres, low)
+            resolve(X[i], state, i, centres, low, split)

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from selection.errors import InvalidInput
 from selection.kernels import loops
-from selection.types import Array, Floats, Rows, Vectors
+from selection.types import Array, Floats, RowBlocks, Rows, Vectors
 
 # Similarities computed at once, as float32: 8 MiB, which stays near the caches.
 TILE_VALUES = 2**21
@@ -27,6 +28,13 @@ TILE_ROWS = 4096
 TILE_QUERIES = 2048
 
 Doubles = npt.NDArray[np.float64]
+
+
+class Points(RowBlocks, Protocol):
+    """(n, d) by row, on a device: vectors that need not be searched."""
+
+    @property
+    def device(self) -> str: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +126,7 @@ def similarity_to(vectors: Vectors, query: Array) -> Doubles:
     return result
 
 
-def tiles(vectors: Vectors, rows_at_once: int) -> Iterator[tuple[Rows, Floats, float]]:
+def tiles(vectors: Points, rows_at_once: int) -> Iterator[tuple[Rows, Floats, float]]:
     """Yield `(rows, float32 tile, largest norm)`: every row once, in storage order, checked to be finite.
 
     Raises:

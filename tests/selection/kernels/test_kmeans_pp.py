@@ -168,7 +168,7 @@ def test_gains__equal_the_definition_and_trials_lower_the_cost():
     state["square"] = (X.astype(float) ** 2).sum(axis=1)
     trial = np.ascontiguousarray(X[[7, 100, 200, 33, 41]])
     expected = [(state["bound"] - np.minimum(state["bound"], square_distances(X, c))).sum() for c in trial]
-    np.testing.assert_allclose(module._gains(X, state, trial), expected, rtol=1e-9)
+    np.testing.assert_allclose(module._gains(X, state, trial, X.shape[1]), expected, rtol=1e-9)
 
 
 def min_squares(X, rows):
