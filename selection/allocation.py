@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 from selection.errors import InvalidBudget, InvalidOption
 
@@ -66,6 +67,66 @@ def apportion(weights: Sequence[int], budget: int, low: Sequence[int] | None = N
             f"budget must be at least {sum(low)}, the sum of what each part gets at least, got {budget}"
         )
     return _divide(weights, budget, low, [budget] * len(weights))
+
+
+def water_fill(have: Sequence[int], budget: int, most: Sequence[int]) -> list[int]:
+    """Give one after the other, each to the group that has least together with what it was given; ties to the earlier.
+
+    Args:
+        have: what each group has before, >= 0.
+        budget: 0 .. sum(most).
+        most: what each group can be given, >= 0.
+
+    Returns:
+        One count for each group; they sum to the budget.
+
+    >>> water_fill([10, 2, 5], 9, [50, 50, 50]), water_fill([10, 2, 5], 9, [50, 4, 50])
+    ([0, 6, 3], [0, 4, 5])
+    """
+    _check_room(budget, most)
+
+    def given(level: int) -> list[int]:
+        return [min(room, max(0, level - mine)) for mine, room in zip(have, most, strict=True)]
+
+    # The highest level that the budget fills; what is left is less than one for each group at that level.
+    low, high = 0, max((mine + room for mine, room in zip(have, most, strict=True)), default=0)
+    while low < high:
+        level = (low + high + 1) // 2
+        low, high = (level, high) if sum(given(level)) <= budget else (low, level - 1)
+    counts = given(low)
+    open_ = [i for i, mine in enumerate(have) if mine + counts[i] == low and counts[i] < most[i]]
+    for i in open_[: budget - sum(counts)]:
+        counts[i] += 1
+    return counts
+
+
+def inverse_frequency(have: Sequence[int], budget: int, most: Sequence[int]) -> list[int]:
+    """Parts of a budget in proportion to 1 / (1 + what a group has), rounded down; the rest to the largest part.
+
+    Args:
+        have, budget, most: as for `water_fill`. What a group cannot be given goes to the next smaller part.
+
+    Source: the class-balanced baseline in the code of PCoreSet.
+
+    >>> inverse_frequency([10, 2, 5], 9, [50, 50, 50])
+    [1, 6, 2]
+    """
+    _check_room(budget, most)
+    weights = [Fraction(1, mine + 1) for mine in have]
+    total = sum(weights, Fraction(0))
+    counts = [min(room, math.floor(budget * weight / total)) for weight, room in zip(weights, most, strict=True)]
+    for i in sorted(range(len(have)), key=lambda i: (have[i], i)):
+        counts[i] += min(most[i] - counts[i], budget - sum(counts))
+    return counts
+
+
+# How a budget is balanced over groups that have something already.
+BALANCES = {"water_fill": water_fill, "inverse_frequency": inverse_frequency}
+
+
+def _check_room(budget: int, most: Sequence[int]) -> None:
+    if not 0 <= budget <= sum(most):
+        raise InvalidBudget(f"budget must be in 0..{sum(most)}, what {len(most)} groups can be given, got {budget}")
 
 
 def _divide(weights: Sequence[int], budget: int, low: Sequence[int], high: Sequence[int]) -> list[int]:

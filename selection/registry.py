@@ -8,14 +8,17 @@ from dataclasses import MISSING, asdict, fields
 from typing import Any
 
 from selection.errors import InvalidOption, InvalidRecipe, UnknownStep
+from selection.filters.anchors import Anchors
 from selection.filters.keep_top import KeepTop
 from selection.filters.near_duplicates import NearDuplicates
+from selection.filters.outliers import Outliers
 from selection.filters.random_subpool import RandomSubpool
+from selection.filters.seals import Seals
 from selection.filters.semdedup import SemDedup
 from selection.scorers.column import Column
 from selection.scorers.combine import Combine
 from selection.scorers.rds import RdsMax, RdsMean
-from selection.scorers.training_dynamics import Aum, El2n, Forgetting
+from selection.scorers.training_dynamics import Aum, Cartography, El2n, Forgetting
 from selection.selectors.ccs import Ccs
 from selection.selectors.facility_location import FacilityLocation
 from selection.selectors.k_center import KCenter
@@ -29,11 +32,15 @@ from selection.step import Filter, Scorer, Selector, Step
 from selection.types import Input
 
 BUILT_IN: tuple[type[Step], ...] = (
+    Anchors,
     KeepTop,
     NearDuplicates,
+    Outliers,
     RandomSubpool,
+    Seals,
     SemDedup,
     Aum,
+    Cartography,
     Column,
     Combine,
     El2n,

@@ -43,6 +43,20 @@ STEPS: tuple[str, ...] = (
         summary VARCHAR, started_at TIMESTAMP, finished_at TIMESTAMP, seconds DOUBLE, config_digest VARCHAR,
         code_version VARCHAR, facts JSON, checks JSON, error VARCHAR);
     """,
+    """
+    CREATE TABLE label_imports (
+        "import" VARCHAR PRIMARY KEY, number BIGINT, project VARCHAR, url VARCHAR, digest VARCHAR, fields JSON, classes JSON,
+        gold BOOLEAN, snapshot VARCHAR, "read" BIGINT, new BIGINT, known BIGINT, quarantined BIGINT, unlabelled BIGINT,
+        damage VARCHAR, created_at TIMESTAMP);
+    CREATE TABLE round_records (
+        round_id VARCHAR PRIMARY KEY, project VARCHAR, round BIGINT, phase VARCHAR, steps JSON, snapshot VARCHAR,
+        encoder VARCHAR, model_id VARCHAR, selection_id VARCHAR, random_selection_id VARCHAR, n_items BIGINT, spent DOUBLE,
+        metrics JSON, stop BOOLEAN, reasons JSON, lease_until TIMESTAMP, created_at TIMESTAMP, code_version VARCHAR,
+        record JSON);
+    CREATE TABLE models (
+        model_id VARCHAR PRIMARY KEY, project VARCHAR, classifier JSON, encoder VARCHAR, n_labelled BIGINT, metrics JSON,
+        created_at TIMESTAMP, record JSON);
+    """,
 )
 
 # The columns of what lies in Parquet. A view lists its files by name, which is as fast as a glob and is a snapshot; without
@@ -102,15 +116,50 @@ FACTS: Mapping[str, Mapping[str, str]] = {
         "ref": "VARCHAR",
         "value": "FLOAT",
     },
-    "labels": {
+    "label_events": {
+        "import": "VARCHAR",
+        "event": "VARCHAR",
+        "project": "VARCHAR",
         "id": "UUID",
         "round_id": "VARCHAR",
-        "label": "VARCHAR",
         "annotator": "VARCHAR",
+        "kind": "VARCHAR",
+        "label": "VARCHAR",
+        "rating": "DOUBLE",
         "confidence": "DOUBLE",
+        "seconds": "DOUBLE",
+        "cost": "DOUBLE",
         "created_at": "TIMESTAMP",
+        "file": "VARCHAR",
+        "line": "BIGINT",
     },
-    "rounds": {"round_id": "VARCHAR", "recipe": "VARCHAR", "round": "BIGINT", "created_at": "TIMESTAMP"},
+    "label_quarantine": {
+        "project": "VARCHAR",
+        "file": "VARCHAR",
+        "line": "BIGINT",
+        "cause": "VARCHAR",
+        "excerpt": "VARCHAR",
+    },
+    "round_items": {
+        "round_id": "VARCHAR",
+        "rank": "UINTEGER",
+        "id": "UUID",
+        "arm": "VARCHAR",
+        "annotators": "UTINYINT",
+        "prediction": "VARCHAR",
+        "probability": "FLOAT",
+        "score": "FLOAT",
+        "inclusion_probability": "FLOAT",
+    },
+    "consensus": {
+        "project": "VARCHAR",
+        "id": "UUID",
+        "label": "VARCHAR",
+        "confidence": "FLOAT",
+        "n_labels": "INTEGER",
+        "relabel_score": "FLOAT",
+        "model_id": "VARCHAR",
+    },
 }
 
 # Taken from the record's folder rather than from inside the file: a condition on such a column then opens only the files
@@ -120,6 +169,9 @@ FROM_FOLDER: Mapping[str, str] = {
     "selection_drops": "selection_id",
     "tombstones": "snapshot",
     "targets": "targets",
+    "label_events": "import",
+    "round_items": "round_id",
+    "consensus": "model_id",
 }
 
 # {latest}: the snapshot that is the pool now; {without}, {renamed}: extra fields named as a column of selection_items is.
@@ -161,6 +213,71 @@ CREATE MACRO overlap(a, b) AS TABLE
     );
 """
 
+# What counts of the log is said once more in Python, in labels.counted.
+LABEL_VIEWS = """
+CREATE VIEW labels AS
+    SELECT e.* EXCLUDE ("import") FROM label_events e JOIN label_imports i ON e."import" = i."import"
+    QUALIFY row_number() OVER (
+        PARTITION BY e.project, e.id, e.annotator, CASE WHEN e.kind = 'skip' THEN 'class' ELSE e.kind END
+        ORDER BY coalesce(e.created_at, i.created_at) DESC, i.number DESC, e.line DESC, e.event DESC
+    ) = 1;
+CREATE VIEW label_conflicts AS
+    SELECT project, id, count(*) AS n_labels, count(DISTINCT label) AS n_classes,
+        to_json(map(list(annotator ORDER BY annotator), list(label ORDER BY annotator))) AS votes
+    FROM labels l
+    WHERE kind = 'class'
+        AND NOT EXISTS (FROM labels g WHERE g.kind = 'ignore' AND g.project = l.project AND g.id = l.id)
+    GROUP BY project, id HAVING count(DISTINCT label) > 1;
+CREATE VIEW annotators AS
+    WITH votes AS (SELECT * FROM labels WHERE kind = 'class'),
+    acts AS (
+        SELECT project, annotator, count(*) FILTER (kind = 'class') AS n_labels, count(*) FILTER (kind = 'skip') AS skipped,
+            count(*) FILTER (kind = 'ignore') AS ignored, median(seconds) AS median_seconds, sum(cost) AS cost
+        FROM labels WHERE kind <> 'gold' GROUP BY project, annotator
+    ),
+    shared AS (
+        SELECT a.project, a.annotator, count(DISTINCT a.id) AS n_shared, avg((a.label = b.label)::DOUBLE) AS agreement
+        FROM votes a JOIN votes b ON a.project = b.project AND a.id = b.id AND a.annotator <> b.annotator
+        GROUP BY a.project, a.annotator
+    ),
+    gold AS (
+        SELECT v.project, v.annotator, count(*) AS n_gold, avg((v.label = g.label)::DOUBLE) AS gold_accuracy
+        FROM votes v JOIN labels g ON g.kind = 'gold' AND v.project = g.project AND v.id = g.id
+        GROUP BY v.project, v.annotator
+    )
+    SELECT acts.project, acts.annotator, n_labels, skipped, ignored, coalesce(n_shared, 0) AS n_shared, agreement,
+        coalesce(n_gold, 0) AS n_gold, gold_accuracy, median_seconds, cost
+    FROM acts LEFT JOIN shared USING (project, annotator) LEFT JOIN gold USING (project, annotator);
+CREATE VIEW rounds AS
+    WITH given AS (
+        SELECT l.*, i.round_id AS sent_in, i.arm
+        FROM labels l JOIN round_items i ON i.id = l.id
+        JOIN round_records r ON r.round_id = i.round_id AND r.project = l.project
+        WHERE l.kind <> 'gold'
+        QUALIFY row_number() OVER (
+            PARTITION BY l.event ORDER BY coalesce(i.round_id = l.round_id, false) DESC, r.round DESC, r.round_id
+        ) = 1
+    ),
+    acts AS (
+        SELECT sent_in, count(DISTINCT id) FILTER (kind = 'class') AS labelled, sum(cost) AS cost FROM given GROUP BY sent_in
+    ),
+    majority AS (
+        SELECT sent_in, id, label, count(*) AS votes FROM given WHERE kind = 'class' AND arm <> 'gold'
+        GROUP BY sent_in, id, label
+        QUALIFY row_number() OVER (PARTITION BY sent_in, id ORDER BY votes DESC, label) = 1
+    ),
+    by_class AS (SELECT sent_in, label, count(*) AS n FROM majority GROUP BY sent_in, label),
+    found AS (
+        SELECT sent_in, to_json(map(list(label ORDER BY label), list(n ORDER BY label))) AS found
+        FROM by_class GROUP BY sent_in
+    )
+    SELECT r.round_id, r.project, r.round, r.phase, r.n_items, coalesce(labelled, 0) AS labelled, found, cost,
+        sum(cost) OVER (PARTITION BY r.project ORDER BY r.round, r.created_at, r.round_id) AS cost_so_far, r.spent, r.metrics,
+        r.stop, r.reasons, r.steps, r.snapshot, r.encoder, r.model_id, r.selection_id, r.random_selection_id, r.lease_until,
+        r.created_at, r.code_version, r.record
+    FROM round_records r LEFT JOIN acts ON acts.sent_in = r.round_id LEFT JOIN found ON found.sent_in = r.round_id;
+"""
+
 
 def quoted(name: str) -> str:
     """A name as an SQL identifier."""
@@ -193,8 +310,17 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "selection_items": "One row per selection and chosen candidate, in the order of choice.",
     "selection_drops": "One row per selection and candidate that a filter left out and said why, for example a duplicate.",
     "selected_examples": "selection_items with the text and fields of each candidate, also of candidates no longer in the pool.",
-    "labels": "One row per label given; none in this version.",
-    "rounds": "One row per draw-and-label round; none in this version.",
+    "labels": "One row per label that counts: the latest of each annotator on each row, of each kind.",
+    "label_events": "One row per label ever given; most questions are for `labels`.",
+    "label_imports": "One row per label file taken in, ever; a file that grew is there once for each state.",
+    "label_quarantine": "One row per label that could not be used, in the label files as they were last taken in.",
+    "label_conflicts": "One row per candidate whose annotators disagree on its class.",
+    "annotators": "One row per labeling project and annotator: how much, how well, how fast, at what cost.",
+    "consensus": "One row per labeling project and labelled candidate: the one class that its labels come to, as of the project's latest model.",
+    "models": "One row per model fitted on labels.",
+    "rounds": "One row per round of a labeling project: what was sent out, what came back.",
+    "round_items": "One row per round and candidate sent out to be labelled, in the order of the batch.",
+    "round_records": "One row per round as it was drawn; `rounds` has what came of it as well.",
     "metrics": "One row per number measured on a selection.",
     "runs": "One row per execution of a stage, failed ones included, ever.",
     "selection": "selection(id): the chosen candidates of one selection in rank order, with their text.",
@@ -249,7 +375,6 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "kept_line": "Where the kept row of the same text is: its line.",
     "kind": "What pulled the candidate: target, stratum, score, random, ...",
     "indexes.kind": "flat (exact), ivf or rabitq.",
-    "label": "The label.",
     "line": "1-based line of the file, or record number where the format has no lines.",
     "max_tokens": "Tokens of a text that the encoder reads; the rest is cut.",
     "messages": "The turns as JSON [[role, content], ...] where they are more than a prompt and a response, else NULL.",
@@ -308,11 +433,70 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "truncated": "Texts longer than max_tokens.",
     "value": "The number.",
     "selection_items.value": "The score or similarity behind the choice, NULL if there is none.",
-    "selection_drops.kind": "What the candidate was left out for: neighbour, a duplicate of the candidate in `ref`.",
-    "selection_drops.ref": "The id of the candidate that was kept in its place.",
-    "selection_drops.value": "The similarity to it.",
+    "selection_drops.kind": "What the candidate was left out for: neighbour, a duplicate of the candidate in `ref`; outlier.",
+    "selection_drops.ref": "The id of the candidate that was kept in its place, NULL if there is none.",
+    "selection_drops.value": "The similarity to it; of an outlier, the score that was too low.",
     "selected_examples.value": "The score or similarity behind the choice, NULL if there is none.",
     "version": "Number of schema steps.",
+    # Labels, rounds and models.
+    "agreement": "Share of the other annotators' labels on the same rows that are the same.",
+    "annotators": "How many annotators the row wants.",
+    "arm": "strategy, the project's steps; random, the standing random arm; or gold, a row with a known answer.",
+    "classes": "The project's classes at that time, as JSON.",
+    "classifier": "The classifier with its options, as JSON.",
+    "consensus.confidence": "How sure the aggregation is of the class, 0 to 1.",
+    "consensus.label": "The class.",
+    "cost": "What it cost, in the unit of the label files.",
+    "cost_so_far": "What this round and the earlier ones cost.",
+    "event": "Hash of all that was said: the same label brought again is the same event.",
+    "found": "Class -> how many of the round's rows it was given to by most of their annotators, as JSON; gold rows apart.",
+    "gold": "Whether the file holds known answers.",
+    "gold_accuracy": "Share of the labels on gold rows that are the known answer.",
+    "ignored": "Rows taken out for good.",
+    "import": "A label file as taken in: hash of its bytes and of how it was read.",
+    "inclusion_probability": "The chance that the random arm had to draw the row; NULL in other arms.",
+    "known": "Labels that the log had before.",
+    "label": "The class, or the text.",
+    "label_events.created_at": "When it was given, UTC, as the file says; NULL if it does not.",
+    "label_events.kind": "class; rating; text; skip, left to others; ignore, out for good; gold, a known answer.",
+    "label_events.seconds": "How long the annotator took.",
+    "label_imports.damage": "Why nothing was taken of a damaged file; NULL for a whole file.",
+    "label_imports.fields": "What the configuration says of the file's fields, as JSON; NULL if they were detected.",
+    "label_imports.quarantined": "Labels that could not be used; those of each file's last import stand in `label_quarantine`.",
+    "label_imports.read": "Records of the file.",
+    "label_quarantine.cause": "Why the label could not be used.",
+    "labelled": "Rows with a class.",
+    "labels.created_at": "When it was given, UTC, as the file says; NULL if it does not.",
+    "labels.kind": "class; rating; text; skip, left to others; ignore, out for good; gold, a known answer.",
+    "labels.seconds": "How long the annotator took.",
+    "lease_until": "Until when the rows are not sent out again, UTC.",
+    "median_seconds": "Half of the labels took less.",
+    "metrics": "Name -> number, as JSON.",
+    "model_id": "The model: hash of what it was fitted on and how; NULL before there are labels.",
+    "n_classes": "How many classes were given.",
+    "n_gold": "Labels on gold rows.",
+    "n_labelled": "Rows with a consensus.",
+    "n_labels": "How many class labels.",
+    "n_shared": "Rows that others labelled as well.",
+    "new": "Labels added to the log.",
+    "number": "Order in which the files were taken in, 1 is first.",
+    "phase": "cold_start, before there were labels to learn from; or active.",
+    "prediction": "The model's top class when the row was sent out.",
+    "probability": "The model's probability of it.",
+    "project": "The labeling project in winnow.yaml.",
+    "random_selection_id": "The selection of the random arm.",
+    "rating": "The rating, of labels of that kind.",
+    "reasons": "Why labeling could stop, as a JSON list.",
+    "relabel_score": "How much another label is wanted, higher is more; NULL if it was not scored.",
+    "round_items.rank": "Place in the batch, 1 is first.",
+    "round_records.selection_id": "The selection of the project's steps.",
+    "rounds.selection_id": "The selection of the project's steps.",
+    "score": "The steps' value for the row.",
+    "skipped": "Rows left to others.",
+    "spent": "How much of the budget was spent when the round was drawn, in the budget's unit.",
+    "stop": "Whether the stopping rules advised to stop when the round was drawn.",
+    "unlabelled": "Rows of a batch that wait for their label.",
+    "votes": "Annotator -> class, as JSON.",
 }
 
 # A column that winnow did not choose.

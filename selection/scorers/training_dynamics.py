@@ -1,4 +1,4 @@
-"""How hard a row was to learn, from columns that a training run wrote down: el2n, aum, forgetting.
+"""How hard a row was to learn, from columns that a training run wrote down: el2n, aum, forgetting, cartography.
 
 One column holds the ready score. Several hold what was measured at each epoch, in the order of the epochs, and are added
 up here. Scores are given as published, so they point different ways: see each.
@@ -20,7 +20,7 @@ from selection.types import Array, Floats, Input, Pool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingDynamics(Scorer):
-    """What the three have in common.
+    """What they have in common.
 
     Args:
         fields: the column of the score, or the columns of the epochs.
@@ -143,3 +143,32 @@ class Forgetting(TrainingDynamics):
         if self.never_learned == "most":
             count[~epochs.any(axis=0)] = len(epochs)
         return np.asarray(count)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cartography(TrainingDynamics):
+    """Confidence times variability: the mean over epochs of the probability of the label, times its standard deviation.
+
+    Low is an outlier: a row that no epoch learned. `top` takes the highest, `outliers` drops the lowest.
+
+    Source: Karamcheti et al. 2021, on the data maps of Swayamdipta et al. 2020.
+    """
+
+    name: ClassVar[str] = "cartography"
+
+    def of_epochs(self, epochs: Floats) -> Array:
+        """The product; a ready score is taken as it is.
+
+        Raises:
+            InvalidInput: a probability is not in 0..1.
+        """
+        if len(epochs) == 1:
+            return np.asarray(epochs[0])
+        wrong = np.argwhere((epochs < 0) | (epochs > 1))
+        if len(wrong):
+            at, row = wrong[0].tolist()
+            raise InvalidInput(
+                f"cartography: column {self.fields[at]!r}: row {{row}} is {epochs[at, row]:g}, must be a probability",
+                row=row,
+            )
+        return np.asarray(epochs.mean(axis=0, dtype=np.float64) * epochs.std(axis=0, dtype=np.float64))

@@ -10,15 +10,18 @@ import pytest
 
 from selection import ArrayVectors, Filter, Input, Pool, Reason, Scorer, Selection, Selector, step_names
 from selection.checks import CHECKS, BrokenContract, check_step
+from selection.filters.anchors import Anchors
 from selection.filters.keep_top import KeepTop
 from selection.filters.near_duplicates import NearDuplicates
+from selection.filters.outliers import Outliers
 from selection.filters.random_subpool import RandomSubpool
+from selection.filters.seals import Seals
 from selection.filters.semdedup import SemDedup
 from selection.registry import BUILT_IN
 from selection.scorers.column import Column
 from selection.scorers.combine import Combine
 from selection.scorers.rds import RdsMax, RdsMean
-from selection.scorers.training_dynamics import Aum, El2n, Forgetting
+from selection.scorers.training_dynamics import Aum, Cartography, El2n, Forgetting
 from selection.selectors.ccs import Ccs
 from selection.selectors.facility_location import FacilityLocation
 from selection.selectors.k_center import KCenter
@@ -30,9 +33,18 @@ from selection.selectors.stratified import Stratified
 from selection.selectors.top import Top
 
 STEPS = [
+    Anchors(rows=30),
+    Anchors(n_anchors=3, n_neighbors=12, rows=25, aggregation="max", balanced=False, choose="random"),
+    Anchors(n_anchors=2, n_neighbors=20, rows=25, aggregation="mean_all", local_trials=3),
+    Anchors(n_neighbors=20, rows=25, choose="all"),
     KeepTop(times=1.5),
     RandomSubpool(rows=30),
     NearDuplicates(),
+    Outliers(drop=0.1),
+    Outliers(drop=0.25, n_neighbors=3),
+    Outliers(drop=0.1, fields=["forgotten"]),
+    Seals(n_neighbors=20),
+    Seals(n_neighbors=20, rows=25),
     SemDedup(eps=0.002),
     SemDedup(eps=0.002, n_clusters=1, prefer="column", column="length", rule="component"),
     SemDedup(eps=0.002, n_clusters=3, prefer="random", rule="reference"),
@@ -43,6 +55,7 @@ STEPS = [
     RdsMean(),
     RdsMean(normalized=True),
     Aum(fields=["epoch_0", "epoch_1"], descending=False),
+    Cartography(fields="ready"),
     El2n(fields=["epoch_0", "epoch_1"]),
     Forgetting(fields="forgotten"),
     Ccs(beta=0, n_strata=4, hard="high", within={"rds_plus": {}}),

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from selection import InvalidInput, InvalidOption, MissingInput, Pool, build_step, select
+from selection.filters.anchors import Anchors, best_of_each
+from selection.filters.seals import Seals
+from selection.kernels.hits import highest, nearest_of, row_scores
+
+RNG = np.random.default_rng([0, 0, 0, 1])
+POOL, LABELLED, LABELS = [5, 13, 26, 60, 81, 100, 170, 200], [0, 20, 90], [1, 1, 0]
+
+
+def on_circle(degrees):
+    angle = np.deg2rad(np.asarray(degrees, float))
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+
+
+def circle(pool=POOL, labelled=LABELLED, labels=LABELS, **others):
+    """Rows of the pool first, then the labelled ones."""
+    n = len(pool)
+    return Pool(
+        vectors=on_circle([*pool, *labelled]),
+        labels=np.array([-1] * n + list(labels)),
+        already_selected=np.arange(n, n + len(labelled)),
+        **others,
+    )
+
+
+def clustered(n=600, d=8, classes=3, labelled=60, seed=0):
+    rng = np.random.default_rng(seed)
+    of = rng.integers(0, classes, n)
+    x = 2 * rng.normal(size=(classes, d))[of] + rng.normal(size=(n, d))
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    labels = np.where(np.arange(n) < labelled, of, -1)
+    return Pool(
+        vectors=x, labels=labels, already_selected=np.arange(labelled), keys=rng.integers(0, 2**63, n, dtype=np.uint64)
+    )
+
+
+def naive(pool, anchors, k, count, aggregation, balanced):
+    """The definition, in float64 and by loops."""
+    x, labels = pool.get_vectors().take(np.arange(len(pool))).astype(np.float64), pool.get_labels()
+    free = [row for row in range(len(pool)) if labels[row] < 0 and pool.candidates[row]]
+    found = {}
+    for anchor in anchors:
+        for row in sorted(free, key=lambda row: (-(x[row] @ x[anchor]), row))[:k]:
+            found.setdefault(row, []).append(anchor)
+    score, label = {}, {}
+    for row, by in found.items():
+        over = anchors if aggregation == "mean_all" else by
+        each = [x[row] @ x[anchor] for anchor in over]
+        score[row] = max(each) if aggregation == "max" else np.mean(each)
+        label[row] = labels[max(by, key=lambda anchor: x[row] @ x[anchor])]
+    order = sorted(found, key=lambda row: (-score[row], row))
+    if not balanced or len(order) <= count:
+        return order[:count]
+    kept = {c: [] for c in sorted(set(label.values()))}
+    while sum(map(len, kept.values())) < count:
+        left = {c: [row for row in order if label[row] == c and row not in kept[c]] for c in kept}
+        c = min((c for c in kept if left[c]), key=lambda c: (len(kept[c]), c))
+        kept[c].append(left[c][0])
+    return [row for rows in kept.values() for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "scores", "kept"),
+    [
+        (
+            "mean_hits",
+            [0.9810602622, 0.9834581082, 0.9466579708, 0.8660254038, 0.9876883406, 0.984807753],
+            [4, 5, 1, 0],
+        ),
+        ("max", [0.9961946981, 0.9925461516, 0.9945218954, 0.8660254038, 0.9876883406, 0.984807753], [0, 2, 1, 4]),
+        ("mean_all", [0.683092089, 0.7306224236, 0.7772290295, 0.710689949, 0.5429774753, 0.328269251], [2, 1, 3, 0]),
+    ],
+)
+def test_row_scores__known_answers(aggregation, scores, kept):
+    pool = circle()
+    hits = nearest_of(pool, np.array([8, 9, 10]), 3, pool.candidates)
+    assert hits.row.tolist() == [0, 1, 2, 2, 1, 0, 4, 5, 3]
+    assert hits.anchor.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    rows, score, _ = row_scores(hits, aggregation, pool)
+    assert rows.tolist() == [0, 1, 2, 3, 4, 5]
+    np.testing.assert_allclose(score, scores, atol=1e-7)
+    assert highest(rows, score, 4).tolist() == kept
+    step = Anchors(n_neighbors=3, rows=4, aggregation=aggregation, balanced=False)
+    assert step.keep(pool, 1, rng=RNG).tolist() == kept
+
+
+@pytest.mark.parametrize("aggregation", ["mean_hits", "max", "mean_all"])
+@pytest.mark.parametrize("balanced", [True, False])
+@pytest.mark.parametrize("choose", ["kmeans_pp", "random", "all"])
+@pytest.mark.parametrize("rows", [7, 40, 200])
+def test_keep__is_the_definition(aggregation, balanced, choose, rows):
+    pool = clustered()
+    step = Anchors(n_anchors=5, n_neighbors=9, rows=rows, aggregation=aggregation, balanced=balanced, choose=choose)
+    anchors = step.anchors(pool, rng=np.random.default_rng([0, 0, 0, 1]))
+    kept = step.keep(pool, 1, rng=np.random.default_rng([0, 0, 0, 1]))
+    assert len(kept) <= rows
+    assert kept.tolist() == naive(pool, anchors.tolist(), 9, rows, aggregation, balanced) or not balanced
+    assert sorted(kept.tolist()) == sorted(naive(pool, anchors.tolist(), 9, rows, aggregation, balanced))
+
+
+def test_anchors__so_many_of_each_class_and_all_of_a_small_one():
+    pool = clustered(labelled=60)
+    labels = pool.get_labels().copy()
+    labels[np.flatnonzero(labels == 2)[3:]] = 0
+    pool = Pool(vectors=pool.vectors, labels=labels, keys=pool.keys)
+    for choose in ("kmeans_pp", "random"):
+        anchors = Anchors(n_anchors=5, choose=choose).anchors(pool, rng=RNG)
+        assert len(set(anchors.tolist())) == len(anchors)
+        assert Counter(labels[anchors].tolist()) == {0: 5, 1: 5, 2: 3}
+    every = Anchors(n_anchors=5, choose="all").anchors(pool, rng=RNG)
+    assert sorted(every.tolist()) == np.flatnonzero(labels >= 0).tolist()
+
+
+def test_anchors__follow_the_law_of_kmeans_pp():
+    # The conditional law of the second and third anchor, given the first two of the known answer.
+    x = np.array([[0, 0], [1, 0], [0, 1], [5, 5], [5, 6], [10, 0]], np.float32)
+    second = [0.0056497175, 0.0, 0.011299435, 0.2316384181, 0.2937853107, 0.4576271186]
+    third = [0.0153846154, 0.0, 0.0307692308, 0.0153846154, 0.0, 0.9384615385]
+    pool = Pool(vectors=x, labels=np.zeros(6, np.int64))
+    after_one, after_two = Counter(), Counter()
+    for seed in range(3000):
+        picked = Anchors(n_anchors=3).anchors(pool, rng=np.random.default_rng([seed, 0, 0, 1])).tolist()
+        if picked[0] == 1:
+            after_one[picked[1]] += 1
+            if picked[1] == 4:
+                after_two[picked[2]] += 1
+    for counts, law in ((after_one, second), (after_two, third)):
+        total = sum(counts.values())
+        assert total > 100
+        for row, p in enumerate(law):
+            assert abs(counts[row] - total * p) <= 4 * np.sqrt(total * p * (1 - p)) + (0 if p == 0 else 1)
+
+
+def test_keep__a_large_class_cannot_fill_the_subpool():
+    pool = circle(pool=[*range(1, 31), 88, 92], labelled=[0, 5, 10, 15, 20, 90], labels=[0, 0, 0, 0, 0, 1])
+    of_minority = [30, 31]
+    kept = Anchors(n_neighbors=10, rows=6, aggregation="max").keep(pool, 1, rng=RNG)
+    assert set(of_minority) < set(kept.tolist())
+    assert len(kept) == 6
+    unequal = Anchors(n_neighbors=10, rows=6, aggregation="mean_all", balanced=False).keep(pool, 1, rng=RNG)
+    assert not set(of_minority) & set(unequal.tolist())
+
+
+def test_keep__new_anchors_every_round():
+    pool = clustered(labelled=100)
+    steps = [Anchors(n_anchors=2, n_neighbors=5, rows=30), "random"]
+    rounds = [select(steps, pool, budget=10, round=r).rows.tolist() for r in (0, 0, 1)]
+    assert rounds[0] == rounds[1] != rounds[2]
+
+
+def test_keep__without_labels_rows_at_random():
+    pool = clustered(labelled=0)
+    kept = Anchors(rows=50).keep(pool, 1, rng=np.random.default_rng(1))
+    assert len(kept) == 50
+    assert (
+        kept.tolist()
+        == build_step({"random_subpool": {"rows": 50}}).keep(pool, 1, rng=np.random.default_rng(1)).tolist()
+    )
+
+
+def test_keep__a_small_pool_stays_whole():
+    pool = circle()
+    assert Anchors(rows=8, n_neighbors=1).keep(pool, 1, rng=RNG).tolist() == list(range(8))
+    assert Seals(rows=8, n_neighbors=1).keep(pool, 1, rng=RNG).tolist() == list(range(8))
+
+
+def test_best_of_each__ties_to_the_lowest_class_and_row():
+    kept = best_of_each(np.array([3, 5, 8, 9]), np.ones(4), np.array([7, 2, 7, 2]), 3)
+    assert kept.tolist() == [5, 9, 3]
+
+
+def test_seals__known_answers():
+    assert sorted(Seals(n_neighbors=3).keep(circle(), 1, rng=RNG)) == [0, 1, 2, 3, 4, 5]
+    later = Pool(
+        vectors=on_circle(POOL + LABELLED),
+        labels=np.array([-1] * 5 + [0] + [-1] * 2 + LABELS),
+        already_selected=[5, 8, 9, 10],
+    )
+    assert nearest_of(later, np.array([5]), 3, later.candidates).row.tolist() == [4, 3, 6]
+    assert sorted(Seals(n_neighbors=3).keep(later, 1, rng=RNG)) == [0, 1, 2, 3, 4, 6]
+
+
+@pytest.mark.parametrize("rows", [None, 5, 60])
+def test_seals__is_the_definition(rows):
+    pool = clustered()
+    labelled = np.flatnonzero(pool.get_labels() >= 0).tolist()
+    kept = Seals(n_neighbors=4, rows=rows).keep(pool, 1, rng=RNG)
+    assert sorted(kept.tolist()) == sorted(naive(pool, labelled, 4, rows or 540, "max", False))
+
+
+def test_seals__without_labels():
+    pool = clustered(labelled=0)
+    assert len(Seals().keep(pool, 1, rng=RNG)) == 600
+    assert len(Seals(rows=20).keep(pool, 1, rng=RNG)) == 20
+
+
+def test_steps__a_vector_of_an_anchor_that_is_not_finite_is_named():
+    x = on_circle(POOL + LABELLED)
+    x[9] = np.nan
+    labels = np.array([-1] * 8 + LABELS)
+    for step in (Anchors(rows=4), Seals()):
+        with pytest.raises(InvalidInput, match="row 9"):
+            select([step, "random"], Pool(vectors=x, labels=labels, already_selected=[8, 9, 10]), budget=2)
+
+
+def test_steps__need_labels():
+    for name in ("anchors", "seals"):
+        with pytest.raises(MissingInput, match=f"{name} needs labels"):
+            select([name, "random"], Pool(vectors=on_circle(POOL)), budget=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_anchors": 0}, "anchors: n_anchors must be an integer >= 1, got 0"),
+        ({"n_neighbors": 1.5}, "n_neighbors must be an integer"),
+        ({"rows": None}, "rows must be an integer"),
+        ({"aggregation": "mean"}, "aggregation must be one of mean_hits, max, mean_all, got 'mean'"),
+        ({"choose": "entropy"}, "choose must be one of kmeans_pp, random, all, got 'entropy'"),
+        ({"balanced": 1}, "balanced must be true or false, got 1"),
+        ({"local_trials": 0}, "local_trials must be"),
+    ],
+)
+def test_options__out_of_range_are_refused(options, message):
+    with pytest.raises(InvalidOption, match=message):
+        build_step({"anchors": options})
+    with pytest.raises(InvalidOption, match="seals: rows must be an integer >= 1, got 0"):
+        build_step({"seals": {"rows": 0}})
