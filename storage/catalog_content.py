@@ -78,6 +78,15 @@ def _same(document: Row) -> list[Row]:
     return [document]
 
 
+def _round(document: Row) -> list[Row]:
+    advice = document.get("advice") or {}
+    return [
+        document
+        | {"model_id": document.get("model"), "stop": advice.get("stop"), "reasons": advice.get("reasons")}
+        | {"record": document}
+    ]
+
+
 _SNAPSHOTS = ("records", "snapshots")
 _SOURCES = (
     _Source("ingests", ("pool",), ("ingest",), "ingest.json", _same),
@@ -95,6 +104,9 @@ _SOURCES = (
         lambda d: [d | {"name": name, "value": value} for name, value in d["values"].items()],
     ),
     _Source("runs", ("records", "runs"), ("run_id",), "run.json", _same),
+    _Source("label_imports", ("records", "labels"), ("import",), "import.json", _same),
+    _Source("round_records", ("records", "rounds"), ("round_id",), "round.json", _round),
+    _Source("models", ("records", "models"), ("model_id",), "model.json", _whole),
 )
 
 
@@ -158,8 +170,12 @@ def create_views(store: Store, connection: duckdb.DuckDBPyConnection) -> None:
         "targets": _of_records(store, "targets", "items.parquet"),
         "selection_items": _of_records(store, "selections", "items.parquet"),
         "selection_drops": [path for path in _of_records(store, "selections", "dropped.parquet") if path.exists()],
-        "labels": [],
-        "rounds": [],
+        "label_events": _of_imports(store, connection, "labels.parquet", "new > 0"),
+        "label_quarantine": _of_imports(store, connection, "quarantine.parquet", f"{_IS_LAST} AND quarantined > 0"),
+        "round_items": _of_records(store, "rounds", "items.parquet"),
+        "consensus": [
+            store.path("records", "models", name, "consensus.parquet") for name in _latest_models(connection)
+        ],
     }
     for view, paths in files.items():
         connection.execute(f"CREATE VIEW {view} AS {_facts(view, paths)}")
@@ -178,6 +194,8 @@ def create_views(store: Store, connection: duckdb.DuckDBPyConnection) -> None:
             renamed="".join(f", e.{quoted(name)} AS {quoted(_free(name, taken | set(columns)))}" for name in clashing),
         )
     )
+
+    connection.execute(schema.LABEL_VIEWS)
 
 
 def comment(connection: duckdb.DuckDBPyConnection) -> None:
@@ -209,6 +227,24 @@ def _latest_snapshot(connection: duckdb.DuckDBPyConnection) -> str | None:
 
 def _of_records(store: Store, kind: str, file: str) -> list[Path]:
     return [store.path("records", kind, name, file) for name in store.records(kind)]
+
+
+# A file's labels that could not be used are those of its last state.
+_IS_LAST = "number = (SELECT max(number) FROM label_imports l WHERE l.project = i.project AND l.url = i.url)"
+
+
+def _of_imports(store: Store, connection: duckdb.DuckDBPyConnection, file: str, condition: str) -> list[Path]:
+    sql = f'SELECT "import" FROM label_imports i WHERE {condition} ORDER BY number, "import"'  # noqa: S608 - ours
+    return [store.path("records", "labels", name, file) for name in _column(connection, sql)]
+
+
+def _latest_models(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """The model that each project's last good fit gave, which may be an older one that came back; without runs the newest."""
+    return _column(
+        connection,
+        "SELECT model_id FROM models m LEFT JOIN runs r ON r.subject = m.model_id AND r.status = 'ok' QUALIFY row_number() "
+        "OVER (PARTITION BY m.project ORDER BY r.run_id DESC NULLS LAST, m.created_at DESC, model_id) = 1 ORDER BY m.project",
+    )
 
 
 def _facts(view: str, paths: Iterable[Path]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ import pytest
 
 from storage import ids as idlib
 from storage.ingest import FileSpec, ingest_file
+from storage.labels import LabelImport, import_labels
+from storage.models import commit_model
 from storage.records import commit_run, commit_selection, new_run_id
+from storage.rounds import ITEM_COLUMNS, commit_round
 from storage.shapes import identity
-from storage.snapshot import take_snapshot
+from storage.snapshot import latest_snapshot, open_snapshot, take_snapshot
 from storage.store import Store, utc_now
 
 
@@ -71,6 +75,51 @@ class SmallStore(Store):
         if status is not None:
             self.add_run("select", recipe, selection_id, status)
         return selection_id
+
+    def add_labels(
+        self, project: str, labels: Sequence[Mapping[str, Any]], classes: Sequence[str], **options: Any
+    ) -> LabelImport:
+        """Import a file of labels, where `id` is a prompt of `add_file`, looked up in the newest snapshot."""
+        number = len(self.records("labels"))
+        file = self.root.parent / f"labels-{number}.jsonl"
+        named = [dict(label) | {"id": str(uuid.UUID(bytes=id_of(str(label["id"]))))} for label in labels]
+        file.write_text("".join(f"{json.dumps(label)}\n" for label in named))
+        snapshot = open_snapshot(self, str(latest_snapshot(self)))
+        return import_labels(self, project, str(file), classes=classes, snapshot=snapshot, **options)
+
+    def add_round(self, project: str, number: int, prompts: Sequence[str], **header: Any) -> str:
+        """A round of one row a prompt, all but the last by the strategy, the last at random."""
+        n = len(prompts)
+        items = pa.table(
+            {
+                "rank": pa.array(np.arange(1, n + 1, dtype=np.uint32)),
+                "id": idlib.to_arrow(idlib.from_bytes(map(id_of, prompts))),
+                "arm": ["strategy"] * (n - 1) + ["random"],
+                "annotators": pa.array([1] * n, pa.uint8()),
+                **{name: pa.nulls(n, kind) for name, kind in list(ITEM_COLUMNS.items())[4:]},
+            }
+        )
+        about = {"round_id": f"{project}-{number}", "project": project, "round": number, "phase": "cold_start"}
+        return commit_round(self, about | header, items)
+
+    def add_model(self, project: str, model_id: str, consensus: Mapping[str, str]) -> str:
+        """A model of a consensus, prompt -> class, and the run that fitted it."""
+        n = len(consensus)
+        table = pa.table(
+            {
+                "id": idlib.to_arrow(idlib.from_bytes(map(id_of, consensus))),
+                "label": list(consensus.values()),
+                "confidence": [1.0] * n,
+                "n_labels": [1] * n,
+                "relabel_score": pa.nulls(n, pa.float32()),
+                "probability": [0.5] * n,
+            }
+        )
+        commit_model(
+            self, {"model_id": model_id, "project": project, "classifier": "logistic_regression"}, table, table
+        )
+        self.add_run("fit", project, model_id)
+        return model_id
 
     def add_run(self, stage: str, target: str | None, subject: str | None, status: str = "ok") -> str:
         now = utc_now()

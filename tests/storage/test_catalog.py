@@ -49,7 +49,16 @@ LISTED = [
     "selected_examples",
     "latest_selections",
     "labels",
+    "annotators",
+    "label_conflicts",
+    "label_quarantine",
+    "label_imports",
+    "label_events",
+    "consensus",
+    "models",
     "rounds",
+    "round_items",
+    "round_records",
     "metrics",
     "runs",
     "schema_version",
@@ -675,8 +684,19 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def documented(full_store: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A published store with two recipes, in the working folder as `store`."""
+    """A published store with two recipes and a labeling project, in the working folder as `store`."""
     full_store.add_selection("s3", ["p5", "p1"], recipe="other")
+    full_store.add_labels(
+        "topics",
+        [
+            {"id": "p1", "label": "billing", "annotator": "ann"},
+            {"id": "p1", "label": "card", "annotator": "bob"},
+            {"id": "p2", "label": "unheard of"},
+        ],
+        ["billing", "card"],
+    )
+    full_store.add_round("topics", 0, ["p1", "p2"])
+    full_store.add_model("topics", "m0", {"p1": "billing"})
     catalog.publish(full_store)
     monkeypatch.chdir(full_store.root.parent)
     return full_store
@@ -684,13 +704,14 @@ def documented(full_store: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_docs__every_query_runs_and_shows_something(documented: Any) -> None:
     queries = [block for block in blocks("sql") if "ATTACH" not in block]
-    assert len(queries) == 10
+    assert len(queries) == 16
     with duckdb.connect("store/winnow.duckdb", read_only=True) as connection:
         for query in queries:
             for statement in connection.extract_statements(query):
                 found = connection.execute(statement).fetchall()
                 assert found or statement.type == duckdb.StatementType.SET, query
     assert [json.loads(line)["prompt"] for line in Path("train.jsonl").read_text().splitlines()] == ["p4", "p3", "p1"]
+    assert json.loads(Path("labelled.jsonl").read_text())["label"] == "billing"
     assert documented.path("winnow.duckdb").exists()
 
 
