@@ -15,19 +15,28 @@ from selection.filters.outliers import Outliers
 from selection.filters.random_subpool import RandomSubpool
 from selection.filters.seals import Seals
 from selection.filters.semdedup import SemDedup
+from selection.scorers.cal import Cal
 from selection.scorers.column import Column
 from selection.scorers.combine import Combine
+from selection.scorers.committee import Bald, CommitteeKL, VoteEntropy
+from selection.scorers.epig import Epig
 from selection.scorers.rds import RdsMax, RdsMean
 from selection.scorers.training_dynamics import Aum, Cartography, El2n, Forgetting
+from selection.scorers.uncertainty import Entropy, ExpectedCost, LeastConfidence, Margin
+from selection.selectors.badge import Badge
 from selection.selectors.ccs import Ccs
 from selection.selectors.facility_location import FacilityLocation
+from selection.selectors.influence import Influence
 from selection.selectors.k_center import KCenter
 from selection.selectors.kmeans_pp import KMeansPP
+from selection.selectors.probcover import ProbCover
 from selection.selectors.random import Random
 from selection.selectors.rds_plus import RdsPlus
 from selection.selectors.rs2 import Rs2
+from selection.selectors.stochastic import Power, Softmax, Softrank
 from selection.selectors.stratified import Stratified
 from selection.selectors.top import Top
+from selection.selectors.vote_k import VoteK
 from selection.step import Filter, Scorer, Selector, Step
 from selection.types import Input
 
@@ -40,22 +49,38 @@ BUILT_IN: tuple[type[Step], ...] = (
     Seals,
     SemDedup,
     Aum,
+    Bald,
+    Cal,
     Cartography,
     Column,
     Combine,
+    CommitteeKL,
     El2n,
+    Entropy,
+    Epig,
+    ExpectedCost,
     Forgetting,
+    LeastConfidence,
+    Margin,
     RdsMax,
     RdsMean,
+    VoteEntropy,
+    Badge,
     Ccs,
     FacilityLocation,
+    Influence,
     KCenter,
     KMeansPP,
+    Power,
+    ProbCover,
     Random,
     RdsPlus,
     Rs2,
+    Softmax,
+    Softrank,
     Stratified,
     Top,
+    VoteK,
 )
 
 ENTRY_POINTS = "winnow.steps"

@@ -14,7 +14,8 @@ from numba import njit
 
 from selection.kernels import nearest_loops as loops
 from selection.kernels.nearest import Doubles, Nearest, Picks
-from selection.types import Array, Rows, Vectors
+from selection.kernels.top_r import Points
+from selection.types import Array, Rows
 
 # Rows brought up to date in a phase: enough to give many picks, few enough for the caches (6 MiB at d = 384).
 PHASE_ROWS = 4096
@@ -24,7 +25,7 @@ FRONT_BYTES = 2**25
 
 
 def k_center(
-    vectors: Vectors,
+    vectors: Points,
     budget: int,
     *,
     centres: Rows,
@@ -36,7 +37,7 @@ def k_center(
     """Pick `budget` candidates, each the farthest from the centres and all before it; ties to the lowest row.
 
     Args:
-        vectors: (n, d).
+        vectors: (n, d), or outer products.
         centres: the centres to begin with, at least one; they are no picks.
         candidates: (n,) bool; no centre among them.
         skip: at each pick this many of the farthest are passed over; of fewer, all but the last.

@@ -86,8 +86,14 @@ def exact_square(x, c, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, 
     """The exact squared distance of vectors or of outer products; 0 for equal rows."""
     if split == x.shape[0]:
         return square_distance(x, c)
-    both = dot(x[:split], c[:split]) * dot(x[split:], c[split:])
-    return max(0.0, square_norm(x, split) + square_norm(c, split) - 2.0 * both)
+    return square_between(x, c, split, square_norm(x, split), square_norm(c, split))
+
+
+@njit(cache=True, nogil=True)
+def square_between(x, c, split, x_square, c_square):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The exact squared distance of outer products whose squared norms are known."""
+    product = dot(x[:split], c[:split]) * dot(x[split:], c[split:])
+    return max(0.0, x_square + c_square - 2.0 * product)
 
 
 @njit(cache=True, nogil=True)
@@ -109,12 +115,17 @@ def add_rows(tile, total):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN2
 @njit(parallel=True, cache=True, nogil=True)
 def begin(tile, rows, centre, state, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Give the rows of a tile their exact distance to the first centre; a bound of -inf stays."""
+    square = square_norm(centre, split)
     for i in prange(tile.shape[0]):
         row = rows[i]
-        if state[row].bound > -np.inf:
-            state[row].bound = state[row].scale * exact_square(tile[i], centre, split)
-        state[row].rest = np.inf
         state[row].square = square_norm(tile[i], split)
+        if state[row].bound > -np.inf:
+            if split < tile.shape[1]:
+                exact = square_between(tile[i], centre, split, state[row].square, square)
+            else:
+                exact = square_distance(tile[i], centre)
+            state[row].bound = state[row].scale * exact
+        state[row].rest = np.inf
         state[row].near = 0
         state[row].version = 1
         state[row].exact = 1

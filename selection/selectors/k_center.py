@@ -99,10 +99,11 @@ class KCenter(Selector):
         return farthest_from(mean, pool.get_vectors(), pool.candidates, None if weights is None else weights**2)
 
 
-def centres_selection(first: Rows, rows: Rows, distance: Array, near: Rows) -> Selection:
-    """A selection whose rows were pulled by their distance to the nearest earlier centre; `first` had none."""
-    none = np.full(len(first), np.nan)
-    value = np.concatenate([none, distance]).astype(np.float32)
+def centres_selection(
+    first: Rows, rows: Rows, distance: Array, near: Rows, *, first_value: float = np.nan
+) -> Selection:
+    """A selection whose rows were pulled by their distance to the nearest earlier centre; `first`, which had none, by that value."""
+    value = np.concatenate([np.full(len(first), first_value), distance]).astype(np.float32)
     ref = np.concatenate([np.full(len(first), NO_REF), near])
     gain = np.nan_to_num(value, nan=0.0)
     return Selection(np.concatenate([first, rows]), gain, Reason.of("centre", len(value), ref=ref, value=value))
