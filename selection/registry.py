@@ -29,6 +29,7 @@ from selection.selectors.facility_location import FacilityLocation
 from selection.selectors.influence import Influence
 from selection.selectors.k_center import KCenter
 from selection.selectors.kmeans_pp import KMeansPP
+from selection.selectors.pcoreset import PCoreSet
 from selection.selectors.probcover import ProbCover
 from selection.selectors.random import Random
 from selection.selectors.rds_plus import RdsPlus
@@ -71,6 +72,7 @@ BUILT_IN: tuple[type[Step], ...] = (
     Influence,
     KCenter,
     KMeansPP,
+    PCoreSet,
     Power,
     ProbCover,
     Random,

@@ -32,6 +32,7 @@ from selection.selectors.facility_location import FacilityLocation
 from selection.selectors.influence import Influence
 from selection.selectors.k_center import KCenter
 from selection.selectors.kmeans_pp import KMeansPP
+from selection.selectors.pcoreset import PCoreSet
 from selection.selectors.probcover import ProbCover
 from selection.selectors.random import Random
 from selection.selectors.rds_plus import RdsPlus
@@ -93,6 +94,7 @@ STEPS = [
     KCenter(first="farthest_from_mean", weights="length", outlier_quantile=0.1),
     KMeansPP(),
     KMeansPP(local_trials=3, max_rejects=2),
+    PCoreSet(),
     ProbCover(delta=0.1),
     ProbCover(classes=20, alpha=1.0),
     Power(),
