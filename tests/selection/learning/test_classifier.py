@@ -114,11 +114,18 @@ def test_calibration__probabilities_mean_what_they_say() -> None:
 
 
 def test_calibration__says_why_there_is_none() -> None:
-    X, y = blobs(41, 2)
-    y[7], y[9] = 2, 2
-    model = LogisticRegression().fit(X, y, 4, seed=0)
+    X, y = blobs(19, 8)
+    model = LogisticRegression().fit(X, y, 8, seed=0)
     assert model.temperature == 1
-    assert model.notes == ("not calibrated: class 2 has 2 labels, 3 are needed",)
+    assert model.notes == ("not calibrated: 10 of 19 labels are of classes that have fewer than 3",)
+
+
+def test_calibration__leaves_out_classes_of_few_labels() -> None:
+    X, y = blobs(60, 3)
+    y[:2] = 3
+    model = LogisticRegression().fit(X, y, 4, seed=0)
+    assert model.notes[0].endswith("from 58 labels in 5 folds")
+    assert (model.probabilities(X)[:, 3] > 0).all()
 
 
 def test_calibration__labels_that_are_all_met_do_not_make_the_model_certain() -> None:
