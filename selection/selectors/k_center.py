@@ -11,7 +11,7 @@ import numpy.typing as npt
 from selection.errors import InvalidInput, InvalidOption
 from selection.selectors.random import drawn_rows
 from selection.step import Selector, check_choice, check_name
-from selection.types import NO_REF, Array, Input, Pool, Reason, Rows, Selection
+from selection.types import NO_REF, Array, Input, Pool, Reason, Rows, Selection, Vectors
 
 FIRST = ("random", "farthest_from_mean")
 ZERO = ("fill", "stop")
@@ -66,20 +66,24 @@ class KCenter(Selector):
         """The column of weights."""
         return frozenset() if self.weights is None else frozenset({self.weights})
 
+    def points(self, pool: Pool) -> Vectors:
+        """(n, d) what distances are between: the vectors."""
+        return pool.get_vectors()
+
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
         from selection.kernels.k_center import k_center
 
-        vectors, candidates = pool.get_vectors(), pool.candidates
+        points, candidates = self.points(pool), pool.candidates
         weights = None if self.weights is None else weight_column(pool, self.name, self.weights)
         centres = pool.get_already_selected()
         first = np.empty(0, np.int64)
         if not len(centres):
-            first = np.array([self._first(pool, weights, rng)])
+            first = np.array([self._first(pool, points, weights, rng)])
             candidates[first] = False
             centres = first
         rest = k_center(
-            vectors,
+            points,
             budget - len(first),
             centres=centres,
             candidates=candidates,
@@ -89,14 +93,16 @@ class KCenter(Selector):
         )
         return centres_selection(first, rest.rows, rest.distance, rest.near)
 
-    def _first(self, pool: Pool, weights: npt.NDArray[np.float64] | None, rng: np.random.Generator) -> int:
+    def _first(
+        self, pool: Pool, points: Vectors, weights: npt.NDArray[np.float64] | None, rng: np.random.Generator
+    ) -> int:
         from selection.kernels.nearest import farthest_from, mean_vector
 
         if self.first != "farthest_from_mean":
             return first_row(pool, self.name, self.first, rng)
         rows = np.flatnonzero(pool.candidates)
-        mean = mean_vector(pool.get_vectors(), rows)
-        return farthest_from(mean, pool.get_vectors(), pool.candidates, None if weights is None else weights**2)
+        mean = mean_vector(points, rows)
+        return farthest_from(mean, points, pool.candidates, None if weights is None else weights**2)
 
 
 def centres_selection(

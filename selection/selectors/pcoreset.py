@@ -1,0 +1,41 @@
+"""Cover what the model says: each pick is the row whose class probabilities are farthest from those picked before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from selection.selectors.k_center import KCenter
+from selection.types import Input, Pool, Vectors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PCoreSet(KCenter):
+    """Greedy k-center in the Euclidean distance between rows of class probabilities, exact (PCoreSet).
+
+    Options, gains and reasons are those of `k_center`. Already selected rows are centres by what the model says of them,
+    not by their labels. Probabilities are rounded to float32.
+
+    Cost and memory: see `selection.kernels.k_center`, with d classes; 4*n*C bytes for the probabilities.
+    Source: erjui/PCoreSet, `strategies.py`, which measures all distances anew for each pick: the picks are the same.
+    """
+
+    name: ClassVar[str] = "pcoreset"
+
+    @property
+    def needs(self) -> frozenset[Input]:
+        """The probabilities, and columns where one holds weights."""
+        return frozenset({Input.PROBABILITIES}) | ({Input.COLUMNS} if self.weights is not None else frozenset())
+
+    def points(self, pool: Pool) -> Vectors:
+        """(n, C) the probabilities."""
+        from selection.kernels.probabilities import tiles
+        from selection.vectors import ArrayVectors
+
+        blocks = pool.get_probabilities()
+        values = np.empty(blocks.shape, np.float32)
+        for rows, tile in tiles(blocks, "probabilities"):
+            values[rows] = tile
+        return ArrayVectors(values)
