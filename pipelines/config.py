@@ -47,6 +47,7 @@ from pipelines.wording import expected, found, listed, nearest, no_match
 from selection.encoders import EncoderSpec
 from selection.errors import SelectionError
 from selection.learning.classifier import build_classifier
+from selection.quota import PREDICTED_CLASS
 from selection.registry import build_step, parse_steps
 from selection.types import Input
 from storage.errors import BadInput
@@ -277,6 +278,11 @@ class _Reader:
                         f"{needs[learned]} needs {learned}, which a recipe does not have: put its steps under `labeling:`, "
                         "whose classifier learns from labels",
                     )
+            if recipe is not None and recipe.quota is not None and recipe.quota.by == PREDICTED_CLASS:
+                self.add(
+                    (*path, "quota", "by"),
+                    f"{PREDICTED_CLASS} needs probabilities, which a recipe does not have: put the quota under `labeling:`",
+                )
             resolved = self._filled_in(raw, names, needs, path) | self._id_files(raw, path)
             if isinstance(raw.get("where"), str):
                 self._check_where(raw["where"], (*path, "where"))

@@ -128,9 +128,12 @@ class TokenBudget(Section):
 
 
 class Quota(Section):
-    """How much of the budget each group gets: either `shares` or `caps`."""
+    """How much of the budget each group gets: one of `shares`, `caps` and `balance`."""
 
-    by: str = Field(description="the column that tells a row's group; missing values are the group `null`")
+    by: str = Field(
+        description="the column that tells a row's group; missing values are the group `null`. In a labeling project "
+        "`predicted_class` is the classifier's top class, by number"
+    )
     bands: list[Any] = Field(
         default=[],
         description="edges that cut a numeric column: `[200, 1000]` gives the groups `..200`, `200..1000` and `1000..`",
@@ -143,6 +146,11 @@ class Quota(Section):
         default=None,
         description="the most that each group gets, or group: the most, with `rest` for all others together; a whole "
         "number is rows (tokens, if the budget is), one between 0 and 1 a part of the budget",
+    )
+    balance: Literal["water_fill", "inverse_frequency"] | None = Field(
+        default=None,
+        description="`water_fill` gives each pick to the group that has least, already selected rows included; "
+        "`inverse_frequency` divides the budget in proportion to 1 / (1 + what a group has)",
     )
 
 

@@ -2,7 +2,7 @@
 
 All of it is settled at the selector, the last step, in one of two ways:
 
-- *Shares* divide the budget: one draw of the selector in each group, in order of the groups' names.
+- *Shares* and *balance* divide the budget: one draw of the selector in each group, in order of the groups' names.
 - *Caps*, groups and tokens walk the selector's pick order and skip what has no room left. That needs a **nested**
   selector, whose smaller draw begins its larger one: then a deeper draw is the same walk gone on, and the result is
   what walking the whole order would give.
@@ -20,13 +20,15 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from selection.allocation import apportion
+from selection.allocation import BALANCES, apportion
 from selection.errors import InvalidBudget, InvalidInput, InvalidOption, InvalidRecipe
 from selection.selectors.stratified import strata
-from selection.step import Selector, Step, check_integer, check_name
-from selection.types import Array, Pool, Rows
+from selection.step import Selector, Step, check_choice, check_integer, check_name
+from selection.types import Array, Input, Pool, Rows
+from selection.vectors import restricted
 
 REST = "rest"
+PREDICTED_CLASS = "predicted_class"
 NO_GROUP = -1
 _LISTED = 8
 
@@ -35,10 +37,11 @@ Costs = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quota:
-    """How much of the budget goes to each group. Give either `shares` or `caps`.
+    """How much of the budget goes to each group. Give one of `shares`, `caps` and `balance`.
 
     Attributes:
-        by: the column that tells a row's group; its missing values are the group "null".
+        by: the column that tells a row's group; its missing values are the group "null". "predicted_class" is no column:
+            it is the number of a row's label, or where it has none of the class of highest probability (the lowest of equals).
         bands: edges that cut a numeric column into bands: [200, 1000] gives the groups "..200", "200..1000" and "1000..",
             each with its lower edge.
         shares: group -> its part of the budget, met exactly. They add up to 1; groups that are not named get nothing,
@@ -46,6 +49,9 @@ class Quota:
         caps: the most that any one group gets, or group -> the most; groups that are not named have no cap, unless
             "rest" caps them together. A whole number is rows (tokens, where the budget is in tokens), a number between
             0 and 1 a part of the budget, rounded down.
+        balance: "water_fill" gives each pick to the group that has least, already selected rows included (of equals, the
+            first by name or class); "inverse_frequency" divides the budget in proportion to 1 / (1 + what a group has). No
+            group is given more than it has candidates.
 
     Rows that are already selected count: shares and parts are of the budget together with them. A group that has more
     than its share gets no more, and the others divide what is left.
@@ -55,13 +61,19 @@ class Quota:
     bands: Sequence[float] = ()
     shares: Mapping[str, float] | None = None
     caps: float | Mapping[str, float] | None = None
+    balance: str | None = None
 
     def __post_init__(self) -> None:
         check_name("quota", "by", self.by)
         _check_bands(self.bands)
-        if (self.shares is None) == (self.caps is None):
-            raise InvalidOption(f"quota: needs either shares or caps, got {'none' if self.caps is None else 'both'}")
-        if self.shares is not None:
+        given = [name for name in ("shares", "caps", "balance") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise InvalidOption(f"quota: needs one of shares, caps and balance, got {' and '.join(given) or 'none'}")
+        if self.predicts and self.bands:
+            raise InvalidOption(f"quota: bands need a numeric column, {PREDICTED_CLASS} is none")
+        if self.balance is not None:
+            check_choice("quota", "balance", self.balance, BALANCES)
+        elif self.shares is not None:
             _check_shares(self.shares)
         elif isinstance(self.caps, Mapping):
             if not self.caps:
@@ -70,6 +82,16 @@ class Quota:
                 _check_cap(f" of {name}", cap)
         else:
             _check_cap("", self.caps)
+
+    @property
+    def divides(self) -> bool:
+        """Whether each group is given a part of the budget, rather than at most so much."""
+        return self.caps is None
+
+    @property
+    def predicts(self) -> bool:
+        """Whether it takes the pool's probabilities to know the groups."""
+        return self.by == PREDICTED_CLASS
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -86,10 +108,7 @@ class Quota:
             InvalidOption: a group is named that no row of the pool has.
             InvalidInput: bands over a column that is not numeric.
         """
-        values = pool.get_column(self.by)
-        group, names = banded(self.by, values, self.bands) if self.bands else strata(values)
-        if values.dtype.kind == "f":
-            names = tuple(name.removesuffix(".0") for name in names)  # 1.0 is the class 1
+        group, names = predicted_class(pool) if self.predicts else self._by_column(pool)
         if not self.named:
             return group, names
         unknown = sorted(set(self.named) - {REST} - set(names))
@@ -99,6 +118,12 @@ class Quota:
         rest = place.pop(REST, NO_GROUP)
         table = np.array([place.get(name, rest) for name in names], np.int64)
         return table[group] if len(group) else group, self.named
+
+    def _by_column(self, pool: Pool) -> tuple[Rows, tuple[str, ...]]:
+        values = pool.get_column(self.by)
+        group, names = banded(self.by, values, self.bands) if self.bands else strata(values)
+        # 1.0 is the class 1
+        return group, tuple(name.removesuffix(".0") for name in names) if values.dtype.kind == "f" else names
 
     def share_weights(self) -> list[int]:
         """The shares as integers in the same proportion, in the order of `named`."""
@@ -176,9 +201,14 @@ class Limits:
     @property
     def columns(self) -> frozenset[str]:
         """The columns they read."""
-        named = {self.group_by, self.quota.by if self.quota else None}
+        named = {self.group_by, self.quota.by if self.quota and not self.quota.predicts else None}
         named |= {self.budget.column} if isinstance(self.budget, TokenBudget) else set()
         return frozenset(name for name in named if name is not None)
+
+    @property
+    def needs(self) -> frozenset[Input]:
+        """The inputs they read beside columns."""
+        return frozenset({Input.PROBABILITIES} if self.quota is not None and self.quota.predicts else set())
 
     @property
     def walks(self) -> str | None:
@@ -210,7 +240,7 @@ class Limits:
             raise InvalidRecipe(
                 f"{self.walks} walks the selector's picks in order, which needs one whose smaller draw begins its larger "
                 f"one; {step.name!r}, with these options, is not: take for example top, random, rds_plus or k_center"
-                + (", or shares instead of caps" if self.walks.endswith("caps") else "")
+                + (", or shares or balance instead of caps" if self.walks.endswith("caps") else "")
             )
 
     def amount(self) -> int:
@@ -239,14 +269,18 @@ class Limits:
             )
         return cost
 
-    def on(self, pool: Pool) -> Limited:
+    def on(self, pool: Pool, *, predict: bool = True) -> Limited:
         """The limits as they meet a pool.
+
+        Args:
+            predict: compute the classes for a quota by them; without, it is as if there were none.
 
         Raises:
             InvalidOption: the quota names a group that no row of the pool has.
             InvalidInput: bands over a column that is not numeric; a row without a number of tokens.
         """
-        group, names = self.quota.groups(pool) if self.quota is not None else (None, ())
+        known = self.quota if predict or not (self.quota and self.quota.predicts) else None
+        group, names = known.groups(pool) if known is not None else (None, ())
         set_ = by_value(pool.get_column(self.group_by)) if self.group_by is not None else None
         return Limited(self, self.costs(pool), group, names, set_)
 
@@ -257,7 +291,8 @@ class Limited:
 
     Attributes:
         cost: (n,) what a row takes from the budget.
-        group: (n,) its group of the quota, `NO_GROUP` where that says nothing of it; None without a quota.
+        group: (n,) its group of the quota, `NO_GROUP` where that says nothing of it; None without a quota, and while the
+            classes that it goes by are not predicted.
         names: of these groups.
         set: (n,) its group by `group_by`, `NO_GROUP` for a missing value; None without.
     """
@@ -284,16 +319,23 @@ class Limited:
         return len(cost) if total <= amount else math.ceil(amount * len(cost) / total)
 
     def shares(self, pool: Pool, *, allow_short: bool = False) -> list[int]:
-        """What each group of a quota of shares is to be given now, in rows or tokens.
+        """What each group of a quota of shares or balance is to be given now, in rows or tokens.
 
         Raises:
-            InvalidBudget: names the groups that cannot fill their share.
+            InvalidBudget: the groups cannot fill the budget, or their share; names them.
         """
         quota, group = self.limits.quota, self.group
         assert quota is not None
         assert group is not None
         have, free = held(group, pool, self.cost, len(self.names))
         whole = [math.ceil(amount) for amount in have]
+        if quota.balance is not None:
+            most, budget = [int(amount) for amount in free], self.limits.amount()
+            if sum(most) < budget and not allow_short:
+                raise InvalidBudget(
+                    f"the groups by {quota.by} have {sum(most):,} {self.limits.unit}, asked for {budget:,}"
+                )
+            return BALANCES[quota.balance](whole, min(budget, sum(most)), most)
         parts = apportion(quota.share_weights(), self.limits.amount() + sum(whole), low=whole)
         wanted = [part - mine for part, mine in zip(parts, whole, strict=True)]
         lacking = [
@@ -331,7 +373,7 @@ class Limited:
                 raise InvalidBudget(
                     f"{int(pool.candidates.sum()):,} candidates have {free:,.0f} tokens for a budget of {limits.amount():,}"
                 )
-        if limits.quota is not None and limits.quota.shares is not None:
+        if limits.quota is not None and self.group is not None and limits.quota.divides:
             self.shares(pool)
         elif limits.quota is not None and self.group is not None:
             self._check_room(f"the quota by {limits.quota.by}", pool, self.group, self.caps(pool), self.names)
@@ -365,6 +407,29 @@ def held(group: Rows, pool: Pool, cost: Costs, count: int) -> tuple[Costs, Costs
         return np.bincount(group[mine], weights=cost[mine], minlength=count).astype(np.float64)
 
     return total(pool.get_already_selected()), total(np.flatnonzero(pool.candidates))
+
+
+def predicted_class(pool: Pool) -> tuple[Rows, tuple[str, ...]]:
+    """The class of each row: its label, or else that of highest probability, the lowest of equals. And the classes' names.
+
+    Raises:
+        InvalidInput: a probability is NaN or a label beyond the classes; names the row.
+
+    Cost: the probabilities of the rows without a label.
+    """
+    probabilities = pool.get_probabilities()
+    classes = probabilities.shape[1]
+    group = np.full(len(pool), NO_GROUP) if pool.labels is None else np.maximum(pool.get_labels(), NO_GROUP)
+    beyond = np.flatnonzero(group >= classes)
+    if len(beyond):
+        raise InvalidInput(f"labels: row {{row}} is {group[beyond[0]]}, of {classes} classes", row=int(beyond[0]))
+    unlabelled = np.flatnonzero(group == NO_GROUP).astype(np.int64)
+    for rows, block in restricted(probabilities, unlabelled).blocks():
+        bad = np.flatnonzero(np.isnan(block).any(axis=1))
+        if len(bad):
+            raise InvalidInput("probabilities: row {row} holds NaN", row=int(unlabelled[rows[bad[0]]]))
+        group[unlabelled[rows]] = np.argmax(block, axis=1)
+    return group.astype(np.int64), tuple(str(number) for number in range(classes))
 
 
 def by_value(values: Array) -> Rows:

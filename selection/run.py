@@ -61,8 +61,8 @@ def select(
             raise InvalidOption(f"{what} must be an integer >= 0, got {number!r}")
     limits = Limits.of(budget, quota, group_by, max_per_group)
     limits.check_selector(plan[-1])
-    _check_inputs(plan, pool, limits.columns)
-    limited = limits.on(pool)
+    _check_inputs(plan, pool, limits)
+    limited = limits.on(pool, predict=False)  # classes are predicted only for the rows that the filters leave
     budget = limited.rows(pool)
     _check_budget(pool, budget, allow_short=allow_short)
     _check_limits(limited, pool, allow_short=allow_short)
@@ -148,6 +148,8 @@ def _picked(
     step: Selector, pool: Pool, limited: Limited, filters: Sequence[str], stream: Stream, *, allow_short: bool
 ) -> Selection:
     """What the selector takes of what the filters left."""
+    if limited.limits.needs:
+        limited = limited.limits.on(pool)
     if limited.limits.beyond_rows:
         _check_limits(limited, pool, filters, allow_short=allow_short)
         return draw_within(limited, step, pool, run_selector, stream, allow_short=allow_short)
@@ -208,8 +210,11 @@ def _checked_rows(step: Step, rows: Array, n: int) -> Rows:
     return rows
 
 
-def _check_inputs(plan: Sequence[Step], pool: Pool, limits: frozenset[str]) -> None:
-    missing = [f"quota, group_by or budget needs column {name!r}" for name in sorted(limits - set(pool.columns))]
+def _check_inputs(plan: Sequence[Step], pool: Pool, limits: Limits) -> None:
+    missing = [
+        f"quota, group_by or budget needs column {name!r}" for name in sorted(limits.columns - set(pool.columns))
+    ]
+    missing += [f"the quota needs {name}" for name in sorted(limits.needs - pool.given)]
     for i, step in enumerate(plan):
         before, columns_before = required(plan[:i])
         inputs, columns = required(plan[: i + 1])

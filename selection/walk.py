@@ -1,4 +1,4 @@
-"""Draw within limits: shares by a draw in each group, caps by a walk along the picks. See `selection.quota`."""
+"""Draw within limits: shares and balance by a draw in each group, caps by a walk along the picks. See `selection.quota`."""
 
 from __future__ import annotations
 
@@ -66,20 +66,20 @@ def draw_within(
         allow_short: give what there is, with `exhausted=True`, where the limits cannot be met.
 
     Returns:
-        Shares: the groups' picks interleaved, so that the beginning of a selection is nearly divided as the whole.
+        Shares and balance: the groups' picks interleaved, so that the beginning of a selection is nearly divided as the whole.
         Else the picks in their order, without those that had no room.
 
     Raises:
         InvalidBudget: the limits cannot be met; names what lacks.
 
-    Cost: shares, one draw in each group. A walk, draws of doubling budget until it is filled: where a cap closes what
+    Cost: shares and balance, one draw in each group. A walk, draws of doubling budget until it is filled: where a cap closes what
     the selector likes best, up to the whole pool. A few hundred nanoseconds a pick beside that.
     """
     limits = limited.limits
     rooms = []
     if limited.set is not None:
         rooms.append(Room.of(limited.set, np.ones(len(pool)), limited.per_group(pool)))
-    if limits.quota is not None and limits.quota.shares is not None:
+    if limits.quota is not None and limits.quota.divides:
         return _shared(limited, step, pool, rooms, run, stream, allow_short=allow_short)
     if limited.group is not None:
         rooms.append(Room.of(limited.group, limited.cost, limited.caps(pool)))
@@ -191,7 +191,7 @@ def _shared(
         parts.append(replace(picked, rows=rows[picked.rows], reason=picked.reason.translated(rows)))
     if lacking and not allow_short:
         raise InvalidBudget(_short(limits, step, listed(lacking)))
-    return replace(interleaved(parts), exhausted=bool(lacking))
+    return replace(interleaved(parts), exhausted=bool(lacking) or sum(wanted) < limits.amount())
 
 
 def interleaved(parts: list[Selection]) -> Selection:

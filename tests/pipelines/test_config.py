@@ -208,10 +208,15 @@ class TestResolved:
 
 
 WRONG_RECIPES = [
-    ("quota: source", "winnow.yaml:13: recipes.best.quota: must be a mapping of by, bands, shares, caps, found 'source'"),
+    ("quota: source", "winnow.yaml:13: recipes.best.quota: must be a mapping of by, bands, shares, caps, balance, found 'source'"),
     ("quota: {caps: 1}", "winnow.yaml:13: recipes.best.quota.by: is missing"),
-    ("quota: {by: source, caps: 1, cap: 2}", "winnow.yaml:13: recipes.best.quota.cap: unknown key (did you mean `caps`?); allowed: by, bands, shares, caps"),
-    ("quota: {by: source}", "winnow.yaml:13: recipes.best.quota: needs either shares or caps, got none"),
+    ("quota: {by: source, caps: 1, cap: 2}", "winnow.yaml:13: recipes.best.quota.cap: unknown key (did you mean `caps`?); allowed: by, bands, shares, caps, balance"),
+    ("quota: {by: source, balance: even}", "winnow.yaml:13: recipes.best.quota.balance: must be one of water_fill, inverse_frequency, found 'even'"),
+    (
+        "quota: {by: predicted_class, balance: water_fill}",
+        "winnow.yaml:13: recipes.best.quota.by: predicted_class needs probabilities, which a recipe does not have: put the quota under `labeling:`",
+    ),
+    ("quota: {by: source}", "winnow.yaml:13: recipes.best.quota: needs one of shares, caps and balance, got none"),
     ("quota: {by: source, shares: {a: 0.5, b: 0.4}}", "winnow.yaml:13: recipes.best.quota.shares: shares must add up to 1, got 0.9; `rest` gives a share to all that is not named"),
     ("quota: {by: source, shares: 0.5}", "winnow.yaml:13: recipes.best.quota.shares: must be a mapping, found the number 0.5"),
     ("quota: {by: source, caps: {a: 1.5}}", "winnow.yaml:13: recipes.best.quota: the cap of a must be a whole number (of rows or tokens) or a part of the budget between 0 and 1, got 1.5"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selection.allocation import ALLOCATIONS, allocate, apportion
+from selection.allocation import ALLOCATIONS, BALANCES, allocate, apportion, inverse_frequency, water_fill
 from selection.errors import InvalidBudget, InvalidOption
 
 sizes_strategy = st.lists(st.integers(0, 10_000), min_size=1, max_size=30)
@@ -126,3 +126,42 @@ def test_apportion__refuses_what_cannot_be():
         apportion([1, 1], 4, low=[5, 0])
     with pytest.raises(InvalidOption, match="one above 0"):
         apportion([0, 0], 4)
+
+
+groups_strategy = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=8)
+
+
+@settings(max_examples=300)
+@given(data=st.data(), groups=groups_strategy)
+def test_water_fill__gives_one_after_the_other_to_the_group_that_has_least(data, groups):
+    have, most = map(list, zip(*groups, strict=True))
+    budget = data.draw(st.integers(0, sum(most)))
+    counts = [0] * len(have)
+    for _ in range(budget):
+        open_ = [i for i in range(len(have)) if counts[i] < most[i]]
+        counts[min(open_, key=lambda i: (have[i] + counts[i], i))] += 1
+    assert water_fill(have, budget, most) == counts
+
+
+@given(data=st.data(), groups=groups_strategy, balance=st.sampled_from(sorted(BALANCES)))
+def test_balances__sum_to_the_budget_within_the_room(data, groups, balance):
+    have, most = map(list, zip(*groups, strict=True))
+    budget = data.draw(st.integers(0, sum(most)))
+    counts = BALANCES[balance](have, budget, most)
+    assert sum(counts) == budget
+    assert all(0 <= count <= room for count, room in zip(counts, most, strict=True))
+
+
+def test_balances__known_answers():
+    assert water_fill([10, 2, 5], 9, [50, 50, 50]) == [0, 6, 3]
+    assert water_fill([10, 2, 5], 9, [50, 4, 50]) == [0, 4, 5]
+    assert inverse_frequency([10, 2, 5], 9, [50, 50, 50]) == [1, 6, 2]
+    assert inverse_frequency([10, 2, 5], 9, [50, 4, 50]) == [1, 4, 4]
+    assert water_fill([], 0, []) == inverse_frequency([], 0, []) == []
+    assert water_fill([0, 0], 10**9 + 1, [10**9, 10**9]) == [5 * 10**8 + 1, 5 * 10**8]
+
+
+@pytest.mark.parametrize("balance", sorted(BALANCES))
+def test_balances__more_than_there_is_room_for_is_refused(balance):
+    with pytest.raises(InvalidBudget, match=r"budget must be in 0\.\.5, what 2 groups can be given, got 6"):
+        BALANCES[balance]([0, 0], 6, [2, 3])

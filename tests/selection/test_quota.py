@@ -17,8 +17,13 @@ def pool_of(**columns):
     ("options", "message"),
     [
         ({"by": ""}, "quota: by must be a name, got ''"),
-        ({"by": "source"}, "quota: needs either shares or caps, got none"),
-        ({"by": "source", "shares": {"a": 1}, "caps": 3}, "quota: needs either shares or caps, got both"),
+        ({"by": "source"}, "quota: needs one of shares, caps and balance, got none"),
+        (
+            {"by": "source", "shares": {"a": 1}, "caps": 3},
+            "quota: needs one of shares, caps and balance, got shares and caps",
+        ),
+        ({"by": "source", "balance": "even"}, "balance must be one of water_fill, inverse_frequency, got 'even'"),
+        ({"by": "predicted_class", "balance": "water_fill", "bands": [1]}, "predicted_class is none"),
         (
             {"by": "source", "shares": {"a": 0.5, "b": 0.3}},
             r"shares must add up to 1, got 0\.8; `rest` gives a share to",
@@ -42,8 +47,14 @@ def test_quota__wrong_options_are_refused(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"budget": 1, "quota": {"shares": {"a": 1}}}, "quota: 'by' is missing; it has by, bands, shares, caps"),
-        ({"budget": 1, "quota": {"by": "x", "cap": 1}}, "quota: unknown option 'cap'; it has by, bands, shares, caps"),
+        (
+            {"budget": 1, "quota": {"shares": {"a": 1}}},
+            "quota: 'by' is missing; it has by, bands, shares, caps, balance",
+        ),
+        (
+            {"budget": 1, "quota": {"by": "x", "cap": 1}},
+            "quota: unknown option 'cap'; it has by, bands, shares, caps, balance",
+        ),
         ({"budget": {"tokens": 5}}, "budget: 'column' is missing; it has tokens, column"),
         ({"budget": {"tokens": -5, "column": "n"}}, "budget: tokens must be an integer >= 0, got -5"),
         ({"budget": 1, "max_per_group": 2}, "max_per_group 2 needs group_by"),
@@ -57,7 +68,11 @@ def test_limits__wrong_options_are_refused(options, message):
 
 @pytest.mark.parametrize(
     "options",
-    [{"by": "a", "shares": {"x": 0.25, "rest": 0.75}}, {"by": "a", "bands": [1, 2.5], "caps": {"..1": 3, "rest": 0.1}}],
+    [
+        {"by": "a", "shares": {"x": 0.25, "rest": 0.75}},
+        {"by": "a", "bands": [1, 2.5], "caps": {"..1": 3, "rest": 0.1}},
+        {"by": "a", "balance": "water_fill"},
+    ],
 )
 def test_plain__rebuilds_through_json(options):
     assert plain(Quota(**options)) == options
@@ -99,6 +114,20 @@ def test_groups__one_that_no_row_has_is_refused():
         Quota(by="source", caps={"wiky": 1}).groups(pool_of(source=["wiki", "forum"]))
     with pytest.raises(InvalidOption, match=r"no row has length '\.\.20'; there are: \.\.200, 200\.\., null$"):
         Quota(by="length", bands=[200], caps={"..20": 1}).groups(pool_of(length=[1.0, 300.0]))
+
+
+def test_groups__predicted_class_is_the_label_or_the_likeliest_class():
+    probabilities = np.array([[0.4, 0.4, 0.2], [0.1, 0.2, 0.7], [1, 0, 0], [0.2, 0.5, 0.3]])
+    pool = Pool(probabilities=probabilities, labels=[-1, -1, 2, -1])
+    group, names = Quota(by="predicted_class", balance="water_fill").groups(pool)
+    assert (group.tolist(), names) == ([0, 2, 2, 1], ("0", "1", "2"))
+    group, names = Quota(by="predicted_class", caps={"2": 1, "rest": 5}).groups(pool)
+    assert (group.tolist(), names) == ([1, 0, 0, 1], ("2", "rest"))
+    with pytest.raises(InvalidInput, match="labels: row 2 is 3, of 3 classes"):
+        Quota(by="predicted_class", caps=1).groups(Pool(probabilities=probabilities, labels=[-1, -1, 3, -1]))
+    probabilities[3, 1] = np.nan
+    with pytest.raises(InvalidInput, match="probabilities: row 3 holds NaN"):
+        Quota(by="predicted_class", caps=1).groups(Pool(probabilities=probabilities))
 
 
 def test_most__parts_are_rounded_down_as_they_are_written():

@@ -438,3 +438,85 @@ def test_interleaved__names_of_all_parts_and_rows_of_the_pool():
     assert both.rows.tolist() == [5, 7, 9, 6]
     assert both.reason.text() == ["y", "z", None, "x"]
     assert both.reason.ref.tolist() == [1, 2, 3, 0]
+
+
+def predicted(n=80, labelled=(10, 2, 5), seed=0):
+    """A pool whose first rows are labelled, so many of each class."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(range(len(labelled)), labelled)
+    return {
+        "probabilities": rng.dirichlet(np.ones(len(labelled)), n),
+        "labels": np.concatenate([labels, np.full(n - len(labels), -1)]),
+        "already_selected": np.arange(len(labels)),
+        "scores": rng.random(n),
+    }
+
+
+@pytest.mark.parametrize(("balance", "counts"), [("water_fill", [0, 6, 3]), ("inverse_frequency", [1, 6, 2])])
+@pytest.mark.parametrize("step", ["top", "random"])
+def test_select__balance_gives_to_the_classes_that_have_least(balance, counts, step):
+    inputs = predicted()
+    picked = select([step], Pool(**inputs), budget=9, quota={"by": "predicted_class", "balance": balance})
+    classes = inputs["probabilities"].argmax(axis=1)
+    assert np.bincount(classes[picked.rows], minlength=3).tolist() == counts
+    if step == "top":
+        for c in range(3):
+            mine = np.flatnonzero((classes == c) & (inputs["labels"] < 0))
+            best = mine[np.argsort(-inputs["scores"][mine])][: counts[c]]
+            assert picked.rows[classes[picked.rows] == c].tolist() == best.tolist()
+
+
+def test_select__balance_takes_what_a_class_has_and_no_more():
+    inputs = predicted()
+    classes = inputs["probabilities"].argmax(axis=1)
+    spare = np.flatnonzero((classes == 1) & (inputs["labels"] < 0))[4:]
+    pool = Pool(**inputs, eligible=~np.isin(np.arange(80), spare))
+    quota = {"by": "predicted_class", "balance": "water_fill"}
+    picked = select(["top"], pool, budget=9, quota=quota)
+    assert np.bincount(classes[picked.rows], minlength=3).tolist() == [0, 4, 5]
+    everything = select(["top"], pool, budget=200, quota=quota, allow_short=True)
+    assert everything.exhausted
+    assert len(everything.rows) == int(pool.candidates.sum())
+
+
+def test_select__balance_over_any_column_and_with_groups():
+    rng = np.random.default_rng(1)
+    source = np.array(["a", "b", "c"])[rng.integers(0, 3, 60)]
+    pool = Pool(scores=rng.random(60), columns={"source": source, "chat": np.arange(60) % 20})
+    quota = {"by": "source", "balance": "water_fill"}
+    picked = select(["top"], pool, budget=12, quota=quota, group_by="chat")
+    assert sorted(source[picked.rows].tolist()) == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
+    assert len(set((picked.rows % 20).tolist())) == 12
+
+
+def test_select__classes_are_predicted_only_for_what_the_filters_leave():
+    class Model:
+        """Probabilities that cost a model pass for each row."""
+
+        shape = (1000, 3)
+        evaluated = 0
+
+        def blocks(self):
+            raise AssertionError("evaluates every row")
+
+        def take(self, rows):
+            self.evaluated += len(rows)
+            return np.random.default_rng(0).dirichlet(np.ones(3), 1000)[rows]
+
+    model = Model()
+    quota = {"by": "predicted_class", "balance": "water_fill"}
+    steps = [{"random_subpool": {"rows": 50}}, "random"]
+    picked = select(steps, Pool(probabilities=model), budget=9, quota=quota)
+    assert model.evaluated == 50
+    assert np.bincount(model.take(picked.rows).argmax(axis=1), minlength=3).tolist() == [3, 3, 3]
+
+
+def test_select__balance_that_cannot_be_met_says_what_there_is():
+    quota = {"by": "predicted_class", "balance": "water_fill"}
+    steps = [{"random_subpool": {"rows": 5}}, "random"]
+    with pytest.raises(
+        InvalidBudget, match=r"groups by predicted_class have 5 rows, asked for 9.*after random_subpool"
+    ):
+        select(steps, Pool(**predicted()), budget=9, quota=quota)
+    with pytest.raises(MissingInput, match="the quota needs probabilities"):
+        select(["random"], Pool(scores=[1.0, 2.0]), budget=1, quota=quota)
