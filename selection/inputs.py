@@ -161,6 +161,18 @@ def _check_dimensions(targets: Targets, vectors: Vectors) -> None:
         raise InvalidInput(f"targets: {there} dimensions, but the pool's vectors have {here}: not the same encoder")
 
 
+def check_target_committee(committee: Array, m: int) -> None:
+    """Raise `InvalidInput` unless this is `Targets.committee` of m targets."""
+    from selection.kernels.probabilities import checked
+
+    if np.ndim(committee) != 3 or len(committee) != m:
+        raise InvalidInput(
+            f"targets: committee must have three axes (targets, members, classes) and {m} targets, got shape "
+            f"{np.shape(committee)}"
+        )
+    checked(committee, None, "targets: committee")
+
+
 def available(pool: Pool) -> str:
     """What the pool holds, for a message: "vectors, labels, columns length, source"."""
     names = [str(i) for i in Input if i in pool.given and i is not Input.COLUMNS]

@@ -83,15 +83,17 @@ class Targets:
         sets: (m,) int64, which target set each belongs to: an index into `names`.
         names: the target sets' names, in the order in which round robin visits them.
         ids: (m,) a printable name of each target, for the reasons of a selection.
+        committee: (m, members, C) each target's class probabilities by the members of the pool's committee, in their order.
 
     Raises:
-        InvalidInput: the lengths differ, a set is out of range or a vector is not finite.
+        InvalidInput: the lengths differ, a set is out of range, a vector is not finite or probabilities are none.
     """
 
     vectors: Array
     sets: Rows
     names: tuple[str, ...]
     ids: tuple[str, ...] = ()
+    committee: Array | None = None
 
     def __post_init__(self) -> None:
         if np.ndim(self.vectors) != 2:
@@ -108,6 +110,10 @@ class Targets:
         bad = np.flatnonzero(~np.isfinite(np.asarray(self.vectors, np.float32)).all(axis=1))
         if len(bad):
             raise InvalidInput(f"targets: vector {bad[0]} holds a value that is not finite")
+        if self.committee is not None:
+            from selection import inputs
+
+            inputs.check_target_committee(self.committee, m)
 
     def printable(self) -> tuple[str, ...]:
         """One name for each target: `set/id`, or `set/position` where no ids were given."""

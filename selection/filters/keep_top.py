@@ -16,7 +16,7 @@ from selection.types import Input, Pool, Rows
 class KeepTop(Filter):
     """Keep the candidates of highest score, `times` the budget; ties to the lowest row.
 
-    Cost: one sort of the scores.
+    Cost: a partition of the scores and a sort of the best.
     """
 
     times: float = 5.0

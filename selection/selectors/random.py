@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from selection.noise import hash_uniform
+from selection.selectors.top import highest
 from selection.step import Selector
 from selection.types import Array, Pool, Reason, Rows, Selection
 
@@ -18,7 +19,7 @@ class Random(Selector):
 
     Each candidate has a number in (0, 1) hashed from its key, the seed and the round; the highest are taken. So the
     draw depends neither on the order of the pool nor on what else is in it: a pool that grows keeps most of its draw.
-    The gain is that number. Cost: one hash a row and a sort.
+    The gain is that number. Cost: one hash a row and a partition.
     """
 
     name: ClassVar[str] = "random"
@@ -37,5 +38,5 @@ def drawn_rows(pool: Pool, count: int, rng: np.random.Generator) -> tuple[Rows, 
     """Up to `count` candidates by descending hash noise, and the noise; ties to the lowest row."""
     rows = np.flatnonzero(pool.candidates).astype(np.int64)
     noise = hash_uniform(pool.get_keys()[rows], rng)
-    order = np.argsort(-noise, kind="stable")[:count]
+    order = highest(noise, count)
     return rows[order], noise[order]

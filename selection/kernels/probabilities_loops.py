@@ -1,0 +1,229 @@
+"""The compiled loops over class probabilities; numba caches what it compiles beside this file.
+
+All take float64, r rows, C classes. `rows` (r,) says where each result goes in `out` (n,) float32. Sums run in the order of the
+classes and the compiler may not reorder them, so a result depends on nothing but the row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from selection.kernels.loops import dot
+
+CHUNK = 1024  # logarithms at once: scratch that stays in the first cache
+
+
+@njit(cache=True, nogil=True)
+def first_bad(tile, tolerance):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The first row that is no distribution: a value that is negative or not finite, a sum too far from 1. -1: none."""
+    for j in range(tile.shape[0]):
+        total = 0.0
+        negative = False
+        for c in range(tile.shape[1]):
+            total += tile[j, c]
+            negative |= tile[j, c] < 0.0
+        # A NaN or an infinity makes the sum one, which fails as well.
+        if negative or not abs(total - 1.0) <= tolerance:
+            return j
+    return -1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def log(x, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The natural logarithm of x (v,), finite and >= 0, into out; of 0 some finite number, as only 0 log 0 = 0 is asked for.
+
+    The compiler turns these loops into vector instructions, which it cannot do with calls to libm, and the result is the same
+    on every machine. Within one unit in the last place. Source: fdlibm `e_log.c` (Sun Microsystems 1993).
+    """
+    mantissa = np.empty(CHUNK)
+    bits = mantissa.view(np.int64)
+    given = x.view(np.int64)
+    for start in range(0, x.shape[0], CHUNK):
+        count = min(CHUNK, x.shape[0] - start)
+        here = given[start : start + count]
+        result = out[start : start + count]
+        # x = 2**exponent * mantissa, the mantissa between the square roots of 1/2 and 2.
+        for i in range(count):
+            shifted = here[i] + (0x3FF0000000000000 - 0x3FE6A09E00000000)
+            result[i] = np.float64(np.int32((shifted >> 52) - 1023))
+            bits[i] = (shifted & 0x000FFFFFFFFFFFFF) + 0x3FE6A09E00000000
+        for i in range(count):
+            f = mantissa[i] - 1.0
+            s = f / (2.0 + f)
+            z = s * s
+            w = z * z
+            even = w * (3.999999999940941908e-01 + w * (2.222219843214978396e-01 + w * 1.531383769920937332e-01))
+            odd = z * (
+                6.666666666666735130e-01
+                + w * (2.857142874366239149e-01 + w * (1.818357216161805012e-01 + w * 1.479819860511658591e-01))
+            )
+            half = 0.5 * f * f
+            e = result[i]
+            low = s * (half + (odd + even)) + e * 1.90821492927058770002e-10
+            result[i] = e * 6.93147180369123816490e-01 - ((half - low) - f)
+
+
+@njit(cache=True, nogil=True)
+def logs(tile):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The natural logarithms of an array, see `log`."""
+    out = np.empty(tile.size)
+    log(tile.reshape(-1), out)
+    return out.reshape(tile.shape)
+
+
+@njit(cache=True, nogil=True)
+def least_confidence(tile, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """1 - p1, p1 the highest probability."""
+    for j in range(tile.shape[0]):
+        first = 0.0
+        for c in range(tile.shape[1]):
+            first = max(first, tile[j, c])
+        out[rows[j]] = 1.0 - first
+
+
+@njit(cache=True, nogil=True)
+def margin(tile, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """1 - (p1 - p2), the two highest probabilities."""
+    for j in range(tile.shape[0]):
+        first = second = 0.0
+        for c in range(tile.shape[1]):
+            p = tile[j, c]
+            second = max(second, min(first, p))
+            first = max(first, p)
+        out[rows[j]] = 1.0 - (first - second)
+
+
+@njit(cache=True, nogil=True)
+def entropy(tile, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """- sum p log p."""
+    logged = logs(tile)
+    for j in range(tile.shape[0]):
+        total = 0.0
+        for c in range(tile.shape[1]):
+            total += tile[j, c] * logged[j, c]
+        out[rows[j]] = max(-total, 0.0)
+
+
+@njit(cache=True, nogil=True)
+def expected_cost(tile, cost, by_margin, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The lowest expected cost of a prediction, or minus its gap to the second lowest; cost (C, C) by truth, prediction."""
+    classes = tile.shape[1]
+    for j in range(tile.shape[0]):
+        first = second = np.inf
+        for predicted in range(classes):
+            expected = 0.0
+            for c in range(classes):
+                expected += tile[j, c] * cost[c, predicted]
+            second = min(second, max(first, expected))
+            first = min(first, expected)
+        out[rows[j]] = first - second if by_margin else first
+
+
+@njit(cache=True, nogil=True)
+def divergence(tile, highest, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The KL divergence of a member from the members' mean: the mean over members, or the highest. tile (r, members, C)."""
+    count, members, classes = tile.shape
+    mean = np.zeros((count, classes))
+    for j in range(count):
+        for m in range(members):
+            for c in range(classes):
+                mean[j, c] += tile[j, m, c]
+        for c in range(classes):
+            mean[j, c] /= members
+    logged, logged_mean = logs(tile), logs(mean)
+    for j in range(count):
+        total = most = 0.0
+        for m in range(members):
+            one = 0.0
+            for c in range(classes):
+                one += tile[j, m, c] * (logged[j, m, c] - logged_mean[j, c])
+            total += one
+            most = max(most, one)
+        out[rows[j]] = most if highest else max(total / members, 0.0)
+
+
+@njit(cache=True, nogil=True)
+def vote_entropy(tile, terms, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The sum of terms[votes] over classes, each member with one vote, ties to the lowest class. tile (r, members, C)."""
+    count, members, classes = tile.shape
+    votes = np.zeros(classes, np.int64)
+    for j in range(count):
+        votes[:] = 0
+        for m in range(members):
+            best = 0
+            for c in range(1, classes):
+                if tile[j, m, c] > tile[j, m, best]:
+                    best = c
+            votes[best] += 1
+        total = 0.0
+        for c in range(classes):
+            total += terms[votes[c]]
+        out[rows[j]] = total
+
+
+@njit(cache=True, nogil=True)
+def mean_distribution(members):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Bring each row of members (members, C) to sum 1 in place; give minus the entropy of their mean."""
+    mean = np.zeros(members.shape[1])
+    for m in range(members.shape[0]):
+        members[m] /= members[m].sum()
+        mean += members[m]
+    mean /= members.shape[0]
+    return dot(mean, logs(mean))
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def epig(tile, targets, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The mean over targets (m, members, C) of the mutual information of the two labels; tile (r, members, C)."""
+    count, members, classes = tile.shape
+    target = targets.copy()
+    of_target = np.empty(len(target))
+    for t in range(len(target)):
+        of_target[t] = mean_distribution(target[t])
+    for j in prange(count):
+        mine = tile[j].copy()
+        of_mine = mean_distribution(mine)
+        joint = np.empty(classes * classes)
+        logged = np.empty(classes * classes)
+        total = 0.0
+        for t in range(len(target)):
+            joint[:] = 0.0
+            for m in range(members):
+                for c in range(classes):
+                    p = mine[m, c] / members
+                    for other in range(classes):
+                        joint[c * classes + other] += p * target[t, m, other]
+            log(joint, logged)
+            total += dot(joint, logged) - of_mine - of_target[t]
+        out[rows[j]] = max(total / len(target), 0.0)
+
+
+@njit(cache=True, nogil=True)
+def contrast(tile, labelled, neighbours, least, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The mean KL(p_neighbour || p_row) over neighbours (r, k), places in labelled (l, C); p clipped at `least`, made to sum to 1."""
+    known = clipped(labelled, least)
+    known_log = logs(known)
+    mine_log = logs(clipped(tile, least))
+    classes, k = tile.shape[1], neighbours.shape[1]
+    for j in range(tile.shape[0]):
+        total = 0.0
+        for i in range(k):
+            place = neighbours[j, i]
+            for c in range(classes):
+                total += known[place, c] * (known_log[place, c] - mine_log[j, c])
+        out[rows[j]] = max(total / k, 0.0)
+
+
+@njit(cache=True, nogil=True)
+def clipped(tile, least):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Rows with every probability raised to `least`, then divided by their sum."""
+    out = np.empty(tile.shape)
+    for j in range(tile.shape[0]):
+        total = 0.0
+        for c in range(tile.shape[1]):
+            out[j, c] = max(tile[j, c], least)
+            total += out[j, c]
+        for c in range(tile.shape[1]):
+            out[j, c] /= total
+    return out

@@ -1,0 +1,87 @@
+"""Rows that the classifier judges unlike the labelled rows beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from selection.errors import MissingInput
+from selection.kernels.probabilities import taken
+from selection.step import Scorer, check_integer
+from selection.types import Floats, Input, Pool, RowBlocks, Rows, Vectors
+from selection.vectors import ArrayVectors
+
+LEAST_PROBABILITY = 1e-7  # a class that one row rules out and another does not would count infinitely much
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cal(Scorer):
+    """Contrastive active learning: the mean KL(p_l || p_row) over the k labelled rows l of highest cosine to the row.
+
+    High where the classifier predicts something else than for labelled rows with nearly the same vector. Probabilities are
+    clipped at 1e-7 and made to sum to 1. A zero vector is similar to nothing, so its neighbours are the lowest labelled rows.
+
+    Args:
+        k: neighbours of a row; all labelled rows if there are no more. Ties go to the lowest row.
+
+    A labelled row that is still a candidate is its own neighbour; in a labeling project it is already selected.
+
+    Source: Margatina et al. 2021 (CAL), `acquisition/cal.py`, k = 10.
+    Cost: 2*n*l*d operations in float32 for l labelled rows, beside the probabilities; memory for the labelled rows'
+    vectors and probabilities, one block, and n floats.
+    """
+
+    k: int = 10
+    name: ClassVar[str] = "cal"
+    needs: ClassVar[frozenset[Input]] = frozenset({Input.VECTORS, Input.PROBABILITIES, Input.LABELS})
+
+    def __post_init__(self) -> None:
+        check_integer(self.name, "k", self.k, least=1)
+
+    def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
+        """See `Scorer.score`.
+
+        Raises:
+            MissingInput: no row is labelled.
+        """
+        if not len(pool):
+            return np.empty(0, np.float32)
+        labelled = np.flatnonzero(pool.get_labels() >= 0).astype(np.int64)
+        if not len(labelled):
+            raise MissingInput(
+                f"cal compares with labelled rows, but none of the {len(pool)} rows has a label: draw the first rows "
+                "with a step that needs none, such as k_center"
+            )
+        return contrast(pool.get_vectors(), pool.get_probabilities(), labelled, self.k)
+
+
+def contrast(vectors: Vectors, probabilities: RowBlocks, labelled: Rows, k: int) -> Floats:
+    """(n,) float32, the score of `Cal`.
+
+    Args:
+        labelled: ascending, at least one.
+
+    Raises:
+        InvalidInput: a vector is not finite or a row is no distribution; names the row.
+    """
+    from selection.kernels.probabilities_loops import contrast as loop
+    from selection.kernels.top_r import TILE_ROWS, tiles, top_r
+
+    known = taken(probabilities, labelled, Input.PROBABILITIES)
+    # Dividing a row by its length changes none of its comparisons, so only the labelled rows need to be of unit length.
+    unit = ArrayVectors(unit_rows(vectors.take(labelled)))
+    out = np.empty(vectors.shape[0], np.float32)
+    for rows, tile, _ in tiles(vectors, TILE_ROWS):
+        neighbours = top_r(unit, tile, depth=min(k, len(labelled))).row
+        loop(taken(probabilities, rows, Input.PROBABILITIES), known, neighbours, LEAST_PROBABILITY, rows, out)
+    return out
+
+
+def unit_rows(values: npt.ArrayLike) -> Floats:
+    """The rows divided by their lengths, float32; zero rows stay zero."""
+    wide = np.asarray(values, np.float64)
+    length = np.sqrt((wide**2).sum(axis=1, keepdims=True))
+    return np.asarray(np.divide(wide, length, out=np.zeros_like(wide), where=length > 0), np.float32)
