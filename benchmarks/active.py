@@ -337,6 +337,8 @@ def report(runs: Sequence[Run], budgets: Sequence[int]) -> None:
     whole = {name: of for name, of in by_name.items() if name not in broken}
     seeds = sorted(set.intersection(*(set(of) for of in whole.values())))
     print(f"\n{len(seeds)} seeds. mean, then mean difference to random [95 % interval]; * the interval leaves out 0")
+    if len(seeds) < 20:
+        print("fewer than 20 seeds: the intervals mean little")
     sentences: list[str] = []
     for budget in (None, *budgets):
         head = "mean over all rounds" if budget is None else f"{budget} labels"

@@ -170,7 +170,7 @@ def test_linear_model__no_order_of_summation_changes_a_bit() -> None:
     for seed in range(5):
         order = np.random.default_rng(seed).permutation(700)
         np.testing.assert_array_equal(P, LinearModel(model.weights[order], model.bias).probabilities(X[:, order]))
-    assert (P != LogisticRegression(C=9, calibrated=False).fit(X, y, 5, seed=0).probabilities(X)).any()
+    assert (LogisticRegression(C=9, calibrated=False).fit(X, y, 5, seed=0).probabilities(X) != P).any()
 
 
 def test_linear_model__error_is_that_of_float32() -> None:
