@@ -34,10 +34,10 @@ class BrokenContract(AssertionError):
 
 
 class ShuffledVectors(ArrayVectors):
-    """Vectors whose storage order is not their row order, as in a store; for tests.
+    """Vectors (or probabilities) whose storage order is not their row order, as in a store; for tests.
 
     Args:
-        array: (n, d), by row.
+        array: (n, ...), by row.
         order: (n,) the rows in storage order.
         block_rows: rows in a block.
     """
@@ -215,18 +215,17 @@ def check_global_rng_untouched(step: Step) -> None:
 
 def check_blocks_do_not_matter(step: Step) -> None:
     """Block size and storage order change memory, never the result."""
-    if Input.VECTORS not in step.needs:
-        return
-    inputs = make_inputs(step)
-    array = inputs.pop("vectors")
-    array[10:30] = array[10]  # ties, to be settled by row and not by what comes first
-    first = run(step, Pool(**inputs, vectors=array), 15)
-    for seed, block_rows in enumerate((1, 7, 16, 1000)):
-        order = np.random.default_rng(seed).permutation(N)
-        straight = ArrayVectors(array, block_rows=block_rows)
-        same(first, run(step, Pool(**inputs, vectors=straight), 15), f"blocks of {block_rows} rows")
-        shuffled = ShuffledVectors(array, order, block_rows=block_rows)
-        same(first, run(step, Pool(**inputs, vectors=shuffled), 15), f"shuffled blocks of {block_rows} rows")
+    for name in sorted({Input.VECTORS, Input.PROBABILITIES, Input.COMMITTEE} & step.needs):
+        inputs = make_inputs(step)
+        array = inputs[name]
+        array[10:30] = array[10]  # ties, to be settled by row and not by what comes first
+        first = run(step, Pool(**inputs), 15)
+        for seed, block_rows in enumerate((1, 7, 16, 1000)):
+            inputs[name] = ArrayVectors(array, block_rows=block_rows)
+            same(first, run(step, Pool(**inputs), 15), f"{name} in blocks of {block_rows} rows")
+            order = np.random.default_rng(seed).permutation(N)
+            inputs[name] = ShuffledVectors(array, order, block_rows=block_rows)
+            same(first, run(step, Pool(**inputs), 15), f"{name} in shuffled blocks of {block_rows} rows")
 
 
 def check_permuted_pool(step: Step) -> None:
@@ -245,10 +244,10 @@ def check_permuted_pool(step: Step) -> None:
 
 
 def check_identical_candidates(step: Step) -> None:
-    """Candidates that differ in nothing but their key are still each taken once."""
+    """Candidates that differ in nothing but their key are still each taken once; some are labelled, as in any pool."""
     inputs = make_inputs(step)
-    keys = inputs["keys"]
-    inputs = _permuted(inputs, np.zeros(N, np.int64)) | {"keys": keys}
+    own = {name: inputs[name] for name in ("keys", "labels")}
+    inputs = _permuted(inputs, np.zeros(N, np.int64)) | own
     for budget in (1, 15, N):
         pool = Pool(**inputs)
         _check_form(step, run(step, pool, budget, allow_short=isinstance(step, Filter)), pool, budget)
