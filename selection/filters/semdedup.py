@@ -79,23 +79,19 @@ class SemDedup(DuplicateFilter):
 
     def duplicates(self, pool: Pool, *, rng: np.random.Generator) -> Duplicates:
         """The candidates to drop, the row that each is a duplicate of, and their cosine."""
-        from selection.kernels.duplicates import Duplicates, duplicates_in, spherical_clusters
-        from selection.kernels.top_r import tiles
+        from selection.kernels.clusters import hashed_order, spherical_clusters
+        from selection.kernels.duplicates import Duplicates, duplicates_in
 
         vectors = pool.get_vectors()
         taken = np.zeros(len(pool), bool)
         taken[pool.get_already_selected()] = True
-        present = pool.candidates | taken
-        for rows, tile, _ in tiles(vectors, 4096):
-            present[rows] &= tile.any(axis=1)
         noise = hash_bits(pool.get_keys(), child(rng, 0))
-        order = np.argsort(noise, kind="stable").astype(np.int64)
-        order = order[present[order]]
+        order = hashed_order(vectors, noise, pool.candidates | taken)
         if not len(order):
             return Duplicates.joined([])
         wanted = math.ceil(math.sqrt(len(order))) if self.n_clusters == "sqrt" else int(self.n_clusters)
         clusters, _ = spherical_clusters(vectors, order, min(wanted, len(order)))
-        rows = np.flatnonzero(present).astype(np.int64)
+        rows = np.sort(order)
         worth = self._worth(pool, clusters.value, noise)[rows]
         rows = rows[np.lexsort((rows, worth, ~taken[rows], clusters.place[rows]))]
         parts = [

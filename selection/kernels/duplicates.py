@@ -1,8 +1,7 @@
 """Rows whose vectors are nearly the same, looked for inside clusters.
 
 The cosine that decides is that of float64 arithmetic in one fixed order. Float32 products only filter, with the margin of
-`assign`. Clusters come from spherical k-means on a sample whose order is hashed from the keys, with exact assignment
-and sums in that order, so they do not depend on the order of the pool or of its blocks.
+`assign`. For the clusters see `clusters`.
 """
 
 from __future__ import annotations
@@ -14,15 +13,12 @@ import numpy.typing as npt
 
 from selection.kernels import assign_loops
 from selection.kernels import duplicates_loops as loops
-from selection.kernels.assign import Assigned, most_similar_centre, product_margin
-from selection.types import Dropped, Floats, Reason, Rows, Vectors
-from selection.vectors import ArrayVectors
+from selection.kernels.assign import product_margin
+from selection.kernels.clusters import unit_rows
+from selection.types import Dropped, Reason, Rows, Vectors
 
 Doubles = npt.NDArray[np.float64]
 
-# faiss's default; more rows move the centroids little.
-SAMPLE_PER_CLUSTER = 256
-ITERATIONS = 10
 BLOCK_ROWS = 1024
 
 
@@ -54,33 +50,6 @@ class Duplicates:
         return cls(row[order], of[order], similarity[order])
 
 
-def spherical_clusters(vectors: Vectors, order: Rows, count: int) -> tuple[Assigned, Floats]:
-    """Each row's cluster and its cosine to the centroid, and the centroids.
-
-    Args:
-        vectors: (n, d).
-        order: rows without zero vectors, in an order that does not depend on that of the pool: the first `count` are
-            the first centroids, the first SAMPLE_PER_CLUSTER * count train them.
-        count: >= 1, at most len(order).
-
-    Cost: 2 * (sample * ITERATIONS + n) * count * d operations. Memory: the sample's vectors.
-    """
-    sample = np.ascontiguousarray(vectors.take(order[: SAMPLE_PER_CLUSTER * count]), np.float32)
-    sample = _unit(sample, assign_loops.norms(sample))
-    centroids = sample[:count].copy()
-    held = ArrayVectors(sample)
-    for _ in range(ITERATIONS if count > 1 else 1):
-        total = np.zeros(centroids.shape)
-        loops.add_rows(sample, most_similar_centre(held, centroids).place, total)
-        length = np.sqrt((total**2).sum(axis=1))
-        moved = length > 0  # a centroid without rows stays
-        before = centroids.copy()
-        centroids[moved] = total[moved] / length[moved, None]
-        if (centroids == before).all():
-            break
-    return most_similar_centre(vectors, centroids), centroids
-
-
 def duplicates_in(vectors: Vectors, rows: Rows, *, fixed: int, threshold: float, rule: str) -> Duplicates:
     """The rows of one cluster that are duplicates of others in it.
 
@@ -96,7 +65,7 @@ def duplicates_in(vectors: Vectors, rows: Rows, *, fixed: int, threshold: float,
     xs = np.empty((len(rows), vectors.shape[1]), np.float32)
     xs[ascending] = vectors.take(rows[ascending])
     norm = assign_loops.norms(xs)
-    unit = _unit(xs, norm)
+    unit = unit_rows(xs, norm)
     margin = product_margin(xs.shape[1]) + 2.0**-22  # the unit vectors are rounded too
     kept, of = np.zeros(len(rows), bool), np.full(len(rows), -1, np.int64)
     similarity, parent = np.zeros(len(rows)), np.arange(len(rows))
@@ -112,7 +81,3 @@ def duplicates_in(vectors: Vectors, rows: Rows, *, fixed: int, threshold: float,
         loops.settle(xs, norm, fixed, parent, kept, of, similarity)
     dropped = np.flatnonzero(~kept)
     return Duplicates(rows[dropped], rows[of[dropped]], similarity[dropped])
-
-
-def _unit(xs: Floats, norm: Doubles) -> Floats:
-    return np.asarray(xs / np.where(norm > 0, norm, 1.0)[:, None], np.float32)

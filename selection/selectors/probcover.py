@@ -108,16 +108,11 @@ def _to_other_clusters(pool: Pool, classes: int, rng: np.random.Generator) -> Ar
     Raises:
         InvalidInput: there are no two clusters.
     """
-    from selection.kernels.duplicates import spherical_clusters
+    from selection.kernels.clusters import hashed_order, spherical_clusters
     from selection.kernels.neighbours import distance_to_others
-    from selection.kernels.top_r import tiles
 
     vectors = pool.get_vectors()
-    present = np.zeros(len(pool), bool)
-    for rows, tile, _ in tiles(vectors, 4096):
-        present[rows] = tile.any(axis=1)
-    order = np.argsort(hash_bits(pool.get_keys(), child(rng, 0)), kind="stable").astype(np.int64)
-    order = order[present[order]]
+    order = hashed_order(vectors, hash_bits(pool.get_keys(), child(rng, 0)))
     if len(order):
         clusters, _ = spherical_clusters(vectors, order, min(classes, len(order)))
         distance = distance_to_others(vectors, order[:PURITY_ROWS], clusters.place)

@@ -5,6 +5,7 @@ import pytest
 
 from selection import InvalidInput, InvalidOption, Pool, build_step, select, step_spec
 from selection.filters.semdedup import SemDedup
+from selection.kernels import clusters
 from selection.kernels import duplicates as kernel
 
 RNG = np.random.default_rng([0, 0, 0, 1])
@@ -131,12 +132,12 @@ def test_clusters__find_what_is_there() -> None:
     x = (np.eye(5, 12)[true] + 0.05 * rng.normal(size=(400, 12))).astype(np.float32)
     # One row of each cluster first: the start is then a good one, and k-means must keep it.
     order = np.concatenate([[np.flatnonzero(true == i)[0] for i in range(5)], np.arange(400)])
-    found, centroids = kernel.spherical_clusters(
+    found, centroids = clusters.spherical_clusters(
         Pool(vectors=x).get_vectors(), np.unique(order, return_index=True)[0], 5
     )
     assert centroids.shape == (5, 12)
     assert found.value.min() > 0.5
-    found, _ = kernel.spherical_clusters(Pool(vectors=x).get_vectors(), order.astype(np.int64), 5)
+    found, _ = clusters.spherical_clusters(Pool(vectors=x).get_vectors(), order.astype(np.int64), 5)
     assert found.place.tolist() == true.tolist()
 
 
