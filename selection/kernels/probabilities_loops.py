@@ -7,7 +7,7 @@ classes and the compiler may not reorder them, so a result depends on nothing bu
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from selection.kernels.loops import dot
 
@@ -163,40 +163,51 @@ def vote_entropy(tile, terms, rows, out):  # type: ignore[no-untyped-def]  # noq
 
 
 @njit(cache=True, nogil=True)
-def mean_distribution(members):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Bring each row of members (members, C) to sum 1 in place; give minus the entropy of their mean."""
-    mean = np.zeros(members.shape[1])
-    for m in range(members.shape[0]):
-        members[m] /= members[m].sum()
-        mean += members[m]
-    mean /= members.shape[0]
-    return dot(mean, logs(mean))
-
-
-@njit(parallel=True, cache=True, nogil=True)
-def epig(tile, targets, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """The mean over targets (m, members, C) of the mutual information of the two labels; tile (r, members, C)."""
+def normalised(tile):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """A copy of (r, members, C) whose distributions sum to 1, and (r,) minus the entropy of the members' mean."""
     count, members, classes = tile.shape
-    target = targets.copy()
-    of_target = np.empty(len(target))
-    for t in range(len(target)):
-        of_target[t] = mean_distribution(target[t])
-    for j in prange(count):
-        mine = tile[j].copy()
-        of_mine = mean_distribution(mine)
-        joint = np.empty(classes * classes)
-        logged = np.empty(classes * classes)
+    out = np.empty(tile.shape)
+    mean = np.zeros((count, classes))
+    for j in range(count):
+        for m in range(members):
+            total = 0.0
+            for c in range(classes):
+                total += tile[j, m, c]
+            for c in range(classes):
+                out[j, m, c] = tile[j, m, c] / total
+                mean[j, c] += out[j, m, c] / members
+    logged = logs(mean)
+    known = np.empty(count)
+    for j in range(count):
+        known[j] = dot(mean[j], logged[j])
+    return out, known
+
+
+@njit(cache=True, nogil=True)
+def epig(tile, targets, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The mean over targets (m, members, C) of the mutual information of the two labels; tile (r, members, C).
+
+    Rows are made to sum to 1, since what rounding leaves of a sum would be as large as the information.
+    """
+    count, members, classes = tile.shape
+    mine, of_mine = normalised(tile)
+    target, of_target = normalised(targets)
+    joint = np.empty(classes * classes)
+    logged = np.empty(classes * classes)
+    for j in range(count):
         total = 0.0
-        for t in range(len(target)):
-            joint[:] = 0.0
+        for t in range(target.shape[0]):
+            for i in range(classes * classes):
+                joint[i] = 0.0
             for m in range(members):
                 for c in range(classes):
-                    p = mine[m, c] / members
+                    p = mine[j, m, c] / members
+                    start = c * classes
                     for other in range(classes):
-                        joint[c * classes + other] += p * target[t, m, other]
+                        joint[start + other] += p * target[t, m, other]
             log(joint, logged)
-            total += dot(joint, logged) - of_mine - of_target[t]
-        out[rows[j]] = max(total / len(target), 0.0)
+            total += dot(joint, logged) - of_mine[j] - of_target[t]
+        out[rows[j]] = max(total / target.shape[0], 0.0)
 
 
 @njit(cache=True, nogil=True)
