@@ -18,7 +18,8 @@ from selection.kernels import neighbours_loops as loops
 from selection.kernels.assign import product_margin
 from selection.kernels.assign_loops import norms
 from selection.kernels.top_r import TILE_ROWS, TILE_VALUES, tiles, top_r
-from selection.types import Array, Floats, Rows, Vectors
+from selection.kernels.unit import UnitVectors
+from selection.types import Floats, Rows, Vectors
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
@@ -64,7 +65,7 @@ def nearest_neighbours(vectors: Vectors, count: int) -> Ints:
     rows; vectors of PAIRS_AT_ONCE rows.
     """
     n = vectors.shape[0]
-    unit = _UnitVectors(vectors)
+    unit = UnitVectors(vectors)
     zero = np.zeros(n, bool)
     for rows, tile, _ in tiles(unit, TILE_ROWS):
         zero[rows] = ~tile.any(axis=1)
@@ -82,7 +83,7 @@ def cosines(vectors: Vectors, neighbours: Ints) -> Doubles:
 
     Cost: n*k products. Memory: 8 bytes * n * k, vectors of PAIRS_AT_ONCE rows.
     """
-    unit = _UnitVectors(vectors)
+    unit = UnitVectors(vectors)
     found = np.zeros(neighbours.shape)
     at_once = max(1, PAIRS_AT_ONCE // max(1, neighbours.shape[1]))
     for start in range(0, len(neighbours), at_once):
@@ -92,7 +93,7 @@ def cosines(vectors: Vectors, neighbours: Ints) -> Doubles:
     return found
 
 
-def _nearest_of(unit: _UnitVectors, asked: Rows, depth: int, zero: npt.NDArray[np.bool_]) -> Ints:
+def _nearest_of(unit: UnitVectors, asked: Rows, depth: int, zero: npt.NDArray[np.bool_]) -> Ints:
     """(q, depth) the nearest rows of `asked`, -1 where there are fewer.
 
     Products in float32 are off by up to a margin m. Rows whose product is above the depth-th highest by more than 2 m are
@@ -215,29 +216,3 @@ def _products(
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             coarse = queries @ tile.T
         yield rows, tile, norms(tile), (margin, d * 2.0**-126), coarse
-
-
-class _UnitVectors:
-    """The same vectors at unit length, in float32; a zero vector stays."""
-
-    def __init__(self, vectors: Vectors) -> None:
-        self.vectors = vectors
-        self.shape = vectors.shape
-        self.device = vectors.device
-
-    def blocks(self) -> Iterator[tuple[Rows, Array]]:
-        for rows, block in self.vectors.blocks():
-            yield rows, _unit(block)
-
-    def take(self, rows: Rows) -> Array:
-        return _unit(self.vectors.take(rows))
-
-    def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
-        raise NotImplementedError
-
-
-def _unit(block: Array) -> Floats:
-    xs = np.ascontiguousarray(block, np.float32)
-    length = norms(xs)
-    with np.errstate(invalid="ignore"):  # infinity becomes NaN, which `tiles` refuses by its row
-        return np.asarray(xs / np.where(length > 0, length, 1.0)[:, None], np.float32)

@@ -32,7 +32,7 @@ class Influence(Selector):
     this does neither.
 
     Cost for n rows of d dimensions: 2*n*n*d operations for the neighbours, then each row's reach once in all samples together, and few
-    more a pick. Memory: 40 bytes * n * n_neighbors and 48 bytes a row; see `selection.kernels.neighbours`.
+    more a pick. Memory: 56 bytes * n * n_neighbors and 48 bytes a row; see `selection.kernels.neighbours`.
     """
 
     n_neighbors: int = 10

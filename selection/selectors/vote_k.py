@@ -27,7 +27,7 @@ class VoteK(Selector):
     those already selected, whose votes count in both. Exact, ties to the lowest row; rows that nobody votes for score 0 and
     come last. The gain is the score; the reason's `ref` is the bucket.
 
-    Cost for n rows of d dimensions: 2*n*n*d operations for the neighbours, then n + n_neighbors**2 a pick. Memory: 12 bytes * n * n_neighbors
+    Cost for n rows of d dimensions: 2*n*n*d operations for the neighbours, then n + n_neighbors**2 a pick. Memory: 8 bytes * n * n_neighbors
     and 24 bytes a row; see `selection.kernels.neighbours`.
     """
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selection import ArrayVectors, InvalidInput, InvalidOption
-from selection.metrics import balance, coverage
+from selection.metrics import balance, coverage, mean_discrepancy, vendi_score
 
 LINE = np.array([[0.0], [1.0], [2.0], [10.0], [11.0], [20.0]], np.float32)
 EIGHT = np.array([[-1, 0], [5, 9], [-9, -7], [6, 9], [-5, -4], [7, -1], [-4, 6], [-5, -2]], np.float32)
@@ -70,6 +70,52 @@ def test_coverage__bad_input_is_named() -> None:
             coverage(LINE, bad)
     with pytest.raises(InvalidOption, match="share"):
         coverage(LINE, [0], shares=[0])
+
+
+def test_vendi_score__eight_in_the_plane_and_its_ends() -> None:
+    assert vendi_score(EIGHT, [0, 3, 5]) == pytest.approx(1.6859299362886182, rel=1e-12)
+    assert vendi_score(np.eye(7), np.arange(7)) == pytest.approx(7)
+    assert vendi_score(np.outer(np.arange(1, 6), [1.0, 2.0, 3.0]), np.arange(5)) == pytest.approx(1)
+    assert vendi_score(np.eye(3)[[0, 1, 2, 2]] * [[1], [1], [0], [5]], np.arange(4)) == pytest.approx(
+        3
+    )  # zero left out
+
+
+@settings(max_examples=25, deadline=None)
+@given(b=st.integers(1, 30), d=st.integers(1, 30), seed=st.integers(0, 99))
+def test_vendi_score__is_the_definition_by_either_product(b: int, d: int, seed: int) -> None:
+    x = np.random.default_rng(seed).normal(size=(b, d))
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    share = np.linalg.svd(unit, compute_uv=False) ** 2 / b
+    share = share[share > 1e-13]
+    assert vendi_score(x, np.arange(b)) == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-5)
+    assert 1 - 1e-6 <= vendi_score(x, np.arange(b)) <= min(b, d) + 1e-6
+
+
+def test_mean_discrepancy__eight_in_the_plane_and_its_ends() -> None:
+    assert mean_discrepancy(EIGHT, [0, 3, 5]) == pytest.approx(0.2061230574077345, rel=1e-12)
+    assert mean_discrepancy(EIGHT, np.arange(8)) == 0
+    kernel = np.array([[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a in EIGHT.astype(float)] for b in EIGHT])
+    rows = [1, 2]
+    by_kernel = kernel.mean() - 2 * kernel[rows].mean() + kernel[np.ix_(rows, rows)].mean()
+    assert mean_discrepancy(EIGHT, rows) == pytest.approx(by_kernel, rel=1e-6)
+
+
+def test_mean_discrepancy__blocks_do_not_matter() -> None:
+    x = np.random.default_rng(0).normal(size=(5000, 9)).astype(np.float16)
+    assert mean_discrepancy(x, [3, 77]) == mean_discrepancy(ArrayVectors(x, block_rows=13), [3, 77])
+
+
+def test_vendi_score_and_mean_discrepancy__bad_input_is_named() -> None:
+    x = LINE.copy()
+    x[2] = np.inf
+    for metric in (vendi_score, mean_discrepancy):
+        with pytest.raises(InvalidInput, match="row 2"):
+            metric(x, [2])
+        with pytest.raises(InvalidInput, match="selected"):
+            metric(LINE, [6])
+    with pytest.raises(InvalidInput, match="every vector is zero"):
+        vendi_score(LINE, [0])
 
 
 def test_balance__entropy_and_distance_to_the_pool() -> None:

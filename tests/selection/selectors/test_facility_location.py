@@ -80,6 +80,18 @@ def test_greedy_lists__precomputed_similarities() -> None:
     np.testing.assert_allclose(picks.gain, [2.0, 1.1, 0.8, 0.1], atol=1e-10)
 
 
+def test_greedy_lists__cosines_cut_off_at_zero() -> None:
+    angle = np.deg2rad([0, 10, 20, 90, 100, 180])
+    s = np.maximum(np.cos(angle[:, None] - angle), 0)
+    refs = np.tile(np.arange(6), 6)
+    none = np.empty(0, np.int64)
+    picks = greedy_lists(np.arange(0, 37, 6), refs, s.ravel(), np.arange(6), 3, weights=np.ones(6), taken=none)
+    assert picks.rows.tolist() == [2, 4, 5]
+    np.testing.assert_allclose(picks.gain, [3.4401686948, 1.6427876097, 0.8263518223], atol=1e-9)
+    x = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    assert run(x, 3).rows.tolist() == [2, 4, 5]  # (1 + cosine) / 2 gives the same picks here
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("n", "d"), [(60, 3), (300, 16), (500, 64)])
 def test_select__lazy_is_naive_pick_for_pick(seed: int, n: int, d: int) -> None:
