@@ -137,6 +137,32 @@ def test_draw__reasons_name_targets_and_rows_by_their_ids(light: Path) -> None:
     assert to_text(from_arrow(items["id"])) == to_text(made.ids)
 
 
+def test_index__of_steps_that_search_is_recorded_where_it_is_approximate(light: Path) -> None:
+    change(
+        light, "[random], budget: 8", "[{outliers: {n_neighbors: 3, drop: 0.1}}, random], budget: 8, encoder: vectors"
+    )
+    context = opened(light)
+    stages.ingest(context)
+    stages.embed(context, "vectors")
+    exact = drawing.resolve(context, "any")
+    assert exact.index is None
+    stages.index(context, "vectors")
+    assert drawing.resolve(context, "any") == exact  # a flat index compares every row
+    change(light, "recipes:\n", "index: {kind: ivf}\nrecipes:\n")
+    context = opened(light)
+    stages.index(context, "vectors")
+    found = drawing.resolve(context, "any")
+    assert found.index in context.store.committed("indexes")
+    assert found.selection_id != exact.selection_id
+    assert drawing.resolve(context, "near").index is None
+    stages.embed_targets(context, "vectors")
+    made = selecting.draw(context, "any")
+    header, items = read_selection(context.store, made.drawing.selection_id)
+    assert header["index"] == found.index
+    assert selecting.redraw(context, header).select(items.column_names).equals(items)
+    assert made.facts["dropped_by_outliers"] == 8
+
+
 def test_encoders_of__only_of_recipes_that_need_vectors(light: Path) -> None:
     change(light, "steps: [random]", "steps: [random], encoder: vectors")
     config = opened(light).config

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from selection import (
+    ArrayVectors,
     BrokenStep,
     Filter,
+    Input,
     InvalidBudget,
     InvalidInput,
     InvalidOption,
@@ -23,6 +25,7 @@ from selection import (
     Targets,
     select,
 )
+from selection.vectors import SubVectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +245,68 @@ def test_select__a_selector_that_finds_too_few_is_not_topped_up():
 def test_select__filter_rows_are_checked():
     with pytest.raises(BrokenStep, match="keep: gave row 1 more than once"):
         select([Keep(rows=(1, 1)), "random"], Pool(keys=np.arange(4)), budget=1)
+
+
+class Indexed(ArrayVectors):
+    """Vectors with an index that finds row 0 only."""
+
+    def nearest(self, queries, k, within=None):
+        found = np.full((len(queries), k), -1)
+        found[:, 0] = 0
+        return np.where(found == 0, 1, -np.inf).astype(np.float32), found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searches(Filter):
+    """Keeps the nearest rows of row 3."""
+
+    searches: bool
+    name: ClassVar[str] = "searches"
+    needs: ClassVar[frozenset[Input]] = frozenset({Input.VECTORS})
+
+    def keep(self, pool, budget, *, rng):
+        return pool.get_vectors().nearest(np.array([[3]], np.float32), 2)[1][0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nearest(Selector):
+    name: ClassVar[str] = "nearest"
+    needs: ClassVar[frozenset[Input]] = frozenset({Input.VECTORS})
+
+    def select(self, pool, budget, *, rng):
+        rows = pool.get_vectors().nearest(np.ones((1, 1), np.float32), budget)[1][0]
+        return Selection(rows, np.zeros(budget, np.float32), Reason.of("score", budget))
+
+
+class Half(SubVectors):
+    """As vectors in a store: no array."""
+
+    def __init__(self, values):
+        super().__init__(Indexed(np.array(values, np.float32)[:, None]), np.arange(len(values)))
+
+
+def test_select__only_a_step_that_says_so_searches_an_index():
+    pool = Pool(vectors=Half([4, 1, 2, 3]))
+    assert select([Searches(searches=False), "random"], pool, budget=2).rows.tolist() in ([0, 3], [3, 0])
+    assert select([Nearest()], pool, budget=2).rows.tolist() == [0, 3]
+    with pytest.raises(BrokenStep, match=r"rows must be in 0\.\.3, got -1"):
+        select([Searches(searches=True), "random"], pool, budget=1)  # it was given what the index found
+    kept = {"random_subpool": {"rows": 4}}
+    assert select([Searches(searches=False), kept, Nearest()], pool, budget=2).rows.tolist() == [0, 3]
+
+
+def test_select__a_step_after_one_that_searches_is_exact():
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class All(Searches):
+        def keep(self, pool, budget, *, rng):
+            assert pool.get_vectors().nearest(np.ones((1, 1), np.float32), 2)[1].tolist() == [[0, -1]]
+            return np.arange(len(pool))
+
+    assert select([All(searches=True), Nearest()], Pool(vectors=Half([4, 1, 2, 3])), budget=3).rows.tolist() == [
+        0,
+        3,
+        2,
+    ]
 
 
 def test_import__is_light():

@@ -108,6 +108,17 @@ def test_search__within_gives_those_rows_only(pool, everything, kind):
     assert (np.diff(similarity, axis=1) <= 0).all()
 
 
+@pytest.mark.parametrize("every", [2, 10, 40])
+def test_search__among_few_rows_looks_into_more_cells(pool, everything, every):
+    record = pool.build(everything, kind="ivf", nprobe=40)
+    within = np.arange(0, N, every)
+    queries = pool.vectors[:200].astype(np.float32)
+    expected = exact(everything, queries, 10, within)[0]
+    similarity, rows = open_index(pool.store, record.index).search(queries, 10, within)
+    assert np.isin(rows, within).all()  # and none is missing
+    assert (similarity >= expected[:, -1:] - 1e-5).mean() > record.recall_at_10 - 0.02
+
+
 def test_search__fewer_rows_than_asked_end_in_minus_one(pool, everything):
     record = pool.build(everything)
     similarity, rows = open_index(pool.store, record.index).search(
