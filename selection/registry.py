@@ -37,6 +37,7 @@ from selection.selectors.rs2 import Rs2
 from selection.selectors.stochastic import Power, Softmax, Softrank
 from selection.selectors.stratified import Stratified
 from selection.selectors.top import Top
+from selection.selectors.typiclust import TypiClust
 from selection.selectors.vote_k import VoteK
 from selection.step import Filter, Scorer, Selector, Step
 from selection.types import Input
@@ -82,6 +83,7 @@ BUILT_IN: tuple[type[Step], ...] = (
     Softrank,
     Stratified,
     Top,
+    TypiClust,
     VoteK,
 )
 

@@ -40,6 +40,7 @@ from selection.selectors.rs2 import Rs2
 from selection.selectors.stochastic import Power, Softmax, Softrank
 from selection.selectors.stratified import Stratified
 from selection.selectors.top import Top
+from selection.selectors.typiclust import TypiClust
 from selection.selectors.vote_k import VoteK
 
 STEPS = [
@@ -113,6 +114,8 @@ STEPS = [
     Stratified(by="source", alloc="equal", min_per_stratum=0, within="top"),
     Stratified(by="source", alloc="sqrt", within={"rds_plus": {"per": "query"}}),
     Top(),
+    TypiClust(),
+    TypiClust(n_neighbors=3, min_size=3, max_clusters=2, squared=True),
     VoteK(),
     VoteK(n_neighbors=5, buckets=True),
 ]
