@@ -73,19 +73,21 @@ RANDOM = "random"
 MEASURES = ("average precision", "recall", "found", "accuracy")
 MEMBERS = 5
 SAMPLES = 10_000
+# Rows of a subpool for each row of a batch.
+SUBPOOL = 16
 
 UNCERTAIN: dict[str, Recipe] = {
     RANDOM: ["random"],
     "entropy": ["entropy"],
     "margin": ["margin"],
-    "entropy+anchors": [{"anchors": {"n_neighbors": 20, "rows": 400}}, "entropy"],
+    "entropy+anchors": [{"anchors": {"n_neighbors": 20, "rows": "{subpool}"}}, "entropy"],
     "entropy+seals": ["seals", "entropy"],
-    "entropy+random_subpool": [{"random_subpool": {"rows": 400}}, "entropy"],
+    "entropy+random_subpool": [{"random_subpool": {"rows": "{subpool}"}}, "entropy"],
     "power": ["entropy", "power"],
     "bald": ["bald"],
     "power_bald": ["bald", "power"],
     "badge": ["badge"],
-    "badge+anchors": [{"anchors": {"n_neighbors": 20, "rows": 400}}, "badge"],
+    "badge+anchors": [{"anchors": {"n_neighbors": 20, "rows": "{subpool}"}}, "badge"],
     "cal": ["cal"],
     "fass": ["entropy", {"keep_top": {"times": 5}}, "facility_location"],
 }
@@ -120,6 +122,7 @@ class Task:
         n_classes: C.
         focus: the class whose recall is measured.
         start: rows labelled before the first batch.
+        batch: rows in most batches.
         budgets: numbers of labels to select up to and measure at, ascending.
     """
 
@@ -130,6 +133,7 @@ class Task:
     n_classes: int
     focus: int
     start: Array
+    batch: int
     budgets: tuple[int, ...]
 
 
@@ -189,7 +193,8 @@ def rare_task(train: Part, test: Part, options: argparse.Namespace, seed: int) -
         n_classes=2,
         focus=1,
         start=np.sort(np.concatenate([positives, negatives])),
-        budgets=tuple(range(options.start + options.batch, options.budgets[-1] + 1, options.batch)),
+        batch=options.batch,
+        budgets=schedule(options.start, options),
     )
 
 
@@ -207,8 +212,14 @@ def cold_task(train: Part, test: Part, options: argparse.Namespace, seed: int) -
         n_classes=len(names),
         focus=int(np.bincount(numbers).argmin()),
         start=np.empty(0, np.int64),
-        budgets=tuple(options.budgets),
+        batch=options.batch,
+        budgets=schedule(0, options),
     )
+
+
+def schedule(start: int, options: argparse.Namespace) -> tuple[int, ...]:
+    """The numbers of labels to select up to: batch by batch, and those to report."""
+    return tuple(sorted({*range(start + options.batch, options.budgets[-1] + 1, options.batch), *options.budgets}))
 
 
 TASKS = {"rare": rare_task, "cold": cold_task}
@@ -217,13 +228,13 @@ TASKS = {"rare": rare_task, "cold": cold_task}
 def play(task: Task, strategy: str, classifier: Classifier, seed: int) -> Run:
     """Select, label, fit and measure, budget by budget."""
     run = Run(strategy, seed)
-    steps = filled(STRATEGIES[strategy], task.n_classes)
+    steps = filled(STRATEGIES[strategy], task.n_classes, task.batch)
     vectors = ArrayVectors(task.vectors)
     labelled = task.start
     model = fitted(classifier, task, labelled, seed)
     for round_number, budget in enumerate(task.budgets):
         pool_inputs = predictions(steps, vectors, model, classifier, task, labelled, seed)
-        now = steps if pool_inputs is not None else filled(STRATEGIES[RANDOM], task.n_classes)
+        now = steps if pool_inputs is not None else STRATEGIES[RANDOM]
         labels = np.full(len(task.classes), -1, np.int64)
         labels[labelled] = task.classes[labelled]
         begin = time.perf_counter()
@@ -242,9 +253,10 @@ def play(task: Task, strategy: str, classifier: Classifier, seed: int) -> Run:
     return run
 
 
-def filled(recipe: Recipe, n_classes: int) -> Recipe:
-    """The recipe with the number of classes in the place of "{classes}"."""
-    return json.loads(json.dumps(recipe).replace('"{classes}"', str(n_classes)))  # type: ignore[no-any-return]
+def filled(recipe: Recipe, n_classes: int, batch: int) -> Recipe:
+    """The recipe with numbers in the places of "{classes}" and "{subpool}"."""
+    text = json.dumps(recipe).replace('"{classes}"', str(n_classes)).replace('"{subpool}"', str(SUBPOOL * batch))
+    return json.loads(text)  # type: ignore[no-any-return]
 
 
 def fitted(classifier: Classifier, task: Task, labelled: Array, seed: int) -> Model | None:
@@ -378,7 +390,7 @@ def registered(names: Sequence[str]) -> Iterator[str]:
     """The strategies whose steps this installation has; says which it has not."""
     for name in names:
         try:
-            parse_steps(filled(STRATEGIES[name], 2))
+            parse_steps(filled(STRATEGIES[name], 2, 1))
         except UnknownStep as error:
             print(f"{name} is left out: {str(error).split('.')[0]}", file=sys.stderr)
         else:
@@ -401,12 +413,13 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.01, help="of the rare class in the pool")
     parser.add_argument("--start", type=int, default=50, help="labels of the first round")
     parser.add_argument("--positives", type=int, default=5, help="of these, of the rare class")
-    parser.add_argument("--batch", type=int, default=25, help="labels a round")
+    parser.add_argument("--batch", type=int, help="labels a round; rare: 25, cold: the first budget")
     parser.add_argument("--pool", type=float, default=0.8, help="cold: share of the training file in each seed's pool")
     parser.add_argument("--out", type=Path, help="results, JSON Lines; a run goes on with what is there")
     parser.add_argument("--processes", type=int, default=1, help="seeds at a time; more than one disturbs the times")
     options = parser.parse_args()
     options.budgets = sorted(options.budgets or ([100, 200, 500] if options.protocol == "rare" else []))
+    options.batch = options.batch or (25 if options.protocol == "rare" else min(options.budgets, default=0))
     options.learner = build_classifier(options.classifier)
     train, test = parts(options)
     if not options.budgets:
