@@ -3,61 +3,24 @@
     python benchmarks/coverage_steps.py                 # all cases but the large one
     python benchmarks/coverage_steps.py k_center kmeans_pp_1M --threads 1 2
 
-Peers come from the extra `bench`; one that is not installed is left out and said so. Every method runs in a process of
-its own, after a warm-up on a small pool (which compiles), and is stopped after --limit seconds. "faster" compares CPU
-seconds with the row that the case names, on one thread where it has the choice, since other work on the machine disturbs
-these least; memory is the peak above the loaded vectors.
-
-A case is a function decorated with `case`: it gives its methods, and what to say of the rows that one of them chose.
+How methods are run and compared: see compare.py.
 """
 
 from __future__ import annotations
 
-import argparse
+import collections
 import functools
-import importlib.util
 import itertools
-import multiprocessing
-import os
-import resource
 import sys
-import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from compare import Array, Case, Method, main
 
 from selection import ArrayVectors, Pool, select
 from selection.metrics import coverage
-
-Array = npt.NDArray[Any]
-Method = Callable[[Array, int], Array]
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is measured.
-
-    Attributes:
-        methods: name -> function of (vectors, budget) that gives rows; "winnow ..." runs with every number of threads.
-        peer: the method that "faster" compares with.
-        note: a few words on the rows of a method, given (vectors, rows, rows of the peer).
-    """
-
-    rows: int
-    budget: int
-    dimensions: int
-    methods: dict[str, Method]
-    peer: str
-    note: Callable[[Array, Array, Array | None], str] = field(default=lambda *_: "")
-    spectrum: float = 0.0
-    modules: dict[str, str] = field(default_factory=dict)
-    extra: bool = False
 
 
 def winnow(step: str, **options: Any) -> Method:
@@ -176,6 +139,79 @@ def apricot_lazy(vectors: Array, budget: int) -> Array:
     return np.asarray(FacilityLocationSelection(budget, metric="precomputed", optimizer="lazy").fit(similar).ranking)
 
 
+def literal_vote_k(vectors: Array, budget: int) -> Array:
+    """Vote-k as it is published, 150 neighbours: scikit-learn's cosines a row at a time, every score summed anew before every pick."""
+    from sklearn.metrics.pairwise import cosine_similarity
+
+    voters: dict[int, list[int]] = collections.defaultdict(list)
+    for row in range(len(vectors)):
+        similarity = cosine_similarity(vectors, vectors[row : row + 1])[:, 0]
+        for near in np.argsort(similarity).tolist()[-151:]:
+            if near != row:
+                voters[near].append(row)
+    times: dict[int, int] = collections.defaultdict(int)
+    picked: list[int] = []
+    for _ in range(budget):
+        scores: dict[int, float] = {}
+        for row in sorted(voters):
+            if row not in picked:
+                scores[row] = sum(10 ** -times[voter] for voter in voters[row] if voter not in picked)
+        picked.append(max(scores, key=lambda row: scores[row]))
+        for voter in voters[picked[-1]]:
+            times[voter] += 1
+    return np.array(picked)
+
+
+def literal_influence(vectors: Array, budget: int) -> Array:
+    """IDEAL's greedy search, 10 neighbours: ten new cascades for each row before each pick (a row hit twice counts once)."""
+    rng = np.random.default_rng(0)
+    similarity = vectors @ vectors.T
+    np.fill_diagonal(similarity, -1)
+    near = np.argsort(-similarity, axis=1)[:, :10]
+    weight = np.maximum(np.take_along_axis(similarity, near, 1), 0)
+    weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-30)
+    picked: list[int] = []
+    for _ in range(budget):
+        reached = [
+            -1.0 if row in picked else sum(_cascade(near, weight, [*picked, row], rng) for _ in range(10))
+            for row in range(len(vectors))
+        ]
+        picked.append(int(np.argmax(reached)))
+    return np.array(picked)
+
+
+def _cascade(near: Array, weight: Array, rows: list[int], rng: np.random.Generator) -> int:
+    seen, waiting = set(rows), list(rows)
+    while waiting:
+        row = waiting.pop()
+        for there in near[row][rng.random(near.shape[1]) < weight[row]].tolist():
+            if there not in seen:
+                seen.add(there)
+                waiting.append(there)
+    return len(seen)
+
+
+def same_note(_vectors: Array, rows: Array, peer: Array | None) -> str:
+    """How far the picks are the peer's."""
+    return "" if peer is None else f"first {int(np.append(peer != rows, True).argmax())} of {len(rows)} as the peer's"
+
+
+def reach_note(vectors: Array, rows: Array, _peer: Array | None) -> str:
+    """How many rows the picks reach, in samples that none of the methods has seen."""
+    from selection.kernels.graph_greedy import spread
+    from selection.kernels.neighbours import cosines, nearest_neighbours
+    from selection.selectors.influence import edge_weights, live_edges
+
+    known = ArrayVectors(vectors)
+    near = nearest_neighbours(known, 10)
+    weight, keys = edge_weights(cosines(known, near)), np.arange(len(vectors), dtype=np.uint64)
+    reached = []
+    for seed in range(20):
+        live = live_edges(near, weight, keys, np.random.default_rng([7, seed, 0, 0]))
+        reached.append(spread(near, live, np.sort(rows), len(rows), taken=rows[:0]).gain.sum())
+    return f"reach {np.mean(reached):.1f} rows"
+
+
 def value_note(vectors: Array, rows: Array, _peer: Array | None) -> str:
     """The mean over the pool of the highest (1 + cosine) / 2 to a picked row."""
     return f"mean similarity {coverage(vectors, rows).mean_similarity:.6f}"
@@ -226,151 +262,87 @@ TREES: dict[str, Method] = {
 TREE_MODULES = {"torch-quickfps": "torch_quickfps", "fpsample": "fpsample", "fpsample k-d line": "fpsample"}
 PLAIN: dict[str, Method] = {"numpy": numpy_greedy, "numba": numba_greedy}
 
+
+def make_vectors(path: Path, n: int, dimensions: int, spectrum: float) -> None:
+    """Unit vectors in 200 clusters of very different sizes; feature f has a spread of f ** -spectrum."""
+    rng = np.random.default_rng(0)
+    spread = np.arange(1, dimensions + 1, dtype=np.float32) ** -spectrum
+    centres = rng.standard_normal((200, dimensions)).astype(np.float32)
+    share = 1 / np.arange(1, 201)
+    vectors = np.lib.format.open_memmap(path, "w+", np.float32, (n, dimensions))
+    for start in range(0, n, 16384):
+        which = rng.choice(200, size=min(16384, n - start), p=share / share.sum())
+        noise = rng.standard_normal((len(which), dimensions), dtype=np.float32)
+        block = spread * (centres[which] + 0.75 * noise)
+        vectors[start : start + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
+
+
+def coverage_case(
+    n: int, budget: int, dimensions: int, methods: dict[str, Method], peer: str, note: Callable[..., str] | None = None,
+    *, spectrum: float = 0.0, modules: dict[str, str] | None = None, extra: bool = False,
+) -> Case:  # fmt: skip
+    """A case over n vectors, see `make_vectors`."""
+    return Case(
+        title=f"{n} rows x {dimensions} float32",
+        budget=budget,
+        make=lambda folder: make_vectors(folder / "vectors.npy", n, dimensions, spectrum),
+        arrays=("vectors",),
+        methods=methods,
+        peer=peer,
+        note=note or (lambda *_: ""),
+        modules=modules or {},
+        extra=extra,
+    )
+
+
 # Another step adds its cases here.
 CASES: dict[str, Case] = {
-    "k_center_5k": Case(
+    "k_center_5k": coverage_case(
         5_000, 500, 384, {"winnow k_center": K_CENTER, "float64": float64_greedy}, "float64", greedy_note
     ),
-    "k_center": Case(
+    "k_center": coverage_case(
         100_000, 1000, 384, {"winnow k_center": K_CENTER, **PLAIN, **TREES}, "numpy", greedy_note, modules=TREE_MODULES
     ),
-    "k_center_spectrum": Case(
+    "k_center_spectrum": coverage_case(
         100_000, 1000, 384, {"winnow k_center": K_CENTER, **PLAIN}, "numpy", radius_note, spectrum=0.7
     ),
-    "k_center_low": Case(
+    "k_center_low": coverage_case(
         100_000, 1000, 3, {"winnow k_center": K_CENTER, **PLAIN, **TREES}, "numpy", radius_note, modules=TREE_MODULES
     ),
-    "k_center_10k": Case(
+    "k_center_10k": coverage_case(
         10_000, 1000, 384, {"winnow k_center": K_CENTER, "scikit-activeml": activeml}, "scikit-activeml", radius_note,
         modules={"scikit-activeml": "skactiveml"},
     ),
-    "kmeans_pp": Case(
+    "kmeans_pp": coverage_case(
         50_000, 1000, 384, {"winnow kmeans_pp": KMEANS_PP, "scikit-learn, 1 trial": sklearn_seeding(1)},
         "scikit-learn, 1 trial", cost_note,
     ),
-    "kmeans_pp_trials": Case(
+    "kmeans_pp_trials": coverage_case(
         10_000, 1000, 384,
         {"winnow kmeans_pp": KMEANS_PP, "winnow kmeans_pp, 8 trials": winnow("kmeans_pp", first=0, local_trials=8),
          "scikit-learn, 8 trials": sklearn_seeding(None)},
         "scikit-learn, 8 trials", cost_note,
     ),
-    "facility_location": Case(
+    "facility_location": coverage_case(
         10_000, 1000, 384, {"winnow facility_location": winnow("facility_location"), "apricot": apricot_lazy}, "apricot",
         value_note, modules={"apricot": "apricot"},
     ),
-    "facility_location_1M": Case(
+    "facility_location_1M": coverage_case(
         1_000_000, 1000, 384, {"winnow, 2048 references": winnow("facility_location", mode="reference", n_ref=2048)}, "",
         extra=True,
     ),
-    "k_center_1M": Case(1_000_000, 10_000, 384, {"winnow k_center": K_CENTER}, "", spectrum=0.7, extra=True),
-    "kmeans_pp_1M": Case(1_000_000, 10_000, 384, {"winnow kmeans_pp": KMEANS_PP}, "", spectrum=0.7, extra=True),
+    "vote_k": coverage_case(2_000, 18, 384, {"winnow vote_k": winnow("vote_k"), "published": literal_vote_k}, "published", same_note),
+    "vote_k_20k": coverage_case(20_000, 200, 384, {"winnow vote_k": winnow("vote_k")}, "", extra=True),
+    "influence": coverage_case(
+        1_000, 10, 384, {"winnow influence": winnow("influence"), "ten cascades a look": literal_influence},
+        "ten cascades a look", reach_note,
+    ),
+    "influence_20k": coverage_case(20_000, 200, 384, {"winnow influence": winnow("influence")}, "", reach_note, extra=True),
+    "probcover_20k": coverage_case(20_000, 200, 384, {"winnow probcover": winnow("probcover", delta=0.7)}, "", extra=True),
+    "k_center_1M": coverage_case(1_000_000, 10_000, 384, {"winnow k_center": K_CENTER}, "", spectrum=0.7, extra=True),
+    "kmeans_pp_1M": coverage_case(1_000_000, 10_000, 384, {"winnow kmeans_pp": KMEANS_PP}, "", spectrum=0.7, extra=True),
 }  # fmt: skip
 
 
-def make_vectors(path: Path, case: Case) -> None:
-    """Unit vectors in 200 clusters of very different sizes; feature f has a spread of f ** -spectrum."""
-    rng = np.random.default_rng(0)
-    spread = np.arange(1, case.dimensions + 1, dtype=np.float32) ** -case.spectrum
-    centres = rng.standard_normal((200, case.dimensions)).astype(np.float32)
-    share = 1 / np.arange(1, 201)
-    vectors = np.lib.format.open_memmap(path, "w+", np.float32, (case.rows, case.dimensions))
-    for start in range(0, case.rows, 16384):
-        which = rng.choice(200, size=min(16384, case.rows - start), p=share / share.sum())
-        noise = rng.standard_normal((len(which), case.dimensions), dtype=np.float32)
-        block = spread * (centres[which] + 0.75 * noise)
-        vectors[start : start + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
-
-
-def measure(name: str, method: str, path: Path, threads: int, out: Connection) -> None:
-    """Send seconds, CPU seconds, peak MiB above the loaded vectors, and the rows; or why the method cannot."""
-    import numba
-
-    if importlib.util.find_spec("torch"):
-        import torch
-
-        torch.set_num_threads(threads)
-    numba.set_num_threads(threads)
-    case = CASES[name]
-    vectors = np.load(path, mmap_mode="r" if case.extra else None)
-    try:
-        case.methods[method](np.array(vectors[:3000]), 100)
-    except (RuntimeError, ValueError) as error:
-        out.send(f"{type(error).__name__}: {error}")
-        return
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if case.extra:  # memory-mapped: pages of the file count as resident, so they are all brought in first
-        for start in range(0, len(vectors), 65536):
-            vectors[start : start + 65536].max()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start_s, cpu_s = time.perf_counter(), time.process_time()
-    rows = case.methods[method](vectors, case.budget)
-    seconds, cpu = time.perf_counter() - start_s, time.process_time() - cpu_s
-    out.send((seconds, cpu, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, rows))
-
-
-def run(name: str, method: str, path: Path, threads: int, limit: float) -> tuple[float, float, float, Array] | str:
-    """`measure` in a process of its own."""
-    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))
-    spawn = multiprocessing.get_context("spawn")
-    here, there = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=measure, args=(name, method, path, threads, there))
-    process.start()
-    there.close()
-    result = f"stopped after {limit:.0f} s"
-    if here.poll(limit):
-        try:
-            result = here.recv()
-        except EOFError:
-            result = "died"
-    process.kill()
-    process.join()
-    return result
-
-
-def main() -> int:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", metavar="case", help=", ".join(CASES))
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count() or 1])
-    parser.add_argument("--limit", type=float, default=180, help="seconds after which a method is stopped")
-    options = parser.parse_args()
-    unknown = set(options.cases) - set(CASES)
-    if unknown:
-        parser.error(f"unknown case {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
-    for name in options.cases or [name for name, case in CASES.items() if not case.extra]:
-        case = CASES[name]
-        print(f"\n{name}: {case.rows} rows x {case.dimensions} float32, budget {case.budget}")
-        print(f"{'method':<28}{'threads':>8}{'seconds':>9}{'CPU s':>9}{'faster':>9}{'peak MiB':>10}  rows")
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "vectors.npy"
-            make_vectors(path, case)
-            print_case(name, path, options.threads, options.limit)
-    return 0
-
-
-def print_case(name: str, path: Path, threads: list[int], limit: float) -> None:
-    """Measure and print the methods of a case; the peer first, so that every other can be compared with it."""
-    case = CASES[name]
-    peer_cpu: float | None = None
-    peer_rows: Array | None = None
-    vectors = np.asarray(np.load(path, mmap_mode="r"))
-    for method in sorted(case.methods, key=lambda m: m != case.peer):
-        module = case.modules.get(method)
-        if module and importlib.util.find_spec(module) is None:
-            print(f"{method:<28}  not installed")
-            continue
-        for count in threads if method.startswith("winnow") else threads[:1]:
-            result = run(name, method, path, count, limit)
-            if isinstance(result, str):
-                print(f"{method:<28}{count:>8}  {result}", flush=True)
-                continue
-            seconds, cpu, peak, rows = result
-            ratio = "" if peer_cpu is None or count != threads[0] else f"{peer_cpu / cpu:.1f}x"
-            note = case.note(vectors, rows, peer_rows) if count == threads[0] else ""
-            print(f"{method:<28}{count:>8}{seconds:>9.2f}{cpu:>9.2f}{ratio:>9}{peak:>10.0f}  {note}", flush=True)
-            if method == case.peer:
-                peer_cpu, peer_rows = cpu, rows
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(CASES, str(__doc__)))
