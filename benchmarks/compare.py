@@ -140,7 +140,8 @@ def measure(name: str, method: str, folder: Path, threads: int, out: Connection)
     ]  # methods are closures, which cannot be sent: the benchmark is read anew
     arrays = case.load(folder, mapped=case.extra)
     try:
-        case.methods[method](*(np.array(array[:WARM_UP_ROWS]) for array in arrays), WARM_UP_BUDGET)
+        few = [np.array(array[: min(WARM_UP_ROWS, len(array) // 2)]) for array in arrays]
+        case.methods[method](*few, min(case.budget, WARM_UP_BUDGET))
     except (RuntimeError, ValueError) as error:
         out.send(f"{type(error).__name__}: {error}")
         return
