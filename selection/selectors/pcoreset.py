@@ -13,7 +13,7 @@ from selection.types import Input, Pool, Vectors
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PCoreSet(KCenter):
-    """Greedy k-center in the Euclidean distance between rows of class probabilities, exact (PCoreSet).
+    """Greedy k-center in the Euclidean distance between rows of class probabilities, exact (PCoreSet, Kang et al. 2025).
 
     Options, gains and reasons are those of `k_center`. Already selected rows are centres by what the model says of them,
     not by their labels. Probabilities are rounded to float32.
