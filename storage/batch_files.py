@@ -156,7 +156,7 @@ def _csv(items: Sequence[BatchItem]) -> str:
     filled = {name for row in rows for name, value in row.items() if value is not None}
     columns = [name for name in _CSV_COLUMNS if name in filled or name not in ("text", "prompt", "response")]
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
+    writer = csv.DictWriter(text, columns, restval="")
     writer.writeheader()
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue()

@@ -250,7 +250,8 @@ CREATE VIEW annotators AS
     FROM acts LEFT JOIN shared USING (project, annotator) LEFT JOIN gold USING (project, annotator);
 CREATE VIEW rounds AS
     WITH given AS (
-        SELECT l.*, i.round_id AS sent_in, i.arm
+        SELECT l.*, i.round_id AS sent_in, i.arm,
+            l.kind = 'class' AND (l.project, l.id) NOT IN (SELECT (project, id) FROM labels WHERE kind = 'ignore') AS votes
         FROM labels l JOIN round_items i ON i.id = l.id
         JOIN round_records r ON r.round_id = i.round_id AND r.project = l.project
         WHERE l.kind <> 'gold'
@@ -259,12 +260,11 @@ CREATE VIEW rounds AS
         ) = 1
     ),
     acts AS (
-        SELECT sent_in, count(DISTINCT id) FILTER (kind = 'class') AS labelled, sum(cost) AS cost FROM given GROUP BY sent_in
+        SELECT sent_in, count(DISTINCT id) FILTER (votes) AS labelled, sum(cost) AS cost FROM given GROUP BY sent_in
     ),
     majority AS (
-        SELECT sent_in, id, label, count(*) AS votes FROM given WHERE kind = 'class' AND arm <> 'gold'
-        GROUP BY sent_in, id, label
-        QUALIFY row_number() OVER (PARTITION BY sent_in, id ORDER BY votes DESC, label) = 1
+        SELECT sent_in, id, label, count(*) AS n FROM given WHERE votes AND arm <> 'gold' GROUP BY sent_in, id, label
+        QUALIFY row_number() OVER (PARTITION BY sent_in, id ORDER BY n DESC, label) = 1
     ),
     by_class AS (SELECT sent_in, label, count(*) AS n FROM majority GROUP BY sent_in, label),
     found AS (
@@ -449,7 +449,7 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "cost": "What it cost, in the unit of the label files.",
     "cost_so_far": "What this round and the earlier ones cost.",
     "event": "Hash of all that was said: the same label brought again is the same event.",
-    "found": "Class -> how many of the round's rows it was given to by most of their annotators, as JSON; gold rows apart.",
+    "found": "Class -> how many of the round's rows it was given to by most of their annotators, as JSON; gold and ignored rows apart.",
     "gold": "Whether the file holds known answers.",
     "gold_accuracy": "Share of the labels on gold rows that are the known answer.",
     "ignored": "Rows taken out for good.",
@@ -465,7 +465,7 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "label_imports.quarantined": "Labels that could not be used; those of each file's last import stand in `label_quarantine`.",
     "label_imports.read": "Records of the file.",
     "label_quarantine.cause": "Why the label could not be used.",
-    "labelled": "Rows with a class.",
+    "labelled": "Rows that were given a class; ignored rows apart.",
     "labels.created_at": "When it was given, UTC, as the file says; NULL if it does not.",
     "labels.kind": "class; rating; text; skip, left to others; ignore, out for good; gold, a known answer.",
     "labels.seconds": "How long the annotator took.",
