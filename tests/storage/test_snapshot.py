@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -199,3 +200,17 @@ def test_columns_in_the_id__other_columns_other_snapshot_same_rows(store: Store,
     scored = take_snapshot(store, [a], columns=[ingest_columns(store, str(tmp_path / "c.parquet"))])
     assert plain.id != scored.id
     assert np.array_equal(plain.ids, scored.ids)
+
+
+def test_rows_of_names__ids_as_printed_own_ids_and_those_of_repeats(store: Store, tmp_path: Path):
+    a = add(
+        store, tmp_path / "a.jsonl", [{"text": "x", "id": "one"}, {"text": "y", "id": 2}, {"text": "x", "id": "again"}]
+    )
+    b = add(store, tmp_path / "b.jsonl", [{"text": "z", "id": "2"}, {"text": "w"}])
+    snapshot = take_snapshot(store, [a, b])
+    printed = ids_.to_text(ids_.from_bytes([text_id("w")]))[0]
+    x, y, z, w = (row(snapshot, text) for text in "xyzw")
+    names = ["one", "again", "2", printed, printed.replace("-", ""), "none", str(uuid.UUID(int=5))]
+    found = snapshot.rows_of_names(names)
+    assert found == dict(zip(names, [[x], [x], sorted([y, z]), [w], [w], [], []], strict=True))
+    assert snapshot.rows_of_names([]) == {}
