@@ -20,7 +20,7 @@ from selection.quota import Limits, Quota, TokenBudget
 from selection.registry import build_step, parse_steps, required, step_names, step_spec
 from selection.run import select
 from selection.step import Filter, Scorer, Selector, Step
-from selection.types import Dropped, Input, Pool, Reason, Selection, Targets, Vectors
+from selection.types import Dropped, Found, Input, Pool, Reason, Selection, Targets, Vectors
 from selection.vectors import ArrayVectors
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "BrokenStep",
     "Dropped",
     "Filter",
+    "Found",
     "Input",
     "InvalidBudget",
     "InvalidInput",

@@ -15,7 +15,7 @@ from selection.inputs import available
 from selection.quota import Limited, Limits, Quota, TokenBudget
 from selection.registry import Spec, parse_steps, required
 from selection.step import Filter, Scorer, Selector, Step
-from selection.types import Array, Dropped, Input, Pool, Reason, Rows, Selection
+from selection.types import Array, Dropped, Found, Input, Pool, Reason, Rows, Selection, Told
 from selection.vectors import exact
 from selection.walk import Stream, draw_within
 
@@ -78,17 +78,16 @@ def select(
     if not any(step.searches for step in plan):
         frame = _exact(frame)
     filters: list[str] = []
-    dropped: list[Dropped] = []
+    told: list[Told] = []
     for position, step in enumerate(plan):
         rng = _generator(int(seed), int(round), position, step.name)
         seen = frame if step.searches else _exact(frame)
         with rows_of_parent(rows):
             if isinstance(step, Filter):
-                named, left_out = _kept(step, seen, min(budget, int(frame.candidates.sum())), rng)
+                named, says = _kept(step, seen, min(budget, int(frame.candidates.sum())), rng)
                 kept, frame = subpool(frame, named)
-                if left_out is not None:
-                    reason = left_out.reason.translated(rows)
-                    dropped.append(replace(left_out, rows=rows[left_out.rows], reason=reason))
+                if says is not None:
+                    told.append(replace(says, rows=rows[says.rows], reason=says.reason.translated(rows)))
                 rows = rows[kept]
                 filters.append(step.name)
             elif isinstance(step, Scorer):
@@ -96,8 +95,13 @@ def select(
             elif isinstance(step, Selector):
                 stream = partial(_generator, int(seed), int(round), position, step.name)
                 picked = _picked(step, seen, limited.take(rows), filters, stream, allow_short=allow_short)
-                reason = picked.reason.translated(rows)
-                return replace(picked, rows=rows[picked.rows], reason=reason, dropped=tuple(dropped))
+                return replace(
+                    picked,
+                    rows=rows[picked.rows],
+                    reason=picked.reason.translated(rows),
+                    dropped=tuple(one for one in told if isinstance(one, Dropped)),
+                    found=tuple(_of_rows(one, rows[picked.rows]) for one in told if isinstance(one, Found)),
+                )
     raise AssertionError("parse_steps ends every recipe in a selector")
 
 
@@ -177,12 +181,22 @@ def _exact(pool: Pool) -> Pool:
     return pool if vectors is pool.vectors else replace(pool, vectors=vectors)
 
 
-def _kept(step: Filter, pool: Pool, budget: int, rng: np.random.Generator) -> tuple[Array, Dropped | None]:
-    """(n,) which candidates a filter leaves; and why others went, if it tells."""
+def _kept(step: Filter, pool: Pool, budget: int, rng: np.random.Generator) -> tuple[Array, Told | None]:
+    """(n,) which candidates a filter leaves; and what it tells of them or the others."""
     named = np.zeros(len(pool), bool)
-    kept, dropped = step.sift(pool, budget, rng=rng)
+    kept, told = step.sift(pool, budget, rng=rng)
     named[_checked_rows(step, kept, len(pool))] = True
-    return named & pool.candidates, dropped
+    return named & pool.candidates, told
+
+
+def _of_rows(found: Found, rows: Rows) -> Found:
+    """What is told of `rows`, in their order; a filter need not tell of every row."""
+    order = np.argsort(found.rows)
+    at = np.searchsorted(found.rows[order], rows)
+    inside = at < len(order)
+    place = order[at[inside]]
+    place = place[found.rows[place] == rows[inside]]
+    return replace(found, rows=found.rows[place], reason=found.reason.take(place))
 
 
 def _scored(step: Scorer, pool: Pool, rng: np.random.Generator) -> Array:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from selection.errors import InvalidOption
-from selection.types import Array, Dropped, Input, Pool, Rows, Selection
+from selection.types import Array, Input, Pool, Rows, Selection, Told
 
 Kind = Literal["filter", "scorer", "selector"]
 
@@ -65,8 +65,11 @@ class Filter(Step):
             rng: the only source of randomness.
         """
 
-    def sift(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, Dropped | None]:
-        """What `keep` gives, and why the other candidates go, where the filter can tell; the runner calls this."""
+    def sift(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, Told | None]:
+        """What `keep` gives; and why the other candidates go, or what found those kept, where the filter can tell.
+
+        The runner calls this.
+        """
         return self.keep(pool, budget, rng=rng), None
 
 

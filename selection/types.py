@@ -169,6 +169,11 @@ class Reason:
             return self
         return replace(self, ref=np.where(is_row, rows[np.where(is_row, self.ref, 0)], self.ref))
 
+    def take(self, places: Array) -> Reason:
+        """Those at some places, in that order."""
+        columns = {name: getattr(self, name)[places] for name in ("kind", "ref", "rank", "value")}
+        return replace(self, **columns)
+
     def text(self) -> list[str | None]:
         """`ref` as a name: of the target, set or stratum; None where it is a row or nothing."""
         is_row = np.isin(self.kind, list(self.ROW_KINDS))
@@ -179,18 +184,26 @@ class Reason:
 
 
 @dataclass(frozen=True, eq=False)
-class Dropped:
-    """Rows that a filter left out, and why.
+class Told:
+    """What a filter tells of some rows.
 
     Attributes:
         step: the filter's name.
-        rows: (dropped,) int64.
-        reason: for each; "neighbour" with the row that it is a duplicate of as `ref`, and their similarity.
+        rows: (r,) int64.
+        reason: for each.
     """
 
     step: str
     rows: Rows
     reason: Reason
+
+
+class Dropped(Told):
+    """Rows that a filter left out, and why: "neighbour" with the row that it is a duplicate of as `ref`, and their similarity."""
+
+
+class Found(Told):
+    """Rows that a filter kept, and what found each: "anchor" with the row searched from as `ref`, and their similarity."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,6 +216,7 @@ class Selection:
         reason: why each was taken.
         exhausted: the pool could not fill the budget (only with `allow_short`).
         dropped: what the filters left out that tell why, one entry a filter.
+        found: what brought the rows through the filters that tell it, one entry a filter; only of `rows`, in their order.
     """
 
     rows: Rows
@@ -210,6 +224,7 @@ class Selection:
     reason: Reason
     exhausted: bool = False
     dropped: tuple[Dropped, ...] = ()
+    found: tuple[Found, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

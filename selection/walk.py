@@ -225,18 +225,8 @@ def interleaved(parts: list[Selection]) -> Selection:
 
 
 def _at(selection: Selection, places: Array) -> Selection:
-    reason = selection.reason
     return replace(
-        selection,
-        rows=selection.rows[places],
-        gain=selection.gain[places],
-        reason=replace(
-            reason,
-            kind=reason.kind[places],
-            ref=reason.ref[places],
-            rank=reason.rank[places],
-            value=reason.value[places],
-        ),
+        selection, rows=selection.rows[places], gain=selection.gain[places], reason=selection.reason.take(places)
     )
 
 

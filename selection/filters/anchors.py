@@ -14,7 +14,7 @@ from selection.selectors.kmeans_pp import KMeansPP
 from selection.selectors.random import drawn_rows
 from selection.step import Filter, check_choice, check_flag, check_integer
 from selection.streams import child
-from selection.types import Array, Input, Pool, Rows
+from selection.types import Array, Found, Input, Pool, Rows
 from selection.vectors import restricted
 
 CHOICES = ("kmeans_pp", "random", "all")
@@ -64,19 +64,25 @@ class Anchors(Filter):
         check_flag(self.name, "balanced", self.balanced)
         check_choice(self.name, "choose", self.choose, CHOICES)
 
-    def keep(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Rows:  # noqa: ARG002
+    def keep(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Rows:
         """See `Filter.keep`."""
+        return self.sift(pool, budget, rng=rng)[0]
+
+    def sift(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, Found | None]:  # noqa: ARG002
+        """See `Filter.sift`; tells of each row its most similar anchor, where there was a search."""
         candidates, labels = pool.candidates, pool.get_labels()
         if candidates.sum() <= self.rows:
-            return np.flatnonzero(candidates).astype(np.int64)
+            return np.flatnonzero(candidates).astype(np.int64), None
         if not (labels >= 0).any():
-            return drawn_rows(pool, self.rows, rng)[0]
+            return drawn_rows(pool, self.rows, rng)[0], None
         anchors = self.anchors(pool, rng=rng)
         hits = nearest_of(pool, anchors, self.n_neighbors, candidates & (labels < 0))
-        rows, score, anchor = row_scores(hits, self.aggregation, pool)
+        rows, score, best = row_scores(hits, self.aggregation, pool)
         if not self.balanced or len(rows) <= self.rows:
-            return highest(rows, score, self.rows)
-        return best_of_each(rows, score, labels[anchors[anchor]], self.rows)
+            kept = highest(rows, score, self.rows)
+        else:
+            kept = best_of_each(rows, score, labels[anchors[hits.anchor[best]]], self.rows)
+        return kept, hits.as_found(self.name, best)
 
     def anchors(self, pool: Pool, *, rng: np.random.Generator) -> Rows:
         """The rows to search from, class by class."""

@@ -10,7 +10,7 @@ import numpy as np
 from selection.kernels.hits import highest, nearest_of, row_scores
 from selection.selectors.random import drawn_rows
 from selection.step import Filter, check_integer
-from selection.types import Input, Pool, Rows
+from selection.types import Found, Input, Pool, Rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,15 +44,19 @@ class Seals(Filter):
         if self.rows is not None:
             check_integer(self.name, "rows", self.rows, least=1)
 
-    def keep(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Rows:  # noqa: ARG002
+    def keep(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Rows:
         """See `Filter.keep`."""
+        return self.sift(pool, budget, rng=rng)[0]
+
+    def sift(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, Found | None]:  # noqa: ARG002
+        """See `Filter.sift`; tells of each row its most similar labelled row, where there was a search."""
         candidates, labels = pool.candidates, pool.get_labels()
         most = int(candidates.sum()) if self.rows is None else self.rows
         labelled = np.flatnonzero(labels >= 0).astype(np.int64)
         if not len(labelled):
-            return drawn_rows(pool, most, rng)[0]
+            return drawn_rows(pool, most, rng)[0], None
         if self.rows is not None and candidates.sum() <= self.rows:
-            return np.flatnonzero(candidates).astype(np.int64)
+            return np.flatnonzero(candidates).astype(np.int64), None
         hits = nearest_of(pool, labelled, self.n_neighbors, candidates & (labels < 0))
-        rows, score, _ = row_scores(hits, "max", pool)
-        return highest(rows, score, most)
+        rows, score, best = row_scores(hits, "max", pool)
+        return highest(rows, score, most), hits.as_found(self.name, best)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selection.errors import InvalidInput
-from selection.types import Array, Floats, Pool, Rows
+from selection.types import Array, Floats, Found, Pool, Reason, Rows
 
 # Queries searched at once: 16 MiB of float32 at 1024 dimensions.
 QUERY_ROWS = 4096
@@ -31,6 +31,11 @@ class Hits:
     row: Rows
     anchor: Rows
     similarity: Floats
+
+    def as_found(self, step: str, which: Rows) -> Found:
+        """The form in which a selection tells some of them."""
+        ref = self.anchors[self.anchor[which]]
+        return Found(step, self.row[which], Reason.of("anchor", len(which), ref=ref, value=self.similarity[which]))
 
 
 def nearest_of(pool: Pool, anchors: Rows, k: int, within: npt.NDArray[np.bool_]) -> Hits:
@@ -57,15 +62,15 @@ def nearest_of(pool: Pool, anchors: Rows, k: int, within: npt.NDArray[np.bool_])
     return Hits(anchors, *(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def row_scores(hits: Hits, aggregation: str, pool: Pool) -> tuple[Rows, npt.NDArray[np.float64], Array]:
-    """The rows found, a score for each, and the most similar anchor of each.
+def row_scores(hits: Hits, aggregation: str, pool: Pool) -> tuple[Rows, npt.NDArray[np.float64], Rows]:
+    """The rows found, a score for each, and the hit by its most similar anchor.
 
     Args:
         aggregation: of the similarities: "mean_hits", the mean over the anchors that found the row; "max"; "mean_all", the
             mean over all anchors.
 
     Returns:
-        rows (r,) ascending; score (r,) float64; place in `anchors` (r,), the first of equals.
+        rows (r,) ascending; score (r,) float64; place of a hit (r,), that of the first anchor of equals.
     """
     rows, which = np.unique(hits.row, return_inverse=True)
     order = np.lexsort((hits.anchor, -hits.similarity, which))
@@ -83,7 +88,7 @@ def row_scores(hits: Hits, aggregation: str, pool: Pool) -> tuple[Rows, npt.NDAr
 
         # The mean of products is the product with the mean.
         score = similarity_to(restricted(pool.get_vectors(), rows), mean_vector(pool.get_vectors(), hits.anchors))
-    return rows, score, hits.anchor[best]
+    return rows, score, best
 
 
 def highest(rows: Rows, score: Array, count: int) -> Rows:

@@ -171,6 +171,28 @@ def test_keep__a_small_pool_stays_whole():
     assert Seals(rows=8, n_neighbors=1).keep(pool, 1, rng=RNG).tolist() == list(range(8))
 
 
+def test_select__what_found_each_row_is_told():
+    eligible = np.arange(11) != 3
+    pool = Pool(
+        vectors=on_circle(POOL + LABELLED),
+        labels=np.array([-1] * 8 + LABELS),
+        already_selected=[8, 9, 10],
+        eligible=eligible,
+    )
+    for step in (Anchors(n_neighbors=2, rows=5), Seals(n_neighbors=2)):
+        picked = select([step, {"random_subpool": {"rows": 4}}, "random"], pool, budget=3)
+        (found,) = picked.found
+        assert found.step == step.name
+        assert found.rows.tolist() == picked.rows.tolist()
+        assert set(found.reason.kind) == {"anchor"}
+        by = dict(zip(found.rows.tolist(), found.reason.ref.tolist(), strict=True))
+        assert by.items() <= {0: 8, 1: 9, 2: 9, 4: 10, 5: 10}.items()
+        angle = np.deg2rad(np.array(POOL + LABELLED))
+        np.testing.assert_allclose(found.reason.value, np.cos(angle[found.rows] - angle[found.reason.ref]), atol=1e-6)
+    assert picked.reason.kind[0] == "draw"
+    assert select([Anchors(), "random"], pool, budget=3).found == ()  # nothing was searched: the whole pool stays
+
+
 def test_best_of_each__ties_to_the_lowest_class_and_row():
     kept = best_of_each(np.array([3, 5, 8, 9]), np.ones(4), np.array([7, 2, 7, 2]), 3)
     assert kept.tolist() == [5, 9, 3]
