@@ -45,7 +45,7 @@ class ArrayBlocks:
 
     def take(self, rows: Rows) -> Array:
         """The entries of `rows`, copied."""
-        return np.asarray(self.array[rows])
+        return np.asarray(self.array.take(rows, axis=0))
 
 
 class ArrayVectors(ArrayBlocks):

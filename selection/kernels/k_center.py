@@ -1,9 +1,9 @@
 """Greedy k-center: again and again the row farthest from all centres so far, exactly.
 
-Distances to the nearest centre only fall, so a stale one is an upper bound. The rows with the largest bounds are taken
-into memory, the front. A phase takes the largest bounds of the front and brings them up to date at once, four rows by
-four centres; then picks among them, lazily, one after the other, for as long as the farthest of them is farther than the
-largest bound left out. A front is given up when the largest bounds are outside.
+Distances to the nearest centre only fall, so a stale one is an upper bound. The rows with the largest bounds are the
+front. A phase takes the largest bounds of the front into memory and brings them up to date at once; then picks among them,
+lazily, one after the other, for as long as the farthest of them is farther than the largest bound left out. A front, which
+only saves looking through all bounds at each phase, is given up when the largest bounds are outside.
 """
 
 from __future__ import annotations
@@ -13,15 +13,19 @@ import numpy.typing as npt
 from numba import njit
 
 from selection.kernels import nearest_loops as loops
-from selection.kernels.nearest import Doubles, Nearest, Picks
+from selection.kernels.nearest import Doubles, Nearest, Picks, put
 from selection.kernels.top_r import Points
 from selection.types import Array, Rows
 
 # Rows brought up to date in a phase: enough to give many picks, few enough for the caches (6 MiB at d = 384).
 PHASE_ROWS = 4096
 
-# The vectors of a front: enough for many phases.
-FRONT_BYTES = 2**25
+# Rows of a front: enough for many phases.
+FRONT_ROWS = 2**15
+
+# A row at work is let go when its bound is this far below all that matters now. To go on a little costs less than to take
+# it again soon.
+RELEASE = 0.95
 
 
 def k_center(
@@ -48,8 +52,7 @@ def k_center(
         InvalidInput: a vector is not finite; names the row.
 
     Cost: one pass over the vectors, then at most n*budget*d float32 multiply-adds, in practice a tenth to a half of it.
-    Memory: 65 n bytes, 4 d bytes a centre, and 4 d bytes a row of the front: those of 32 MiB of float32 vectors, or
-    4096 + skip if that is more.
+    Memory: 65 n bytes, 8 d bytes a centre, 4 d bytes for each of 4096 + skip rows.
     Source: Gonzalez 1985; lazy bounds after Minoux 1978.
     """
     known = Nearest(vectors, centres, candidates, len(centres) + budget, scale)
@@ -58,25 +61,28 @@ def k_center(
     near = np.full(len(centres) + budget, -1, np.int64)
     end, at_once, done = before + budget, PHASE_ROWS + skip, False
     n, d = vectors.shape
-    front = np.empty((min(n, max(at_once, FRONT_BYTES // (4 * d))), d), np.float32)
+    buffer = np.empty((min(n, at_once), d), np.float32)
     while known.count < end and not done:
-        rows, floor, out = _largest(known.state["bound"], len(front))
+        front, floor, out = _largest(known.state["bound"], max(at_once, FRONT_ROWS))
         floor_row = int(out) if out >= 0 else n
-        X, state = known.take(rows, out=front), known.state[rows]
+        states = known.state.take(front)
         last = False
         while known.count < end and not done and not last:
-            here, here_floor, out = _largest(state["bound"], at_once)
-            here_row = int(rows[out]) if out >= 0 else n
+            here, here_floor, out = _largest(states["bound"], at_once)
+            here_row = int(front[out]) if out >= 0 else n
             last = here_floor <= floor
             if last:  # what is outside the front decides; at a tie, the lower row of both
                 here_row = min(here_row, floor_row) if here_floor == floor else floor_row
                 here_floor = floor
-            known.refresh(X, state, here, here_floor)
+            here = here[np.argsort(states["version"][here], kind="stable")]
+            rows, state = front[here], states.take(here)
+            X = known.take_refreshed(rows, state, RELEASE * here_floor, out=buffer)
             known.count, done = _pick(
-                X, rows, state, here, known.centres, known.high, known.low, known.centre_rows, known.count, end,
+                X, rows, state, known.centres, known.packed, known.high, known.low, known.centre_rows, known.count, end,
                 here_floor, here_row, skip, left - (known.count - before), stop_at_zero, value, near, known.split,
             )  # fmt: skip
-        known.state[rows] = state
+            put(states, here, state)
+        put(known.state, front, states)
     picked = slice(before, known.count)
     return Picks(known.centre_rows[picked], known.distance(value[picked]), known.centre_rows[near[picked]])
 
@@ -102,10 +108,10 @@ def _largest(bound: Array, count: int) -> tuple[Rows, float, int]:
 
 @njit(cache=True, nogil=True)
 def _pick(  # type: ignore[no-untyped-def]  # noqa: ANN202, C901, PLR0912
-    X, rows, state, here, centres, high, low, centre_rows, count, end,  # noqa: ANN001
+    X, rows, state, centres, packed, high, low, centre_rows, count, end,  # noqa: ANN001
     floor, floor_row, skip, left, stop_at_zero, value, near, split,  # noqa: ANN001
 ):  # fmt: skip
-    """Pick among the rows of a phase, the places `here` of a front, while none outside can come first.
+    """Pick among the rows of a phase while none outside can come first.
 
     A heap holds the rows by descending bound, then ascending row. Its top is brought up to date and made exact; what is
     still at the top then is the farthest. The rows passed over are set aside; a new centre sends back those it changes.
@@ -113,12 +119,12 @@ def _pick(  # type: ignore[no-untyped-def]  # noqa: ANN202, C901, PLR0912
     Returns:
         the number of centres, and whether the end is reached before `end` centres.
     """
-    heap = np.empty(len(here), np.int64)
-    size = 0
-    for i in here:
+    heap = np.empty(len(rows), np.int64)
+    size = np.int64(0)  # a literal would have the heap compiled once more
+    for i in range(len(rows)):
         if state[i].bound >= floor:
             size = _push(heap, size, i, state, rows)
-    aside = np.empty(len(here), np.int64)
+    aside = np.empty(len(rows), np.int64)
     n_aside = 0
     work = np.empty((1, loops.WORK))
     while count < end:
@@ -149,7 +155,7 @@ def _pick(  # type: ignore[no-untyped-def]  # noqa: ANN202, C901, PLR0912
         value[count] = state[i].bound
         near[count] = state[i].near
         state[i].bound = -np.inf
-        loops.add_centre(X[i], centres, high, low, count, split)
+        loops.add_centre(X[i], centres, packed, high, low, count, split)
         count += 1
         left -= 1
         kept = 0

@@ -8,11 +8,14 @@ cannot decide is decided in float64 (see `nearest`). After n/2 proposals every r
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from selection.kernels import nearest_loops as loops
-from selection.kernels.nearest import Doubles, Nearest, Picks
+from selection.kernels.nearest import Doubles, Nearest, Picks, put
+from selection.kernels.products import LANES, ROWS, packed
 from selection.kernels.top_r import Points
 from selection.types import Array, Floats, Rows
 
@@ -21,7 +24,7 @@ from selection.types import Array, Floats, Rows
 FIRST_PROPOSALS = 32
 MOST_PROPOSALS = 1024
 
-# Rows of the sample that one task of `_gains` adds up, one after the other.
+# Rows of the sample that one task of `_gains` adds up, one after the other; a multiple of LANES.
 GAIN_ROWS = 256
 
 
@@ -52,8 +55,8 @@ def kmeans_pp(
         InvalidInput: a vector is not finite; names the row.
 
     Cost: one pass over the vectors, then two to six proposals a pick, each of at most one product with every centre;
-    with trials, a product of each trial with each row of the sample. Memory: 72 n bytes, and 4 d bytes for a centre, a
-    row of the sample and each of 1024 proposals.
+    with trials, a product of each trial with each row of the sample. Memory: 72 n bytes, 8 d bytes for a
+    centre and a row of the sample, 4 d for each of 1024 proposals.
     Source: Arthur, Vassilvitskii 2007; rejection: Shah et al. 2025 (arXiv 2502.02085), here with a tighter envelope.
     """
     candidates = np.zeros(vectors.shape[0], bool)
@@ -105,10 +108,7 @@ class _Draw:
         # The trials of the pick to come: their vectors, row and nearest centre, value; and how many there are.
         self.trials = np.empty((trials, d), np.float32), np.empty((trials, 2), np.int64), np.empty(trials)
         self.n_trials = np.zeros(1, np.int64)
-        rows = np.empty(0, np.int64) if sample is None or trials == 1 else sample
-        known.measure(rows)
-        self.sample = known.take(rows)
-        self.sample_state = known.state[rows]
+        self.sample = None if sample is None or trials == 1 else _Sample(known, sample)
 
     def masses(self) -> tuple[Doubles, Doubles]:
         """What proposals are drawn from, by place in `order`, and its cumulative sum."""
@@ -118,8 +118,8 @@ class _Draw:
     def propose(self, rows: Rows, threshold: Doubles, rng: np.random.Generator) -> None:
         """Accept, one after the other, the proposals whose squared distance exceeds their threshold."""
         known = self.known
-        X, state = known.take(rows), known.state[rows]
-        known.refresh(X, state, np.arange(len(rows)), threshold)
+        X, state = known.take(rows), known.state.take(rows)
+        known.refresh(X, state, threshold)
         start = 0
         while start < len(rows) and known.count < self.end:
             start = self._consume(X, state, rows, threshold, start)
@@ -127,7 +127,7 @@ class _Draw:
                 self.rejects[0] = 0
                 anyone = self._uniform(rng)
                 self._consume(known.take(anyone), known.state[anyone], anyone, np.full(1, -1.0), 0)
-        known.state[rows] = state
+        put(known.state, rows, state)
 
     def fill(self, rng: np.random.Generator) -> None:
         """Take what is wanted uniformly: every candidate coincides with a centre."""
@@ -150,24 +150,55 @@ class _Draw:
                 return np.array([row])
 
     def _consume(self, X: Floats, state: Array, rows: Rows, threshold: Doubles, start: int) -> int:
-        known = self.known
-        known.count, start = _accept(
-            X, state, rows, threshold, start, known.centres, known.high, known.low, known.centre_rows, known.count,
-            self.end, self.value, self.near, self.rejects, *self.trials, self.n_trials, self.sample, self.sample_state,
-            known.split,
+        known, (trial, trial_row, trial_value) = self.known, self.trials
+        start = _accept(
+            X, state, rows, threshold, start, known.centres, known.high, known.low, known.count,
+            self.rejects, trial, trial_row, trial_value, self.n_trials, known.split,
         )  # fmt: skip
+        if self.n_trials[0] == len(trial):
+            best = 0 if self.sample is None else self.sample.take_best(trial)
+            self.near[known.count], self.value[known.count] = trial_row[best, 1], trial_value[best]
+            known.add(trial[best], trial_row[best, 0])
+            self.n_trials[0] = 0
         return start
+
+
+class _Sample:
+    """Rows on which trials are compared, and their squared distance to the nearest centre."""
+
+    def __init__(self, known: Nearest, rows: Rows) -> None:
+        known.measure(rows)
+        self.threads, self.split = known.threads, known.split
+        self.X, self.state = known.take(rows), known.state.take(rows)
+        self.packed = packed(self.X)
+
+    def take_best(self, trial: Floats) -> int:
+        """The trial that lowers the cost most, the first of equals; it becomes a centre."""
+        gains, products = self.gains(trial)
+        best = int(np.argmax(gains))
+        lower = partial(_lower, self.X, self.state, products[best], trial[best], self.split)
+        self.threads.run(lower, len(self.X), GAIN_ROWS)
+        return best
+
+    def gains(self, trial: Floats) -> tuple[Doubles, Floats]:
+        """(trials,) how much each would lower the cost: exact, summed in one order; and (trials, sample) float32 products."""
+        m, t = len(self.X), len(trial)
+        products = np.empty((t, len(self.packed) * LANES), np.float32)
+        part = np.zeros((-(-m // GAIN_ROWS), t))
+        gain = partial(_gains, self.X, self.state, self.packed, trial, self.split, products, part)
+        self.threads.run(gain, m, GAIN_ROWS)
+        return part.sum(axis=0), products
 
 
 @njit(cache=True, nogil=True)
 def _accept(  # type: ignore[no-untyped-def]  # noqa: ANN202
-    X, state, rows, threshold, start, centres, high, low, centre_rows, count, end, value, near, rejects,  # noqa: ANN001
-    trial, trial_row, trial_value, n_trials, sample, sample_state, split,  # noqa: ANN001
+    X, state, rows, threshold, start, centres, high, low, count, rejects,  # noqa: ANN001
+    trial, trial_row, trial_value, n_trials, split,  # noqa: ANN001
 ):  # fmt: skip
-    """Go through proposals from `start` until all centres are there, or too many were rejected in a row.
+    """Go through proposals from `start` until the trials of a pick are there, or too many were rejected in a row.
 
     Returns:
-        the number of centres, and the first proposal not looked at.
+        the first proposal not looked at.
     """
     work = np.empty((1, loops.WORK))
     for p in range(start, len(rows)):
@@ -179,69 +210,49 @@ def _accept(  # type: ignore[no-untyped-def]  # noqa: ANN202
         if not state[p].bound > threshold[p]:
             rejects[0] += 1
             if rejects[0] >= rejects[1]:
-                return count, p + 1
+                return p + 1
             continue
         rejects[0] = 0
         t = n_trials[0]
-        trial[t] = X[p]
+        for f in range(X.shape[1]):  # the assignment of a row would compile for seconds
+            trial[t, f] = X[p, f]
         trial_row[t, 0] = rows[p]
         trial_row[t, 1] = state[p].near
         trial_value[t] = state[p].bound
         n_trials[0] = t + 1
-        if t + 1 < len(trial):
-            continue
-        n_trials[0] = 0
-        best = 0
-        if len(trial) > 1:
-            best = int(np.argmax(_gains(sample, sample_state, trial, split)))
-            _lower(sample, sample_state, trial[best], split)
-        centre_rows[count] = trial_row[best, 0]
-        near[count] = trial_row[best, 1]
-        value[count] = trial_value[best]
-        loops.add_centre(trial[best], centres, high, low, count, split)
-        count += 1
-        if count == end:
-            return count, p + 1
-    return count, len(rows)
+        if t + 1 == len(trial):
+            return p + 1
+    return len(rows)
 
 
-@njit(parallel=True, cache=True, nogil=True)
-def _gains(sample, state, trial, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """(trials,) how much each would lower the cost of the sample: exact distances, summed in one order."""
-    m, t = len(sample), len(trial)
-    gamma = loops.margin(sample.shape[1])
-    low = np.empty(t)
-    for j in range(t):
-        low[j] = loops.square_norm(trial[j], split) * (1.0 - gamma)
-    tasks = (m + GAIN_ROWS - 1) // GAIN_ROWS
-    part = np.zeros((tasks, t))
-    for g in prange(tasks):
-        out = np.empty((8, 4), np.float32)
-        stop = min((g + 1) * GAIN_ROWS, m)
-        for i in range(g * GAIN_ROWS, stop, 4):
-            i1, i2, i3 = min(i + 1, stop - 1), min(i + 2, stop - 1), min(i + 3, stop - 1)
-            for j in range(0, t, 4):
-                j1, j2, j3 = min(j + 1, t - 1), min(j + 2, t - 1), min(j + 3, t - 1)
-                loops.products_16(sample, i, i1, i2, i3, trial, j, j1, j2, j3, split, out)
-                for a in range(i, min(i + 4, stop)):
-                    cut = state[a].bound - state[a].square * (1.0 - gamma) + loops.TINY
-                    for b in range(j, min(j + 4, t)):
-                        if low[b] - 2.0 * out[a - i, b - j] < cut:
-                            exact = loops.exact_square(sample[a], trial[b], split)
-                            part[g, b] += max(0.0, state[a].bound - exact)
-    total = np.zeros(t)
-    for g in range(tasks):
-        for j in range(t):
-            total[j] += part[g, j]
-    return total
+@njit(cache=True, nogil=True)
+def _gains(X, state, packed, trial, split, products, part, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Write what each trial gains on rows start .. stop-1 of the sample to part[start // GAIN_ROWS]."""
+    gamma = loops.margin(X.shape[1])
+    out = np.empty((2, ROWS, LANES), np.float32)
+    places = np.empty(ROWS, np.int64)
+    task = start // GAIN_ROWS
+    for j in range(0, len(trial), ROWS):
+        for e in range(ROWS):
+            places[e] = min(j + e, len(trial) - 1)
+        for group in range(start // LANES, (stop + LANES - 1) // LANES):
+            loops.products(trial, places, packed, group, split, out)
+            for e in range(min(ROWS, len(trial) - j)):
+                low = loops.square_norm(trial[j + e], split) * (1.0 - gamma)
+                for i in range(group * LANES, min((group + 1) * LANES, stop)):
+                    products[j + e, i] = out[0, e, i - group * LANES]
+                    cut = state[i].bound - state[i].square * (1.0 - gamma) + loops.TINY
+                    if low - 2.0 * products[j + e, i] < cut:
+                        exact = loops.exact_square(X[i], trial[j + e], split)
+                        part[task, j + e] += max(0.0, state[i].bound - exact)
 
 
-@njit(parallel=True, cache=True, nogil=True)
-def _lower(sample, state, centre, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Lower the sample's squared distances to those to a new centre."""
-    gamma = loops.margin(sample.shape[1])
+@njit(cache=True, nogil=True)
+def _lower(X, state, products, centre, split, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Lower the squared distances of rows start .. stop-1 to those to a new centre, given its products."""
+    gamma = loops.margin(X.shape[1])
     low = loops.square_norm(centre, split) * (1.0 - gamma)
-    for i in prange(len(sample)):
+    for i in range(start, stop):
         cut = state[i].bound - state[i].square * (1.0 - gamma) + loops.TINY
-        if low - 2.0 * loops.product(sample[i], centre, split) < cut:
-            state[i].bound = min(state[i].bound, loops.exact_square(sample[i], centre, split))
+        if low - 2.0 * products[i] < cut:
+            state[i].bound = min(state[i].bound, loops.exact_square(X[i], centre, split))

@@ -17,9 +17,10 @@ those of their factors, and the margin is that of p + q features. A plain vector
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from selection.kernels.loops import dot
+from selection.kernels.products import LANES, ROWS, below, write_products
 
 ROW = np.dtype(
     [
@@ -37,11 +38,8 @@ ROW = np.dtype(
 # Products below the smallest normal float32 may be flushed to zero.
 TINY = 1e-30
 
-# Rows that one task brings up to date, and centres after which it lets go of rows that no longer matter.
+# Rows that meet the same centres before the next: their vectors stay in a cache meanwhile.
 PANEL = 64
-CHUNK = 32
-# Rows whose vectors stay in the innermost cache while four centres pass.
-STRIP = 16
 
 # Columns of the scratch array of a row at work.
 BEST, LEAST, CUT, UPPER, LOWER = 0, 1, 2, 3, 4
@@ -112,11 +110,11 @@ def add_rows(tile, total):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN2
             total[f] += np.float64(tile[i, f])
 
 
-@njit(parallel=True, cache=True, nogil=True)
-def begin(tile, rows, centre, state, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Give the rows of a tile their exact distance to the first centre; a bound of -inf stays."""
+@njit(cache=True, nogil=True)
+def begin(tile, rows, centre, state, split, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Give rows start .. stop-1 of a tile their exact distance to the first centre; a bound of -inf stays."""
     square = square_norm(centre, split)
-    for i in prange(tile.shape[0]):
+    for i in range(start, stop):
         row = rows[i]
         state[row].square = square_norm(tile[i], split)
         if state[row].bound > -np.inf:
@@ -132,12 +130,13 @@ def begin(tile, rows, centre, state, split):  # type: ignore[no-untyped-def]  # 
 
 
 @njit(cache=True, nogil=True)
-def add_centre(x, centres, high, low, count, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Write one more centre with its norms."""
+def add_centre(x, centres, packed, high, low, count, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write one more centre with its norms, also packed for `write_products`."""
     gamma = margin(x.shape[0])
     square = square_norm(x, split)
     for f in range(x.shape[0]):
         centres[count, f] = x[f]
+        packed[count // LANES, f, count % LANES] = x[f]
     high[count] = square * (1.0 + gamma)
     low[count] = square * (1.0 - gamma)
 
@@ -166,23 +165,22 @@ def start_row(state, i, work, p, gamma, high, low):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True)
-def end_row(state, i, work, p, version):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def end_row(state, i, work, p):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Write the scratch of a row back.
 
     A bound that no centre lowered stays as it is: dividing by the scale and multiplying again may not give it back.
     """
     if work[p, BEST] < state[i].bound / state[i].scale:
         state[i].bound = min(state[i].bound, state[i].scale * work[p, BEST])
-    state[i].version = max(state[i].version, version)
 
 
 @njit(cache=True, nogil=True)
 def meet(state, i, work, p, j, product, high, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """A row meets centre j, given their float32 inner product."""
-    below = low[j] - np.float32(2.0) * product
-    if below > work[p, CUT] or j < state[i].version:
+    under = low[j] - np.float32(2.0) * product
+    if under > work[p, CUT] or j < state[i].version:
         return  # farther than the nearest, whatever the rounding; or counted before
-    least = work[p, LOWER] + below
+    least = work[p, LOWER] + under
     best = work[p, UPPER] + (high[j] - np.float32(2.0) * product)
     if best < work[p, BEST]:
         state[i].rest = min(state[i].rest, work[p, LEAST])
@@ -195,51 +193,15 @@ def meet(state, i, work, p, j, product, high, low):  # type: ignore[no-untyped-d
     state[i].exact = 0
 
 
-@njit(cache=True, nogil=True, fastmath=_ANY_ORDER)
-def dots_16(X, i0, i1, i2, i3, C, j0, j1, j2, j3, start, stop, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Write the inner products of four rows and four centres over some features to out (4, 4); sums are in registers.
-
-    Rows are named by place: a view of each would cost about as much as its products.
-    """
-    a00 = a01 = a02 = a03 = np.float32(0)
-    a10 = a11 = a12 = a13 = np.float32(0)
-    a20 = a21 = a22 = a23 = np.float32(0)
-    a30 = a31 = a32 = a33 = np.float32(0)
-    for f in range(start, stop):
-        p0, p1, p2, p3 = X[i0, f], X[i1, f], X[i2, f], X[i3, f]
-        q = C[j0, f]
-        a00 += p0 * q
-        a10 += p1 * q
-        a20 += p2 * q
-        a30 += p3 * q
-        q = C[j1, f]
-        a01 += p0 * q
-        a11 += p1 * q
-        a21 += p2 * q
-        a31 += p3 * q
-        q = C[j2, f]
-        a02 += p0 * q
-        a12 += p1 * q
-        a22 += p2 * q
-        a32 += p3 * q
-        q = C[j3, f]
-        a03 += p0 * q
-        a13 += p1 * q
-        a23 += p2 * q
-        a33 += p3 * q
-    out[0, 0], out[0, 1], out[0, 2], out[0, 3] = a00, a01, a02, a03
-    out[1, 0], out[1, 1], out[1, 2], out[1, 3] = a10, a11, a12, a13
-    out[2, 0], out[2, 1], out[2, 2], out[2, 3] = a20, a21, a22, a23
-    out[3, 0], out[3, 1], out[3, 2], out[3, 3] = a30, a31, a32, a33
-
-
 @njit(cache=True, nogil=True)
-def products_16(X, i0, i1, i2, i3, C, j0, j1, j2, j3, split, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Write the inner products of four rows and four centres to the first half of out (8, 4)."""
-    dots_16(X, i0, i1, i2, i3, C, j0, j1, j2, j3, 0, split, out)
+def products(X, rows, packed, group, split, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write the inner products of ROWS rows and a group of packed centres to out[0] (ROWS, LANES); out[1] is scratch."""
+    write_products(X, rows, packed, group, 0, split, out[0])
     if split < X.shape[1]:
-        dots_16(X, i0, i1, i2, i3, C, j0, j1, j2, j3, split, X.shape[1], out[4:])
-        out[:4] *= out[4:]
+        write_products(X, rows, packed, group, split, X.shape[1], out[1])
+        for e in range(ROWS):
+            for b in range(LANES):
+                out[0, e, b] *= out[1, e, b]
 
 
 @njit(cache=True, nogil=True, fastmath=_ANY_ORDER)
@@ -258,7 +220,7 @@ def dots_4(x, C, j0, j1, j2, j3, start, stop):  # type: ignore[no-untyped-def]  
 @njit(cache=True, nogil=True)
 def products_4(x, C, j0, j1, j2, j3, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Inner products of one row and four centres, named by place."""
-    a0, a1, a2, a3 = dots_4(x, C, j0, j1, j2, j3, 0, split)
+    a0, a1, a2, a3 = dots_4(x, C, j0, j1, j2, j3, np.int64(0), split)
     if split < x.shape[0]:
         b0, b1, b2, b3 = dots_4(x, C, j0, j1, j2, j3, split, x.shape[0])
         return a0 * b0, a1 * b1, a2 * b2, a3 * b3
@@ -266,80 +228,69 @@ def products_4(x, C, j0, j1, j2, j3, split):  # type: ignore[no-untyped-def]  # 
 
 
 @njit(cache=True, nogil=True)
-def product(x, c, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """The inner product of one row and one centre."""
-    if split < x.shape[0]:
-        return _dot_32(x, c, 0, split) * _dot_32(x, c, split, x.shape[0])
-    return _dot_32(x, c, 0, split)
-
-
-@njit(cache=True, nogil=True, fastmath=_ANY_ORDER)
-def _dot_32(x, c, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    total = np.float32(0)
-    for f in range(start, stop):
-        total += x[f] * c[f]
-    return total
-
-
-@njit(parallel=True, cache=True, nogil=True)
-def refresh(X, state, order, centres, high, low, count, floor, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def refresh(X, state, order, packed, high, low, count, floor, split, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Bring rows up to date against centres 0 .. count-1, but let go of a row when its bound falls below its floor.
 
     Args:
         X: (b, d) float32; `state`: (b,) of `ROW`.
-        order: places in X, ascending in version, so that rows of one task miss about the same centres.
+        order: places in X, ascending in version, so that rows of one panel miss about the same centres.
         floor: as long as `order`.
+        start, stop: the part of `order` to do.
     """
     gamma = margin(X.shape[1])
-    for g in prange((len(order) + PANEL - 1) // PANEL):
-        here = order[g * PANEL : (g + 1) * PANEL]
-        least = floor[g * PANEL : (g + 1) * PANEL]
-        work = np.empty((len(here), WORK))
-        active = np.empty(len(here), np.int64)
-        out = np.empty((8, 4), np.float32)
-        m = 0
-        j = count
-        for p in range(len(here)):
-            i = here[p]
-            if state[i].bound == 0.0:
-                state[i].version = count  # nothing is nearer than that
-            elif state[i].version < count and state[i].bound >= least[p]:
-                start_row(state, i, work, p, gamma, high, low)
-                j = min(j, np.int64(state[i].version))
-                active[m] = p
-                m += 1
-        while j < count and m:
-            stop = min(j + CHUNK, count)
-            meet_all(X, state, here, active[:m], work, out, centres, high, low, j, stop, split)
-            kept = 0
+    work = np.empty((PANEL, WORK))
+    active = np.empty(PANEL, np.int64)
+    out = np.empty((2, ROWS, LANES), np.float32)
+    for first in range(start, stop, PANEL):
+        here = order[first : min(first + PANEL, stop)]
+        least = floor[first : min(first + PANEL, stop)]
+        waiting = m = np.int64(0)  # a literal would have `start_row` compiled once more
+        group = np.int64(state[here[0]].version) // LANES
+        while group * LANES < count:
+            end = min((group + 1) * LANES, count)
+            while waiting < len(here) and state[here[waiting]].version < end:
+                i = here[waiting]
+                if state[i].bound == 0.0:
+                    state[i].version = count  # nothing is nearer than that
+                elif state[i].bound >= least[waiting]:
+                    start_row(state, i, work, waiting, gamma, high, low)
+                    active[m] = waiting
+                    m += 1
+                waiting += 1
+            meet_group(X, state, here, active[:m], work, out, packed, high, low, group, split)
+            kept = np.int64(0)
             for a in range(m):
-                p = active[a]
-                i = here[p]
-                end_row(state, i, work, p, stop)
-                if state[i].bound >= least[p]:
-                    active[kept] = p
+                i = here[active[a]]
+                if state[i].bound >= least[active[a]] and end < count:
+                    active[kept] = active[a]
                     kept += 1
+                else:
+                    state[i].version = end
             m = kept
-            j = stop
+            group += 1
+            if m == 0:
+                if waiting == len(here):
+                    break
+                group = max(group, np.int64(state[here[waiting]].version) // LANES)
 
 
 @njit(cache=True, nogil=True)
-def meet_all(X, state, here, active, work, out, centres, high, low, start, stop, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """The active rows of a panel meet centres start .. stop-1. At an edge the last row or centre stands in for more."""
-    m = len(active)
-    for strip in range(0, m, STRIP):
-        end = min(strip + STRIP, m)
-        for j in range(start, stop, 4):
-            c1, c2, c3 = min(j + 1, stop - 1), min(j + 2, stop - 1), min(j + 3, stop - 1)
-            for a in range(strip, end, 4):
-                p0, p1 = active[a], active[min(a + 1, end - 1)]
-                p2, p3 = active[min(a + 2, end - 1)], active[min(a + 3, end - 1)]
-                products_16(X, here[p0], here[p1], here[p2], here[p3], centres, j, c1, c2, c3, split, out)
-                for e in range(min(4, end - a)):
-                    p = active[a + e]
-                    for b in range(min(4, stop - j)):
-                        if not low[j + b] - np.float32(2.0) * out[e, b] > work[p, CUT]:
-                            meet(state, here[p], work, p, j + b, out[e, b], high, low)
+def meet_group(X, state, here, active, work, out, packed, high, low, group, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The active rows of a panel meet a group of centres. Where fewer than four rows are left, the last stands in for more."""
+    rows = np.empty(ROWS, np.int64)
+    last = len(active) - 1
+    for a in range(0, len(active), ROWS):
+        for e in range(ROWS):
+            rows[e] = here[active[min(a + e, last)]]
+        products(X, rows, packed, group, split, out)
+        for e in range(min(ROWS, len(active) - a)):
+            p = active[a + e]
+            mask = below(low, group, out[0], e, work[p, CUT])
+            if mask:
+                for b in range(LANES):
+                    if mask >> b & 1:
+                        meet(state, here[p], work, p, group * LANES + b, out[0, e, b], high, low)
+                end_row(state, here[p], work, p)
 
 
 @njit(cache=True, nogil=True)
@@ -348,13 +299,15 @@ def refresh_one(x, state, i, work, centres, high, low, count, floor, split):  # 
     if state[i].bound == 0.0:
         state[i].version = count
         return
-    start_row(state, i, work, 0, margin(x.shape[0]), high, low)
+    p = np.int64(0)
+    start_row(state, i, work, p, margin(x.shape[0]), high, low)
     for j in range(np.int64(state[i].version), count, 4):
         last = min(j + 4, count) - 1
-        products = products_4(x, centres, j, min(j + 1, last), min(j + 2, last), min(j + 3, last), split)
+        four = products_4(x, centres, j, min(j + 1, last), min(j + 2, last), min(j + 3, last), split)
         for b in range(last - j + 1):
-            meet(state, i, work, 0, j + b, products[b], high, low)
-        end_row(state, i, work, 0, last + 1)
+            meet(state, i, work, p, j + b, four[b], high, low)
+        end_row(state, i, work, p)
+        state[i].version = last + 1
         if state[i].bound < floor:
             return
 
@@ -372,9 +325,9 @@ def resolve(x, state, i, centres, low, split):  # type: ignore[no-untyped-def]  
         count = int(state[i].version)
         for j in range(0, count, 4):
             last = min(j + 4, count) - 1
-            products = products_4(x, centres, j, min(j + 1, last), min(j + 2, last), min(j + 3, last), split)
+            four = products_4(x, centres, j, min(j + 1, last), min(j + 2, last), min(j + 3, last), split)
             for b in range(last - j + 1):
-                if lower + (low[j + b] - np.float32(2.0) * products[b]) > best:
+                if lower + (low[j + b] - np.float32(2.0) * four[b]) > best:
                     continue
                 exact = exact_square(x, centres[j + b], split)
                 if exact < best or (exact == best and j + b < near):

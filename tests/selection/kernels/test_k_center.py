@@ -38,7 +38,7 @@ def phase_rows(request, monkeypatch):
     if request.param != "usual_sizes":
         monkeypatch.setattr(module, "PHASE_ROWS", 12)
     if request.param == "tiny_fronts":
-        monkeypatch.setattr(module, "FRONT_BYTES", 4 * 40 * 24)
+        monkeypatch.setattr(module, "FRONT_ROWS", 40)
 
 
 @pytest.mark.parametrize("name", HARD)
@@ -132,8 +132,7 @@ def test_k_center__memory_stays_within_what_is_stated():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     tile = 4096 * d * 4
-    front = 6 * min(n, module.FRONT_BYTES // (4 * d)) * d
-    assert peak < 65 * n + 4 * d * budget + front + 2 * tile
+    assert peak < 65 * n + 8 * d * budget + 4 * d * module.PHASE_ROWS + 2 * tile
 
 
 def test_k_center__a_vector_that_is_not_finite_is_named():

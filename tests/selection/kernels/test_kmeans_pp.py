@@ -12,6 +12,7 @@ import pytest
 from selection.errors import InvalidInput
 from selection.kernels import kmeans_pp as module
 from selection.kernels.kmeans_pp import kmeans_pp
+from selection.kernels.nearest import Nearest
 from selection.vectors import ArrayVectors
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -163,12 +164,15 @@ def test_gains__equal_the_definition_and_trials_lower_the_cost():
     single = np.mean([cost(run(vectors, 20, [0], seed).rows) for seed in range(20)])
     many = np.mean([cost(run(vectors, 20, [0], seed, trials=6, sample=sample).rows) for seed in range(20)])
     assert many < 0.97 * single
-    state = np.zeros(len(X), module.loops.ROW)
-    state["bound"] = min_squares(X, [0, 5])
-    state["square"] = (X.astype(float) ** 2).sum(axis=1)
+    known = Nearest(vectors, np.array([0, 5]), np.ones(300, bool), 10)
     trial = np.ascontiguousarray(X[[7, 100, 200, 33, 41]])
-    expected = [(state["bound"] - np.minimum(state["bound"], square_distances(X, c))).sum() for c in trial]
-    np.testing.assert_allclose(module._gains(X, state, trial, X.shape[1]), expected, rtol=1e-9)
+    before = min_squares(X, [0, 5])
+    expected = [(before - np.minimum(before, square_distances(X, c))).sum() for c in trial]
+    compared = module._Sample(known, np.arange(300))
+    np.testing.assert_allclose(compared.gains(trial)[0], expected, rtol=1e-9)
+    best = compared.take_best(trial)
+    assert best == np.argmax(expected)
+    np.testing.assert_allclose(compared.state["bound"], min_squares(X, [0, 5, [7, 100, 200, 33, 41][best]]), rtol=1e-12)
 
 
 def min_squares(X, rows):
