@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 catalog_app = typer.Typer(help="The DuckDB file over all that was committed.", no_args_is_help=True)
 app.add_typer(catalog_app, name="catalog")
+labels_app = typer.Typer(help="What to label next: batches out, labels in.", no_args_is_help=True)
+app.add_typer(labels_app, name="labels")
 
 ConfigOption = Annotated[
     Path | None,
@@ -183,6 +185,49 @@ def reproduce(
     from pipelines.runner import reproduce as draw_again
 
     out.print(draw_again(_context(config), selection), markup=False)
+
+
+@labels_app.command("push")
+def labels_push(
+    project: Annotated[str | None, typer.Argument(help="The labeling project; not needed where there is one.")] = None,
+    config: ConfigOption = None,
+    *,
+    more: Annotated[bool, typer.Option("--more", help="Draw another batch although one is still out.")] = False,
+) -> None:
+    """Take in what is new (pool, labels), fit the model and write the next batch to label; an open batch is written again."""
+    from pipelines.labels_command import push, the_project
+
+    context = _context(config)
+    push(context, the_project(context.config, project), more=more)
+
+
+@labels_app.command("pull")
+def labels_pull(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[PROJECT] [FILES]...", help="Label files beside the project's own.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Take in labels and fit the model to them. The same file twice changes nothing."""
+    from pipelines.labels_command import pull, split_arguments
+
+    context = _context(config)
+    pull(context, *split_arguments(context.config, arguments or []))
+
+
+@labels_app.command("status")
+def labels_status(
+    project: Annotated[str | None, typer.Argument(help="The labeling project; not needed where there is one.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show a project's rounds, labels, annotators, cost, and whether it may be time to stop."""
+    from pipelines.labels_command import status_tables, the_project
+
+    context = _context(config)
+    for title, rows in status_tables(context, the_project(context.config, project)):
+        out.print(title, markup=False)
+        if rows:
+            _print_table(rows)
 
 
 @app.command()

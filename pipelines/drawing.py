@@ -41,7 +41,6 @@ class Arm:
         rounds: the rounds before; their random arms do not train.
         open: those of them whose rows are still out.
         apart: the round's other selection, whose rows are not drawn again.
-        encoder: the classifier's vectors.
         classifier, members: what gives probabilities and a committee; None and 0 where the steps need none.
         purse: what is left to spend and what a row costs, where that ends the batch; see `pipelines.prices`.
     """
@@ -53,7 +52,6 @@ class Arm:
     rounds: list[str]
     open: list[str]
     apart: str | None
-    encoder: str | None
     classifier: Any
     members: int
     purse: dict[str, Any] | None
@@ -119,8 +117,8 @@ def needs(recipe: Recipe) -> frozenset[Input]:
 
 
 def needs_vectors(recipe: Recipe) -> bool:
-    """Whether a recipe works on an encoder's vectors."""
-    return bool(needs(recipe) & {Input.VECTORS, Input.TARGETS})
+    """Whether a recipe works on an encoder's vectors, itself or through a classifier."""
+    return bool(needs(recipe) & {Input.VECTORS, Input.TARGETS, Input.PROBABILITIES, Input.COMMITTEE})
 
 
 def encoders_of(config: Config, recipes: Iterable[str]) -> list[str]:

@@ -5,6 +5,7 @@
     |- HeldBack        (a blocking check failed; what follows it did not run)
     |- NoProject       (there is no winnow.yaml to work on)
     |- NothingYet      (an earlier stage has not run yet; says which)
+    |- UnknownProject  (the configuration has no labeling project of this name)
     |- UnknownRecipe   (the configuration has no recipe of this name)
     `- WouldOverwrite  (a file that a command would write is already there)
 
@@ -69,6 +70,10 @@ class NoProject(PipelineError, FileNotFoundError):
 
 class NothingYet(PipelineError, LookupError):
     """What a stage works on has not been made yet."""
+
+
+class UnknownProject(PipelineError, LookupError):
+    """No labeling project has this name."""
 
 
 class UnknownRecipe(PipelineError, LookupError):

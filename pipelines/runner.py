@@ -33,28 +33,32 @@ def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outc
         MissingExtra: the recipes need an index, and faiss is not installed; nothing ran.
     """
     chosen = _chosen(context, recipes)
-    encoders = drawing.encoders_of(context.config, chosen)
-    if encoders:
-        require_faiss()
-    _run(context, "pool", stages.ingest)
-    for encoder in encoders:
-        _run(context, f"{encoder}/embeddings", stages.embed, encoder)
-        _run(context, f"{encoder}/vector_index", stages.index, encoder)
-        if context.config.targets_in(encoder):
-            _run(context, f"{encoder}/target_embeddings", stages.embed_targets, encoder)
+    prepare(context, drawing.encoders_of(context.config, chosen))
     drawn: list[Outcome] = []
     failed: list[Exception] = []
     for name in chosen:
         try:
-            drawn.append(_run(context, f"selection/{name}", stages.select, name))
+            drawn.append(run_stage(context, f"selection/{name}", stages.select, name))
         except USER_ERRORS as error:
             failed.append(error)
-    _run(context, "catalog", stages.publish)
+    run_stage(context, "catalog", stages.publish)
     if len(failed) == 1:
         raise failed[0]
     if failed:
         raise HeldBack(f"{len(failed)} of {len(chosen)} recipes failed:\n" + "\n".join(map(str, failed)))
     return drawn
+
+
+def prepare(context: Context, encoders: Sequence[str]) -> None:
+    """Read the pool; embed it and the targets, and index it, with each encoder."""
+    if encoders:
+        require_faiss()
+    run_stage(context, "pool", stages.ingest)
+    for encoder in encoders:
+        run_stage(context, f"{encoder}/embeddings", stages.embed, encoder)
+        run_stage(context, f"{encoder}/vector_index", stages.index, encoder)
+        if context.config.targets_in(encoder):
+            run_stage(context, f"{encoder}/target_embeddings", stages.embed_targets, encoder)
 
 
 def plan_lines(context: Context) -> list[str]:
@@ -129,7 +133,15 @@ def reproduce(context: Context, selection_id: str) -> str:
     )
 
 
-def _run(context: Context, what: str, stage: Callable[..., Outcome], *arguments: str) -> Outcome:
+def run_stage(context: Context, what: str, stage: Callable[..., Outcome], *arguments: str) -> Outcome:
+    """Run one stage and say what came of it.
+
+    Args:
+        what: what it is called where that is said.
+
+    Raises:
+        HeldBack: a blocking check failed.
+    """
     try:
         outcome = stage(context, *arguments)
     except Exception:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,9 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipelines.answers import Answers, read_answers
 from pipelines.context import Context, code_version
 from pipelines.drawing import Drawing, digest, recorded, resolve
-from pipelines.sections import TokenBudget
+from pipelines.learned import RULES as LEARNED_RULES
+from pipelines.learned import bring
+from pipelines.prices import payable
+from pipelines.sections import Recipe, TokenBudget
 from selection import Limits, Pool, Selection, Targets, select
 from selection.encoders import load_token_counter, tokenizer_fingerprint
 from selection.errors import InvalidInput
@@ -34,7 +38,7 @@ from storage.token_counts import MISSING, commit_counts, read_counts
 from storage.vectors import StoredVectors
 
 # Why a row is kept out of a draw, in the order in which the rules are applied.
-RULES = ("without_vector", "outside_where", "not_allowed", "denied", "equal_to_a_target")
+RULES = ("without_vector", "outside_where", "not_allowed", "denied", "equal_to_a_target", *LEARNED_RULES)
 
 Mask = npt.NDArray[np.bool_]
 Facts = dict[str, int | float]
@@ -66,15 +70,23 @@ def draw(context: Context, name: str) -> Drawn:
         NotInStore: vectors are missing.
         SelectionError: the steps cannot be run on this pool.
     """
-    drawing = resolve(context, name)
+    return carry_out(context, resolve(context, name), context.config.recipes[name], name)
+
+
+def carry_out(context: Context, drawing: Drawing, recipe: Recipe, name: str, answers: Answers | None = None) -> Drawn:
+    """Draw and commit the selection, unless the same one is there.
+
+    Args:
+        name: what the record says that it was drawn for.
+        answers: what the drawing's arm of a round of labeling knows.
+    """
     if context.store.has("records", "selections", drawing.selection_id):
         header, items = read_selection(context.store, drawing.selection_id)
         return Drawn(drawing, idlib.from_arrow(items["id"]), header["facts"], header["exhausted"], new=False)
     began = time.monotonic()
-    recipe = context.config.recipes[name]
     if isinstance(recipe.budget, TokenBudget) and recipe.budget.tokenizer:
         count_tokens(context, recipe.budget.tokenizer, open_snapshot(context.store, drawing.snapshot))
-    items, dropped, facts, exhausted = _drawn(context, drawing, recipe.allow, recipe.deny)
+    items, dropped, facts, exhausted = _drawn(context, drawing, recipe.allow, recipe.deny, answers)
     metrics = _coverage(context, drawing, items)
     facts |= metrics
     header = asdict(drawing) | {
@@ -82,6 +94,7 @@ def draw(context: Context, name: str) -> Drawn:
         "recipe": name,
         "allow_file": recipe.allow,
         "deny_file": recipe.deny,
+        "label_imports": answers.imports if answers is not None else None,
         "exhausted": exhausted,
         "facts": facts,
         "seconds": round(time.monotonic() - began, 3),
@@ -95,7 +108,7 @@ def draw(context: Context, name: str) -> Drawn:
 
 def _coverage(context: Context, drawing: Drawing, items: pa.Table) -> dict[str, float]:
     """How well the pool is covered, where the recipe has vectors and measuring is quick."""
-    if drawing.encoder is None or not len(items):
+    if drawing.encoder is None or drawing.arm is not None or not len(items):
         return {}
     snapshot = open_snapshot(context.store, drawing.snapshot)
     vectors = StoredVectors(context.store, drawing.encoder, snapshot.ids, snapshot=snapshot.id)
@@ -113,14 +126,20 @@ def redraw(context: Context, header: dict[str, Any]) -> pa.Table:
     """Draw again what a record describes; gives the items, commits nothing.
 
     Raises:
-        BadInput: its list of allowed or denied ids has changed since.
+        BadInput: its list of allowed or denied ids, or its labels, have changed since.
     """
     drawing = recorded(header)
     snapshot = open_snapshot(context.store, drawing.snapshot)
     for key, file in (("allow", header["allow_file"]), ("deny", header["deny_file"])):
         if digest(file, snapshot, strict=key == "allow") != getattr(drawing, key):
             raise BadInput(f"the `{key}` list {file} is not the one of the record: it has changed since")
-    return _drawn(context, drawing, header["allow_file"], header["deny_file"])[0]
+    answers = None
+    if drawing.arm is not None:
+        arm = drawing.arm
+        answers = read_answers(context.store, arm.project, arm.classes, arm.aggregate, header["label_imports"])
+        if answers.digest != arm.labels:
+            raise BadInput(f"the labels of {arm.project} up to import {answers.imports} are not those of the record")
+    return _drawn(context, drawing, header["allow_file"], header["deny_file"], answers)[0]
 
 
 def contaminated(snapshot: Snapshot, targets: Iterable[TargetSet]) -> Mask:
@@ -130,7 +149,7 @@ def contaminated(snapshot: Snapshot, targets: Iterable[TargetSet]) -> Mask:
 
 
 def _drawn(
-    context: Context, drawing: Drawing, allow: str | None, deny: str | None
+    context: Context, drawing: Drawing, allow: str | None, deny: str | None, answers: Answers | None
 ) -> tuple[pa.Table, pa.Table | None, Facts, bool]:
     """Select; the items, what filters dropped, what was counted on the way, and whether the pool was exhausted."""
     store = context.store
@@ -140,10 +159,15 @@ def _drawn(
     vectors = None
     if drawing.encoder is not None:
         vectors = StoredVectors(store, drawing.encoder, snapshot.ids, snapshot=snapshot.id, index=drawing.index)
-    eligible, facts = _eligible(context, drawing, snapshot, vectors, allow, deny)
+    brought = None if answers is None else bring(store, drawing, answers, snapshot, wanted)
+    eligible, facts = _eligible(context, drawing, snapshot, vectors, allow, deny, brought.rules if brought else {})
+    targets = _targets(context, drawing) if Input.TARGETS in wanted else None
     pool = Pool(
         vectors=vectors if vectors is None or drawing.index else exact(vectors),
-        targets=_targets(context, drawing) if Input.TARGETS in wanted else None,
+        probabilities=brought.probabilities if brought else None,
+        committee=brought.committee if brought else None,
+        labels=brought.labels if brought else None,
+        targets=brought.on_targets(targets) if brought and targets else targets,
         texts=snapshot.texts() if Input.TEXTS in wanted else None,
         columns=_columns(drawing, snapshot, columns | limits.columns),
         keys=idlib.keys(snapshot.ids),
@@ -151,7 +175,7 @@ def _drawn(
     )
     cost = limits.costs(pool)
     kept = _kept(context, drawing, snapshot, eligible, cost)
-    pool = replace(pool, already_selected=kept.rows)
+    pool = replace(pool, already_selected=kept.rows if brought is None else brought.labelled)
     left = max(drawing.budget - math.ceil(cost[kept.rows].sum()), 0)
     with _named_by_id(snapshot.ids):
         fresh = select(
@@ -165,6 +189,8 @@ def _drawn(
             group_by=drawing.group_by,
             max_per_group=drawing.max_per_group,
         )
+    if drawing.arm is not None and drawing.arm.purse is not None:
+        fresh = _first(fresh, payable(drawing.arm.purse, fresh.rows, snapshot))
     facts |= {"kept_from_last": len(kept.rows), "new_rows": len(fresh.rows)}
     facts |= _counted(limits, pool, cost, np.concatenate([kept.rows, fresh.rows]))
     facts |= {f"dropped_by_{one.step}": len(one.rows) for one in fresh.dropped}
@@ -195,8 +221,9 @@ def _eligible(
     vectors: StoredVectors | None,
     allow: str | None,
     deny: str | None,
+    more: Mapping[str, Mask],
 ) -> tuple[Mask, Facts]:
-    """Which rows may be drawn, and how many each rule keeps out of the draw."""
+    """Which rows may be drawn, and how many each rule keeps out of the draw; `more` rules come last."""
     eligible = np.ones(len(snapshot), dtype=np.bool_)
     facts: Facts = {"pool": len(snapshot)}
 
@@ -218,8 +245,17 @@ def _eligible(
     if drawing.held_out:
         held_out = [open_targets(context.store, one) for one in drawing.held_out]
         restrict("equal_to_a_target", ~contaminated(snapshot, held_out))
+    for name, rule in more.items():
+        restrict(name, rule)
     facts["eligible"] = int(eligible.sum())
     return eligible, facts
+
+
+def _first(drawn: Selection, count: int) -> Selection:
+    """The first picks of a selection."""
+    reason = drawn.reason
+    columns = {name: getattr(reason, name)[:count] for name in ("kind", "ref", "rank", "value")}
+    return replace(drawn, rows=drawn.rows[:count], gain=drawn.gain[:count], reason=replace(reason, **columns))
 
 
 def _at(rows: npt.NDArray[np.int64], snapshot: Snapshot) -> Mask:

@@ -8,8 +8,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from pipelines import assets, stages
-from pipelines.assets import Project, build_definitions
+from pipelines import asset as asset_module
+from pipelines import stages
+from pipelines.asset import Project
+from pipelines.assets import build_definitions
 from pipelines.context import runs
 from storage import catalog
 from storage.store import Store
@@ -153,7 +155,7 @@ def test_materialize__what_the_disk_refuses_is_tried_again(light: Path, monkeypa
         return publish(store)
 
     monkeypatch.setattr(stages.catalog, "publish", full_at_first)
-    monkeypatch.setattr(assets, "RETRY_AFTER_S", 0)
+    monkeypatch.setattr(asset_module, "RETRY_AFTER_S", 0)
     result = materialize(light, ["pool", "selection/any", "catalog"])
     assert result.success
     assert len([event for event in result.all_events if event.is_step_up_for_retry]) == 1

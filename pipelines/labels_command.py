@@ -1,0 +1,111 @@
+"""What `winnow labels` does: the stages of a labeling project in one process, and where the project stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipelines import labeling, stages
+from pipelines.config import Config
+from pipelines.context import Context, Outcome
+from pipelines.errors import UnknownProject
+from pipelines.fitting import learner
+from pipelines.runner import prepare, run_stage
+from pipelines.standing import Standing, project_of, standing
+from selection.learning.annotators import agreement_bounds
+from storage.errors import NotInStore
+
+Table = tuple[str, list[dict[str, Any]]]
+
+
+def the_project(config: Config, name: str | None) -> str:
+    """The project that is meant: the one named, or the only one.
+
+    Raises:
+        UnknownProject: there is none, or there are several and none is named.
+    """
+    known = list(config.labeling)
+    if name is not None or len(known) == 1:
+        return name if name is not None else known[0]
+    if not known:
+        raise UnknownProject("winnow.yaml has no labeling project; add one under `labeling`")
+    raise UnknownProject(f"there are several labeling projects, name one of: {', '.join(known)}")
+
+
+def split_arguments(config: Config, arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """A project and files: the first argument may name the project, the others are files."""
+    named = bool(arguments) and arguments[0] in config.labeling
+    return the_project(config, arguments[0] if named else None), list(arguments[1:] if named else arguments)
+
+
+def push(context: Context, project: str, *, more: bool) -> Outcome:
+    """Do all that is new: read the pool, embed, take in labels, fit, and send out the next batch.
+
+    Raises:
+        UnknownProject: before any work.
+        HeldBack: a blocking check failed.
+    """
+    section = project_of(context, project)
+    prepare(context, [section.encoder] if section.encoder else [])
+    run_stage(context, f"{project}/labels", labeling.pull, project)
+    run_stage(context, f"{project}/model", labeling.fit, project)
+    outcome = run_stage(context, f"{project}/batch", labeling.push, project, *(["more"] if more else []))
+    run_stage(context, "catalog", stages.publish)
+    return outcome
+
+
+def pull(context: Context, project: str, files: Sequence[str]) -> None:
+    """Take in labels, from the project's files and those named, and fit the model to them."""
+    project_of(context, project)
+    run_stage(context, f"{project}/labels", labeling.pull, project, *files)
+    run_stage(context, f"{project}/model", labeling.fit, project)
+    run_stage(context, "catalog", stages.publish)
+
+
+def status_tables(context: Context, project: str) -> list[Table]:
+    """Titled tables of where a project stands, and a last line with what the stopping rules say."""
+    at = standing(context, project)
+    tables = [
+        ("rounds", [_round(at, one) for one in at.rounds]),
+        ("labels", _labels(at)),
+        ("annotators", _annotators(at)),
+    ]
+    budget = labeling.budget_line(at)
+    try:
+        advice = learner(at).advice()
+        reasons = "; ".join(advice.reasons) or "no rule advises to stop"
+    except NotInStore:
+        reasons = "not known until the pool has been read and embedded"
+    return [*tables, (f"cost: {budget}", []), (f"stop: {reasons}", [])]
+
+
+def _round(at: Standing, one: dict[str, Any]) -> dict[str, Any]:
+    waiting = int((at.waiting(one) > 0).sum())
+    return {
+        "round": one["round"],
+        "phase": one["phase"].replace("_", " "),
+        "rows": one["n_items"],
+        "waiting": waiting,
+        "state": "open" if one in at.open else "done" if not waiting else "lease over",
+        "accuracy": one["metrics"].get("accuracy"),
+        "spent": one["spent"],
+        "lease until": one["lease_until"],
+    }
+
+
+def _labels(at: Standing) -> list[dict[str, Any]]:
+    total = max(at.labelled, 1)
+    return [{"class": name, "rows": count, "share": round(count / total, 3)} for name, count in at.by_class().items()]
+
+
+def _annotators(at: Standing) -> list[dict[str, Any]]:
+    """Agreement with the consensus of rows that several have labelled, as an interval: few labels say little."""
+    answers = at.answers
+    several = answers.consensus.labels.copy()
+    several[answers.consensus.count < 2] = -1
+    bounds = agreement_bounds(answers.votes, several, len(answers.annotators))
+    counts = [int((answers.votes.annotators == place).sum()) for place in range(len(answers.annotators))]
+    return [
+        {"annotator": name, "labels": counts[i], "agrees at least": bounds.lower[i], "at most": bounds.upper[i]}
+        for i, name in enumerate(answers.annotators)
+    ]
