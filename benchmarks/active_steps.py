@@ -150,6 +150,7 @@ def make_probabilities(n: int, classes: int) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         rng = np.random.default_rng(0)
         weight = rng.standard_exponential((n, classes), np.float32) ** rng.uniform(0.2, 3, (n, 1)).astype(np.float32)
+        weight = np.maximum(weight, np.float32(1e-6))  # the raw pass knows no 0 log 0
         np.save(folder / "probabilities.npy", weight / weight.sum(axis=1, keepdims=True))
 
     return make

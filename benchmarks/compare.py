@@ -100,7 +100,8 @@ def print_case(name: str, case: Case, folder: Path, threads: list[int], limit: f
                 print(f"{method:<28}{count:>8}  {result}", flush=True)
                 continue
             seconds, cpu, peak, rows = result
-            ratio = "" if peer_cpu is None or count != threads[0] else f"{peer_cpu / cpu:.1f}x"
+            times = peer_cpu / cpu if peer_cpu is not None and count == threads[0] else None
+            ratio = "" if times is None else f"{times:.1f}x" if times >= 1 else f"{times:.2g}x"
             note = case.note(*arrays, rows, peer_rows) if count == threads[0] else ""
             print(f"{method:<28}{count:>8}{seconds:>9.3g}{cpu:>9.3g}{ratio:>9}{peak:>10.0f}  {note}", flush=True)
             if method == case.peer:
