@@ -24,7 +24,8 @@ is the central 95 % of the mean difference over 10,000 bootstrap samples of the 
 interval lies above 0. There is an interval for each strategy, measure and budget, so expect one in forty to lie above 0 by
 chance.
 
-Results go to --out as they come, a line a strategy and seed; a second run goes on where the first stopped.
+Results go to --out as they come, a line a strategy and seed; a second run of the same files and settings goes on where the
+first stopped.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,7 @@ UNCERTAIN: dict[str, Recipe] = {
     "badge": ["badge"],
     "badge+anchors": [{"anchors": {"n_neighbors": 20, "rows": "{subpool}"}}, "badge"],
     "cal": ["cal"],
+    "pcoreset": ["pcoreset"],
     "fass": ["entropy", {"keep_top": {"times": 5}}, "facility_location"],
 }
 COVER: dict[str, Recipe] = {
@@ -98,6 +100,7 @@ COVER: dict[str, Recipe] = {
     "typiclust": ["typiclust"],
     "probcover": [{"probcover": {"classes": "{classes}"}}],
     "vote_k": ["vote_k"],
+    "vote_k_buckets": ["least_confidence", {"vote_k": {"buckets": True}}],
     "influence": ["influence"],
 }
 STRATEGIES = UNCERTAIN | COVER
@@ -139,10 +142,11 @@ class Task:
 
 @dataclass
 class Run:
-    """One strategy and seed: a value of each measure for each number of labels."""
+    """One strategy and seed: a value of each measure for each number of labels; `key` stands for all that it depends on."""
 
     strategy: str
     seed: int
+    key: str = ""
     labels: list[int] = field(default_factory=list)
     values: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in MEASURES})
     ms: list[float] = field(default_factory=list)
@@ -336,6 +340,15 @@ def verdict(low: float, high: float) -> str:
     return "beats random" if low > 0 else "worse than random" if high < 0 else "not shown to differ"
 
 
+def key_of(options: argparse.Namespace, strategy: str) -> str:
+    """A digest of the files, the settings and the recipe: results of others are not reused."""
+    digest = hashlib.blake2b(options.train.read_bytes() + options.test.read_bytes(), digest_size=8)
+    names = ("protocol", "rare", "share", "start", "positives", "batch", "budgets", "pool", "classifier")
+    settings = [str(getattr(options, name)) for name in names]
+    digest.update(json.dumps([MODEL, settings, STRATEGIES[strategy]]).encode())
+    return digest.hexdigest()
+
+
 def report(runs: Sequence[Run], budgets: Sequence[int]) -> None:
     """A table for each budget and measure, then what beats random and what does not."""
     by_name: dict[str, dict[int, Run]] = {}
@@ -421,26 +434,30 @@ def main() -> None:
     options.budgets = sorted(options.budgets or ([100, 200, 500] if options.protocol == "rare" else []))
     options.batch = options.batch or (25 if options.protocol == "rare" else min(options.budgets, default=0))
     options.learner = build_classifier(options.classifier)
-    train, test = parts(options)
     if not options.budgets:
         parser.error("cold needs --budgets, for example one and two times the number of classes")
+    if options.protocol == "rare" and options.budgets[0] <= options.start:
+        parser.error(f"--budgets must be above the {options.start} labels of --start")
+    train, test = parts(options)
     if options.protocol == "rare" and options.rare not in set(train.labels.tolist()):
         parser.error(f"--rare must be one of {', '.join(sorted(set(train.labels.tolist())))}")
 
     names = list(dict.fromkeys([RANDOM, *registered(options.strategies)]))
+    keys = {name: key_of(options, name) for name in names}
     runs = [Run(**json.loads(line)) for line in options.out.open()] if options.out and options.out.exists() else []
+    runs = [run for run in runs if run.key == keys.get(run.strategy) and run.seed < options.seeds]
     done = {(run.strategy, run.seed) for run in runs}
-    runs = [run for run in runs if run.strategy in names and run.seed < options.seeds]
     print(f"{options.train.name}: {len(train.labels)} texts, {options.test.name}: {len(test.labels)} not in it")
     work = [([name for name in names if (name, seed) not in done], seed) for seed in range(options.seeds)]
     begin = time.perf_counter()
     with ProcessPoolExecutor(options.processes, get_context("spawn")) as pool:
         waiting = [pool.submit(play_seed, options, left, seed) for left, seed in work if left]
         for number, ready in enumerate(as_completed(waiting), 1):
-            runs += ready.result()
+            fresh = [replace(run, key=keys[run.strategy]) for run in ready.result()]
+            runs += fresh
             if options.out:
                 with options.out.open("a") as file:
-                    file.writelines(json.dumps(vars(run)) + "\n" for run in ready.result())
+                    file.writelines(json.dumps(vars(run)) + "\n" for run in fresh)
             took = time.perf_counter() - begin
             print(f"{number} of {len(waiting)} seeds, {took:.0f} s", file=sys.stderr)
     report(runs, options.budgets)

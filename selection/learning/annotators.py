@@ -26,7 +26,7 @@ class Votes:
         rows, annotators, labels: (v,) int64 >= 0, aligned.
 
     Raises:
-        InvalidInput: the lengths differ, or a value is negative.
+        InvalidInput: the lengths differ, a value is negative, or an annotator voted twice on a row.
     """
 
     rows: Rows
@@ -43,6 +43,11 @@ class Votes:
             if len(values) and values.min() < 0:
                 raise InvalidInput(f"votes: {name} must be >= 0, got {values.min()}")
             object.__setattr__(self, name, values.astype(np.int64))
+        order = np.lexsort((self.annotators, self.rows))
+        twice = (np.diff(self.rows[order]) == 0) & (np.diff(self.annotators[order]) == 0)
+        if twice.any():
+            at = order[int(twice.argmax())]
+            raise InvalidInput(f"votes: annotator {self.annotators[at]} voted twice on row {self.rows[at]}")
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -140,6 +140,8 @@ def test_votes__bad_ones_are_refused() -> None:
         Votes(np.array([0]), np.array([0]), np.array([-1]))
     with pytest.raises(InvalidInput, match="integers"):
         Votes(np.array([0.5]), np.array([0]), np.array([0]))
+    with pytest.raises(InvalidInput, match="annotator 3 voted twice on row 1"):
+        Votes(np.array([1, 0, 1]), np.array([3, 3, 3]), np.array([0, 0, 1]))
     votes = votes_of(TABLE)
     with pytest.raises(InvalidInput, match=r"row 4 is outside 0\.\.3"):
         majority(votes, 4, 2)

@@ -173,6 +173,16 @@ def test_linear_model__no_order_of_summation_changes_a_bit() -> None:
     assert (LogisticRegression(C=9, calibrated=False).fit(X, y, 5, seed=0).probabilities(X) != P).any()
 
 
+def test_logistic_regression__number_of_threads_does_not_change_a_bit() -> None:
+    from threadpoolctl import threadpool_limits
+
+    X, y = blobs(3000, 3, d=100, noise=2)
+    with threadpool_limits(2):
+        two = PLAIN.fit(X, y, 3, seed=0)
+    with threadpool_limits(1):
+        np.testing.assert_array_equal(two.weights, PLAIN.fit(X, y, 3, seed=0).weights)
+
+
 def test_linear_model__error_is_that_of_float32() -> None:
     X, y = blobs(600, 10, d=384)
     model = LogisticRegression().fit(X, y, 10, seed=0)
