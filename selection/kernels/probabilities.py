@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from selection.errors import InvalidInput
-from selection.kernels import probabilities_loops as loops
 from selection.types import Array, Floats, RowBlocks, Rows
 
 SUM_TOLERANCE = 1e-3  # what float16 may lose
@@ -53,11 +52,13 @@ def checked(values: Array, rows: Rows | None, name: str) -> Doubles:
     Raises:
         InvalidInput: see `tiles`.
     """
+    from selection.kernels.probabilities_loops import first_bad
+
     tile = np.ascontiguousarray(values, np.float64)
     if tile.size == 0 and len(tile):
         raise InvalidInput(f"{name}: needs at least one class and one member, got shape {tile.shape} (rows first)")
     flat = tile.reshape(-1, tile.shape[-1])
-    bad = int(loops.first_bad(flat, SUM_TOLERANCE))
+    bad = int(first_bad(flat, SUM_TOLERANCE))
     if bad < 0:
         return tile
     place, member = divmod(bad, len(flat) // len(tile))
