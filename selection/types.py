@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -130,7 +130,8 @@ class Reason:
             `names` by `ref`; the `ROW_KINDS` ("anchor", "neighbour", "centre") have a row of the pool as `ref`.
         ref: (b,) int64, `NO_REF` where there is none.
         rank: (b,) int64: place in the list of `ref` (0 = first; for round robin, the round); -1 where there is none.
-        value: (b,) float32: similarity, score or distance that decided; NaN where there is none.
+        value: (b,) float32: similarity, score or distance that decided; of a "weighted_draw" the chance that the draw had to
+            take the row; NaN where there is none.
         names: what `ref` indexes.
     """
 
@@ -196,6 +197,15 @@ class Told:
     step: str
     rows: Rows
     reason: Reason
+
+    def of(self, rows: Rows) -> Self:
+        """What is told of `rows`, in their order; a filter need not tell of every row."""
+        order = np.argsort(self.rows)
+        at = np.searchsorted(self.rows[order], rows)
+        inside = at < len(order)
+        place = order[at[inside]]
+        place = place[self.rows[place] == rows[inside]]
+        return replace(self, rows=self.rows[place], reason=self.reason.take(place))
 
 
 class Dropped(Told):

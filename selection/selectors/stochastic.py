@@ -75,7 +75,7 @@ class Drawn(Selector):
             nothing = np.flatnonzero(np.isneginf(weight))
             places[len(places) - short :] = nothing[highest(gumbel[nothing], short)]
         value = inclusion_probabilities(weight, budget)[places]
-        reason = Reason.of("draw", len(places), rank=np.arange(len(places)), value=value)
+        reason = Reason.of("weighted_draw", len(places), rank=np.arange(len(places)), value=value)
         return Selection(rows[places], scores[places], reason)
 
 

@@ -53,6 +53,7 @@ def test_select__reasons_carry_the_known_inclusion_probabilities(step) -> None:
             np.testing.assert_allclose(picked.reason.value, np.array(known[step.name])[picked.rows], rtol=2e-6)
             assert picked.gain.tolist() == np.array(SCORES, np.float32)[picked.rows].tolist()
             assert picked.reason.rank.tolist() == list(range(budget))
+            assert set(picked.reason.kind) == {"weighted_draw"}
             seen |= set(picked.rows.tolist())
         assert len(seen) > 2
 
