@@ -38,6 +38,7 @@ def kmeans_pp(
     trials: int = 1,
     sample: Rows | None = None,
     max_rejects: int | None = None,
+    scale: Doubles | None = None,
 ) -> Picks:
     """Draw `budget` candidates one after the other, each by its squared distance to the centres and all before it.
 
@@ -48,8 +49,9 @@ def kmeans_pp(
         trials: draw this many for each pick and take the one that lowers the cost of the sample most.
         sample: candidates for that, if `trials` > 1.
         max_rejects: after this many rejections in a row take a candidate uniformly (method 2 of the source).
+        scale: (n,) float64 >= 0 that multiplies squared distances, in the law, the cost and what is given.
 
-    When every candidate coincides with a centre, the rest is drawn uniformly.
+    When every candidate coincides with a centre or has a scale of 0, the rest is drawn uniformly.
 
     Raises:
         InvalidInput: a vector is not finite; names the row.
@@ -62,7 +64,7 @@ def kmeans_pp(
     candidates = np.zeros(vectors.shape[0], bool)
     candidates[order] = True
     end = len(centres) + budget
-    draw = _Draw(Nearest(vectors, centres, candidates, end), order, trials, sample, max_rejects)
+    draw = _Draw(Nearest(vectors, centres, candidates, end, scale), order, trials, sample, max_rejects)
     known = draw.known
     stale, cumulative = draw.masses()
     size, proposed = FIRST_PROPOSALS, 0
@@ -170,6 +172,8 @@ class _Sample:
         known.measure(rows)
         self.threads, self.split = known.threads, known.split
         self.X, self.state = known.take(rows), known.state.take(rows)
+        scale = self.state["scale"]  # counts in the gains alone
+        self.state["bound"] = np.divide(self.state["bound"], scale, out=np.zeros(len(rows)), where=scale > 0)
         self.packed = packed(self.X)
 
     def take_best(self, trial: Floats) -> int:
@@ -244,7 +248,7 @@ def _gains(X, state, packed, trial, split, products, part, start, stop):  # type
                     cut = state[i].bound - state[i].square * (1.0 - gamma) + loops.TINY
                     if low - 2.0 * products[j + e, i] < cut:
                         exact = loops.exact_square(X[i], trial[j + e], split)
-                        part[task, j + e] += max(0.0, state[i].bound - exact)
+                        part[task, j + e] += state[i].scale * max(0.0, state[i].bound - exact)
 
 
 @njit(cache=True, nogil=True)

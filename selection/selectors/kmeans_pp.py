@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from selection.selectors.k_center import centres_selection, check_first, first_row
+from selection.selectors.k_center import centres_selection, check_first, first_row, weight_column
 from selection.selectors.random import drawn_rows
-from selection.step import Selector, check_integer
+from selection.step import Selector, check_integer, check_name
 from selection.types import Input, Pool, Selection
 
 # Rows on which trials are compared; as many as there are, where there are fewer.
@@ -26,10 +27,12 @@ class KMeansPP(Selector):
             k-means++; scikit-learn takes 2 + ln(budget)). The cost is that of 16,384 rows drawn at random.
         max_rejects: after so many rejected proposals in a row, take a row uniformly: a bound on the work of each pick
             that gives up the exact law. None keeps it.
+        weights: a column of finite numbers >= 0 that multiply each row's squared distance; a first pick at random is
+            then drawn in proportion to them.
 
     Already selected rows are centres. The gain is the distance to the nearest centre at the moment of picking (0 for a
-    first pick, which has none); `ref` is that centre, `value` the gain (NaN for a first pick). When all that is left
-    coincides with centres, it is drawn uniformly. The draw follows the keys of the rows, not their order.
+    first pick, which has none), times the root of the weight; `ref` is that centre, `value` the gain (NaN for a first
+    pick). When all that is left coincides with centres or weighs nothing, it is drawn uniformly. The draw follows the keys of the rows, not their order.
 
     Cost and memory: see `selection.kernels.kmeans_pp`.
     """
@@ -37,6 +40,7 @@ class KMeansPP(Selector):
     first: str | int = "random"
     local_trials: int = 1
     max_rejects: int | None = None
+    weights: str | None = None
     name: ClassVar[str] = "kmeans_pp"
     nested: ClassVar[bool] = True
 
@@ -45,20 +49,28 @@ class KMeansPP(Selector):
         check_integer(self.name, "local_trials", self.local_trials, least=1)
         if self.max_rejects is not None:
             check_integer(self.name, "max_rejects", self.max_rejects, least=1)
+        if self.weights is not None:
+            check_name(self.name, "weights", self.weights)
 
     @property
     def needs(self) -> frozenset[Input]:
-        """The vectors."""
-        return frozenset({Input.VECTORS})
+        """The vectors, and columns where one holds weights."""
+        return frozenset({Input.VECTORS}) | ({Input.COLUMNS} if self.weights is not None else frozenset())
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The column of weights."""
+        return frozenset() if self.weights is None else frozenset({self.weights})
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
         from selection.kernels.kmeans_pp import kmeans_pp
 
+        weights = None if self.weights is None else weight_column(pool, self.name, self.weights)
         centres = pool.get_already_selected()
         first = np.empty(0, np.int64)
         if not len(centres):
-            first = np.array([first_row(pool, self.name, self.first, rng)])
+            first = np.array([self._first(pool, weights, rng)])
             centres = first
         sample = None if self.local_trials == 1 else drawn_rows(pool, SAMPLE_ROWS, rng)[0]
         # By key, so that the draw is the same whatever the order of the pool.
@@ -73,5 +85,14 @@ class KMeansPP(Selector):
             trials=self.local_trials,
             sample=sample,
             max_rejects=self.max_rejects,
+            scale=weights,
         )
         return centres_selection(first, rest.rows, rest.distance, rest.near)
+
+    def _first(self, pool: Pool, weights: npt.NDArray[np.float64] | None, rng: np.random.Generator) -> int:
+        if weights is None or isinstance(self.first, int):
+            return first_row(pool, self.name, self.first, rng)
+        rows, noise = drawn_rows(pool, len(pool), rng)
+        # The least of exponential numbers with these rates; where all weigh nothing, the first of the draw.
+        waits = np.divide(-np.log(noise), weights[rows], out=np.full(len(rows), np.inf), where=weights[rows] > 0)
+        return int(rows[np.argmin(waits)])

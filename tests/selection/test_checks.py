@@ -95,6 +95,7 @@ STEPS = [
     KCenter(first="farthest_from_mean", weights="length", outlier_quantile=0.1),
     KMeansPP(),
     KMeansPP(local_trials=3, max_rejects=2),
+    KMeansPP(local_trials=2, weights="length"),
     PCoreSet(),
     ProbCover(delta=0.1),
     ProbCover(classes=20, alpha=1.0),

@@ -47,14 +47,14 @@ def p_value(counts, law):
     return chisquare([counts[key] for key in possible], [law[key] * total for key in possible]).pvalue
 
 
-def exact_law(X, centres, budget):
+def exact_law(X, centres, budget, scale=1.0):
     """Probability of each sequence of picks, by brute force."""
     D = np.array([square_distances(X, c) for c in X])
     law = {}
     for picks in permutations([i for i in range(len(X)) if i not in centres], budget):
         p, taken = 1.0, list(centres)
         for i in picks:
-            mass = D[taken].min(axis=0)
+            mass = D[taken].min(axis=0) * scale
             left = [r for r in range(len(X)) if r not in taken]
             p *= mass[i] / mass.sum() if mass.sum() > 0 else 1 / len(left)
             taken.append(i)
@@ -92,6 +92,17 @@ def test_kmeans_pp__sequences_follow_the_law(X, centres, budget, one_thread):
     X = np.array(X, np.float32)
     counts = Counter(tuple(run(ArrayVectors(X), budget, centres, seed).rows.tolist()) for seed in range(3_000))
     assert p_value(counts, exact_law(X, centres, budget)) > 1e-4
+
+
+def test_kmeans_pp__sequences_follow_the_scaled_law(one_thread):
+    X = np.array([[0, 0], [3, 0], [0, 1], [5, 5], [5, 6]], np.float32)
+    scale = np.array([1, 0.5, 7, 0, 2.0])  # row 3 weighs nothing: it is taken only when nothing else is left
+    vectors = ArrayVectors(X)
+    counts = Counter(tuple(run(vectors, 2, [0], seed, scale=scale).rows.tolist()) for seed in range(3_000))
+    assert p_value(counts, exact_law(X, [0], 2, scale)) > 1e-4
+    picks = run(vectors, 4, [0], 0, scale=scale)
+    assert picks.rows[3] == 3
+    assert picks.distance[0] ** 2 == pytest.approx(scale[picks.rows[0]] * square_distances(X, X[0])[picks.rows[0]])
 
 
 def test_kmeans_pp__law_holds_over_many_batches_and_measurements(one_thread, monkeypatch):
@@ -173,6 +184,16 @@ def test_gains__equal_the_definition_and_trials_lower_the_cost():
     best = compared.take_best(trial)
     assert best == np.argmax(expected)
     np.testing.assert_allclose(compared.state["bound"], min_squares(X, [0, 5, [7, 100, 200, 33, 41][best]]), rtol=1e-12)
+
+
+def test_gains__scales_count():
+    X = HARD["clustered"]
+    scale = np.random.default_rng(0).integers(0, 3, len(X)) * 1.5
+    known = module.Nearest(ArrayVectors(X), np.array([0, 5]), np.ones(len(X), bool), 2, scale)
+    trial = np.ascontiguousarray(X[[7, 100, 200]])
+    near = min_squares(X, [0, 5])
+    expected = [(scale * (near - np.minimum(near, square_distances(X, c)))).sum() for c in trial]
+    np.testing.assert_allclose(module._Sample(known, np.arange(len(X))).gains(trial)[0], expected, rtol=1e-9)
 
 
 def min_squares(X, rows):

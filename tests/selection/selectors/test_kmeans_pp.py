@@ -10,8 +10,8 @@ from selection import InvalidOption, MissingInput, Pool, select
 LINE = np.array([[0.0], [1.0], [4.0], [9.0]], np.float32)
 
 
-def draw(X, budget, *, already=(), seed=0, keys=None, **options):
-    pool = Pool(vectors=np.asarray(X, np.float32), already_selected=list(already), keys=keys)
+def draw(X, budget, *, already=(), seed=0, keys=None, columns=None, **options):
+    pool = Pool(vectors=np.asarray(X, np.float32), already_selected=list(already), keys=keys, columns=columns or {})
     return select([{"kmeans_pp": options}], pool, budget=budget, seed=seed)
 
 
@@ -77,9 +77,29 @@ def test_select__local_trials_lower_the_cost():
     assert greedy < 0.95 * plain
 
 
+def test_select__weights_multiply_squared_distances_and_the_first_draw():
+    # After row 0 the masses are 1 * 81, 16 * 1 and 81 * 0.
+    columns = {"w": np.array([0, 81, 1, 0.0])}
+    counts = Counter(int(draw(LINE, 2, first=0, seed=s, columns=columns, weights="w").rows[1]) for s in range(500))
+    assert set(counts) == {1, 2}
+    assert counts[1] == pytest.approx(500 * 81 / 97, abs=40)
+    firsts = Counter(int(draw(LINE, 1, seed=s, columns=columns, weights="w").rows[0]) for s in range(500))
+    assert set(firsts) <= {1, 2}
+    assert firsts[2] == pytest.approx(500 / 82, abs=8)
+    nothing = {"w": np.zeros(4)}
+    assert {int(draw(LINE, 1, seed=s, columns=nothing, weights="w").rows[0]) for s in range(60)} == {0, 1, 2, 3}
+
+
 @pytest.mark.parametrize(
     "options",
-    [{"first": "farthest_from_mean"}, {"first": -2}, {"local_trials": 0}, {"local_trials": 1.5}, {"max_rejects": 0}],
+    [
+        {"weights": ""},
+        {"first": "farthest_from_mean"},
+        {"first": -2},
+        {"local_trials": 0},
+        {"local_trials": 1.5},
+        {"max_rejects": 0},
+    ],
 )
 def test_options__out_of_range_is_an_error(options):
     with pytest.raises(InvalidOption, match=f"kmeans_pp: {next(iter(options))} must be"):
