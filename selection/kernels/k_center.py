@@ -120,7 +120,7 @@ def _pick(  # type: ignore[no-untyped-def]  # noqa: ANN202, C901, PLR0912
         the number of centres, and whether the end is reached before `end` centres.
     """
     heap = np.empty(len(rows), np.int64)
-    size = np.int64(0)  # a literal would have the heap compiled once more
+    size = 0
     for i in range(len(rows)):
         if state[i].bound >= floor:
             size = _push(heap, size, i, state, rows)

@@ -220,7 +220,7 @@ def dots_4(x, C, j0, j1, j2, j3, start, stop):  # type: ignore[no-untyped-def]  
 @njit(cache=True, nogil=True)
 def products_4(x, C, j0, j1, j2, j3, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Inner products of one row and four centres, named by place."""
-    a0, a1, a2, a3 = dots_4(x, C, j0, j1, j2, j3, np.int64(0), split)
+    a0, a1, a2, a3 = dots_4(x, C, j0, j1, j2, j3, 0, split)
     if split < x.shape[0]:
         b0, b1, b2, b3 = dots_4(x, C, j0, j1, j2, j3, split, x.shape[0])
         return a0 * b0, a1 * b1, a2 * b2, a3 * b3
