@@ -67,7 +67,9 @@ class Drawn(Selector):
         weight = np.zeros(len(rows))
         if self.beta:
             weight = self.log_weights(scores)
-            weight = np.where(np.isneginf(weight), weight, np.clip(self.beta * weight, -LARGEST_LOG, LARGEST_LOG))
+            with np.errstate(over="ignore"):
+                scaled = np.clip(self.beta * weight, -LARGEST_LOG, LARGEST_LOG)
+            weight = np.where(np.isneginf(weight), weight, scaled)
         places = highest(weight + gumbel, budget)
         # Weights of 0 come last, and have been taken by row: by noise instead.
         short = int(np.isneginf(weight[places]).sum())

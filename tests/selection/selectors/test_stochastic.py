@@ -99,11 +99,18 @@ def test_select__beta_0_is_uniform(step) -> None:
     assert_law(counts)
 
 
-@pytest.mark.parametrize("step", [Softmax(beta=1e9), Power(beta=1e9), Softrank(beta=1e9)], ids=str)
+@pytest.mark.parametrize("step", [Softmax(beta=1e9), Power(beta=1e9), Softrank(beta=1e9), Power(beta=1e299)], ids=str)
 def test_select__a_very_large_beta_is_top(step) -> None:
     scores = np.random.default_rng(0).random(50)
     assert draw(step, scores, 10).rows.tolist() == np.argsort(-scores)[:10].tolist()
     assert draw(step, scores, 10).reason.value == pytest.approx(np.ones(10))
+
+
+def test_select__scores_and_beta_beyond_all_reason_give_rows() -> None:
+    for step in (Softmax(beta=1e308), Power(beta=1e308), Softrank(beta=1e308)):
+        picked = draw(step, [3e38, -3e38, 1e-45, 0.0, 2.0], 4)
+        assert len(set(picked.rows.tolist())) == 4
+        assert np.isfinite(picked.reason.value).all()
 
 
 def test_power__rows_of_no_score_come_last_and_uniformly() -> None:
