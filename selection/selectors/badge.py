@@ -32,8 +32,8 @@ class Badge(Selector):
     first pick its length; `ref` is that pick, `value` the gain.
 
     Cost for n rows, d dimensions, C classes: three passes over the vectors of n*(C+d) operations, then two to six proposals
-    a pick, each of at most one product with every pick. Memory: (72 + 4C)*n bytes and 4*(C+d) bytes for a pick and each of
-    1024 proposals.
+    a pick, each of at most one product with every pick. Memory: about (130 + 4C)*n bytes, 8*(C+d)
+    bytes for a pick and 4*(C+d) for each of 1024 proposals.
     Source: JordanAsh/badge, `badge_sampling.py`.
     """
 
