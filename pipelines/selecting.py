@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from selection.encoders import load_token_counter, tokenizer_fingerprint
 from selection.errors import InvalidInput
 from selection.metrics import coverage
 from selection.registry import parse_steps, required
-from selection.types import Input, Reason
+from selection.types import Input, Reason, Told
 from selection.vectors import exact
 from storage import ids as idlib
 from storage.errors import BadInput
@@ -86,7 +86,7 @@ def carry_out(context: Context, drawing: Drawing, recipe: Recipe, name: str, ans
     began = time.monotonic()
     if isinstance(recipe.budget, TokenBudget) and recipe.budget.tokenizer:
         count_tokens(context, recipe.budget.tokenizer, open_snapshot(context.store, drawing.snapshot))
-    items, dropped, facts, exhausted = _drawn(context, drawing, recipe.allow, recipe.deny, answers)
+    items, told, facts, exhausted = _drawn(context, drawing, recipe.allow, recipe.deny, answers)
     metrics = _coverage(context, drawing, items)
     facts |= metrics
     header = asdict(drawing) | {
@@ -102,7 +102,7 @@ def carry_out(context: Context, drawing: Drawing, recipe: Recipe, name: str, ans
     }
     if metrics:  # before the selection: once that is there, nothing is measured again
         commit_metrics(context.store, drawing.selection_id, metrics)
-    commit_selection(context.store, header, items, dropped)
+    commit_selection(context.store, header, items, **told)
     return Drawn(drawing, idlib.from_arrow(items["id"]), facts, exhausted, new=True)
 
 
@@ -150,8 +150,8 @@ def contaminated(snapshot: Snapshot, targets: Iterable[TargetSet]) -> Mask:
 
 def _drawn(
     context: Context, drawing: Drawing, allow: str | None, deny: str | None, answers: Answers | None
-) -> tuple[pa.Table, pa.Table | None, Facts, bool]:
-    """Select; the items, what filters dropped, what was counted on the way, and whether the pool was exhausted."""
+) -> tuple[pa.Table, dict[str, pa.Table | None], Facts, bool]:
+    """Select; the items, what filters dropped and found, what was counted on the way, and whether the pool was exhausted."""
     store = context.store
     snapshot = open_snapshot(store, drawing.snapshot)
     wanted, columns = required(parse_steps(drawing.steps))
@@ -196,11 +196,8 @@ def _drawn(
     facts |= {f"dropped_by_{one.step}": len(one.rows) for one in fresh.dropped}
     items = pa.concat_tables([_items(kept, snapshot.ids), _items(fresh, snapshot.ids)])
     ranks = pa.array(np.arange(1, len(items) + 1, dtype=np.uint32))
-    dropped = [
-        _why(one.rows, one.reason, snapshot.ids).append_column("step", pa.repeat(one.step, len(one.rows)))
-        for one in fresh.dropped
-    ]
-    return items.add_column(0, "rank", ranks), pa.concat_tables(dropped) if dropped else None, facts, fresh.exhausted
+    told = {"dropped": _told(fresh.dropped, snapshot.ids), "found": _told(fresh.found, snapshot.ids)}
+    return items.add_column(0, "rank", ranks), told, facts, fresh.exhausted
 
 
 @contextmanager
@@ -253,9 +250,14 @@ def _eligible(
 
 def _first(drawn: Selection, count: int) -> Selection:
     """The first picks of a selection."""
-    reason = drawn.reason
-    columns = {name: getattr(reason, name)[:count] for name in ("kind", "ref", "rank", "value")}
-    return replace(drawn, rows=drawn.rows[:count], gain=drawn.gain[:count], reason=replace(reason, **columns))
+    rows = drawn.rows[:count]
+    return replace(
+        drawn,
+        rows=rows,
+        gain=drawn.gain[:count],
+        reason=drawn.reason.take(np.arange(len(rows))),
+        found=tuple(one.of(rows) for one in drawn.found),
+    )
 
 
 def _at(rows: npt.NDArray[np.int64], snapshot: Snapshot) -> Mask:
@@ -323,6 +325,15 @@ def _items(drawn: Selection, ids: Ids) -> pa.Table:
         # Places are counted from 1 for people, as ranks are.
         .append_column("ref_rank", pa.array(rank + 1, pa.int32(), mask=rank < 0))
     )
+
+
+def _told(told: Sequence[Told], ids: Ids) -> pa.Table | None:
+    """What filters tell, with the step's name."""
+    tables = [
+        _why(one.rows, one.reason, ids).append_column("step", pa.repeat(pa.scalar(one.step), len(one.rows)))
+        for one in told
+    ]
+    return pa.concat_tables(tables) if tables else None
 
 
 def _why(rows: npt.NDArray[np.int64], reason: Reason, ids: Ids) -> pa.Table:

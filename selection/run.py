@@ -100,7 +100,7 @@ def select(
                     rows=rows[picked.rows],
                     reason=picked.reason.translated(rows),
                     dropped=tuple(one for one in told if isinstance(one, Dropped)),
-                    found=tuple(_of_rows(one, rows[picked.rows]) for one in told if isinstance(one, Found)),
+                    found=tuple(one.of(rows[picked.rows]) for one in told if isinstance(one, Found)),
                 )
     raise AssertionError("parse_steps ends every recipe in a selector")
 
@@ -187,16 +187,6 @@ def _kept(step: Filter, pool: Pool, budget: int, rng: np.random.Generator) -> tu
     kept, told = step.sift(pool, budget, rng=rng)
     named[_checked_rows(step, kept, len(pool))] = True
     return named & pool.candidates, told
-
-
-def _of_rows(found: Found, rows: Rows) -> Found:
-    """What is told of `rows`, in their order; a filter need not tell of every row."""
-    order = np.argsort(found.rows)
-    at = np.searchsorted(found.rows[order], rows)
-    inside = at < len(order)
-    place = order[at[inside]]
-    place = place[found.rows[place] == rows[inside]]
-    return replace(found, rows=found.rows[place], reason=found.reason.take(place))
 
 
 def _scored(step: Scorer, pool: Pool, rng: np.random.Generator) -> Array:

@@ -170,6 +170,7 @@ def create_views(store: Store, connection: duckdb.DuckDBPyConnection) -> None:
         "targets": _of_records(store, "targets", "items.parquet"),
         "selection_items": _of_records(store, "selections", "items.parquet"),
         "selection_drops": [path for path in _of_records(store, "selections", "dropped.parquet") if path.exists()],
+        "selection_finds": [path for path in _of_records(store, "selections", "found.parquet") if path.exists()],
         "label_events": _of_imports(store, connection, "labels.parquet", "new > 0"),
         "label_quarantine": _of_imports(store, connection, "quarantine.parquet", f"{_IS_LAST} AND quarantined > 0"),
         "round_items": _of_records(store, "rounds", "items.parquet"),

@@ -29,7 +29,7 @@ ITEM_COLUMNS = {
     "ref_rank": pa.int32(),
     "value": pa.float32(),
 }
-DROPPED_COLUMNS = ("id", "step", "kind", "ref", "value")
+TOLD_COLUMNS = ("id", "step", "kind", "ref", "value")
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _last_run_id = 0
@@ -64,7 +64,13 @@ def new_run_id() -> str:
     return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
 
 
-def commit_selection(store: Store, header: Mapping[str, Any], items: pa.Table, dropped: pa.Table | None = None) -> str:
+def commit_selection(
+    store: Store,
+    header: Mapping[str, Any],
+    items: pa.Table,
+    dropped: pa.Table | None = None,
+    found: pa.Table | None = None,
+) -> str:
     """Commit a selection; the same `selection_id` twice is one record, the first.
 
     Args:
@@ -72,6 +78,7 @@ def commit_selection(store: Store, header: Mapping[str, Any], items: pa.Table, d
             filled in.
         items: columns rank (1 .. n, ascending), id (UUID), gain, kind, ref, ref_rank, value.
         dropped: what filters left out and why: columns id (UUID), step, kind, ref, value.
+        found: what brought items through filters that search: the same columns.
 
     Returns:
         The selection's id.
@@ -87,9 +94,9 @@ def commit_selection(store: Store, header: Mapping[str, Any], items: pa.Table, d
         return selection_id
     with store.committing("records", "selections", selection_id) as folder:
         write_items(folder / "items.parquet", "selection_id", selection_id, items)
-        if dropped is not None and len(dropped):
-            dropped = dropped.select(list(DROPPED_COLUMNS))
-            write_items(folder / "dropped.parquet", "selection_id", selection_id, dropped)
+        for name, told in (("dropped", dropped), ("found", found)):
+            if told is not None and len(told):
+                write_items(folder / f"{name}.parquet", "selection_id", selection_id, told.select(list(TOLD_COLUMNS)))
         write_json(
             folder / "selection.json",
             {"created_at": utc_now(), **header, "selection_id": selection_id, "n_items": len(items)},

@@ -116,6 +116,14 @@ FACTS: Mapping[str, Mapping[str, str]] = {
         "ref": "VARCHAR",
         "value": "FLOAT",
     },
+    "selection_finds": {
+        "selection_id": "VARCHAR",
+        "id": "UUID",
+        "step": "VARCHAR",
+        "kind": "VARCHAR",
+        "ref": "VARCHAR",
+        "value": "FLOAT",
+    },
     "label_events": {
         "import": "VARCHAR",
         "event": "VARCHAR",
@@ -167,6 +175,7 @@ FACTS: Mapping[str, Mapping[str, str]] = {
 FROM_FOLDER: Mapping[str, str] = {
     "selection_items": "selection_id",
     "selection_drops": "selection_id",
+    "selection_finds": "selection_id",
     "tombstones": "snapshot",
     "targets": "targets",
     "label_events": "import",
@@ -309,6 +318,7 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "latest_selections": "One row per recipe: its newest selection whose checks passed.",
     "selection_items": "One row per selection and chosen candidate, in the order of choice.",
     "selection_drops": "One row per selection and candidate that a filter left out and said why, for example a duplicate.",
+    "selection_finds": "One row per selection, filter that searches and chosen candidate: what found it, for example an anchor.",
     "selected_examples": "selection_items with the text and fields of each candidate, also of candidates no longer in the pool.",
     "labels": "One row per label that counts: the latest of each annotator on each row, of each kind.",
     "label_events": "One row per label ever given; most questions are for `labels`.",
@@ -436,6 +446,9 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "selection_drops.kind": "What the candidate was left out for: neighbour, a duplicate of the candidate in `ref`; outlier.",
     "selection_drops.ref": "The id of the candidate that was kept in its place, NULL if there is none.",
     "selection_drops.value": "The similarity to it; of an outlier, the score that was too low.",
+    "selection_finds.kind": "What found the candidate: anchor, a labelled row.",
+    "selection_finds.ref": "The id of the row that found it, the most similar one if several did.",
+    "selection_finds.value": "The similarity to it.",
     "selected_examples.value": "The score or similarity behind the choice, NULL if there is none.",
     "version": "Number of schema steps.",
     # Labels, rounds and models.

@@ -25,7 +25,7 @@ from storage import ids as idlib
 from storage.columns import ingest_columns
 from storage.errors import BadInput, NotInStore, StoreDamaged
 from storage.ingest import FileSpec
-from storage.records import commit_metrics
+from storage.records import commit_metrics, commit_selection, read_selection
 from storage.store import Store, utc_now, write_json
 from storage.targets import ingest_targets
 from storage.vector_index import IndexRecord
@@ -204,6 +204,27 @@ def test_selected_examples__an_id_that_nothing_explains_is_not_dropped(full_stor
     full_store.add_selection("s3", ["p1", "never seen"])
     catalog.publish(full_store)
     assert rows(full_store, "SELECT rank, prompt FROM selection('s3')") == [(1, "p1"), (2, None)]
+
+
+def test_selection_drops_and_finds__what_filters_tell(full_store: Any) -> None:
+    ids = idlib.from_bytes([full_store.id_of("p1"), full_store.id_of("p2")])
+    told = {
+        "id": idlib.to_arrow(ids),
+        "kind": ["a", "b"],
+        "ref": ["r", None],
+        "value": [0.5, None],
+        "step": ["one", "two"],
+    }
+    items = read_selection(full_store, "s1")[1]
+    found = pa.table(told).slice(0, 1)
+    commit_selection(full_store, {"selection_id": "s9", "recipe": "mine"}, items, pa.table(told), found)
+    catalog.publish(full_store)
+    columns = "selection_id, step, kind, ref, value"
+    assert rows(full_store, f"SELECT {columns} FROM selection_finds") == [("s9", "one", "a", "r", 0.5)]
+    assert rows(full_store, f"SELECT {columns} FROM selection_drops ORDER BY step") == [
+        ("s9", "one", "a", "r", 0.5),
+        ("s9", "two", "b", None, None),
+    ]
 
 
 def test_pools__an_older_snapshot_that_comes_back_is_the_latest(full_store: Any) -> None:
