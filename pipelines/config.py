@@ -308,6 +308,11 @@ class _Reader:
                         f"{cold[learned]} needs {learned}, which are not there before the first labels",
                     )
             needs = {**cold, **needs}
+            if own and Input.COMMITTEE in needs:
+                self.add(
+                    (*path, "steps"),
+                    f"{needs[Input.COMMITTEE]} needs a committee, which your own probabilities do not have",
+                )
             needs.setdefault(Input.VECTORS, "the classifier")
             resolved = self._filled_in(raw, names, needs, path) | self._id_files(raw, path)
             if isinstance(raw.get("where"), str):
