@@ -34,6 +34,7 @@ $(VENV)/bin/python:
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing winnow into $(VENV) (a few minutes, once)"
 	$(PIP) -e '.[$(FAISS),demo]'
+	$(BIN)/python -m selection.kernels
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
