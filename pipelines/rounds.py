@@ -170,7 +170,9 @@ def _drawn(
     project = at.project
     if arm == "random":  # from everything that may be sent out, without a quota
         recipe = recipe.model_copy(update={"quota": None, "targets": ()})
-    needs, _ = required(parse_steps(recipe.steps))
+    elif recipe.limits.needs and not learn.ready:  # nothing predicts a class yet
+        recipe = recipe.model_copy(update={"quota": None})
+    needs = required(parse_steps(recipe.steps))[0] | recipe.limits.needs
     fitted = bool(needs & {Input.PROBABILITIES, Input.COMMITTEE})
     given = purse(project.budget, left, project.overlap) if left is not None else None
     what = replace(

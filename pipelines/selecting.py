@@ -159,7 +159,7 @@ def _drawn(
     vectors = None
     if drawing.encoder is not None:
         vectors = StoredVectors(store, drawing.encoder, snapshot.ids, snapshot=snapshot.id, index=drawing.index)
-    brought = None if answers is None else bring(store, drawing, answers, snapshot, wanted)
+    brought = None if answers is None else bring(store, drawing, answers, snapshot, wanted | limits.needs)
     eligible, facts = _eligible(context, drawing, snapshot, vectors, allow, deny, brought.rules if brought else {})
     targets = _targets(context, drawing) if Input.TARGETS in wanted else None
     pool = Pool(
@@ -296,8 +296,10 @@ def _counted(limits: Limits, pool: Pool, cost: npt.NDArray[np.float64], rows: np
     if limits.in_tokens:
         facts["tokens"] = int(cost[rows].sum())
     if limits.quota is not None and limits.quota.named:
-        group, names = limits.quota.groups(pool)
-        counts = np.bincount(group[rows][group[rows] >= 0], minlength=len(names))
+        # Predicted classes cost a pass of the model: only those of the rows chosen; a column tells which groups there are.
+        group, names = limits.quota.groups(pool.take(np.sort(rows)) if limits.quota.predicts else pool)
+        group = group if limits.quota.predicts else group[rows]
+        counts = np.bincount(group[group >= 0], minlength=len(names))
         facts |= {f"quota_{name}": count for name, count in zip(names, counts.tolist(), strict=True)}
     return facts
 

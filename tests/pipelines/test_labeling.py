@@ -339,3 +339,22 @@ class TestCommand:
         text = "labeling:\n  a: {classes: [x, y], steps: [random]}\n  b: {classes: [x, y], steps: [random]}\n"
         (light / "winnow.yaml").write_text((light / "winnow.yaml").read_text() + text)
         assert "there are several labeling projects, name one of: a, b" in winnow("labels", "push", "-c", light).err
+
+
+def test_push__a_filter_that_searches_and_a_quota_over_predicted_classes(project: Path) -> None:
+    quota = {"by": "predicted_class", "balance": "water_fill"}
+    steps = "[{anchors: {n_neighbors: 10, rows: 50}}, entropy]"
+    configured(project, "random_share: 0, quota: {by: predicted_class, balance: water_fill}", steps=steps)
+    loop(project)
+    label(project)
+    loop(project)
+    context = opened(project)
+    cold, active = [one["selection_id"] for one in read_rounds(context.store, "kinds")]
+    assert read_selection(context.store, cold)[0]["quota"] is None  # nothing predicted a class yet
+    header, drawn = read_selection(context.store, active)
+    assert (header["quota"], header["index"]) == (quota, None)
+    found = pq.read_table(context.store.path("records", "selections", active, "found.parquet"))
+    assert found["id"].to_pylist() == drawn["id"].to_pylist()
+    assert set(found["step"].to_pylist()) == {"anchors"}
+    assert set(found["ref"].to_pylist()) <= {str(one["id"]) for one in items(project, 0)}
+    assert "the same 10 rows in the same order" in reproduce(context, active)
