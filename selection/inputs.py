@@ -22,7 +22,8 @@ def normalise(pool: Pool) -> None:
     columns = {name: _flat(f"column {name!r}", values) for name, values in pool.columns.items()}
 
     n = _common_length(given, columns)
-    given.setdefault("keys", np.arange(n, dtype=np.uint64))
+    if "keys" not in given:
+        given["keys"] = np.arange(n, dtype=np.uint64)
     given["columns"] = columns
     given["already_selected"] = _already_selected(pool.already_selected, n)
     given["_size"] = n
@@ -95,7 +96,7 @@ def _labels(value: Any) -> Array:
 
 
 def _keys(value: Any) -> Array:
-    return _integers("keys", value).astype(np.uint64)
+    return _integers("keys", value).astype(np.uint64, copy=False)
 
 
 def _integers(name: str, value: Any) -> Array:

@@ -32,7 +32,7 @@ class Top(Selector):
 
 def best_rows(pool: Pool, count: int) -> Rows:
     """Up to `count` candidates by descending score, ties to the lowest row."""
-    rows = np.flatnonzero(pool.candidates).astype(np.int64)
+    rows = np.flatnonzero(pool.candidates).astype(np.int64, copy=False)
     return rows[highest(pool.get_scores()[rows], count)]
 
 
@@ -45,7 +45,8 @@ def highest(values: Array, count: int) -> Rows:
     array([1, 3, 0])
     """
     last = len(values) - count
-    places = np.arange(len(values))
     if 0 < last < len(values):
         places = np.flatnonzero(values >= np.partition(values, last)[last])
+    else:
+        places = np.arange(len(values))
     return places[np.argsort(-values[places], kind="stable")[:count]].astype(np.int64)
