@@ -5,7 +5,7 @@ import pytest
 
 from selection import ArrayVectors, InvalidInput, Pool, Vectors
 from selection.checks import ShuffledVectors
-from selection.vectors import SubBlocks, SubVectors
+from selection.vectors import ExactVectors, SubBlocks, SubVectors, exact, restricted
 
 
 def whole(vectors):
@@ -85,3 +85,43 @@ def test_sub_vectors__nearest_names_a_bad_row_in_its_own_frame(array):
     with pytest.raises(InvalidInput) as found:
         sub.nearest(np.ones((1, 4), np.float32), 3)
     assert found.value.row == 10
+
+
+class Approximate(ShuffledVectors):
+    """Vectors whose own search finds nothing."""
+
+    def nearest(self, queries, k, within=None):
+        return np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1)
+
+
+@pytest.mark.parametrize("count", [0, 3, 20, 70, 100])
+def test_exact__searches_every_row_whatever_the_vectors_do(array, count):
+    rng = np.random.default_rng(3)
+    order, within = rng.permutation(100), np.sort(rng.permutation(100)[:count])
+    queries = rng.normal(size=(5, 4)).astype(np.float32)
+    vectors = exact(restricted(Approximate(array, order, block_rows=7), np.arange(100)))
+    similarity, found = vectors.nearest(queries, 4, within)
+    expected = ArrayVectors(array).nearest(queries, 4, within)
+    assert found.tolist() == expected[1].tolist()
+    assert similarity.tolist() == expected[0].tolist()
+    product = queries.astype(np.float64) @ array[within].T.astype(np.float64)
+    assert found[:, :count].tolist() == within[np.argsort(-product, axis=1)[:, :4]].tolist()
+
+
+def test_exact__stays_so_in_a_subpool(array):
+    vectors = exact(restricted(Approximate(array, np.arange(100), block_rows=7), np.arange(100)))
+    sub = Pool(vectors=vectors).take(np.arange(10, 90, 2)).take(np.arange(0, 40, 3)).get_vectors()
+    assert isinstance(sub, ExactVectors)
+    assert exact(sub) is sub
+    assert (whole(sub) == array[10:90:2][::3]).all()
+    assert sub.nearest(array[[16]].astype(np.float32), 1)[1].min() >= 0
+    assert exact(ArrayVectors(array)).shape == (100, 4)
+
+
+def test_exact__names_a_bad_row_in_the_frame_of_the_vectors(array):
+    array[40, 1] = np.nan
+    vectors = exact(SubVectors(ArrayVectors(array), np.arange(30, 60)))
+    for within in (np.array([2, 10]), np.arange(30)):
+        with pytest.raises(InvalidInput) as found:
+            vectors.nearest(np.ones((1, 4), np.float32), 3, within)
+        assert found.value.row == 10
