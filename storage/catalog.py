@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from storage import catalog_content as content
-from storage import schema
+from storage import duck, schema
 from storage.errors import BadInput, NotInStore, StorageError, StoreDamaged
 from storage.schema import literal
 from storage.store import Store, sync_folder, sync_tree
@@ -66,7 +66,7 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
             raise NotInStore(f"no catalog is published in {store.root} yet: `winnow run` makes one")
         try:
             # By the file, not by the link: a second connection in this process would else share the older one's snapshot.
-            return duckdb.connect(str(path), read_only=True)
+            return duck.connect(path, read_only=True)
         except duckdb.IOException as error:
             if path == _published(store):  # else another was published in the meantime, and this one dropped
                 raise StoreDamaged(f"{error}\nIf it is damaged, `winnow catalog rebuild` makes it anew.") from error
@@ -139,7 +139,7 @@ def _drop_old(catalog: Path) -> None:
 
 
 def _build(store: Store, file: Path, previous: Path | None) -> None:
-    with duckdb.connect(":memory:") as connection:
+    with duck.connect() as connection:
         connection.execute(f"ATTACH {literal(str(file))} AS {_NEXT} (STORAGE_VERSION '{STORAGE_VERSION}')")
         connection.execute(f"USE {_NEXT}")
         carried = previous is not None and _attach_previous(connection, previous)

@@ -80,11 +80,11 @@ class Examples:
     """A DuckDB connection that sees the rows of one snapshot and nothing else."""
 
     def __init__(self, parts: Sequence[Path], duplicates: Path) -> None:
-        import duckdb
+        from storage import duck
 
         self.duplicates = _literal(str(duplicates))
         listed = ", ".join(_literal(str(path)) for path in parts)
-        self.connection = duckdb.connect(":memory:")
+        self.connection = duck.connect()
         self.connection.execute(f"SET allowed_paths = [{listed}, {self.duplicates}]")
         for setting, value in _LOCKED.items():
             self.connection.execute(f"SET {setting} = {_literal(value)}")

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage import duck
 from storage import ids as idlib
 from storage.errors import NotInStore, StoreDamaged
 from storage.store import Store, read_json, utc_now, write_json
@@ -189,7 +189,7 @@ def write_items(path: Path, key: str, value: str, table: pa.Table) -> None:
 
     Keep the order, since a smaller budget is a prefix; columns that are constant or sorted cost almost nothing in v2.
     """
-    with duckdb.connect(":memory:") as connection:
+    with duck.connect() as connection:
         connection.register("rows", table.add_column(0, key, pa.repeat(pa.scalar(value), len(table))))
         target = str(path).replace("'", "''")
         connection.execute(

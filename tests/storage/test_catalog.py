@@ -682,6 +682,12 @@ def test_query__duckdbs_error_is_the_users(full_store: Any, sql: str, said: str)
         assert catalog.query(full_store, sql).num_rows == 0
 
 
+def test_connect__a_long_query_draws_no_bar_into_the_output(full_store: Any) -> None:
+    catalog.publish(full_store)
+    with catalog.connect(full_store) as connection:
+        assert connection.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(False,)]
+
+
 def test_views__attached_to_an_analysts_own_file(full_store: Any, tmp_path: Path) -> None:
     catalog.publish(full_store)
     with duckdb.connect(str(tmp_path / "mine.duckdb")) as connection:
