@@ -58,7 +58,10 @@ class Vectors(RowBlocks, Protocol):
 
     @property
     def device(self) -> str:
-        """Where `blocks` and `take` put what they give, "cpu" or "cuda:<i>"; kernels dispatch on it."""
+        """Where the vectors lie: "cpu", or the device that holds the copy of `TensorVectors`, on which kernels dispatch.
+
+        What `blocks` and `take` give lies on the host whatever this says.
+        """
         ...
 
     def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:

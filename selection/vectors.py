@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -159,8 +161,118 @@ class ExactVectors:
         return nearest_rows(self.parent, queries, k, within)
 
 
+class TensorVectors:
+    """Vectors of which a device holds a copy: kernels with a body there use it, all others read the source on the host.
+
+    Args:
+        source: (n, d) the vectors.
+        device: as torch names it: "cuda:0"; "cpu" runs the same bodies on the host.
+        copy, rows: of a restriction: the copy that it shares, and which rows of it these are.
+
+    Memory on the device: the vectors as stored, from when a kernel first asks for them, and 8 bytes a row.
+
+    >>> v = TensorVectors(ArrayVectors(np.array([[1, 0], [0.6, 0.8]], np.float32)), "cpu")
+    >>> v.nearest(np.array([[0, 1]], np.float32), 1)
+    (array([[0.8]], dtype=float32), array([[1]]))
+    """
+
+    def __init__(
+        self, source: Vectors, device: str, *, copy: _DeviceCopy | None = None, rows: Rows | None = None
+    ) -> None:
+        self.source, self.device, self.rows = source, device, rows
+        self.copy = copy or _DeviceCopy(source, device)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, d)."""
+        return self.source.shape
+
+    def blocks(self) -> Iterator[tuple[Rows, Array]]:
+        """The source's."""
+        return self.source.blocks()
+
+    def take(self, rows: Rows) -> Array:
+        """The source's."""
+        return self.source.take(rows)
+
+    def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
+        """The source's where that is an index; else exact, on the device. See `Vectors.nearest`."""
+        if isinstance(self.source, ArrayVectors | ExactVectors):
+            return nearest_rows(self, queries, k, within)
+        return self.source.nearest(queries, k, within)
+
+    def part(self, rows: Any) -> Any:
+        """(r, d) tensor on the device, as stored, of a slice of the rows or of those that an int64 tensor names."""
+        return self.copy.tensor[rows if self._on_device is None else self._on_device[rows]]
+
+    def squares(self) -> Any:
+        """(n,) float64 tensor of squared lengths, summed in the order of `kernels.loops.dot`; not finite where a vector is not."""
+        return self.copy.squares if self._on_device is None else self.copy.squares[self._on_device]
+
+    def restricted(self, rows: Rows) -> TensorVectors:
+        """Some rows in a frame of their own, over the same copy."""
+        inner = rows if self.rows is None else self.rows[rows]
+        return TensorVectors(restricted(self.source, rows), self.device, copy=self.copy, rows=inner)
+
+    def exact(self) -> TensorVectors:
+        """The same, whose `nearest` is exact."""
+        return TensorVectors(exact(self.source), self.device, copy=self.copy, rows=self.rows)
+
+    @cached_property
+    def _on_device(self) -> Any:
+        import torch
+
+        return None if self.rows is None else torch.tensor(self.rows, device=self.device)
+
+
+class _DeviceCopy:
+    """What a device holds of some vectors; made when it is first asked for."""
+
+    def __init__(self, source: Vectors, device: str) -> None:
+        self.source, self.device = source, device
+
+    @cached_property
+    def tensor(self) -> Any:
+        """(n, d) float16 or float32."""
+        import torch
+
+        half = self.source.take(np.empty(0, np.int64)).dtype == np.float16
+        kind = np.float16 if half else np.float32
+        tensor = torch.empty(self.source.shape, dtype=torch.float16 if half else torch.float32, device=self.device)
+        for rows, block in self.source.blocks():
+            tensor[torch.tensor(rows, device=self.device)] = torch.tensor(np.asarray(block, kind), device=self.device)
+        return tensor
+
+    @cached_property
+    def squares(self) -> Any:
+        """(n,) float64."""
+        from selection.kernels.tensor import squares
+
+        return squares(self.tensor)
+
+
+def on_card(vectors: Vectors, *, share: float = 0.5) -> Vectors:
+    """The vectors with a copy on the CUDA card for the kernels that have a body there; as they are without a card.
+
+    Args:
+        share: of the card's free memory that the copy may take; the rest is for the kernels.
+
+    Whatever the answer, steps choose the same rows. torch is imported only where a driver is.
+    """
+    if not any(Path(node).exists() for node in ("/dev/nvidiactl", "/dev/dxg")):
+        return vectors
+    import torch
+
+    n, d = vectors.shape
+    if not torch.cuda.is_available() or 4 * n * d > share * torch.cuda.mem_get_info()[0]:
+        return vectors
+    return TensorVectors(vectors, f"cuda:{torch.cuda.current_device()}")
+
+
 def exact(vectors: Vectors) -> Vectors:
     """The same vectors, whose `nearest` is exact."""
+    if isinstance(vectors, TensorVectors):
+        return vectors.exact()
     return vectors if isinstance(vectors, ArrayVectors | ExactVectors) else ExactVectors(vectors)
 
 
@@ -177,7 +289,7 @@ def nearest_rows(vectors: Vectors, queries: Array, k: int, within: Rows | None =
         if len(within) < STREAM_SHARE * vectors.shape[0]:
             rows = np.unique(np.asarray(within, np.int64))
             with rows_of_parent(rows):
-                found = top_r(SubVectors(vectors, rows), queries, depth=k)
+                found = top_r(restricted(vectors, rows), queries, depth=k)
             row = np.where(found.row < 0, -1, rows[found.row]) if len(rows) else found.row
             return found.score.astype(np.float32), row
         skip = np.ones(vectors.shape[0], bool)
@@ -188,6 +300,8 @@ def nearest_rows(vectors: Vectors, queries: Array, k: int, within: Rows | None =
 
 def restricted(values: RowBlocks, rows: Rows) -> Any:
     """`values` of some rows, lazily; a restriction of a restriction is one restriction."""
+    if isinstance(values, TensorVectors):
+        return values.restricted(rows)
     if isinstance(values, ExactVectors):
         return ExactVectors(restricted(values.parent, rows))
     if isinstance(values, SubBlocks):

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from selection.errors import InvalidInput
 from selection.kernels import loops
 from selection.types import Array, Floats, RowBlocks, Rows, Vectors
+from selection.vectors import TensorVectors
 
 # Similarities computed at once, as float32: 8 MiB, which stays near the caches.
 TILE_VALUES = 2**21
@@ -74,13 +75,19 @@ def top_r(
         InvalidInput: a vector is not finite; names the row.
 
     Cost: 2*n*m*d operations in float32, about lists*depth*(1+ln(n/depth)) float64 inner products for rows in random
-    order, and 48 bytes * lists * depth beside one tile. Many rows tied at a list's end cost one float64 product each.
+    order, and 48 bytes * lists * depth beside one tile. Many rows tied at a list's end cost one float64 product each. On a card
+    twice the float32 operations and about lists*depth products.
     """
     n = vectors.shape[0]
-    lists = _Lists(queries, starts)
+    lists = Lists(queries, starts)
     found = TopRows(np.full((lists.count, depth), -np.inf), np.full((lists.count, depth), -1, np.int64))
     depth = min(depth, n)
     if depth == 0 or lists.count == 0:
+        return found
+    if isinstance(vectors, TensorVectors):
+        from selection.kernels import tensor_top_r
+
+        tensor_top_r.top_r(vectors, lists, depth, skip, below, found.score, found.row)
         return found
     # Room for twice the depth: filled up, it is cut back to the best half, so each row costs O(1).
     score = np.empty((lists.count, 2 * depth))
@@ -110,7 +117,11 @@ def max_similarity(vectors: Vectors, queries: Array) -> Floats:
     Cost: 2*n*m*d operations in float32, a few float64 products a row; one tile and n floats of memory.
     """
     n = vectors.shape[0]
-    lists = _Lists(queries, np.array([0, len(queries)]))
+    lists = Lists(queries, np.array([0, len(queries)]))
+    if isinstance(vectors, TensorVectors):
+        from selection.kernels import tensor_top_r
+
+        return tensor_top_r.max_similarity(vectors, lists)
     best = np.empty(n, np.float32)
     for rows, tile, margin, _, coarse in _similarities(vectors, lists):
         loops.exact_maxima(coarse, tile, rows, lists.queries, margin[0], best)
@@ -120,6 +131,10 @@ def max_similarity(vectors: Vectors, queries: Array) -> Floats:
 def similarity_to(vectors: Vectors, query: Array) -> Doubles:
     """(n,) float64 inner product of each row with one float64 query, summed in the fixed order. Cost: n*d operations."""
     query = np.ascontiguousarray(query, np.float64)
+    if isinstance(vectors, TensorVectors):
+        from selection.kernels import tensor_top_r
+
+        return tensor_top_r.similarity_to(vectors, query)
     result = np.empty(vectors.shape[0])
     for rows, tile, _ in tiles(vectors, TILE_ROWS):
         loops.dot_all(tile, query, rows, result)
@@ -130,21 +145,20 @@ def tiles(vectors: Points, rows_at_once: int) -> Iterator[tuple[Rows, Floats, fl
     """Yield `(rows, float32 tile, largest norm)`: every row once, in storage order, checked to be finite.
 
     Raises:
-        InvalidInput: a vector is not finite; names the row. Or the vectors lie on a device without a kernel.
+        InvalidInput: a vector is not finite; names the row.
     """
-    if vectors.device != "cpu":
-        raise InvalidInput(f"vectors on {vectors.device!r}: this kernel has a CPU body only")
     for rows, block in vectors.blocks():
         for start in range(0, len(rows), rows_at_once):
             part = np.ascontiguousarray(rows[start : start + rows_at_once], np.int64)
-            tile = np.ascontiguousarray(block[start : start + rows_at_once], np.float32)
+            tile = np.ascontiguousarray(block[start : start + rows_at_once], np.float32).view()
+            tile.flags.writeable = False  # always, since loops are compiled once for each kind
             bad, norm = loops.scan(tile)
             if bad >= 0:
                 raise InvalidInput("vectors: row {row} holds a value that is not finite", row=int(part[bad]))
             yield part, tile, norm
 
 
-class _Lists:
+class Lists:
     """Queries in float32, grouped into lists, with the largest norm of each list."""
 
     def __init__(self, queries: Array, starts: Array | None) -> None:
@@ -163,7 +177,7 @@ class _Lists:
         self.widest = max((int(self.starts[b] - self.starts[a]) for a, b in self.parts), default=1)
 
 
-def _similarities(vectors: Vectors, lists: _Lists) -> Iterator[tuple[Rows, Floats, Doubles, tuple[int, int], Floats]]:
+def _similarities(vectors: Vectors, lists: Lists) -> Iterator[tuple[Rows, Floats, Doubles, tuple[int, int], Floats]]:
     """Yield rows, tile, the error margin of each list, the part of the lists, and (queries of the part, rows) float32."""
     d = vectors.shape[1]
     gamma = d * 2.0**-24 / (1 - min(d * 2.0**-24, 0.5)) * 1.001  # the factor covers rounding in the margin itself

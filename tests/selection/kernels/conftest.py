@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import pytest
+
+from selection.vectors import TensorVectors
+
+
+def on_device(device):
+    return lambda vectors: TensorVectors(vectors, device)
+
+
+@pytest.fixture(params=["compiled", "tensor", pytest.param("card", marks=pytest.mark.gpu)])
+def body(request):
+    """Puts vectors where another body of a kernel takes them: the compiled one, torch's on the host, torch's on a card."""
+    if request.param == "compiled":
+        return lambda vectors: vectors
+    torch = pytest.importorskip("torch")
+    if request.param == "card" and not torch.cuda.is_available():
+        pytest.skip("there is no CUDA card")
+    return on_device("cuda:0" if request.param == "card" else "cpu")

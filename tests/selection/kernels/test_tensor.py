@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selection import ArrayVectors
+from selection.checks import ShuffledVectors
+from selection.kernels import assign_loops, loops, nearest_loops, tensor
+from selection.kernels.top_r import max_similarity, similarity_to, top_r
+from selection.vectors import TensorVectors, exact, on_card, restricted
+
+sys.path.insert(0, str(Path(__file__).parent))
+from coverage_cases import hard_vectors
+
+torch = pytest.importorskip("torch")
+HARD = hard_vectors()
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+def device(request):
+    if request.param != "cpu" and not torch.cuda.is_available():
+        pytest.skip("there is no CUDA card")
+    return request.param
+
+
+@pytest.fixture(params=[2**24, 700])
+def tile_values(request, monkeypatch):
+    monkeypatch.setattr(tensor, "TILE_VALUES", request.param)
+
+
+@pytest.mark.parametrize("d", [1, 3, 4, 8, 9, 31, 64])
+def test_sums__are_those_of_the_compiled_loops_to_the_bit(d, device):
+    rng = np.random.default_rng(d)
+    X, Y = (
+        (rng.standard_normal((200, d)) * 10.0 ** rng.integers(-20, 20, (200, d))).astype(np.float32) for _ in range(2)
+    )
+    x, y = torch.tensor(X, device=device), torch.tensor(Y, device=device)
+    for ours, theirs in (
+        (tensor.dots(x, y), loops.dot),
+        (tensor.square_distances(x, y), nearest_loops.square_distance),
+        (tensor.square_distances(x, y, lanes=4), assign_loops.square_distance),
+    ):
+        assert ours.tolist() == [theirs(a, b) for a, b in zip(X, Y, strict=True)]
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_top_r__both_bodies_agree_to_the_bit(name, device, tile_values):
+    X = HARD[name]
+    rng = np.random.default_rng(0)
+    queries = np.concatenate([X[:7], X[50:60], np.zeros_like(X[:1])])
+    skip = rng.random(len(X)) < 0.3
+    host = ArrayVectors(X)
+    there = TensorVectors(ShuffledVectors(X, rng.permutation(len(X)), block_rows=17), device)
+    for starts in (None, np.array([0, 3, 4, 18])):
+        for depth in (1, 40, len(X)):
+            first = top_r(host, queries, depth=depth, starts=starts)
+            below = first.score[:, depth // 8].copy(), first.row[:, depth // 8].copy()
+            for options in ({}, {"skip": skip, "below": below}):
+                expected = top_r(host, queries, depth=depth, starts=starts, **options)
+                found = top_r(there, queries, depth=depth, starts=starts, **options)
+                assert found.row.tolist() == expected.row.tolist()
+                assert found.score.tolist() == expected.score.tolist()
+    assert max_similarity(there, queries).tolist() == max_similarity(host, queries).tolist()
+    query = rng.standard_normal(X.shape[1])
+    assert similarity_to(there, query).tolist() == similarity_to(host, query).tolist()
+
+
+def test_top_r__entries_held_are_cut_back(monkeypatch, device):
+    from selection.kernels import tensor_top_r
+
+    monkeypatch.setattr(tensor_top_r, "HELD", 1)
+    monkeypatch.setattr(tensor, "TILE_VALUES", 200)
+    X = np.tile(HARD["clustered"][:3], (50, 1))  # every row ties with fifty
+    expected = top_r(ArrayVectors(X), X[:3], depth=5)
+    found = top_r(TensorVectors(ArrayVectors(X), device), X[:3], depth=5)
+    assert (found.row.tolist(), found.score.tolist()) == (expected.row.tolist(), expected.score.tolist())
+
+
+def test_tensor_vectors__a_restriction_shares_the_copy(device):
+    X = HARD["float16"]
+    there = TensorVectors(ArrayVectors(X), device)
+    rows = np.arange(1, 300, 3)
+    part = restricted(restricted(there, rows), np.arange(0, 100, 2))
+    assert part.copy is there.copy
+    assert part.part(slice(3, 6)).cpu().numpy().tolist() == X[rows[::2][3:6]].tolist()
+    assert (part.take(np.array([4, 1])) == X[rows[::2][[4, 1]]]).all()
+    assert np.concatenate([block for _, block in part.blocks()]).tolist() == X[rows[::2]].tolist()
+    for one, other in ((part, ArrayVectors(X[rows[::2]])), (exact(part), ArrayVectors(X[rows[::2]]))):
+        for within in (None, np.array([3, 40]), np.arange(45)):
+            got, expected = one.nearest(X[:4], 3, within), other.nearest(X[:4], 3, within)
+            assert (got[0].tolist(), got[1].tolist()) == (expected[0].tolist(), expected[1].tolist())
+
+
+def test_tensor_vectors__search_the_index_of_the_source_until_asked_to_be_exact(device):
+    class Indexed(ArrayVectors):
+        def nearest(self, queries, k, within=None):
+            return np.zeros((len(queries), k), np.float32), np.full((len(queries), k), 7)
+
+    class Stored:  # not one of ours
+        def __init__(self, held):
+            self.shape, self.device, self.blocks, self.take, self.nearest = (
+                held.shape,
+                "cpu",
+                held.blocks,
+                held.take,
+                held.nearest,
+            )
+
+    there = TensorVectors(Stored(Indexed(np.eye(9, dtype=np.float32))), device)
+    assert there.nearest(np.eye(9)[:1], 1)[1].tolist() == [[7]]
+    assert exact(there).nearest(np.eye(9)[:1], 1)[1].tolist() == [[0]]
+
+
+@pytest.mark.parametrize(("setting", "fast", "full"), [("allow_tf32", True, False), ("fp32_precision", "tf32", "ieee")])
+def test_full_float32__turns_tf32_off_and_then_back(setting, fast, full):
+    backend = torch.backends.cuda.matmul
+    if setting == "fp32_precision" and not hasattr(backend, setting):
+        pytest.skip("this torch has only the older setting")
+    before = getattr(backend, setting)
+    setattr(backend, setting, fast)
+    try:
+        with tensor.full_float32():
+            assert getattr(backend, setting) == full
+        assert getattr(backend, setting) == fast
+    finally:
+        setattr(backend, setting, before)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA card")
+def test_on_card__without_a_card_is_the_same_vectors_and_imports_no_torch():
+    vectors = ArrayVectors(np.eye(3, dtype=np.float32))
+    assert on_card(vectors) is vectors
+    code = "import sys, numpy as np; from selection.vectors import *; on_card(ArrayVectors(np.eye(3))); print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "torch" not in found.stdout.split()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA card")
+def test_on_card__what_fits_is_put_there():
+    vectors = ArrayVectors(np.eye(3, dtype=np.float32))
+    assert on_card(vectors).device == "cuda:0"
+    assert on_card(vectors, share=0.0) is vectors
