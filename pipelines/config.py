@@ -52,6 +52,7 @@ from selection.registry import build_step, parse_steps
 from selection.types import Input
 from storage.errors import BadInput
 from storage.ingest import expand
+from storage.label_files import check_label_fields
 from storage.own_vectors import ids_file
 from storage.shapes import check_fields
 
@@ -340,6 +341,10 @@ class _Reader:
         project = self._validated(Labeling, raw, path)
         if project is None or None in checked.values():
             return None
+        try:
+            check_label_fields(project.fields, "")
+        except BadInput as error:
+            self.add((*path, "fields"), str(error).removeprefix(": fields: "))
         if len(set(project.classes)) < 2 or len(set(project.classes)) < len(project.classes) or "" in project.classes:
             self.add(
                 (*path, "classes"), f"must be at least two different names, found {listed(project.classes) or 'none'}"

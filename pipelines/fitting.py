@@ -112,8 +112,7 @@ class Learner:
     def held_out(self) -> dict[str, float | int]:
         """How good it is on the labelled rows of the random arms, from which it did not learn."""
         answers, classes = self.at.answers, self.at.project.classes
-        arms = sent(self.at.context.store, [one["round_id"] for one in self.at.rounds], "random")
-        ids, P = self.probabilities(answers.ids[answers.labelled & np.isin(answers.ids, arms)])
+        ids, P = self.probabilities(answers.ids[answers.labelled & self._random])
         found: dict[str, float | int] = {"held_out": len(ids)}
         if len(ids):
             truth = answers.consensus.labels[idlib.rows_of(ids, answers.ids)]
@@ -123,6 +122,19 @@ class Learner:
                 if (truth == number).any():
                     found[f"recall_{name}"] = round(float(right[truth == number].mean()), 6)
         return found
+
+    @cached_property
+    def at_random(self) -> dict[str, int]:
+        """How many rows of the random arms have each class: what the pool holds, undisturbed by the steps."""
+        answers, classes = self.at.answers, self.at.project.classes
+        counts = np.bincount(answers.consensus.labels[answers.labelled & self._random], minlength=len(classes))
+        return dict(zip(classes, counts.tolist(), strict=True))
+
+    @cached_property
+    def _random(self) -> npt.NDArray[np.bool_]:
+        """(r,) which answered rows were sent out by a random arm."""
+        arms = sent(self.at.context.store, [one["round_id"] for one in self.at.rounds], "random")
+        return np.isin(self.at.answers.ids, arms)
 
     @cached_property
     def stop_set(self) -> tuple[Ids, Floats]:
@@ -140,6 +152,7 @@ class Learner:
         answers = self.at.answers
         counts: dict[str, float | int] = {"labelled": self.at.labelled}
         counts |= {f"labels_{name}": count for name, count in self.at.by_class().items()}
+        counts |= {f"at_random_{name}": count for name, count in self.at_random.items()}
         if answers.agreement is not None:
             counts["agreement"] = round(answers.agreement, 6)
         if not self.ready:

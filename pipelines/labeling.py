@@ -50,7 +50,11 @@ def pull(context: Context, project: str, *files: str) -> Outcome:
             import_labels(context.store, project, section.gold, classes=section.classes, snapshot=snapshot, gold=True)
         )
     for url in dict.fromkeys(urls):
-        done.append(import_labels(context.store, project, url, classes=section.classes, snapshot=snapshot))
+        done.append(
+            import_labels(
+                context.store, project, url, classes=section.classes, snapshot=snapshot, fields=section.fields or None
+            )
+        )
         context.report.progress(f"read labels of {project}", len(done), None, "files")
     new, known, bad = (sum(getattr(one, key) for one in done) for key in ("new", "known", "quarantined"))
     at = standing(context, project)
@@ -135,7 +139,7 @@ def push(context: Context, project: str, more: str = "") -> Outcome:
     asked = at.project.batch_size
     return Outcome(
         subject=drawn["round_id"],
-        facts={**_facts(now, drawn), **{key: value for key, value in drawn["metrics"].items() if key != "labelled"}},
+        facts={**drawn["metrics"], **_facts(now, drawn)},
         summary=f"round {drawn['round']} ({drawn['phase'].replace('_', ' ')}): {len(items):,} rows to label in {file}"
         + (f". It may be time to stop: {'; '.join(advice.reasons)}" if advice.stop else ""),
         checks=(

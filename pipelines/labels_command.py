@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from pipelines import labeling, stages
 from pipelines.config import Config
 from pipelines.context import Context, Outcome
 from pipelines.errors import UnknownProject
-from pipelines.fitting import learner
+from pipelines.fitting import Learner, learner
 from pipelines.runner import prepare, run_stage
 from pipelines.standing import Standing, project_of, standing
 from selection.learning.annotators import agreement_bounds
@@ -65,14 +67,15 @@ def pull(context: Context, project: str, files: Sequence[str]) -> None:
 def status_tables(context: Context, project: str) -> list[Table]:
     """Titled tables of where a project stands, and a last line with what the stopping rules say."""
     at = standing(context, project)
+    learn = learner(at)
     tables = [
         ("rounds", [_round(at, one) for one in at.rounds]),
-        ("labels", _labels(at)),
+        ("labels", _labels(learn)),
         ("annotators", _annotators(at)),
     ]
     budget = labeling.budget_line(at)
     try:
-        advice = learner(at).advice()
+        advice = learn.advice()
         reasons = "; ".join(advice.reasons) or "no rule advises to stop"
     except NotInStore:
         reasons = "not known until the pool has been read and embedded"
@@ -89,13 +92,23 @@ def _round(at: Standing, one: dict[str, Any]) -> dict[str, Any]:
         "state": "open" if one in at.open else "done" if not waiting else "lease over",
         "accuracy": one["metrics"].get("accuracy"),
         "spent": one["spent"],
-        "lease until": one["lease_until"],
+        "until": one["lease_until"] if one in at.open else None,
     }
 
 
-def _labels(at: Standing) -> list[dict[str, Any]]:
-    total = max(at.labelled, 1)
-    return [{"class": name, "rows": count, "share": round(count / total, 3)} for name, count in at.by_class().items()]
+def _labels(learn: Learner) -> list[dict[str, Any]]:
+    """What was found, beside what the random arm says that as many rows drawn at random would hold."""
+    found, at_random = learn.at.by_class(), learn.at_random
+    drawn = sum(at_random.values())
+    return [
+        {
+            "class": name,
+            "found": count,
+            "at random": round(learn.at.labelled * at_random[name] / drawn, 1) if drawn else None,
+            "in the random arm": f"{at_random[name]} of {drawn}",
+        }
+        for name, count in found.items()
+    ]
 
 
 def _annotators(at: Standing) -> list[dict[str, Any]]:
@@ -104,8 +117,15 @@ def _annotators(at: Standing) -> list[dict[str, Any]]:
     several = answers.consensus.labels.copy()
     several[answers.consensus.count < 2] = -1
     bounds = agreement_bounds(answers.votes, several, len(answers.annotators))
-    counts = [int((answers.votes.annotators == place).sum()) for place in range(len(answers.annotators))]
+    given = np.bincount(answers.votes.annotators, minlength=len(answers.annotators))
+    shared = np.bincount(answers.votes.annotators[several[answers.votes.rows] >= 0], minlength=len(answers.annotators))
     return [
-        {"annotator": name, "labels": counts[i], "agrees at least": bounds.lower[i], "at most": bounds.upper[i]}
+        {
+            "annotator": name,
+            "labels": int(given[i]),
+            "shared": int(shared[i]),
+            "agrees at least": bounds.lower[i] if shared[i] else None,
+            "at most": bounds.upper[i] if shared[i] else None,
+        }
         for i, name in enumerate(answers.annotators)
     ]

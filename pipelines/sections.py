@@ -300,6 +300,9 @@ class Labeling(Section):
         default=(),
         description="files of labels (JSON Lines, CSV or Label Studio JSON): a file, a glob, a folder or a list; they are watched",
     )
+    fields: dict[str, str] = Field(
+        default={}, description="of the label files, what: your field, as `{label: verdict}`; detected if left out"
+    )
     out: str = Field(default="", description="the folder that batches are written to; `labeling/<project>` if left out")
     format: Literal["jsonl", "csv", "label_studio"] = Field(default="jsonl", description="of the batches")
     classifier: Any = Field(

@@ -100,6 +100,7 @@ WRONG_LINES = [
     ("gold: gold.json", "gold: 'gold.json' does not exist in "),
     ("quota: {by: source}", "quota: needs one of shares, caps and balance, got none"),
     ("random_share: 1.5", "random_share: must be at most 1, found 1.5"),
+    ("fields: {labl: verdict}", "fields: unknown name 'labl'; known are id, label, "),
     ("format: xlsx", "format: must be one of jsonl, csv, label_studio, found 'xlsx'"),
     ("classifier: forest", "classifier: must be logistic_regression, "),
     ("classifier: {estimator: 'no.such:Thing'}", "classifier: estimator: cannot import no.such: "),
