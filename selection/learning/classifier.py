@@ -1,9 +1,7 @@
 """Classes from vectors: a classifier is fitted to the labels of a round and gives probabilities, row by row, on demand.
 
-A linear model's probability of a row depends on the row alone: not on the rows beside it, the block size, the number of
-threads or the library that multiplies. Both factors of each logit are rounded to integers whose products sum to less
-than 2**53, so float64 adds them without error in any order; the rest is arithmetic of one row. Other estimators get
-float64 vectors and give float32 probabilities: their own block effects (some 1e-16) all but never survive that.
+A linear model's probability of a row depends on the row alone (see `linear`). Other estimators get float64 vectors and
+give float32 probabilities: their own block effects (some 1e-16) all but never survive that.
 """
 
 from __future__ import annotations
@@ -13,23 +11,17 @@ import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from selection.errors import InvalidInput, InvalidOption, rows_of_parent
+from selection.learning.linear import LinearModel, check_finite, linear_probabilities
 from selection.step import check_flag, check_integer, check_number
 from selection.types import Array, Floats, Rows, Vectors
 
 Doubles = npt.NDArray[np.float64]
-
-# Significant bits that a vector's largest value keeps (float16 has 11), and that a class's weights share: 53 in all.
-VECTOR_BITS = 22
-WEIGHT_BITS = 53 - VECTOR_BITS
-
-# 1.5 MB of float32 at 384 dimensions, which stays near the caches.
-TILE_ROWS = 1024
 
 FOLDS = 5
 LABELS_TO_CALIBRATE = 3
@@ -63,66 +55,6 @@ class Classifier(Protocol):
             InvalidInput: fewer than two classes have labels; lengths, classes or vectors are wrong.
         """
         ...
-
-
-@dataclass(frozen=True, eq=False)
-class LinearModel:
-    """Softmax of a linear function.
-
-    Attributes:
-        weights: (d, C) float64.
-        bias: (C,) float64, -inf for a class without labels.
-        temperature: logits are divided by it; 1 where it was not fitted.
-        notes: what the user should know: how it was calibrated, or why not.
-        scaled: the weights over the temperature as integers (d, C), and the exponent of two that they were multiplied by.
-    """
-
-    weights: Doubles
-    bias: Doubles
-    temperature: float = 1.0
-    notes: tuple[str, ...] = ()
-    scaled: tuple[Doubles, int] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        W = self.weights / self.temperature
-        # The largest sum of absolute weights of a class, as a power of two above it; twice, for what rounding adds.
-        largest = float(np.abs(W).sum(axis=0).max(initial=0))
-        exponent = WEIGHT_BITS - 1 - int(np.frexp(largest)[1])
-        object.__setattr__(self, "scaled", (np.rint(np.ldexp(W, exponent)), exponent))
-
-    @property
-    def n_classes(self) -> int:
-        """C."""
-        return len(self.bias)
-
-    def probabilities(self, vectors: Array) -> Floats:
-        """See `Model.probabilities` and `linear_probabilities`."""
-        return linear_probabilities(vectors, [self])[:, 0]
-
-
-def linear_probabilities(vectors: Array, models: Sequence[LinearModel]) -> Floats:
-    """(r, models, C) float32.
-
-    Raises:
-        InvalidInput: a vector is not finite; names its row.
-
-    Cost: 2*r*d*models*C operations in float64 (BLAS) and a few passes over one tile of vectors at a time.
-    """
-    W = np.concatenate([model.scaled[0] for model in models], axis=1)
-    unit = np.ldexp(1.0, -np.repeat([model.scaled[1] for model in models], models[0].n_classes))
-    bias = np.concatenate([model.bias / model.temperature for model in models])
-    P = np.empty((len(vectors), len(models), models[0].n_classes), np.float32)
-    for start in range(0, len(vectors), TILE_ROWS):
-        tile = np.array(vectors[start : start + TILE_ROWS], np.float32)
-        largest = np.maximum(tile.max(axis=1, initial=0), -tile.min(axis=1, initial=0))
-        _check_finite(largest[:, None], start)
-        # Powers of two, so that multiplying is exact. Vectors of norm below 2**-100 keep fewer bits.
-        exponents = np.maximum(np.frexp(largest)[1], -100)
-        tile *= np.ldexp(np.float32(1), VECTOR_BITS - exponents)[:, None]
-        integers = np.rint(tile, out=tile).astype(np.float64)
-        logits = (integers @ W) * np.ldexp(1.0, exponents - VECTOR_BITS)[:, None] * unit + bias
-        P[start : start + TILE_ROWS] = _softmax(logits.reshape(-1, *P.shape[1:]))
-    return P
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,7 +185,7 @@ class EstimatorModel:
             InvalidInput: the estimator gives no probabilities: a wrong shape, a negative value, a sum off by > 1e-3.
         """
         X = np.asarray(vectors, np.float64)
-        _check_finite(X)
+        check_finite(X)
         if not len(X):
             return np.zeros((0, self.n_classes), np.float32)
         try:
@@ -410,16 +342,6 @@ class CommitteeProbabilities(PredictedProbabilities):
             return np.stack([model.probabilities(vectors) for model in self.models], axis=1)
 
 
-def _softmax(logits: Doubles) -> Doubles:
-    """Over the last axis."""
-    P = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    # Summed class by class: the order within a row must not depend on how many rows there are.
-    total = np.zeros(P.shape[:-1])
-    for c in range(P.shape[-1]):
-        total += P[..., c]
-    return cast("Doubles", P / total[..., None])
-
-
 def _fit_logistic(X: Doubles, y: Rows, n_classes: int, *, C: float, balanced: bool) -> LinearModel:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression as Sklearn
@@ -476,12 +398,5 @@ def _checked(vectors: Array, labels: Array, n_classes: int) -> tuple[Doubles, Ro
     if len(np.unique(y)) < 2:
         found = f"all {len(y)} are of class {y[0]}" if len(y) else "there are none"
         raise InvalidInput(f"classifier: needs labels of two classes, {found}")
-    _check_finite(X)
+    check_finite(X)
     return X, y.astype(np.int64)
-
-
-def _check_finite(values: Array, start: int = 0) -> None:
-    """Name the first row of (r, any) with a value that is not finite; `start` is the number of the first row."""
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(bad):
-        raise InvalidInput("vectors: row {row} holds a value that is not finite", row=start + int(bad[0]))

@@ -13,13 +13,13 @@ from selection.checks import ShuffledVectors
 from selection.learning.classifier import (
     CommitteeProbabilities,
     Estimator,
-    LinearModel,
     LogisticRegression,
     PredictedProbabilities,
     build_classifier,
     fit_committee,
     out_of_fold,
 )
+from selection.learning.linear import LinearModel
 
 PLAIN = LogisticRegression(calibrated=False)
 
