@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Case:
         modules: the module that a method needs, where it may be missing.
         repeats: runs of which the mean is taken.
         extra: runs only when asked for, on memory-mapped arrays.
+        rows: how many there are, where --embeddings may take the place of the only array.
     """
 
     title: str
@@ -58,6 +59,7 @@ class Case:
     modules: Mapping[str, str] = field(default_factory=dict)
     repeats: int = 1
     extra: bool = False
+    rows: int = 0
 
     def load(self, folder: Path, *, mapped: bool = False) -> list[Array]:
         """The arrays that `make` wrote."""
@@ -70,18 +72,55 @@ def main(cases: Mapping[str, Case], description: str) -> int:
     parser.add_argument("cases", nargs="*", metavar="case", help=", ".join(cases))
     parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count() or 1])
     parser.add_argument("--limit", type=float, default=180, help="seconds after which a method is stopped")
+    parser.add_argument("--all", action="store_true", help="the large cases too")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the rows and of the budget")
+    parser.add_argument(
+        "--embeddings", type=Path, metavar="FILE.npy", help="(n, d) vectors to take instead of synthetic ones"
+    )
     options = parser.parse_args()
     unknown = set(options.cases) - set(cases)
     if unknown:
         parser.error(f"unknown case {', '.join(sorted(unknown))}; there are {', '.join(cases)}")
-    for name in options.cases or [name for name, case in cases.items() if not case.extra]:
+    for name in options.cases or [name for name, case in cases.items() if options.all or not case.extra]:
         case = cases[name]
-        print(f"\n{name}: {case.title}, budget {case.budget}")
-        print(f"{'method':<28}{'threads':>8}{'seconds':>9}{'CPU s':>9}{'faster':>9}{'peak MiB':>10}  rows")
+        if options.embeddings and not case.rows:
+            print(f"\n{name}: on synthetic data only", flush=True)
+            continue
         with tempfile.TemporaryDirectory() as folder:
-            case.make(Path(folder))
+            if options.embeddings:
+                case = embedded(case, Path(folder), options.embeddings)
+            else:
+                case.make(Path(folder))
+            if options.quick:
+                case = smaller(case, Path(folder))
+            print(f"\n{name}: {case.title}, budget {case.budget}")
+            print(
+                f"{'method':<28}{'threads':>8}{'seconds':>9}{'CPU s':>9}{'faster':>9}{'peak MiB':>10}  rows", flush=True
+            )
             print_case(name, case, Path(folder), options.threads, options.limit)
     return 0
+
+
+def embedded(case: Case, folder: Path, source: Path) -> Case:
+    """The case on unit vectors drawn from a file; with fewer of them than it asks for, on all, and a smaller budget."""
+    vectors = np.load(source, mmap_mode="r")
+    n = min(case.rows, len(vectors))
+    rows = np.sort(np.random.default_rng(0).choice(len(vectors), n, replace=False))
+    out = np.lib.format.open_memmap(folder / f"{case.arrays[0]}.npy", "w+", np.float32, (n, vectors.shape[1]))
+    for start in range(0, n, 65536):
+        block = np.asarray(vectors[rows[start : start + 65536]], np.float32)
+        out[start : start + 65536] = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-30)
+    title = f"{n} rows x {vectors.shape[1]} float32 of {source.name}"
+    return replace(case, title=title, budget=case.budget * n // case.rows)
+
+
+def smaller(case: Case, folder: Path) -> Case:
+    """The case on the first tenth of its rows, with a tenth of its budget."""
+    for name in case.arrays:
+        few = np.load(folder / f"{name}.npy", mmap_mode="r")
+        np.save(folder / "few.npy", few[: -(-len(few) // 10)])
+        (folder / "few.npy").replace(folder / f"{name}.npy")
+    return replace(case, title=f"a tenth of {case.title}", budget=-(-case.budget // 10))
 
 
 def print_case(name: str, case: Case, folder: Path, threads: list[int], limit: float) -> None:
@@ -95,7 +134,7 @@ def print_case(name: str, case: Case, folder: Path, threads: list[int], limit: f
             print(f"{method:<28}  not installed")
             continue
         for count in threads if method.startswith("winnow") else threads[:1]:
-            result = run(name, method, folder, count, limit)
+            result = run(name, method, folder, count, case.budget, limit)
             if isinstance(result, str):
                 print(f"{method:<28}{count:>8}  {result}", flush=True)
                 continue
@@ -108,12 +147,14 @@ def print_case(name: str, case: Case, folder: Path, threads: list[int], limit: f
                 peer_cpu, peer_rows = cpu, rows
 
 
-def run(name: str, method: str, folder: Path, threads: int, limit: float) -> tuple[float, float, float, Array] | str:
+def run(
+    name: str, method: str, folder: Path, threads: int, budget: int, limit: float
+) -> tuple[float, float, float, Array] | str:
     """`measure` in a process of its own."""
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=measure, args=(name, method, folder, threads, there))
+    process = spawn.Process(target=measure, args=(name, method, folder, threads, budget, there))
     process.start()
     there.close()
     result = f"stopped after {limit:.0f} s"
@@ -127,7 +168,7 @@ def run(name: str, method: str, folder: Path, threads: int, limit: float) -> tup
     return result
 
 
-def measure(name: str, method: str, folder: Path, threads: int, out: Connection) -> None:
+def measure(name: str, method: str, folder: Path, threads: int, budget: int, out: Connection) -> None:
     """Send seconds, CPU seconds, peak MiB above the loaded arrays, and the rows; or why the method cannot."""
     import numba
 
@@ -142,7 +183,7 @@ def measure(name: str, method: str, folder: Path, threads: int, out: Connection)
     arrays = case.load(folder, mapped=case.extra)
     try:
         few = [np.array(array[: min(WARM_UP_ROWS, len(array) // 2)]) for array in arrays]
-        case.methods[method](*few, min(case.budget, WARM_UP_BUDGET))
+        case.methods[method](*few, min(budget, WARM_UP_BUDGET))
     except (RuntimeError, ValueError) as error:
         out.send(f"{type(error).__name__}: {error}")
         return
@@ -153,6 +194,6 @@ def measure(name: str, method: str, folder: Path, threads: int, out: Connection)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start_s, cpu_s = time.perf_counter(), time.process_time()
     for _ in range(case.repeats):
-        rows = case.methods[method](*arrays, case.budget)
+        rows = case.methods[method](*arrays, budget)
     seconds, cpu = (time.perf_counter() - start_s) / case.repeats, (time.process_time() - cpu_s) / case.repeats
     out.send((seconds, cpu, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, rows))

@@ -1,7 +1,8 @@
 """Coverage selectors against their peers, on the same vectors in one run.
 
-    python benchmarks/coverage_steps.py                 # all cases but the large one
-    python benchmarks/coverage_steps.py k_center kmeans_pp_1M --threads 1 2
+    python benchmarks/coverage_steps.py                 # all cases but the large ones
+    python benchmarks/coverage_steps.py --all --limit 1200
+    python benchmarks/coverage_steps.py k_center kmeans_pp_1M --threads 1 2 --embeddings vectors.npy
 
 How methods are run and compared: see compare.py.
 """
@@ -20,7 +21,12 @@ import numpy as np
 from compare import Array, Case, Method, main
 
 from selection import ArrayVectors, Pool, select
+from selection.filters.semdedup import SemDedup
 from selection.metrics import coverage
+
+# How far apart duplicates may be for semdedup, and how many rows of its case are a copy of another, moved by EPS / 2.
+EPS = 0.01
+COPIES = 0.2
 
 
 def winnow(step: str, **options: Any) -> Method:
@@ -31,6 +37,13 @@ def winnow(step: str, **options: Any) -> Method:
         return np.asarray(select([{step: options}], pool, budget=budget).rows)
 
     return run
+
+
+def semdedup(vectors: Array, _budget: int) -> Array:
+    """(2, dropped): the rows that semdedup drops, and the row that each is a duplicate of."""
+    pool = Pool(vectors=ArrayVectors(vectors))
+    found = SemDedup(eps=EPS).duplicates(pool, rng=np.random.default_rng(0))
+    return np.stack([found.row, found.of])
 
 
 # The peers of k_center begin with row 0, as "first" below.
@@ -217,6 +230,25 @@ def value_note(vectors: Array, rows: Array, _peer: Array | None) -> str:
     return f"mean similarity {coverage(vectors, rows).mean_similarity:.6f}"
 
 
+def held_out_note(vectors: Array, rows: Array, _peer: Array | None) -> str:
+    """The mean over 20,000 rows, drawn apart from the references, of the highest (1 + cosine) / 2 to a picked row."""
+    sample = np.random.default_rng(99).choice(len(vectors), min(20_000, len(vectors) // 2), replace=False)
+    together = np.concatenate([vectors[np.sort(sample)], vectors[np.sort(rows)]])
+    similar = coverage(together, np.arange(len(sample), len(together))).facility_location - len(rows)
+    return f"mean similarity {similar / len(sample):.6f} on held-out rows"
+
+
+def dropped_note(vectors: Array, found: Array, _peer: Array | None) -> str:
+    """How many rows were dropped, whether each for a kept one, and the lowest cosine of such a pair."""
+    least = 1.0
+    for start in range(0, found.shape[1], 8192):
+        x, y = (vectors[rows].astype(np.float64) for rows in found[:, start : start + 8192])
+        length = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
+        least = min(least, float(((x * y).sum(axis=1) / length).min()))
+    stays = "each for a kept row" if not np.isin(found[1], found[0]).any() else "some for a dropped row"
+    return f"{found.shape[1]} dropped, {stays} of cosine >= {least:.6f} (1 - eps = {1 - EPS})"
+
+
 def cost(vectors: Array, rows: Array) -> tuple[float, float]:
     """The sum of squared distances to the nearest row, and the largest distance."""
     squares = np.einsum("ij,ij->i", vectors, vectors)
@@ -263,8 +295,8 @@ TREE_MODULES = {"torch-quickfps": "torch_quickfps", "fpsample": "fpsample", "fps
 PLAIN: dict[str, Method] = {"numpy": numpy_greedy, "numba": numba_greedy}
 
 
-def make_vectors(path: Path, n: int, dimensions: int, spectrum: float) -> None:
-    """Unit vectors in 200 clusters of very different sizes; feature f has a spread of f ** -spectrum."""
+def make_vectors(path: Path, n: int, dimensions: int, spectrum: float, copies: float) -> None:
+    """Unit vectors in 200 clusters of very different sizes; feature f has a spread of f ** -spectrum; a share are near copies."""
     rng = np.random.default_rng(0)
     spread = np.arange(1, dimensions + 1, dtype=np.float32) ** -spectrum
     centres = rng.standard_normal((200, dimensions)).astype(np.float32)
@@ -274,24 +306,31 @@ def make_vectors(path: Path, n: int, dimensions: int, spectrum: float) -> None:
         which = rng.choice(200, size=min(16384, n - start), p=share / share.sum())
         noise = rng.standard_normal((len(which), dimensions), dtype=np.float32)
         block = spread * (centres[which] + 0.75 * noise)
-        vectors[start : start + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
+        block /= np.linalg.norm(block, axis=1, keepdims=True)
+        copied = rng.random(len(block)) < copies
+        if copied.any():
+            moved = rng.standard_normal((int(copied.sum()), dimensions), dtype=np.float32) * (EPS / dimensions) ** 0.5
+            block[copied] = block[rng.integers(len(block), size=len(moved))] + moved
+            block /= np.linalg.norm(block, axis=1, keepdims=True)
+        vectors[start : start + len(block)] = block
 
 
 def coverage_case(
     n: int, budget: int, dimensions: int, methods: dict[str, Method], peer: str, note: Callable[..., str] | None = None,
-    *, spectrum: float = 0.0, modules: dict[str, str] | None = None, extra: bool = False,
+    *, spectrum: float = 0.0, copies: float = 0.0, modules: dict[str, str] | None = None, extra: bool = False,
 ) -> Case:  # fmt: skip
     """A case over n vectors, see `make_vectors`."""
     return Case(
         title=f"{n} rows x {dimensions} float32",
         budget=budget,
-        make=lambda folder: make_vectors(folder / "vectors.npy", n, dimensions, spectrum),
+        make=lambda folder: make_vectors(folder / "vectors.npy", n, dimensions, spectrum, copies),
         arrays=("vectors",),
         methods=methods,
         peer=peer,
         note=note or (lambda *_: ""),
         modules=modules or {},
         extra=extra,
+        rows=n if dimensions > 3 else 0,
     )
 
 
@@ -328,9 +367,12 @@ CASES: dict[str, Case] = {
         value_note, modules={"apricot": "apricot"},
     ),
     "facility_location_1M": coverage_case(
-        1_000_000, 1000, 384, {"winnow, 2048 references": winnow("facility_location", mode="reference", n_ref=2048)}, "",
-        extra=True,
+        1_000_000, 1000, 384,
+        {"winnow, 2048 references": winnow("facility_location", mode="reference", n_ref=2048),
+         "winnow k_center": K_CENTER, "winnow random": winnow("random")},
+        "", held_out_note, extra=True,
     ),
+    "semdedup": coverage_case(200_000, 0, 384, {"winnow semdedup": semdedup}, "", dropped_note, copies=COPIES),
     "vote_k": coverage_case(2_000, 18, 384, {"winnow vote_k": winnow("vote_k"), "published": literal_vote_k}, "published", same_note),
     "vote_k_20k": coverage_case(20_000, 200, 384, {"winnow vote_k": winnow("vote_k")}, "", extra=True),
     "influence": coverage_case(
