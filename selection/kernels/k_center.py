@@ -16,6 +16,7 @@ from selection.kernels import nearest_loops as loops
 from selection.kernels.nearest import Doubles, Nearest, Picks, put
 from selection.kernels.top_r import Points
 from selection.types import Array, Rows
+from selection.vectors import TensorVectors
 
 # Rows brought up to date in a phase: enough to give many picks, few enough for the caches (6 MiB at d = 384).
 PHASE_ROWS = 4096
@@ -52,7 +53,7 @@ def k_center(
         InvalidInput: a vector is not finite; names the row.
 
     Cost: one pass over the vectors, then at most n*budget*d float32 multiply-adds, in practice a tenth to a half of it.
-    Memory: 65 n bytes, 8 d bytes a centre, 4 d bytes for each of 4096 + skip rows.
+    Memory: 65 n bytes, 8 d bytes a centre, 4 d bytes for each of 4096 + skip rows. On a card all rows meet every centre: n*budget*d.
     Source: Gonzalez 1985; lazy bounds after Minoux 1978.
     """
     known = Nearest(vectors, centres, candidates, len(centres) + budget, scale)
@@ -62,13 +63,26 @@ def k_center(
     end, at_once, done = before + budget, PHASE_ROWS + skip, False
     n, d = vectors.shape
     buffer = np.empty((min(n, at_once), d), np.float32)
+    if isinstance(vectors, TensorVectors):
+        from selection.kernels.tensor_nearest import Bounds
+
+        bounds = Bounds(vectors, known)
+        while known.count < end and not done:
+            bounds.refresh()
+            rows, here_floor, out = bounds.largest(at_once)
+            state, X = bounds.state(rows), known.take(rows, out=buffer)
+            known.count, done = _pick(
+                X, rows, state, known.centres, known.packed, known.high, known.low, known.centre_rows, known.count, end,
+                here_floor, out if out >= 0 else n, skip, left - (known.count - before), stop_at_zero, value, near, known.split,
+            )  # fmt: skip
+            bounds.put(rows, state)
     while known.count < end and not done:
-        front, floor, out = _largest(known.state["bound"], max(at_once, FRONT_ROWS))
+        front, floor, out = largest(known.state["bound"], max(at_once, FRONT_ROWS))
         floor_row = int(out) if out >= 0 else n
         states = known.state.take(front)
         last = False
         while known.count < end and not done and not last:
-            here, here_floor, out = _largest(states["bound"], at_once)
+            here, here_floor, out = largest(states["bound"], at_once)
             here_row = int(front[out]) if out >= 0 else n
             last = here_floor <= floor
             if last:  # what is outside the front decides; at a tie, the lower row of both
@@ -87,7 +101,7 @@ def k_center(
     return Picks(known.centre_rows[picked], known.distance(value[picked]), known.centre_rows[near[picked]])
 
 
-def _largest(bound: Array, count: int) -> tuple[Rows, float, int]:
+def largest(bound: Array, count: int) -> tuple[Rows, float, int]:
     """The places of the `count` largest bounds above -inf, equal ones by ascending place; and what is left out.
 
     Returns:

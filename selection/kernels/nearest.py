@@ -21,6 +21,7 @@ from selection.kernels.products import LANES
 from selection.kernels.threads import Threads
 from selection.kernels.top_r import TILE_ROWS, Points, tiles
 from selection.types import Array, Floats, Rows, Vectors
+from selection.vectors import TensorVectors
 
 Doubles = npt.NDArray[np.float64]
 
@@ -138,10 +139,7 @@ class Nearest:
         self.threads = Threads()
 
         first = np.asarray(vectors.take(centres[:1])[0], np.float64)
-        largest = 0.0
-        for rows, tile, norm in tiles(vectors, TILE_ROWS):
-            self.threads.run(partial(loops.begin, tile, rows, first, self.state, self.split), len(rows), ROWS_AT_ONCE)
-            largest = max(largest, norm)
+        largest = _begin(vectors, first, self.state, self.threads)
         limit = LARGEST_NORM if self.split == d else LARGEST_FACTOR
         if largest > 0 and not SMALLEST_NORM < largest < limit:
             self.unit = 2.0 ** -math.frexp(largest)[1]
@@ -236,6 +234,18 @@ def farthest_from(
     state = np.zeros(vectors.shape[0], loops.ROW)
     state["bound"] = np.where(candidates, 0.0, -np.inf)
     state["scale"] = 1.0 if scale is None else scale
-    for rows, tile, _ in tiles(vectors, TILE_ROWS):
-        loops.begin(tile, rows, point, state, split_of(vectors), 0, len(rows))
+    _begin(vectors, point, state, Threads())
     return int(np.argmax(state["bound"]))
+
+
+def _begin(vectors: Points, first: Doubles, state: Array, threads: Threads) -> float:
+    """Give every row its exact distance to a first centre; the largest norm."""
+    if isinstance(vectors, TensorVectors):
+        from selection.kernels.tensor_nearest import begin
+
+        return begin(vectors, first, state)
+    largest = 0.0
+    for rows, tile, norm in tiles(vectors, TILE_ROWS):
+        threads.run(partial(loops.begin, tile, rows, first, state, split_of(vectors)), len(rows), ROWS_AT_ONCE)
+        largest = max(largest, norm)
+    return largest
