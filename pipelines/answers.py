@@ -59,8 +59,8 @@ class Answers:
 
     @property
     def labelled(self) -> Mask:
-        """(r,) the rows with a label; gold rows measure annotators and are not among them."""
-        return np.asarray((self.consensus.labels != NONE) & (self.gold == NONE))
+        """(r,) the rows with a label; ignored rows, and gold rows, which measure annotators, are not among them."""
+        return np.asarray((self.consensus.labels != NONE) & (self.gold == NONE) & ~self.closed)
 
     @property
     def agreement(self) -> float | None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import labeling, stages
+from pipelines import labeling, rounds, stages
 from pipelines.context import Context, Outcome, open_context
 from pipelines.errors import ConfigError
 from pipelines.progress import Log
@@ -89,6 +89,24 @@ def test_push__an_open_round_gives_its_batch_again_and_a_changed_file_is_left_al
     assert any("has changed since it was written, and is left as it is" in line for line in said)
 
 
+def test_push__killed_before_the_round_is_committed_draws_the_same_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    labeling.pull(opened(project), "kinds")
+    with monkeypatch.context() as patched:
+        patched.setattr(rounds, "commit_round", killed)
+        with pytest.raises(KeyboardInterrupt):
+            labeling.push(opened(project), "kinds")
+    store = opened(project).store
+    before = store.records("selections")
+    assert (len(before), store.records("rounds")) == (1, [])
+    assert labeling.push(opened(project), "kinds").facts["rows"] == 10
+    assert store.records("selections") == before
+
+
 def test_push__more_draws_other_rows_while_a_round_is_open(project: Path) -> None:
     loop(project)
     second = loop(project, "more")
@@ -121,6 +139,12 @@ def test_push__skips_leave_a_row_to_others_and_ignore_takes_it_out(project: Path
     assert int((at.waiting(at.rounds[0]) > 0).sum()) == 7  # all three are answered
     closed = idlib.to_text(at.answers.ids[at.answers.closed])
     assert closed == [sent[1]]  # bob may still have the row that ann skipped
+
+    (project / "labels" / "cat.jsonl").write_text(
+        json.dumps({"id": sent[1], "label": "fox", "annotator": "cat"}) + "\n"
+    )
+    labeling.pull(opened(project), "kinds")
+    assert standing(opened(project), "kinds").labelled == 1  # what is ignored stays out, whatever others say
 
 
 def test_push__cold_start_until_two_classes_have_labels(project: Path) -> None:
