@@ -299,7 +299,8 @@ def _json_cause(line: bytes, error: orjson.JSONDecodeError) -> str:
 def _csv(blocks: Iterator[bytes], delimiter: str, name: str) -> Iterator[Chunk]:
     """Rows of a CSV file with a header, as dicts of text; a row's number is that of the line on which it starts."""
     lines = _TextLines(blocks)
-    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    first = next(lines, "")
+    rows = csv.reader(chain([first], lines), delimiter=_delimiter(first, delimiter), strict=True)
     header: list[str] | None = None
     chunk = Chunk()
     while True:
@@ -324,6 +325,12 @@ def _csv(blocks: Iterator[bytes], delimiter: str, name: str) -> Iterator[Chunk]:
     yield chunk
     if lines.damage is not None:
         raise lines.damage
+
+
+def _delimiter(header: str, usual: str) -> str:
+    """What separates the values: spreadsheets of many countries write `;` into a .csv."""
+    unquoted = re.sub(r'"[^"]*"', "", header)
+    return next((one for one in (usual, ";", "\t") if one in unquoted), usual)
 
 
 class _TextLines:

@@ -174,6 +174,12 @@ def test_csv__a_quote_that_never_closes_is_damage():
     assert (damage.fatal, damage.line, damage.cause) == (True, 2, "a quote that opens here is never closed")
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_csv__what_separates_the_values_shows_in_the_header(separator):
+    text = f'"a, or b"{separator}c\n1{separator}"x;y, z"\n'
+    assert read(text.encode(), "x.csv")[0] == {2: {"a, or b": "1", "c": "x;y, z"}}
+
+
 def test_csv__a_column_named_twice_is_an_error():
     with pytest.raises(BadInput, match="names a column twice: 'a'"):
         read(b"a,a\n1,2\n", "x.csv")
