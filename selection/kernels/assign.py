@@ -15,6 +15,7 @@ import numpy.typing as npt
 from selection.kernels import assign_loops as loops
 from selection.kernels.top_r import TILE_ROWS, TILE_VALUES, tiles
 from selection.types import Floats, Rows, Vectors
+from selection.vectors import TensorVectors
 
 Doubles = npt.NDArray[np.float64]
 
@@ -67,6 +68,11 @@ def product_margin(d: int) -> float:
 def _pass(vectors: Vectors, centres: Floats, near: Assigned | None, similar: Assigned) -> None:
     centres = np.ascontiguousarray(centres, np.float32)
     c_norm = loops.norms(centres)
+    if isinstance(vectors, TensorVectors):
+        from selection.kernels.tensor_assign import assign
+
+        assign(vectors, centres, c_norm, near, similar)
+        return
     smallest = min(c_norm[c_norm > 0], default=1.0)
     for rows, tile, norm in tiles(vectors, max(64, min(TILE_ROWS, TILE_VALUES // len(centres)))):
         x_norm = loops.norms(tile)

@@ -14,7 +14,7 @@ from selection.kernels.assign import Assigned, most_similar_centre
 from selection.kernels.top_r import tiles
 from selection.noise import UInts
 from selection.types import Floats, Rows, Vectors
-from selection.vectors import ArrayVectors
+from selection.vectors import ArrayVectors, TensorVectors
 
 Doubles = npt.NDArray[np.float64]
 
@@ -57,7 +57,9 @@ def spherical_clusters(vectors: Vectors, order: Rows, count: int) -> tuple[Assig
     sample = np.ascontiguousarray(vectors.take(order[: SAMPLE_PER_CLUSTER * count]), np.float32)
     sample = unit_rows(sample, assign_loops.norms(sample))
     centroids = sample[:count].copy()
-    held = ArrayVectors(sample)
+    held: Vectors = ArrayVectors(sample)
+    if isinstance(vectors, TensorVectors):
+        held = TensorVectors(held, vectors.device)
     for _ in range(ITERATIONS if count > 1 else 1):
         total = np.zeros(centroids.shape)
         loops.add_rows(sample, most_similar_centre(held, centroids).place, total)

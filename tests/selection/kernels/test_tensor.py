@@ -9,7 +9,11 @@ import pytest
 
 from selection import ArrayVectors
 from selection.checks import ShuffledVectors
-from selection.kernels import assign_loops, loops, nearest_loops, tensor
+from selection.kernels import assign_loops, loops, nearest_loops, tensor, tensor_nearest
+from selection.kernels.assign import nearest_centres
+from selection.kernels.k_center import k_center
+from selection.kernels.kmeans_pp import kmeans_pp
+from selection.kernels.nearest import farthest_from
 from selection.kernels.top_r import max_similarity, similarity_to, top_r
 from selection.vectors import TensorVectors, exact, on_card, restricted
 
@@ -145,3 +149,34 @@ def test_on_card__what_fits_is_put_there():
     vectors = ArrayVectors(np.eye(3, dtype=np.float32))
     assert on_card(vectors).device == "cuda:0"
     assert on_card(vectors, share=0.0) is vectors
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_k_center_and_kmeans_pp__both_bodies_agree_to_the_bit(name, device, tile_values, monkeypatch):
+    monkeypatch.setattr(tensor_nearest, "CENTRES_AT_ONCE", 5)
+    X = HARD[name]
+    budget = min(60, len(X) // 2)
+    host, there = ArrayVectors(X), TensorVectors(ArrayVectors(X, block_rows=17), device)
+    centres, candidates = np.array([4, 2]), np.ones(len(X), bool)
+    candidates[[2, 4, 9]] = False
+    order = np.random.default_rng(1).permutation(np.flatnonzero(candidates))
+    point = np.random.default_rng(2).standard_normal(X.shape[1])
+    for draw in (
+        lambda vectors: k_center(vectors, budget, centres=centres, candidates=candidates, skip=2),
+        lambda vectors: kmeans_pp(vectors, budget, centres=centres, order=order, rng=np.random.default_rng(0)),
+    ):
+        got, expected = draw(there), draw(host)
+        assert got.rows.tolist() == expected.rows.tolist()
+        assert got.near.tolist() == expected.near.tolist()
+        assert got.distance.tolist() == expected.distance.tolist()
+    assert farthest_from(point, there, candidates) == farthest_from(point, host, candidates)
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_assign__both_bodies_agree_to_the_bit(name, device, tile_values):
+    X = HARD[name]
+    host, there = ArrayVectors(X), TensorVectors(ArrayVectors(X, block_rows=17), device)
+    for centres in (X[:40].astype(np.float32), X[::3].astype(np.float32), np.zeros((2, X.shape[1]), np.float32)):
+        for got, expected in zip(nearest_centres(there, centres), nearest_centres(host, centres), strict=True):
+            assert got.place.tolist() == expected.place.tolist()
+            assert got.value.tolist() == expected.value.tolist()
