@@ -203,7 +203,7 @@ def budget_line(at: Standing) -> str:
     """What was spent and what is left, in words."""
     budget = at.project.budget
     if budget is None:
-        return f"{at.spent:g} so far, without a limit"
+        return f"{at.spent:g} {'spent' if at.answers.spent else 'rows labelled'} so far, without a limit"
     whole = budget.money if budget.money is not None else budget.rows
     return f"{at.spent:g} of {whole:g} {'spent' if budget.money is not None else 'rows labelled'}, {at.left:g} left"
 

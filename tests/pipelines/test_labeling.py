@@ -306,9 +306,14 @@ def test_push__own_probabilities_need_no_cold_start(project: Path) -> None:
 
 
 def test_config__what_only_a_labeling_project_has_is_refused_in_a_recipe(project: Path) -> None:
-    change(project, "steps: [random]", "steps: [entropy]")
-    with pytest.raises(ConfigError, match=r"recipes\.any\.steps: entropy needs probabilities, .*under `labeling:`"):
+    change(project, "steps: [random]", "quota: {by: predicted_class, caps: 0.5}, steps: [entropy]")
+    with pytest.raises(ConfigError) as caught:
         opened(project)
+    first, second = (problem.message for problem in caught.value.problems)
+    assert first.startswith(
+        "entropy needs probabilities, which a recipe does not have: put its steps under `labeling:`"
+    )
+    assert second.startswith("predicted_class needs probabilities, which a recipe does not have: put the quota under ")
 
 
 def test_config__cold_start_has_no_model_and_own_probabilities_no_committee(project: Path) -> None:
