@@ -23,7 +23,7 @@ from selection.registry import build_step, step_spec
 from selection.run import select
 from selection.step import Filter, Scorer, Selector, Step
 from selection.types import Array, Input, Pool, Rows, Selection, Targets
-from selection.vectors import ArrayVectors
+from selection.vectors import ArrayVectors, TensorVectors
 
 N, D, CLASSES = 60, 12, 4
 BUDGETS = (0, 1, 7, 20)
@@ -228,6 +228,17 @@ def check_blocks_do_not_matter(step: Step) -> None:
             same(first, run(step, Pool(**inputs), 15), f"{name} in shuffled blocks of {block_rows} rows")
 
 
+def check_device_does_not_matter(step: Step) -> None:
+    """Vectors of which a device holds a copy lead to the same result (on the host, through the bodies that a card uses)."""
+    if Input.VECTORS in step.needs:
+        inputs = make_inputs(step)
+        array = inputs["vectors"]
+        array[10:30] = array[10]
+        first = run(step, Pool(**inputs), 15)
+        inputs["vectors"] = TensorVectors(ArrayVectors(array, block_rows=7), "cpu")
+        same(first, run(step, Pool(**inputs), 15), "vectors with a copy on a device")
+
+
 def check_permuted_pool(step: Step) -> None:
     """The order of the pool changes nothing but the order of ties."""
     inputs = make_inputs(step)
@@ -303,6 +314,7 @@ CHECKS: tuple[Callable[[Step], None], ...] = (
     check_inputs_not_written,
     check_global_rng_untouched,
     check_blocks_do_not_matter,
+    check_device_does_not_matter,
     check_permuted_pool,
     check_identical_candidates,
     check_zero_vectors,

@@ -251,20 +251,22 @@ class _DeviceCopy:
         return squares(self.tensor)
 
 
-def on_card(vectors: Vectors, *, share: float = 0.5) -> Vectors:
+def on_card(vectors: Vectors, *, least: int = 2**26, share: float = 0.5) -> Vectors:
     """The vectors with a copy on the CUDA card for the kernels that have a body there; as they are without a card.
 
     Args:
+        least: fewer numbers than this stay: a step over them takes no longer than torch does to load.
         share: of the card's free memory that the copy may take; the rest is for the kernels.
 
     Whatever the answer, steps choose the same rows. torch is imported only where a driver is.
     """
-    if not any(Path(node).exists() for node in ("/dev/nvidiactl", "/dev/dxg")):
+    n, d = vectors.shape
+    if n * d < least or not any(Path(node).exists() for node in ("/dev/nvidiactl", "/dev/dxg")):
         return vectors
     import torch
 
-    n, d = vectors.shape
-    if not torch.cuda.is_available() or 4 * n * d > share * torch.cuda.mem_get_info()[0]:
+    size_bytes = n * d * vectors.take(np.empty(0, np.int64)).dtype.itemsize
+    if not torch.cuda.is_available() or size_bytes > share * torch.cuda.mem_get_info()[0]:
         return vectors
     return TensorVectors(vectors, f"cuda:{torch.cuda.current_device()}")
 

@@ -31,7 +31,7 @@ def device(request):
     return request.param
 
 
-@pytest.fixture(params=[2**24, 700])
+@pytest.fixture(params=[2**24, 3000])
 def tile_values(request, monkeypatch):
     monkeypatch.setattr(tensor, "TILE_VALUES", request.param)
 
@@ -137,8 +137,8 @@ def test_full_float32__turns_tf32_off_and_then_back(setting, fast, full):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA card")
 def test_on_card__without_a_card_is_the_same_vectors_and_imports_no_torch():
     vectors = ArrayVectors(np.eye(3, dtype=np.float32))
-    assert on_card(vectors) is vectors
-    code = "import sys, numpy as np; from selection.vectors import *; on_card(ArrayVectors(np.eye(3))); print(*sys.modules)"
+    assert on_card(vectors, least=0) is vectors
+    code = "import sys, numpy as np; from selection.vectors import *; on_card(ArrayVectors(np.eye(3)), least=0); print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "torch" not in found.stdout.split()
 
@@ -147,8 +147,9 @@ def test_on_card__without_a_card_is_the_same_vectors_and_imports_no_torch():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA card")
 def test_on_card__what_fits_is_put_there():
     vectors = ArrayVectors(np.eye(3, dtype=np.float32))
-    assert on_card(vectors).device == "cuda:0"
-    assert on_card(vectors, share=0.0) is vectors
+    assert on_card(vectors, least=0).device == "cuda:0"
+    assert on_card(vectors, least=0, share=0.0) is vectors
+    assert on_card(vectors) is vectors
 
 
 @pytest.mark.parametrize("name", HARD)
