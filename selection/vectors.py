@@ -212,7 +212,10 @@ class TensorVectors:
     def restricted(self, rows: Rows) -> TensorVectors:
         """Some rows in a frame of their own, over the same copy."""
         inner = rows if self.rows is None else self.rows[rows]
-        return TensorVectors(restricted(self.source, rows), self.device, copy=self.copy, rows=inner)
+        source = restricted(self.source, rows)
+        if isinstance(self.source, ArrayVectors):
+            source = ExactVectors(source)  # as it was, so that it is still searched on the device
+        return TensorVectors(source, self.device, copy=self.copy, rows=inner)
 
     def exact(self) -> TensorVectors:
         """The same, whose `nearest` is exact."""

@@ -61,7 +61,7 @@ class Bounds:
         self.high[new] = to_device(known.high[new], self.vectors)
         for start in range(self.seen, count, CENTRES_AT_ONCE):
             some = slice(start, min(start + CENTRES_AT_ONCE, count))
-            for at in slices(len(self.bound), self.vectors.shape[1], CENTRES_AT_ONCE):
+            for at in slices(len(self.bound), self.vectors.shape[1], some.stop - some.start):
                 least = self._over(at, some).amin(dim=1)
                 self.bound[at] = self.bound[at].minimum(self._bound(at, least))
         self.seen = count

@@ -99,6 +99,17 @@ def test_tensor_vectors__a_restriction_shares_the_copy(device):
             assert (got[0].tolist(), got[1].tolist()) == (expected[0].tolist(), expected[1].tolist())
 
 
+def test_tensor_vectors__a_restriction_is_searched_on_the_device_too(device, monkeypatch):
+    from selection.kernels import tensor_top_r
+
+    searched = []
+    monkeypatch.setattr(tensor_top_r, "top_r", lambda vectors, *_: searched.append(vectors.shape[0]))
+    there = TensorVectors(ArrayVectors(HARD["clustered"]), device)
+    there.nearest(HARD["clustered"][:2], 3)
+    restricted(restricted(there, np.arange(0, 300, 2)), np.arange(100)).nearest(HARD["clustered"][:2], 3)
+    assert searched == [300, 100]
+
+
 def test_tensor_vectors__search_the_index_of_the_source_until_asked_to_be_exact(device):
     class Indexed(ArrayVectors):
         def nearest(self, queries, k, within=None):
