@@ -27,7 +27,7 @@ from selection.errors import InvalidInput
 from selection.metrics import coverage
 from selection.registry import parse_steps, required
 from selection.types import Input, Reason, Told
-from selection.vectors import exact
+from selection.vectors import exact, on_card
 from storage import ids as idlib
 from storage.errors import BadInput
 from storage.ids import Ids
@@ -163,7 +163,7 @@ def _drawn(
     eligible, facts = _eligible(context, drawing, snapshot, vectors, allow, deny, brought.rules if brought else {})
     targets = _targets(context, drawing) if Input.TARGETS in wanted else None
     pool = Pool(
-        vectors=vectors if vectors is None or drawing.index else exact(vectors),
+        vectors=None if vectors is None else on_card(vectors if drawing.index else exact(vectors)),
         probabilities=brought.probabilities if brought else None,
         committee=brought.committee if brought else None,
         labels=brought.labels if brought else None,

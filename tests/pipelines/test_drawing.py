@@ -11,6 +11,7 @@ from pipelines import drawing, selecting, stages
 from pipelines.context import Context, open_context
 from pipelines.progress import Log
 from selection.errors import InvalidInput
+from selection.vectors import TensorVectors
 from storage import ids as idlib
 from storage.ids import from_arrow, to_text
 from storage.records import read_selection
@@ -135,6 +136,26 @@ def test_draw__reasons_name_targets_and_rows_by_their_ids(light: Path) -> None:
     assert set(items["ref"].to_pylist()) == {"foxes/fox-100", "foxes/fox-101"}
     assert min(items["ref_rank"].to_pylist()) == 1
     assert to_text(from_arrow(items["id"])) == to_text(made.ids)
+
+
+@pytest.mark.parametrize("steps", ["rds_plus", "k_center", "{outliers: {n_neighbors: 3, drop: 0.1}}, k_center"])
+@pytest.mark.parametrize("index", ["flat", "ivf"])
+def test_redraw__on_a_device_gives_the_same_items(
+    light: Path, monkeypatch: pytest.MonkeyPatch, steps: str, index: str
+) -> None:
+    change(light, "[rds_plus], budget: 10", f"[{steps}], budget: 10, encoder: vectors")
+    change(light, "recipes:\n", f"index: {{kind: {index}}}\nrecipes:\n")
+    context = opened(light)
+    stages.ingest(context)
+    stages.embed(context, "vectors")
+    stages.index(context, "vectors")
+    stages.embed_targets(context, "vectors")
+    made = selecting.draw(context, "near")
+    header, items = read_selection(context.store, made.drawing.selection_id)
+    used = []
+    monkeypatch.setattr(selecting, "on_card", lambda vectors: used.append(0) or TensorVectors(vectors, "cpu"))
+    assert selecting.redraw(context, header).select(items.column_names).equals(items)
+    assert used
 
 
 def test_index__of_steps_that_search_is_recorded_where_it_is_approximate(light: Path) -> None:
