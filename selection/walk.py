@@ -84,7 +84,7 @@ def draw_within(
     if limited.group is not None:
         rooms.append(Room.of(limited.group, limited.cost, limited.caps(pool)))
     rooms.append(_whole(limited.cost, limits.amount()))
-    first = max(min(limited.rows(pool), int(pool.candidates.sum())), 1)
+    first = min(limited.rows(pool), int(pool.candidates.sum()))
     picked, missing = walked(step, pool, rooms, run, stream, first=first)
     if missing > 0 and not allow_short:
         raise InvalidBudget(_short(limits, step, f"{limits.amount() - missing:,.0f} of {limits.amount():,}"))
@@ -101,7 +101,7 @@ def walked(
 
     Args:
         rooms: written to.
-        first: how deep the first draw goes.
+        first: how deep the first draw goes, 0 where there are no candidates.
 
     Returns:
         What was taken, and what of the whole is still missing beside what groups left over by stopping before a row.
@@ -184,7 +184,7 @@ def _shared(
                 missing = float(wanted[i] - len(picked.rows))
             else:
                 inside = [*(room.take(rows) for room in rooms), _whole(limited.cost[rows], wanted[i])]
-                first = max(min(limited.take(rows).rows(frame, wanted[i]), int(mine.sum())), 1)
+                first = min(limited.take(rows).rows(frame, wanted[i]), int(mine.sum()))
                 picked, missing = walked(step, frame, inside, run, stream, first=first)
         if missing > 0:
             lacking.append(f"{name} {wanted[i] - missing:,.0f} of {wanted[i]:,}")

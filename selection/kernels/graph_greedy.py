@@ -51,7 +51,7 @@ def vote_k(neighbours: Ints, *, rho: int, taken: Rows, parts: list[Rows]) -> Pic
     """
     n = len(neighbours)
     levels = 0
-    while n * rho ** (levels + 1) < 2**62:
+    while max(n, 1) * rho ** (levels + 1) < 2**62:
         levels += 1
     weight = np.array([rho ** (levels - t) for t in range(levels + 1)] + [0], np.int64)
     lists = voters(neighbours)

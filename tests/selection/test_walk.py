@@ -337,6 +337,14 @@ def test_select__an_error_after_filters_says_so():
         select([{"keep_top": {"times": 2}}, "top"], pool, budget=5, quota={"by": "source", "caps": {"a": 2, "b": 4}})
 
 
+@pytest.mark.parametrize("step", ["k_center", "influence", "vote_k", "top"])
+@pytest.mark.parametrize("limits", [{"group_by": "talk"}, {"quota": {"by": "source", "caps": 0.5}}])
+def test_select__a_walk_after_filters_that_leave_nothing_is_empty(step, limits):
+    pool = pool_of(12, labels=np.zeros(12, int))  # nothing is unlabelled, so seals finds nothing
+    s = select([{"seals": {"n_neighbors": 3}}, step], pool, budget=2, allow_short=True, **limits)
+    assert s.exhausted and not len(s.rows)
+
+
 def test_select__a_named_group_that_no_row_has():
     with pytest.raises(InvalidOption, match=r"no row has source 'x'; there are: a, b, c, null"):
         select(["random"], pool_of(), budget=1, quota={"by": "source", "caps": {"x": 1}}, allow_short=True)
