@@ -342,7 +342,8 @@ def test_select__an_error_after_filters_says_so():
 def test_select__a_walk_after_filters_that_leave_nothing_is_empty(step, limits):
     pool = pool_of(12, labels=np.zeros(12, int))  # nothing is unlabelled, so seals finds nothing
     s = select([{"seals": {"n_neighbors": 3}}, step], pool, budget=2, allow_short=True, **limits)
-    assert s.exhausted and not len(s.rows)
+    assert s.exhausted
+    assert not len(s.rows)
 
 
 def test_select__a_named_group_that_no_row_has():
