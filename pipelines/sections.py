@@ -263,7 +263,9 @@ class Stop(Section):
         description="... once at most this share of the stop set changes its class from round to round",
     )
     plateau: int | None = Field(
-        default=5, gt=0, description="... once the accuracy on the random arm has not risen for so many rounds"
+        default=5,
+        gt=0,
+        description="... once the accuracy on the random arm, of 50 labels or more, has not risen for so many rounds",
     )
     halt: bool = Field(default=False, description="draw no further batch once a rule advises to stop")
 

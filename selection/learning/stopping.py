@@ -105,7 +105,7 @@ def advise(rules: Rules, history: Sequence[Observation]) -> Advice:
     if rules.plateau is not None:
         age = _age_of_best(history)
         if age >= rules.plateau:
-            reasons.append(f"the metric was best {age} rounds ago")
+            reasons.append(f"the quality measured has not risen for {age} rounds")
     if rules.budget is not None and last.spent >= rules.budget:
         reasons.append(f"{last.spent:g} of the budget of {rules.budget:g} is spent")
     return Advice(bool(reasons), tuple(reasons))

@@ -240,6 +240,19 @@ def test_push__gold_rows_are_hidden_and_neither_train_nor_count(project: Path) -
     assert facts["labelled"] == 8
 
 
+def test_fit__a_plateau_needs_rows_to_be_measured_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configured(project, "stop: {plateau: 1, kappa: null, uncertainty: null, change: null}, random_share: 0.3")
+    for _ in range(4):
+        loop(project)
+        label(project)
+    labeling.pull(opened(project), "kinds")
+    assert "may be time" not in labeling.fit(opened(project), "kinds").summary
+    monkeypatch.setattr("pipelines.fitting.MEASURED_ROWS", 1)
+    assert (
+        "It may be time to stop: the quality measured has not risen" in labeling.fit(opened(project), "kinds").summary
+    )
+
+
 def test_push__halt_stops_and_advice_alone_does_not(project: Path) -> None:
     configured(project, "stop: {uncertainty: 1.0}, random_share: 0")
     loop(project)
