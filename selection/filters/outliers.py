@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
@@ -81,7 +83,8 @@ class Outliers(Filter):
             score = np.asarray(Cartography(fields=self.fields).score(pool, rng=rng))[rows].astype(np.float64)
         else:
             score = neighbour_similarity(pool, rows, self.n_neighbors)
-        first = np.sort(score)[int(self.drop * len(rows))] if len(rows) else 0.0
+        most = math.floor(Fraction(str(self.drop)) * len(rows))  # as it is written: 0.145 of 200 is 29
+        first = np.sort(score)[most] if len(rows) else 0.0
         stays = score >= first
         gone = rows[~stays]
         return rows[stays], Dropped(self.name, gone, Reason.of("outlier", len(gone), value=score[~stays]))
@@ -98,5 +101,6 @@ def neighbour_similarity(pool: Pool, rows: Rows, k: int) -> Array:
         itself[~itself.any(axis=1), -1] = True  # among many equals a row need not find itself
         others = np.where(itself | (found < 0), 0.0, similarity.astype(np.float64))
         count = (~itself & (found >= 0)).sum(axis=1)
+        # Sums of float32 values in float64, all but always exact: so wherever a row found itself.
         score[start : start + QUERY_ROWS] = others.sum(axis=1) / np.maximum(count, 1)
     return score

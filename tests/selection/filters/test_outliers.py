@@ -65,6 +65,11 @@ def test_keep__rows_that_are_alike_all_stay():
     assert Outliers().keep(Pool(vectors=unit(1)), 1, rng=RNG).tolist() == [0]
 
 
+def test_keep__the_part_is_counted_as_it_is_written():
+    _, dropped = Outliers(drop=0.145).sift(Pool(vectors=unit()), 1, rng=RNG)
+    assert len(dropped.rows) == 29  # 0.145 * 200 is 28.999999999999996 in floats
+
+
 def test_select__what_was_dropped_is_told():
     picked = select([{"outliers": {"drop": 0.1}}, "random"], Pool(vectors=unit()), budget=5)
     (dropped,) = picked.dropped
