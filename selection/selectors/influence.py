@@ -65,7 +65,7 @@ def edge_weights(similarity: Array) -> npt.NDArray[np.float64]:
     array([[0.625, 0.375, 0.   ]])
     """
     positive = np.maximum(similarity, 0)
-    total = positive.sum(axis=1, keepdims=True)
+    total = np.sort(positive, axis=1).sum(axis=1, keepdims=True)  # neighbours come in any order
     return positive / np.where(total > 0, total, 1.0)
 
 

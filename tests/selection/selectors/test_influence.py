@@ -146,6 +146,14 @@ def test_edge_weights__shares_of_the_similarities() -> None:
     assert edge_weights(np.array([[0.5, -0.4], [-0.1, -0.2]])).tolist() == [[1, 0], [0, 0]]
 
 
+def test_edge_weights__are_the_same_to_the_bit_in_any_order_of_neighbours() -> None:
+    rng = np.random.default_rng(0)
+    similarity = rng.random((200, 12))
+    order = rng.permuted(np.tile(np.arange(12), (200, 1)), axis=1)
+    again = edge_weights(np.take_along_axis(similarity, order, axis=1))
+    np.testing.assert_array_equal(again, np.take_along_axis(edge_weights(similarity), order, axis=1))
+
+
 def test_options__out_of_range_are_refused() -> None:
     with pytest.raises(InvalidOption, match="n_neighbors"):
         build_step({"influence": {"n_neighbors": 0}})
