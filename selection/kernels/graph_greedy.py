@@ -43,11 +43,13 @@ def vote_k(neighbours: Ints, *, rho: int, taken: Rows, parts: list[Rows]) -> Pic
 
     Args:
         neighbours: (n, k) int32, -1 where there is none.
-        rho: >= 2. A vote that counts less than rho**-s, where n * rho**s just fits into 62 bits, counts nothing.
+        rho: >= 2. With s the largest number for which n * rho**s fits into 62 bits, a vote counts nothing that counts
+            rho ** -(s + 1) or less of the heaviest vote for a row that is left.
         taken: rows that are already selected.
         parts: the rows to choose from at each pick, of which one at least is not selected; the same array may come again.
 
-    Cost: a scan of the part and about k*k additions a pick. Memory: 4 bytes * n * k and 24 bytes a row beside the argument.
+    Cost: a scan of the part and of all rows and about k*k additions a pick; n*k at most k times. Memory: 4 bytes * n * k and 32
+    bytes a row beside the argument.
     """
     n = len(neighbours)
     levels = 0
@@ -57,13 +59,19 @@ def vote_k(neighbours: Ints, *, rho: int, taken: Rows, parts: list[Rows]) -> Pic
     lists = voters(neighbours)
     score = np.diff(lists.starts) * weight[0]
     selected, times = np.zeros(n, np.bool_), np.zeros(n, np.int32)
+    degree = (neighbours >= 0).sum(axis=1)
+    base = 0  # the weights are of votes from times 0, 1, ... after this
     for row in taken.tolist():
-        loops.take_vote(row, neighbours, lists.starts, lists.row, weight, selected, times, score)
+        loops.take_vote(row, neighbours, lists.starts, lists.row, weight, selected, times, base, score)
     rows, gain = np.empty(len(parts), np.int64), np.empty(len(parts))
     for i, part in enumerate(parts):
+        least = loops.fewest_times(selected, times, degree, base)
+        if least > base:
+            base = least
+            loops.count_votes(neighbours, weight, selected, times, base, score)
         row = loops.best_of(part, score, selected)
-        rows[i], gain[i] = row, score[row] / weight[0]
-        loops.take_vote(row, neighbours, lists.starts, lists.row, weight, selected, times, score)
+        rows[i], gain[i] = row, score[row] / weight[0] * float(rho) ** -base
+        loops.take_vote(row, neighbours, lists.starts, lists.row, weight, selected, times, base, score)
     return Picks(rows, gain)
 
 

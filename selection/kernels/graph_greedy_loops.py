@@ -27,22 +27,48 @@ def best_of(part, score, selected):  # type: ignore[no-untyped-def]  # noqa: ANN
 
 
 @njit(cache=True, nogil=True)
-def take_vote(row, neighbours, starts, voters, weight, selected, times, score):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def vote(weight, times, base):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """What a vote counts. A voter below the base has selected rows alone among its neighbours: whatever it counts, none is asked for."""
+    return weight[max(0, min(times - base, len(weight) - 1))]
+
+
+@njit(cache=True, nogil=True)
+def take_vote(row, neighbours, starts, voters, weight, selected, times, base, score):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Select a row: it votes no more, and the votes of those that voted for it count less."""
-    last = len(weight) - 1
     selected[row] = True
     for e in range(neighbours.shape[1]):
         if neighbours[row, e] >= 0:
-            score[neighbours[row, e]] -= weight[min(times[row], last)]
+            score[neighbours[row, e]] -= vote(weight, times[row], base)
     for at in range(starts[row], starts[row + 1]):
         voter = voters[at]
         if selected[voter]:
             continue
-        change = weight[min(times[voter] + 1, last)] - weight[min(times[voter], last)]
+        change = vote(weight, times[voter] + 1, base) - vote(weight, times[voter], base)
         times[voter] += 1
         for e in range(neighbours.shape[1]):
             if neighbours[voter, e] >= 0:
                 score[neighbours[voter, e]] += change
+
+
+@njit(cache=True, nogil=True)
+def fewest_times(selected, times, degree, base):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The fewest selected rows among the neighbours of a voter that still has others; `base` where there is no such voter."""
+    fewest = -1
+    for v in range(len(times)):
+        if not selected[v] and times[v] < degree[v] and (fewest < 0 or times[v] < fewest):
+            fewest = times[v]
+    return fewest if fewest >= 0 else base
+
+
+@njit(cache=True, nogil=True)
+def count_votes(neighbours, weight, selected, times, base, score):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write the scores anew, for another base."""
+    score[:] = 0
+    for v in range(len(times)):
+        if not selected[v]:
+            for e in range(neighbours.shape[1]):
+                if neighbours[v, e] >= 0:
+                    score[neighbours[v, e]] += vote(weight, times[v], base)
 
 
 @njit(cache=True, nogil=True)

@@ -28,7 +28,7 @@ class VoteK(Selector):
     come last. The gain is the score; the reason's `ref` is the bucket.
 
     Cost for n rows of d dimensions: 2*n*n*d operations for the neighbours, then n + n_neighbors**2 a pick. Memory: 8 bytes * n * n_neighbors
-    and 24 bytes a row; see `selection.kernels.neighbours`.
+    and 32 bytes a row; see `selection.kernels.neighbours`.
     """
 
     n_neighbors: int = 150

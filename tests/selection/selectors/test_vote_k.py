@@ -105,6 +105,24 @@ def test_select__is_the_published_algorithm_pick_for_pick(seed: int) -> None:
     assert picked.rows.tolist() == literal(x, 12, 30, taken=(3, 50, 190))
 
 
+def test_select__a_budget_that_most_votes_were_cut_many_times_for_is_as_published() -> None:
+    x = clustered(120, 8, 0)  # the last votes count some 10 ** -35
+    graph = nearest_neighbours(Pool(vectors=x).get_vectors(), 40)
+    votes = np.zeros((120, 120), np.int64)  # of the row for the column
+    np.put_along_axis(votes, graph.astype(np.int64), 1, axis=1)
+    selected: list[int] = []
+    for _ in range(110):
+        times = votes[:, selected].sum(axis=1).tolist()
+        weight = np.array([0 if v in selected else 10 ** (40 - times[v]) for v in range(120)], object)
+        score = {u: (weight * votes[:, u]).sum() for u in range(120) if u not in selected}
+        selected.append(max(score, key=lambda u: (score[u], -u)))
+    whole = run(x, 110, n_neighbors=40).rows
+    assert whole.tolist() == selected
+    for first in (20, 64, 100):
+        rest = Pool(vectors=x, already_selected=whole[:first])
+        assert select([VoteK(n_neighbors=40)], rest, budget=110 - first).rows.tolist() == selected[first:]
+
+
 def test_select__two_thousand_rows_as_published() -> None:
     x = clustered(2000, 64, 0)
     assert run(x, 18).rows.tolist() == literal(x, 150, 18)
