@@ -8,15 +8,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from selection.kernels import assign_loops
 from selection.kernels import duplicates_loops as loops
 from selection.kernels.assign import Assigned, most_similar_centre
-from selection.kernels.top_r import tiles
+from selection.kernels.top_r import TILE_ROWS, tiles
+from selection.kernels.unit import unit_rows
 from selection.noise import UInts
 from selection.types import Floats, Rows, Vectors
 from selection.vectors import ArrayVectors, TensorVectors
-
-Doubles = npt.NDArray[np.float64]
 
 # faiss's default; more rows move the centroids little.
 SAMPLE_PER_CLUSTER = 256
@@ -37,7 +35,7 @@ def hashed_order(vectors: Vectors, noise: UInts, among: npt.NDArray[np.bool_] | 
     Cost: one pass over the vectors.
     """
     present = np.ones(vectors.shape[0], bool) if among is None else among.copy()
-    for rows, tile, _ in tiles(vectors, 4096):
+    for rows, tile, _ in tiles(vectors, TILE_ROWS):
         present[rows] &= tile.any(axis=1)
     order = np.argsort(noise, kind="stable").astype(np.int64)
     return np.asarray(order[present[order]])
@@ -54,8 +52,10 @@ def spherical_clusters(vectors: Vectors, order: Rows, count: int) -> tuple[Assig
 
     Cost: 2 * (sample * ITERATIONS + n) * count * d operations. Memory: the sample's vectors.
     """
-    sample = np.ascontiguousarray(vectors.take(order[: SAMPLE_PER_CLUSTER * count]), np.float32)
-    sample = unit_rows(sample, assign_loops.norms(sample))
+    trained = order[: SAMPLE_PER_CLUSTER * count]
+    sample = np.empty((len(trained), vectors.shape[1]), np.float32)
+    for start in range(0, len(trained), TILE_ROWS):
+        sample[start : start + TILE_ROWS] = unit_rows(vectors.take(trained[start : start + TILE_ROWS]))
     centroids = sample[:count].copy()
     held: Vectors = ArrayVectors(sample)
     if isinstance(vectors, TensorVectors):
@@ -70,8 +70,3 @@ def spherical_clusters(vectors: Vectors, order: Rows, count: int) -> tuple[Assig
         if (centroids == before).all():
             break
     return most_similar_centre(vectors, centroids), centroids
-
-
-def unit_rows(xs: Floats, norm: Doubles) -> Floats:
-    """(b, d) float32 of length 1, given their lengths; zero vectors stay."""
-    return np.asarray(xs / np.where(norm > 0, norm, 1.0)[:, None], np.float32)

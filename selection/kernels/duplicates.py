@@ -14,7 +14,7 @@ import numpy.typing as npt
 from selection.kernels import assign_loops
 from selection.kernels import duplicates_loops as loops
 from selection.kernels.assign import product_margin
-from selection.kernels.clusters import unit_rows
+from selection.kernels.unit import unit_rows
 from selection.types import Dropped, Reason, Rows, Vectors
 
 Doubles = npt.NDArray[np.float64]

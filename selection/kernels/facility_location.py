@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from selection.kernels import facility_location_loops as loops
 from selection.kernels.top_r import TILE_ROWS, similarity_to, tiles
+from selection.kernels.unit import unit_rows
 from selection.types import Floats, Rows, Vectors
 
 BITS = 40
@@ -75,7 +76,7 @@ class Coverage:
         self.weight32 = self.weight.astype(np.float32)
         self.refs = np.ascontiguousarray(vectors.take(references), np.float32)
         self.ref_norm = self.norms[references]
-        self.unit_refs = _unit(self.refs, self.ref_norm)
+        self.unit_refs = unit_rows(self.refs, self.ref_norm)
         # Where a candidate's vector stands among the references, so that it need not be kept twice.
         self.place = np.full(n, -1, np.int64)
         self.place[references] = np.arange(len(references))
@@ -122,7 +123,7 @@ class Coverage:
     def similarities(self, rows: Rows, out: Floats | None = None) -> tuple[Floats, Floats]:
         """(rows, references) float32 similarities, and the rows' vectors. Those of a zero vector mean nothing: its bound is 0."""
         xs = np.ascontiguousarray(self.vectors.take(rows), np.float32)
-        similar = np.matmul(_unit(xs, self.norms[rows]), self.unit_refs.T, out=out)
+        similar = np.matmul(unit_rows(xs, self.norms[rows]), self.unit_refs.T, out=out)
         similar += np.float32(1)
         similar *= np.float32(0.5)
         return similar, xs
@@ -248,16 +249,6 @@ def _directions(vectors: Vectors, rows: Rows) -> Doubles:
     xs = vectors.take(rows).astype(np.float64)
     length = np.sqrt((xs**2).sum(axis=1))
     return np.asarray(xs / np.where(length > 0, length, 1.0)[:, None])
-
-
-def _unit(vectors: Floats, norms: Doubles) -> Floats:
-    """float32 of each vector divided by its norm in float64; zero vectors stay."""
-    unit = np.empty_like(vectors)
-    for start in range(0, len(vectors), TILE_ROWS):
-        part = slice(start, start + TILE_ROWS)
-        divisor = np.where(norms[part] > 0, norms[part], 1.0)
-        unit[part] = vectors[part].astype(np.float64) / divisor[:, None]
-    return unit
 
 
 def _twins(vectors: Vectors, hashes: npt.NDArray[np.uint64]) -> Rows:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from selection.kernels.assign_loops import norms
 from selection.types import Array, Floats, Rows, Vectors
 from selection.vectors import nearest_rows
+
+Doubles = npt.NDArray[np.float64]
+
+ROWS_AT_ONCE = 1024
 
 
 class UnitVectors:
@@ -26,19 +31,32 @@ class UnitVectors:
     def blocks(self) -> Iterator[tuple[Rows, Array]]:
         """Yield `(rows, block)` in storage order."""
         for rows, block in self.vectors.blocks():
-            yield rows, _unit(block)
+            yield rows, unit_rows(block)
 
     def take(self, rows: Rows) -> Array:
         """(rows, d) float32."""
-        return _unit(self.vectors.take(rows))
+        return unit_rows(self.vectors.take(rows))
 
     def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
         """Exact; ties to the lowest row. See `Vectors.nearest`."""
         return nearest_rows(self, queries, k, within)
 
 
-def _unit(block: Array) -> Floats:
-    xs = np.ascontiguousarray(block, np.float32)
-    length = norms(xs)
-    with np.errstate(invalid="ignore"):  # infinity becomes NaN, which `tiles` refuses by its row
-        return np.asarray(xs / np.where(length > 0, length, 1.0)[:, None], np.float32)
+def unit_rows(values: Array, length: Doubles | None = None) -> Floats:
+    """(r, d) float32: the rows divided by their lengths; a zero row stays.
+
+    Args:
+        values: (r, d) float16 or float32.
+        length: (r,) float64, where it is known.
+
+    Memory: the result, and ROWS_AT_ONCE rows in float64.
+    """
+    xs = np.ascontiguousarray(values, np.float32)
+    length = norms(xs) if length is None else length
+    divisor = np.where(length > 0, length, 1.0)[:, None]
+    out = np.empty(xs.shape, np.float32)
+    for start in range(0, len(xs), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        with np.errstate(invalid="ignore"):  # infinity becomes NaN, which `tiles` refuses by its row
+            out[part] = xs[part] / divisor[part]
+    return out

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from selection.errors import MissingInput
 from selection.kernels.probabilities import taken
@@ -69,6 +68,7 @@ def contrast(vectors: Vectors, probabilities: RowBlocks, labelled: Rows, k: int)
     """
     from selection.kernels.probabilities_loops import contrast as loop
     from selection.kernels.top_r import TILE_ROWS, tiles, top_r
+    from selection.kernels.unit import unit_rows
 
     known = taken(probabilities, labelled, Input.PROBABILITIES)
     # Dividing a row by its length changes none of its comparisons, so only the labelled rows need to be of unit length.
@@ -78,10 +78,3 @@ def contrast(vectors: Vectors, probabilities: RowBlocks, labelled: Rows, k: int)
         neighbours = top_r(unit, tile, depth=min(k, len(labelled))).row
         loop(taken(probabilities, rows, Input.PROBABILITIES), known, neighbours, LEAST_PROBABILITY, rows, out)
     return out
-
-
-def unit_rows(values: npt.ArrayLike) -> Floats:
-    """The rows divided by their lengths, float32; zero rows stay zero."""
-    wide = np.asarray(values, np.float64)
-    length = np.sqrt((wide**2).sum(axis=1, keepdims=True))
-    return np.asarray(np.divide(wide, length, out=np.zeros_like(wide), where=length > 0), np.float32)
