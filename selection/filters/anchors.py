@@ -9,9 +9,10 @@ import numpy as np
 
 from selection.allocation import water_fill
 from selection.errors import rows_of_parent
-from selection.kernels.hits import AGGREGATIONS, highest, nearest_of, row_scores
+from selection.kernels.hits import AGGREGATIONS, nearest_of, row_scores
 from selection.selectors.kmeans_pp import KMeansPP
 from selection.selectors.random import drawn_rows
+from selection.selectors.top import highest
 from selection.step import Filter, check_choice, check_flag, check_integer
 from selection.streams import child
 from selection.types import Array, Found, Input, Pool, Rows
@@ -79,7 +80,7 @@ class Anchors(Filter):
         hits = nearest_of(pool, anchors, self.n_neighbors, candidates & (labels < 0))
         rows, score, best = row_scores(hits, self.aggregation, pool)
         if not self.balanced or len(rows) <= self.rows:
-            kept = highest(rows, score, self.rows)
+            kept = rows[highest(score, self.rows)]
         else:
             kept = best_of_each(rows, score, labels[anchors[hits.anchor[best]]], self.rows)
         return kept, hits.as_found(self.name, best)
@@ -117,5 +118,6 @@ def best_of_each(rows: Rows, score: Array, of: Array, count: int) -> Rows:
     """
     classes, place = np.unique(of, return_inverse=True)
     counts = water_fill([0] * len(classes), count, np.bincount(place).tolist())
-    best = [highest(rows[place == i], score[place == i], many) for i, many in enumerate(counts)]
-    return np.concatenate(best)
+    members = [np.flatnonzero(place == i) for i in range(len(classes))]
+    best = [mine[highest(score[mine], many)] for mine, many in zip(members, counts, strict=True)]
+    return rows[np.concatenate(best)]

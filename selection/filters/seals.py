@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from selection.kernels.hits import highest, nearest_of, row_scores
+from selection.kernels.hits import nearest_of, row_scores
 from selection.selectors.random import drawn_rows
+from selection.selectors.top import highest
 from selection.step import Filter, check_integer
 from selection.types import Found, Input, Pool, Rows
 
@@ -59,4 +60,4 @@ class Seals(Filter):
             return np.flatnonzero(candidates).astype(np.int64), None
         hits = nearest_of(pool, labelled, self.n_neighbors, candidates & (labels < 0))
         rows, score, best = row_scores(hits, "max", pool)
-        return highest(rows, score, most), hits.as_found(self.name, best)
+        return rows[highest(score, most)], hits.as_found(self.name, best)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selection.errors import InvalidInput
-from selection.types import Array, Floats, Found, Pool, Reason, Rows
+from selection.types import Floats, Found, Pool, Reason, Rows
 
 # Queries searched at once: 16 MiB of float32 at 1024 dimensions.
 QUERY_ROWS = 4096
@@ -89,8 +89,3 @@ def row_scores(hits: Hits, aggregation: str, pool: Pool) -> tuple[Rows, npt.NDAr
         # The mean of products is the product with the mean.
         score = similarity_to(restricted(pool.get_vectors(), rows), mean_vector(pool.get_vectors(), hits.anchors))
     return rows, score, best
-
-
-def highest(rows: Rows, score: Array, count: int) -> Rows:
-    """The `count` rows of highest score, best first; ties to the lowest row."""
-    return rows[np.lexsort((rows, -score))[:count]]

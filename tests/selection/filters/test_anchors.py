@@ -8,7 +8,8 @@ import pytest
 from selection import InvalidInput, InvalidOption, MissingInput, Pool, build_step, select
 from selection.filters.anchors import Anchors, best_of_each
 from selection.filters.seals import Seals
-from selection.kernels.hits import highest, nearest_of, row_scores
+from selection.kernels.hits import nearest_of, row_scores
+from selection.selectors.top import highest
 
 RNG = np.random.default_rng([0, 0, 0, 1])
 POOL, LABELLED, LABELS = [5, 13, 26, 60, 81, 100, 170, 200], [0, 20, 90], [1, 1, 0]
@@ -86,7 +87,7 @@ def test_row_scores__known_answers(aggregation, scores, kept):
     rows, score, _ = row_scores(hits, aggregation, pool)
     assert rows.tolist() == [0, 1, 2, 3, 4, 5]
     np.testing.assert_allclose(score, scores, atol=1e-7)
-    assert highest(rows, score, 4).tolist() == kept
+    assert rows[highest(score, 4)].tolist() == kept
     step = Anchors(n_neighbors=3, rows=4, aggregation=aggregation, balanced=False)
     assert step.keep(pool, 1, rng=RNG).tolist() == kept
 
