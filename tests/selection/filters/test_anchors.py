@@ -106,6 +106,15 @@ def test_keep__is_the_definition(aggregation, balanced, choose, rows):
     assert sorted(kept.tolist()) == sorted(naive(pool, anchors.tolist(), 9, rows, aggregation, balanced))
 
 
+@pytest.mark.parametrize("step", [Anchors(rows=100), Seals(), Seals(rows=100)], ids=str)
+def test_keep__labelled_rows_are_not_found_although_they_are_candidates(step):
+    pool = clustered()
+    free = Pool(vectors=pool.vectors, labels=pool.labels, keys=pool.keys)
+    kept = step.keep(free, 1, rng=np.random.default_rng([0, 0, 0, 1]))
+    assert len(kept)
+    assert (free.get_labels()[kept] < 0).all()
+
+
 def test_anchors__so_many_of_each_class_and_all_of_a_small_one():
     pool = clustered(labelled=60)
     labels = pool.get_labels().copy()

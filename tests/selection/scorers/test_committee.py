@@ -77,8 +77,8 @@ def test_score__as_the_naive_one(step, shape) -> None:
 
 
 def test_vote_entropy__ties_go_to_the_lowest_class() -> None:
-    tied = np.array([[[0.5, 0.5, 0.0], [0.4, 0.4, 0.2]]])
-    assert VoteEntropy().score(Pool(committee=tied), rng=RNG).tolist() == [0]
+    tied = np.array([[[0.5, 0.5, 0.0], [0.4, 0.4, 0.2]], [[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]])
+    np.testing.assert_allclose(VoteEntropy().score(Pool(committee=tied), rng=RNG), [0, np.log(2)], rtol=1e-6)
 
 
 def naive_information(rows, those):

@@ -57,6 +57,7 @@ def test_purest__rows_on_a_line() -> None:
     assert max(delta for delta in deltas if delta <= best) == 1.0  # the best of these
     assert best == pytest.approx(1.8, rel=1e-6)  # the best of all: 1.2 and 3.0 are of two clusters
     assert purest(distance, 0.75) == pytest.approx(2.1, rel=1e-6)
+    assert purest(np.array([3.0, 1.0]), 1.0) < 1.0  # at the distance itself the ball holds the other row
     assert purest(np.arange(1, 101), 0.9) == pytest.approx(11)  # ten of a hundred balls hold another cluster at 11
 
 
