@@ -18,27 +18,27 @@ LEAST_PROBABILITY = 1e-7  # a class that one row rules out and another does not 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cal(Scorer):
-    """Contrastive active learning: the mean KL(p_l || p_row) over the k labelled rows l of highest cosine to the row.
+    """Contrastive active learning: the mean KL(p_l || p_row) over the labelled rows l of highest cosine to the row.
 
     High where the classifier predicts something else than for labelled rows with nearly the same vector. Probabilities are
     clipped at 1e-7 and made to sum to 1. A zero vector is similar to nothing, so its neighbours are the lowest labelled rows.
 
     Args:
-        k: neighbours of a row; all labelled rows if there are no more. Ties go to the lowest row.
+        n_neighbors: labelled rows that a row is compared with; all if there are no more. Ties go to the lowest row.
 
     A labelled row that is still a candidate is its own neighbour; in a labeling project it is already selected.
 
-    Source: Margatina et al. 2021 (CAL), `acquisition/cal.py`, k = 10.
+    Source: Margatina et al. 2021 (CAL), `acquisition/cal.py`, 10 neighbours.
     Cost: 2*n*l*d operations in float32 for l labelled rows, beside the probabilities; memory for the labelled rows'
     vectors and probabilities, one block, and n floats.
     """
 
-    k: int = 10
+    n_neighbors: int = 10
     name: ClassVar[str] = "cal"
     needs: ClassVar[frozenset[Input]] = frozenset({Input.VECTORS, Input.PROBABILITIES, Input.LABELS})
 
     def __post_init__(self) -> None:
-        check_integer(self.name, "k", self.k, least=1)
+        check_integer(self.name, "n_neighbors", self.n_neighbors, least=1)
 
     def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
         """See `Scorer.score`.
@@ -54,7 +54,7 @@ class Cal(Scorer):
                 f"cal compares with labelled rows, but none of the {len(pool)} rows has a label: draw the first rows "
                 "with a step that needs none, such as k_center"
             )
-        return contrast(pool.get_vectors(), pool.get_probabilities(), labelled, self.k)
+        return contrast(pool.get_vectors(), pool.get_probabilities(), labelled, self.n_neighbors)
 
 
 def contrast(vectors: Vectors, probabilities: RowBlocks, labelled: Rows, k: int) -> Floats:

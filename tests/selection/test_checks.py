@@ -61,7 +61,7 @@ STEPS = [
     SemDedup(eps=0.002, n_clusters=3, prefer="random", rule="reference"),
     Bald(),
     Cal(),
-    Cal(k=2),
+    Cal(n_neighbors=2),
     Column(field="length"),
     Column(field="length", descending=False),
     Combine(weights={"rds_max": 1, "column": [{"field": "length", "weight": 0.5}, {"field": "depth", "weight": -1}]}),

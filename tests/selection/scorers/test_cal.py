@@ -31,8 +31,8 @@ def test_score__ties_of_neighbours_go_to_the_lowest_row() -> None:
     vectors = np.array([[-1, 0], [0.6, 0.8], [0.6, -0.8], [1, 0]], np.float32)
     probabilities = np.array([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8], [0.9, 0.1]])
     pool = Pool(vectors=vectors, probabilities=probabilities, labels=[0, 1, 1, -1], already_selected=[0, 1, 2])
-    assert Cal(k=1).score(pool, rng=RNG)[3] == 0
-    assert select([{"cal": {"k": 1}}], pool, budget=1).rows.tolist() == [3]
+    assert Cal(n_neighbors=1).score(pool, rng=RNG)[3] == 0
+    assert select([{"cal": {"n_neighbors": 1}}], pool, budget=1).rows.tolist() == [3]
 
 
 def naive(vectors, probabilities, labelled, k):
@@ -55,7 +55,7 @@ def test_score__as_the_naive_one_also_where_vectors_are_not_of_unit_length(k) ->
     probabilities = rng.dirichlet(np.full(4, 0.4), 150).astype(np.float32)
     probabilities[:9] = np.eye(4)[rng.integers(0, 4, 9)]
     labels = np.where(rng.random(150) < 0.2, rng.integers(0, 4, 150), -1)
-    scores = Cal(k=k).score(Pool(vectors=vectors, probabilities=probabilities, labels=labels), rng=RNG)
+    scores = Cal(n_neighbors=k).score(Pool(vectors=vectors, probabilities=probabilities, labels=labels), rng=RNG)
     wanted = naive(vectors, probabilities, np.flatnonzero(labels >= 0), k)
     np.testing.assert_allclose(scores, wanted, rtol=1e-5, atol=1e-6)
 
@@ -79,5 +79,5 @@ def test_score__bad_input_is_named() -> None:
     pool = Pool(vectors=np.eye(3), probabilities=probabilities, labels=[1, -1, -1])
     with pytest.raises(InvalidInput, match=r"probabilities: row 2 sums to 1\.1"):
         select(["cal"], pool, budget=1)
-    with pytest.raises(InvalidOption, match="k must be an integer >= 1"):
-        Cal(k=0)
+    with pytest.raises(InvalidOption, match="n_neighbors must be an integer >= 1"):
+        Cal(n_neighbors=0)
