@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import reference
@@ -452,7 +452,6 @@ class TestMistakes:
         (project / "winnow.yaml").write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
         assert load_config(project).recipes
 
-    @settings(deadline=None)
     @given(value=ANY_VALUE, key=st.sampled_from(KEYS))
     def test_load_config__any_value_anywhere_is_accepted_or_explained(
         self, tmp_path_factory: pytest.TempPathFactory, key: str, value: Any
@@ -481,7 +480,6 @@ class TestCron:
         st.sampled_from(["1,2", "mon", "jan-mar", "x", "1-", "5/2", "*-3", ""]),
     )
 
-    @settings(deadline=None)  # the first example imports Dagster
     @given(fields=st.lists(field, min_size=4, max_size=6))
     def test_cron_mistake__what_passes_passes_in_dagster(self, fields: list[str]) -> None:
         from dagster._utils.schedules import is_valid_cron_string

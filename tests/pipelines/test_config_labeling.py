@@ -131,7 +131,7 @@ def test_load_config__a_wrong_line_is_one_message(project: Path, line: str, mess
     assert rest.startswith(f"labeling.intents.{message}")
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     key=st.sampled_from(["classes", "steps", "cold_start", "classifier", "labels", "budget", "stop", "quota", "where"]),
     value=st.recursive(

@@ -27,7 +27,7 @@ def test_coverage__eight_in_the_plane() -> None:
     assert found.mean_similarity == pytest.approx(0.9406329351277825, rel=1e-14)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     n=st.integers(1, 60), d=st.integers(1, 40), seed=st.integers(0, 99), scale=st.sampled_from([1e-25, 1e-3, 1, 1e19])
 )
@@ -81,7 +81,7 @@ def test_vendi_score__eight_in_the_plane_and_its_ends() -> None:
     )  # zero left out
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(b=st.integers(1, 30), d=st.integers(1, 30), seed=st.integers(0, 99))
 def test_vendi_score__is_the_definition_by_either_product(b: int, d: int, seed: int) -> None:
     x = np.random.default_rng(seed).normal(size=(b, d))

@@ -76,7 +76,7 @@ def naive(order, pool, *, budget, cap=None, by="source", tokens=None, group_by=N
 STEPS = (["random"], ["top"], ["k_center"])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     data=st.data(),
     seed=st.integers(0, 50),
@@ -111,7 +111,7 @@ def test_select__caps_and_groups_are_the_walk_along_the_whole_order(data, seed, 
         assert all(count <= max(cap, before[group]) for group, count in counts.items())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     data=st.data(),
     seed=st.integers(0, 50),
@@ -148,7 +148,7 @@ def test_select__tokens_are_the_walk_along_the_whole_order(data, seed, steps, ca
         assert got.rows.tolist() == order[: len(got.rows)]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     budget=st.integers(0, 30),
     seed=st.integers(0, 20),

@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.batch_files import FORMATS, BatchItem, labeling_config, write_batch
@@ -58,7 +58,6 @@ def test_write__csv_runs_no_formula(tmp_path: Path) -> None:
     assert (rows[1]["text"], rows[1]["label"], rows[1]["probability"]) == ("'+alone", "", "")
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(), st.text()), max_size=4))
 def test_write__no_cell_begins_like_a_formula(tmp_path_factory: Any, texts: list[tuple[str, str]]) -> None:
     items = [BatchItem(id=A, turns=[("user", p), ("assistant", r)], round_id="R", prediction=p) for p, r in texts]

@@ -286,7 +286,7 @@ any_text = st.text(st.characters(exclude_categories=["Cs"]))
 chat = st.lists(st.tuples(st.sampled_from(["user", "assistant", "system", "tool"]), any_text), min_size=1, max_size=4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(chat.filter(lambda turns: any(r == "user" and t.strip() for r, t in turns)), min_size=1, max_size=5))
 def test_any_turns__come_back_from_parquet(
     tmp_path_factory: pytest.TempPathFactory, chats: list[list[tuple[str, str]]]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.batch_files import labeling_config
@@ -329,7 +329,6 @@ _POSITIVE = st.none() | st.floats(0, 1e9)
 _TIMES = st.none() | st.datetimes(timezones=st.just(timezone(timedelta(hours=2))), min_value=at("1970-01-02"))
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.fixed_dictionaries(
@@ -370,7 +369,6 @@ _ANY = st.recursive(
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.dictionaries(st.sampled_from([*FIELDS, "data", "annotations", "result", "comment"]), _ANY, max_size=6),

@@ -278,7 +278,7 @@ def of_import(store: SmallStore) -> dict[str, Any]:
     return {"log": log.to_pylist(), "counted": counted(log).to_pylist(), "digest": log_digest(log)}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(_LABEL, max_size=12), st.data())
 def test_import__in_any_order_and_twice_gives_the_same_log(labels: list[dict[str, Any]], data: st.DataObject) -> None:
     """Of events that say when they happened."""
@@ -299,7 +299,7 @@ def test_import__in_any_order_and_twice_gives_the_same_log(labels: list[dict[str
     assert logs[0] == logs[1]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.lists(
         st.lists(_LABEL | _LABEL.flatmap(lambda x: st.integers(0, 3).map(lambda n: x | {"time": at(n)}))), max_size=4

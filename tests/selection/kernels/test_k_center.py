@@ -98,7 +98,7 @@ def test_k_center__more_centres_at_the_start_than_a_tile_holds(body):
     assert (run(body(ArrayVectors(X)), 20, centres).rows >= 4500).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     hnp.arrays(
         np.float32, st.tuples(st.integers(2, 30), st.integers(1, 11)), elements=st.sampled_from([-1, 0, 0.5, 1, 3])

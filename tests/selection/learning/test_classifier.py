@@ -135,7 +135,7 @@ def test_calibration__labels_that_are_all_met_do_not_make_the_model_certain() ->
     assert P.max() < 0.9999
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 9), n_classes=st.integers(2, 6), scale=st.sampled_from([1e-6, 1, 1e3]), block=st.integers(1, 50)
 )

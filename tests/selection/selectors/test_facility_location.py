@@ -160,7 +160,7 @@ def test_coverage__a_bound_is_never_below_the_gain_and_close_to_it(seed: int) ->
         coverage.bound(rows, coverage.similarities(rows)[0])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), n=st.integers(3, 10), k=st.integers(1, 3), d=st.integers(1, 4))
 def test_select__value_is_at_least_what_greedy_promises(seed: int, n: int, k: int, d: int) -> None:
     x = np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)

@@ -142,7 +142,7 @@ def test_select__a_first_row_that_is_no_candidate_is_an_error(first):
 vectors = hnp.arrays(np.float32, st.tuples(st.integers(2, 12), st.integers(1, 3)), elements=st.integers(-8, 8))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(vectors, st.integers(1, 4), st.sampled_from(["random", "farthest_from_mean", 0]))
 def test_select__radius_is_at_most_twice_the_best(X, budget, first):
     budget = min(budget, len(X))
@@ -151,7 +151,7 @@ def test_select__radius_is_at_most_twice_the_best(X, budget, first):
     assert radius(X, rows) <= 2 * best + 1e-9
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(vectors, st.integers(0, 3), st.sampled_from([0.0, 0.2]), st.integers(0, 99))
 def test_select__nested_incremental_and_gains_do_not_rise(X, seed, quantile, split):
     n = len(X)

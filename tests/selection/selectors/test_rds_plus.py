@@ -137,7 +137,7 @@ def test_lists_by_query__equal_targets_share_a_list():
 small = st.integers(-3, 3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     data=st.data(), n=st.integers(1, 20), m=st.integers(1, 5), on_duplicate=st.sampled_from(["lose_turn", "advance"])
 )

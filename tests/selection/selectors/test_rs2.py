@@ -30,7 +30,7 @@ def test_select__drop_begins_anew_after_whole_rounds() -> None:
     assert rounds[:3] != rounds[3:]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(n=st.integers(1, 30), data=st.data(), seed=st.integers(0, 3))
 def test_select__carry_takes_every_candidate_equally_often_at_any_moment(
     n: int, data: st.DataObject, seed: int
@@ -43,7 +43,7 @@ def test_select__carry_takes_every_candidate_equally_often_at_any_moment(
         assert count.max() - count.min() <= 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(n=st.integers(1, 30), data=st.data())
 def test_select__drop_gives_whole_disjoint_rounds(n: int, data: st.DataObject) -> None:
     k = data.draw(st.integers(1, n))
