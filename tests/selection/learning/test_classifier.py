@@ -226,6 +226,7 @@ def test_committee__members_differ_keep_every_class_and_do_not_depend_on_their_n
     y[0] = 3
     five = fit_committee(LogisticRegression(), X, y, 4, members=5, seed=1)
     two = fit_committee(LogisticRegression(), X, y, 4, members=2, seed=1)
+    assert [model.temperature for model in five] == [1] * 5  # copies of a label would fall on both sides of a fold
     P = [model.probabilities(X) for model in five]
     assert all((p > 0).all() for p in P)
     assert np.abs(P[0] - P[1]).max() > 0.01
