@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from selection.allocation import BALANCES, apportion
-from selection.errors import InvalidBudget, InvalidInput, InvalidOption, InvalidRecipe
+from selection.errors import InvalidBudget, InvalidInput, InvalidOption, InvalidRecipe, rows_of_parent
+from selection.kernels.probabilities import tiles
 from selection.selectors.stratified import strata
 from selection.step import Selector, Step, check_choice, check_integer, check_name
 from selection.types import Array, Input, Pool, Rows
@@ -413,7 +414,7 @@ def predicted_class(pool: Pool) -> tuple[Rows, tuple[str, ...]]:
     """The class of each row: its label, or else that of highest probability, the lowest of equals. And the classes' names.
 
     Raises:
-        InvalidInput: a probability is NaN or a label beyond the classes; names the row.
+        InvalidInput: a row of probabilities is no distribution or a label beyond the classes; names the row.
 
     Cost: the probabilities of the rows without a label.
     """
@@ -424,11 +425,9 @@ def predicted_class(pool: Pool) -> tuple[Rows, tuple[str, ...]]:
     if len(beyond):
         raise InvalidInput(f"labels: row {{row}} is {group[beyond[0]]}, of {classes} classes", row=int(beyond[0]))
     unlabelled = np.flatnonzero(group == NO_GROUP).astype(np.int64)
-    for rows, block in restricted(probabilities, unlabelled).blocks():
-        bad = np.flatnonzero(np.isnan(block).any(axis=1))
-        if len(bad):
-            raise InvalidInput("probabilities: row {row} holds NaN", row=int(unlabelled[rows[bad[0]]]))
-        group[unlabelled[rows]] = np.argmax(block, axis=1)
+    with rows_of_parent(unlabelled):
+        for rows, tile in tiles(restricted(probabilities, unlabelled), Input.PROBABILITIES):
+            group[unlabelled[rows]] = np.argmax(tile, axis=1)
     return group.astype(np.int64), tuple(str(number) for number in range(classes))
 
 

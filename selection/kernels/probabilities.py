@@ -28,7 +28,7 @@ def tiles(blocks: RowBlocks, name: str) -> Iterator[tuple[Rows, Doubles]]:
         name: how messages name them.
 
     Raises:
-        InvalidInput: a value is negative or not finite, or a sum is not 1 to within 1e-3; names the row.
+        InvalidInput: a value is negative or not finite, or a sum is not 1 to within 1e-3, names the row; or they are no numbers.
     """
     at_once = max(1, TILE_VALUES // max(1, int(np.prod(blocks.shape[1:]))))
     for rows, block in blocks.blocks():
@@ -54,6 +54,8 @@ def checked(values: Array, rows: Rows | None, name: str) -> Doubles:
     """
     from selection.kernels.probabilities_loops import first_bad
 
+    if np.asarray(values).dtype.kind not in "fiub":
+        raise InvalidInput(f"{name}: must be numbers, got {np.asarray(values).dtype}")
     tile = np.ascontiguousarray(values, np.float64)
     if tile.size == 0 and len(tile):
         raise InvalidInput(f"{name}: needs at least one class and one member, got shape {tile.shape} (rows first)")

@@ -126,7 +126,7 @@ def test_groups__predicted_class_is_the_label_or_the_likeliest_class():
     with pytest.raises(InvalidInput, match="labels: row 2 is 3, of 3 classes"):
         Quota(by="predicted_class", caps=1).groups(Pool(probabilities=probabilities, labels=[-1, -1, 3, -1]))
     probabilities[3, 1] = np.nan
-    with pytest.raises(InvalidInput, match="probabilities: row 3 holds NaN"):
+    with pytest.raises(InvalidInput, match="probabilities: row 3 holds nan, must be finite and >= 0"):
         Quota(by="predicted_class", caps=1).groups(Pool(probabilities=probabilities))
 
 

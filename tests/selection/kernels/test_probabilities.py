@@ -72,6 +72,14 @@ def test_checked__rounding_is_no_error_and_no_classes_are() -> None:
             checked(np.zeros(shape), None, "p")
 
 
+@pytest.mark.parametrize("values", [[["a", "b"]], np.array([[0.5, 0.5]], object)])
+def test_select__probabilities_that_are_no_numbers_are_refused(values: object) -> None:
+    pool = Pool(probabilities=np.array(values))
+    for around in ({}, {"quota": {"by": "predicted_class", "balance": "water_fill"}}):
+        with pytest.raises(InvalidInput, match="probabilities: must be numbers, got"):
+            select(["entropy"], pool, budget=1, **around)
+
+
 def test_select__lazy_probabilities_are_computed_and_checked_only_where_asked() -> None:
     P = np.random.default_rng(0).dirichlet(np.ones(3), 40).astype(np.float32)
     P[7] = np.nan
