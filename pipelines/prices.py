@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.sections import LabelBudget
+from selection.allocation import as_written
 from selection.encoders import tokenizer_fingerprint
 from storage import ids as idlib
 from storage.errors import BadInput
@@ -73,5 +73,5 @@ def wanted(count: int, overlap: float) -> npt.NDArray[np.uint8]:
 
 
 def share_of(share: float, count: int) -> int:
-    """A share of a count, rounded down; of the share as it is written, so that 0.29 of 100 is 29."""
-    return int(Fraction(repr(float(share))) * count)
+    """A share of a count, rounded down."""
+    return int(as_written(share) * count)

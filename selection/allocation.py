@@ -11,6 +11,15 @@ from selection.errors import InvalidBudget, InvalidOption
 ALLOCATIONS = ("proportional", "equal", "sqrt")
 
 
+def as_written(share: float) -> Fraction:
+    """The fraction that a share means, so that a part of a count is what a person expects.
+
+    >>> int(as_written(0.29) * 100), int(0.29 * 100), int(as_written(1 / 6) * 6)
+    (29, 28, 1)
+    """
+    return Fraction(share).limit_denominator(10**9)
+
+
 def allocate(sizes: Sequence[int], budget: int, how: str = "proportional", *, minimum: int = 0) -> list[int]:
     """Rows to take from each stratum.
 

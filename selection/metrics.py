@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
+from selection.allocation import as_written
 from selection.errors import InvalidInput, InvalidOption
 from selection.types import Array, Vectors
 
@@ -91,7 +91,7 @@ def coverage(
         radius=float(ordered[-1]),
         mean_distance=float(near.value.mean()),
         # As a fraction of the share as written: 0.1 * 30 is 3.0000000000000004 in floats.
-        p_radius={float(p): float(ordered[math.ceil(Fraction(str(p)) * n) - 1]) for p in shares},
+        p_radius={float(p): float(ordered[math.ceil(as_written(p) * n) - 1]) for p in shares},
         facility_location=float(similarity.sum()),
         mean_similarity=float(similarity.mean()),
     )

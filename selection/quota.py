@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from selection.allocation import BALANCES, apportion
+from selection.allocation import BALANCES, apportion, as_written
 from selection.errors import InvalidBudget, InvalidInput, InvalidOption, InvalidRecipe, rows_of_parent
 from selection.kernels.probabilities import tiles
 from selection.selectors.stratified import strata
@@ -129,7 +129,7 @@ class Quota:
     def share_weights(self) -> list[int]:
         """The shares as integers in the same proportion, in the order of `named`."""
         assert self.shares is not None
-        exact = [_fraction(self.shares[name]) for name in self.named]
+        exact = [as_written(self.shares[name]) for name in self.named]
         scale = math.lcm(*(share.denominator for share in exact))
         return [int(share * scale) for share in exact]
 
@@ -138,7 +138,7 @@ class Quota:
         caps = self.caps if isinstance(self.caps, Mapping) else dict.fromkeys(names, self.caps)
         whole = Fraction(total)
         given = [caps[name] or 0 for name in names]
-        return np.array([cap if isinstance(cap, int) else math.floor(_fraction(cap) * whole) for cap in given], float)
+        return np.array([cap if isinstance(cap, int) else math.floor(as_written(cap) * whole) for cap in given], float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -500,7 +500,7 @@ def _check_shares(shares: Any) -> None:
         isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 1 for share in shares.values()
     ):
         raise InvalidOption(f"quota: shares must be group: number from 0 to 1, got {shares!r}")
-    total = sum((_fraction(share) for share in shares.values()), Fraction(0))
+    total = sum((as_written(share) for share in shares.values()), Fraction(0))
     if abs(total - 1) > Fraction(1, 1000):
         raise InvalidOption(
             f"quota: shares must add up to 1, got {float(total):g}"
@@ -515,8 +515,3 @@ def _check_cap(of: str, cap: Any) -> None:
             f"quota: the cap{of} must be a whole number (of rows or tokens) or a part of the budget between 0 and 1, "
             f"got {cap!r}"
         )
-
-
-def _fraction(number: float) -> Fraction:
-    """The number as it is written: 0.1 is one tenth."""
-    return Fraction(str(number))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
 
+from selection.allocation import as_written
 from selection.errors import InvalidOption
 from selection.kernels.hits import QUERY_ROWS
 from selection.scorers.training_dynamics import Cartography
@@ -83,7 +83,7 @@ class Outliers(Filter):
             score = np.asarray(Cartography(fields=self.fields).score(pool, rng=rng))[rows].astype(np.float64)
         else:
             score = neighbour_similarity(pool, rows, self.n_neighbors)
-        most = math.floor(Fraction(str(self.drop)) * len(rows))  # as it is written: 0.145 of 200 is 29
+        most = math.floor(as_written(self.drop) * len(rows))
         first = np.sort(score)[most] if len(rows) else 0.0
         stays = score >= first
         gone = rows[~stays]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 
+from selection.allocation import as_written
 from selection.errors import InvalidOption, rows_of_parent
 from selection.step import Selector, check_choice, check_integer, check_number
 from selection.streams import child
@@ -97,7 +97,7 @@ def without_hardest(pool: Pool, beta: float, *, hard: str) -> Rows:
     rows = np.flatnonzero(pool.candidates).astype(np.int64)
     scores = pool.get_scores()[rows]
     # As a fraction of the number as written: 0.29 * 100 is 28.999... in floats.
-    dropped = math.floor(Fraction(str(beta)) * len(rows))
+    dropped = math.floor(as_written(beta) * len(rows))
     order = np.argsort(scores if hard == "low" else -scores, kind="stable")
     return np.sort(rows[order[dropped:]])
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from selection.allocation import as_written
 from selection.errors import InvalidInput, InvalidOption
 from selection.selectors.random import drawn_rows
 from selection.step import Selector, check_choice, check_name
@@ -87,7 +88,7 @@ class KCenter(Selector):
             budget - len(first),
             centres=centres,
             candidates=candidates,
-            skip=int(self.outlier_quantile * len(pool)),
+            skip=int(as_written(self.outlier_quantile) * len(pool)),
             scale=None if weights is None else weights**2,
             stop_at_zero=self.zero == "stop",
         )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
 
+from selection.allocation import as_written
 from selection.errors import InvalidInput, InvalidOption
 from selection.noise import hash_bits
 from selection.step import Selector, check_integer, check_number
@@ -98,7 +98,7 @@ def purest(distance: Array, alpha: float) -> float:
     >>> round(purest(np.array([3.0, 1.0, 2.0, 4.0]), 0.75), 6)
     2.0
     """
-    impure = len(distance) - math.ceil(Fraction(str(alpha)) * len(distance))
+    impure = len(distance) - math.ceil(as_written(alpha) * len(distance))
     return float(np.nextafter(np.sort(distance)[impure], 0.0))
 
 

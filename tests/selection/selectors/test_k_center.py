@@ -121,6 +121,12 @@ def test_select__outlier_quantile_passes_over_the_farthest():
     assert s.reason.value[1:].tolist() == [11, 2, 1, 1, 9]
 
 
+def test_select__outlier_quantile_is_counted_as_it_is_written():
+    pool = Pool(vectors=np.arange(100, dtype=np.float32)[:, None])
+    # 29 of 100 are passed over, 99 down to 71; in floats 0.29 * 100 is less than 29.
+    assert select([{"k_center": {"first": 0, "outlier_quantile": 0.29}}], pool, budget=2).rows.tolist() == [0, 70]
+
+
 @pytest.mark.parametrize(
     "options",
     [
