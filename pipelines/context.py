@@ -94,7 +94,9 @@ class Context:
         """
         last = last_run(self.store, "ingest", invocation=self.invocation) or last_run(self.store, "ingest")
         if last is None:
-            raise NothingYet("the pool is empty: run `winnow run`, or materialize the asset `pool`, first")
+            raise NothingYet(
+                "the pool was not read yet: run `winnow run` (or `winnow labels push`), or materialize the asset `pool`, first"
+            )
         return open_snapshot(self.store, last["subject"])
 
 

@@ -178,7 +178,11 @@ class Learner:
                 seen.append((one["model"], one["spent"], one["metrics"]))
         if self.ready and (not rounds or rounds[-1]["model"] != self.model_id):
             seen.append((self.commit(), self.at.spent, self.metrics))
-        predicted = {name: read_model(store, name)[2] for name, _, _ in seen if name is not None}
+        models = {name: read_model(store, name) for name, _, _ in seen if name is not None}
+        if self.own:  # the same file does not learn, so that it says the same again is no reason to stop
+            files = [None if name is None else models[name][0]["classifier"] for name, _, _ in seen]
+            seen = [one for i, one in enumerate(seen) if one[0] is None or files[i : i + 2] != [files[i]] * 2]
+        predicted = {name: models[name][2] for name, _, _ in seen if name is not None}
         ids = {name: idlib.from_arrow(table["id"]) for name, table in predicted.items()}
         common: Ids | None = None
         for some in ids.values():

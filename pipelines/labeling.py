@@ -19,6 +19,7 @@ from pipelines.learned import sent
 from pipelines.rounds import draw_round, write_file
 from pipelines.sections import Labeling
 from pipelines.standing import Round, Standing, project_of, standing
+from pipelines.wording import counted
 from storage import ids as idlib
 from storage.errors import BadInput
 from storage.files import expand
@@ -57,7 +58,9 @@ def pull(context: Context, project: str, *files: str) -> Outcome:
         )
         context.report.progress(f"read labels of {project}", len(done), None, "files")
     new, known, bad = (sum(getattr(one, key) for one in done) for key in ("new", "known", "quarantined"))
+    answers = sum(one.new for one in done if one.gold)
     at = standing(context, project)
+    strange = at.answers.strange
     return Outcome(
         subject=at.answers.digest,
         facts={
@@ -69,8 +72,10 @@ def pull(context: Context, project: str, *files: str) -> Outcome:
             "annotators": len(at.answers.annotators),
             "agreement": at.answers.agreement,
         },
-        summary=f"{new:,} new labels from {len(done)} files ({known:,} were known"
+        summary=f"{counted(new, 'new label')} from {counted(len(done), 'file')} ({known:,} were known"
+        + (f", {answers:,} are answers of gold rows" if answers else "")
         + (f", {bad:,} could not be used: `label_quarantine` says why" if bad else "")
+        + (f", {strange:,} are of classes that the project no longer has" if strange else "")
         + f"); {at.labelled:,} rows are labelled",
         checks=(
             Check(
@@ -81,8 +86,8 @@ def pull(context: Context, project: str, *files: str) -> Outcome:
             ),
             Check(
                 "classes_known",
-                at.answers.strange == 0,
-                f"{at.answers.strange:,} labels are of classes that the project no longer has",
+                strange == 0,
+                f"{strange:,} labels are of classes that the project no longer has",
                 blocking=False,
             ),
         ),
@@ -96,11 +101,10 @@ def fit(context: Context, project: str) -> Outcome:
     learn = learner(at)
     facts = {**learn.metrics, "spent": at.spent, "left": at.left}
     if not learn.ready:
-        missing = " and ".join(at.project.classes) if not at.labelled else "labels of a second class"
         return Outcome(
             subject=at.answers.digest,
             facts=facts,
-            summary=f"no model yet: {at.labelled:,} rows are labelled, {missing} are still to come",
+            summary=f"no model yet: {counted(at.labelled, 'row')} labelled, but labels of two classes are needed to learn from",
             checks=_fit_checks(learn),
         )
     model = learn.commit()
@@ -110,7 +114,8 @@ def fit(context: Context, project: str) -> Outcome:
     return Outcome(
         subject=model,
         facts={**facts, "advice": "; ".join(advice.reasons) or None},
-        summary=f"learned from {len(learn.training.ids):,} rows; on {learn.metrics['held_out']:,} rows of the random arm {measured}"
+        summary=("your own probabilities" if learn.own else f"learned from {counted(len(learn.training.ids), 'row')}")
+        + f"; on {counted(int(learn.metrics['held_out']), 'row')} of the random arm {measured}"
         + (f". It may be time to stop: {'; '.join(advice.reasons)}" if advice.stop else ""),
         checks=_fit_checks(learn),
     )
@@ -155,10 +160,13 @@ def _again(at: Standing) -> Outcome:
     files = [write_file(at, one) for one in at.open]
     newest = at.open[-1]
     waiting = sum(int((at.waiting(one) > 0).sum()) for one in at.open)
+    which = ", ".join(str(one["round"]) for one in at.open)
+    which = f"round {which} is" if len(files) == 1 else f"rounds {which} are"
+    wait = "row waits" if waiting == 1 else "rows wait"
     return Outcome(
         subject=newest["round_id"],
         facts=_facts(at, newest),
-        summary=f"round {newest['round']} is open: {waiting:,} rows wait for labels until {newest['lease_until']}; "
+        summary=f"{which} open: {waiting:,} {wait} for labels until {newest['lease_until']}; "
         f"to be labelled: {', '.join(files)}",
         checks=_still(at),
     )

@@ -90,10 +90,17 @@ def _round(at: Standing, one: dict[str, Any]) -> dict[str, Any]:
         "rows": one["n_items"],
         "waiting": waiting,
         "state": "open" if one in at.open else "done" if not waiting else "lease over",
-        "accuracy": one["metrics"].get("accuracy"),
+        "random arm": _right(one["metrics"]),
         "spent": one["spent"],
         "until": one["lease_until"] if one in at.open else None,
     }
+
+
+def _right(metrics: dict[str, Any]) -> str | None:
+    """How many rows of the random arm the model had right: a share alone would hide how few they are."""
+    if "accuracy" not in metrics:
+        return None
+    return f"{round(metrics['accuracy'] * metrics['held_out'])} of {metrics['held_out']} right"
 
 
 def _labels(learn: Learner) -> list[dict[str, Any]]:

@@ -107,6 +107,8 @@ class Standing:
         """What so many labels of these rows cost; rows that left the pool have no price any more, unless all have one."""
         if given["per_row"] is not None:
             return float(given["per_row"] * counts.sum())
+        if not counts.any():
+            return 0.0
         rows = idlib.rows_of(ids, self.snapshot.ids)
         price = np.nan_to_num(prices(given, self.snapshot)[np.maximum(rows, 0)])
         return float((price * counts)[rows >= 0].sum())

@@ -33,6 +33,15 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
+def counted(count: int, thing: str) -> str:
+    """How many of a thing.
+
+    >>> counted(1, "file"), counted(1200, "file")
+    ('1 file', '1,200 files')
+    """
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """What was probably meant, to be put behind what was found; empty if nothing is close.
 

@@ -12,6 +12,7 @@ ignore (nobody should), which stand instead of them.
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -248,7 +249,9 @@ class _Reader:
         if self.is_csv and label not in self.classes and label[:1] == "'":
             label = label[1:]
         if label not in self.classes:
-            raise _NoLabel(f"unknown class {label[:60]!r}")
+            close = difflib.get_close_matches(label.lower(), [name.lower() for name in self.classes], n=1)
+            meant = [name for name in self.classes if name.lower() in close]
+            raise _NoLabel(f"unknown class {label[:60]!r}" + (f", close to {meant[0]!r}" if meant else ""))
         return label
 
 

@@ -19,6 +19,7 @@ from pipelines.runner import reproduce
 from pipelines.standing import standing
 from storage import ids as idlib
 from storage.errors import BadInput
+from storage.labels import read_log
 from storage.records import read_selection
 from storage.rounds import read_round_items, read_rounds
 from tests.pipelines.conftest import Winnow, change
@@ -153,7 +154,7 @@ def test_push__cold_start_until_two_classes_have_labels(project: Path) -> None:
     label(project)
     configured(project, "random_share: 0")
     fitted = labeling.pull(opened(project), "kinds"), labeling.fit(opened(project), "kinds")
-    assert fitted[1].summary == "no model yet: 10 rows are labelled, labels of a second class are still to come"
+    assert fitted[1].summary == "no model yet: 10 rows labelled, but labels of two classes are needed to learn from"
     assert "cold start" in labeling.push(opened(project), "kinds").summary
     label(project)
     assert "(active)" in loop(project).summary
@@ -318,6 +319,30 @@ def test_push__own_probabilities_need_no_cold_start(project: Path) -> None:
         labeling.fit(opened(project), "kinds")
 
 
+def test_fit__the_same_own_probabilities_again_are_no_reason_to_stop(project: Path) -> None:
+    write_probabilities(project)
+    configured(
+        project, "classifier: {probabilities: p.parquet}, random_share: 0, stop: {uncertainty: null, kappa: null}"
+    )
+    for _ in range(3):
+        loop(project)
+        label(project)
+    labeling.pull(opened(project), "kinds")
+    fitted = labeling.fit(opened(project), "kinds")
+    assert fitted.summary == "your own probabilities; on 0 rows of the random arm not measured yet"
+
+
+def test_loop__labels_of_a_class_that_left_the_project_are_told(project: Path) -> None:
+    loop(project)
+    label(project)
+    loop(project)
+    (project / "winnow.yaml").write_text((project / "winnow.yaml").read_text().replace("other]", "others]"))
+    pulled = labeling.pull(opened(project), "kinds")
+    lost = read_log(opened(project).store, "kinds")["label"].to_pylist().count("other")
+    assert f"{lost} are of classes that the project no longer has" in pulled.summary
+    assert labeling.push(opened(project), "kinds").summary.startswith("rounds 0, 1 are open: ")
+
+
 def test_config__what_only_a_labeling_project_has_is_refused_in_a_recipe(project: Path) -> None:
     change(project, "steps: [random]", "quota: {by: predicted_class, caps: 0.5}, steps: [entropy]")
     with pytest.raises(ConfigError) as caught:
@@ -344,6 +369,9 @@ class TestCommand:
         configured(light, "random_share: 0.2, budget: {money: 50, per_row: 0.5}")
         (light / "labels").mkdir()
         assert "cost: 0 of 50 spent, 50 left" in winnow("labels", "status", "-c", light).out  # before there is a pool
+        configured(light, "random_share: 0.2, budget: {money: 50, column: price}")
+        assert "cost: 0 of 50 spent, 50 left" in winnow("labels", "status", "-c", light).out
+        configured(light, "random_share: 0.2, budget: {money: 50, per_row: 0.5}")
         pushed = winnow("labels", "push", "-c", light)
         assert pushed.code == 0, pushed.err
         assert "kinds/batch: round 0 (cold start): 10 rows to label in " in pushed.out + pushed.err
@@ -352,7 +380,7 @@ class TestCommand:
         aside = light / "answers.jsonl"
         file.rename(aside)
         pulled = winnow("labels", "pull", "kinds", aside, "-c", light)
-        assert "kinds/labels: 10 new labels from 1 files" in pulled.out + pulled.err
+        assert "kinds/labels: 10 new labels from 1 file " in pulled.out + pulled.err
         status = winnow("labels", "status", "-c", light).out
         assert "cost: 5 of 50 spent, 45 left" in status
         assert "stop: " in status

@@ -135,7 +135,7 @@ def test_read__nobody_named() -> None:
         ({"id": "r1", "label": []}, "no label"),
         ({"id": "r1", "label": ["a", "b"]}, "2 answers where one is meant"),
         ({"id": "r1", "label": {"x": 1}}, "label is an object"),
-        ({"id": "r1", "label": "A"}, "unknown class 'A'"),
+        ({"id": "r1", "label": "A"}, "unknown class 'A', close to 'a'"),
         ({"id": "r1", "label": 4}, "unknown class '4'"),
         ({"id": "r1", "label": True}, "unknown class 'true'"),
         ({"id": "r1", "label": "a", "confidence": 1.5}, "confidence is not a number from 0 to 1: 1.5"),
