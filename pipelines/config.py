@@ -269,7 +269,7 @@ class _Reader(ConfigFile):
                 continue
             self._check_names(raw, names, path)
             needs = self._steps_need(raw, path)
-            cold = self._steps_need({"steps": ["k_center"]} | raw, path, "cold_start")
+            cold = self._steps_need(raw, path, "cold_start")
             own = isinstance(raw.get("classifier"), dict) and "probabilities" in raw["classifier"]
             for learned in (Input.PROBABILITIES, Input.COMMITTEE):
                 if learned in cold and not own:

@@ -279,7 +279,9 @@ class Labeling(Section):
         description="as a recipe's; used once there are labels of two classes. Steps get probabilities, committee and labels",
     )
     cold_start: list[Any] = Field(
-        default=["k_center"], min_length=1, description="steps until there are labels of two classes"
+        default=[{"random_subpool": {"rows": 50_000}}, "facility_location"],
+        min_length=1,
+        description="steps until there are labels of two classes",
     )
     batch_size: int = Field(
         default=20, gt=0, description="rows of a round, the random arm and hidden gold rows included"
