@@ -347,6 +347,9 @@ def _yaml(pool: Sequence[Seen], targets: Mapping[str, Seen], root: Path) -> str:
         "    seed: 0",
         "    # where: length(prompt) < 4000     # a SQL condition on the pool's columns",
         "",
+        "# labeling:                 # what to label next, round by round: docs/labeling.md; then: winnow labels push",
+        "#   topics: {classes: [billing, other], steps: [anchors, entropy], labels: labels/*.jsonl}",
+        "",
         "# schedule:                 # draw again every night, under `make ui`",
         '#   cron: "0 2 * * *"',
     ]

@@ -66,13 +66,14 @@ def labeling_definitions(config: Config, config_path: Path) -> LabelingDefinitio
 
 
 def job_name(project: str) -> str:
-    """The job of a project; Dagster's names have no `-`."""
+    """The job and the group of a project; Dagster's names have no `-`."""
     return f"label_{project.replace('-', '_')}"
 
 
 def _assets(name: str, project: Labeling) -> list[dg.AssetsDefinition]:
     assert project.encoder is not None  # the configuration fills it in
-    common: dict[str, Any] = {"group_name": "labeling"}
+    # A group a project, since the graph shows only the last part of a key.
+    common: dict[str, Any] = {"group_name": job_name(name)}
     labels = stage_asset(
         labeling.pull,
         name,

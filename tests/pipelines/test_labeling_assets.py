@@ -49,7 +49,7 @@ def test_definitions__three_assets_a_project_with_checks_lineage_and_a_job(proje
     for name, node in nodes.items():
         assert node.description, name
         assert node.kinds, name
-        assert (node.group_name, list(node.owners)) == ("labeling", ["team:data"])
+        assert (node.group_name, list(node.owners)) == ("label_a_b", ["team:data"])
         assert name in checked
     job = definitions.resolve_job_def("label_a_b").asset_layer.selected_asset_keys
     assert sorted(key.to_user_string() for key in job) == KEYS
