@@ -197,7 +197,10 @@ class _Reader:
         plain = ("annotator", "seconds", "time", "skip", "confidence", "cost")
         given = {name: self._first(entry, self.names[name]) for name in plain}
         given |= {name: self._first(data, self.names[name]) for name in ("id", "round")}
-        for result in entry.get("result") or []:
+        results = entry.get("result") or []
+        if not isinstance(results, list):
+            raise _NoLabel("the results of the annotation are not a list")
+        for result in results:
             if not isinstance(result, dict) or not isinstance(result.get("value"), dict):
                 raise _NoLabel("a result of the annotation is not an object with a value")
             control = result.get("from_name")

@@ -277,6 +277,7 @@ def test_read__who_completed_a_task(who: Any) -> None:
         (task(data={"id": "r1"}), "no label"),
         (task("x"), "a result of the annotation is not an object with a value"),
         ({"data": {}, "annotations": [3]}, "an annotation is not an object"),
+        ({"data": {}, "annotations": [{"result": True}]}, "the results of the annotation are not a list"),
     ],
 )
 def test_read__one_bad_annotation_costs_that_annotation(record: dict[str, Any], cause: str) -> None:
