@@ -25,10 +25,13 @@ from selection.scorers.training_dynamics import Aum, Cartography, El2n, Forgetti
 from selection.scorers.uncertainty import Entropy, ExpectedCost, LeastConfidence, Margin
 from selection.selectors.badge import Badge
 from selection.selectors.ccs import Ccs
+from selection.selectors.clue import Clue
 from selection.selectors.facility_location import FacilityLocation
+from selection.selectors.falcun import Falcun
 from selection.selectors.influence import Influence
 from selection.selectors.k_center import KCenter
 from selection.selectors.kmeans_pp import KMeansPP
+from selection.selectors.lightweight import Lightweight
 from selection.selectors.pcoreset import PCoreSet
 from selection.selectors.probcover import ProbCover
 from selection.selectors.random import Random
@@ -69,10 +72,13 @@ BUILT_IN: tuple[type[Step], ...] = (
     VoteEntropy,
     Badge,
     Ccs,
+    Clue,
     FacilityLocation,
+    Falcun,
     Influence,
     KCenter,
     KMeansPP,
+    Lightweight,
     PCoreSet,
     Power,
     ProbCover,

@@ -28,10 +28,13 @@ from selection.scorers.training_dynamics import Aum, Cartography, El2n, Forgetti
 from selection.scorers.uncertainty import Entropy, ExpectedCost, LeastConfidence, Margin
 from selection.selectors.badge import Badge
 from selection.selectors.ccs import Ccs
+from selection.selectors.clue import Clue
 from selection.selectors.facility_location import FacilityLocation
+from selection.selectors.falcun import Falcun
 from selection.selectors.influence import Influence
 from selection.selectors.k_center import KCenter
 from selection.selectors.kmeans_pp import KMeansPP
+from selection.selectors.lightweight import Lightweight
 from selection.selectors.pcoreset import PCoreSet
 from selection.selectors.probcover import ProbCover
 from selection.selectors.random import Random
@@ -84,11 +87,14 @@ STEPS = [
     Badge(),
     Badge(greedy=True),
     Ccs(beta=0, n_strata=4, hard="high", within={"rds_plus": {}}),
+    Clue(),
     FacilityLocation(),
     FacilityLocation(mode="reference", n_ref=50),
     FacilityLocation(mode="knn", n_neighbors=6),
     FacilityLocation(mode="stochastic"),
     FacilityLocation(weights="length", memory_gb=1e-6),
+    Falcun(),
+    Falcun(gamma=0),
     Influence(),
     Influence(n_neighbors=3),
     KCenter(),
@@ -96,6 +102,7 @@ STEPS = [
     KMeansPP(),
     KMeansPP(local_trials=3, max_rejects=2),
     KMeansPP(local_trials=2, weights="length"),
+    Lightweight(),
     PCoreSet(),
     ProbCover(delta=0.1),
     ProbCover(classes=20, alpha=1.0),
