@@ -19,7 +19,9 @@ from selection.scorers.cal import Cal
 from selection.scorers.column import Column
 from selection.scorers.combine import Combine
 from selection.scorers.committee import Bald, CommitteeKL, VoteEntropy
+from selection.scorers.density import Density
 from selection.scorers.epig import Epig
+from selection.scorers.expected_gradient_length import ExpectedGradientLength
 from selection.scorers.rds import RdsMax, RdsMean
 from selection.scorers.training_dynamics import Aum, Cartography, El2n, Forgetting
 from selection.scorers.uncertainty import Entropy, ExpectedCost, LeastConfidence, Margin
@@ -35,6 +37,7 @@ from selection.selectors.lightweight import Lightweight
 from selection.selectors.pcoreset import PCoreSet
 from selection.selectors.probcover import ProbCover
 from selection.selectors.random import Random
+from selection.selectors.ranked_batch import RankedBatch
 from selection.selectors.rds_plus import RdsPlus
 from selection.selectors.rs2 import Rs2
 from selection.selectors.stochastic import Power, Softmax, Softrank
@@ -60,10 +63,12 @@ BUILT_IN: tuple[type[Step], ...] = (
     Column,
     Combine,
     CommitteeKL,
+    Density,
     El2n,
     Entropy,
     Epig,
     ExpectedCost,
+    ExpectedGradientLength,
     Forgetting,
     LeastConfidence,
     Margin,
@@ -83,6 +88,7 @@ BUILT_IN: tuple[type[Step], ...] = (
     Power,
     ProbCover,
     Random,
+    RankedBatch,
     RdsPlus,
     Rs2,
     Softmax,

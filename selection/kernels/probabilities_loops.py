@@ -238,3 +238,25 @@ def clipped(tile, least):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN20
         for c in range(tile.shape[1]):
             out[j, c] /= total
     return out
+
+
+@njit(cache=True, nogil=True)
+def expected_gradient(tile, length, squared, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """|[x, 1]| * sum_c p_c |p - e_c|, or the same of the squares, for vectors x of lengths (n,) float64."""
+    for j in range(tile.shape[0]):
+        p = tile[j]
+        top = 0
+        for c in range(1, p.shape[0]):
+            if p[c] > p[top]:
+                top = c
+        others = 0.0  # without the likeliest class, from whose own square nothing then need be taken away
+        for c in range(p.shape[0]):
+            if c != top:
+                others += p[c] * p[c]
+        total = 0.0
+        for c in range(p.shape[0]):
+            rest = others if c == top else others + p[top] * p[top] - p[c] * p[c]
+            square = rest + (1.0 - p[c]) * (1.0 - p[c])
+            total += p[c] * (square if squared else np.sqrt(square))
+        size = length[rows[j]] * length[rows[j]] + 1.0
+        out[rows[j]] = total * (size if squared else np.sqrt(size))

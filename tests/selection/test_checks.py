@@ -22,7 +22,9 @@ from selection.scorers.cal import Cal
 from selection.scorers.column import Column
 from selection.scorers.combine import Combine
 from selection.scorers.committee import Bald, CommitteeKL, VoteEntropy
+from selection.scorers.density import Density
 from selection.scorers.epig import Epig
+from selection.scorers.expected_gradient_length import ExpectedGradientLength
 from selection.scorers.rds import RdsMax, RdsMean
 from selection.scorers.training_dynamics import Aum, Cartography, El2n, Forgetting
 from selection.scorers.uncertainty import Entropy, ExpectedCost, LeastConfidence, Margin
@@ -38,6 +40,7 @@ from selection.selectors.lightweight import Lightweight
 from selection.selectors.pcoreset import PCoreSet
 from selection.selectors.probcover import ProbCover
 from selection.selectors.random import Random
+from selection.selectors.ranked_batch import RankedBatch
 from selection.selectors.rds_plus import RdsPlus
 from selection.selectors.rs2 import Rs2
 from selection.selectors.stochastic import Power, Softmax, Softrank
@@ -70,10 +73,14 @@ STEPS = [
     Combine(weights={"rds_max": 1, "column": [{"field": "length", "weight": 0.5}, {"field": "depth", "weight": -1}]}),
     CommitteeKL(),
     CommitteeKL(over="max"),
+    Density(),
+    Density(beta=0.5),
     Entropy(),
     Epig(targets=20),
     ExpectedCost(cost=[[0, 1, 5, 1], [1, 0, 1, 1], [10, 1, 0, 1], [2, 1, 1, 0]]),
     ExpectedCost(cost=[[0, 1, 5, 1], [1, 0, 1, 1], [10, 1, 0, 1], [2, 1, 1, 0]], by="margin"),
+    ExpectedGradientLength(),
+    ExpectedGradientLength(squared=True),
     LeastConfidence(),
     Margin(),
     RdsMax(),
@@ -109,6 +116,7 @@ STEPS = [
     Power(),
     Power(beta=0),
     Random(),
+    RankedBatch(),
     RdsPlus(),
     RdsPlus(per="query"),
     RdsPlus(on_duplicate="advance"),
