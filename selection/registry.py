@@ -26,6 +26,7 @@ from selection.scorers.rds import RdsMax, RdsMean
 from selection.scorers.training_dynamics import Aum, Cartography, El2n, Forgetting
 from selection.scorers.uncertainty import Entropy, ExpectedCost, LeastConfidence, Margin
 from selection.selectors.badge import Badge
+from selection.selectors.batch_bald import BatchBald
 from selection.selectors.ccs import Ccs
 from selection.selectors.clue import Clue
 from selection.selectors.facility_location import FacilityLocation
@@ -76,6 +77,7 @@ BUILT_IN: tuple[type[Step], ...] = (
     RdsMean,
     VoteEntropy,
     Badge,
+    BatchBald,
     Ccs,
     Clue,
     FacilityLocation,

@@ -260,3 +260,30 @@ def expected_gradient(tile, length, squared, rows, out):  # type: ignore[no-unty
             total += p[c] * (square if squared else np.sqrt(square))
         size = length[rows[j]] * length[rows[j]] + 1.0
         out[rows[j]] = total * (size if squared else np.sqrt(size))
+
+
+@njit(cache=True, nogil=True)
+def information(members, weights, chance, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The mutual information of each row's label and the member, in the mean over states of knowledge.
+
+    members (r, members, C) sum to 1; state k has probability chance[k] and takes member m for right with weights[k, m]. out (r,).
+    """
+    count, size, classes = members.shape
+    states = weights.shape[0]
+    mean = np.empty((states, classes))
+    for j in range(count):
+        logged = logs(members[j])
+        known = np.empty(size)
+        for m in range(size):
+            known[m] = dot(members[j, m], logged[m])
+        for k in range(states):
+            for c in range(classes):
+                mean[k, c] = 0.0
+            for m in range(size):
+                for c in range(classes):
+                    mean[k, c] += weights[k, m] * members[j, m, c]
+        logged_mean = logs(mean)
+        total = 0.0
+        for k in range(states):
+            total += chance[k] * (dot(weights[k], known) - dot(mean[k], logged_mean[k]))
+        out[j] = total

@@ -29,6 +29,7 @@ from selection.scorers.rds import RdsMax, RdsMean
 from selection.scorers.training_dynamics import Aum, Cartography, El2n, Forgetting
 from selection.scorers.uncertainty import Entropy, ExpectedCost, LeastConfidence, Margin
 from selection.selectors.badge import Badge
+from selection.selectors.batch_bald import BatchBald
 from selection.selectors.ccs import Ccs
 from selection.selectors.clue import Clue
 from selection.selectors.facility_location import FacilityLocation
@@ -93,6 +94,7 @@ STEPS = [
     VoteEntropy(),
     Badge(),
     Badge(greedy=True),
+    BatchBald(candidates=25),
     Ccs(beta=0, n_strata=4, hard="high", within={"rds_plus": {}}),
     Clue(),
     FacilityLocation(),
