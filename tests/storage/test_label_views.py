@@ -110,7 +110,8 @@ def test_rounds__what_was_sent_out_and_what_came_back(labelled: SmallStore) -> N
         (1, 3, 1, '{"a":1}', 1.5, 4.5, 3.0, None, True, '["kappa 0.995 >= 0.99"]', "m0", "cold_start"),
     ]
     sent = rows(
-        labelled, "SELECT rank, prompt, arm FROM round_items JOIN examples USING (id) WHERE round_id = 'topics-1'"
+        labelled,
+        "SELECT rank, prompt, arm FROM round_items JOIN examples USING (id) WHERE round_id = 'topics-1' ORDER BY rank",
     )
     assert sent == [(1, "p3", "strategy"), (2, "p1", "strategy"), (3, "p4", "random")]
 
