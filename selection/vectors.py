@@ -206,7 +206,7 @@ class TensorVectors:
         return self.copy.tensor[rows if self._on_device is None else self._on_device[rows]]
 
     def squares(self) -> Any:
-        """(n,) float64 tensor of squared lengths, summed in the order of `kernels.loops.dot`; not finite where a vector is not."""
+        """(n,) float64 tensor of squared lengths, summed in the order of `kernels.sums.dot`; not finite where a vector is not."""
         return self.copy.squares if self._on_device is None else self.copy.squares[self._on_device]
 
     def restricted(self, rows: Rows) -> TensorVectors:

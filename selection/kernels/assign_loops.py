@@ -5,28 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from selection.kernels.loops import dot
-
-
-@njit(cache=True, nogil=True)
-def square_distance(x, c):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """The exact squared distance: float64, four interleaved sums in one fixed order."""
-    a0 = a1 = a2 = a3 = 0.0
-    whole = x.shape[0] - x.shape[0] % 4
-    for i in range(0, whole, 4):
-        d0 = np.float64(x[i]) - np.float64(c[i])
-        d1 = np.float64(x[i + 1]) - np.float64(c[i + 1])
-        d2 = np.float64(x[i + 2]) - np.float64(c[i + 2])
-        d3 = np.float64(x[i + 3]) - np.float64(c[i + 3])
-        a0 += d0 * d0
-        a1 += d1 * d1
-        a2 += d2 * d2
-        a3 += d3 * d3
-    total = (a0 + a2) + (a1 + a3)
-    for i in range(whole, x.shape[0]):
-        d0 = np.float64(x[i]) - np.float64(c[i])
-        total += d0 * d0
-    return total
+from selection.kernels.sums import dot, square_distance
 
 
 @njit(cache=True, nogil=True)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from selection.kernels.nearest_loops import square_distance
+from selection.kernels.sums import square_distance
 from selection.kernels.threads import Threads
 from selection.kernels.top_r import TILE_ROWS, tiles
 from selection.types import Vectors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from selection.kernels.loops import dot
+from selection.kernels.sums import dot
 
 
 @njit(cache=True, nogil=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from selection.kernels.loops import dot
+from selection.kernels.sums import dot
 
 # Terms of a coarse gain that are summed in float32 before float64 takes over.
 RUN = 256

@@ -5,26 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-
-@njit(cache=True, nogil=True)
-def dot(x, q):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """The exact similarity: float64, eight interleaved sums. Without fastmath the compiler keeps this order."""
-    d = x.shape[0]
-    a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = 0.0
-    whole = d - d % 8
-    for i in range(0, whole, 8):
-        a0 += np.float64(x[i]) * np.float64(q[i])
-        a1 += np.float64(x[i + 1]) * np.float64(q[i + 1])
-        a2 += np.float64(x[i + 2]) * np.float64(q[i + 2])
-        a3 += np.float64(x[i + 3]) * np.float64(q[i + 3])
-        a4 += np.float64(x[i + 4]) * np.float64(q[i + 4])
-        a5 += np.float64(x[i + 5]) * np.float64(q[i + 5])
-        a6 += np.float64(x[i + 6]) * np.float64(q[i + 6])
-        a7 += np.float64(x[i + 7]) * np.float64(q[i + 7])
-    total = ((a0 + a4) + (a2 + a6)) + ((a1 + a5) + (a3 + a7))
-    for i in range(whole, d):
-        total += np.float64(x[i]) * np.float64(q[i])
-    return total
+from selection.kernels.sums import dot
 
 
 @njit(cache=True, nogil=True)

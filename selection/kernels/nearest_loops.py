@@ -19,8 +19,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from selection.kernels.loops import dot
 from selection.kernels.products import LANES, ROWS, below, write_products
+from selection.kernels.sums import dot, square_distance
 
 ROW = np.dtype(
     [
@@ -47,36 +47,6 @@ WORK = 5
 
 # The float32 products may be summed in any order: the margin covers all of them.
 _ANY_ORDER = {"reassoc", "contract", "nsz"}
-
-
-@njit(cache=True, nogil=True)
-def square_distance(x, c):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """The exact squared distance: float64, eight interleaved sums. Without fastmath the compiler keeps this order."""
-    d = x.shape[0]
-    a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = 0.0
-    whole = d - d % 8
-    for f in range(0, whole, 8):
-        e0 = np.float64(x[f]) - np.float64(c[f])
-        e1 = np.float64(x[f + 1]) - np.float64(c[f + 1])
-        e2 = np.float64(x[f + 2]) - np.float64(c[f + 2])
-        e3 = np.float64(x[f + 3]) - np.float64(c[f + 3])
-        e4 = np.float64(x[f + 4]) - np.float64(c[f + 4])
-        e5 = np.float64(x[f + 5]) - np.float64(c[f + 5])
-        e6 = np.float64(x[f + 6]) - np.float64(c[f + 6])
-        e7 = np.float64(x[f + 7]) - np.float64(c[f + 7])
-        a0 += e0 * e0
-        a1 += e1 * e1
-        a2 += e2 * e2
-        a3 += e3 * e3
-        a4 += e4 * e4
-        a5 += e5 * e5
-        a6 += e6 * e6
-        a7 += e7 * e7
-    total = ((a0 + a4) + (a2 + a6)) + ((a1 + a5) + (a3 + a7))
-    for f in range(whole, d):
-        e0 = np.float64(x[f]) - np.float64(c[f])
-        total += e0 * e0
-    return total
 
 
 @njit(cache=True, nogil=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from selection.kernels.loops import cut, dot
-from selection.kernels.nearest_loops import square_distance
+from selection.kernels.loops import cut
+from selection.kernels.sums import dot, square_distance
 
 ROUNDING = 1e-13
 

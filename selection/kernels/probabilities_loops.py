@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from selection.kernels.loops import dot
+from selection.kernels.sums import dot
 
 CHUNK = 1024  # logarithms at once: scratch that stays in the first cache
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from selection.errors import InvalidInput
+from selection.kernels.sums import LANES
 from selection.types import Array
 from selection.vectors import TensorVectors
 
@@ -82,18 +83,18 @@ def below(x: Tensor) -> Tensor:
     return torch.nextafter(x.float(), torch.tensor(-torch.inf, device=x.device))
 
 
-def ordered_sum(terms: Callable[[slice], Tensor], count: int, d: int, like: Tensor, lanes: int) -> Tensor:
-    """(count,) float64: `lanes` interleaved sums over d features, folded in halves, then the features left over, one by one.
+def ordered_sum(terms: Callable[[slice], Tensor], count: int, d: int, like: Tensor) -> Tensor:
+    """(count,) float64, summed over d features as `sums` describes.
 
     `terms` gives (count, features) float64 of a slice of the features. Products and sums are operations of their own, so that
     none is contracted with another.
     """
     import torch
 
-    whole = d - d % lanes
-    sums = torch.zeros((count, lanes), dtype=torch.float64, device=like.device)
-    for f in range(0, whole, lanes):
-        sums += terms(slice(f, f + lanes))
+    whole = d - d % LANES
+    sums = torch.zeros((count, LANES), dtype=torch.float64, device=like.device)
+    for f in range(0, whole, LANES):
+        sums += terms(slice(f, f + LANES))
     while sums.shape[1] > 1:
         half = sums.shape[1] // 2
         sums = sums[:, :half] + sums[:, half:]
@@ -104,18 +105,18 @@ def ordered_sum(terms: Callable[[slice], Tensor], count: int, d: int, like: Tens
 
 
 def dots(X: Tensor, Y: Tensor) -> Tensor:
-    """(r,) float64 inner products of (r, d) and (r, d) or (1, d), to the bit those of `loops.dot`."""
-    return ordered_sum(lambda f: X[:, f].double() * Y[:, f].double(), len(X), X.shape[1], X, 8)
+    """(r,) float64 inner products of (r, d) and (r, d) or (1, d), to the bit those of `sums.dot`."""
+    return ordered_sum(lambda f: X[:, f].double() * Y[:, f].double(), len(X), X.shape[1], X)
 
 
-def square_distances(X: Tensor, Y: Tensor, lanes: int = 8) -> Tensor:
-    """(r,) float64, to the bit those of `nearest_loops.square_distance`; with 4 lanes, of `assign_loops.square_distance`."""
+def square_distances(X: Tensor, Y: Tensor) -> Tensor:
+    """(r,) float64, to the bit those of `sums.square_distance`."""
 
     def terms(f: slice) -> Tensor:
         difference = X[:, f].double() - Y[:, f].double()
         return difference * difference
 
-    return ordered_sum(terms, len(X), X.shape[1], X, lanes)
+    return ordered_sum(terms, len(X), X.shape[1], X)
 
 
 def squares(tensor: Tensor) -> Tensor:

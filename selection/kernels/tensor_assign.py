@@ -48,7 +48,7 @@ def assign(vectors: TensorVectors, centres: Floats, c_norms: Doubles, near: Assi
             half = 0.5 * c_norm * c_norm - coarse
             slack = 2 * margin * x_norm * largest + 1e-14 * (largest * largest + x_norm * largest)
             row, centre = (~(half > half.amin(dim=1, keepdim=True) + slack)).nonzero(as_tuple=True)
-            square = _of_pairs(lambda x, c: square_distances(x, c, lanes=4), X, row, C, centre)
+            square = _of_pairs(square_distances, X, row, C, centre)
             value, place = _lowest(square, row, centre, len(X))
             near.value[at], near.place[at] = np.sqrt(value.cpu().numpy()), place.cpu().numpy()
         directed = (c_norm > 0) & (x_norm > 0)

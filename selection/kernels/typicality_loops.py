@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from selection.kernels.nearest_loops import TINY, margin, square_distance
+from selection.kernels.nearest_loops import TINY, margin
+from selection.kernels.sums import square_distance
 
 
 @njit(cache=True, nogil=True)

@@ -5,22 +5,46 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numba import njit
 
+from selection.kernels import sums
 from selection.types import Array, Rows
 from selection.vectors import ArrayVectors
 
 
 def square_distances(X: Array, c: Array) -> Array:
-    """(n,) float64, summed as eight interleaved sums, then the rest of the features: the definition of exact."""
-    squares = (X.astype(np.float64) - c.astype(np.float64)) ** 2
-    whole = X.shape[1] - X.shape[1] % 8
-    a = np.zeros((8, len(X)))
+    """(n,) float64: the definition of exact."""
+    return ordered_sum((X.astype(np.float64) - c.astype(np.float64)) ** 2)
+
+
+def dots(X: Array, c: Array) -> Array:
+    """(n,) float64: the definition of exact."""
+    return ordered_sum(X.astype(np.float64) * c.astype(np.float64))
+
+
+def ordered_sum(terms: Array) -> Array:
+    """(n,) of (n, d) float64: eight interleaved sums, then the features left over."""
+    n, d = terms.shape
+    whole = d - d % 8
+    a = np.zeros((8, n))
     for f in range(whole):
-        a[f % 8] += squares[:, f]
+        a[f % 8] += terms[:, f]
     total = ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
-    for f in range(whole, X.shape[1]):
-        total = total + squares[:, f]
+    for f in range(whole, d):
+        total = total + terms[:, f]
     return total
+
+
+@njit
+def row_dots(X, Y):
+    """(n,) of the compiled sum; it can be called by compiled code only."""
+    return np.array([sums.dot(X[i], Y[i]) for i in range(len(X))])
+
+
+@njit
+def row_square_distances(X, Y):
+    """(n,) of the compiled sum."""
+    return np.array([sums.square_distance(X[i], Y[i]) for i in range(len(X))])
 
 
 def naive_k_center(X, budget, centres, *, skip=0, scale=None, stop_at_zero=False):
