@@ -1,6 +1,6 @@
 """Compile the loops of every step beforehand, so that no first call waits: `python -m selection.kernels`.
 
-numba keeps what it compiles beside the modules, or in NUMBA_CACHE_DIR, until a module changes.
+Where numba keeps what it compiles: see `cache_folder`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 Feature f belongs to sum f % 8; the eight are folded as ((a0 + a4) + (a2 + a6)) + ((a1 + a5) + (a3 + a7)), then come the features
 left over, one by one. Products and sums are never contracted, so all machines give the same bits. The compiler does not
-find the eight lanes of a register by itself, so it is told in its own language. After a change here, touch the modules that
-use it: numba's cache knows only their own files.
+find the eight lanes of a register by itself, so it is told in its own language.
 """
 
 from __future__ import annotations
