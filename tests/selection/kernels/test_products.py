@@ -36,8 +36,8 @@ def test_below__sets_the_bits_of_those_at_or_below_the_cut():
     values = np.zeros((3, LANES), np.float32)
     values[1, 4] = 10
     values[1, 6] = np.nan
-    assert _below(low, 1, values, 1, 18.0) == 0b1010111
-    assert _below(low, 1, values, 0, 18.0 - 1e-9) == 0b11
+    assert _below(low, 1, values, 1, LANES + 2.0) == 0b1010111
+    assert _below(low, 1, values, 0, LANES + 2.0 - 1e-9) == 0b11
     assert _below(low, 1, values, 0, 1e9) == 2 ** (LANES - 1) - 1
 
 
