@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selection.kernels import nearest_loops as loops
+from selection.kernels import sketch as sketches
 from selection.kernels.products import LANES
 from selection.kernels.threads import Threads
 from selection.kernels.top_r import TILE_ROWS, Points, tiles
@@ -135,6 +136,7 @@ class Nearest:
         self.low = np.full(groups * LANES, np.inf, np.float32)
         self.centre_rows = np.empty(capacity, np.int64)
         self.count = 0
+        self.sketch = sketches.none(d)
         self.unit = 1.0
         self.threads = Threads()
 
@@ -184,8 +186,9 @@ class Nearest:
         order = np.argsort(state["version"], kind="stable")
         floors = np.broadcast_to(floor, order.shape)[order]
         refresh = partial(
-            loops.refresh, X, state, order, self.packed, self.high, self.low, self.count, floors, self.split
-        )
+            loops.refresh, X, state, order, self.centres, self.packed, self.high, self.low, self.count, floors, self.split,
+            self.sketch.arrays,
+        )  # fmt: skip
         self.threads.run(refresh, len(order), ROWS_AT_ONCE)
 
     def measure(self, rows: Rows) -> None:

@@ -42,8 +42,11 @@ TINY = 1e-30
 PANEL = 64
 
 # Columns of the scratch array of a row at work.
-BEST, LEAST, CUT, UPPER, LOWER = 0, 1, 2, 3, 4
-WORK = 5
+BEST, LEAST, CUT, UPPER, LOWER, SKETCHED = 0, 1, 2, 3, 4, 5
+WORK = 6
+
+# A row is sketched when it has to meet this many centres for each direction: that costs one product for each.
+CENTRES_PER_DIRECTION = 4
 
 # The float32 products may be summed in any order: the margin covers all of them.
 _ANY_ORDER = {"reassoc", "contract", "nsz"}
@@ -198,22 +201,31 @@ def products_4(x, C, j0, j1, j2, j3, split):  # type: ignore[no-untyped-def]  # 
 
 
 @njit(cache=True, nogil=True)
-def refresh(X, state, order, packed, high, low, count, floor, split, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def refresh(  # type: ignore[no-untyped-def]  # noqa: ANN201
+    X, state, order, centres, packed, high, low, count, floor, split, sketch, start, stop,  # noqa: ANN001
+):  # fmt: skip
     """Bring rows up to date against centres 0 .. count-1, but let go of a row when its bound falls below its floor.
 
     Args:
         X: (b, d) float32; `state`: (b,) of `ROW`.
         order: places in X, ascending in version, so that rows of one panel miss about the same centres.
         floor: as long as `order`.
+        sketch: `sketch.Sketch.arrays` of all centres.
         start, stop: the part of `order` to do.
     """
+    directions, sketched_packed, sketched_low, errors = sketch
     gamma = margin(X.shape[1])
     work = np.empty((PANEL, WORK))
     active = np.empty(PANEL, np.int64)
     out = np.empty((2, ROWS, LANES), np.float32)
+    Z = np.empty((PANEL, sketched_packed.shape[1]), np.float32)
     for first in range(start, stop, PANEL):
         here = order[first : min(first + PANEL, stop)]
         least = floor[first : min(first + PANEL, stop)]
+        to_meet = count - np.int64(state[here[0]].version)
+        sketched = 0 < len(directions) * LANES * CENTRES_PER_DIRECTION <= to_meet
+        if sketched:
+            sketch_rows(X, state, here, directions, errors[0], out, Z)
         waiting = m = np.int64(0)  # a literal would have `start_row` compiled once more
         group = np.int64(state[here[0]].version) // LANES
         while group * LANES < count:
@@ -224,24 +236,36 @@ def refresh(X, state, order, packed, high, low, count, floor, split, start, stop
                     state[i].version = count  # nothing is nearer than that
                 elif state[i].bound >= least[waiting]:
                     start_row(state, i, work, waiting, gamma, high, low)
+                    work[waiting, SKETCHED] = state[i].square * (1.0 - errors[1]) - TINY
                     active[m] = waiting
                     m += 1
                 waiting += 1
-            meet_group(X, state, here, active[:m], work, out, packed, high, low, group, split)
-            kept = np.int64(0)
-            for a in range(m):
-                i = here[active[a]]
-                if state[i].bound >= least[active[a]] and end < count:
-                    active[kept] = active[a]
-                    kept += 1
-                else:
-                    state[i].version = end
-            m = kept
+            if sketched:
+                meet_few(
+                    X, state, here, active[:m], work, out, Z, sketched_packed, sketched_low, centres, high, low, group
+                )
+            else:
+                meet_group(X, state, here, active[:m], work, out, packed, high, low, group, split)
+            m = still_active(state, here, active[:m], least, end, count)
             group += 1
             if m == 0:
                 if waiting == len(here):
                     break
                 group = max(group, np.int64(state[here[waiting]].version) // LANES)
+
+
+@njit(cache=True, nogil=True)
+def still_active(state, here, active, least, end, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Let go of the rows that have met all centres or fell below their floor; how many are left, the first of `active`."""
+    kept = np.int64(0)
+    for a in range(len(active)):
+        i = here[active[a]]
+        if state[i].bound >= least[active[a]] and end < count:
+            active[kept] = active[a]
+            kept += 1
+        else:
+            state[i].version = end
+    return kept
 
 
 @njit(cache=True, nogil=True)
@@ -261,6 +285,62 @@ def meet_group(X, state, here, active, work, out, packed, high, low, group, spli
                     if mask >> b & 1:
                         meet(state, here[p], work, p, group * LANES + b, out[0, e, b], high, low)
                 end_row(state, here[p], work, p)
+
+
+@njit(cache=True, nogil=True)
+def sketch_rows(X, state, here, directions, error, out, Z):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write the sketches of a panel of rows to Z."""
+    rows = np.empty(ROWS, np.int64)
+    for p in range(0, len(here), ROWS):
+        for e in range(ROWS):
+            rows[e] = here[min(p + e, len(here) - 1)]
+        for group in range(len(directions)):
+            write_products(X, rows, directions, group, 0, X.shape[1], out[0])
+            for e in range(min(ROWS, len(here) - p)):
+                for b in range(LANES):
+                    Z[p + e, group * LANES + b] = out[0, e, b]
+    for p in range(len(here)):
+        end_sketch(Z[p], state[here[p]].square, error)
+
+
+@njit(cache=True, nogil=True)
+def end_sketch(z, square, error):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write what is left of a vector's length to the last place of its sketch, rounded up."""
+    last = len(z) - 1
+    rest = square * (1.0 + 2.0 * error * (1.0 + error)) - dot(z[:last], z[:last])
+    z[last] = np.sqrt(max(rest, 0.0)) * (1.0 + 2.0**-20)
+
+
+@njit(cache=True, nogil=True, fastmath=_ANY_ORDER)
+def coarse_dot(x, c):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The float32 inner product of two rows."""
+    total = np.float32(0)
+    for f in range(x.shape[0]):
+        total += x[f] * c[f]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def meet_few(  # type: ignore[no-untyped-def]  # noqa: ANN201
+    X, state, here, active, work, out, Z, packed, sketched_low, centres, high, low, group,  # noqa: ANN001
+):  # fmt: skip
+    """As `meet_group`, but a row meets only the centres that its sketch does not rule out."""
+    places = np.empty(ROWS, np.int64)
+    last = len(active) - 1
+    for a in range(0, len(active), ROWS):
+        for e in range(ROWS):
+            places[e] = active[min(a + e, last)]
+        write_products(Z, places, packed, group, 0, Z.shape[1], out[0])
+        for e in range(min(ROWS, len(active) - a)):
+            p = places[e]
+            mask = below(sketched_low, group, out[0], e, work[p, BEST] - work[p, SKETCHED])
+            if mask:
+                i = here[p]
+                for b in range(LANES):
+                    if mask >> b & 1:
+                        j = group * LANES + b
+                        meet(state, i, work, p, j, coarse_dot(X[i], centres[j]), high, low)
+                end_row(state, i, work, p)
 
 
 @njit(cache=True, nogil=True)
