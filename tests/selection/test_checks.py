@@ -34,6 +34,7 @@ from selection.selectors.ccs import Ccs
 from selection.selectors.clue import Clue
 from selection.selectors.facility_location import FacilityLocation
 from selection.selectors.falcun import Falcun
+from selection.selectors.herding import Herding
 from selection.selectors.influence import Influence
 from selection.selectors.k_center import KCenter
 from selection.selectors.kmeans_pp import KMeansPP
@@ -104,6 +105,8 @@ STEPS = [
     FacilityLocation(weights="length", memory_gb=1e-6),
     Falcun(),
     Falcun(gamma=0),
+    Herding(),
+    Herding(weights="length"),
     Influence(),
     Influence(n_neighbors=3),
     KCenter(),
