@@ -97,6 +97,7 @@ STEPS = [
     Badge(greedy=True),
     BatchBald(candidates=25),
     Ccs(beta=0, n_strata=4, hard="high", within={"rds_plus": {}}),
+    Ccs(beta=0, cut_by="length"),
     Clue(),
     FacilityLocation(),
     FacilityLocation(mode="reference", n_ref=50),
