@@ -152,6 +152,21 @@ def apricot_lazy(vectors: Array, budget: int) -> Array:
     return np.asarray(FacilityLocationSelection(budget, metric="precomputed", optimizer="lazy").fit(similar).ranking)
 
 
+def numpy_herding(vectors: Array, budget: int) -> Array:
+    """One matrix-vector product a pick."""
+    squares = np.einsum("ij,ij->i", vectors, vectors)
+    mean = vectors.mean(axis=0, dtype=np.float64)
+    total = np.zeros_like(mean)
+    rows: list[int] = []
+    for t in range(budget):
+        lacking = ((t + 1) * mean - total).astype(np.float32)
+        square = squares - 2 * (vectors @ lacking)
+        square[rows] = np.inf
+        rows.append(int(square.argmin()))
+        total += vectors[rows[-1]]
+    return np.array(rows)
+
+
 def literal_vote_k(vectors: Array, budget: int) -> Array:
     """Vote-k as it is published, 150 neighbours: scikit-learn's cosines a row at a time, every score summed anew before every pick."""
     from sklearn.metrics.pairwise import cosine_similarity
@@ -228,6 +243,13 @@ def reach_note(vectors: Array, rows: Array, _peer: Array | None) -> str:
 def value_note(vectors: Array, rows: Array, _peer: Array | None) -> str:
     """The mean over the pool of the highest (1 + cosine) / 2 to a picked row."""
     return f"mean similarity {coverage(vectors, rows).mean_similarity:.6f}"
+
+
+def mean_note(vectors: Array, rows: Array, peer: Array | None) -> str:
+    """Also the distance of the rows' mean from that of all."""
+    apart = vectors.mean(axis=0, dtype=np.float64) - vectors[rows].mean(axis=0, dtype=np.float64)
+    note = same_note(vectors, rows, peer)
+    return f"{note}{', ' if note else ''}means {np.linalg.norm(apart):.6f} apart"
 
 
 def held_out_note(vectors: Array, rows: Array, _peer: Array | None) -> str:
@@ -371,6 +393,13 @@ CASES: dict[str, Case] = {
         {"winnow, 2048 references": winnow("facility_location", mode="reference", n_ref=2048),
          "winnow k_center": K_CENTER, "winnow random": winnow("random")},
         "", held_out_note, extra=True,
+    ),
+    "herding": coverage_case(
+        100_000, 1000, 384,
+        {"winnow herding": winnow("herding"), "numpy": numpy_herding, "winnow random": winnow("random")}, "numpy", mean_note,
+    ),
+    "herding_spectrum": coverage_case(
+        100_000, 1000, 384, {"winnow herding": winnow("herding"), "numpy": numpy_herding}, "numpy", mean_note, spectrum=0.7
     ),
     "semdedup": coverage_case(200_000, 0, 384, {"winnow semdedup": semdedup}, "", dropped_note, copies=COPIES),
     "vote_k": coverage_case(2_000, 18, 384, {"winnow vote_k": winnow("vote_k"), "published": literal_vote_k}, "published", same_note),

@@ -31,6 +31,7 @@ from selection.selectors.ccs import Ccs
 from selection.selectors.clue import Clue
 from selection.selectors.facility_location import FacilityLocation
 from selection.selectors.falcun import Falcun
+from selection.selectors.herding import Herding
 from selection.selectors.influence import Influence
 from selection.selectors.k_center import KCenter
 from selection.selectors.kmeans_pp import KMeansPP
@@ -82,6 +83,7 @@ BUILT_IN: tuple[type[Step], ...] = (
     Clue,
     FacilityLocation,
     Falcun,
+    Herding,
     Influence,
     KCenter,
     KMeansPP,

@@ -12,7 +12,8 @@ import numpy as np
 
 from selection.allocation import as_written
 from selection.errors import InvalidOption, rows_of_parent
-from selection.step import Selector, check_choice, check_integer, check_number
+from selection.scorers.column import numbers
+from selection.step import Selector, check_choice, check_integer, check_name, check_number
 from selection.streams import child
 from selection.types import Floats, Input, Pool, Reason, Rows, Selection
 
@@ -25,7 +26,9 @@ class Ccs(Selector):
         beta: the share of the candidates that is dropped, 0 <= beta < 1: floor(beta * n) of them, ties to the lowest
             row. The paper takes 0.1 to 0.3 for budgets of 30 to 10 percent.
         n_strata: how many strata of equal width lie between the lowest and the highest score left.
-        hard: which end of the score is hard: "low" (aum) or "high" (el2n, forgetting).
+        hard: which end is hard, of the score or of `cut_by`: "low" (aum) or "high" (el2n, forgetting).
+        cut_by: the column that says which rows are hardest; the score by default. Strata go by the score in any case. The
+            released code cuts by AUM, whatever the strata go by: `cut_by: aum, hard: low`.
         within: the selector inside a stratum.
 
     Strata are served from the smallest: each gives an equal part of the budget that is left, or all it has. A constant
@@ -39,6 +42,7 @@ class Ccs(Selector):
     beta: float = 0.1
     n_strata: int = 50
     hard: str = "low"
+    cut_by: str | None = None
     within: str | Mapping[str, Any] = "random"
     name: ClassVar[str] = "ccs"
 
@@ -48,6 +52,8 @@ class Ccs(Selector):
             raise InvalidOption(f"ccs: beta must be in 0 <= beta < 1, got {self.beta!r}")
         check_integer(self.name, "n_strata", self.n_strata, least=1)
         check_choice(self.name, "hard", self.hard, ("low", "high"))
+        if self.cut_by is not None:
+            check_name(self.name, "cut_by", self.cut_by)
         self.inner()
 
     def inner(self) -> Selector:
@@ -61,19 +67,20 @@ class Ccs(Selector):
 
     @property
     def needs(self) -> frozenset[Input]:
-        """Scores, and what the inner selector needs."""
-        return self.inner().needs | {Input.SCORES}
+        """Scores, what the inner selector needs, and columns where one says what is hard."""
+        return self.inner().needs | {Input.SCORES} | ({Input.COLUMNS} if self.cut_by is not None else set())
 
     @property
     def columns(self) -> frozenset[str]:
-        """Those of the inner selector."""
-        return self.inner().columns
+        """Those of the inner selector, and the one to cut by."""
+        return self.inner().columns | ({self.cut_by} if self.cut_by is not None else set())
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
         from selection.run import run_selector
 
-        rows = without_hardest(pool, self.beta, hard=self.hard)
+        by = pool.get_scores() if self.cut_by is None else numbers(self.cut_by, pool.get_column(self.cut_by))
+        rows = without_hardest(pool, by, self.beta, hard=self.hard)
         stratum, names = equal_width(pool.get_scores()[rows], self.n_strata)
         counts = water_fill(np.bincount(stratum, minlength=len(names)).tolist(), min(budget, len(rows)))
         step, taken = self.inner(), pool.get_already_selected()
@@ -92,13 +99,12 @@ class Ccs(Selector):
         return Selection(picks[order], gain[order], reason)
 
 
-def without_hardest(pool: Pool, beta: float, *, hard: str) -> Rows:
-    """The candidates, ascending, without floor(beta * n) of the hardest."""
+def without_hardest(pool: Pool, by: Floats, beta: float, *, hard: str) -> Rows:
+    """The candidates, ascending, without floor(beta * n) of the hardest by (n,) numbers."""
     rows = np.flatnonzero(pool.candidates).astype(np.int64)
-    scores = pool.get_scores()[rows]
     # As a fraction of the number as written: 0.29 * 100 is 28.999... in floats.
     dropped = math.floor(as_written(beta) * len(rows))
-    order = np.argsort(scores if hard == "low" else -scores, kind="stable")
+    order = np.argsort(by[rows] if hard == "low" else -by[rows], kind="stable")
     return np.sort(rows[order[dropped:]])
 
 

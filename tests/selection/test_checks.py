@@ -34,6 +34,7 @@ from selection.selectors.ccs import Ccs
 from selection.selectors.clue import Clue
 from selection.selectors.facility_location import FacilityLocation
 from selection.selectors.falcun import Falcun
+from selection.selectors.herding import Herding
 from selection.selectors.influence import Influence
 from selection.selectors.k_center import KCenter
 from selection.selectors.kmeans_pp import KMeansPP
@@ -96,6 +97,7 @@ STEPS = [
     Badge(greedy=True),
     BatchBald(candidates=25),
     Ccs(beta=0, n_strata=4, hard="high", within={"rds_plus": {}}),
+    Ccs(beta=0, cut_by="length"),
     Clue(),
     FacilityLocation(),
     FacilityLocation(mode="reference", n_ref=50),
@@ -104,6 +106,8 @@ STEPS = [
     FacilityLocation(weights="length", memory_gb=1e-6),
     Falcun(),
     Falcun(gamma=0),
+    Herding(),
+    Herding(weights="length"),
     Influence(),
     Influence(n_neighbors=3),
     KCenter(),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,7 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selection import InvalidBudget, InvalidOption, Pool, Reason, Selection, Selector, build_step, select, step_spec
+from selection import (
+    InvalidBudget,
+    InvalidInput,
+    InvalidOption,
+    MissingInput,
+    Pool,
+    Reason,
+    Selection,
+    Selector,
+    build_step,
+    select,
+    step_spec,
+)
 from selection.checks import check_step
 from selection.selectors.ccs import Ccs, equal_width, water_fill, without_hardest
 
@@ -18,7 +31,7 @@ TEN = [0.05, 0.1, 0.15, 0.2, 0.3, 0.32, 0.35, 0.5, 0.55, 0.9]
 def test_select__budgets_and_forced_picks_of_ten_scores() -> None:
     step = Ccs(beta=0.2, n_strata=4)
     pool = Pool(scores=np.array(TEN))
-    rows = without_hardest(pool, 0.2, hard="low")
+    rows = without_hardest(pool, pool.get_scores(), 0.2, hard="low")
     assert rows.tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
     stratum, names = equal_width(pool.get_scores()[rows], 4)
     assert stratum.tolist() == [0, 0, 0, 0, 1, 1, 2, 3]
@@ -39,9 +52,71 @@ def test_select__hard_high_drops_the_highest() -> None:
 
 
 def test_without_hardest__the_share_is_taken_as_written_and_ties_go_by_row() -> None:
-    assert len(without_hardest(Pool(scores=np.ones(100)), 0.29, hard="low")) == 71
-    assert without_hardest(Pool(scores=np.ones(10)), 0.2, hard="low").tolist() == list(range(2, 10))
-    assert without_hardest(Pool(scores=np.ones(10)), 0.2, hard="high").tolist() == list(range(2, 10))
+    ones = np.ones(100, np.float32)
+    assert len(without_hardest(Pool(scores=ones), ones, 0.29, hard="low")) == 71
+    for hard in ("low", "high"):
+        assert without_hardest(Pool(scores=ones[:10]), ones[:10], 0.2, hard=hard).tolist() == list(range(2, 10))
+
+
+@given(data=st.data(), n=st.integers(2, 25), hard=st.sampled_from(["low", "high"]), tenths=st.sampled_from([0, 3, 9]))
+def test_select__cut_by_cuts_by_a_column_and_leaves_strata_to_the_score(
+    data: st.DataObject, n: int, hard: str, tenths: int
+) -> None:
+    scores = data.draw(st.lists(st.integers(-3, 9), min_size=n, max_size=n))
+    aum = data.draw(st.lists(st.integers(-2, 2), min_size=n, max_size=n))
+    already = data.draw(st.integers(0, n - 1))
+    others = [i for i in range(n) if i != already]
+    hardest = sorted(others, key=lambda i: (aum[i] if hard == "low" else -aum[i], i))[: tenths * len(others) // 10]
+    left = [i for i in others if i not in hardest]
+    low, high = min(scores[i] for i in left), max(scores[i] for i in left)
+    width = (high - low) / 4
+    pool = Pool(scores=np.array(scores), columns={"aum": np.array(aum)}, already_selected=[already])
+    picked = select([Ccs(beta=tenths / 10, n_strata=4, hard=hard, cut_by="aum")], pool, budget=len(left))
+    assert sorted(picked.rows.tolist()) == left
+    for row, stratum in zip(picked.rows.tolist(), picked.reason.ref.tolist(), strict=True):
+        assert stratum == (min(3, math.floor((scores[row] - low) / width)) if width else 0)
+
+
+def test_select__without_cut_by_the_score_cuts() -> None:
+    pool = Pool(scores=np.array(TEN), columns={"aum": np.array(TEN)})
+    steps = [Ccs(beta=0.3, cut_by=cut_by) for cut_by in (None, "aum")]
+    a, b = (select([step], pool, budget=6, seed=2) for step in steps)
+    assert a.rows.tolist() == b.rows.tolist()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, None, "hard"])
+def test_select__a_bad_value_of_cut_by_is_named(bad: object) -> None:
+    column = np.array([*TEN[:3], bad, *TEN[4:]], object)
+    with pytest.raises(InvalidInput, match="column 'aum': row 3"):
+        select([Ccs(cut_by="aum")], Pool(scores=np.array(TEN), columns={"aum": column}), budget=2)
+
+
+def test_select__cut_by_needs_its_column() -> None:
+    with pytest.raises(MissingInput, match="column 'aum'"):
+        select([Ccs(cut_by="aum")], Pool(scores=np.array(TEN)), budget=2)
+    step = Ccs(cut_by="aum", within={"facility_location": {"weights": "length"}})
+    assert step.columns == {"aum", "length"}
+
+
+CLASSES = np.where(np.arange(60) % 5 == 0, "rare", "common")
+PER_CLASS = [
+    ({"by": "label", "shares": {"common": 0.5, "rare": 0.5}}, None, 6),
+    ({"by": "label", "balance": "water_fill"}, None, 6),
+    (None, {"by": "label", "alloc": "equal"}, 6),
+    (None, {"by": "label"}, 2),
+]
+
+
+@pytest.mark.parametrize(("quota", "stratified", "rare"), PER_CLASS)
+def test_select__class_by_class(quota: dict | None, stratified: dict | None, rare: int) -> None:
+    scores = np.random.default_rng(0).random(60)
+    ccs = {"ccs": {"beta": 0.25}}
+    step = ccs if stratified is None else {"stratified": stratified | {"within": ccs}}
+    picked = select([step], Pool(scores=scores, columns={"label": CLASSES}), budget=12, quota=quota)
+    assert (CLASSES[picked.rows] == "rare").sum() == rare
+    for name, cut in (("rare", 3), ("common", 12)):
+        rows = np.flatnonzero(name == CLASSES)
+        assert not np.isin(picked.rows, rows[np.argsort(scores[rows])[:cut]]).any()
 
 
 @pytest.mark.parametrize("value", [0.5, 0.0, -3.0])
@@ -113,7 +188,7 @@ def test_water_fill__known_answers(sizes: list[int], budget: int, expected: list
 
 
 @pytest.mark.parametrize(
-    "options", [{"beta": 1}, {"beta": -0.1}, {"n_strata": 0}, {"hard": "middle"}, {"within": "rds_max"}]
+    "options", [{"beta": 1}, {"beta": -0.1}, {"n_strata": 0}, {"hard": "middle"}, {"cut_by": ""}, {"within": "rds_max"}]
 )
 def test_options__out_of_range_are_refused(options: dict) -> None:
     with pytest.raises(InvalidOption):
@@ -121,10 +196,12 @@ def test_options__out_of_range_are_refused(options: dict) -> None:
 
 
 def test_options__round_trip() -> None:
-    step = Ccs(beta=0.3, n_strata=7, hard="high", within={"random": {}})
+    step = Ccs(beta=0.3, n_strata=7, hard="high", cut_by="aum", within={"random": {}})
     assert build_step(step_spec(step)) == step
 
 
 def test_contract__with_a_cut_off() -> None:
     reason = "the cut-off leaves fewer rows than the pool"
-    check_step(Ccs(beta=0.3), skip={"check_whole_pool": reason, "check_identical_candidates": reason})
+    skip = {"check_whole_pool": reason, "check_identical_candidates": reason}
+    check_step(Ccs(beta=0.3), skip=skip)
+    check_step(Ccs(beta=0.3, cut_by="aum"), skip=skip | {"check_permuted_pool": "ties go to the lowest row"})
