@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from selection.errors import InvalidInput
 from selection.types import Array
@@ -20,6 +21,7 @@ from selection.vectors import TensorVectors
 
 # torch is imported by functions only, so its types have no name here.
 Tensor = Any
+Doubles = npt.NDArray[np.float64]
 
 # Values of one tile: 64 MiB of float32 products or vectors, which keeps a card busy.
 TILE_VALUES = 2**24
@@ -141,6 +143,17 @@ def checked_squares(vectors: TensorVectors) -> Tensor:
         row = int((~finite).nonzero()[0, 0])
         raise InvalidInput("vectors: row {row} holds a value that is not finite", row=row)
     return found
+
+
+def unit_rows(vectors: TensorVectors, rows: Tensor, norms: Doubles) -> Tensor:
+    """(r, d) float32: some rows divided by their lengths (r,); a zero row stays."""
+    import torch
+
+    length = to_device(np.where(norms > 0, norms, 1.0)[:, None], vectors)
+    out = torch.empty((len(rows), vectors.shape[1]), device=vectors.device)
+    for at in slices(*out.shape):
+        out[at] = vectors.part(rows[at]).double() / length[at]
+    return out
 
 
 def pairs_at_once(d: int) -> int:

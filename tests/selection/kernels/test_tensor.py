@@ -9,8 +9,9 @@ import pytest
 
 from selection import ArrayVectors
 from selection.checks import ShuffledVectors
-from selection.kernels import assign_loops, loops, nearest_loops, tensor, tensor_nearest
+from selection.kernels import assign_loops, duplicates, loops, nearest_loops, tensor, tensor_nearest
 from selection.kernels.assign import nearest_centres
+from selection.kernels.duplicates import duplicates_in
 from selection.kernels.k_center import k_center
 from selection.kernels.kmeans_pp import kmeans_pp
 from selection.kernels.nearest import farthest_from
@@ -192,3 +193,20 @@ def test_assign__both_bodies_agree_to_the_bit(name, device, tile_values):
         for got, expected in zip(nearest_centres(there, centres), nearest_centres(host, centres), strict=True):
             assert got.place.tolist() == expected.place.tolist()
             assert got.value.tolist() == expected.value.tolist()
+
+
+@pytest.mark.parametrize("rule", ["greedy", "reference", "component"])
+@pytest.mark.parametrize("name", HARD)
+def test_duplicates_in__both_bodies_agree_to_the_bit(name, rule, device, monkeypatch):
+    monkeypatch.setattr(duplicates, "BLOCK_VALUES", 2000)
+    X = HARD[name]
+    rows = np.random.default_rng(3).permutation(np.flatnonzero(X.any(axis=1)))
+    there = TensorVectors(ArrayVectors(X, block_rows=17), device)
+    part, inner = np.unique(rows, return_inverse=True)
+    for threshold in (1 - 1e-7, 0.97, -1.0):
+        expected = duplicates_in(ArrayVectors(X), rows, fixed=9, threshold=threshold, rule=rule)
+        found = duplicates_in(there, rows, fixed=9, threshold=threshold, rule=rule)
+        again = duplicates_in(restricted(there, part), inner, fixed=9, threshold=threshold, rule=rule)
+        assert found.row.tolist() == part[again.row].tolist() == expected.row.tolist()
+        assert found.of.tolist() == part[again.of].tolist() == expected.of.tolist()
+        assert found.similarity.tolist() == again.similarity.tolist() == expected.similarity.tolist()
