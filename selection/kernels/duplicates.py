@@ -81,7 +81,7 @@ def duplicates_in(vectors: Vectors, rows: Rows, *, fixed: int, threshold: float,
     if isinstance(vectors, TensorVectors):
         from selection.kernels import tensor_duplicates
 
-        found = tensor_duplicates.pairs_above(vectors, rows, norm, low, counts)
+        found = tensor_duplicates.pairs_above(vectors, rows, low, counts)
     else:
         found = _pairs_above(unit_rows(xs, norm), low, counts)
     for pairs in found:

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from selection.errors import InvalidInput
 from selection.types import Array
@@ -21,7 +20,6 @@ from selection.vectors import TensorVectors
 
 # torch is imported by functions only, so its types have no name here.
 Tensor = Any
-Doubles = npt.NDArray[np.float64]
 
 # Values of one tile: 64 MiB of float32 products or vectors, which keeps a card busy.
 TILE_VALUES = 2**24
@@ -145,15 +143,13 @@ def checked_squares(vectors: TensorVectors) -> Tensor:
     return found
 
 
-def unit_rows(vectors: TensorVectors, rows: Tensor, norms: Doubles) -> Tensor:
-    """(r, d) float32: some rows divided by their lengths (r,); a zero row stays."""
-    import torch
+def unit_rows(vectors: TensorVectors, rows: Any) -> Tensor:
+    """(r, d) float32, to the bit as `unit.unit_rows`: a slice of the rows, or those that an int64 tensor names, at unit length.
 
-    length = to_device(np.where(norms > 0, norms, 1.0)[:, None], vectors)
-    out = torch.empty((len(rows), vectors.shape[1]), device=vectors.device)
-    for at in slices(*out.shape):
-        out[at] = vectors.part(rows[at]).double() / length[at]
-    return out
+    Memory: 16*d bytes a row, of which 4*d are the result.
+    """
+    length = vectors.norms()[rows, None]
+    return (vectors.part(rows).double() / length.where(length > 0, 1.0)).float()
 
 
 def pairs_at_once(d: int) -> int:

@@ -7,20 +7,18 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from selection.kernels.duplicates import Doubles, Pairs, blocks
+from selection.kernels.duplicates import Pairs, blocks
 from selection.kernels.tensor import full_float32, to_device, unit_rows
 from selection.types import Rows
 from selection.vectors import TensorVectors
 
 
-def pairs_above(
-    vectors: TensorVectors, rows: Rows, norms: Doubles, low: np.float32, counts: npt.NDArray[np.bool_]
-) -> Iterator[Pairs]:
+def pairs_above(vectors: TensorVectors, rows: Rows, low: np.float32, counts: npt.NDArray[np.bool_]) -> Iterator[Pairs]:
     """As `duplicates._pairs_above` of some rows.
 
-    Memory on the device: 4*m*d bytes for m rows, and 40 for each pair of a block.
+    Memory on the device: 16*m*d bytes for m rows, and 40 for each pair of a block.
     """
-    unit = unit_rows(vectors, to_device(rows, vectors), norms)
+    unit = unit_rows(vectors, to_device(rows, vectors))
     for first, last in blocks(len(rows)):
         with full_float32():
             coarse = unit[first:last] @ unit[:last].T
