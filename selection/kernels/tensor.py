@@ -152,6 +152,17 @@ def unit_rows(vectors: TensorVectors, rows: Any) -> Tensor:
     return (vectors.part(rows).double() / length.where(length > 0, 1.0)).float()
 
 
+class UnitTensor:
+    """(n, d) float32 on the device: the vectors there at unit length, made of those rows that are asked for."""
+
+    def __init__(self, vectors: TensorVectors) -> None:
+        self.vectors, self.shape, self.device = vectors, vectors.shape, vectors.device
+
+    def __getitem__(self, rows: Any) -> Tensor:
+        """(r, d), as `unit_rows`."""
+        return unit_rows(self.vectors, rows)
+
+
 def pairs_at_once(d: int) -> int:
     """How many pairs of rows are worked out together."""
     return max(1, TILE_VALUES // max(1, d))

@@ -25,7 +25,9 @@ from selection.kernels.facility_location import Coverage
 from selection.kernels.k_center import k_center
 from selection.kernels.kmeans_pp import kmeans_pp
 from selection.kernels.nearest import farthest_from
+from selection.kernels.neighbours import nearest_neighbours
 from selection.kernels.top_r import max_similarity, similarity_to, top_r
+from selection.kernels.unit import unit_rows, unit_vectors
 from selection.vectors import TensorVectors, exact, on_card, restricted
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -266,3 +268,22 @@ def test_facility_location__no_bound_of_a_card_is_below_the_exact_gain(name, dev
         )
         gain = np.floor(coverage.weight * np.maximum(exact - coverage.covered, 0)).sum()
         assert gain <= bound <= gain + (2**-13 * gain + 4 * coverage.margin * coverage.weight.sum() * coverage.unit + 1)
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_nearest_neighbours__both_bodies_find_the_same(name, device, tile_values):
+    X = HARD[name]
+    part = np.arange(0, len(X), 2)
+    there = TensorVectors(ArrayVectors(X, block_rows=17), device)
+    for one, other in ((there, ArrayVectors(X)), (restricted(there, part), ArrayVectors(X[part]))):
+        for count in (1, 9, 400):
+            found, expected = nearest_neighbours(one, count), nearest_neighbours(other, count)
+            assert np.sort(found, axis=1).tolist() == np.sort(expected, axis=1).tolist()
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_unit_vectors__are_the_same_on_a_device_to_the_bit(name, device):
+    X = HARD[name]
+    there = unit_vectors(TensorVectors(ArrayVectors(X), device))
+    assert there.part(slice(None)).cpu().numpy().tolist() == unit_rows(X).tolist()
+    assert restricted(there, np.array([3, 50])).part(slice(1, 2)).cpu().numpy().tolist() == unit_rows(X[50:51]).tolist()
