@@ -51,12 +51,17 @@ class Similarities:
         weights: (references,) float32.
         unit: of the integers that bounds are.
 
-    Memory on the device: 16*d bytes a reference, a few tiles.
+    Memory on the device: 4*d bytes a reference, a few tiles.
     """
 
     def __init__(self, vectors: TensorVectors, references: Rows, weights: Floats, unit: float) -> None:
+        import torch
+
         self.vectors, self.unit = vectors, unit
-        self.unit_refs = unit_rows(vectors, to_device(references, vectors))
+        self.unit_refs = torch.empty((len(references), vectors.shape[1]), device=vectors.device)
+        there = to_device(references, vectors)
+        for at in slices(*self.unit_refs.shape):
+            self.unit_refs[at] = unit_rows(vectors, there[at])
         self.weights = to_device(weights, vectors)
         r = max(1, len(references))
         self.chunk = max(1, min(CHUNK_ROWS, CHUNK_VALUES // r))

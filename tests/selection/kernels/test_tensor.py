@@ -210,7 +210,8 @@ def test_assign__both_bodies_agree_to_the_bit(name, device, tile_values):
 @pytest.mark.parametrize("rule", ["greedy", "reference", "component"])
 @pytest.mark.parametrize("name", HARD)
 def test_duplicates_in__both_bodies_agree_to_the_bit(name, rule, device, monkeypatch):
-    monkeypatch.setattr(duplicates, "BLOCK_VALUES", 2000)
+    monkeypatch.setattr(duplicates, "BLOCK_VALUES", 20_000)
+    monkeypatch.setattr(tensor, "TILE_VALUES", 3000)
     X = HARD[name]
     rows = np.random.default_rng(3).permutation(np.flatnonzero(X.any(axis=1)))
     there = TensorVectors(ArrayVectors(X, block_rows=17), device)
