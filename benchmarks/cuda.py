@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from selection import ArrayVectors, Pool, Targets, Vectors, select
+from selection.filters.semdedup import SemDedup
 from selection.kernels.assign import most_similar_centre
 from selection.vectors import TensorVectors
 
@@ -48,6 +49,14 @@ def cases(vectors: Any, budget: int) -> dict[str, Call]:
         f"kmeans_pp, budget {budget}": step("kmeans_pp"),
         f"rds_plus, 280 targets, budget {budget}": step("rds_plus"),
         f"rds_max, 280 targets, budget {budget}": step("rds_max"),
+        f"facility_location, 2048 references, budget {budget // 10}": lambda held: (
+            select(
+                [{"facility_location": {"mode": "reference", "n_ref": 2048}}], Pool(vectors=held), budget=budget // 10
+            ).rows
+        ),
+        "semdedup, eps 0.3": lambda held: (
+            SemDedup(eps=0.3).duplicates(Pool(vectors=held), rng=np.random.default_rng(0)).row
+        ),
         f"nearest of {len(sample)} centres": lambda held: most_similar_centre(held, sample).place,
         f"10 nearest of {len(sample)} queries": lambda held: held.nearest(sample, 10)[1],
     }

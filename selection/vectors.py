@@ -169,7 +169,7 @@ class TensorVectors:
         device: as torch names it: "cuda:0"; "cpu" runs the same bodies on the host.
         copy, rows: of a restriction: the copy that it shares, and which rows of it these are.
 
-    Memory on the device: the vectors as stored, from when a kernel first asks for them, and 8 bytes a row.
+    Memory on the device: the vectors as stored, from when a kernel first asks for them, and 16 bytes a row.
 
     >>> v = TensorVectors(ArrayVectors(np.array([[1, 0], [0.6, 0.8]], np.float32)), "cpu")
     >>> v.nearest(np.array([[0, 1]], np.float32), 1)
@@ -208,6 +208,10 @@ class TensorVectors:
     def squares(self) -> Any:
         """(n,) float64 tensor of squared lengths, summed in the order of `kernels.sums.dot`; not finite where a vector is not."""
         return self.copy.squares if self._on_device is None else self.copy.squares[self._on_device]
+
+    def norms(self) -> Any:
+        """(n,) float64 tensor of lengths, to the bit those of the compiled loops."""
+        return self.copy.norms if self._on_device is None else self.copy.norms[self._on_device]
 
     def restricted(self, rows: Rows) -> TensorVectors:
         """Some rows in a frame of their own, over the same copy."""
@@ -252,6 +256,13 @@ class _DeviceCopy:
         from selection.kernels.tensor import squares
 
         return squares(self.tensor)
+
+    @cached_property
+    def norms(self) -> Any:
+        """(n,) float64; roots are numpy's, since torch's need not be the nearest float64."""
+        import torch
+
+        return torch.tensor(np.sqrt(self.squares.cpu().numpy()), device=self.device)
 
 
 def on_card(vectors: Vectors, *, least: int = 2**26, share: float = 0.5) -> Vectors:

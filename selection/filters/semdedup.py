@@ -38,7 +38,7 @@ class SemDedup(DuplicateFilter):
     lowest row. The cosine that decides is exact; clusters are the same for any order of rows and blocks.
 
     Cost for C clusters of n rows: 2*d*C*(256*C*10 + n) operations to cluster, d times the sum of the squared cluster sizes to
-    compare. Memory: vectors of 256*C rows, 8*d bytes a row of the largest cluster and 4096 bytes a row of it.
+    compare. Memory: vectors of 256*C rows, 8*d bytes a row of the largest cluster and at most 340 MB to compare.
 
     Source: Abbas et al. 2023 (SemDeDup), `semdedup.py` (eps and the order as there; its README has eps the wrong way round).
     """

@@ -6,6 +6,7 @@ The cosine that decides is that of float64 arithmetic in one fixed order. Float3
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +16,17 @@ from selection.kernels import assign_loops
 from selection.kernels import duplicates_loops as loops
 from selection.kernels.assign import product_margin
 from selection.kernels.unit import unit_rows
-from selection.types import Dropped, Reason, Rows, Vectors
+from selection.types import Dropped, Floats, Reason, Rows, Vectors
+from selection.vectors import TensorVectors
 
 Doubles = npt.NDArray[np.float64]
 
+# The first row of a block; where the pairs of each of its rows start; the earlier row of each pair, ascending; its coarse cosine.
+Pairs = tuple[int, Rows, npt.NDArray[np.int32], Floats]
+
+# Rows compared at once with all before them, and pairs that this may be.
 BLOCK_ROWS = 1024
+BLOCK_VALUES = 2**24
 
 
 @dataclass(frozen=True)
@@ -59,25 +66,43 @@ def duplicates_in(vectors: Vectors, rows: Rows, *, fixed: int, threshold: float,
         threshold: two rows are duplicates if their cosine is above it.
         rule: "greedy", "reference" or "component": see `selection.filters.semdedup`.
 
-    Cost: m*m*d operations for m rows. Memory: 8*m*d bytes, BLOCK_ROWS * m * 4.
+    Cost: m*m*d operations for m rows. Memory: 8*m*d bytes, and 20 for each pair of a block: at most BLOCK_VALUES, or one row's.
     """
     ascending = np.argsort(rows)
     xs = np.empty((len(rows), vectors.shape[1]), np.float32)
     xs[ascending] = vectors.take(rows[ascending])
     norm = assign_loops.norms(xs)
-    unit = unit_rows(xs, norm)
     margin = product_margin(xs.shape[1]) + 2.0**-22  # the unit vectors are rounded too
-    kept, of = np.zeros(len(rows), bool), np.full(len(rows), -1, np.int64)
+    # A row is dropped, or joined, for a pair above the threshold only, and the coarse cosine of such a pair is above this.
+    low = np.nextafter(np.float32(threshold - margin), np.float32(-np.inf))
+    kept, of = np.ones(len(rows), bool), np.full(len(rows), -1, np.int64)
     similarity, parent = np.zeros(len(rows)), np.arange(len(rows))
-    for first in range(0, len(rows), BLOCK_ROWS):
-        last = min(first + BLOCK_ROWS, len(rows))
-        coarse = unit[first:last] @ unit[:last].T
+    counts = kept if rule == "greedy" else np.ones(len(rows), bool)  # of "greedy", dropped rows drop no others
+    if isinstance(vectors, TensorVectors):
+        from selection.kernels import tensor_duplicates
+
+        found = tensor_duplicates.pairs_above(vectors, rows, low, counts)
+    else:
+        found = _pairs_above(unit_rows(xs, norm), low, counts)
+    for pairs in found:
         if rule == "component":
-            loops.join(coarse, first, xs, norm, threshold, margin, parent)
+            loops.join(*pairs, xs, norm, threshold, margin, parent)
         else:
-            chain = rule == "reference"
-            loops.sweep(coarse, first, xs, norm, fixed, threshold, margin, chain, kept, of, similarity)
+            loops.sweep(*pairs, xs, norm, fixed, threshold, margin, counts, kept, of, similarity)
     if rule == "component":
         loops.settle(xs, norm, fixed, parent, kept, of, similarity)
     dropped = np.flatnonzero(~kept)
     return Duplicates(rows[dropped], rows[of[dropped]], similarity[dropped])
+
+
+def blocks(count: int) -> Iterator[tuple[int, int]]:
+    """First row and end of each block of `count` rows."""
+    size = max(1, min(BLOCK_ROWS, BLOCK_VALUES // max(1, count)))
+    for first in range(0, count, size):
+        yield first, min(first + size, count)
+
+
+def _pairs_above(unit: Floats, low: np.float32, counts: npt.NDArray[np.bool_]) -> Iterator[Pairs]:
+    """Yield, block by block, the pairs of a row and one before it that counts by then, of a float32 cosine above `low`."""
+    for first, last in blocks(len(unit)):
+        yield first, *loops.above(unit[first:last] @ unit[:last].T, first, low, counts)

@@ -24,33 +24,51 @@ def cosine(xs, norm, a, b):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN
 
 
 @njit(cache=True, nogil=True)
-def sweep(coarse, first, xs, norm, fixed, threshold, margin, chain, kept, of, similarity):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Decide rows first .. first + len(coarse) - 1, in order, given their coarse cosines to all rows up to them.
-
-    A row is dropped if its highest cosine to an earlier row is above the threshold; with `chain` to any earlier row,
-    else to a kept one. Rows below `fixed` are kept whatever they are.
-    """
+def above(coarse, first, low, counts):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Starts, earlier rows and coarse cosines of the pairs above `low` of rows first .. and the rows that count before each."""
+    starts = np.zeros(coarse.shape[0] + 1, np.int64)
     for j in range(coarse.shape[0]):
+        count = 0
+        for i in range(first + j):
+            count += (coarse[j, i] > low) & counts[i]
+        starts[j + 1] = starts[j] + count
+    earlier, value = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.float32)
+    for j in range(coarse.shape[0]):
+        at = starts[j]
+        if at == starts[j + 1]:
+            continue
+        for i in range(first + j):
+            if coarse[j, i] > low and counts[i]:
+                earlier[at], value[at] = i, coarse[j, i]
+                at += 1
+    return starts, earlier, value
+
+
+@njit(cache=True, nogil=True)
+def sweep(  # type: ignore[no-untyped-def]  # noqa: ANN201
+    first, starts, earlier, coarse, xs, norm, fixed, threshold, margin, counts, kept, of, similarity,  # noqa: ANN001
+):  # fmt: skip
+    """Decide rows first .. in order, given the pairs of each with earlier rows that may be above the threshold.
+
+    A row is dropped if its highest cosine to an earlier row that counts is above the threshold. Rows below `fixed` are kept
+    whatever they are. `counts` may be `kept` itself: then a row that is dropped here counts no more.
+    """
+    for j in range(len(starts) - 1):
         at = first + j
-        kept[at] = True
         if at < fixed:
             continue
         highest = -np.inf
-        for i in range(at):
-            if chain or kept[i]:
-                highest = max(highest, np.float64(coarse[j, i]))
-        if highest + margin <= threshold:
-            continue
-        best, who = -np.inf, -1
-        for i in range(at):
-            if (chain or kept[i]) and coarse[j, i] >= highest - 2 * margin:
+        for e in range(starts[j], starts[j + 1]):
+            if counts[earlier[e]]:
+                highest = max(highest, np.float64(coarse[e]))
+        best = threshold
+        for e in range(starts[j], starts[j + 1]):
+            i = earlier[e]
+            if counts[i] and coarse[e] >= highest - 2 * margin:
                 exact = cosine(xs, norm, at, i)
                 if exact > best:
-                    best, who = exact, i
-        if best > threshold:
-            kept[at] = False
-            of[at] = who
-            similarity[at] = best
+                    best = exact
+                    kept[at], of[at], similarity[at] = False, i, exact
 
 
 @njit(cache=True, nogil=True)
@@ -63,15 +81,12 @@ def root(parent, i):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
 
 
 @njit(cache=True, nogil=True)
-def join(coarse, first, xs, norm, threshold, margin, parent):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Join rows first .. with every earlier row whose cosine is above the threshold."""
-    for j in range(coarse.shape[0]):
-        at = first + j
-        for i in range(at):
-            if coarse[j, i] + margin > threshold and (
-                coarse[j, i] - margin > threshold or cosine(xs, norm, at, i) > threshold
-            ):
-                a, b = root(parent, at), root(parent, i)
+def join(first, starts, earlier, coarse, xs, norm, threshold, margin, parent):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Join rows first .. with every earlier row whose cosine is above the threshold, given the pairs that may be."""
+    for j in range(len(starts) - 1):
+        for e in range(starts[j], starts[j + 1]):
+            if coarse[e] - margin > threshold or cosine(xs, norm, first + j, earlier[e]) > threshold:
+                a, b = root(parent, first + j), root(parent, earlier[e])
                 parent[max(a, b)] = min(a, b)
 
 

@@ -17,6 +17,8 @@ multiplied again when their turn comes. This changes time, never a pick.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
@@ -24,6 +26,10 @@ from selection.kernels import facility_location_loops as loops
 from selection.kernels.top_r import TILE_ROWS, similarity_to, tiles
 from selection.kernels.unit import unit_rows
 from selection.types import Floats, Rows, Vectors
+from selection.vectors import TensorVectors
+
+if TYPE_CHECKING:
+    from selection.kernels.tensor_facility_location import Similarities
 
 BITS = 40
 # Rows multiplied with all references at once.
@@ -47,7 +53,7 @@ class Coverage:
 
     Cost: two passes over the vectors; then 2*d operations for each pair of a candidate and a reference that is
     multiplied, and a scan of the similarities for each bound. Memory: `max_bytes` at most, 8 bytes * references * d,
-    80 bytes * n, a chunk of 64 MiB or one row.
+    80 bytes * n, a chunk of 64 MiB or one row. A card multiplies somewhat more pairs; its memory: `tensor_facility_location`.
     """
 
     def __init__(
@@ -61,11 +67,7 @@ class Coverage:
     ) -> None:
         n, d = vectors.shape
         self.vectors = vectors
-        self.norms = np.zeros(n)
-        hashes = np.zeros(n, np.uint64)
-        for rows, tile, _ in tiles(vectors, TILE_ROWS):
-            loops.norms_of(tile, rows, self.norms)
-            loops.hashes_of(tile, rows, hashes)
+        self.norms, hashes = _norms_and_hashes(vectors)
         self.twin = _twins(vectors, hashes)
 
         references = np.arange(n, dtype=np.int64) if references is None else references
@@ -76,7 +78,6 @@ class Coverage:
         self.weight32 = self.weight.astype(np.float32)
         self.refs = np.ascontiguousarray(vectors.take(references), np.float32)
         self.ref_norm = self.norms[references]
-        self.unit_refs = unit_rows(self.refs, self.ref_norm)
         # Where a candidate's vector stands among the references, so that it need not be kept twice.
         self.place = np.full(n, -1, np.int64)
         self.place[references] = np.arange(len(references))
@@ -95,7 +96,15 @@ class Coverage:
         self.memo_at = np.full(n, -1, np.int32)
         self.memo_at[self.norms == 0] = np.iinfo(np.int32).max
 
-        self.chunk = max(1, min(CHUNK_ROWS, CHUNK_VALUES // max(1, len(references))))
+        self.card: Similarities | None = None
+        if isinstance(vectors, TensorVectors):
+            from selection.kernels import tensor_facility_location
+
+            self.card = tensor_facility_location.Similarities(vectors, references, self.weight32, self.unit)
+            self.chunk = self.card.chunk
+        else:
+            self.unit_refs = unit_rows(self.refs, self.ref_norm)
+            self.chunk = max(1, min(CHUNK_ROWS, CHUNK_VALUES // max(1, len(references))))
         self.max_bytes = max_bytes
         self._cover(taken)
         self.before = float((self.weight * self.covered).sum() / self.unit * self.scale)
@@ -123,6 +132,10 @@ class Coverage:
     def similarities(self, rows: Rows, out: Floats | None = None) -> tuple[Floats, Floats]:
         """(rows, references) float32 similarities, and the rows' vectors. Those of a zero vector mean nothing: its bound is 0."""
         xs = np.ascontiguousarray(self.vectors.take(rows), np.float32)
+        if self.card is not None:
+            similar = np.empty((len(rows), len(self.refs)), np.float32) if out is None else out
+            self.card.write(rows, similar)
+            return similar, xs
         similar = np.matmul(unit_rows(xs, self.norms[rows]), self.unit_refs.T, out=out)
         similar += np.float32(1)
         similar *= np.float32(0.5)
@@ -131,6 +144,13 @@ class Coverage:
     def bound(self, rows: Rows, similar: Floats) -> None:
         """Lower the bounds of some rows to what their similarities say now."""
         loops.upper_gains(similar, rows, self.upper, self.coarse_at, self.version, self.low, self.weight32, self.unit)
+
+    def tighten(self, card: Similarities, left: Rows) -> None:
+        """Bring the highest bounds of some rows up to date on a card, so that few of these rows need to come to the host."""
+        rows = _highest(self.upper, left, card.bounded)
+        rows = rows[(self.coarse_at[rows] < self.version) & (self.upper[rows] > 0)]
+        self.upper[rows] = np.minimum(self.upper[rows], card.bounds(rows, self.low))
+        self.coarse_at[rows] = self.version
 
     def _first_bounds(self) -> Rows:
         """(n,) bounds on the gain over nothing: its closed form (W + x . sum_i w_i x_i) / 2, and a little more."""
@@ -177,9 +197,12 @@ class _Cache:
     def fill(self, left: Rows, first: int, outside: npt.NDArray[np.bool_]) -> None:
         """Bring in the rows of highest bound among those `left` outside, `first` for certain, for the lowest here."""
         coverage, upper = self.coverage, self.coverage.upper
+        if coverage.card is not None:
+            coverage.tighten(coverage.card, left)
+            first = int(left[np.argmax(upper[left])])
         count = min(coverage.chunk, self.slots)
         if len(left) > count:
-            left = left[np.argpartition(-upper[left], count - 1)[:count]]
+            left = _highest(upper, left, count)
             if first not in left:
                 left[-1] = first
             left = np.sort(left)
@@ -220,6 +243,11 @@ class _Cache:
         loops.heapify(self.heap, self.size, self.row_of, upper)
 
 
+def _highest(upper: Rows, rows: Rows, count: int) -> Rows:
+    """Rows of the highest bounds, in no order."""
+    return rows[np.argpartition(-upper[rows], count - 1)[:count]] if len(rows) > count else rows
+
+
 def mean_similarity_after(vectors: Vectors, sample: Rows, picks: Rows, *, weights: Doubles, taken: Rows) -> Doubles:
     """(b,) the weighted mean, over the rows of a sample, of their similarity to the nearest of the first 1, 2, .. b picks.
 
@@ -251,7 +279,20 @@ def _directions(vectors: Vectors, rows: Rows) -> Doubles:
     return np.asarray(xs / np.where(length > 0, length, 1.0)[:, None])
 
 
-def _twins(vectors: Vectors, hashes: npt.NDArray[np.uint64]) -> Rows:
+def _norms_and_hashes(vectors: Vectors) -> tuple[Doubles, npt.NDArray[np.int64]]:
+    """(n,) lengths, and hashes that are equal for equal vectors."""
+    if isinstance(vectors, TensorVectors):
+        from selection.kernels import tensor_facility_location
+
+        return tensor_facility_location.norms_and_hashes(vectors)
+    norms, hashes = np.zeros(vectors.shape[0]), np.zeros(vectors.shape[0], np.uint64)
+    for rows, tile, _ in tiles(vectors, TILE_ROWS):
+        loops.norms_of(tile, rows, norms)
+        loops.hashes_of(tile, rows, hashes)
+    return norms, hashes.view(np.int64)
+
+
+def _twins(vectors: Vectors, hashes: npt.NDArray[np.int64]) -> Rows:
     """(n,) the lowest row with the same vector: what is known of one is known of all."""
     _, first, which = np.unique(hashes, return_index=True, return_inverse=True)
     twin = first[which].astype(np.int64)

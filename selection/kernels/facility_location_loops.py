@@ -12,6 +12,8 @@ from selection.kernels.sums import dot
 
 # Terms of a coarse gain that are summed in float32 before float64 takes over.
 RUN = 256
+# What a bound adds for the rounding of such sums, and of their terms.
+SLACK = 1 + 2.0**-14
 
 
 @njit(cache=True, nogil=True)
@@ -52,7 +54,7 @@ def upper_gain(s, low, weight, unit):  # type: ignore[no-untyped-def]  # noqa: A
         for i in range(s_run.shape[0]):
             g += weight_run[i] * max(s_run[i] - low_run[i], zero)
         gain += np.float64(g)
-    return np.int64(np.ceil(gain * (1 + 2.0**-14) * unit))
+    return np.int64(np.ceil(gain * SLACK * unit))
 
 
 @njit(cache=True, nogil=True)

@@ -18,8 +18,9 @@ from selection.kernels import neighbours_loops as loops
 from selection.kernels.assign import product_margin
 from selection.kernels.assign_loops import norms
 from selection.kernels.top_r import TILE_ROWS, TILE_VALUES, tiles, top_r
-from selection.kernels.unit import UnitVectors
-from selection.types import Floats, Rows, Vectors
+from selection.kernels.unit import UnitVectors, unit_vectors
+from selection.types import Array, Floats, Rows, Vectors
+from selection.vectors import TensorVectors
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
@@ -62,10 +63,10 @@ def nearest_neighbours(vectors: Vectors, count: int) -> Ints:
 
     Cost: 2*n*n*d operations in float32; float64 products only for rows within rounding of the last neighbour, or k*(1 + ln(n/k)) for
     each row that has more of these than neighbours. Memory: 4 bytes * n * k; 4 bytes * d and 24 bytes * k for each of QUERY_ROWS
-    rows; vectors of PAIRS_AT_ONCE rows.
+    rows; vectors of PAIRS_AT_ONCE rows. On a card as `top_r`.
     """
     n = vectors.shape[0]
-    unit = UnitVectors(vectors)
+    unit = unit_vectors(vectors)
     zero = np.zeros(n, bool)
     for rows, tile, _ in tiles(unit, TILE_ROWS):
         zero[rows] = ~tile.any(axis=1)
@@ -93,13 +94,15 @@ def cosines(vectors: Vectors, neighbours: Ints) -> Doubles:
     return found
 
 
-def _nearest_of(unit: UnitVectors, asked: Rows, depth: int, zero: npt.NDArray[np.bool_]) -> Ints:
+def _nearest_of(unit: Vectors, asked: Rows, depth: int, zero: npt.NDArray[np.bool_]) -> Ints:
     """(q, depth) the nearest rows of `asked`, -1 where there are fewer.
 
     Products in float32 are off by up to a margin m. Rows whose product is above the depth-th highest by more than 2 m are
     among the nearest, rows below it by more are not; the rows between are decided by their exact products.
     """
     queries = unit.take(asked)
+    if isinstance(unit, TensorVectors):
+        return _searched(unit, queries, asked, depth, zero)
     slack = 2.01 * product_margin(queries.shape[1])
     room = 2 * depth + 64
     product, row = np.empty((len(asked), room), np.float32), np.empty((len(asked), room), np.int32)
@@ -122,11 +125,16 @@ def _nearest_of(unit: UnitVectors, asked: Rows, depth: int, zero: npt.NDArray[np
         found[i[wanted], place[wanted]] = near[wanted]
     for some in np.array_split(np.flatnonzero(crowded), 1 + int(crowded.sum()) // 256):
         if len(some):
-            best = top_r(unit, queries[some], depth=depth + 1, skip=zero).row
-            other = best != asked[some][:, None]
-            other[other.all(axis=1), -1] = False  # itself lies behind so many copies that it was not found
-            found[some] = best[other].reshape(-1, depth)
+            found[some] = _searched(unit, queries[some], asked[some], depth, zero)
     return found
+
+
+def _searched(unit: Vectors, queries: Array, asked: Rows, depth: int, zero: npt.NDArray[np.bool_]) -> Ints:
+    """As `_nearest_of`, by `top_r`; `queries` are the vectors of `asked`."""
+    best = top_r(unit, queries, depth=depth + 1, skip=zero).row
+    other = best != asked[:, None]
+    other[other.all(axis=1), -1] = False  # itself lies behind so many copies that it was not found
+    return np.asarray(best[other].reshape(-1, depth), np.int32)
 
 
 def voters(neighbours: Ints) -> Lists:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from selection.kernels.assign_loops import norms
 from selection.types import Array, Floats, Rows, Vectors
-from selection.vectors import nearest_rows
+from selection.vectors import TensorVectors, nearest_rows
 
 Doubles = npt.NDArray[np.float64]
 
@@ -40,6 +40,18 @@ class UnitVectors:
     def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
         """Exact; ties to the lowest row. See `Vectors.nearest`."""
         return nearest_rows(self, queries, k, within)
+
+
+def unit_vectors(vectors: Vectors) -> Vectors:
+    """The same vectors at unit length; on a device where a copy of them is there."""
+    unit = UnitVectors(vectors)
+    if not isinstance(vectors, TensorVectors):
+        return unit
+    from selection.kernels.tensor import UnitTensor
+
+    there = TensorVectors(unit, vectors.device)
+    there.copy.tensor = UnitTensor(vectors)
+    return there
 
 
 def unit_rows(values: Array, length: Doubles | None = None) -> Floats:

@@ -9,12 +9,22 @@ import pytest
 
 from selection import ArrayVectors
 from selection.checks import ShuffledVectors
-from selection.kernels import tensor, tensor_nearest
+from selection.kernels import (
+    duplicates,
+    facility_location_loops,
+    tensor,
+    tensor_facility_location,
+    tensor_nearest,
+)
 from selection.kernels.assign import nearest_centres
+from selection.kernels.duplicates import duplicates_in
+from selection.kernels.facility_location import Coverage
 from selection.kernels.k_center import k_center
 from selection.kernels.kmeans_pp import kmeans_pp
 from selection.kernels.nearest import farthest_from
+from selection.kernels.neighbours import nearest_neighbours
 from selection.kernels.top_r import max_similarity, similarity_to, top_r
+from selection.kernels.unit import unit_rows, unit_vectors
 from selection.vectors import TensorVectors, exact, on_card, restricted
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -191,3 +201,86 @@ def test_assign__both_bodies_agree_to_the_bit(name, device, tile_values):
         for got, expected in zip(nearest_centres(there, centres), nearest_centres(host, centres), strict=True):
             assert got.place.tolist() == expected.place.tolist()
             assert got.value.tolist() == expected.value.tolist()
+
+
+@pytest.mark.parametrize("rule", ["greedy", "reference", "component"])
+@pytest.mark.parametrize("name", HARD)
+def test_duplicates_in__both_bodies_agree_to_the_bit(name, rule, device, monkeypatch):
+    monkeypatch.setattr(duplicates, "BLOCK_VALUES", 20_000)
+    monkeypatch.setattr(tensor, "TILE_VALUES", 3000)
+    X = HARD[name]
+    rows = np.random.default_rng(3).permutation(np.flatnonzero(X.any(axis=1)))
+    there = TensorVectors(ArrayVectors(X, block_rows=17), device)
+    part, inner = np.unique(rows, return_inverse=True)
+    for threshold in (1 - 1e-7, 0.97, -1.0):
+        expected = duplicates_in(ArrayVectors(X), rows, fixed=9, threshold=threshold, rule=rule)
+        found = duplicates_in(there, rows, fixed=9, threshold=threshold, rule=rule)
+        again = duplicates_in(restricted(there, part), inner, fixed=9, threshold=threshold, rule=rule)
+        assert found.row.tolist() == part[again.row].tolist() == expected.row.tolist()
+        assert found.of.tolist() == part[again.of].tolist() == expected.of.tolist()
+        assert found.similarity.tolist() == again.similarity.tolist() == expected.similarity.tolist()
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_facility_location__both_bodies_agree_to_the_bit(name, device, tile_values, monkeypatch):
+    monkeypatch.setattr(tensor_facility_location, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(tensor_facility_location, "BOUND_VALUES", 3000)
+    X = HARD[name]
+    rng = np.random.default_rng(4)
+    weights = rng.random(len(X)) * (rng.random(len(X)) < 0.9)
+    part = np.sort(rng.permutation(len(X))[: len(X) // 2])
+    there = TensorVectors(ArrayVectors(X, block_rows=17), device)
+    for options in (
+        {"weights": weights, "taken": np.array([3, 11]), "max_bytes": 1},
+        {"references": np.arange(1, len(part), 3), "taken": part[:0], "max_bytes": 2**30},
+    ):
+        for one, other in ((there, ArrayVectors(X)), (restricted(there, part), ArrayVectors(X[part]))):
+            known = options | ({"weights": weights[: one.shape[0]]} if "weights" in options else {})
+            found, expected = Coverage(one, **known), Coverage(other, **known)
+            among = np.setdiff1d(np.arange(one.shape[0]), options["taken"])
+            got, wanted = found.greedy(among, len(among)), expected.greedy(among, len(among))
+            assert got[0].tolist() == wanted[0].tolist()
+            assert got[1].tolist() == wanted[1].tolist()
+            assert found.before == expected.before
+            assert found.twin.tolist() == expected.twin.tolist()
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_facility_location__no_bound_of_a_card_is_below_the_exact_gain(name, device, tile_values):
+    X = HARD[name]
+    weights = np.random.default_rng(5).random(len(X)) ** 9
+    there = TensorVectors(ArrayVectors(X), device)
+    coverage = Coverage(ArrayVectors(X), weights=weights, taken=np.array([0, 5]), max_bytes=2**30)
+    references = np.flatnonzero(coverage.norms > 0)
+    similarities = tensor_facility_location.Similarities(there, references, coverage.weight32, coverage.unit)
+    bounds = similarities.bounds(references, coverage.low)
+    for row, bound in zip(references, bounds, strict=True):
+        exact = np.array(
+            [
+                facility_location_loops.exact(
+                    coverage.refs[coverage.place[row]], coverage.norms[row], y, y_norm, coverage.unit
+                )
+                for y, y_norm in zip(coverage.refs, coverage.ref_norm, strict=True)
+            ]
+        )
+        gain = np.floor(coverage.weight * np.maximum(exact - coverage.covered, 0)).sum()
+        assert gain <= bound <= gain + (2**-13 * gain + 4 * coverage.margin * coverage.weight.sum() * coverage.unit + 1)
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_nearest_neighbours__both_bodies_find_the_same(name, device, tile_values):
+    X = HARD[name]
+    part = np.arange(0, len(X), 2)
+    there = TensorVectors(ArrayVectors(X, block_rows=17), device)
+    for one, other in ((there, ArrayVectors(X)), (restricted(there, part), ArrayVectors(X[part]))):
+        for count in (1, 9, 400):
+            found, expected = nearest_neighbours(one, count), nearest_neighbours(other, count)
+            assert np.sort(found, axis=1).tolist() == np.sort(expected, axis=1).tolist()
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_unit_vectors__are_the_same_on_a_device_to_the_bit(name, device):
+    X = HARD[name]
+    there = unit_vectors(TensorVectors(ArrayVectors(X), device))
+    assert there.part(slice(None)).cpu().numpy().tolist() == unit_rows(X).tolist()
+    assert restricted(there, np.array([3, 50])).part(slice(1, 2)).cpu().numpy().tolist() == unit_rows(X[50:51]).tolist()
