@@ -1,6 +1,6 @@
 """Inner products of rows and packed vectors in float32, summed in vector registers.
 
-Vectors are packed feature by feature, so that one or two registers hold the same feature of all of them, and the value of a
+Sixteen vectors are packed feature by feature, so that one register holds the same feature of all of them, and the value of a
 row is spread over another. Four rows keep the arithmetic units busy, without the sums across a register that end an
 ordinary inner product. The compiler does not find this by itself, so it is told in its own language; where registers are
 narrower, it takes several.
@@ -12,24 +12,14 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from llvmlite.binding import get_host_cpu_features  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from selection.types import Floats
 
-
-def _wide_registers() -> bool:
-    """Whether a register holds 16 float32 numbers, and there are 32 of them."""
-    try:
-        return bool(get_host_cpu_features().get("avx512f"))
-    except RuntimeError:  # not known of this kind of processor
-        return False
-
-
-# Vectors packed together, and rows multiplied with them at once: as many sums as there is room for.
-LANES = 32 if _wide_registers() else 16
+# Vectors packed together, and rows multiplied with them at once.
+LANES = 16
 ROWS = 4
 
 
