@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +209,7 @@ class StoredVectors:
             if len(found):
                 segment[rows[found]] = len(self._arrays)
                 position[rows[found]] = found
-                self._arrays.append(_load(folder / "vectors.npy"))
+                self._arrays.append(np.asarray(_load(folder / "vectors.npy")))  # a plain array is indexed sooner
             rows = rows_of(_load(folder / "failed.npy"), unique)
             failed[rows[rows >= 0]] = True
         absent = np.flatnonzero((segment < 0) & ~failed)
@@ -256,13 +257,16 @@ class StoredVectors:
         rows = np.asarray(rows, np.int64)
         if len(rows) and not (rows.min() >= 0 and rows.max() < len(self.ids)):
             raise BadInput(f"rows must be in 0..{len(self.ids) - 1}, got {rows.min()}..{rows.max()}")
-        out = np.zeros((len(rows), self._dimension), np.float16)
+        # Rows of one segment after the other, in few operations each: many rows may lie in as many segments.
         order = np.lexsort((self._position[rows], self._segment[rows]))
-        of = self._segment[rows[order]]
-        for number in np.unique(of):
-            if number >= 0:
-                at = order[of == number]
-                out[at] = self._arrays[number][self._position[rows[at]]]
+        numbers, starts = np.unique(self._segment[rows[order]], return_index=True)
+        positions = self._position[rows[order]]
+        found = np.zeros((len(rows), self._dimension), np.float16)
+        for number, (start, stop) in zip(numbers.tolist(), pairwise([*starts.tolist(), len(rows)]), strict=True):
+            if number >= 0:  # else the encoder failed
+                self._arrays[number].take(positions[start:stop], axis=0, out=found[start:stop], mode="clip")
+        out = np.empty_like(found)
+        out[order] = found
         return out
 
     def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
