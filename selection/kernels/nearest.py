@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from selection.kernels import half
 from selection.kernels import nearest_loops as loops
 from selection.kernels import sketch as sketches
 from selection.kernels.products import LANES
@@ -162,7 +163,7 @@ class Nearest:
         """(b, d) float32, in the unit of the centres; written to the first rows of `out` if given."""
         X = np.empty((len(rows), self.centres.shape[1]), np.float32) if out is None else out[: len(rows)]
         for start in range(0, len(rows), TILE_ROWS):
-            X[start : start + TILE_ROWS] = self.vectors.take(rows[start : start + TILE_ROWS])
+            half.write(self.vectors.take(rows[start : start + TILE_ROWS]), X[start : start + TILE_ROWS])
         if self.unit != 1.0:
             X[:, : self.split] *= np.float32(self.unit)
         return X
@@ -170,10 +171,13 @@ class Nearest:
     def take_refreshed(self, rows: Rows, state: Array, floor: float, out: Floats) -> Floats:
         """As `take` and then `refresh` for rows ascending in version, a few at a time: they are still in a cache."""
         X = out[: len(rows)]
-        for start in range(0, len(rows), CACHED_ROWS):
-            part = slice(start, start + CACHED_ROWS)
-            self.take(rows[part], out=X[part])
-            self.refresh(X[part], state[part], floor)
+
+        def task(start: int, stop: int) -> None:
+            self.take(rows[start:stop], out=X[start:stop])
+            order = np.arange(stop - start)
+            self._refresh(X[start:stop], state[start:stop], order, np.full(stop - start, floor), 0, stop - start)
+
+        self.threads.run(task, len(rows), CACHED_ROWS)
         return X
 
     def refresh(self, X: Floats, state: Array, floor: float | Doubles) -> None:
@@ -185,11 +189,13 @@ class Nearest:
         """
         order = np.argsort(state["version"], kind="stable")
         floors = np.broadcast_to(floor, order.shape)[order]
-        refresh = partial(
-            loops.refresh, X, state, order, self.centres, self.packed, self.high, self.low, self.count, floors, self.split,
-            self.sketch.arrays,
+        self.threads.run(partial(self._refresh, X, state, order, floors), len(order), ROWS_AT_ONCE)
+
+    def _refresh(self, X: Floats, state: Array, order: Rows, floors: Doubles, start: int, stop: int) -> None:
+        loops.refresh(
+            X, state, order, self.centres, self.packed, self.high, self.low, self.count, floors, self.split,
+            self.sketch.arrays, start, stop,
         )  # fmt: skip
-        self.threads.run(refresh, len(order), ROWS_AT_ONCE)
 
     def measure(self, rows: Rows) -> None:
         """Make the bounds of these rows exact over all centres, a block at a time."""

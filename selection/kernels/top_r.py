@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selection.errors import InvalidInput
-from selection.kernels import loops
+from selection.kernels import half, loops
 from selection.types import Array, Floats, RowBlocks, Rows, Vectors
 from selection.vectors import TensorVectors
 
@@ -150,7 +150,7 @@ def tiles(vectors: Points, rows_at_once: int) -> Iterator[tuple[Rows, Floats, fl
     for rows, block in vectors.blocks():
         for start in range(0, len(rows), rows_at_once):
             part = np.ascontiguousarray(rows[start : start + rows_at_once], np.int64)
-            tile = np.ascontiguousarray(block[start : start + rows_at_once], np.float32).view()
+            tile = half.float32(block[start : start + rows_at_once]).view()
             tile.flags.writeable = False  # always, since loops are compiled once for each kind
             bad, norm = loops.scan(tile)
             if bad >= 0:
