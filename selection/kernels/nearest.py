@@ -23,7 +23,7 @@ from selection.kernels.products import LANES
 from selection.kernels.threads import Threads
 from selection.kernels.top_r import TILE_ROWS, Points, tiles
 from selection.types import Array, Floats, Rows, Vectors
-from selection.vectors import TensorVectors
+from selection.vectors import ArrayVectors, TensorVectors
 
 Doubles = npt.NDArray[np.float64]
 
@@ -162,8 +162,12 @@ class Nearest:
     def take(self, rows: Rows, out: Floats | None = None) -> Floats:
         """(b, d) float32, in the unit of the centres; written to the first rows of `out` if given."""
         X = np.empty((len(rows), self.centres.shape[1]), np.float32) if out is None else out[: len(rows)]
-        for start in range(0, len(rows), TILE_ROWS):
-            half.write(self.vectors.take(rows[start : start + TILE_ROWS]), X[start : start + TILE_ROWS])
+        if isinstance(self.vectors, ArrayVectors) and self.vectors.array.dtype == np.float32:
+            self.vectors.array.take(rows, axis=0, out=X, mode="clip")  # copied once; other modes buffer
+        else:
+            for start in range(0, len(rows), TILE_ROWS):
+                part = slice(start, start + TILE_ROWS)
+                half.write(self.vectors.take(rows[part]), X[part])
         if self.unit != 1.0:
             X[:, : self.split] *= np.float32(self.unit)
         return X
