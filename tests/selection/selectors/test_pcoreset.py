@@ -39,6 +39,12 @@ def test_select__first_without_anything_selected():
     assert {int(draw(P, 1, seed=seed).rows[0]) for seed in range(60)} == set(range(6))
 
 
+def test_select__zero_stop_ends_where_all_are_predicted_alike():
+    pool = Pool(probabilities=P[[0, 2, 0, 2, 2]])
+    found = select([{"pcoreset": {"first": 0, "zero": "stop"}}], pool, budget=4, allow_short=True)
+    assert (found.rows.tolist(), found.exhausted) == ([0, 1], True)
+
+
 def test_select__a_row_that_is_no_distribution_is_named():
     p = P.copy()
     p[3] = [0.2, 0.2, 0.2]
