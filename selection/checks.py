@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -27,6 +28,9 @@ from selection.vectors import ArrayVectors, TensorVectors
 
 N, D, CLASSES = 60, 12, 4
 BUDGETS = (0, 1, 7, 20)
+
+# Less than float32 for each row and each of a budget of 500.
+ROW_BYTES = 1500
 
 
 class BrokenContract(AssertionError):
@@ -300,6 +304,27 @@ def check_float16_vectors(step: Step) -> None:
         same(run(step, Pool(**inputs), 15), run(step, Pool(**half), 15), "float16 vectors")
 
 
+def check_memory_grows_with_rows_alone(step: Step) -> None:
+    """Memory beside the inputs grows neither with rows x budget nor with rows x rows: at most ROW_BYTES for each row more."""
+    peaks = []
+    for n in (1000, 1000, 2000):  # the first run compiles and imports
+        inputs: dict[str, Any] = make_inputs(step, n=n)
+        for name in ("vectors", "probabilities", "committee"):
+            inputs[name] = ArrayVectors(inputs[name], block_rows=64)
+        pool = Pool(**inputs)
+        tracemalloc.start()
+        try:
+            run(step, pool, 500, allow_short=True)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    grown = (peaks[2] - peaks[1]) / 1000
+    expect(
+        grown <= ROW_BYTES,
+        f"with a budget of 500 it takes {grown:.0f} bytes more for each row more, {ROW_BYTES} are allowed",
+    )
+
+
 CHECKS: tuple[Callable[[Step], None], ...] = (
     check_options_round_trip,
     check_selection_is_well_formed,
@@ -320,6 +345,7 @@ CHECKS: tuple[Callable[[Step], None], ...] = (
     check_zero_vectors,
     check_bad_value_named,
     check_float16_vectors,
+    check_memory_grows_with_rows_alone,
 )
 
 

@@ -163,10 +163,15 @@ STEPS = [
 # Gains that are whole numbers often tie, and the lowest row wins.
 TIES = {"check_permuted_pool": "ties go to the lowest row"}
 STOPS = "gives no row that covers nothing new"
+KEEPS = "check_memory_grows_with_rows_alone"
 SKIPPED = {
+    "batch_bald": {KEEPS: "a budget of 500 takes minutes"},
+    "facility_location": {KEEPS: "keeps all similarities, up to memory_gb"},
     "influence": TIES,
+    "semdedup": {KEEPS: "holds the vectors and pairs of its largest cluster"},
+    "typiclust": {KEEPS: "holds the distances within its largest cluster"},
     "probcover": TIES | dict.fromkeys(("check_identical_candidates", "check_whole_pool", "check_zero_vectors"), STOPS),
-    "vote_k": TIES,
+    "vote_k": TIES | {KEEPS: "keeps 150 neighbours of each row"},
 }
 
 
@@ -421,7 +426,25 @@ class KeepsRowsTwice(Filter):
         return np.concatenate([rows[:30], rows[20:]])
 
 
+class KeepsAllDistances(Faulty):
+    """Greedy k-center that keeps the distance of each row to each pick (DeepCore)."""
+
+    needs: ClassVar[frozenset[Input]] = frozenset({Input.VECTORS})
+
+    def select(self, pool, budget, *, rng):
+        vectors = pool.get_vectors().take(np.arange(len(pool))).astype(np.float32)
+        distance = np.full((len(pool), budget + 1), np.inf, np.float32)
+        distance[~pool.candidates] = -np.inf
+        picked = []
+        for t in range(budget):
+            picked.append(int(np.argmax(distance.min(axis=1))))
+            distance[:, t + 1] = np.linalg.norm(vectors - vectors[picked[-1]], axis=1)
+            distance[picked[-1]] = -np.inf
+        return given(picked)
+
+
 FAULTS = {
+    KeepsAllDistances: KEEPS,
     GlobalGenerator: "check_same_seed_same_rows",
     PicksSelectedAgain: "check_already_selected_never_returned",
     TwoFrames: "check_already_selected_never_returned",
