@@ -39,6 +39,8 @@ from storage.vectors import StoredVectors
 
 # Why a row is kept out of a draw, in the order in which the rules are applied.
 RULES = ("without_vector", "outside_where", "not_allowed", "denied", "equal_to_a_target", *LEARNED_RULES)
+# How the fact is called that tells how many rows a filter dropped as copies or outliers.
+DROPPED_BY = "dropped_by_"
 
 Mask = npt.NDArray[np.bool_]
 Facts = dict[str, int | float]
@@ -193,7 +195,7 @@ def _drawn(
         fresh = _first(fresh, payable(drawing.arm.purse, fresh.rows, snapshot))
     facts |= {"kept_from_last": len(kept.rows), "new_rows": len(fresh.rows)}
     facts |= _counted(limits, pool, cost, np.concatenate([kept.rows, fresh.rows]))
-    facts |= {f"dropped_by_{one.step}": len(one.rows) for one in fresh.dropped}
+    facts |= {f"{DROPPED_BY}{one.step}": len(one.rows) for one in fresh.dropped}
     items = pa.concat_tables([_items(kept, snapshot.ids), _items(fresh, snapshot.ids)])
     ranks = pa.array(np.arange(1, len(items) + 1, dtype=np.uint32))
     told = {"dropped": _told(fresh.dropped, snapshot.ids), "found": _told(fresh.found, snapshot.ids)}

@@ -123,6 +123,8 @@ def select(context: Context, recipe: str) -> Outcome:
     made = "drew" if drawn.new else "the same inputs as before, so the same"
     facts = {"rows": len(drawn.ids), **drawn.facts}
     kept_out = [f"{facts[rule]:,} {rule.replace('_', ' ')}" for rule in selecting.RULES if facts.get(rule)]
+    by = selecting.DROPPED_BY
+    dropped = [f"{name.removeprefix(by)} dropped {facts[name]:,}" for name in facts if name.startswith(by)]
     unknown = facts.get("deny_unknown")
     overlap = _overlap(context, drawn, last["subject"] if last else None)
     return Outcome(
@@ -130,6 +132,7 @@ def select(context: Context, recipe: str) -> Outcome:
         facts=facts if overlap is None else {**facts, "overlap_with_last": round(overlap, 4)},
         summary=f"{made} {len(drawn.ids):,} rows of {facts['eligible']:,} eligible"
         + (f" (kept out: {', '.join(kept_out)})" if kept_out else "")
+        + "".join(f"; {part}" for part in dropped)
         + (
             f"; {unknown:,} {'id' if unknown == 1 else 'ids'} of the deny list {'is' if unknown == 1 else 'are'} of no row of the pool"
             if unknown
