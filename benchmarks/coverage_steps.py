@@ -39,11 +39,23 @@ def winnow(step: str, **options: Any) -> Method:
     return run
 
 
-def semdedup(vectors: Array, _budget: int) -> Array:
+def semdedup(eps: float = EPS, **options: Any) -> Method:
     """(2, dropped): the rows that semdedup drops, and the row that each is a duplicate of."""
-    pool = Pool(vectors=ArrayVectors(vectors))
-    found = SemDedup(eps=EPS).duplicates(pool, rng=np.random.default_rng(0))
-    return np.stack([found.row, found.of])
+
+    def run(vectors: Array, _budget: int) -> Array:
+        pool = Pool(vectors=ArrayVectors(vectors))
+        found = SemDedup(eps=eps, **options).duplicates(pool, rng=np.random.default_rng(0))
+        return np.stack([found.row, found.of])
+
+    return run
+
+
+def without_sketches(vectors: Array, budget: int) -> Array:
+    """k_center that multiplies whole vectors only; each method has a process of its own."""
+    from selection.kernels import k_center
+
+    k_center.SKETCH_BUDGET = sys.maxsize
+    return K_CENTER(vectors, budget)
 
 
 # The peers of k_center begin with row 0, as "first" below.
@@ -268,7 +280,7 @@ def dropped_note(vectors: Array, found: Array, _peer: Array | None) -> str:
         length = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
         least = min(least, float(((x * y).sum(axis=1) / length).min()))
     stays = "each for a kept row" if not np.isin(found[1], found[0]).any() else "some for a dropped row"
-    return f"{found.shape[1]} dropped, {stays} of cosine >= {least:.6f} (1 - eps = {1 - EPS})"
+    return f"{found.shape[1]} dropped, {stays} of cosine >= {least:.6f}"
 
 
 def cost(vectors: Array, rows: Array) -> tuple[float, float]:
@@ -367,6 +379,10 @@ CASES: dict[str, Case] = {
     "k_center_spectrum": coverage_case(
         100_000, 1000, 384, {"winnow k_center": K_CENTER, **PLAIN}, "numpy", radius_note, spectrum=0.7
     ),
+    "k_center_sketches": coverage_case(
+        100_000, 10_000, 384, {"winnow k_center": K_CENTER, "without sketches": without_sketches}, "without sketches",
+        same_note, spectrum=0.7, extra=True,
+    ),
     "k_center_low": coverage_case(
         100_000, 1000, 3, {"winnow k_center": K_CENTER, **PLAIN, **TREES}, "numpy", radius_note, modules=TREE_MODULES
     ),
@@ -401,7 +417,15 @@ CASES: dict[str, Case] = {
     "herding_spectrum": coverage_case(
         100_000, 1000, 384, {"winnow herding": winnow("herding"), "numpy": numpy_herding}, "numpy", mean_note, spectrum=0.7
     ),
-    "semdedup": coverage_case(200_000, 0, 384, {"winnow semdedup": semdedup}, "", dropped_note, copies=COPIES),
+    "semdedup": coverage_case(200_000, 0, 384, {"winnow semdedup": semdedup()}, "", dropped_note, copies=COPIES),
+    # What the clusters miss of all pairs.
+    "semdedup_pairs": coverage_case(
+        100_000, 0, 384,
+        {"winnow semdedup": semdedup(prefer="random"), "winnow semdedup, 1 cluster": semdedup(prefer="random", n_clusters=1),
+         "winnow semdedup, eps .05": semdedup(0.05, prefer="random"),
+         "winnow semdedup, eps .05, 1 cluster": semdedup(0.05, prefer="random", n_clusters=1)},
+        "", dropped_note, copies=COPIES, extra=True,
+    ),
     "vote_k": coverage_case(2_000, 18, 384, {"winnow vote_k": winnow("vote_k"), "published": literal_vote_k}, "published", same_note),
     "vote_k_20k": coverage_case(20_000, 200, 384, {"winnow vote_k": winnow("vote_k")}, "", extra=True),
     "influence": coverage_case(
