@@ -1,4 +1,4 @@
-"""The compiled loops behind `assign`; numba caches what it compiles beside this file."""
+"""The compiled loops behind `assign`."""
 
 from __future__ import annotations
 

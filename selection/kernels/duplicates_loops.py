@@ -1,4 +1,4 @@
-"""The compiled loops behind `duplicates`; numba caches what it compiles beside this file."""
+"""The compiled loops behind `duplicates`."""
 
 from __future__ import annotations
 

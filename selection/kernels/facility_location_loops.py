@@ -1,4 +1,4 @@
-"""The compiled loops behind `facility_location`; numba caches what it compiles beside this file.
+"""The compiled loops behind `facility_location`.
 
 Similarities, and so gains, are integers here: multiples of 1 / `unit`.
 """

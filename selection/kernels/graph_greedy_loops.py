@@ -1,4 +1,4 @@
-"""The compiled loops behind `graph_greedy`; numba caches what it compiles beside this file."""
+"""The compiled loops behind `graph_greedy`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compiled loops behind `top_r`; numba caches what it compiles beside this file."""
+"""The compiled loops behind `top_r`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compiled loops behind `Nearest`; numba caches what it compiles beside this file.
+"""The compiled loops behind `Nearest`.
 
 A row's state is a record of `ROW`. Its distances are brought up to date against centres `version`, `version + 1`, ...
 only when they may matter. Float32 inner products give an interval that holds the exact squared distance of a pair:

@@ -1,4 +1,4 @@
-"""The compiled loops over class probabilities; numba caches what it compiles beside this file.
+"""The compiled loops over class probabilities.
 
 All take float64, r rows, C classes. `rows` (r,) says where each result goes in `out` (n,) float32. Sums run in the order of the
 classes and the compiler may not reorder them, so a result depends on nothing but the row.

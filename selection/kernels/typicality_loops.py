@@ -1,4 +1,4 @@
-"""The compiled loops behind `typicality`; numba caches what it compiles beside this file."""
+"""The compiled loops behind `typicality`."""
 
 from __future__ import annotations
 
