@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,6 +57,11 @@ def test_imports__run_one_way(path: Path) -> None:
         assert {module for module in imported(tree) if module.startswith("selection")} <= {"selection.types"}
     if "dagster" in tops:
         assert str(name) in DAGSTER
+
+
+@pytest.mark.parametrize("path", (ROOT / "selection").rglob("*.py"), ids=lambda path: path.name)
+def test_compiled_loops__are_cached_by_all_sources(path: Path) -> None:
+    assert path.name == "cached.py" or not re.search(r"from numba import .*jit|numba\.n?jit", path.read_text("utf-8"))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Compile the loops of every step beforehand, so that no first call waits: `python -m selection.kernels`.
 
-Where numba keeps what it compiles: see `cache_folder`.
+Where numba keeps what it compiles: see `cached`.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from selection.kernels.cached import njit
 from selection.kernels.sums import square_distance
 from selection.kernels.threads import Threads
 from selection.kernels.top_r import TILE_ROWS, tiles

@@ -6,8 +6,8 @@ Similarities, and so gains, are integers here: multiples of 1 / `unit`.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from selection.kernels.cached import njit
 from selection.kernels.sums import dot
 
 # Terms of a coarse gain that are summed in float32 before float64 takes over.

@@ -24,9 +24,9 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from selection.kernels.assign_loops import norms
+from selection.kernels.cached import njit
 from selection.kernels.sums import dot, square_distance
 from selection.kernels.threads import Threads
 from selection.kernels.top_r import TILE_ROWS, tiles

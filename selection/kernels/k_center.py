@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from selection.kernels import nearest_loops as loops
 from selection.kernels import sketch
+from selection.kernels.cached import njit
 from selection.kernels.nearest import Doubles, Nearest, Picks, put
 from selection.kernels.top_r import Points
 from selection.types import Array, Rows

@@ -11,9 +11,9 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from numba import njit
 
 from selection.kernels import nearest_loops as loops
+from selection.kernels.cached import njit
 from selection.kernels.nearest import Doubles, Nearest, Picks, put
 from selection.kernels.products import LANES, ROWS, packed
 from selection.kernels.top_r import Points

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from selection.kernels.cached import njit
 from selection.kernels.sums import dot
 
 

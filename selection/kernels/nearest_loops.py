@@ -17,8 +17,8 @@ those of their factors, and the margin is that of p + q features. A plain vector
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from selection.kernels.cached import njit
 from selection.kernels.products import LANES, ROWS, below, write_products
 from selection.kernels.sums import dot, square_distance
 

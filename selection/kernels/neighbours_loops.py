@@ -7,8 +7,8 @@ little rounding of the float64 terms. Comparisons are written so that a NaN from
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from selection.kernels.cached import njit
 from selection.kernels.loops import cut
 from selection.kernels.sums import dot, square_distance
 

@@ -7,8 +7,8 @@ classes and the compiler may not reorder them, so a result depends on nothing bu
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from selection.kernels.cached import njit
 from selection.kernels.sums import dot
 
 CHUNK = 1024  # logarithms at once: scratch that stays in the first cache

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from selection.kernels.cached import njit
 from selection.kernels.nearest_loops import TINY, margin
 from selection.kernels.sums import square_distance
 

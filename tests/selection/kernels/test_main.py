@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from selection.kernels import cache_folder
 from selection.kernels.__main__ import main, steps
+from selection.kernels.cached import cache_folder
 
 
 def test_main__runs_every_step_that_has_loops(capsys):
