@@ -48,7 +48,7 @@ class RowBlocks(Protocol):
         ...
 
     def take(self, rows: Rows) -> Array:
-        """The values of `rows`, in that order."""
+        """The values of `rows`, in that order. Called from several threads at once."""
         ...
 
 

@@ -47,7 +47,8 @@ class ArrayBlocks:
 
     def take(self, rows: Rows) -> Array:
         """The entries of `rows`, copied."""
-        return np.asarray(self.array.take(rows, axis=0))
+        # Of an array that is not contiguous, `take` would copy all first.
+        return np.asarray(self.array.take(rows, axis=0) if self.array.flags.c_contiguous else self.array[rows])
 
 
 class ArrayVectors(ArrayBlocks):
@@ -211,7 +212,11 @@ class TensorVectors:
 
     def norms(self) -> Any:
         """(n,) float64 tensor of lengths, to the bit those of the compiled loops."""
-        return self.copy.norms if self._on_device is None else self.copy.norms[self._on_device]
+        return self.copy.norms if self._on_device is None else self._norms
+
+    @cached_property
+    def _norms(self) -> Any:
+        return self.copy.norms[self._on_device]
 
     def restricted(self, rows: Rows) -> TensorVectors:
         """Some rows in a frame of their own, over the same copy."""

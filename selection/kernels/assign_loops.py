@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from selection.kernels.cached import njit
+from selection.kernels.cached import compiled
 from selection.kernels.sums import dot, square_distance
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def norms(xs):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """(rows,) float64 lengths."""
     out = np.empty(xs.shape[0])
@@ -17,7 +17,7 @@ def norms(xs):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     return out
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def nearest(coarse, tile, x_norm, centres, c_norm, margin, rows, distance, place):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The distance to the nearest centre and its place, ties to the first.
 
@@ -42,7 +42,7 @@ def nearest(coarse, tile, x_norm, centres, c_norm, margin, rows, distance, place
         place[rows[j]] = at
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def most_similar(coarse, tile, x_norm, centres, c_norm, margin, rows, cosine, place):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The highest cosine to any centre and its place, ties to the first; place -1 where a vector or all centres are 0."""
     for j in range(tile.shape[0]):

@@ -7,7 +7,7 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
-from selection.kernels.cached import njit
+from selection.kernels.cached import compiled
 from selection.kernels.sums import square_distance
 from selection.kernels.threads import Threads
 from selection.kernels.top_r import TILE_ROWS, tiles
@@ -45,7 +45,7 @@ def mean_closeness(vectors: Vectors) -> npt.NDArray[np.float64]:
     return total / (scale * n)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _sums(X, scale, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """(n,) int64: what rows start .. stop-1 and the rows after them add to each other's sums, in units of 1 / scale."""
     total = np.zeros(X.shape[0], np.int64)

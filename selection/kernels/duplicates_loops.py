@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from selection.kernels.cached import njit
+from selection.kernels.cached import compiled
 from selection.kernels.sums import dot
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def add_rows(xs, place, total):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """total[place[j]] += xs[j], one row after the other."""
     for j in range(xs.shape[0]):
@@ -17,13 +17,13 @@ def add_rows(xs, place, total):  # type: ignore[no-untyped-def]  # noqa: ANN001,
                 total[place[j], i] += np.float64(xs[j, i])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def cosine(xs, norm, a, b):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The exact cosine: float64, in one fixed order."""
     return min(1.0, dot(xs[a], xs[b]) / (norm[a] * norm[b]))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def above(coarse, first, low, counts):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Starts, earlier rows and coarse cosines of the pairs above `low` of rows first .. and the rows that count before each."""
     starts = np.zeros(coarse.shape[0] + 1, np.int64)
@@ -44,7 +44,7 @@ def above(coarse, first, low, counts):  # type: ignore[no-untyped-def]  # noqa: 
     return starts, earlier, value
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def sweep(  # type: ignore[no-untyped-def]  # noqa: ANN201
     first, starts, earlier, coarse, xs, norm, fixed, threshold, margin, counts, kept, of, similarity,  # noqa: ANN001
 ):  # fmt: skip
@@ -71,7 +71,7 @@ def sweep(  # type: ignore[no-untyped-def]  # noqa: ANN201
                     kept[at], of[at], similarity[at] = False, i, exact
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def root(parent, i):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The first row of the component of row i."""
     while parent[i] != i:
@@ -80,7 +80,7 @@ def root(parent, i):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     return i
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def join(first, starts, earlier, coarse, xs, norm, threshold, margin, parent):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Join rows first .. with every earlier row whose cosine is above the threshold, given the pairs that may be."""
     for j in range(len(starts) - 1):
@@ -90,7 +90,7 @@ def join(first, starts, earlier, coarse, xs, norm, threshold, margin, parent):  
                 parent[max(a, b)] = min(a, b)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def settle(xs, norm, fixed, parent, kept, of, similarity):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Keep the first row of each component, and those below `fixed`."""
     for at in range(len(parent)):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from selection.kernels.cached import njit
+from selection.kernels.cached import compiled
 from selection.kernels.sums import dot
 
 # Terms of a coarse gain that are summed in float32 before float64 takes over.
@@ -16,21 +16,21 @@ RUN = 256
 SLACK = 1 + 2.0**-14
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def exact(x, x_norm, y, y_norm, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """(1 + cosine) / 2 of float64 arithmetic in one fixed order, rounded to a multiple of 1 / unit."""
     cosine = dot(x, y) / (x_norm * y_norm)
     return np.int64(np.rint((0.5 + 0.5 * min(1.0, max(-1.0, cosine))) * unit))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def norms_of(tile, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """out[rows[j]] = the length of tile[j]."""
     for j in range(tile.shape[0]):
         out[rows[j]] = np.sqrt(dot(tile[j], tile[j]))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def hashes_of(tile, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """out[rows[j]] = a hash of the values of tile[j]; equal vectors have equal hashes."""
     bits = tile.view(np.uint32)
@@ -42,7 +42,7 @@ def hashes_of(tile, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001,
         out[rows[j]] = h
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled(fastmath=True)
 def upper_gain(s, low, weight, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """No less than the exact gain. Sums of RUN float32 terms err by less than RUN * 2**-24 of their value each."""
     zero = np.float32(0)
@@ -57,7 +57,7 @@ def upper_gain(s, low, weight, unit):  # type: ignore[no-untyped-def]  # noqa: A
     return np.int64(np.ceil(gain * SLACK * unit))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def upper_gains(similar, rows, upper, coarse_at, version, low, weight32, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Lower the bound of each row to what its similarities say now."""
     for j in range(len(rows)):
@@ -66,7 +66,7 @@ def upper_gains(similar, rows, upper, coarse_at, version, low, weight32, unit): 
         coarse_at[row] = version
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def gain_of(s, x, x_norm, refs, ref_norm, weight, covered, low, margin, unit, take):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The exact gain of a candidate; with `take`, its similarities are then what the references are covered with."""
     total = np.int64(0)
@@ -81,7 +81,7 @@ def gain_of(s, x, x_norm, refs, ref_norm, weight, covered, low, margin, unit, ta
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def cover(similar, xs, x_norms, refs, ref_norm, covered, low, margin, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Cover the references with many rows at once, in any order."""
     for i in range(similar.shape[1]):
@@ -94,14 +94,14 @@ def cover(similar, xs, x_norms, refs, ref_norm, covered, low, margin, unit):  # 
         low[i] = np.float32(covered[i] / unit) - margin
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def before(a, b, row_of, upper):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Whether slot a comes before slot b: a higher bound, or the same and a lower row."""
     ra, rb = row_of[a], row_of[b]
     return upper[ra] > upper[rb] or (upper[ra] == upper[rb] and ra < rb)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def sift_down(heap, size, at, row_of, upper):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Move an entry whose bound fell to its place in the heap."""
     slot = heap[at]
@@ -118,14 +118,14 @@ def sift_down(heap, size, at, row_of, upper):  # type: ignore[no-untyped-def]  #
     heap[at] = slot
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def heapify(heap, size, row_of, upper):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Bring slots into heap order."""
     for at in range(size // 2 - 1, -1, -1):
         sift_down(heap, size, at, row_of, upper)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
     similar, xs, row_of, heap, size, place, norms, twin, upper, coarse_at, exact_at, memo, memo_at, version,  # noqa: ANN001
     refs, ref_norm, weight, weight32, covered, low, margin, unit,  # noqa: ANN001
@@ -177,7 +177,7 @@ def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
     return count, size, version
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def gain_of_list(refs, similarity, weight, covered, take):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The exact gain of a candidate from the references that it can cover."""
     total = np.int64(0)
@@ -190,7 +190,7 @@ def gain_of_list(refs, similarity, weight, covered, take):  # type: ignore[no-un
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def greedy_lists(starts, refs, similarity, weight, covered, heap, upper, budget, picked, gains):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Lazy greedy over lists of exact similarities: candidate j covers refs[starts[j]:starts[j+1]]."""
     row_of = np.arange(len(starts) - 1)
@@ -214,7 +214,7 @@ def greedy_lists(starts, refs, similarity, weight, covered, heap, upper, budget,
             sift_down(heap, size, 0, row_of, upper)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def exact_pairs(xs, x_norms, ys, y_norms, which, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """(rows, k) the exact similarity of xs[i] and ys[which[i, j]]; 0 with a zero vector or for which = -1."""
     out = np.zeros(which.shape)

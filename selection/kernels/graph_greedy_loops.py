@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from selection.kernels.cached import njit
+from selection.kernels.cached import compiled
 from selection.kernels.facility_location_loops import heapify, sift_down
 
 _EMPTY = np.uint64(0)
@@ -14,7 +14,7 @@ _ONES = np.uint64(0x0101010101010101)
 _1, _2, _4, _56 = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(56)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def best_of(part, score, selected):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The row of a part with the highest score that is not selected, ties to the lowest row."""
     best = -1
@@ -26,13 +26,13 @@ def best_of(part, score, selected):  # type: ignore[no-untyped-def]  # noqa: ANN
     return best
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def vote(weight, times, base):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """What a vote counts. A voter below the base has selected rows alone among its neighbours: whatever it counts, none is asked for."""
     return weight[max(0, min(times - base, len(weight) - 1))]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def take_vote(row, neighbours, starts, voters, weight, selected, times, base, score):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Select a row: it votes no more, and the votes of those that voted for it count less."""
     selected[row] = True
@@ -50,7 +50,7 @@ def take_vote(row, neighbours, starts, voters, weight, selected, times, base, sc
                 score[neighbours[voter, e]] += change
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def fewest_times(selected, times, degree, base):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The fewest selected rows among the neighbours of a voter that still has others; `base` where there is no such voter."""
     fewest = -1
@@ -60,7 +60,7 @@ def fewest_times(selected, times, degree, base):  # type: ignore[no-untyped-def]
     return fewest if fewest >= 0 else base
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def count_votes(neighbours, weight, selected, times, base, score):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Write the scores anew, for another base."""
     score[:] = 0
@@ -71,7 +71,7 @@ def count_votes(neighbours, weight, selected, times, base, score):  # type: igno
                     score[neighbours[v, e]] += vote(weight, times[v], base)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def cover(starts, near, taken, candidates, rows, gain):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Greedy cover; writes to `candidates`, `rows` and `gain`, returns how many rows there are."""
     n = len(starts) - 1
@@ -93,7 +93,7 @@ def cover(starts, near, taken, candidates, rows, gain):  # type: ignore[no-untyp
     return len(rows)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def cover_ball(row, starts, near, covered, degree):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Cover the rows of a ball; `degree` stays the number of uncovered rows in each."""
     for at in range(starts[row], starts[row + 1]):
@@ -104,7 +104,7 @@ def cover_ball(row, starts, near, covered, degree):  # type: ignore[no-untyped-d
                 degree[near[back]] -= 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def bits(word):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """How many bits of a 64-bit word are set (Warren, Hacker's Delight, section 5-1)."""
     word -= (word >> _1) & _PAIRS
@@ -113,7 +113,7 @@ def bits(word):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     return np.int64((word * _ONES) >> _56)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def reach(row, neighbours, live, covered, reached, pending, queue, seen, take):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """How many rows are newly reached from a row, summed over the samples; with `take` they are covered.
 
@@ -159,7 +159,7 @@ def reach(row, neighbours, live, covered, reached, pending, queue, seen, take): 
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def spread(neighbours, live, heap, taken, rows, gain):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Lazy greedy; writes to `heap` (the candidates), `rows` and `gain`."""
     n = len(neighbours)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numba
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from llvmlite.binding import get_host_cpu_features  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
 
-from selection.kernels.cached import njit
+from selection.kernels.cached import compiled
 from selection.types import Array, Floats
 
 LANES = 16
@@ -36,8 +37,9 @@ def write(array: Array, out: Floats) -> None:
 
 @cache
 def _has_instruction() -> bool:
-    """Of x86 processors those since 2013; elsewhere the compiler might call a function that is not there."""
-    return bool(get_host_cpu_features().get("f16c"))
+    """Of x86 processors those since 2013; for others numba might call a function that is not there."""
+    chosen = numba.config.CPU_NAME or numba.config.CPU_FEATURES  # type: ignore[attr-defined]
+    return not chosen and bool(get_host_cpu_features().get("f16c"))
 
 
 def _write_lanes(typing_context, bits, out, at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
@@ -59,7 +61,7 @@ def _write_lanes(typing_context, bits, out, at):  # type: ignore[no-untyped-def]
 write_lanes: Any = intrinsic(_write_lanes)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _widen(bits, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     whole = len(bits) - len(bits) % LANES
     for at in range(0, whole, LANES):

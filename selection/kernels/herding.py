@@ -25,8 +25,9 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from selection.kernels import half
 from selection.kernels.assign_loops import norms
-from selection.kernels.cached import njit
+from selection.kernels.cached import compiled
 from selection.kernels.sums import dot, square_distance
 from selection.kernels.threads import Threads
 from selection.kernels.top_r import TILE_ROWS, tiles
@@ -155,7 +156,7 @@ def _mean_of(vectors: Vectors, longest: float, weights: Doubles | None) -> tuple
 
 
 def _take(vectors: Vectors, rows: Rows) -> Floats:
-    X = np.ascontiguousarray(vectors.take(rows), np.float32).view()
+    X = half.float32(vectors.take(rows)).view()
     X.flags.writeable = False  # as tiles are, since loops are compiled once for each kind
     return X
 
@@ -168,7 +169,7 @@ def _norm(x: Doubles) -> float:
     return float(norms(x[None])[0])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _add_scaled(whole, tile, factor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Add the rows times their factors, each number rounded to an integer."""
     for j in range(tile.shape[0]):
@@ -176,7 +177,7 @@ def _add_scaled(whole, tile, factor):  # type: ignore[no-untyped-def]  # noqa: A
             whole[f] += np.int64(np.rint(factor[j] * np.float64(tile[j, f])))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _shorten(tile, rows, centre, spread, copy, known, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Write the short copies of rows start .. stop-1 of a tile, and what is known of each."""
     d = tile.shape[1]
@@ -199,7 +200,7 @@ def _shorten(tile, rows, centre, spread, copy, known, start, stop):  # type: ign
         known[REST, i] = np.sqrt(dot(x, x))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _bounds(copy, known, q, by, high, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Write `low` of rows start .. stop-1, and the smallest upper bound to `high`.
 
@@ -225,7 +226,7 @@ def _bounds(copy, known, q, by, high, start, stop):  # type: ignore[no-untyped-d
     high[start // ROWS_AT_ONCE] = least
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _square_distances(X, q):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """(b,) the squared distance of each row to q, summed in the fixed order."""
     out = np.empty(X.shape[0])

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from selection.kernels import nearest_loops as loops
 from selection.kernels import sketch
-from selection.kernels.cached import njit
+from selection.kernels.cached import compiled
 from selection.kernels.nearest import Doubles, Nearest, Picks, put
 from selection.kernels.top_r import Points
 from selection.types import Array, Rows
@@ -132,7 +132,7 @@ def largest(bound: Array, count: int) -> tuple[Rows, float, int]:
     return np.setdiff1d(places, out, assume_unique=True), floor, int(out[0])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _pick(  # type: ignore[no-untyped-def]  # noqa: ANN202, C901, PLR0912
     X, rows, state, centres, packed, high, low, centre_rows, count, end,  # noqa: ANN001
     floor, floor_row, skip, left, stop_at_zero, value, near, split,  # noqa: ANN001
@@ -197,12 +197,12 @@ def _pick(  # type: ignore[no-untyped-def]  # noqa: ANN202, C901, PLR0912
     return count, False
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _before(i, j, state, rows):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     return state[i].bound > state[j].bound or (state[i].bound == state[j].bound and rows[i] < rows[j])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _push(heap, size, i, state, rows):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     at = size
     while at > 0:
@@ -215,7 +215,7 @@ def _push(heap, size, i, state, rows):  # type: ignore[no-untyped-def]  # noqa: 
     return size + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _sift(heap, size, state, rows):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Move the top, whose bound fell, to its place."""
     i = heap[0]
@@ -233,7 +233,7 @@ def _sift(heap, size, state, rows):  # type: ignore[no-untyped-def]  # noqa: ANN
     heap[at] = i
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _pop(heap, size, state, rows):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Take the top off."""
     size -= 1

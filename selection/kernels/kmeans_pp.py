@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from selection.kernels import nearest_loops as loops
-from selection.kernels.cached import njit
+from selection.kernels.cached import compiled
 from selection.kernels.nearest import Doubles, Nearest, Picks, put
 from selection.kernels.products import LANES, ROWS, packed
 from selection.kernels.top_r import Points
@@ -194,7 +194,7 @@ class _Sample:
         return part.sum(axis=0), products
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _accept(  # type: ignore[no-untyped-def]  # noqa: ANN202
     X, state, rows, threshold, start, centres, high, low, count, rejects,  # noqa: ANN001
     trial, trial_row, trial_value, n_trials, split,  # noqa: ANN001
@@ -229,7 +229,7 @@ def _accept(  # type: ignore[no-untyped-def]  # noqa: ANN202
     return len(rows)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _gains(X, state, packed, trial, split, products, part, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Write what each trial gains on rows start .. stop-1 of the sample to part[start // GAIN_ROWS]."""
     gamma = loops.margin(X.shape[1])
@@ -251,7 +251,7 @@ def _gains(X, state, packed, trial, split, products, part, start, stop):  # type
                         part[task, j + e] += state[i].scale * max(0.0, state[i].bound - exact)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _lower(X, state, products, centre, split, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Lower the squared distances of rows start .. stop-1 to those to a new centre, given its products."""
     gamma = loops.margin(X.shape[1])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from selection.kernels.cached import njit
+from selection.kernels.cached import compiled
 from selection.kernels.sums import dot
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def scan(tile):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The first row with a value that is not finite (-1: none), and the largest norm."""
     largest = 0.0
@@ -20,14 +20,14 @@ def scan(tile):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     return -1, np.sqrt(largest)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def dot_all(tile, query, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """out[rows[j]] = the exact similarity of tile[j] to a float64 query."""
     for j in range(tile.shape[0]):
         out[rows[j]] = dot(tile[j], query)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def exact_max(coarse, j, x, queries, first_query, floor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The exact maximum over the queries whose coarse similarity to x is not below `floor`.
 
@@ -40,7 +40,7 @@ def exact_max(coarse, j, x, queries, first_query, floor):  # type: ignore[no-unt
     return best
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def coarse_maxima(coarse):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """(rows,) the highest coarse similarity of each row."""
     highest = coarse[0].copy()
@@ -50,7 +50,7 @@ def coarse_maxima(coarse):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN2
     return highest
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def exact_maxima(coarse, tile, rows, queries, margin, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """out[rows[j]] = the exact maximum similarity of tile[j] to any query."""
     highest = coarse_maxima(coarse)
@@ -58,13 +58,13 @@ def exact_maxima(coarse, tile, rows, queries, margin, out):  # type: ignore[no-u
         out[rows[j]] = exact_max(coarse, j, tile[j], queries, 0, np.float64(highest[j]) - 2.0 * margin)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def after(score, row, other_score, other_row):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Whether (score, row) comes after the other in a list: lower score, or the same and a higher row."""
     return score < other_score or (score == other_score and row > other_row)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def cut(score, row, size, depth):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Bring the `depth` first of `size` entries to the front, the last of them to depth-1 (Hoare's selection)."""
     low, high, k = 0, size - 1, depth - 1
@@ -90,7 +90,7 @@ def cut(score, row, size, depth):  # type: ignore[no-untyped-def]  # noqa: ANN00
             return
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def offer(  # type: ignore[no-untyped-def]  # noqa: ANN201
     coarse, tile, rows, skip, queries, starts, first, last, margin,  # noqa: ANN001
     bound_score, bound_row, score, row, size, last_score, last_row, depth,  # noqa: ANN001
@@ -133,7 +133,7 @@ def offer(  # type: ignore[no-untyped-def]  # noqa: ANN201
                 lowest_wanted = last_score[which] - margin[which]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def advance(row, turns, used, budget, place, turn, picked, picked_turn, picked_place, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Round robin in which the list whose turn it is moves to its next unused row.
 

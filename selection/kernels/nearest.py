@@ -162,8 +162,9 @@ class Nearest:
     def take(self, rows: Rows, out: Floats | None = None) -> Floats:
         """(b, d) float32, in the unit of the centres; written to the first rows of `out` if given."""
         X = np.empty((len(rows), self.centres.shape[1]), np.float32) if out is None else out[: len(rows)]
-        if isinstance(self.vectors, ArrayVectors) and self.vectors.array.dtype == np.float32:
-            self.vectors.array.take(rows, axis=0, out=X, mode="clip")  # copied once; other modes buffer
+        array = self.vectors.array if isinstance(self.vectors, ArrayVectors) else None
+        if array is not None and array.dtype == np.float32 and array.flags.c_contiguous:
+            array.take(rows, axis=0, out=X, mode="clip")  # copied once; other modes buffer
         else:
             for start in range(0, len(rows), TILE_ROWS):
                 part = slice(start, start + TILE_ROWS)

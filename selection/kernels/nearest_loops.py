@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from selection.kernels.cached import njit
+from selection.kernels.cached import compiled
 from selection.kernels.products import LANES, ROWS, below, write_products
 from selection.kernels.sums import dot, square_distance
 
@@ -52,7 +52,7 @@ CENTRES_PER_DIRECTION = 4
 _ANY_ORDER = {"reassoc", "contract", "nsz"}
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def exact_square(x, c, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The exact squared distance of vectors or of outer products; 0 for equal rows."""
     if split == x.shape[0]:
@@ -60,14 +60,14 @@ def exact_square(x, c, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, 
     return square_between(x, c, split, square_norm(x, split), square_norm(c, split))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def square_between(x, c, split, x_square, c_square):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The exact squared distance of outer products whose squared norms are known."""
     product = dot(x[:split], c[:split]) * dot(x[split:], c[split:])
     return max(0.0, x_square + c_square - 2.0 * product)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def square_norm(x, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """|x|^2 in float64."""
     if split < x.shape[0]:
@@ -75,7 +75,7 @@ def square_norm(x, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN2
     return dot(x, x)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def add_rows(tile, total):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Add each row to a float64 total, one after the other."""
     for i in range(tile.shape[0]):
@@ -83,7 +83,7 @@ def add_rows(tile, total):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN2
             total[f] += np.float64(tile[i, f])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def begin(tile, rows, centre, state, split, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Give rows start .. stop-1 of a tile their exact distance to the first centre; a bound of -inf stays."""
     square = square_norm(centre, split)
@@ -102,7 +102,7 @@ def begin(tile, rows, centre, state, split, start, stop):  # type: ignore[no-unt
         state[row].exact = 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def add_centre(x, centres, packed, high, low, count, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Write one more centre with its norms, also packed for `write_products`."""
     gamma = margin(x.shape[0])
@@ -114,13 +114,13 @@ def add_centre(x, centres, packed, high, low, count, split):  # type: ignore[no-
     low[count] = square * (1.0 - gamma)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def margin(d):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """`gamma` of the module's description."""
     return 1.01 * (d + 16) * 2.0**-24
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def start_row(state, i, work, p, gamma, high, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Fill the scratch of a row: upper and lower bound of its nearest centre, and what a product must pass to matter."""
     upper = state[i].square * (1.0 + gamma) + TINY
@@ -137,7 +137,7 @@ def start_row(state, i, work, p, gamma, high, low):  # type: ignore[no-untyped-d
     work[p, LOWER] = lower
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def end_row(state, i, work, p):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Write the scratch of a row back.
 
@@ -147,7 +147,7 @@ def end_row(state, i, work, p):  # type: ignore[no-untyped-def]  # noqa: ANN001,
         state[i].bound = min(state[i].bound, state[i].scale * work[p, BEST])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def meet(state, i, work, p, j, product, high, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """A row meets centre j, given their float32 inner product."""
     under = low[j] - np.float32(2.0) * product
@@ -166,7 +166,7 @@ def meet(state, i, work, p, j, product, high, low):  # type: ignore[no-untyped-d
     state[i].exact = 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def products(X, rows, packed, group, split, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Write the inner products of ROWS rows and a group of packed centres to out[0] (ROWS, LANES); out[1] is scratch."""
     write_products(X, rows, packed, group, 0, split, out[0])
@@ -177,7 +177,7 @@ def products(X, rows, packed, group, split, out):  # type: ignore[no-untyped-def
                 out[0, e, b] *= out[1, e, b]
 
 
-@njit(cache=True, nogil=True, fastmath=_ANY_ORDER)
+@compiled(fastmath=_ANY_ORDER)
 def dots_4(x, C, j0, j1, j2, j3, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Inner products of one row and four centres over some features, named by place."""
     a0 = a1 = a2 = a3 = np.float32(0)
@@ -190,7 +190,7 @@ def dots_4(x, C, j0, j1, j2, j3, start, stop):  # type: ignore[no-untyped-def]  
     return a0, a1, a2, a3
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def products_4(x, C, j0, j1, j2, j3, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Inner products of one row and four centres, named by place."""
     a0, a1, a2, a3 = dots_4(x, C, j0, j1, j2, j3, 0, split)
@@ -200,7 +200,7 @@ def products_4(x, C, j0, j1, j2, j3, split):  # type: ignore[no-untyped-def]  # 
     return a0, a1, a2, a3
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def refresh(  # type: ignore[no-untyped-def]  # noqa: ANN201
     X, state, order, centres, packed, high, low, count, floor, split, sketch, start, stop,  # noqa: ANN001
 ):  # fmt: skip
@@ -254,7 +254,7 @@ def refresh(  # type: ignore[no-untyped-def]  # noqa: ANN201
                 group = max(group, np.int64(state[here[waiting]].version) // LANES)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def still_active(state, here, active, least, end, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Let go of the rows that have met all centres or fell below their floor; how many are left, the first of `active`."""
     kept = np.int64(0)
@@ -268,7 +268,7 @@ def still_active(state, here, active, least, end, count):  # type: ignore[no-unt
     return kept
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def meet_group(X, state, here, active, work, out, packed, high, low, group, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The active rows of a panel meet a group of centres. Where fewer than four rows are left, the last stands in for more."""
     rows = np.empty(ROWS, np.int64)
@@ -287,7 +287,7 @@ def meet_group(X, state, here, active, work, out, packed, high, low, group, spli
                 end_row(state, here[p], work, p)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def sketch_rows(X, state, here, directions, error, out, Z):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Write the sketches of a panel of rows to Z."""
     rows = np.empty(ROWS, np.int64)
@@ -303,7 +303,7 @@ def sketch_rows(X, state, here, directions, error, out, Z):  # type: ignore[no-u
         end_sketch(Z[p], state[here[p]].square, error)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def end_sketch(z, square, error):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Write what is left of a vector's length to the last place of its sketch, rounded up."""
     last = len(z) - 1
@@ -311,7 +311,7 @@ def end_sketch(z, square, error):  # type: ignore[no-untyped-def]  # noqa: ANN00
     z[last] = np.sqrt(max(rest, 0.0)) * (1.0 + 2.0**-20)
 
 
-@njit(cache=True, nogil=True, fastmath=_ANY_ORDER)
+@compiled(fastmath=_ANY_ORDER)
 def coarse_dot(x, c):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The float32 inner product of two rows."""
     total = np.float32(0)
@@ -320,7 +320,7 @@ def coarse_dot(x, c):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def meet_few(  # type: ignore[no-untyped-def]  # noqa: ANN201
     X, state, here, active, work, out, Z, packed, sketched_low, centres, high, low, group,  # noqa: ANN001
 ):  # fmt: skip
@@ -343,7 +343,7 @@ def meet_few(  # type: ignore[no-untyped-def]  # noqa: ANN201
                 end_row(state, i, work, p)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def refresh_one(x, state, i, work, centres, high, low, count, floor, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """As `refresh`, for one row x; `work` has one row."""
     if state[i].bound == 0.0:
@@ -362,7 +362,7 @@ def refresh_one(x, state, i, work, centres, high, low, count, floor, split):  # 
             return
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def resolve(x, state, i, centres, low, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Make a row's bound the exact value over the centres it has seen; ties to the earliest centre.
 
@@ -389,7 +389,7 @@ def resolve(x, state, i, centres, low, split):  # type: ignore[no-untyped-def]  
     state[i].exact = 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def resolve_all(X, state, centres, low, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Make every row's bound exact over the centres it has seen."""
     for i in range(X.shape[0]):

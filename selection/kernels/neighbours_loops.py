@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from selection.kernels.cached import njit
+from selection.kernels.cached import compiled
 from selection.kernels.loops import cut
 from selection.kernels.sums import dot, square_distance
 
 ROUNDING = 1e-13
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def offer(coarse, asked, rows, skip, slack, depth, product, row, size, floor, crowded):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Offer the rows of a tile to each asked row, which keeps all that may be among its `depth` nearest.
 
@@ -40,7 +40,7 @@ def offer(coarse, asked, rows, skip, slack, depth, product, row, size, floor, cr
                     break
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def shorten(product, row, size, depth, slack):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Bring the `depth` highest products to the front, the last of them to depth-1, and then those within the slack of it.
 
@@ -58,7 +58,7 @@ def shorten(product, row, size, depth, slack):  # type: ignore[no-untyped-def]  
     return kept
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def settle(depth, slack, product, row, size, sure, crowded, found):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Write the rows that are among the nearest for sure to `found`, and bring them to the front of their list.
 
@@ -82,7 +82,7 @@ def settle(depth, slack, product, row, size, sure, crowded, found):  # type: ign
         sure[i] = front
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def pair_products(queries, which, xs):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """(pairs,) the exact inner product of queries[which[p]] and xs[p]."""
     out = np.empty(len(which))
@@ -91,7 +91,7 @@ def pair_products(queries, which, xs):  # type: ignore[no-untyped-def]  # noqa: 
     return out
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def within(coarse, queries, q_norm, tile, x_norm, margin, tiny, distance, near):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """near[i, j] = whether tile[j] lies within the distance of queries[i]."""
     limit = distance * distance
@@ -108,7 +108,7 @@ def within(coarse, queries, q_norm, tile, x_norm, margin, tiny, distance, near):
                 near[i, j] = np.sqrt(square_distance(tile[j], queries[i])) <= distance
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def nearest_other(coarse, queries, q_norm, q_place, tile, x_norm, x_place, margin, tiny, square):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Lower square[i] to the squared distance from queries[i] to the rows of the tile that are in another cluster."""
     for i in range(coarse.shape[0]):
@@ -122,7 +122,7 @@ def nearest_other(coarse, queries, q_norm, q_place, tile, x_norm, x_place, margi
                 square[i] = min(square[i], square_distance(tile[j], queries[i]))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def turned(neighbours):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Starts and rows of the lists of a graph whose edges are turned round; -1 is no edge."""
     n, k = neighbours.shape

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from selection.kernels.cached import njit
+from selection.kernels.cached import compiled
 from selection.kernels.sums import dot
 
 CHUNK = 1024  # logarithms at once: scratch that stays in the first cache
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def first_bad(tile, tolerance):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The first row that is no distribution: a value that is negative or not finite, a sum too far from 1. -1: none."""
     for j in range(tile.shape[0]):
@@ -29,7 +29,7 @@ def first_bad(tile, tolerance):  # type: ignore[no-untyped-def]  # noqa: ANN001,
     return -1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def log(x, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The natural logarithm of x (v,), finite and >= 0, into out; of 0 some finite number, as only 0 log 0 = 0 is asked for.
 
@@ -64,7 +64,7 @@ def log(x, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
             result[i] = e * 6.93147180369123816490e-01 - ((half - low) - f)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def logs(tile):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The natural logarithms of an array, see `log`."""
     out = np.empty(tile.size)
@@ -72,7 +72,7 @@ def logs(tile):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     return out.reshape(tile.shape)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def least_confidence(tile, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """1 - p1, p1 the highest probability."""
     for j in range(tile.shape[0]):
@@ -82,7 +82,7 @@ def least_confidence(tile, rows, out):  # type: ignore[no-untyped-def]  # noqa: 
         out[rows[j]] = 1.0 - first
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def margin(tile, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """1 - (p1 - p2), the two highest probabilities."""
     for j in range(tile.shape[0]):
@@ -94,7 +94,7 @@ def margin(tile, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, AN
         out[rows[j]] = 1.0 - (first - second)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def entropy(tile, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """- sum p log p."""
     logged = logs(tile)
@@ -105,7 +105,7 @@ def entropy(tile, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, A
         out[rows[j]] = max(-total, 0.0)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def expected_cost(tile, cost, by_margin, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The lowest expected cost of a prediction, or minus its gap to the second lowest; cost (C, C) by truth, prediction."""
     classes = tile.shape[1]
@@ -120,7 +120,7 @@ def expected_cost(tile, cost, by_margin, rows, out):  # type: ignore[no-untyped-
         out[rows[j]] = first - second if by_margin else first
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def divergence(tile, highest, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The KL divergence of a member from the members' mean: the mean over members, or the highest. tile (r, members, C)."""
     count, members, classes = tile.shape
@@ -143,7 +143,7 @@ def divergence(tile, highest, rows, out):  # type: ignore[no-untyped-def]  # noq
         out[rows[j]] = most if highest else max(total / members, 0.0)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def vote_entropy(tile, terms, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The sum of terms[votes] over classes, each member with one vote, ties to the lowest class. tile (r, members, C)."""
     count, members, classes = tile.shape
@@ -162,7 +162,7 @@ def vote_entropy(tile, terms, rows, out):  # type: ignore[no-untyped-def]  # noq
         out[rows[j]] = total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def normalised(tile):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """A copy of (r, members, C) whose distributions sum to 1, and (r,) minus the entropy of the members' mean."""
     count, members, classes = tile.shape
@@ -183,7 +183,7 @@ def normalised(tile):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     return out, known
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def epig(tile, targets, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The mean over targets (m, members, C) of the mutual information of the two labels; tile (r, members, C).
 
@@ -210,7 +210,7 @@ def epig(tile, targets, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN
         out[rows[j]] = max(total / target.shape[0], 0.0)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def contrast(tile, labelled, neighbours, least, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The mean KL(p_neighbour || p_row) over neighbours (r, k), places in labelled (l, C); p clipped at `least`, made to sum to 1."""
     known = clipped(labelled, least)
@@ -226,7 +226,7 @@ def contrast(tile, labelled, neighbours, least, rows, out):  # type: ignore[no-u
         out[rows[j]] = max(total / k, 0.0)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def clipped(tile, least):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Rows with every probability raised to `least`, then divided by their sum."""
     out = np.empty(tile.shape)
@@ -240,7 +240,7 @@ def clipped(tile, least):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN20
     return out
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def expected_gradient(tile, length, squared, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """|[x, 1]| * sum_c p_c |p - e_c|, or the same of the squares, for vectors x of lengths (n,) float64."""
     for j in range(tile.shape[0]):
@@ -262,7 +262,7 @@ def expected_gradient(tile, length, squared, rows, out):  # type: ignore[no-unty
         out[rows[j]] = total * (size if squared else np.sqrt(size))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def information(members, weights, chance, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The mutual information of each row's label and the member, in the mean over states of knowledge.
 

@@ -110,15 +110,16 @@ def worth_it(X: Floats, state: Array, centres: Floats, capacity: int) -> Sketch:
     fit = np.setdiff1d(rows, few)
     fit = fit[:: max(1, len(fit) // FIT_ROWS)]
     least, best = WORTH_IT, none(d)
-    most = max((p for p in DIRECTIONS if p <= min(d, len(fit)) // 2), default=0)
-    directions = leading_directions(X[fit], most)
-    for p in DIRECTIONS:
-        if p <= most:
-            sketch = Sketch(directions[:, :p], capacity)
-            sketch.add(centres)
-            left = (p + 1) / d + ALONE * sketch.left_open(X[few], state[few])
-            if left < least:
-                least, best = left, sketch
+    counts = [p for p in DIRECTIONS if p <= min(d, len(fit)) // 2]
+    if not counts:
+        return best
+    directions = leading_directions(X[fit], counts[-1])
+    for p in counts:
+        sketch = Sketch(directions[:, :p], capacity)
+        sketch.add(centres)
+        left = (p + 1) / d + ALONE * sketch.left_open(X[few], state[few])
+        if left < least:
+            least, best = left, sketch
     return best
 
 

@@ -18,6 +18,8 @@ from numba.extending import intrinsic
 
 LANES = 8
 
+NUMBERS = (types.float32, types.float64)
+
 # What two numbers add to a sum, given the builder: the same for a register of them.
 Term = Callable[[Any, Any, Any], Any]
 
@@ -26,8 +28,10 @@ def _sum_of(term: Term) -> Callable[..., Any]:
     """An intrinsic (x, y) -> float64 for 1-D contiguous arrays of the same length, float32 or float64."""
 
     def typed(typing_context, x, y):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
-        if not all(isinstance(a, types.Array) and (a.ndim, a.layout) == (1, "C") for a in (x, y)):
-            raise TypingError(f"exact sums take contiguous rows, got {x} and {y}")
+        if not all(
+            isinstance(a, types.Array) and (a.ndim, a.layout) == (1, "C") and a.dtype in NUMBERS for a in (x, y)
+        ):
+            raise TypingError(f"exact sums take contiguous rows of float32 or float64, got {x} and {y}")
 
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             arrays = [

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from selection.kernels.cached import njit
+from selection.kernels.cached import compiled
 from selection.kernels.nearest_loops import TINY, margin
 from selection.kernels.sums import square_distance
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def insert(smallest, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Put a value below the last of an ascending array into its place; the last falls out."""
     at = len(smallest) - 1
@@ -20,7 +20,7 @@ def insert(smallest, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, AN
     smallest[at] = value
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@compiled(parallel=True)
 def bound_means(coarse, start, square, k, d, squared, low, high):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Bounds of the mean distance of rows start, start + 1, ... to their k nearest others.
 
@@ -49,7 +49,7 @@ def bound_means(coarse, start, square, k, d, squared, low, high):  # type: ignor
         high[row] = above / k * (1.0 + 1e-12)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def exact_mean(X, row, coarse, square, k, squared):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The mean distance of one row to its k nearest others, given its float32 inner products with all rows (m,)."""
     slack = margin(X.shape[1]) * (square[row] + square.max()) + TINY

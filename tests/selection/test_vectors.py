@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from selection import ArrayVectors, InvalidInput, Pool, Vectors
+from selection import ArrayVectors, InvalidInput, Pool, Vectors, select
 from selection.checks import ShuffledVectors
 from selection.vectors import ExactVectors, SubBlocks, SubVectors, exact, restricted
 
@@ -125,3 +125,22 @@ def test_exact__names_a_bad_row_in_the_frame_of_the_vectors(array):
         with pytest.raises(InvalidInput) as found:
             vectors.nearest(np.ones((1, 4), np.float32), 3, within)
         assert found.value.row == 10
+
+
+@pytest.mark.parametrize("layout", ["rows", "columns", "every other", "backwards"])
+def test_array_vectors__of_any_layout_lead_to_the_same_rows(layout):
+    X = np.random.default_rng(0).standard_normal((300, 24)).astype(np.float32)
+    wide = np.zeros((300, 48), np.float32)
+    wide[:, ::2] = X
+    given = {
+        "rows": X,
+        "columns": np.asfortranarray(X),
+        "every other": wide[:, ::2],
+        "backwards": X[::-1].copy()[::-1],
+    }[layout]
+    held = ArrayVectors(given)
+    assert (held.take(np.array([7, 3])) == X[[7, 3]]).all()
+    assert (
+        select(["k_center"], Pool(vectors=held), budget=20).rows.tolist()
+        == select(["k_center"], Pool(vectors=X), budget=20).rows.tolist()
+    )

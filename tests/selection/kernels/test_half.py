@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -29,3 +33,13 @@ def test_write__takes_any_layout_and_float32(instruction):
         np.testing.assert_array_equal(out, given.astype(np.float32))
     same = np.ones((3, 4), np.float32)
     assert half.float32(same) is same
+
+
+def test_float32__asks_for_no_instruction_that_numba_does_not_compile_for(tmp_path):
+    program = (
+        "import numpy as np; from selection.kernels.half import float32, _has_instruction;"
+        "print(_has_instruction(), float32(np.arange(20, dtype=np.float16)).tolist() == list(range(20)))"
+    )
+    environment = {**os.environ, "NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout == "False True\n"

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
+import numba
+
 from selection.kernels.__main__ import main, steps
-from selection.kernels.cached import cache_folder
+from selection.kernels.cached import cache_folder, compiled
 
 
 def test_main__runs_every_step_that_has_loops(capsys):
@@ -21,5 +25,14 @@ def test_cache_folder__is_another_when_any_source_changes(tmp_path, monkeypatch)
     assert before.parent == tmp_path / "__pycache__"
     (tmp_path / "b.py").write_text("2")
     assert cache_folder(tmp_path) != before
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert cache_folder(tmp_path).parent == Path(tempfile.gettempdir())
     monkeypatch.setenv("NUMBA_CACHE_DIR", "elsewhere")
     assert cache_folder(tmp_path).parent == Path("elsewhere")
+
+
+def test_compiled__leaves_numbas_own_settings_alone():
+    before = numba.config.CACHE_DIR
+    assert compiled(lambda x: x + 1)(2) == 3
+    assert compiled(fastmath=True)(lambda x: x * 2)(2) == 4
+    assert before == numba.config.CACHE_DIR
