@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selection.kernels import facility_location_loops as loops
+from selection.kernels import half
 from selection.kernels.top_r import TILE_ROWS, similarity_to, tiles
 from selection.kernels.unit import unit_rows
 from selection.types import Floats, Rows, Vectors
@@ -76,7 +77,7 @@ class Coverage:
         self.scale = float(weights[references].max(initial=0.0)) or 1.0
         self.weight = weights[references] / self.scale
         self.weight32 = self.weight.astype(np.float32)
-        self.refs = np.ascontiguousarray(vectors.take(references), np.float32)
+        self.refs = half.float32(vectors.take(references))
         self.ref_norm = self.norms[references]
         # Where a candidate's vector stands among the references, so that it need not be kept twice.
         self.place = np.full(n, -1, np.int64)
@@ -131,7 +132,7 @@ class Coverage:
 
     def similarities(self, rows: Rows, out: Floats | None = None) -> tuple[Floats, Floats]:
         """(rows, references) float32 similarities, and the rows' vectors. Those of a zero vector mean nothing: its bound is 0."""
-        xs = np.ascontiguousarray(self.vectors.take(rows), np.float32)
+        xs = half.float32(self.vectors.take(rows))
         if self.card is not None:
             similar = np.empty((len(rows), len(self.refs)), np.float32) if out is None else out
             self.card.write(rows, similar)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selection.kernels import facility_location_loops as loops
+from selection.kernels import half
 from selection.kernels.facility_location import BITS
 from selection.kernels.top_r import TILE_ROWS, tiles
 from selection.types import Array, Rows, Vectors
@@ -84,12 +85,12 @@ def neighbour_lists(vectors: Vectors, count: int) -> tuple[Rows, Rows, Doubles]:
     similarity = np.empty((n, count + 1))
     for start in range(0, n, NEIGHBOUR_ROWS):
         rows = np.arange(start, min(start + NEIGHBOUR_ROWS, n), dtype=np.int64)
-        xs = np.ascontiguousarray(vectors.take(rows), np.float32)
+        xs = half.float32(vectors.take(rows))
         _, near = vectors.nearest(xs, count)
         near = np.where(near == rows[:, None], -1, near)
         near = np.concatenate([near, rows[:, None]], axis=1)
         others, which = np.unique(near, return_inverse=True)
-        ys = np.ascontiguousarray(vectors.take(np.maximum(others, 0)), np.float32)
+        ys = half.float32(vectors.take(np.maximum(others, 0)))
         which = np.where(near < 0, -1, which.reshape(near.shape))
         found[rows] = near
         similarity[rows] = loops.exact_pairs(xs, norms[rows], ys, norms[np.maximum(others, 0)], which, 2.0**BITS)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selection.errors import InvalidInput
+from selection.kernels import half
 from selection.kernels import neighbours_loops as loops
 from selection.kernels.assign import product_margin
 from selection.kernels.assign_loops import norms
@@ -195,7 +196,7 @@ def distance_to_others(vectors: Vectors, rows: Rows, place: Rows) -> Doubles:
     square = np.full(len(rows), np.inf)
     for start in range(0, len(rows), RANGE_ROWS):
         part = rows[start : start + RANGE_ROWS]
-        queries = np.ascontiguousarray(vectors.take(part), np.float32)
+        queries = half.float32(vectors.take(part))
         q_norm = norms(queries)
         best = square[start : start + RANGE_ROWS]
         for at, tile, x_norm, margin, coarse in _products(vectors, queries, q_norm):
@@ -205,7 +206,7 @@ def distance_to_others(vectors: Vectors, rows: Rows, place: Rows) -> Doubles:
 
 def _tiles_within(vectors: Vectors, rows: Rows, distance: float) -> Iterator[tuple[npt.NDArray[np.bool_], Rows]]:
     """Yield (rows, tile) bool, whether each pair lies within the distance, and the rows of the tile."""
-    queries = np.ascontiguousarray(vectors.take(rows), np.float32)
+    queries = half.float32(vectors.take(rows))
     q_norm = norms(queries)
     for at, tile, x_norm, margin, coarse in _products(vectors, queries, q_norm):
         near = np.empty(coarse.shape, np.bool_)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from selection.kernels import half
 from selection.kernels.assign_loops import norms
 from selection.types import Array, Floats, Rows, Vectors
 from selection.vectors import TensorVectors, nearest_rows
@@ -63,7 +64,7 @@ def unit_rows(values: Array, length: Doubles | None = None) -> Floats:
 
     Memory: the result, and ROWS_AT_ONCE rows in float64.
     """
-    xs = np.ascontiguousarray(values, np.float32)
+    xs = half.float32(values)
     length = norms(xs) if length is None else length
     divisor = np.where(length > 0, length, 1.0)[:, None]
     out = np.empty(xs.shape, np.float32)

@@ -10,15 +10,16 @@ import numpy as np
 
 from selection.errors import InvalidInput, InvalidOption
 from selection.noise import hash_bits
-from selection.step import Selector, check_choice, check_integer, check_name, check_number
+from selection.selectors.weighted import Weighted
+from selection.step import check_choice, check_integer, check_number
 from selection.streams import child
-from selection.types import Array, Input, Pool, Reason, Rows, Selection
+from selection.types import Array, Pool, Reason, Rows, Selection
 
 MODES = ("auto", "exact", "reference", "knn", "stochastic")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FacilityLocation(Selector):
+class FacilityLocation(Weighted):
     """Pick, one after the other, the row that raises the pool's mean similarity to its nearest pick the most.
 
     Args:
@@ -63,18 +64,7 @@ class FacilityLocation(Selector):
         if self.eps >= 1:
             raise InvalidOption(f"facility_location: eps must be in 0 < eps < 1, got {self.eps!r}")
         check_number(self.name, "memory_gb", self.memory_gb, above=0)
-        if self.weights is not None:
-            check_name(self.name, "weights", self.weights)
-
-    @property
-    def needs(self) -> frozenset[Input]:
-        """Vectors, and columns for the weights."""
-        return frozenset({Input.VECTORS} | ({Input.COLUMNS} if self.weights else set()))
-
-    @property
-    def columns(self) -> frozenset[str]:
-        """That of the weights."""
-        return frozenset({self.weights} if self.weights else set())
+        self.check_weights()
 
     @property
     def nested(self) -> bool:

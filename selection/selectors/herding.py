@@ -9,12 +9,12 @@ import numpy as np
 
 from selection.errors import rows_of_parent
 from selection.selectors.facility_location import weights_of
-from selection.step import Selector, check_name
-from selection.types import Input, Pool, Reason, Selection
+from selection.selectors.weighted import Weighted
+from selection.types import Pool, Reason, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Herding(Selector):
+class Herding(Weighted):
     """Pick, one after the other, the row that brings the mean of what is taken nearest to the mean of the pool.
 
     Args:
@@ -36,18 +36,7 @@ class Herding(Selector):
     incremental: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.weights is not None:
-            check_name(self.name, "weights", self.weights)
-
-    @property
-    def needs(self) -> frozenset[Input]:
-        """The vectors, and columns where one holds weights."""
-        return frozenset({Input.VECTORS}) | ({Input.COLUMNS} if self.weights is not None else frozenset())
-
-    @property
-    def columns(self) -> frozenset[str]:
-        """The column of weights."""
-        return frozenset() if self.weights is None else frozenset({self.weights})
+        self.check_weights()
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from selection.allocation import as_written
 from selection.errors import InvalidInput, InvalidOption
 from selection.selectors.random import drawn_rows
-from selection.step import Selector, check_choice, check_name
-from selection.types import NO_REF, Array, Input, Pool, Reason, Rows, Selection, Vectors
+from selection.selectors.weighted import Weighted
+from selection.step import check_choice
+from selection.types import NO_REF, Array, Pool, Reason, Rows, Selection, Vectors
 
 FIRST = ("random", "farthest_from_mean")
 ZERO = ("fill", "stop")
@@ -22,7 +23,7 @@ LARGEST_WEIGHT = 1e50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KCenter(Selector):
+class KCenter(Weighted):
     """Greedy k-center in Euclidean distance, exact: the radius is at most twice the smallest possible (Gonzalez 1985).
 
     Args:
@@ -50,22 +51,11 @@ class KCenter(Selector):
 
     def __post_init__(self) -> None:
         check_first(self.name, self.first, FIRST)
-        if self.weights is not None:
-            check_name(self.name, "weights", self.weights)
+        self.check_weights()
         q = self.outlier_quantile
         if isinstance(q, bool) or not isinstance(q, int | float) or not 0 <= q < 1:
             raise InvalidOption(f"{self.name}: outlier_quantile must be a number >= 0 and < 1, got {q!r}")
         check_choice(self.name, "zero", self.zero, ZERO)
-
-    @property
-    def needs(self) -> frozenset[Input]:
-        """The vectors, and columns where one holds weights."""
-        return frozenset({Input.VECTORS}) | ({Input.COLUMNS} if self.weights is not None else frozenset())
-
-    @property
-    def columns(self) -> frozenset[str]:
-        """The column of weights."""
-        return frozenset() if self.weights is None else frozenset({self.weights})
 
     def points(self, pool: Pool) -> Vectors:
         """(n, d) what distances are between: the vectors."""

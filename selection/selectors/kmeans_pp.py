@@ -10,15 +10,16 @@ import numpy.typing as npt
 
 from selection.selectors.k_center import centres_selection, check_first, first_row, weight_column
 from selection.selectors.random import drawn_rows
-from selection.step import Selector, check_integer, check_name
-from selection.types import Input, Pool, Selection
+from selection.selectors.weighted import Weighted
+from selection.step import check_integer
+from selection.types import Pool, Selection
 
 # Rows on which trials are compared; as many as there are, where there are fewer.
 SAMPLE_ROWS = 16_384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KMeansPP(Selector):
+class KMeansPP(Weighted):
     """Draw each row with probability proportional to its squared distance to the nearest centre (k-means++ seeding).
 
     Args:
@@ -49,18 +50,7 @@ class KMeansPP(Selector):
         check_integer(self.name, "local_trials", self.local_trials, least=1)
         if self.max_rejects is not None:
             check_integer(self.name, "max_rejects", self.max_rejects, least=1)
-        if self.weights is not None:
-            check_name(self.name, "weights", self.weights)
-
-    @property
-    def needs(self) -> frozenset[Input]:
-        """The vectors, and columns where one holds weights."""
-        return frozenset({Input.VECTORS}) | ({Input.COLUMNS} if self.weights is not None else frozenset())
-
-    @property
-    def columns(self) -> frozenset[str]:
-        """The column of weights."""
-        return frozenset() if self.weights is None else frozenset({self.weights})
+        self.check_weights()
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""

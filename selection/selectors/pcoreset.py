@@ -23,11 +23,7 @@ class PCoreSet(KCenter):
     """
 
     name: ClassVar[str] = "pcoreset"
-
-    @property
-    def needs(self) -> frozenset[Input]:
-        """The probabilities, and columns where one holds weights."""
-        return frozenset({Input.PROBABILITIES}) | ({Input.COLUMNS} if self.weights is not None else frozenset())
+    covers: ClassVar[Input] = Input.PROBABILITIES
 
     def points(self, pool: Pool) -> Vectors:
         """(n, C) the probabilities."""
