@@ -29,8 +29,8 @@ from selection import Pool, select
 from selection.vectors import exact
 from storage import ids as idlib
 from storage.store import Store
-from storage.vector_index import build_index, records
-from storage.vectors import StoredVectors, commit_segment
+from storage.vectors.index import build_index, records
+from storage.vectors.segments import StoredVectors, commit_segment
 
 Array = npt.NDArray[Any]
 DIMENSIONS, CLUSTERS, RARE, BATCH, LABELLED = 384, 1000, 10, 100, 100

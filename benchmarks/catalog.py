@@ -25,7 +25,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from storage import catalog, ids
+from storage import ids
+from storage.catalog import publish as catalog
 from storage.records import commit_selection, digest_of
 from storage.store import Store
 

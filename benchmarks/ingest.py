@@ -22,8 +22,8 @@ WORDS = [f"word{number}" for number in range(5000)]
 WINNOW = """
 import sys
 from pathlib import Path
-from storage.ingest import FileSpec, expand, ingest_file
-from storage.snapshot import take_snapshot
+from storage.pool.ingest import FileSpec, expand, ingest_file
+from storage.pool.snapshot import take_snapshot
 from storage.store import Store
 folder = Path(sys.argv[1])
 store = Store(folder / "store")

@@ -13,11 +13,11 @@ from typing import Any, Literal, Protocol
 
 import duckdb
 
-from pipelines.config import Config, load_config
+from pipelines.config.load import Config, load_config
 from pipelines.errors import NothingYet
 from pipelines.progress import Reporter
+from storage.pool.snapshot import Snapshot, open_snapshot
 from storage.records import commit_run, new_run_id
-from storage.snapshot import Snapshot, open_snapshot
 from storage.store import Store, read_json, utc_now, write_durably
 
 Status = Literal["ok", "held_back", "failed"]

@@ -4,7 +4,7 @@ The project is the `winnow.yaml` that the environment variable WINNOW_CONFIG nam
 or a folder above it, else the demo's.
 """
 
-from pipelines.assets import build_definitions
-from pipelines.locate import find_config
+from pipelines.config.locate import find_config
+from pipelines.orchestration.assets import build_definitions
 
 defs = build_definitions(find_config())

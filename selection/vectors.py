@@ -258,7 +258,7 @@ class _DeviceCopy:
     @cached_property
     def squares(self) -> Any:
         """(n,) float64."""
-        from selection.kernels.tensor import squares
+        from selection.kernels.device.tensor import squares
 
         return squares(self.tensor)
 
@@ -303,7 +303,7 @@ def nearest_rows(vectors: Vectors, queries: Array, k: int, within: Rows | None =
     Raises:
         InvalidInput: a vector is not finite; names the row.
     """
-    from selection.kernels.top_r import top_r
+    from selection.kernels.top_k import top_r
 
     skip = None
     if within is not None:

@@ -23,7 +23,7 @@ FORBIDDEN = {
 ONLY_INSIDE_FUNCTIONS = {"torch", "sentence_transformers", "transformers", "sklearn", "faiss", "scipy", "ray"}
 # A torch module is a class of torch's; only functions import this file, as the second test sees.
 TORCH = {"selection/encoders/pooling.py"}
-DAGSTER = {"pipelines/asset.py", "pipelines/assets.py", "pipelines/definitions.py", "pipelines/labeling_assets.py"}
+DAGSTER = "pipelines/orchestration/"
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -56,19 +56,19 @@ def test_imports__run_one_way(path: Path) -> None:
     if package == "storage":
         assert {module for module in imported(tree) if module.startswith("selection")} <= {"selection.types"}
     if "dagster" in tops:
-        assert str(name) in DAGSTER
+        assert str(name).startswith(DAGSTER)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "selection").rglob("*.py")), ids=lambda path: path.name)
 def test_compiled_loops__are_cached_by_all_sources(path: Path) -> None:
-    assert path.name == "cached.py" or not re.search(r"\bn?jit\b", path.read_text("utf-8"))
+    assert path.name == "jit.py" or not re.search(r"\bn?jit\b", path.read_text("utf-8"))
 
 
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
         ("selection", {"torch", "sklearn", "numba", "scipy"}),
-        ("pipelines.cli", {"torch", "sklearn", "numba", "dagster", "duckdb", "polars", "pyarrow"}),
+        ("pipelines.cli.main", {"torch", "sklearn", "numba", "dagster", "duckdb", "polars", "pyarrow"}),
     ],
 )
 def test_import__leaves_heavy_packages_alone(module: str, heavy: set[str]) -> None:

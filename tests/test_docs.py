@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from pipelines.cli import app
+from pipelines.cli.main import app
 from selection import Pool, select, step_names
 from selection.checks import make_inputs
 from selection.registry import parse_steps

@@ -9,7 +9,7 @@ import numpy as np
 
 from selection.allocation import water_fill
 from selection.errors import rows_of_parent
-from selection.kernels.hits import AGGREGATIONS, nearest_of, row_scores
+from selection.kernels.neighbor_search import AGGREGATIONS, nearest_of, row_scores
 from selection.selectors.kmeans_pp import KMeansPP
 from selection.selectors.random import drawn_rows
 from selection.selectors.top import highest

@@ -11,7 +11,7 @@ import numpy as np
 
 from selection.allocation import as_written
 from selection.errors import InvalidOption
-from selection.kernels.hits import QUERY_ROWS
+from selection.kernels.neighbor_search import QUERY_ROWS
 from selection.scorers.training_dynamics import Cartography
 from selection.step import Filter, check_integer, check_number
 from selection.types import Array, Dropped, Input, Pool, Reason, Rows

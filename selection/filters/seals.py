@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from selection.kernels.hits import nearest_of, row_scores
+from selection.kernels.neighbor_search import nearest_of, row_scores
 from selection.selectors.random import drawn_rows
 from selection.selectors.top import highest
 from selection.step import Filter, check_integer

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from selection.kernels import assign_loops as loops
-from selection.kernels.top_r import TILE_ROWS, TILE_VALUES, tiles
+from selection.kernels.compiled import assign as loops
+from selection.kernels.top_k import TILE_ROWS, TILE_VALUES, tiles
 from selection.types import Floats, Rows, Vectors
 from selection.vectors import TensorVectors
 
@@ -69,7 +69,7 @@ def _pass(vectors: Vectors, centres: Floats, near: Assigned | None, similar: Ass
     centres = np.ascontiguousarray(centres, np.float32)
     c_norm = loops.norms(centres)
     if isinstance(vectors, TensorVectors):
-        from selection.kernels.tensor_assign import assign
+        from selection.kernels.device.assign import assign
 
         assign(vectors, centres, c_norm, near, similar)
         return

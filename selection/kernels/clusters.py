@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from selection.kernels import duplicates_loops as loops
 from selection.kernels.assign import Assigned, most_similar_centre
-from selection.kernels.top_r import TILE_ROWS, tiles
-from selection.kernels.unit import unit_rows
+from selection.kernels.compiled import duplicates as loops
+from selection.kernels.normalize import unit_rows
+from selection.kernels.top_k import TILE_ROWS, tiles
 from selection.noise import UInts
 from selection.types import Floats, Rows, Vectors
 from selection.vectors import ArrayVectors, TensorVectors

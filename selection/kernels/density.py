@@ -7,10 +7,10 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
-from selection.kernels.cached import compiled
-from selection.kernels.sums import square_distance
+from selection.kernels.compiled.jit import compiled
+from selection.kernels.compiled.sums import square_distance
 from selection.kernels.threads import Threads
-from selection.kernels.top_r import TILE_ROWS, tiles
+from selection.kernels.top_k import TILE_ROWS, tiles
 from selection.types import Vectors
 
 # Rows that meet each other row before the next: their vectors stay in a cache meanwhile.

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from selection.kernels import assign_loops
-from selection.kernels import duplicates_loops as loops
 from selection.kernels.assign import product_margin
-from selection.kernels.unit import unit_rows
+from selection.kernels.compiled import assign as assign_loops
+from selection.kernels.compiled import duplicates as loops
+from selection.kernels.normalize import unit_rows
 from selection.types import Dropped, Floats, Reason, Rows, Vectors
 from selection.vectors import TensorVectors
 
@@ -79,7 +79,7 @@ def duplicates_in(vectors: Vectors, rows: Rows, *, fixed: int, threshold: float,
     similarity, parent = np.zeros(len(rows)), np.arange(len(rows))
     counts = kept if rule == "greedy" else np.ones(len(rows), bool)  # of "greedy", dropped rows drop no others
     if isinstance(vectors, TensorVectors):
-        from selection.kernels import tensor_duplicates
+        from selection.kernels.device import duplicates as tensor_duplicates
 
         found = tensor_duplicates.pairs_above(vectors, rows, low, counts)
     else:

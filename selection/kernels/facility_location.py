@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from selection.kernels import facility_location_loops as loops
-from selection.kernels import half
-from selection.kernels.top_r import TILE_ROWS, similarity_to, tiles
-from selection.kernels.unit import unit_rows
+from selection.kernels import float16 as half
+from selection.kernels.compiled import facility_location as loops
+from selection.kernels.normalize import unit_rows
+from selection.kernels.top_k import TILE_ROWS, similarity_to, tiles
 from selection.types import Floats, Rows, Vectors
 from selection.vectors import TensorVectors
 
 if TYPE_CHECKING:
-    from selection.kernels.tensor_facility_location import Similarities
+    from selection.kernels.device.facility_location import Similarities
 
 BITS = 40
 # Rows multiplied with all references at once.
@@ -99,7 +99,7 @@ class Coverage:
 
         self.card: Similarities | None = None
         if isinstance(vectors, TensorVectors):
-            from selection.kernels import tensor_facility_location
+            from selection.kernels.device import facility_location as tensor_facility_location
 
             self.card = tensor_facility_location.Similarities(vectors, references, self.weight32, self.unit)
             self.chunk = self.card.chunk
@@ -283,7 +283,7 @@ def _directions(vectors: Vectors, rows: Rows) -> Doubles:
 def _norms_and_hashes(vectors: Vectors) -> tuple[Doubles, npt.NDArray[np.int64]]:
     """(n,) lengths, and hashes that are equal for equal vectors."""
     if isinstance(vectors, TensorVectors):
-        from selection.kernels import tensor_facility_location
+        from selection.kernels.device import facility_location as tensor_facility_location
 
         return tensor_facility_location.norms_and_hashes(vectors)
     norms, hashes = np.zeros(vectors.shape[0]), np.zeros(vectors.shape[0], np.uint64)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from selection.kernels import facility_location_loops as loops
-from selection.kernels import half
+from selection.kernels import float16 as half
+from selection.kernels.compiled import facility_location as loops
 from selection.kernels.facility_location import BITS
-from selection.kernels.top_r import TILE_ROWS, tiles
+from selection.kernels.top_k import TILE_ROWS, tiles
 from selection.types import Array, Rows, Vectors
 
 # Rows whose neighbours are looked up at once.

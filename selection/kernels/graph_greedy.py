@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from selection.kernels import graph_greedy_loops as loops
+from selection.kernels.compiled import graph_greedy as loops
 from selection.kernels.neighbours import Ints, Lists, voters
 from selection.types import Rows
 

@@ -25,12 +25,12 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from selection.kernels import half
-from selection.kernels.assign_loops import norms
-from selection.kernels.cached import compiled
-from selection.kernels.sums import dot, square_distance
+from selection.kernels import float16 as half
+from selection.kernels.compiled.assign import norms
+from selection.kernels.compiled.jit import compiled
+from selection.kernels.compiled.sums import dot, square_distance
 from selection.kernels.threads import Threads
-from selection.kernels.top_r import TILE_ROWS, tiles
+from selection.kernels.top_k import TILE_ROWS, tiles
 from selection.types import Floats, Rows, Vectors
 
 Doubles = npt.NDArray[np.float64]

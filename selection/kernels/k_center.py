@@ -11,11 +11,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from selection.kernels import nearest_loops as loops
 from selection.kernels import sketch
-from selection.kernels.cached import compiled
+from selection.kernels.compiled import nearest as loops
+from selection.kernels.compiled.jit import compiled
 from selection.kernels.nearest import Doubles, Nearest, Picks, put
-from selection.kernels.top_r import Points
+from selection.kernels.top_k import Points
 from selection.types import Array, Rows
 from selection.vectors import TensorVectors
 
@@ -71,7 +71,7 @@ def k_center(
     n, d = vectors.shape
     buffer = np.empty((min(n, at_once), d), np.float32)
     if isinstance(vectors, TensorVectors):
-        from selection.kernels.tensor_nearest import Bounds
+        from selection.kernels.device.nearest import Bounds
 
         bounds = Bounds(vectors, known)
         while known.count < end and not done:

@@ -12,11 +12,11 @@ from functools import partial
 
 import numpy as np
 
-from selection.kernels import nearest_loops as loops
-from selection.kernels.cached import compiled
+from selection.kernels.compiled import nearest as loops
+from selection.kernels.compiled.jit import compiled
+from selection.kernels.compiled.products import LANES, ROWS, packed
 from selection.kernels.nearest import Doubles, Nearest, Picks, put
-from selection.kernels.products import LANES, ROWS, packed
-from selection.kernels.top_r import Points
+from selection.kernels.top_k import Points
 from selection.types import Array, Floats, Rows
 
 # Proposals drawn at once: few at first, for a small budget, then enough to fill the register-blocked loops. The

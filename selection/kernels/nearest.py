@@ -16,12 +16,12 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from selection.kernels import half
-from selection.kernels import nearest_loops as loops
+from selection.kernels import float16 as half
 from selection.kernels import sketch as sketches
-from selection.kernels.products import LANES
+from selection.kernels.compiled import nearest as loops
+from selection.kernels.compiled.products import LANES
 from selection.kernels.threads import Threads
-from selection.kernels.top_r import TILE_ROWS, Points, tiles
+from selection.kernels.top_k import TILE_ROWS, Points, tiles
 from selection.types import Array, Floats, Rows, Vectors
 from selection.vectors import ArrayVectors, TensorVectors
 
@@ -255,7 +255,7 @@ def farthest_from(
 def _begin(vectors: Points, first: Doubles, state: Array, threads: Threads) -> float:
     """Give every row its exact distance to a first centre; the largest norm."""
     if isinstance(vectors, TensorVectors):
-        from selection.kernels.tensor_nearest import begin
+        from selection.kernels.device.nearest import begin
 
         return begin(vectors, first, state)
     largest = 0.0

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from selection.errors import InvalidInput
-from selection.kernels import half
-from selection.kernels import neighbours_loops as loops
+from selection.kernels import float16 as half
 from selection.kernels.assign import product_margin
-from selection.kernels.assign_loops import norms
-from selection.kernels.top_r import TILE_ROWS, TILE_VALUES, tiles, top_r
-from selection.kernels.unit import UnitVectors, unit_vectors
+from selection.kernels.compiled import neighbours as loops
+from selection.kernels.compiled.assign import norms
+from selection.kernels.normalize import UnitVectors, unit_vectors
+from selection.kernels.top_k import TILE_ROWS, TILE_VALUES, tiles, top_r
 from selection.types import Array, Floats, Rows, Vectors
 from selection.vectors import TensorVectors
 

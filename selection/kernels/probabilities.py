@@ -52,7 +52,7 @@ def checked(values: Array, rows: Rows | None, name: str) -> Doubles:
     Raises:
         InvalidInput: see `tiles`.
     """
-    from selection.kernels.probabilities_loops import first_bad
+    from selection.kernels.compiled.probabilities import first_bad
 
     if np.asarray(values).dtype.kind not in "fiub":
         raise InvalidInput(f"{name}: must be numbers, got {np.asarray(values).dtype}")

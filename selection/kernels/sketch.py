@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from selection.kernels import nearest_loops as loops
-from selection.kernels.products import LANES, ROWS, packed
+from selection.kernels.compiled import nearest as loops
+from selection.kernels.compiled.products import LANES, ROWS, packed
 from selection.types import Array, Floats
 
 Doubles = npt.NDArray[np.float64]

@@ -11,10 +11,10 @@ import math
 
 import numpy as np
 
-from selection.kernels import typicality_loops as loops
-from selection.kernels.assign_loops import norms
+from selection.kernels.compiled import typicality as loops
+from selection.kernels.compiled.assign import norms
 from selection.kernels.nearest import LARGEST_NORM, SMALLEST_NORM, Doubles
-from selection.kernels.top_r import TILE_VALUES
+from selection.kernels.top_k import TILE_VALUES
 from selection.types import Floats
 
 

@@ -66,9 +66,9 @@ def contrast(vectors: Vectors, probabilities: RowBlocks, labelled: Rows, k: int)
     Raises:
         InvalidInput: a vector is not finite or a row is no distribution; names the row.
     """
-    from selection.kernels.probabilities_loops import contrast as loop
-    from selection.kernels.top_r import TILE_ROWS, tiles, top_r
-    from selection.kernels.unit import unit_rows
+    from selection.kernels.compiled.probabilities import contrast as loop
+    from selection.kernels.normalize import unit_rows
+    from selection.kernels.top_k import TILE_ROWS, tiles, top_r
 
     known = taken(probabilities, labelled, Input.PROBABILITIES)
     # Dividing a row by its length changes none of its comparisons, so only the labelled rows need to be of unit length.

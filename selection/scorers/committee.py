@@ -31,7 +31,7 @@ class Bald(Scorer):
 
     def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
         """See `Scorer.score`."""
-        from selection.kernels.probabilities_loops import divergence
+        from selection.kernels.compiled.probabilities import divergence
 
         return by_row(pool.get_committee(), Input.COMMITTEE, divergence, False)
 
@@ -55,7 +55,7 @@ class CommitteeKL(Scorer):
 
     def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
         """See `Scorer.score`."""
-        from selection.kernels.probabilities_loops import divergence
+        from selection.kernels.compiled.probabilities import divergence
 
         return by_row(pool.get_committee(), Input.COMMITTEE, divergence, self.over == "max")
 
@@ -72,7 +72,7 @@ class VoteEntropy(Scorer):
 
     def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
         """See `Scorer.score`."""
-        from selection.kernels.probabilities_loops import vote_entropy
+        from selection.kernels.compiled.probabilities import vote_entropy
 
         committee = pool.get_committee()
         share = np.arange(committee.shape[1] + 1) / max(committee.shape[1], 1)

@@ -45,7 +45,7 @@ class Epig(Scorer):
         Raises:
             InvalidInput: the targets' probabilities are of other members or classes than the pool's.
         """
-        from selection.kernels.probabilities_loops import epig
+        from selection.kernels.compiled.probabilities import epig
 
         committee = pool.get_committee()
         if not len(pool):

@@ -35,9 +35,9 @@ class ExpectedGradientLength(Scorer):
 
     def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
         """See `Scorer.score`."""
-        from selection.kernels.assign_loops import norms
-        from selection.kernels.probabilities_loops import expected_gradient
-        from selection.kernels.top_r import TILE_ROWS, tiles
+        from selection.kernels.compiled.assign import norms
+        from selection.kernels.compiled.probabilities import expected_gradient
+        from selection.kernels.top_k import TILE_ROWS, tiles
 
         # Both first, so that a missing input is named before a pass is made.
         vectors, probabilities = pool.get_vectors(), pool.get_probabilities()

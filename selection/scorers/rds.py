@@ -27,7 +27,7 @@ class RdsMax(Scorer):
 
     def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
         """See `Scorer.score`."""
-        from selection.kernels.top_r import max_similarity
+        from selection.kernels.top_k import max_similarity
 
         return max_similarity(pool.get_vectors(), target_vectors(pool.get_targets()))
 
@@ -53,7 +53,7 @@ class RdsMean(Scorer):
 
     def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
         """See `Scorer.score`."""
-        from selection.kernels.top_r import similarity_to, top_r
+        from selection.kernels.top_k import similarity_to, top_r
 
         vectors, targets = pool.get_vectors(), target_vectors(pool.get_targets())
         if not len(pool):

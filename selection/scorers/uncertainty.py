@@ -31,7 +31,7 @@ class LeastConfidence(Scorer):
 
     def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
         """See `Scorer.score`."""
-        from selection.kernels.probabilities_loops import least_confidence
+        from selection.kernels.compiled.probabilities import least_confidence
 
         return by_row(pool.get_probabilities(), Input.PROBABILITIES, least_confidence)
 
@@ -48,7 +48,7 @@ class Margin(Scorer):
 
     def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
         """See `Scorer.score`."""
-        from selection.kernels.probabilities_loops import margin
+        from selection.kernels.compiled.probabilities import margin
 
         return by_row(pool.get_probabilities(), Input.PROBABILITIES, margin)
 
@@ -65,7 +65,7 @@ class Entropy(Scorer):
 
     def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
         """See `Scorer.score`."""
-        from selection.kernels.probabilities_loops import entropy
+        from selection.kernels.compiled.probabilities import entropy
 
         return by_row(pool.get_probabilities(), Input.PROBABILITIES, entropy)
 
@@ -106,7 +106,7 @@ class ExpectedCost(Scorer):
         Raises:
             InvalidOption: the costs are for another number of classes.
         """
-        from selection.kernels.probabilities_loops import expected_cost
+        from selection.kernels.compiled.probabilities import expected_cost
 
         probabilities = pool.get_probabilities()
         classes = probabilities.shape[1]

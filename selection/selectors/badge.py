@@ -47,10 +47,10 @@ class Badge(Selector):
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
+        from selection.kernels.compiled.nearest import square_norm
         from selection.kernels.k_center import k_center
         from selection.kernels.kmeans_pp import kmeans_pp
         from selection.kernels.nearest import farthest_from
-        from selection.kernels.nearest_loops import square_norm
 
         points, candidates = gradients(pool), pool.candidates
         first = np.array([farthest_from(np.zeros(points.shape[1]), points, candidates)])

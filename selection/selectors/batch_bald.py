@@ -46,7 +46,7 @@ class BatchBald(Selector):
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
-        from selection.kernels.probabilities_loops import divergence, normalised
+        from selection.kernels.compiled.probabilities import divergence, normalised
 
         bald = by_row(pool.get_committee(), Input.COMMITTEE, divergence, False)
         rows = np.flatnonzero(pool.candidates).astype(np.int64)
@@ -68,7 +68,7 @@ def batch_bald(members: Doubles, budget: int, *, rng: np.random.Generator) -> tu
     >>> batch_bald(np.array([alike, doubtful]), 1, rng=np.random.default_rng(0))[0]
     array([1])
     """
-    from selection.kernels.probabilities_loops import information
+    from selection.kernels.compiled.probabilities import information
 
     known = Knowledge.before(members.shape[1])
     left = np.ones(len(members), bool)

@@ -44,8 +44,8 @@ class Clue(Selector):
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
+        from selection.kernels.compiled.probabilities import entropy
         from selection.kernels.probabilities import by_row
-        from selection.kernels.probabilities_loops import entropy
 
         vectors, candidates = pool.get_vectors(), pool.candidates
         doubt = by_row(pool.get_probabilities(), Input.PROBABILITIES, entropy)
@@ -75,8 +75,8 @@ def weighted_centroids(vectors: Vectors, order: Rows, weights: Floats, start: Fl
         InvalidInput: a vector is not finite; names the row.
     """
     from selection.kernels.assign import nearest_centres
-    from selection.kernels.duplicates_loops import add_rows
-    from selection.kernels.top_r import TILE_ROWS
+    from selection.kernels.compiled.duplicates import add_rows
+    from selection.kernels.top_k import TILE_ROWS
 
     centroids = start
     for _ in range(ITERATIONS):
@@ -107,7 +107,7 @@ def distinct_nearest(vectors: Vectors, centroids: Floats, candidates: npt.NDArra
 
 def _nearest(vectors: Vectors, centroids: Floats, wanted: npt.NDArray[np.bool_]) -> tuple[Rows, Doubles]:
     """The nearest wanted row of each centroid and its exact distance; ties to the lowest row."""
-    from selection.kernels.top_r import TILE_ROWS, TILE_VALUES, tiles
+    from selection.kernels.top_k import TILE_ROWS, TILE_VALUES, tiles
 
     centres = centroids.astype(np.float64)
     norm = (centres**2).sum(axis=1)

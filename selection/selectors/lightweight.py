@@ -36,7 +36,7 @@ class Lightweight(Selector):
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
-        from selection.kernels.probabilities_loops import logs
+        from selection.kernels.compiled.probabilities import logs
 
         q = chances(pool)
         rows = np.flatnonzero(pool.candidates).astype(np.int64)
@@ -54,7 +54,7 @@ def chances(pool: Pool) -> Doubles:
         InvalidInput: a vector is not finite; names the row.
     """
     from selection.kernels.nearest import mean_vector
-    from selection.kernels.top_r import TILE_ROWS, tiles
+    from selection.kernels.top_k import TILE_ROWS, tiles
 
     vectors = pool.get_vectors()
     order = by_key(pool)

@@ -147,7 +147,7 @@ def lose_turn(
     Returns:
         picked rows, the turn of each, and its similarity (float64).
     """
-    from selection.kernels.top_r import top_r
+    from selection.kernels.top_k import top_r
 
     n, turns = vectors.shape[0], len(lists.turns)
     # Equal targets have equal lists, and the first of them always comes first: only its turn counts.
@@ -189,8 +189,8 @@ def advance(
     When a list is read to its end in the middle of a round, all lists are filled again with the rows not used yet
     (whatever stood before was used) and the round goes on. Arguments and result as for `lose_turn`.
     """
-    from selection.kernels import loops
-    from selection.kernels.top_r import top_r
+    from selection.kernels.compiled import top_k as loops
+    from selection.kernels.top_k import top_r
 
     n, count = vectors.shape[0], len(lists.starts) - 1
     used = closed.copy()

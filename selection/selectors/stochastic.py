@@ -59,7 +59,7 @@ class Drawn(Selector):
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
-        from selection.kernels.probabilities_loops import logs
+        from selection.kernels.compiled.probabilities import logs
 
         rows = np.flatnonzero(pool.candidates).astype(np.int64)
         scores = pool.get_scores()[rows]
@@ -105,7 +105,7 @@ class Power(Drawn):
 
     def log_weights(self, scores: Floats) -> Doubles:
         """The logarithm of the score."""
-        from selection.kernels.probabilities_loops import logs
+        from selection.kernels.compiled.probabilities import logs
 
         positive = scores > 0
         return np.where(positive, logs(np.where(positive, scores, 1).astype(np.float64)), -np.inf)
@@ -123,7 +123,7 @@ class Softrank(Drawn):
 
     def log_weights(self, scores: Floats) -> Doubles:
         """Minus the logarithm of the rank."""
-        from selection.kernels.probabilities_loops import logs
+        from selection.kernels.compiled.probabilities import logs
 
         return np.asarray(-logs(ranks(-scores) * len(scores) + 0.5))
 

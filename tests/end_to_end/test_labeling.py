@@ -9,13 +9,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from pipelines.asset import Project
-from pipelines.assets import build_definitions
 from pipelines.context import open_context
-from pipelines.labeling_assets import job_name
+from pipelines.orchestration.asset import Project
+from pipelines.orchestration.assets import build_definitions
+from pipelines.orchestration.labeling_assets import job_name
 from pipelines.progress import Log
-from pipelines.runner import reproduce
-from storage import catalog
+from pipelines.run import reproduce
+from storage.catalog import publish as catalog
 from storage.store import Store
 from tests.pipelines.conftest import make_light
 

@@ -12,8 +12,8 @@ import pytest
 
 from pipelines.context import open_context
 from pipelines.progress import Log
-from pipelines.runner import plan_lines, reproduce, run_all
-from storage import catalog
+from pipelines.run import plan_lines, reproduce, run_all
+from storage.catalog import publish as catalog
 from storage.errors import BadInput
 from storage.store import Store
 from tests.conftest import SUBJECTS, row, write_rows

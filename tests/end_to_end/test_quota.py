@@ -13,14 +13,14 @@ import pytest
 from pipelines.context import open_context
 from pipelines.errors import HeldBack
 from pipelines.progress import Log
-from pipelines.runner import reproduce, run_all
+from pipelines.run import reproduce, run_all
 from selection import InvalidBudget, InvalidOption
 from selection.encoders import load_token_counter
-from storage import catalog
+from storage.catalog import publish as catalog
 from storage.errors import BadInput
 from storage.ids import from_text
+from storage.pool.token_counts import read_counts
 from storage.store import Store
-from storage.token_counts import read_counts
 from tests.tiny_models import tiny_llama
 
 CONFIG = """\

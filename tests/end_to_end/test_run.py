@@ -16,8 +16,8 @@ import yaml
 
 from pipelines.context import open_context
 from pipelines.progress import Log
-from pipelines.runner import run_all
-from storage import catalog
+from pipelines.run import run_all
+from storage.catalog import publish as catalog
 from storage.ids import from_arrow
 from storage.records import read_selection
 from storage.store import Store

@@ -81,7 +81,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project that was run once; for looking only."""
     from pipelines.context import open_context
     from pipelines.progress import Log
-    from pipelines.runner import run_all
+    from pipelines.run import run_all
 
     project = make_light(tmp_path_factory.mktemp("ran") / "light")
     run_all(open_context(project, Log(lambda _: None)))
@@ -91,7 +91,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def winnow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Winnow]:
     """The command as the shell calls it, in this process."""
-    from pipelines.cli import main
+    from pipelines.cli.main import main
 
     def run(*arguments: str | Path) -> Ended:
         monkeypatch.setattr(sys, "argv", ["winnow", *map(str, arguments)])

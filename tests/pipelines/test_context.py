@@ -8,11 +8,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pipelines import stages
-from pipelines.config import load_config
+from pipelines.config.load import load_config
 from pipelines.context import Check, Context, Outcome, code_version, last_run, open_context, runs, stage
 from pipelines.errors import NothingYet
 from pipelines.progress import Log
+from pipelines.stages import stages_all as stages
 from tests.pipelines.conftest import change
 
 

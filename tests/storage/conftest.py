@@ -14,13 +14,13 @@ import pyarrow as pa
 import pytest
 
 from storage import ids as idlib
-from storage.ingest import FileSpec, ingest_file
-from storage.labels import LabelImport, import_labels
-from storage.models import commit_model
+from storage.labels.log import LabelImport, import_labels
+from storage.labels.models import commit_model
+from storage.labels.rounds import ITEM_COLUMNS, commit_round
+from storage.pool.ingest import FileSpec, ingest_file
+from storage.pool.record_formats import identity
+from storage.pool.snapshot import latest_snapshot, open_snapshot, take_snapshot
 from storage.records import commit_run, commit_selection, new_run_id
-from storage.rounds import ITEM_COLUMNS, commit_round
-from storage.shapes import identity
-from storage.snapshot import latest_snapshot, open_snapshot, take_snapshot
 from storage.store import Store, utc_now
 
 

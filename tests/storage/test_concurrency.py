@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from storage import catalog
+from storage.catalog import publish as catalog
 from storage.store import Store
 
 # Prints each selection's id once its commit has returned: then it is acknowledged.

@@ -8,7 +8,7 @@ import pytest
 from selection import InvalidInput, InvalidOption, MissingInput, Pool, build_step, select
 from selection.filters.anchors import Anchors, best_of_each
 from selection.filters.seals import Seals
-from selection.kernels.hits import nearest_of, row_scores
+from selection.kernels.neighbor_search import nearest_of, row_scores
 from selection.selectors.top import highest
 
 RNG = np.random.default_rng([0, 0, 0, 1])

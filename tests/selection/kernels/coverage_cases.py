@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numba import njit
 
-from selection.kernels import sums
+from selection.kernels.compiled import sums
 from selection.types import Array, Rows
 from selection.vectors import ArrayVectors
 

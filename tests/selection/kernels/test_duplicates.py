@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from selection import ArrayVectors
-from selection.kernels import assign_loops, duplicates, duplicates_loops
+from selection.kernels import duplicates
+from selection.kernels.compiled import assign as assign_loops
+from selection.kernels.compiled import duplicates as duplicates_loops
 from selection.kernels.duplicates import duplicates_in
 
 sys.path.insert(0, str(Path(__file__).parent))

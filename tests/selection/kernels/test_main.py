@@ -7,7 +7,7 @@ from pathlib import Path
 import numba
 
 from selection.kernels.__main__ import main, steps
-from selection.kernels.cached import cache_folder, compiled
+from selection.kernels.compiled.jit import cache_folder, compiled
 
 
 def test_main__runs_every_step_that_has_loops(capsys):

@@ -5,7 +5,7 @@ import pytest
 
 from selection import InvalidInput, Pool, Targets, select
 from selection.checks import ShuffledVectors
-from selection.kernels import probabilities_loops as loops
+from selection.kernels.compiled import probabilities as loops
 from selection.kernels.probabilities import TILE_VALUES, by_row, checked, taken, tiles
 from selection.vectors import ArrayBlocks
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from selection.kernels import k_center as module
-from selection.kernels import nearest_loops as loops
 from selection.kernels import sketch
+from selection.kernels.compiled import nearest as loops
+from selection.kernels.compiled.products import LANES, ROWS
 from selection.kernels.k_center import k_center
-from selection.kernels.products import LANES, ROWS
 from selection.kernels.sketch import Sketch, leading_directions, none, worth_it
 from selection.vectors import ArrayVectors
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from selection import InvalidInput, InvalidOption, MissingInput, Pool, select
-from selection.kernels.probabilities_loops import contrast
+from selection.kernels.compiled.probabilities import contrast
 from selection.scorers.cal import Cal
 
 RNG = np.random.default_rng(0)

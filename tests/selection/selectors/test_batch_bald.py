@@ -101,7 +101,7 @@ def test_select__already_selected_rows_do_not_count() -> None:
 
 def told(committee, picks, seed):
     """What each row's label would still tell once those of the picks are known."""
-    from selection.kernels.probabilities_loops import information
+    from selection.kernels.compiled.probabilities import information
 
     rng, known, out = np.random.default_rng(seed), module.Knowledge.before(committee.shape[1]), np.empty(len(committee))
     for row in picks:

@@ -1,0 +1,139 @@
+"""What `winnow labels` does: the stages of a labeling project in one process, and where the project stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pipelines.config.load import Config
+from pipelines.context import Context, Outcome
+from pipelines.errors import UnknownProject
+from pipelines.labeling import stages_all as labeling
+from pipelines.labeling.model import Learner, learner
+from pipelines.labeling.project import Standing, project_of, standing
+from pipelines.run import prepare, run_stage
+from pipelines.stages import stages_all as stages
+from selection.learning.annotators import agreement_bounds
+from storage.errors import NotInStore
+
+Table = tuple[str, list[dict[str, Any]]]
+
+
+def the_project(config: Config, name: str | None) -> str:
+    """The project that is meant: the one named, or the only one.
+
+    Raises:
+        UnknownProject: there is none, or there are several and none is named.
+    """
+    known = list(config.labeling)
+    if name is not None or len(known) == 1:
+        return name if name is not None else known[0]
+    if not known:
+        raise UnknownProject("winnow.yaml has no labeling project; add one under `labeling`")
+    raise UnknownProject(f"there are several labeling projects, name one of: {', '.join(known)}")
+
+
+def split_arguments(config: Config, arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """A project and files: the first argument may name the project, the others are files."""
+    named = bool(arguments) and arguments[0] in config.labeling
+    return the_project(config, arguments[0] if named else None), list(arguments[1:] if named else arguments)
+
+
+def push(context: Context, project: str, *, more: bool) -> Outcome:
+    """Do all that is new: read the pool, embed, take in labels, fit, and send out the next batch.
+
+    Raises:
+        UnknownProject: before any work.
+        HeldBack: a blocking check failed.
+    """
+    section = project_of(context, project)
+    prepare(context, [section.encoder] if section.encoder else [])
+    run_stage(context, f"{project}/labels", labeling.pull, project)
+    run_stage(context, f"{project}/model", labeling.fit, project)
+    outcome = run_stage(context, f"{project}/batch", labeling.push, project, *(["more"] if more else []))
+    run_stage(context, "catalog", stages.publish)
+    return outcome
+
+
+def pull(context: Context, project: str, files: Sequence[str]) -> None:
+    """Take in labels, from the project's files and those named, and fit the model to them."""
+    project_of(context, project)
+    run_stage(context, f"{project}/labels", labeling.pull, project, *files)
+    run_stage(context, f"{project}/model", labeling.fit, project)
+    run_stage(context, "catalog", stages.publish)
+
+
+def status_tables(context: Context, project: str) -> list[Table]:
+    """Titled tables of where a project stands, and a last line with what the stopping rules say."""
+    at = standing(context, project)
+    learn = learner(at)
+    tables = [
+        ("rounds", [_round(at, one) for one in at.rounds]),
+        ("labels", _labels(learn)),
+        ("annotators", _annotators(at)),
+    ]
+    budget = labeling.budget_line(at)
+    try:
+        advice = learn.advice()
+        reasons = "; ".join(advice.reasons) or "no rule advises to stop"
+    except NotInStore:
+        reasons = "not known until the pool has been read and embedded"
+    return [*tables, (f"cost: {budget}", []), (f"stop: {reasons}", [])]
+
+
+def _round(at: Standing, one: dict[str, Any]) -> dict[str, Any]:
+    waiting = int((at.waiting(one) > 0).sum())
+    return {
+        "round": one["round"],
+        "phase": one["phase"].replace("_", " "),
+        "rows": one["n_items"],
+        "waiting": waiting,
+        "state": "open" if one in at.open else "done" if not waiting else "lease over",
+        "random arm": _right(one["metrics"]),
+        "spent": one["spent"],
+        "until": one["lease_until"] if one in at.open else None,
+    }
+
+
+def _right(metrics: dict[str, Any]) -> str | None:
+    """How many rows of the random arm the model had right: a share alone would hide how few they are."""
+    if "accuracy" not in metrics:
+        return None
+    return f"{round(metrics['accuracy'] * metrics['held_out'])} of {metrics['held_out']} right"
+
+
+def _labels(learn: Learner) -> list[dict[str, Any]]:
+    """What was found, beside what the random arm says that as many rows drawn at random would hold."""
+    found, at_random = learn.at.by_class(), learn.at_random
+    drawn = sum(at_random.values())
+    return [
+        {
+            "class": name,
+            "found": count,
+            "at random": round(learn.at.labelled * at_random[name] / drawn, 1) if drawn else None,
+            "in the random arm": f"{at_random[name]} of {drawn}",
+        }
+        for name, count in found.items()
+    ]
+
+
+def _annotators(at: Standing) -> list[dict[str, Any]]:
+    """Agreement with the consensus of rows that several have labelled, as an interval: few labels say little."""
+    answers = at.answers
+    several = answers.consensus.labels.copy()
+    several[answers.consensus.count < 2] = -1
+    bounds = agreement_bounds(answers.votes, several, len(answers.annotators))
+    given = np.bincount(answers.votes.annotators, minlength=len(answers.annotators))
+    shared = np.bincount(answers.votes.annotators[several[answers.votes.rows] >= 0], minlength=len(answers.annotators))
+    return [
+        {
+            "annotator": name,
+            "labels": int(given[i]),
+            "shared": int(shared[i]),
+            "agrees at least": bounds.lower[i] if shared[i] else None,
+            "at most": bounds.upper[i] if shared[i] else None,
+        }
+        for i, name in enumerate(answers.annotators)
+    ]

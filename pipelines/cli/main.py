@@ -1,0 +1,329 @@
+"""The `winnow` command: thin callers of the stage functions, the catalog and the demo.
+
+A user's mistake ends in one message and exit code 2, never in a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.errors import USER_ERRORS
+from pipelines.progress import Terminal
+
+app = typer.Typer(
+    name="winnow",
+    help="Choose what to train on and what to label next, from pools of millions of candidates.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+catalog_app = typer.Typer(help="The DuckDB file over all that was committed.", no_args_is_help=True)
+app.add_typer(catalog_app, name="catalog")
+labels_app = typer.Typer(help="What to label next: batches out, labels in.", no_args_is_help=True)
+app.add_typer(labels_app, name="labels")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="winnow.yaml, or its folder; else the nearest one upwards from here."),
+]
+
+out = Console(highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command; turn a user's mistake, and what the disk refuses, into its message."""
+    try:
+        app()
+    except USER_ERRORS as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            _say("stopped; what was committed stays, and the next run goes on from there")
+        raise
+
+
+@app.command()
+def init(
+    data: Annotated[list[str], typer.Argument(help="Files, globs or folders of candidates.")],
+    target: Annotated[list[str] | None, typer.Option("--target", "-t", help="Files of examples to match.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write.")] = Path("winnow.yaml"),
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a commented winnow.yaml from your data, and say what was guessed."""
+    from pipelines.config.init import write_config
+
+    for finding in write_config(output, data, target or [], force=force):
+        out.print(finding, markup=False)
+    out.print(f"\nwrote {output}; look it over, then: winnow run", markup=False)
+
+
+@app.command()
+def run(
+    recipes: Annotated[list[str] | None, typer.Argument(help="Recipes to draw; all of them if left out.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Do all that is new: ingest, embed, index, select, publish. Killed and run again, it goes on where it was."""
+    from pipelines.run import run_all
+
+    context = _context(config)
+    for outcome in run_all(context, recipes):
+        _show_selection(context, outcome.subject)
+    out.print('ask in SQL:  winnow sql "SELECT * FROM latest_selections"', markup=False)
+
+
+@app.command()
+def plan(config: ConfigOption = None) -> None:
+    """Say what `winnow run` would do, without doing it."""
+    from pipelines.run import plan_lines
+
+    for line in plan_lines(_context(config)):
+        out.print(line, markup=False)
+
+
+@app.command()
+def status(
+    config: ConfigOption = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many stages to show.")] = 15,
+) -> None:
+    """Show the last stages that ran and how they ended."""
+    from itertools import islice
+
+    from pipelines.context import runs
+
+    rows = list(islice(runs(_store(config)), limit))
+    _print_table(
+        [
+            {
+                "when": run["started_at"],
+                "stage": " ".join(filter(None, (run["stage"], run["target"]))),
+                "status": run["status"],
+                "seconds": run["seconds"],
+                "what": run["summary"] or run["error"],
+            }
+            for run in rows
+        ]
+    )
+
+
+@app.command()
+def failures(config: ConfigOption = None) -> None:
+    """Show every stage that failed or was held back, with its cause."""
+    from pipelines.context import runs
+
+    failed = [run for run in runs(_store(config)) if run["status"] != "ok"]
+    if not failed:
+        out.print("no failures")
+    for run in failed:
+        out.print(f"{run['started_at']}  {run['stage']} {run['target'] or ''} {run['status']}", markup=False)
+        causes = [run["error"]] if run["error"] else []
+        causes += [f"{check['name']}: {check['detail']}" for check in run["checks"] if not check["passed"]]
+        for cause in causes:
+            out.print(f"    {cause}", markup=False)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One SQL statement; `SHOW TABLES` lists what there is.")],
+    config: ConfigOption = None,
+    *,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    parquet: Annotated[Path | None, typer.Option("--parquet", help="Write Parquet to this file.")] = None,
+) -> None:
+    """Ask the catalog. Works while a run writes."""
+    from pipelines.cli.output import write_csv, write_json_lines, write_parquet
+    from storage.catalog import publish as catalog
+
+    if csv + json + (parquet is not None) > 1:
+        raise typer.BadParameter("choose one of --csv, --json and --parquet")
+    table = catalog.query(_store(config), query)
+    if parquet is not None:
+        write_parquet(table, parquet)
+        out.print(f"{table.num_rows:,} rows written to {parquet}", markup=False)
+    elif csv:
+        write_csv(table, sys.stdout)
+    elif json:
+        write_json_lines(table, sys.stdout)
+    else:
+        _print_table(table.slice(0, MOST_ROWS).to_pylist(), columns=list(dict.fromkeys(table.column_names)))
+        if table.num_rows > MOST_ROWS:
+            out.print(f"{MOST_ROWS:,} of {table.num_rows:,} rows; --csv, --json or --parquet give all", markup=False)
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(help="A recipe's selection id, or a recipe (its last but one selection).")],
+    b: Annotated[
+        str | None, typer.Argument(help="Another selection id; a recipe's last selection if left out.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show what changed between two selections."""
+    from pipelines.run import diff_tables
+
+    for title, rows in diff_tables(_store(config), a, b):
+        out.print(title, markup=False)
+        _print_table(rows)
+
+
+@app.command()
+def reproduce(
+    selection: Annotated[str, typer.Argument(help="A selection id.")],
+    config: ConfigOption = None,
+) -> None:
+    """Draw a recorded selection again from its record and compare it, row by row."""
+    from pipelines.run import reproduce as draw_again
+
+    out.print(draw_again(_context(config), selection), markup=False)
+
+
+@labels_app.command("push")
+def labels_push(
+    project: Annotated[str | None, typer.Argument(help="The labeling project; not needed where there is one.")] = None,
+    config: ConfigOption = None,
+    *,
+    more: Annotated[bool, typer.Option("--more", help="Draw another batch although one is still out.")] = False,
+) -> None:
+    """Take in what is new (pool, labels), fit the model and write the next batch to label; an open batch is written again."""
+    from pipelines.cli.labels import push, the_project
+
+    context = _context(config)
+    push(context, the_project(context.config, project), more=more)
+
+
+@labels_app.command("pull")
+def labels_pull(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[PROJECT] [FILES]...", help="Label files beside the project's own.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Take in labels and fit the model to them. The same file twice changes nothing."""
+    from pipelines.cli.labels import pull, split_arguments
+
+    context = _context(config)
+    pull(context, *split_arguments(context.config, arguments or []))
+
+
+@labels_app.command("status")
+def labels_status(
+    project: Annotated[str | None, typer.Argument(help="The labeling project; not needed where there is one.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show a project's rounds, labels, annotators, cost, and whether it may be time to stop."""
+    from pipelines.cli.labels import status_tables, the_project
+
+    context = _context(config)
+    for title, rows in status_tables(context, the_project(context.config, project)):
+        out.print(title, markup=False)
+        if rows:
+            _print_table(rows)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", help="Where the demo project lives.")] = Path("demo"),
+    rows: Annotated[int, typer.Option("--rows", min=200, help="How many candidates to harvest.")] = 1500,
+    pool: Annotated[Path | None, typer.Option("--pool", help="Your own file of candidates instead.")] = None,
+) -> None:
+    """Run the main job on a real pool harvested from this Python installation; offline, in about a minute."""
+    from pipelines.demo.demo import run_demo
+
+    run_demo(folder, rows, pool, Terminal(), show=_show_selection, say=lambda line: out.print(line, markup=False))
+
+
+@app.command()
+def ui(
+    config: ConfigOption = None,
+    port: Annotated[int, typer.Option("--port", help="Where to serve.")] = 3000,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Open the Dagster UI on this project, with its history kept in .winnow/dagster beside winnow.yaml."""
+    from pipelines.cli.ui import serve
+
+    serve(config, host, port)
+
+
+@catalog_app.command("rebuild")
+def catalog_rebuild(config: ConfigOption = None) -> None:
+    """Build the catalog anew from the committed records, for example after the store was moved."""
+    from storage.catalog import publish as catalog
+
+    out.print(f"rebuilt {catalog.rebuild(_store(config))}", markup=False)
+
+
+MOST_ROWS = 200
+MOST_WIDTH = 80
+
+
+# What a shell gives for a command ended by Ctrl-C; typer turns KeyboardInterrupt into it.
+INTERRUPTED = 130
+
+
+def _fail(message: str) -> NoReturn:
+    _say(message)
+    sys.exit(2)
+
+
+def _say(message: str) -> None:
+    """A line on stderr, over the progress that may stand there half."""
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+    print(f"{clear}winnow: {message}", file=sys.stderr)
+
+
+def _context(config: Path | None) -> Any:
+    from pipelines.config.locate import find_config
+    from pipelines.context import open_context
+
+    return open_context(find_config(config), Terminal())
+
+
+def _store(config: Path | None) -> Any:
+    """The store alone: asking needs no valid recipes, only the folder."""
+    from pipelines.config.locate import find_store
+    from storage.store import Store
+
+    return Store(find_store(config))
+
+
+def _show_selection(context: Any, selection_id: str) -> None:
+    from pipelines.recipes.explain import explain
+
+    explained = explain(context, selection_id)
+    header = explained.header
+    out.print(f"\n{header['recipe']}: {header['n_items']:,} rows, selection {selection_id}", style="bold", markup=False)
+    _print_table(explained.by_source[:6])
+    _print_table(explained.first_rows[:5])
+
+
+def _print_table(rows: list[dict[str, Any]], columns: list[str] | None = None) -> None:
+    columns = columns or (list(rows[0]) if rows else [])
+    if not columns:
+        out.print("nothing yet")
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        numeric = all(isinstance(row[column], int | float | None) for row in rows)
+        table.add_column(column, justify="right" if numeric and rows else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(row[column])) for column in columns))
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = " ".join(str(value).split())
+    return text if len(text) <= MOST_WIDTH else text[: MOST_WIDTH - 1] + "…"

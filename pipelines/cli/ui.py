@@ -1,0 +1,55 @@
+"""The Dagster UI on one project."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from pipelines.config.locate import ENVIRONMENT, find_config
+
+# Written once and then the user's: the history lives here, and one GPU step runs at a time.
+INSTANCE = """\
+# Dagster's settings for this project; yours to change. https://docs.dagster.io/deployment/oss/dagster-yaml
+telemetry:
+  enabled: false
+nux:
+  enabled: false
+concurrency:
+  pools:
+    default_limit: 1
+    granularity: op
+  runs:
+    max_concurrent_runs: 4
+run_monitoring:
+  enabled: true
+"""
+
+
+def serve(config: Path | None, host: str, port: int) -> None:
+    """Replace this process by `dagster dev`: the web server and the daemon, without which nothing that is launched runs.
+
+    Raises:
+        ConfigError: the configuration is wrong; nothing is started.
+    """
+    from pipelines.config.load import load_config
+
+    found = find_config(config)
+    load_config(found)  # a mistake in it is a message here, and many pages in Dagster
+    home = dagster_home(found.parent)
+    workspace = Path(__file__).resolve().parents[2] / "workspace.yaml"
+    environment = os.environ | {"DAGSTER_HOME": str(home), ENVIRONMENT: str(found), "PYTHONWARNINGS": "ignore"}
+    print(f"winnow: {found} in the Dagster UI on http://{host}:{port} (history in {home}); Ctrl-C ends it", flush=True)
+    command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "--host", host, "--port", str(port)]
+    os.chdir(workspace.parent)
+    os.execve(sys.executable, command, environment)  # noqa: S606
+
+
+def dagster_home(project: Path) -> Path:
+    """The project's own DAGSTER_HOME, made where it is missing."""
+    home = project / ".winnow" / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    settings = home / "dagster.yaml"
+    if not settings.exists():
+        settings.write_text(INSTANCE, "utf-8")
+    return home

@@ -1,0 +1,55 @@
+"""Find the project that a command or the Dagster UI is about."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import yaml
+
+from pipelines.errors import NoProject
+
+FILE_NAME = "winnow.yaml"
+ENVIRONMENT = "WINNOW_CONFIG"
+DEMO_FOLDER = "demo"
+DEFAULT_STORE = "./store"
+
+
+def find_config(named: Path | None = None) -> Path:
+    """The configuration file: the one named, else WINNOW_CONFIG, else the nearest winnow.yaml upwards, else the demo's.
+
+    Args:
+        named: a file, or a folder that holds a winnow.yaml.
+
+    Raises:
+        NoProject: there is none; says how to make one.
+    """
+    chosen = named or (Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None)
+    if chosen is not None:
+        return (chosen / FILE_NAME if chosen.is_dir() else chosen).absolute()
+    here = Path.cwd()
+    places = [folder / FILE_NAME for folder in (here, *here.parents)] + [here / DEMO_FOLDER / FILE_NAME]
+    for place in places:
+        if place.is_file():
+            return place
+    raise NoProject(
+        f"no {FILE_NAME} in {here} or a folder above it. `winnow init DATA` writes one for your data, "
+        f"`winnow demo` makes a small project to look at, and --config (or {ENVIRONMENT}) names one elsewhere."
+    )
+
+
+def find_store(named: Path | None = None) -> Path:
+    """The store of a project, without looking at the rest of its configuration: one may ask while one edits.
+
+    Raises:
+        NoProject: there is no configuration.
+        ConfigError: it is no YAML mapping, or `store` is no text.
+    """
+    from pipelines.config.load import load_config
+
+    path = find_config(named)
+    try:
+        folder = yaml.safe_load(path.read_text("utf-8")).get("store", DEFAULT_STORE)
+        return path.parent / Path(folder).expanduser()
+    except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError):
+        return Path(load_config(path).store)

@@ -1,0 +1,242 @@
+"""One reading of one `winnow.yaml`: the sections as they stand, and every problem found in them with its place.
+
+What the sections mean stands in `pipelines.config.schema`, what they say about each other in `pipelines.config.load`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from pipelines.config.schema import Config, is_url
+from pipelines.config.yaml_lines import KeyPath, MarkedYaml, dotted
+from pipelines.errors import ConfigError, Problem
+from pipelines.messages import expected, found, listed, nearest, no_match
+from selection.errors import SelectionError
+from selection.registry import build_step, parse_steps
+from selection.types import Input
+from storage.errors import BadInput
+from storage.pool.ingest import expand
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_NAME_RULE = "a name is 1 to 64 of a-z, 0-9, _ and -, and starts with a letter or digit"
+
+S = TypeVar("S", bound=BaseModel)
+
+
+class ConfigFile:
+    """Collects problems on the way, raises them together."""
+
+    def __init__(self, file: Path, marked: MarkedYaml, overrides: Mapping[str, Any]) -> None:
+        self.file = file
+        self.root = file.parent
+        self.marked = marked
+        self.overridden: set[KeyPath] = set()
+        self.problems: list[Problem] = []
+        for line, path, message in marked.mistakes:
+            self.problems.append(Problem(str(file), line, dotted(path), message))
+        self._stop_if_wrong()
+        if not isinstance(marked.value, dict):
+            self.add((), f"must be a mapping of {listed(keys_of(Config))}, found {found(marked.value)}")
+            self._stop_if_wrong()
+        self.raw: dict[str, Any] = marked.value
+        for dotted_path, value in overrides.items():
+            self._override(dotted_path, value)
+        self._stop_if_wrong()
+
+    def add(self, path: KeyPath, message: str) -> None:
+        """Note a problem at a path."""
+        if any(path[: len(o)] == o for o in self.overridden):
+            self.problems.append(Problem("override", 0, dotted(path), message))
+        else:
+            self.problems.append(Problem(str(self.file), self.marked.line_of(path), dotted(path), message))
+
+    # ---- checks
+
+    def _steps_need(self, raw: Any, path: KeyPath, key: str = "steps") -> dict[Input, str]:
+        """What the steps need, each with the first step that needs it; problems are noted, at the step if it can be."""
+        steps = raw.get(key) if isinstance(raw, dict) else None
+        if not isinstance(steps, list) or not steps:
+            return {}
+        wrong = False
+        for i, step in enumerate(steps):
+            try:
+                build_step(step)
+            except SelectionError as error:
+                wrong = True
+                self.add(self._in_step((*path, key, i), step, str(error)), str(error))
+        if wrong:
+            return {}
+        try:
+            parsed = parse_steps(steps)
+        except SelectionError as error:
+            self.add((*path, key), str(error))
+            return {}
+        needs: dict[Input, str] = {}
+        for step in parsed:
+            for need in step.needs:
+                needs.setdefault(need, step.name)
+        return needs
+
+    @staticmethod
+    def _in_step(path: KeyPath, step: Any, message: str) -> KeyPath:
+        """The path of the option that a message is about, where it names one."""
+        if isinstance(step, dict) and len(step) == 1:
+            (name, options), *_ = step.items()
+            if isinstance(options, dict):
+                return mentioned((*path, name), options, message)
+        return path
+
+    def _known(self, name: str, known: list[str], what: str, path: KeyPath) -> None:
+        if name not in known:
+            have = f"there are: {listed(known)}" if known else f"there is no {what} in this file"
+            self.add(path, f"no {what} is called {name!r}{nearest(name, known)}; {have}")
+
+    def _check_where(self, where: str, path: KeyPath) -> None:
+        """Whether it parses as one SQL condition; its columns are known only once the pool is."""
+        import duckdb
+
+        try:
+            duckdb.SQLExpression(where)
+        except duckdb.Error as error:
+            message = str(error).splitlines()[0].partition("Error: ")[2]
+            self.add(
+                path, f"is not a SQL condition: {message}; for example `source = 'wiki' and length(prompt) < 4000`"
+            )
+
+    def _check_encoding(self, encoding: str, path: KeyPath) -> None:
+        try:
+            codecs.lookup(encoding)
+        except LookupError:
+            self.add(path, f"no text encoding is called {encoding!r}; for example utf-8, latin-1 or utf-16")
+
+    def _matching(self, patterns: tuple[str, ...], path: KeyPath) -> tuple[str, ...]:
+        """The patterns made absolute; each must name something to read, unless it is a URL."""
+        if not patterns:
+            self.add(path, "names no files")
+        resolved = []
+        for i, pattern in enumerate(patterns):
+            absolute = self._absolute(pattern)
+            resolved.append(absolute)
+            try:
+                if not is_url(absolute):
+                    expand([absolute], self.root)
+            except BadInput:
+                self.add(self._item(path, i), no_match(pattern, absolute))
+        return tuple(resolved)
+
+    def _existing(self, file: str, path: KeyPath) -> str:
+        """A path made absolute; the file must be there, unless it is a URL."""
+        absolute = self._absolute(file)
+        if not is_url(absolute) and not Path(absolute).is_file():
+            self.add(path, no_match(file, absolute))
+        return absolute
+
+    def _unknown_keys(self, raw: Mapping[str, Any], allowed: list[str], path: KeyPath) -> None:
+        for key in raw:
+            if key not in allowed:
+                self.add((*path, key), f"unknown key{nearest(key, allowed)}; allowed: {listed(allowed)}")
+
+    # ---- help
+
+    def _section(self, model: type[S], path: KeyPath) -> S | None:
+        raw: Any = self.raw
+        for part in path:
+            raw = raw[part]
+        return self._validated(model, raw, path)
+
+    def _validated(self, model: type[S], raw: Any, path: KeyPath) -> S | None:
+        """A section, or None with its problems noted."""
+        if not isinstance(raw, dict):
+            self.add(path, f"must be a mapping of {listed(keys_of(model))}, found {self._found_at(path, raw)}")
+            return None
+        self._unknown_keys(raw, keys_of(model), path)
+        try:
+            return model.model_validate({key: value for key, value in raw.items() if key in keys_of(model)})
+        except ValidationError as errors:
+            for error in errors.errors():
+                # The union's and validator's names in a pydantic path are no keys of the file.
+                loc: KeyPath = path
+                for part in error["loc"]:
+                    if (*loc, part) in self.marked.lines or (error["type"] == "missing" and part in keys_of(model)):
+                        loc = (*loc, part)
+                self.add(
+                    loc,
+                    expected(error["type"], error.get("ctx", {}), error["msg"], self._found_at(loc, error["input"])),
+                )
+            return None
+
+    def _mapping(self, path: KeyPath) -> dict[str, Any]:
+        """A mapping of names; wrong names are noted once, when first asked for."""
+        (key,) = path
+        raw = self.raw.get(str(key))
+        if raw is None:
+            return {}
+        if not isinstance(raw, dict):
+            self._once(path, f"must be a mapping of names, found {self._found_at(path, raw)}")
+            return {}
+        seen: dict[str, str] = {}
+        for name in raw:
+            if not _NAME.fullmatch(name):
+                self._once((*path, name), f"{name!r} cannot be a name: {_NAME_RULE}")
+            twin = seen.setdefault(name.replace("-", "_"), name)
+            if twin != name:
+                self._once((*path, name), f"{name!r} and {twin!r} differ only in `-` and `_`; choose another name")
+        return raw
+
+    def _once(self, path: KeyPath, message: str) -> None:
+        if not any(p.path == dotted(path) and p.message == message for p in self.problems):
+            self.add(path, message)
+
+    def _override(self, dotted_path: str, value: Any) -> None:
+        *parents, last = dotted_path.split(".")
+        at: Any = self.raw
+        for i, part in enumerate(parents):
+            at = at.setdefault(part, {})
+            if not isinstance(at, dict):
+                self.overridden.add(tuple(parents[: i + 1]))
+                self.add(tuple(parents[: i + 1]), f"is {found(at)}, so `{dotted_path}` cannot be set")
+                return
+        at[last] = value
+        self.overridden.add((*parents, last))
+
+    def _absolute(self, path: str) -> str:
+        if is_url(path):
+            return path
+        return os.path.normpath(self.root / Path(path).expanduser())
+
+    def _model(self, model: str) -> str:
+        """A model's folder made absolute; a hub name is left as it is."""
+        if model.startswith((".", "/", "~")) or (self.root / model).is_dir():
+            return self._absolute(model)
+        return model
+
+    def _found_at(self, path: KeyPath, value: Any) -> str:
+        written = self.marked.scalars.get(path)
+        overridden = any(path[: len(o)] == o for o in self.overridden)
+        return found(value, None if overridden else written)
+
+    def _item(self, path: KeyPath, position: int) -> KeyPath:
+        """The path of an item; of the whole, where one text stands instead of a list."""
+        return (*path, position) if (*path, position) in self.marked.lines else path
+
+    def _stop_if_wrong(self) -> None:
+        if self.problems:
+            raise ConfigError(sorted(self.problems, key=lambda problem: problem.line))
+
+
+def keys_of(model: type[BaseModel]) -> list[str]:
+    """The keys that a section may hold."""
+    return [name for name, info in model.model_fields.items() if not info.exclude]
+
+
+def mentioned(path: KeyPath, options: Iterable[str], message: str) -> KeyPath:
+    """The path of the one option that a message names; else the path itself."""
+    named = [name for name in options if isinstance(name, str) and re.search(rf"\b{re.escape(name)}\b", message)]
+    return (*path, named[0]) if len(named) == 1 else path

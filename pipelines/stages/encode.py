@@ -1,0 +1,340 @@
+"""Encode what a source holds and the store does not, in segments that a killed run takes up again.
+
+Before the first text is encoded, a plan is committed: which ids stand in which segment, in which order, and the token
+budget of a batch. Batches inside a segment follow from the texts' lengths and that budget alone, so a segment that was
+killed is encoded again in the same batches and gives the same bytes on the same machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from selection.encoders import Encoder, EncoderSpec, load_encoder
+from selection.errors import InvalidInput
+from storage.errors import NotInStore
+from storage.ids import Ids, rows_of, to_text
+from storage.store import Store, read_json, utc_now, write_json
+from storage.vectors.segments import commit_segment, describe, failures, missing, normalise
+
+# Work that a device does in a second, in multiply-adds of the model, order of magnitude only: it sizes segments. A fixed
+# number, not a measurement, so that the same texts give the same plan every time.
+NOMINAL_RATE = {"cpu": 5e10, "cuda": 5e13}
+
+MIN_SEGMENT_ROWS, MAX_SEGMENT_ROWS = 64, 16384
+
+# Characters in a token, roughly; sizes segments only.
+CHARS_PER_TOKEN = 4
+
+# Above this share of texts without a vector something is wrong with the model or the data, not with a text.
+MAX_FAILED_FRACTION = 0.01
+
+Turns = list[tuple[str, str]]
+
+
+class TextSource(Protocol):
+    """Texts by id: a snapshot of the pool, a target set."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def ids(self) -> Ids: ...
+
+    def turns(self, wanted: Ids) -> Iterator[tuple[Ids, list[Turns]]]:
+        """The turns of the wanted ids, each once, in any order, some at a time."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedReport:
+    """What one call did.
+
+    Attributes:
+        encoder: the fingerprint; names the folder of the vectors.
+        n_rows: distinct ids of the source.
+        n_encoded: texts encoded now; the others were in the store.
+        n_failed: ids of the source without a vector: no tokens, or the model overflowed. Listed in the segments'
+            failed.npy; `StoredVectors.failed_rows` gives their rows.
+        n_segments: segments written now.
+        tokens: tokens encoded now, padding not counted.
+        truncated: texts cut at `max_tokens` among those encoded now.
+        notes: what the encoder says of itself (`Encoder.notes`); empty if nothing had to be encoded.
+    """
+
+    encoder: str
+    n_rows: int
+    n_encoded: int
+    n_failed: int
+    n_segments: int
+    seconds: float
+    tokens: int
+    truncated: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Ids to encode together, in this order."""
+
+    ids: Ids
+    batch_tokens: int
+
+
+def embed(
+    store: Store,
+    spec: EncoderSpec,
+    source: TextSource,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+    on_wait: Callable[[str], None] | None = None,
+    segment_seconds: float = 30,
+    device: str | None = None,
+) -> EmbedReport:
+    """Encode the ids of a source that have no vector yet; nothing else.
+
+    Args:
+        on_progress: called with (texts encoded, texts to encode), first with 0, then after each batch.
+        on_wait: told who holds the lock if another process embeds with the same encoder now.
+        segment_seconds: the work in a segment, roughly: what a kill can cost.
+        device: as `load_encoder`.
+
+    Raises:
+        InvalidInput: more than 1 % of the source's texts got no vector; names one and says why. Fewer are recorded in
+            the store and counted in the report.
+        NotInStore: the source did not give the text of one of its ids.
+
+    Cost: one pass over the texts to plan, one to encode; memory for the texts of a segment and 40 bytes an id.
+    """
+    started = time.monotonic()
+    encoder = spec.fingerprint()
+    ids = np.unique(source.ids)
+    done = _Done()
+    notes: tuple[str, ...] = ()
+    with store.lock(f"vectors-{encoder}", f"embed {source.name}", on_wait):
+        todo = missing(store, encoder, ids)
+        if len(todo):
+            job = _Job(store, encoder, source, load_encoder(spec, device))
+            notes = job.model.notes
+            describe(store, encoder, _encoder_facts(encoder, spec, job.model))
+            on_batch = _counter(on_progress, len(todo))
+            for segment, turns in _gathered(source, _segments(job, todo, segment_seconds)):
+                done += _encode(job, segment, turns, on_batch)
+                _check_failed(encoder, done.failed, len(ids))
+            _drop_spent_plans(store, encoder)
+        n_failed = len(failures(store, encoder, ids))
+        _check_failed(encoder, n_failed, len(ids))
+    return EmbedReport(
+        encoder=encoder,
+        n_rows=len(ids),
+        n_encoded=done.rows,
+        n_failed=n_failed,
+        n_segments=done.segments,
+        seconds=time.monotonic() - started,
+        tokens=done.tokens,
+        truncated=done.truncated,
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Done:
+    """Sums over the segments written by this call."""
+
+    segments: int = 0
+    rows: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    failed: int = 0
+
+    def __add__(self, other: _Done) -> _Done:
+        return _Done(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
+class _Job:
+    store: Store
+    encoder: str
+    source: TextSource
+    model: Encoder
+
+
+def _counter(on_progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
+    """What to call after each batch with its number of texts; reports the start too."""
+    encoded = 0
+
+    def on_batch(size: int) -> None:
+        nonlocal encoded
+        encoded += size
+        if on_progress is not None:
+            on_progress(encoded, total)
+
+    on_batch(0)
+    return on_batch
+
+
+def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable[[int], None]) -> _Done:
+    """Encode and commit one segment."""
+    started = time.monotonic()
+    tokens = job.model.tokens([job.model.text_of(each) for each in turns])
+    vectors = job.model.encode_tokens(tokens, batch_tokens=segment.batch_tokens, on_batch=on_batch)
+    unit, usable = normalise(vectors)
+    failed = np.flatnonzero(~usable)
+    causes = ["no tokens" if tokens.lengths[row] == 0 else "hidden states not finite" for row in failed]
+    facts = {
+        "failed": dict(zip(to_text(segment.ids[failed]), causes, strict=True)),
+        "tokens": int(tokens.lengths.sum()),
+        "truncated": int(tokens.truncated.sum()),
+        "batch_tokens": segment.batch_tokens,
+        "seconds": round(time.monotonic() - started, 3),
+        "created_at": utc_now(),
+        **_environment(job.model),
+    }
+    commit_segment(job.store, job.encoder, segment.ids, unit, facts, failed=~usable)
+    return _Done(1, len(segment.ids), facts["tokens"], facts["truncated"], len(failed))
+
+
+def _check_failed(encoder: str, n_failed: int, n: int) -> None:
+    # One is always allowed: a single bad text must not stop a small pool.
+    if n_failed > max(1, MAX_FAILED_FRACTION * n):
+        raise InvalidInput(
+            f"encoder {encoder}: {n_failed} of {n} texts got no vector, at most {MAX_FAILED_FRACTION:.0%} may: they have "
+            f"no tokens or the model gave values that are not finite (float16 overflows where bfloat16 and float32 do "
+            f"not). Each is named with its cause in vectors/{encoder}/seg-*/segment.json"
+        )
+
+
+def _segments(job: _Job, todo: Ids, segment_seconds: float) -> list[_Segment]:
+    """What to encode: unfinished segments of earlier plans where they are still wanted whole, then a new plan."""
+    wanted = np.sort(todo)
+    taken: list[_Segment] = []
+    for plan in _plans(job.store, job.encoder):
+        for segment in _read_plan(plan):
+            rows = rows_of(segment.ids, wanted)
+            if (rows >= 0).all():
+                taken.append(segment)
+                wanted = np.delete(wanted, rows)
+    return taken + (_plan(job, wanted, segment_seconds) if len(wanted) else [])
+
+
+def _plan(job: _Job, todo: Ids, segment_seconds: float) -> list[_Segment]:
+    """Cut `todo` into segments in the order in which the source gives it, and commit that."""
+    ids: list[Ids] = []
+    tokens: list[int] = []
+    for some, turns in job.source.turns(todo):
+        ids.append(some)
+        chars = (sum(len(content) for _, content in each) for each in turns)
+        tokens += [min(1 + n // CHARS_PER_TOKEN, job.model.max_tokens) for n in chars]
+    ordered = np.concatenate(ids) if ids else todo[:0]
+    _require_all(job.source, todo, ordered)
+    rate = NOMINAL_RATE["cuda" if job.model.device.startswith("cuda") else "cpu"]
+    bounds = _bounds(tokens, int(segment_seconds * rate / job.model.parameters))
+    digest = hashlib.blake2b(ordered.tobytes() + json.dumps(bounds).encode(), digest_size=16).hexdigest()
+    name = f"plan-{digest}"
+    with job.store.committing("vectors", job.encoder, name) as folder:
+        np.save(folder / "ids.npy", ordered, allow_pickle=False)
+        facts = {
+            "bounds": bounds,
+            "batch_tokens": job.model.batch_tokens,
+            "source": job.source.name,
+            "created_at": utc_now(),
+        }
+        write_json(folder / "plan.json", facts)
+    return _read_plan(job.store.path("vectors", job.encoder, name))
+
+
+def _bounds(tokens: list[int], limit: int) -> list[int]:
+    """Where segments begin and end: about `limit` tokens each, 64 to 16,384 rows.
+
+    >>> _bounds([10] * 200, 700)
+    [0, 70, 140, 200]
+    """
+    bounds, load = [0], 0
+    for row, count in enumerate(tokens):
+        size = row - bounds[-1]
+        if size >= MAX_SEGMENT_ROWS or (size >= MIN_SEGMENT_ROWS and load + count > limit):
+            bounds.append(row)
+            load = 0
+        load += count
+    return [*bounds, len(tokens)]
+
+
+def _plans(store: Store, encoder: str) -> list[Path]:
+    names = store.committed("vectors", encoder)
+    return [store.path("vectors", encoder, name) for name in names if name.startswith("plan-")]
+
+
+def _read_plan(folder: Path) -> list[_Segment]:
+    facts = read_json(folder / "plan.json")
+    ids = np.load(folder / "ids.npy", allow_pickle=False)
+    return [_Segment(ids[a:b], facts["batch_tokens"]) for a, b in itertools.pairwise(facts["bounds"])]
+
+
+def _drop_spent_plans(store: Store, encoder: str) -> None:
+    """Remove plans of which no segment can be taken up any more: each is written, or one of its ids is elsewhere."""
+    for folder in _plans(store, encoder):
+        segments = _read_plan(folder)
+        open_ids = np.sort(missing(store, encoder, np.concatenate([segment.ids for segment in segments])))
+        if not any((rows_of(segment.ids, open_ids) >= 0).all() for segment in segments):
+            shutil.rmtree(folder)
+
+
+def _gathered(source: TextSource, segments: list[_Segment]) -> Iterator[tuple[_Segment, list[Turns]]]:
+    """Each segment with its turns, as soon as the source has given them all."""
+    ids = np.concatenate([segment.ids for segment in segments])
+    starts = np.cumsum([0, *(len(segment.ids) for segment in segments)])
+    order = np.argsort(ids)
+    ordered = ids[order]
+    waiting: dict[int, dict[int, Turns]] = {number: {} for number in range(len(segments))}
+    for some, turns in source.turns(ids):
+        rows = rows_of(some, ordered)
+        for place, each in zip(order[rows[rows >= 0]], itertools.compress(turns, rows >= 0), strict=True):
+            number = int(np.searchsorted(starts, place, "right")) - 1
+            texts = waiting[number]
+            texts[int(place - starts[number])] = each
+            if len(texts) == len(segments[number].ids):
+                del waiting[number]
+                yield segments[number], [texts[i] for i in range(len(texts))]
+    absent = sum(len(segments[number].ids) - len(texts) for number, texts in waiting.items())
+    if absent:
+        raise NotInStore(f"{source.name}: the texts of {absent} of {len(ids)} ids were not given")
+
+
+def _require_all(source: TextSource, wanted: Ids, given: Ids) -> None:
+    if len(given) != len(wanted) or not np.array_equal(np.sort(given), np.sort(wanted)):
+        raise NotInStore(f"{source.name}: asked for the texts of {len(wanted)} ids, got {len(given)}")
+
+
+def _encoder_facts(encoder: str, spec: EncoderSpec, model: Encoder) -> dict[str, Any]:
+    return {
+        "encoder": encoder,
+        "spec": asdict(spec),
+        "dimension": model.dimension,
+        "max_tokens": model.max_tokens,
+        "notes": list(model.notes),
+        "created_at": utc_now(),
+    }
+
+
+def _environment(model: Encoder) -> dict[str, Any]:
+    """What, beside the plan, the bits of a vector depend on."""
+    import sentence_transformers
+    import torch
+    import transformers
+
+    return {
+        "device": model.device,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "sentence_transformers": sentence_transformers.__version__,
+    }

@@ -1,0 +1,165 @@
+"""The compiled loops behind `top_r`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from selection.kernels.compiled.jit import compiled
+from selection.kernels.compiled.sums import dot
+
+
+@compiled
+def scan(tile):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The first row with a value that is not finite (-1: none), and the largest norm."""
+    largest = 0.0
+    for j in range(tile.shape[0]):
+        square = dot(tile[j], tile[j])
+        if not np.isfinite(square):  # squares of finite float32 cannot overflow float64
+            return j, np.inf
+        largest = max(largest, square)
+    return -1, np.sqrt(largest)
+
+
+@compiled
+def dot_all(tile, query, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """out[rows[j]] = the exact similarity of tile[j] to a float64 query."""
+    for j in range(tile.shape[0]):
+        out[rows[j]] = dot(tile[j], query)
+
+
+@compiled
+def exact_max(coarse, j, x, queries, first_query, floor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The exact maximum over the queries whose coarse similarity to x is not below `floor`.
+
+    Where the margin is infinite so is the floor, and every query is decided exactly.
+    """
+    best = -np.inf
+    for i in range(coarse.shape[0]):
+        if not coarse[i, j] < floor:
+            best = max(best, dot(x, queries[first_query + i]))
+    return best
+
+
+@compiled
+def coarse_maxima(coarse):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """(rows,) the highest coarse similarity of each row."""
+    highest = coarse[0].copy()
+    for i in range(1, coarse.shape[0]):
+        for j in range(coarse.shape[1]):
+            highest[j] = max(highest[j], coarse[i, j])
+    return highest
+
+
+@compiled
+def exact_maxima(coarse, tile, rows, queries, margin, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """out[rows[j]] = the exact maximum similarity of tile[j] to any query."""
+    highest = coarse_maxima(coarse)
+    for j in range(tile.shape[0]):
+        out[rows[j]] = exact_max(coarse, j, tile[j], queries, 0, np.float64(highest[j]) - 2.0 * margin)
+
+
+@compiled
+def after(score, row, other_score, other_row):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Whether (score, row) comes after the other in a list: lower score, or the same and a higher row."""
+    return score < other_score or (score == other_score and row > other_row)
+
+
+@compiled
+def cut(score, row, size, depth):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Bring the `depth` first of `size` entries to the front, the last of them to depth-1 (Hoare's selection)."""
+    low, high, k = 0, size - 1, depth - 1
+    while low < high:
+        middle = (low + high) // 2
+        ps, pr = score[middle], row[middle]
+        i, j = low, high
+        while i <= j:
+            while after(ps, pr, score[i], row[i]):
+                i += 1
+            while after(score[j], row[j], ps, pr):
+                j -= 1
+            if i <= j:
+                score[i], score[j] = score[j], score[i]
+                row[i], row[j] = row[j], row[i]
+                i += 1
+                j -= 1
+        if k <= j:
+            high = j
+        elif k >= i:
+            low = i
+        else:
+            return
+
+
+@compiled
+def offer(  # type: ignore[no-untyped-def]  # noqa: ANN201
+    coarse, tile, rows, skip, queries, starts, first, last, margin,  # noqa: ANN001
+    bound_score, bound_row, score, row, size, last_score, last_row, depth,  # noqa: ANN001
+):  # fmt: skip
+    """Offer the rows of a tile to lists first..last-1; each list keeps a superset of its `depth` best so far.
+
+    `last_score`, `last_row` hold the entry at depth-1 after the latest cut: nothing after it can be among the best.
+    `bound_score`, `bound_row`: only what comes after these is wanted.
+    """
+    capacity = score.shape[1]
+    offset = starts[first]
+    for which in range(first, last):
+        part = coarse[starts[which] - offset : starts[which + 1] - offset]
+        single = part.shape[0] == 1
+        highest = part[0] if single else coarse_maxima(part)
+        lowest_wanted = last_score[which] - margin[which]
+        highest_wanted = bound_score[which] + margin[which]
+        for j in range(tile.shape[0]):
+            near = np.float64(highest[j])
+            # Written so that a NaN from an overflow passes both tests.
+            if near < lowest_wanted or near > highest_wanted or skip[rows[j]]:
+                continue
+            if single:
+                exact = dot(tile[j], queries[starts[which]])
+            else:
+                exact = exact_max(part, j, tile[j], queries, starts[which], near - 2.0 * margin[which])
+            if not after(exact, rows[j], bound_score[which], bound_row[which]):
+                continue
+            if not after(last_score[which], last_row[which], exact, rows[j]):
+                continue
+            at = size[which]
+            score[which, at] = exact
+            row[which, at] = rows[j]
+            size[which] = at + 1
+            if at + 1 == capacity:
+                cut(score[which], row[which], capacity, depth)
+                size[which] = depth
+                last_score[which] = score[which, depth - 1]
+                last_row[which] = row[which, depth - 1]
+                lowest_wanted = last_score[which] - margin[which]
+
+
+@compiled
+def advance(row, turns, used, budget, place, turn, picked, picked_turn, picked_place, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Round robin in which the list whose turn it is moves to its next unused row.
+
+    Args:
+        row: (lists, depth) the lists, -1 behind the end of one.
+        turns: (t,) which list each turn of a round belongs to.
+        used: (n,) rows taken or not wanted; written to.
+        place: (lists,) how far each list is read; written to.
+        turn: the turn to begin with, counted from the first of all rounds.
+        picked, picked_turn, picked_place: (budget,) the picks; written to from `count` on.
+
+    Returns:
+        the turn to go on with, and the picks so far: fewer than the budget if a list was read to its end.
+    """
+    while count < budget:
+        which = turns[turn % len(turns)]
+        at = place[which]
+        while at < row.shape[1] and row[which, at] >= 0 and used[row[which, at]]:
+            at += 1
+        place[which] = at
+        if at == row.shape[1] or row[which, at] < 0:
+            break
+        used[row[which, at]] = True
+        picked[count] = row[which, at]
+        picked_turn[count] = turn
+        picked_place[count] = at
+        count += 1
+        turn += 1
+    return turn, count

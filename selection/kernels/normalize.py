@@ -1,0 +1,75 @@
+"""Vectors scaled to unit length, so that inner products are cosines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from selection.kernels import float16 as half
+from selection.kernels.compiled.assign import norms
+from selection.types import Array, Floats, Rows, Vectors
+from selection.vectors import TensorVectors, nearest_rows
+
+Doubles = npt.NDArray[np.float64]
+
+ROWS_AT_ONCE = 1024
+
+
+class UnitVectors:
+    """The same vectors at unit length, each component rounded to float32; a zero vector stays.
+
+    Args:
+        vectors: (n, d) float16 or float32; nothing is copied until it is asked for.
+    """
+
+    def __init__(self, vectors: Vectors) -> None:
+        self.vectors = vectors
+        self.shape = vectors.shape
+        self.device = vectors.device
+
+    def blocks(self) -> Iterator[tuple[Rows, Array]]:
+        """Yield `(rows, block)` in storage order."""
+        for rows, block in self.vectors.blocks():
+            yield rows, unit_rows(block)
+
+    def take(self, rows: Rows) -> Array:
+        """(rows, d) float32."""
+        return unit_rows(self.vectors.take(rows))
+
+    def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
+        """Exact; ties to the lowest row. See `Vectors.nearest`."""
+        return nearest_rows(self, queries, k, within)
+
+
+def unit_vectors(vectors: Vectors) -> Vectors:
+    """The same vectors at unit length; on a device where a copy of them is there."""
+    unit = UnitVectors(vectors)
+    if not isinstance(vectors, TensorVectors):
+        return unit
+    from selection.kernels.device.tensor import UnitTensor
+
+    there = TensorVectors(unit, vectors.device)
+    there.copy.tensor = UnitTensor(vectors)
+    return there
+
+
+def unit_rows(values: Array, length: Doubles | None = None) -> Floats:
+    """(r, d) float32: the rows divided by their lengths; a zero row stays.
+
+    Args:
+        values: (r, d) float16 or float32.
+        length: (r,) float64, where it is known.
+
+    Memory: the result, and ROWS_AT_ONCE rows in float64.
+    """
+    xs = half.float32(values)
+    length = norms(xs) if length is None else length
+    divisor = np.where(length > 0, length, 1.0)[:, None]
+    out = np.empty(xs.shape, np.float32)
+    for start in range(0, len(xs), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        with np.errstate(invalid="ignore"):  # infinity becomes NaN, which `tiles` refuses by its row
+            out[part] = xs[part] / divisor[part]
+    return out

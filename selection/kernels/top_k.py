@@ -1,0 +1,193 @@
+"""The rows most similar to each of many queries, exactly, in one pass over vectors that come in any order.
+
+Similarity is the inner product. Its exact value is the float64 sum over d of the products, in one fixed order (eight
+interleaved partial sums, then these). Products of float16 or float32 are exact in float64, so the value depends on
+nothing but the two vectors. BLAS in float32 only filters: for any order of summation its result s satisfies
+|s - exact| <= g |q| |x| with g = d u / (1 - d u), u = 2**-24 (Higham 2002, section 3.1). A row is dropped only if s lies below what
+counts by more than that; every other is decided by its exact value, ties to the lowest row. So results are the same
+for any block size, block order and number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from selection.errors import InvalidInput
+from selection.kernels import float16 as half
+from selection.kernels.compiled import top_k as loops
+from selection.types import Array, Floats, RowBlocks, Rows, Vectors
+from selection.vectors import TensorVectors
+
+# Similarities computed at once, as float32: 8 MiB, which stays near the caches.
+TILE_VALUES = 2**21
+TILE_ROWS = 4096
+# Lists are taken this many at a time, so that a tile keeps a useful number of rows however many queries there are.
+TILE_QUERIES = 2048
+
+Doubles = npt.NDArray[np.float64]
+
+
+class Points(RowBlocks, Protocol):
+    """(n, d) by row, on a device: vectors that need not be searched."""
+
+    @property
+    def device(self) -> str: ...
+
+
+@dataclass(frozen=True, eq=False)
+class TopRows:
+    """The best rows of each list, in order.
+
+    Attributes:
+        score: (lists, depth) float64, descending, -inf where there is no row.
+        row: (lists, depth) int64, ascending within equal scores, -1 where there is none.
+    """
+
+    score: Doubles
+    row: Rows
+
+
+def top_r(
+    vectors: Vectors,
+    queries: Array,
+    *,
+    depth: int,
+    starts: Array | None = None,
+    skip: npt.NDArray[np.bool_] | None = None,
+    below: tuple[Doubles, Rows] | None = None,
+) -> TopRows:
+    """The `depth` rows of highest similarity to each query, or to each group of queries.
+
+    Args:
+        vectors: (n, d) candidates.
+        queries: (m, d) float16 or float32.
+        depth: >= 0, rows to find for each list.
+        starts: (lists + 1,) ascending: list l is the maximum over queries starts[l] .. starts[l+1]-1. One list a query
+            by default.
+        skip: (n,) rows to leave out.
+        below: for each list a (score, row): only rows that come after it in the list's order are found.
+
+    Raises:
+        InvalidInput: a vector is not finite; names the row.
+
+    Cost: 2*n*m*d operations in float32, about lists*depth*(1+ln(n/depth)) float64 inner products for rows in random
+    order, and 48 bytes * lists * depth beside one tile. Many rows tied at a list's end cost one float64 product each. On a card
+    twice the float32 operations and about lists*depth products.
+    """
+    n = vectors.shape[0]
+    lists = Lists(queries, starts)
+    found = TopRows(np.full((lists.count, depth), -np.inf), np.full((lists.count, depth), -1, np.int64))
+    depth = min(depth, n)
+    if depth == 0 or lists.count == 0:
+        return found
+    if isinstance(vectors, TensorVectors):
+        from selection.kernels.device import top_k as tensor_top_r
+
+        tensor_top_r.top_r(vectors, lists, depth, skip, below, found.score, found.row)
+        return found
+    # Room for twice the depth: filled up, it is cut back to the best half, so each row costs O(1).
+    score = np.empty((lists.count, 2 * depth))
+    row = np.empty((lists.count, 2 * depth), np.int64)
+    size = np.zeros(lists.count, np.int64)
+    last_score = np.full(lists.count, -np.inf)
+    last_row = np.full(lists.count, n, np.int64)
+    bound_score, bound_row = below or (np.full(lists.count, np.inf), np.full(lists.count, -1, np.int64))
+    skip = np.zeros(n, bool) if skip is None else skip
+    for rows, tile, margin, part, coarse in _similarities(vectors, lists):
+        first, last = part
+        loops.offer(
+            coarse, tile, rows, skip, lists.queries, lists.starts, first, last, margin,
+            bound_score, bound_row, score, row, size, last_score, last_row, depth,
+        )  # fmt: skip
+    for i in range(lists.count):
+        entries, rows_of = score[i, : size[i]], row[i, : size[i]]
+        order = np.lexsort((rows_of, -entries))[:depth]
+        found.score[i, : len(order)] = entries[order]
+        found.row[i, : len(order)] = rows_of[order]
+    return found
+
+
+def max_similarity(vectors: Vectors, queries: Array) -> Floats:
+    """(n,) float32 of the exact highest similarity of each row to any of the queries.
+
+    Cost: 2*n*m*d operations in float32, a few float64 products a row; one tile and n floats of memory.
+    """
+    n = vectors.shape[0]
+    lists = Lists(queries, np.array([0, len(queries)]))
+    if isinstance(vectors, TensorVectors):
+        from selection.kernels.device import top_k as tensor_top_r
+
+        return tensor_top_r.max_similarity(vectors, lists)
+    best = np.empty(n, np.float32)
+    for rows, tile, margin, _, coarse in _similarities(vectors, lists):
+        loops.exact_maxima(coarse, tile, rows, lists.queries, margin[0], best)
+    return best
+
+
+def similarity_to(vectors: Vectors, query: Array) -> Doubles:
+    """(n,) float64 inner product of each row with one float64 query, summed in the fixed order. Cost: n*d operations."""
+    query = np.ascontiguousarray(query, np.float64)
+    if isinstance(vectors, TensorVectors):
+        from selection.kernels.device import top_k as tensor_top_r
+
+        return tensor_top_r.similarity_to(vectors, query)
+    result = np.empty(vectors.shape[0])
+    for rows, tile, _ in tiles(vectors, TILE_ROWS):
+        loops.dot_all(tile, query, rows, result)
+    return result
+
+
+def tiles(vectors: Points, rows_at_once: int) -> Iterator[tuple[Rows, Floats, float]]:
+    """Yield `(rows, float32 tile, largest norm)`: every row once, in storage order, checked to be finite.
+
+    Raises:
+        InvalidInput: a vector is not finite; names the row.
+    """
+    for rows, block in vectors.blocks():
+        for start in range(0, len(rows), rows_at_once):
+            part = np.ascontiguousarray(rows[start : start + rows_at_once], np.int64)
+            tile = half.float32(block[start : start + rows_at_once]).view()
+            tile.flags.writeable = False  # always, since loops are compiled once for each kind
+            bad, norm = loops.scan(tile)
+            if bad >= 0:
+                raise InvalidInput("vectors: row {row} holds a value that is not finite", row=int(part[bad]))
+            yield part, tile, norm
+
+
+class Lists:
+    """Queries in float32, grouped into lists, with the largest norm of each list."""
+
+    def __init__(self, queries: Array, starts: Array | None) -> None:
+        self.queries: Floats = np.ascontiguousarray(queries, np.float32)
+        self.starts: Rows = np.asarray(np.arange(len(queries) + 1) if starts is None else starts, np.int64)
+        self.count = len(self.starts) - 1
+        norms = np.sqrt((self.queries.astype(np.float64) ** 2).sum(axis=1))
+        self.norms = np.array([norms[a:b].max() for a, b in zip(self.starts, self.starts[1:], strict=False)])
+        # Each part is a run of lists with up to TILE_QUERIES queries, or one list with more.
+        self.parts: list[tuple[int, int]] = []
+        first = 0
+        for last in range(1, self.count + 1):
+            if last == self.count or self.starts[last + 1] - self.starts[first] > TILE_QUERIES:
+                self.parts.append((first, last))
+                first = last
+        self.widest = max((int(self.starts[b] - self.starts[a]) for a, b in self.parts), default=1)
+
+
+def _similarities(vectors: Vectors, lists: Lists) -> Iterator[tuple[Rows, Floats, Doubles, tuple[int, int], Floats]]:
+    """Yield rows, tile, the error margin of each list, the part of the lists, and (queries of the part, rows) float32."""
+    d = vectors.shape[1]
+    gamma = d * 2.0**-24 / (1 - min(d * 2.0**-24, 0.5)) * 1.001  # the factor covers rounding in the margin itself
+    underflow = d * 2.0**-126  # products may be flushed to zero
+    for rows, tile, norm in tiles(vectors, max(64, min(TILE_ROWS, TILE_VALUES // lists.widest))):
+        size = lists.norms * norm
+        # Near the end of float32's range a partial sum may overflow: then nothing is filtered.
+        margin = np.where(size < 2.0**126, gamma * size + underflow, np.inf)
+        for first, last in lists.parts:
+            with np.errstate(over="ignore", invalid="ignore"):
+                coarse = lists.queries[lists.starts[first] : lists.starts[last]] @ tile.T
+            yield rows, tile, margin, (first, last), coarse

@@ -1,0 +1,339 @@
+"""What stands in a catalog: rows of the records that are committed, and views over the Parquet files that exist.
+
+Small facts become rows of native tables; those that the last catalog had are copied from it. Big facts stay in Parquet,
+under views that list their files by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from storage.catalog import schema
+from storage.catalog.schema import literal, quoted
+from storage.pool.columns import read_columns
+from storage.pool.ingest import one_type, parts
+from storage.store import Store, read_json
+
+# The column of a field that an ingest calls so; anything else is text.
+_TYPES = {"number": "DOUBLE", "boolean": "BOOLEAN"}
+# More fields than this stay in `extra` alone: keys that are data themselves would make a catalog of columns.
+_MAX_EXTRA = 200
+
+Row = dict[str, Any]
+Name = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where the rows of a native table come from: `file` of each committed folder below `root`.
+
+    Attributes:
+        key: the columns that hold the folder's name, one a level.
+        rows: the content of the file -> rows, by column; what is no column is left out.
+    """
+
+    table: str
+    root: Name
+    key: Name
+    file: str
+    rows: Callable[[Row], list[Row]]
+
+    def names(self, store: Store) -> list[Name]:
+        found: list[Name] = [()]
+        for _ in self.key:
+            found = [(*name, entry) for name in found for entry in store.committed(*self.root, *name)]
+        return found
+
+
+def _snapshot(document: Row) -> list[Row]:
+    return [
+        document
+        | {
+            "ingests": len(document["ingests"]),
+            "examples": document["rows"],
+            # Two snapshots within a second: the exact time says which is the later.
+            "created_at": datetime.fromtimestamp(document["created_ns"] / 1e9, UTC).isoformat(),
+        }
+    ]
+
+
+def _snapshot_files(document: Row) -> list[Row]:
+    return [
+        counts | {"ingest": ingest, "file": document["files"][ingest]} for ingest, counts in document["counts"].items()
+    ]
+
+
+def _whole(document: Row) -> list[Row]:
+    return [document | {"record": document}]
+
+
+def _same(document: Row) -> list[Row]:
+    return [document]
+
+
+def _round(document: Row) -> list[Row]:
+    advice = document.get("advice") or {}
+    return [
+        document
+        | {"model_id": document.get("model"), "stop": advice.get("stop"), "reasons": advice.get("reasons")}
+        | {"record": document}
+    ]
+
+
+_SNAPSHOTS = ("records", "snapshots")
+_SOURCES = (
+    _Source("ingests", ("pool",), ("ingest",), "ingest.json", _same),
+    _Source("snapshots", _SNAPSHOTS, ("snapshot",), "snapshot.json", _snapshot),
+    _Source("snapshot_files", _SNAPSHOTS, ("snapshot",), "snapshot.json", _snapshot_files),
+    _Source("encoders", ("vectors",), ("encoder",), "encoder.json", lambda d: [d["spec"] | d | {"record": d}]),
+    _Source("embeddings", ("vectors",), ("encoder", "segment"), "segment.json", _same),
+    _Source("indexes", ("indexes",), ("index",), "index.json", _whole),
+    _Source("selections", ("records", "selections"), ("selection_id",), "selection.json", _whole),
+    _Source(
+        "metrics",
+        ("records", "metrics"),
+        ("metrics_id",),
+        "metrics.json",
+        lambda d: [d | {"name": name, "value": value} for name, value in d["values"].items()],
+    ),
+    _Source("runs", ("records", "runs"), ("run_id",), "run.json", _same),
+    _Source("label_imports", ("records", "labels"), ("import",), "import.json", _same),
+    _Source("round_records", ("records", "rounds"), ("round_id",), "round.json", _round),
+    _Source("models", ("records", "models"), ("model_id",), "model.json", _whole),
+)
+
+
+def fill(store: Store, connection: duckdb.DuckDBPyConnection, previous: str | None) -> None:
+    """Make and fill the native tables of the connection's current database.
+
+    Args:
+        previous: an attached database with the same tables, whose rows need not be read from the records again.
+    """
+    for step in schema.STEPS:
+        connection.execute(step)
+    connection.execute("INSERT INTO schema_version VALUES (?)", [len(schema.STEPS)])
+    for source in _SOURCES:
+        names = source.names(store)
+        if previous is not None:
+            _copy(connection, source, names, previous)
+        _read(store, connection, source, names)
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, source: _Source, names: Sequence[Name], previous: str) -> None:
+    """Copy the rows of the records that are still there."""
+    lists = ", ".join("unnest(?::VARCHAR[])" for _ in source.key)
+    connection.execute(
+        f"INSERT INTO {source.table} SELECT * FROM {previous}.{source.table} "  # noqa: S608
+        f"WHERE ({_listed(source.key)}) IN (SELECT ({lists}))",
+        [[name[level] for name in names] for level in range(len(source.key))],
+    )
+
+
+def _read(store: Store, connection: duckdb.DuckDBPyConnection, source: _Source, names: Sequence[Name]) -> None:
+    """Insert the rows of the records that are not in the table yet."""
+    key = _listed(source.key)
+    present = set(connection.execute(f"SELECT DISTINCT {key} FROM {source.table}").fetchall())  # noqa: S608
+    rows: list[Row] = []
+    for name in names:
+        path = store.path(*source.root, *name, source.file)
+        # An encoder's folder is there before its description is.
+        if name not in present and (source.table != "encoders" or path.exists()):
+            rows += [row | dict(zip(source.key, name, strict=True)) for row in source.rows(read_json(path))]
+    if not rows:
+        return
+    described = "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() AND table_name = ?"
+    types = dict(connection.execute(described, [source.table]).fetchall())
+    plain = [{column: row.get(column) for column in types} for row in rows]
+    connection.execute(
+        f"INSERT INTO {source.table} BY NAME SELECT unnest(from_json_strict(?, ?), max_depth := 2)",
+        [json.dumps(plain), json.dumps([types])],
+    )
+
+
+def create_views(store: Store, connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the views and macros."""
+    latest = _latest_snapshot(connection)
+    live = _column(connection, "SELECT ingest FROM snapshot_files WHERE snapshot = ? ORDER BY ingest", [latest or ""])
+    ingests = _column(connection, "SELECT ingest FROM ingests ORDER BY ingest")
+    here = store.path("records", "snapshots", latest) if latest else None
+    files: dict[str, Iterable[Path]] = {
+        "duplicates": [here / "duplicates.parquet"] if here else [],
+        "tombstones": _of_records(store, "snapshots", "tombstones.parquet"),
+        "quarantine": [store.path("quarantine", name, "rows.parquet") for name in live],
+        "targets": _of_records(store, "targets", "items.parquet"),
+        "selection_items": _of_records(store, "selections", "items.parquet"),
+        "selection_drops": [path for path in _of_records(store, "selections", "dropped.parquet") if path.exists()],
+        "selection_finds": [path for path in _of_records(store, "selections", "found.parquet") if path.exists()],
+        "label_events": _of_imports(store, connection, "labels.parquet", "new > 0"),
+        "label_quarantine": _of_imports(store, connection, "quarantine.parquet", f"{_IS_LAST} AND quarantined > 0"),
+        "round_items": _of_records(store, "rounds", "items.parquet"),
+        "consensus": [
+            store.path("records", "models", name, "consensus.parquet") for name in _latest_models(connection)
+        ],
+    }
+    for view, paths in files.items():
+        connection.execute(f"CREATE VIEW {view} AS {_facts(view, paths)}")
+    brought = _brought_columns(store, connection, latest)
+    columns = _named(brought, _extra_fields(connection, latest))
+    for view, names in (("pool_rows", ingests), ("examples", live)):
+        rows = _rows([part for name in names for part in parts(store, name)], columns, brought)
+        once = " ANTI JOIN duplicates d ON r.ingest = d.ingest AND r.line = d.line" if view == "examples" else ""
+        connection.execute(f"CREATE VIEW {view} AS SELECT r.* FROM ({rows}) r{once}")  # noqa: S608
+    taken = {"id", *schema.FACTS["selection_items"]}
+    clashing = [name for name in columns if name.lower() in taken]
+    connection.execute(
+        schema.VIEWS.format(
+            latest=literal(latest or ""),
+            without=_listed(["id", *clashing]),
+            renamed="".join(f", e.{quoted(name)} AS {quoted(_free(name, taken | set(columns)))}" for name in clashing),
+        )
+    )
+
+    connection.execute(schema.LABEL_VIEWS)
+
+
+def comment(connection: duckdb.DuckDBPyConnection) -> None:
+    """Put a comment on every table, view, macro and column."""
+    views = set(_column(connection, "SELECT view_name FROM duckdb_views() WHERE database_name = current_database()"))
+    tables = set(_column(connection, "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()"))
+    statements = []
+    for name, text in schema.RELATION_COMMENTS.items():
+        what = "VIEW" if name in views else "TABLE" if name in tables else "MACRO TABLE"
+        statements.append(f"COMMENT ON {what} {name} IS {literal(text)}")
+    for relation, column in connection.execute(
+        "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = current_database() AND NOT internal"
+    ).fetchall():
+        text = schema.column_comment(relation, column)
+        statements.append(f"COMMENT ON COLUMN {relation}.{quoted(column)} IS {literal(text)}")
+    connection.execute(";".join(statements))
+
+
+def _latest_snapshot(connection: duckdb.DuckDBPyConnection) -> str | None:
+    """The snapshot that the last good ingest gave, which may be an older one that came back; without runs the newest."""
+    found = _column(
+        connection,
+        "SELECT s.snapshot FROM snapshots s "
+        "LEFT JOIN runs r ON r.subject = s.snapshot AND r.stage = 'ingest' AND r.status = 'ok' "
+        "ORDER BY r.run_id DESC NULLS LAST, s.created_at DESC LIMIT 1",
+    )
+    return found[0] if found else None
+
+
+def _of_records(store: Store, kind: str, file: str) -> list[Path]:
+    return [store.path("records", kind, name, file) for name in store.records(kind)]
+
+
+# A file's labels that could not be used are those of its last state.
+_IS_LAST = "number = (SELECT max(number) FROM label_imports l WHERE l.project = i.project AND l.url = i.url)"
+
+
+def _of_imports(store: Store, connection: duckdb.DuckDBPyConnection, file: str, condition: str) -> list[Path]:
+    sql = f'SELECT "import" FROM label_imports i WHERE {condition} ORDER BY number, "import"'  # noqa: S608 - ours
+    return [store.path("records", "labels", name, file) for name in _column(connection, sql)]
+
+
+def _latest_models(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """The model that each project's last good fit gave, which may be an older one that came back; without runs the newest."""
+    return _column(
+        connection,
+        "SELECT model_id FROM models m LEFT JOIN runs r ON r.subject = m.model_id AND r.status = 'ok' QUALIFY row_number() "
+        "OVER (PARTITION BY m.project ORDER BY r.run_id DESC NULLS LAST, m.created_at DESC, model_id) = 1 ORDER BY m.project",
+    )
+
+
+def _facts(view: str, paths: Iterable[Path]) -> str:
+    """The select behind a view over Parquet files; of no files, no rows of the right types."""
+    columns = schema.FACTS[view]
+    files = ", ".join(literal(_as_pattern(path)) for path in paths)
+    if not files:
+        typed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in columns.items())
+        return f"SELECT {typed} WHERE false"
+    folder = schema.FROM_FOLDER.get(view)
+    chosen = ", ".join(
+        f"split_part(filename, '/', -2) AS {quoted(name)}" if name == folder else quoted(name) for name in columns
+    )
+    return f"SELECT {chosen} FROM read_parquet([{files}], filename = true)"  # noqa: S608
+
+
+def _as_pattern(path: Path) -> str:
+    """A path as DuckDB reads it: its own glob signs in brackets."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
+
+
+def _rows(files: Sequence[Path], columns: Mapping[str, str], brought: Mapping[Path, Sequence[str]]) -> str:
+    """The select over files of the pool, with the user's columns and the extra fields at the end."""
+    joins = "".join(
+        f" LEFT JOIN read_parquet([{literal(_as_pattern(path))}]) c{number} ON c{number}.id = p.id"
+        for number, path in enumerate(brought)
+    )
+    more = "".join(f", {value} AS {quoted(name)}" for name, value in columns.items())
+    return f"SELECT p.*{more} FROM ({_facts('pool_rows', files)}) p{joins}"  # noqa: S608
+
+
+def _brought_columns(
+    store: Store, connection: duckdb.DuckDBPyConnection, latest: str | None
+) -> dict[Path, Sequence[str]]:
+    """File of the latest snapshot -> the user's columns in it."""
+    digests = _column(connection, "SELECT unnest(columns::VARCHAR[]) FROM snapshots WHERE snapshot = ?", [latest or ""])
+    return {
+        store.path("records", "snapshots", latest or "", "column_rows", f"{digest}.parquet"): sorted(
+            read_columns(store, digest).types
+        )
+        for digest in digests
+    }
+
+
+def _extra_fields(connection: duckdb.DuckDBPyConnection, latest: str | None) -> dict[str, str]:
+    """Field -> type, for the fields of the pool's files that winnow has no name for.
+
+    Types are those that the pool as it is now has; fields that only older files had come last.
+    """
+    found = connection.execute(
+        "SELECT f.snapshot IS NOT NULL AS live, e.key, list(DISTINCT e.value->>'$') "
+        "FROM ingests i LEFT JOIN snapshot_files f ON f.ingest = i.ingest AND f.snapshot = ?, json_each(extra_columns) e "
+        "GROUP BY ALL ORDER BY live DESC, e.key",
+        [latest or ""],
+    ).fetchall()
+    kinds: dict[str, str] = {}
+    for _, field, types in found:
+        kinds.setdefault(field, _TYPES.get(one_type(types), "VARCHAR"))
+    return dict(list(kinds.items())[:_MAX_EXTRA])
+
+
+def _named(brought: Mapping[Path, Sequence[str]], fields: Mapping[str, str]) -> dict[str, str]:
+    """Column -> SQL. A name that is taken, also by upper or lower case, which SQL does not tell apart, gets underscores."""
+    wanted = [(name, f"c{number}.{quoted(name)}") for number, names in enumerate(brought.values()) for name in names]
+    wanted += [
+        (field or "_", f"TRY_CAST(p.extra->>{literal(_pointer(field))} AS {kind})") for field, kind in fields.items()
+    ]
+    columns: dict[str, str] = {}
+    for name, value in wanted:
+        columns[_free(name, {*schema.FACTS["pool_rows"], *columns})] = value
+    return columns
+
+
+def _free(name: str, taken: Iterable[str]) -> str:
+    used = {other.lower() for other in taken}
+    while name.lower() in used:
+        name += "_"
+    return name
+
+
+def _pointer(field: str) -> str:
+    """A JSON pointer, which unlike a JSON path can name any field."""
+    return "/" + field.replace("~", "~0").replace("/", "~1")
+
+
+def _column(connection: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] = ()) -> list[str]:
+    return [value for (value,) in connection.execute(sql, params).fetchall()]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(quoted(name) for name in names)

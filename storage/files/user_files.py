@@ -1,0 +1,137 @@
+"""Files that a user names: which they are, what their bytes hash to, how they are opened.
+
+A file is a local path or an fsspec URL; `datasets` folders stand for their data files.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from glob import glob, has_magic
+from hashlib import blake2b
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import BinaryIO, cast
+
+import orjson
+
+from storage.errors import BadInput
+from storage.files import readers
+from storage.files.blocks import BLOCK_BYTES
+from storage.store import Store
+
+
+def expand(patterns: Sequence[str], base: Path) -> list[str]:
+    """The files that patterns name: paths, globs, folders and fsspec URLs; sorted, each once.
+
+    A folder stands for every file below it that can be read; one written by `datasets` for its data files.
+
+    Raises:
+        BadInput: a pattern names nothing.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        remote = "://" in pattern and not pattern.startswith("file://")
+        matches = _expand_remote(pattern) if remote else _expand_local(pattern.removeprefix("file://"), base)
+        if not matches:
+            where = "" if remote else f" (looked in {base})"
+            raise BadInput(f"nothing to read matches {pattern!r}{where}")
+        found.update(matches)
+    return sorted(found)
+
+
+def default_source_of(url: str) -> str:
+    """The source of rows that name none: the file's stem; for a folder written by `datasets`, that folder's name."""
+    path = Path(url)
+    if path.suffix == ".arrow" and _datasets_files(folder := path.parent):
+        return f"{folder.parent.name}/{folder.name}" if (folder.parent / "dataset_dict.json").exists() else folder.name
+    return readers.stem(url)
+
+
+def file_digest(file: BinaryIO) -> str:
+    """blake2b-128 of a file's bytes, in hex; the file is left at its beginning."""
+    digest = blake2b(digest_size=16)
+    while block := file.read(BLOCK_BYTES):
+        digest.update(block)
+    file.seek(0)
+    return digest.hexdigest()
+
+
+@contextmanager
+def opened(store: Store, url: str) -> Iterator[BinaryIO]:
+    """The file for reading; a remote one is fetched once into an unnamed file in the store.
+
+    Raises:
+        BadInput: it cannot be opened.
+    """
+    with ExitStack() as stack:
+        try:
+            if "://" not in url:
+                file: BinaryIO = stack.enter_context(Path(url).open("rb"))
+            else:
+                import fsspec
+
+                store.path("tmp").mkdir(parents=True, exist_ok=True)
+                file = cast(BinaryIO, stack.enter_context(TemporaryFile(dir=store.path("tmp"))))
+                with fsspec.open(url, "rb", compression=None) as remote:
+                    shutil.copyfileobj(remote, file, BLOCK_BYTES)
+                file.seek(0)
+        except (OSError, ValueError, ImportError) as error:
+            raise BadInput(f"{url}: cannot be opened: {error}") from error
+        yield file
+
+
+def _expand_local(pattern: str, base: Path) -> list[str]:
+    path = base / Path(pattern).expanduser()
+    if path.is_dir():
+        return [str(file) for file in _files_below(path.absolute())]
+    if path.exists() or not has_magic(pattern):
+        return [os.path.normpath(path.absolute())] if path.is_file() else []
+    matches = [os.path.normpath(match) for match in glob(str(path.absolute()), recursive=True)]  # noqa: PTH207
+    return [file for match in matches for file in (_expand_local(match, base) if Path(match).is_dir() else [match])]
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    if names := _datasets_files(folder):
+        yield from (folder / name for name in names)
+        return
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _files_below(entry)
+        elif _is_data(entry.name):
+            yield entry
+
+
+def _datasets_files(folder: Path) -> list[str]:
+    """The data files of a folder written by `datasets`, which may keep cache files beside them; else none."""
+    try:
+        state = orjson.loads((folder / "state.json").read_bytes())
+        return [str(entry["filename"]) for entry in state["_data_files"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+
+
+def _is_data(name: str) -> bool:
+    base = name.rpartition("/")[2]
+    described = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
+    return readers.extension(base) in readers.EXTENSIONS and base not in described and not base.startswith("cache-")
+
+
+def _expand_remote(pattern: str) -> list[str]:
+    from fsspec.core import url_to_fs
+
+    try:
+        fs, path = url_to_fs(pattern)
+        if has_magic(path):
+            matches = fs.glob(path)
+        elif fs.isdir(path):
+            matches = [file for file in fs.find(path) if _is_data(file)]
+        else:
+            matches = [path] if fs.exists(path) else []
+        return [str(fs.unstrip_protocol(match)) for match in matches if fs.isfile(match)]
+    except (OSError, ValueError, ImportError) as error:
+        raise BadInput(f"{pattern!r} cannot be listed: {error}") from error

@@ -1,0 +1,96 @@
+"""Class probabilities that a user brings for rows of the pool, in a Parquet file keyed by id.
+
+The file has a column of keys and either one number column for each class, by its name, or one column of lists with a number
+for each class in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from selection.types import Floats
+from storage.errors import BadInput
+from storage.files.user_files import file_digest, opened
+from storage.pool.columns import key_texts, match_keys
+from storage.pool.snapshot import Snapshot
+from storage.store import Store
+
+# How far a row's sum may be from 1; what is nearer is scaled.
+TOLERANCE = 1e-3
+
+
+def probabilities_id(store: Store, url: str) -> str:
+    """Digest of the file as it is now."""
+    with opened(store, url) as file:
+        return file_digest(file)
+
+
+def read_probabilities(
+    store: Store, url: str, id_field: str, classes: Sequence[str], snapshot: Snapshot
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """The probabilities of a snapshot's rows.
+
+    Args:
+        id_field: the column of keys: winnow's ids, or those that rows have in their files.
+        classes: C names.
+
+    Returns:
+        (n, C) float32, each row of sum 1; and (n,) which rows the file names, the others have equal probabilities. Of
+        several keys of one row the first counts.
+
+    Raises:
+        BadInput: the file cannot be read, lacks a column, or holds what is no probability; names the key.
+
+    Cost: the file in memory.
+    """
+    where = f"probabilities: {url}"
+    with opened(store, url) as file:
+        try:
+            table = pq.read_table(file)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise BadInput(f"{where} is not a Parquet file: {error}") from error
+    if id_field not in table.column_names:
+        raise BadInput(f"{where} has no column {id_field!r} to key by; it has {', '.join(table.column_names)}")
+    keys = key_texts(table[id_field], id_field, where).to_pylist()
+    given = _values(table, [name for name in table.column_names if name != id_field], classes, where)
+    total = given.sum(axis=1)
+    bad = np.flatnonzero(~(np.isfinite(total) & (given >= 0).all(axis=1) & (np.abs(total - 1) <= TOLERANCE)))
+    if len(bad):
+        raise BadInput(f"{where}: {keys[bad[0]]!r} has {given[bad[0]].tolist()}, which are no probabilities of sum 1")
+    occurrences = np.asarray(snapshot.occurrences)
+    _, own = snapshot.occurrences_named()
+    found, ambiguous = match_keys(keys, snapshot.ids, own, np.where(occurrences < 0, ~occurrences, occurrences))
+    rows, first = np.unique(np.where(ambiguous, -1, found), return_index=True)
+    rows, first = rows[rows >= 0], first[rows >= 0]
+    known = np.zeros(len(snapshot), np.bool_)
+    known[rows] = True
+    values = np.full((len(snapshot), len(classes)), 1 / len(classes), np.float32)
+    values[rows] = given[first] / total[first, None]
+    return values, known
+
+
+def _values(table: pa.Table, names: Sequence[str], classes: Sequence[str], where: str) -> npt.NDArray[np.float64]:
+    """(r, C)."""
+    if set(classes) <= set(names):
+        columns = [table[name] for name in classes]
+    elif len(names) == 1 and pa.types.is_list(table.schema.field(names[0]).type):
+        lists = table[names[0]].combine_chunks()
+        lengths = {len(one) if one is not None else 0 for one in lists.to_pylist()}
+        if lengths - {len(classes)}:
+            raise BadInput(f"{where}: the lists of {names[0]!r} must have {len(classes)} numbers, one a class")
+        flat = np.asarray(lists.flatten().cast(pa.float64()).to_numpy(zero_copy_only=False))
+        return flat.reshape(len(lists), len(classes))
+    else:
+        raise BadInput(
+            f"{where} must have one column for each class ({', '.join(classes)}), or one column of lists; it has "
+            f"{', '.join(names) or 'none'}"
+        )
+    try:
+        return np.stack([column.cast(pa.float64()).to_numpy() for column in columns], axis=1)
+    except pa.ArrowInvalid as error:
+        raise BadInput(f"{where}: the columns of the classes must be numbers: {error}") from error

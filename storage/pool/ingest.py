@@ -1,0 +1,507 @@
+"""Pool files -> ingests: every readable row in Parquet, every other row in quarantine with its cause.
+
+An ingest is one file read by one mapping. Its id is a hash of the file's bytes and the mapping, so a file that did not
+change is recognised by a digest pass and never read again, and ingests do not depend on each other.
+
+    pool/<ingest>/        part-00000.parquet (`POOL_SCHEMA`), ingest.json (`Ingest`)
+    quarantine/<ingest>/  rows.parquet (`QUARANTINE_SCHEMA`)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage import ids
+from storage.errors import BadInput
+from storage.files import readers
+from storage.files.blocks import Damage
+from storage.files.readers import Bad, Chunk
+from storage.files.user_files import default_source_of, expand, file_digest, opened
+from storage.pool import record_formats as shapes
+from storage.records import digest_of
+from storage.store import Store, read_json, utc_now, write_json
+
+__all__ = [
+    "FileSpec",
+    "Ingest",
+    "Tally",
+    "check_bad_fraction",
+    "default_source_of",
+    "expand",
+    "ingest_file",
+    "ingest_id",
+    "one_type",
+    "parts",
+    "read_ingest",
+    "read_rows",
+]
+
+# Raised by one when the reading rules change what a file's rows are.
+RULES = 1
+
+# Rows are written in groups of this many rows or characters, whichever comes first: what a reader of a few rows decodes.
+GROUP_ROWS = 16_384
+GROUP_CHARS = 8_000_000
+# Extra fields of a file that are described in ingest.json; the values of all are kept.
+MAX_EXTRA = 500
+# Fields that an error names.
+MAX_NAMED = 30
+
+_TEXT = pa.string()
+POOL_SCHEMA = pa.schema(
+    [
+        ("id", pa.uuid()),
+        ("prompt", _TEXT),
+        ("response", _TEXT),
+        ("messages", _TEXT),
+        ("source", _TEXT),
+        ("given_id", _TEXT),
+        ("empty_response", pa.bool_()),
+        ("extra", _TEXT),
+        ("ingest", _TEXT),
+        ("file", _TEXT),
+        ("line", pa.int64()),
+    ]
+)
+QUARANTINE_SCHEMA = pa.schema(
+    [("ingest", _TEXT), ("file", _TEXT), ("line", pa.int64()), ("cause", _TEXT), ("excerpt", _TEXT)]
+)
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    """One file of a pool and how it is read.
+
+    Attributes:
+        url: absolute path or fsspec URL.
+        fields: the stated mapping, a name out of `shapes.FIELDS` -> the record's field; None = detected.
+        source: the source of every row; by default the record's own, else the file's stem.
+        encoding: of text without a byte-order mark.
+        keep_damaged: take the rows before the damage of a cut or corrupt file instead of failing.
+    """
+
+    url: str
+    fields: Mapping[str, str] | None = None
+    source: str | None = None
+    encoding: str = "utf-8"
+    keep_damaged: bool = False
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """What is known of one ingest: the content of ingest.json.
+
+    Attributes:
+        read: rows of the file, blank lines apart: `readable + quarantined`.
+        readable: rows that are in the pool, repeated ones included.
+        empty_responses: rows kept without a response.
+        shapes: how many rows had each shape.
+        extra_columns: extra field -> "number", "boolean", "text", "json" (other or mixed values) or "null".
+        damage: why only the rows before it were taken (`keep_damaged`), None if the file is whole.
+        new: this call read the file; False when it was in the store before.
+    """
+
+    id: str
+    url: str
+    digest: str
+    size_bytes: int
+    fields: Mapping[str, str] | None
+    source: str | None
+    encoding: str
+    read: int
+    readable: int
+    quarantined: int
+    empty_responses: int
+    shapes: Mapping[str, int]
+    extra_columns: Mapping[str, str]
+    damage: str | None
+    seconds: float
+    created_at: str
+    new: bool = True
+
+
+@dataclass(slots=True)
+class Rows:
+    """Readable rows of a file by column, and those that are not readable."""
+
+    id: list[bytes] = field(default_factory=list)
+    prompt: list[str] = field(default_factory=list)
+    response: list[str | None] = field(default_factory=list)
+    messages: list[str | None] = field(default_factory=list)
+    source: list[str] = field(default_factory=list)
+    given_id: list[str | None] = field(default_factory=list)
+    empty_response: list[bool] = field(default_factory=list)
+    extra: list[str | None] = field(default_factory=list)
+    line: list[int] = field(default_factory=list)
+    bad: list[Bad] = field(default_factory=list)
+
+
+def read_rows(file: BinaryIO, spec: FileSpec, tally: Tally) -> Iterator[Rows]:
+    """Yield the rows of an open file, chunk by chunk, counting them in `tally`.
+
+    Raises:
+        BadInput: the file is damaged, or a stated field is in no row.
+    """
+    mapping = _Mapping(spec, tally)
+    try:
+        for chunk in readers.read(file, spec.url, spec.encoding):
+            rows = mapping.rows(chunk)
+            tally.add(rows)
+            yield rows
+    except Damage as damage:
+        if damage.fatal and not spec.keep_damaged:
+            raise BadInput(
+                f"{spec.url}: {damage.cause}; read as far as line {damage.line} ({tally.readable} rows). Replace the"
+                " file, or take the rows before the damage with keep_damaged: true"
+            ) from damage
+        tally.damage = damage.cause if damage.fatal else None
+        rows = Rows(bad=[Bad(damage.line + 1, damage.cause, "")])
+        tally.add(rows)
+        yield rows
+    for name, stated in mapping.unseen.items():
+        if tally.read:
+            found = ", ".join(sorted(tally.keys)[:MAX_NAMED]) or "none"
+            raise BadInput(f"{spec.url}: fields.{name}: no row has a field {stated!r}; found: {found}")
+
+
+def ingest_file(store: Store, spec: FileSpec, *, on_rows: Callable[[int], None] | None = None) -> Ingest:
+    """Read one file into the store, unless it is there already.
+
+    Args:
+        on_rows: called now and then with the number of rows read since the last call.
+
+    Raises:
+        BadInput: the file is missing, damaged or of an unknown kind, or the mapping does not fit it.
+
+    Cost: one pass over the file for its digest, one more if it is new; memory for one group of rows.
+    """
+    if spec.fields is not None:
+        shapes.check_fields(spec.fields, spec.url)
+    started = time.monotonic()
+    with opened(store, spec.url) as file:
+        digest = file_digest(file)
+        ingest_id = _ingest_id(spec, digest)
+        if store.has("pool", ingest_id):
+            return _known(store, ingest_id, spec)
+        before = os.fstat(file.fileno())
+        tally = Tally()
+        # The inner block commits first: a pool folder never lacks its quarantine.
+        with store.committing("pool", ingest_id) as pool, store.committing("quarantine", ingest_id) as quarantine:
+            with (
+                _Table(pool / "part-00000.parquet", POOL_SCHEMA, ingest_id, spec.url) as good,
+                _Table(quarantine / "rows.parquet", QUARANTINE_SCHEMA, ingest_id, spec.url) as bad,
+            ):
+                for rows in read_rows(file, spec, tally):
+                    good.add(rows.line, {name: getattr(rows, name) for name in _POOL_COLUMNS})
+                    bad.add(
+                        [b.line for b in rows.bad],
+                        {"cause": [b.cause for b in rows.bad], "excerpt": [b.excerpt for b in rows.bad]},
+                    )
+                    if on_rows is not None:
+                        on_rows(len(rows.line) + len(rows.bad))
+            after = os.fstat(file.fileno())
+            if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+                raise BadInput(f"{spec.url}: the file was written to while it was read; run again when it is complete")
+            ingest = Ingest(
+                id=ingest_id,
+                url=spec.url,
+                digest=digest,
+                size_bytes=before.st_size,
+                fields=None if spec.fields is None else dict(spec.fields),
+                source=spec.source,
+                encoding=spec.encoding,
+                read=tally.read,
+                readable=tally.readable,
+                quarantined=tally.quarantined,
+                empty_responses=tally.empty_responses,
+                shapes=dict(tally.shapes),
+                extra_columns=tally.extra_columns(),
+                damage=tally.damage,
+                seconds=round(time.monotonic() - started, 3),
+                created_at=utc_now(),
+            )
+            write_json(pool / "ingest.json", {k: v for k, v in asdict(ingest).items() if k != "new"})
+    return ingest
+
+
+def ingest_id(store: Store, spec: FileSpec) -> str:
+    """What the ingest of the file as it is now, by this mapping, is or would be called; costs a digest pass.
+
+    Raises:
+        BadInput: the file cannot be opened.
+    """
+    with opened(store, spec.url) as file:
+        return _ingest_id(spec, file_digest(file))
+
+
+def read_ingest(store: Store, ingest_id: str) -> Ingest:
+    """What is known of a committed ingest.
+
+    Raises:
+        NotInStore: there is none of this id.
+    """
+    return Ingest(**read_json(store.path("pool", ingest_id, "ingest.json")), new=False)
+
+
+def parts(store: Store, ingest_id: str) -> list[Path]:
+    """The Parquet files of an ingest, in row order."""
+    return sorted(store.path("pool", ingest_id).glob("part-*.parquet"))
+
+
+def check_bad_fraction(ingests: Sequence[Ingest], limit: float, store: Store) -> None:
+    """Refuse files of which too many rows are unreadable.
+
+    Raises:
+        BadInput: names each such file, its commonest causes with an example, and what to do.
+    """
+    failed = [ingest for ingest in ingests if ingest.quarantined > limit * ingest.read]
+    if not failed:
+        return
+    said = [_bad_file(ingest, store) for ingest in failed[:5]]
+    if len(failed) > 5:
+        said.append(f"... and {len(failed) - 5} more files")
+    raise BadInput(
+        f"{len(failed)} of {len(ingests)} files have more than {limit:.2%} rows that cannot be read:\n"
+        + "\n".join(said)
+        + "\nMend the files, state which fields hold the text (fields:), or raise max_bad_fraction."
+    )
+
+
+# ---- the parts
+
+
+@dataclass
+class Tally:
+    """What is counted while a file is read."""
+
+    readable: int = 0
+    quarantined: int = 0
+    empty_responses: int = 0
+    shapes: Counter[str] = field(default_factory=Counter)
+    keys: set[str] = field(default_factory=set)
+    extra: dict[str, set[str]] = field(default_factory=dict)
+    damage: str | None = None
+
+    @property
+    def read(self) -> int:
+        """All rows."""
+        return self.readable + self.quarantined
+
+    def add(self, rows: Rows) -> None:
+        """Count a chunk."""
+        self.readable += len(rows.line)
+        self.quarantined += len(rows.bad)
+        self.empty_responses += sum(rows.empty_response)
+
+    def extra_columns(self) -> dict[str, str]:
+        """The type of each extra field: that of all its values, "json" if they differ, "null" if there are none."""
+        return {name: one_type(types) for name, types in sorted(self.extra.items())}
+
+
+_POOL_COLUMNS = ("id", "prompt", "response", "messages", "source", "given_id", "empty_response", "extra")
+
+
+class _Table:
+    """Rows of one ingest on their way to a Parquet file, written group by group.
+
+    Text is plain and zstd-compressed; only columns that repeat are dictionary-encoded.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, ingest_id: str, url: str) -> None:
+        self.schema, self.constants = schema, {"ingest": ingest_id, "file": url}
+        repeating = [name for name in ("ingest", "file", "source", "cause", "empty_response") if name in schema.names]
+        small = [name for name in schema.names if name in ("id", "line", *repeating)]
+        self.writer = pq.ParquetWriter(
+            path, schema, compression="zstd", use_dictionary=repeating, write_statistics=small
+        )
+        self._clear()
+
+    def _clear(self) -> None:
+        self.lines: list[int] = []
+        self.columns: dict[str, list[Any]] = {}
+        self.chars = 0
+
+    def add(self, lines: list[int], columns: Mapping[str, list[Any]]) -> None:
+        self.lines += lines
+        for name, values in columns.items():
+            self.columns.setdefault(name, []).extend(values)
+            if self.schema.field(name).type == _TEXT and name not in ("source", "given_id"):
+                self.chars += sum(map(len, filter(None, values)))
+        if len(self.lines) >= GROUP_ROWS or self.chars >= GROUP_CHARS:
+            self._write()
+
+    def _write(self) -> None:
+        arrays = []
+        for column in self.schema:
+            if column.name in self.constants:
+                arrays.append(pa.repeat(self.constants[column.name], len(self.lines)))
+            elif column.name == "id":
+                arrays.append(ids.to_arrow(ids.from_bytes(self.columns.get("id", []))))
+            else:
+                values = self.lines if column.name == "line" else self.columns.get(column.name, [])
+                arrays.append(pa.array(values, column.type))
+        self.writer.write_table(pa.Table.from_arrays(arrays, schema=self.schema), row_group_size=GROUP_ROWS)
+        self._clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self.lines:
+            self._write()
+        self.writer.close()
+
+
+class _Mapping:
+    """How one file's records become rows.
+
+    Attributes:
+        unseen: the stated fields that no record had yet.
+    """
+
+    def __init__(self, spec: FileSpec, tally: Tally) -> None:
+        self.spec, self.tally = spec, tally
+        self.source = spec.source or default_source_of(spec.url)
+        self.is_csv = readers.extension(spec.url) in (".csv", ".tsv")
+        self.shapes: dict[tuple[str, ...], shapes.Shape] = {}
+        self.unseen = dict(spec.fields or {})
+
+    def rows(self, chunk: Chunk) -> Rows:
+        """The readable records as rows, the others beside those that did not parse."""
+        rows = Rows(bad=chunk.bad)
+        for line, record in zip(chunk.lines, chunk.records, strict=True):
+            try:
+                self._add(rows, line, record)
+            except shapes.BadRecord as cause:
+                rows.bad.append(Bad(line, str(cause), readers.excerpt(record)))
+        if len(self.shapes) > MAX_EXTRA:  # keys that are data themselves: do not remember them all
+            self.shapes.clear()
+        return rows
+
+    def _add(self, rows: Rows, line: int, record: Any) -> None:
+        if type(record) is not dict:
+            raise shapes.BadRecord(f"{shapes.kind_of(record)}, not an object with fields")
+        shape = self.shapes.get(keys := tuple(record)) or self._shape(keys)
+        turns = shape.turns(record)
+        others = shape.others(record)
+        extra = self._extra(others) if others else None
+        prompt, response, messages, empty = shapes.to_columns(turns)
+        rows.id.append(shapes.identity(turns))
+        rows.prompt.append(prompt)
+        rows.response.append(response)
+        rows.messages.append(messages)
+        rows.source.append(shape.given_source(record) or self.source)
+        rows.given_id.append(shape.given_id(record))
+        rows.empty_response.append(empty)
+        rows.extra.append(extra)
+        rows.line.append(line)
+        self.tally.shapes[shape.kind] += 1
+
+    def _shape(self, keys: tuple[str, ...]) -> shapes.Shape:
+        if len(self.tally.keys) < MAX_EXTRA:
+            self.tally.keys.update(keys)
+        self.unseen = {name: at for name, at in self.unseen.items() if not shapes.has_field(keys, at)}
+        shape = self.shapes[keys] = shapes.detect(keys, self.spec.fields, use_source=self.spec.source is None)
+        return shape
+
+    def _extra(self, others: dict[str, Any]) -> str:
+        if self.is_csv:
+            others = {name: _cell(value) for name, value in others.items()}
+        try:
+            text = orjson.dumps(others)
+        except (TypeError, ValueError):  # values of columnar files that JSON lacks
+            text = _dump_columns(others)
+        for name, value in others.items():
+            _note_type(self.tally, name, value)
+        return text.decode()
+
+
+# A CSV cell has no type: what is written as a JSON number is a number.
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
+
+
+def _cell(value: str) -> Any:
+    if not value:
+        return None
+    return orjson.loads(value) if _NUMBER.fullmatch(value) and len(value) < 40 else value
+
+
+def _dump_columns(others: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(others, default=_plain, option=orjson.OPT_NON_STR_KEYS)
+    except (TypeError, ValueError) as error:
+        deep = "ecursion" in str(error)
+        cause = "nested deeper than 254 levels" if deep else "binary data, which JSON cannot hold"
+        raise shapes.BadRecord(f"an extra field is {cause}") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        raise TypeError
+    return float(value) if isinstance(value, Decimal) else str(value)
+
+
+_TYPES = {int: "number", float: "number", Decimal: "number", bool: "boolean", dict: "json", list: "json"}
+
+
+def _note_type(tally: Tally, name: str, value: Any) -> None:
+    types = tally.extra.get(name)
+    if types is None:
+        if len(tally.extra) >= MAX_EXTRA:
+            return
+        types = tally.extra[name] = set()
+    if value is not None:
+        types.add(_TYPES.get(type(value), "text"))
+
+
+def one_type(types: Iterable[str]) -> str:
+    """The type that holds values of all these types.
+
+    >>> one_type({"number", "null"}), one_type({"number", "text"})
+    ('number', 'json')
+    """
+    found = set(types) - {"null"}
+    return "json" if len(found) > 1 else next(iter(found), "null")
+
+
+def _known(store: Store, ingest_id: str, spec: FileSpec) -> Ingest:
+    ingest = replace(read_ingest(store, ingest_id), url=spec.url)
+    if ingest.damage and not spec.keep_damaged:
+        raise BadInput(f"{spec.url}: {ingest.damage}. Replace the file, or leave keep_damaged: true")
+    return ingest
+
+
+def _ingest_id(spec: FileSpec, digest: str) -> str:
+    depends_on = {
+        "digest": digest,
+        "encoding": spec.encoding,
+        "fields": None if spec.fields is None else dict(spec.fields),
+        "format": readers.extension(spec.url),
+        "rules": RULES,
+        "source": [spec.source, spec.source or default_source_of(spec.url)],
+    }
+    return digest_of(depends_on)
+
+
+def _bad_file(ingest: Ingest, store: Store) -> str:
+    table = pq.read_table(store.path("quarantine", ingest.id, "rows.parquet"))
+    lines, causes = table["line"].to_pylist(), table["cause"].to_pylist()
+    said = [f"  {ingest.url}: {ingest.quarantined} of {ingest.read} rows"]
+    for cause, count in Counter(causes).most_common(3):
+        at = causes.index(cause)
+        example = table["excerpt"][at].as_py()[:60]
+        said.append(f"    {count} x {cause}, for example line {lines[at]}" + (f": {example}" if example else ""))
+    said.append(f"    all of them: {store.path('quarantine', ingest.id, 'rows.parquet')}")
+    return "\n".join(said)

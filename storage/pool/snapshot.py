@@ -1,0 +1,508 @@
+"""A pool at a moment: which ingests, which ids are alive, which occurrence stands for each.
+
+    records/snapshots/<id>/
+      snapshot.json        ingests (sorted), parent, columns, counts by ingest
+      ids.npy              (n,) S16, ascending, unique: an id's position is its **row**
+      rows.npy             (occurrences,) int64, in order of ingest and line: the row, or ~row of a duplicate
+      duplicates.parquet   every occurrence that does not stand for its id
+      tombstones.parquet   ids that live in the parent and not here
+      column_rows/<digest>.npy   (m,) int64: the row of each key of a user's columns, -1 = none
+      column_rows/<digest>.parquet   the same columns keyed by id, for SQL
+
+Which occurrence stands for an id is decided by (source, ingest, line), so the order of files never matters.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from storage import ids as ids_
+from storage.errors import BadInput, NotInStore
+from storage.ids import Ids
+from storage.pool import record_formats as shapes
+from storage.pool.columns import read_columns
+from storage.pool.examples import POOL_COLUMNS, Brought, Examples, placed
+from storage.pool.ingest import Ingest, one_type, parts, read_ingest
+from storage.records import digest_of
+from storage.store import Store, read_json, utc_now, write_json
+
+_TEXT = pa.string()
+DUPLICATES_SCHEMA = pa.schema(
+    [
+        ("snapshot", _TEXT),
+        ("id", pa.uuid()),
+        ("ingest", _TEXT),
+        ("file", _TEXT),
+        ("line", pa.int64()),
+        ("source", _TEXT),
+        ("given_id", _TEXT),
+        ("kept_ingest", _TEXT),
+        ("kept_line", pa.int64()),
+    ]
+)
+TOMBSTONES_SCHEMA = pa.schema([("id", pa.uuid()), ("ingest", _TEXT), ("reason", _TEXT)])
+
+
+class Snapshot:
+    """A committed snapshot.
+
+    Attributes:
+        store, id: where it lies.
+        facts: the content of snapshot.json.
+        ingests: ids of the ingests, sorted.
+        counts: ingest -> read, kept, duplicate, quarantined, empty_responses.
+        parent: the snapshot that was taken before, None for the first.
+        columns: digests of the user's columns.
+    """
+
+    def __init__(self, store: Store, snapshot_id: str) -> None:
+        self.store, self.id = store, snapshot_id
+        self.folder = store.path("records", "snapshots", snapshot_id)
+        self.facts: dict[str, Any] = read_json(self.folder / "snapshot.json")
+        self.ingests: list[str] = self.facts["ingests"]
+        self.counts: dict[str, dict[str, int]] = self.facts["counts"]
+        self.parent: str | None = self.facts["parent"]
+        self.columns: list[str] = self.facts["columns"]
+
+    @property
+    def name(self) -> str:
+        """The snapshot's id."""
+        return self.id
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def ids(self) -> Ids:
+        """(n,) S16, ascending, memory-mapped: the position of an id is its row."""
+        return _load(self.folder / "ids.npy")
+
+    @cached_property
+    def occurrences(self) -> npt.NDArray[np.int64]:
+        """(occurrences,) int64, memory-mapped, in storage order: the row, or ~row of a duplicate."""
+        return _load(self.folder / "rows.npy")
+
+    def turns(self, wanted: Ids) -> Iterator[tuple[Ids, list[shapes.Turns]]]:
+        """The turns of some ids, streamed in storage order (ingest, then line), in batches of one row group.
+
+        Args:
+            wanted: ids of this snapshot, any order.
+
+        Raises:
+            NotInStore: an id is not of this snapshot.
+
+        Cost: reads only the row groups that hold a wanted row; n bytes of memory and one group.
+        """
+        rows = ids_.rows_of(wanted, self.ids)
+        if len(rows) and rows.min() < 0:
+            strange = ids_.to_text(wanted[rows < 0][:1])[0]
+            raise NotInStore(f"snapshot {self.id} has no row {strange}")
+        is_wanted = np.zeros(len(self.ids), bool)
+        is_wanted[rows] = True
+        start = 0
+        for path in self._parts():
+            file = pq.ParquetFile(path)
+            for group in range(file.num_row_groups):
+                here = self.occurrences[start : start + file.metadata.row_group(group).num_rows]
+                start += len(here)
+                keep = np.flatnonzero((here >= 0) & is_wanted[np.maximum(here, 0)])
+                if len(keep):
+                    table = file.read_row_group(group, columns=["prompt", "response", "messages"]).take(keep)
+                    columns = [column.to_pylist() for column in table.columns]
+                    yield self.ids[here[keep]], [shapes.from_columns(*row) for row in zip(*columns, strict=True)]
+
+    def texts(self) -> list[str]:
+        """The text of each row: the contents of its turns, one below the other.
+
+        Cost: every text in memory.
+        """
+        texts = [""] * len(self)
+        for found, turns in self.turns(self.ids):
+            for row, one in zip(ids_.rows_of(found, self.ids).tolist(), turns, strict=True):
+                texts[row] = "\n".join(content for _, content in one)
+        return texts
+
+    def known_columns(self) -> dict[str, str]:
+        """The columns that `column` and `where` know, and their types: the user's, then the pool's, then extra fields."""
+        extra: dict[str, list[str]] = {}
+        for ingest in self.ingests:
+            for name, kind in read_ingest(self.store, ingest).extra_columns.items():
+                extra.setdefault(name, []).append(kind)
+        known: dict[str, str] = {name: one_type(kinds) for name, kinds in sorted(extra.items())} | POOL_COLUMNS
+        for brought in self._brought:
+            known |= brought.columns.types
+        return known
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """One value per row, (n,): float64 with NaN for missing, or str objects with None for missing.
+
+        Raises:
+            BadInput: there is no such column.
+        """
+        for brought in self._brought:
+            if name in brought.columns.types:
+                return brought.values(name, len(self.ids))
+        known = self.known_columns()
+        if name not in known:
+            raise BadInput(f"no column {name!r}; known are {', '.join(sorted(known))}")
+        with self._examples() as examples:
+            found = examples.every(name, known[name])
+        kept = self.occurrences >= 0
+        return placed(found[kept], self.occurrences[kept], len(self.ids))
+
+    def where(self, expression: str) -> npt.NDArray[np.bool_]:
+        """(n,) which rows satisfy one SQL boolean expression over the columns of the examples; NULL counts as false.
+
+        DuckDB evaluates it on a connection of its own that can read this snapshot's rows and nothing else.
+
+        Raises:
+            BadInput: the expression is not one expression, or fails; with DuckDB's message and the known columns.
+        """
+        import duckdb
+
+        known = self.known_columns()
+        chosen = np.zeros(len(self.ids), bool)
+        with self._examples() as examples:
+            try:
+                found = examples.where(expression, known, self._brought, self.ids)
+            except duckdb.Error as error:
+                names = ", ".join(["prompt", "response", "messages", *known])
+                raise BadInput(f"where: {expression!r} failed: {error}\nknown columns: {names}") from error
+        chosen[ids_.rows_of(found, self.ids)] = True
+        return chosen
+
+    def prompts_in(self, prompts: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """(n,) the rows whose prompt is exactly one of these; both sides as stored, outer white space stripped.
+
+        Cost: reads the prompts, a row group at a time.
+        """
+        wanted = pa.array(prompts, pa.string())
+        found = np.zeros(len(self), np.bool_)
+        start = 0
+        for path in self._parts():
+            file = pq.ParquetFile(path)
+            for group in range(file.num_row_groups):
+                column = file.read_row_group(group, columns=["prompt"])["prompt"]
+                here = self.occurrences[start : start + len(column)]
+                start += len(column)
+                rows = here[np.asarray(pc.is_in(column, value_set=wanted))]
+                found[np.where(rows < 0, ~rows, rows)] = True
+        return found
+
+    def rows_named(self, path: Path, *, strict: bool = True) -> tuple[npt.NDArray[np.int64], int]:
+        """The rows that a text file names, one id a line: the id as printed, or the row's own id in its file.
+
+        Returns:
+            the rows, and how many lines name no row; none where `strict`.
+
+        Raises:
+            BadInput: the file is missing, or a line names several rows, or, where `strict`, none.
+        """
+        try:
+            names = [line.strip() for line in path.read_text("utf-8").split("\n") if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"{path}: cannot be read as a list of ids: {error}") from error
+        named = self.rows_of_names(names)
+        rows = []
+        unknown = 0
+        for number, name in enumerate(names, start=1):
+            found = named[name]
+            if len(found) > 1 or (strict and not found):
+                what = "no row of the pool" if not found else f"{len(found)} rows of the pool"
+                raise BadInput(f"{path}: line {number}: {name!r} names {what}; an id names exactly one")
+            rows += found
+            unknown += not found
+        return np.array(rows, np.int64), unknown
+
+    def rows_of_names(self, names: Iterable[str]) -> dict[str, list[int]]:
+        """The rows that each name stands for: those with this id of their own in their file, else the one of this printed id.
+
+        A repeat's own id names the row that is kept for it. Normally a name has one row; none if nothing is called so.
+
+        Cost: one pass over the rows' own ids.
+        """
+        wanted = sorted(set(names))
+        named: dict[str, set[int]] = {name: set() for name in wanted}
+        found = pc.index_in(_given_ids(self._parts()), value_set=pa.array(wanted, _TEXT))
+        which = np.asarray(pc.fill_null(found, -1).to_numpy())
+        at = np.flatnonzero(which >= 0)
+        for name, row in zip(which[at].tolist(), self.occurrences[at].tolist(), strict=True):
+            named[wanted[name]].add(row if row >= 0 else ~row)
+        return {name: sorted(rows) or _rows_of_text(name, self.ids) for name, rows in named.items()}
+
+    def occurrences_named(self) -> tuple[Ids, pa.ChunkedArray]:
+        """The id of every occurrence, in storage order, and the id that it had in its file, null for none."""
+        rows = np.asarray(self.occurrences)
+        return self.ids[np.where(rows < 0, ~rows, rows)], _given_ids(self._parts())
+
+    @cached_property
+    def _brought(self) -> list[Brought]:
+        folder = self.folder / "column_rows"
+        return [Brought(read_columns(self.store, name), _load(folder / f"{name}.npy")) for name in self.columns]
+
+    def _examples(self) -> Examples:
+        return Examples(self._parts(), self.folder / "duplicates.parquet")
+
+    def _parts(self) -> list[Path]:
+        return [path for ingest in self.ingests for path in parts(self.store, ingest)]
+
+
+def take_snapshot(
+    store: Store, ingests: Sequence[Ingest | str], parent: str | None = None, columns: Sequence[str] = ()
+) -> Snapshot:
+    """The pool that these ingests make; committed unless it is there already.
+
+    The id depends on the ingests and columns alone, so a pool that returns to an earlier state is that earlier
+    snapshot, with the parent it had then.
+
+    Args:
+        ingests: in any order, each counted once.
+        parent: the snapshot before; ids that live there and not here become tombstones.
+        columns: digests from `columns.ingest_columns`.
+
+    Raises:
+        NotInStore: an ingest, the parent or the columns are not in the store.
+        BadInput: no ingests, or two of the columns bring the same name.
+
+    Cost: sorts all ids; about 60 bytes a row of memory.
+    """
+    names = sorted({ingest if isinstance(ingest, str) else ingest.id for ingest in ingests})
+    if not names:
+        raise BadInput("a snapshot needs at least one ingest: the pool has no files")
+    digests = sorted(set(columns))
+    depends_on = {"columns": digests, "ingests": names} if digests else {"ingests": names}
+    snapshot_id = digest_of(depends_on)
+    if not store.has("records", "snapshots", snapshot_id):
+        facts = [read_ingest(store, name) for name in names]
+        before = None if parent is None or parent == snapshot_id else open_snapshot(store, parent)
+        with store.committing("records", "snapshots", snapshot_id) as folder:
+            _write(store, folder, snapshot_id, facts, before, digests)
+    return Snapshot(store, snapshot_id)
+
+
+def open_snapshot(store: Store, snapshot_id: str) -> Snapshot:
+    """A committed snapshot.
+
+    Raises:
+        NotInStore: there is none of this id.
+    """
+    if not store.has("records", "snapshots", snapshot_id):
+        known = ", ".join(store.records("snapshots")[-5:]) or "none"
+        raise NotInStore(f"no snapshot {snapshot_id!r} in {store.root}; there are: {known}")
+    return Snapshot(store, snapshot_id)
+
+
+def latest_snapshot(store: Store) -> str | None:
+    """The snapshot that was committed last, None if there is none."""
+    committed = [
+        (read_json(store.path("records", "snapshots", name, "snapshot.json"))["created_ns"], name)
+        for name in store.records("snapshots")
+    ]
+    return max(committed)[1] if committed else None
+
+
+# ---- taking one
+
+
+@dataclass(frozen=True)
+class _Occurrences:
+    """All readable rows of some ingests, in storage order."""
+
+    ids: Ids
+    source: npt.NDArray[np.int64]  # rank of the source's name
+    line: npt.NDArray[np.int64]
+    names: list[str]  # of the sources, sorted
+    starts: npt.NDArray[np.int64]  # of each ingest, and the end
+
+    def ingest_of(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.searchsorted(self.starts, positions, side="right") - 1
+
+
+def _read_occurrences(store: Store, facts: list[Ingest]) -> _Occurrences:
+    total = sum(ingest.readable for ingest in facts)
+    ids, line = np.empty(total, "S16"), np.empty(total, np.int64)
+    code = np.empty(total, np.int64)
+    codes: dict[str, int] = {}
+    starts = [0]
+    for ingest in facts:
+        at = starts[-1]
+        for path in parts(store, ingest.id):
+            table = pq.read_table(path, columns=["id", "source", "line"], read_dictionary=["source"])
+            end = at + len(table)
+            if not len(table):
+                continue
+            ids[at:end] = ids_.from_arrow(table["id"])
+            line[at:end] = table["line"].to_numpy()
+            source = table["source"].unify_dictionaries().combine_chunks()
+            mine = np.array([codes.setdefault(name, len(codes)) for name in source.dictionary.to_pylist()], np.int64)
+            code[at:end] = mine[source.indices.to_numpy()]
+            at = end
+        starts.append(at)
+    names = sorted(codes)
+    rank = np.empty(len(codes), np.int64)
+    rank[[codes[name] for name in names]] = np.arange(len(names))
+    return _Occurrences(ids, rank[code] if total else code, line, names, np.array(starts, np.int64))
+
+
+def _rows(found: _Occurrences) -> tuple[Ids, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The unique ids; the row of each occurrence (~row if a duplicate); the occurrence that stands for each row."""
+    # Two big-endian words sort as their 16 bytes do, several times faster than byte strings.
+    words = found.ids.view(">u8").reshape(-1, 2).astype(np.uint64)
+    # Position is (ingest, line): both ascend in storage order.
+    order = np.lexsort((found.source, words[:, 1], words[:, 0]))
+    ranked = words[order]
+    first = np.ones(len(order), bool)
+    first[1:] = (ranked[1:] != ranked[:-1]).any(axis=1)
+    row = np.cumsum(first) - 1
+    rows = np.empty(len(order), np.int64)
+    rows[order] = np.where(first, row, ~row)
+    return found.ids[order[first]], rows, order[first]
+
+
+def _write(
+    store: Store, folder: Path, snapshot_id: str, facts: list[Ingest], before: Snapshot | None, digests: list[str]
+) -> None:
+    found = _read_occurrences(store, facts)
+    ids, rows, kept = _rows(found)
+    np.save(folder / "ids.npy", ids)
+    np.save(folder / "rows.npy", rows)
+    duplicate = np.flatnonzero(rows < 0)
+    of_ingest = found.ingest_of(duplicate)
+    _write_duplicates(store, folder, snapshot_id, facts, found, duplicate, kept[~rows[duplicate]])
+    repeated = np.bincount(of_ingest, minlength=len(facts)).tolist()
+    tombstones = _write_tombstones(folder, facts, before, ids, store)
+    matched = _write_column_rows(store, folder, facts, digests, ids, np.where(rows < 0, ~rows, rows))
+    counts = {
+        ingest.id: {
+            "read": ingest.read,
+            "kept": ingest.readable - repeats,
+            "duplicate": repeats,
+            "quarantined": ingest.quarantined,
+            "empty_responses": ingest.empty_responses,
+        }
+        for ingest, repeats in zip(facts, repeated, strict=True)
+    }
+    write_json(
+        folder / "snapshot.json",
+        {
+            "snapshot": snapshot_id,
+            "ingests": [ingest.id for ingest in facts],
+            "files": {ingest.id: ingest.url for ingest in facts},
+            "parent": None if before is None else before.id,
+            "columns": digests,
+            "column_matches": matched,
+            "rows": len(ids),
+            "counts": counts,
+            "duplicates": len(duplicate),
+            "tombstones": tombstones,
+            "created_at": utc_now(),
+            "created_ns": time.time_ns(),  # two within a second: which is the later
+        },
+    )
+
+
+def _write_duplicates(
+    store: Store,
+    folder: Path,
+    snapshot_id: str,
+    facts: list[Ingest],
+    found: _Occurrences,
+    positions: npt.NDArray[np.int64],
+    kept: npt.NDArray[np.int64],
+) -> None:
+    of_ingest, kept_ingest = found.ingest_of(positions), found.ingest_of(kept)
+    given: list[Any] = []
+    for i in np.unique(of_ingest).tolist():
+        mine = positions[of_ingest == i] - found.starts[i]
+        given += _given_ids(parts(store, facts[i].id)).take(mine).to_pylist()
+    names, urls = [ingest.id for ingest in facts], [ingest.url for ingest in facts]
+    columns = {
+        "snapshot": pa.repeat(snapshot_id, len(positions)),
+        "id": ids_.to_arrow(found.ids[positions]),
+        "ingest": _coded(names, of_ingest),
+        "file": _coded(urls, of_ingest),
+        "line": found.line[positions],
+        "source": _coded(found.names, found.source[positions]),
+        "given_id": pa.array(given, _TEXT),
+        "kept_ingest": _coded(names, kept_ingest),
+        "kept_line": found.line[kept],
+    }
+    table = pa.table(columns, schema=DUPLICATES_SCHEMA)
+    pq.write_table(table, folder / "duplicates.parquet", compression="zstd")
+
+
+def _write_tombstones(folder: Path, facts: list[Ingest], before: Snapshot | None, ids: Ids, store: Store) -> int:
+    gone, reasons, names = np.empty(0, "S16"), [], []
+    if before is not None:
+        is_gone = ids_.rows_of(before.ids, ids) < 0
+        gone = before.ids[is_gone]
+        old = [read_ingest(store, name) for name in before.ingests]
+        starts = np.cumsum([0, *(ingest.readable for ingest in old)])
+        kept = np.flatnonzero(before.occurrences >= 0)
+        position = np.empty(len(before.ids), np.int64)
+        position[before.occurrences[kept]] = kept
+        of_ingest = np.searchsorted(starts, position[is_gone], side="right") - 1
+        present = {ingest.url for ingest in facts}
+        cause = [
+            f"{ingest.url} changed and holds it no more" if ingest.url in present else f"{ingest.url} left the pool"
+            for ingest in old
+        ]
+        names = [old[i].id for i in of_ingest.tolist()]
+        reasons = [cause[i] for i in of_ingest.tolist()]
+    table = pa.table({"id": ids_.to_arrow(gone), "ingest": names, "reason": reasons}, schema=TOMBSTONES_SCHEMA)
+    pq.write_table(table, folder / "tombstones.parquet", compression="zstd")
+    return len(gone)
+
+
+def _write_column_rows(
+    store: Store, folder: Path, facts: list[Ingest], digests: list[str], ids: Ids, rows: npt.NDArray[np.int64]
+) -> dict[str, Any]:
+    if not digests:
+        return {}
+    (folder / "column_rows").mkdir()
+    given = _given_ids([path for ingest in facts for path in parts(store, ingest.id)])
+    report: dict[str, Any] = {}
+    taken: dict[str, str] = {}
+    for digest in digests:
+        brought = read_columns(store, digest)
+        for name in brought.types:
+            if name in taken:
+                raise BadInput(f"columns: {taken[name]} and {brought.url} both bring a column {name!r}; rename one")
+            taken[name] = brought.url
+        found, report[digest] = brought.match(ids, given, rows)
+        np.save(folder / "column_rows" / f"{digest}.npy", found)
+        by_id = brought.table().filter(pa.array(found >= 0)).add_column(0, "id", ids_.to_arrow(ids[found[found >= 0]]))
+        pq.write_table(by_id, folder / "column_rows" / f"{digest}.parquet", compression="zstd")
+    return report
+
+
+def _given_ids(files: Sequence[Path]) -> pa.ChunkedArray:
+    """The id that each row of some of the pool's files had in the user's file, null for none."""
+    return pa.chunked_array([c for path in files for c in pq.read_table(path, columns=["given_id"])[0].chunks], _TEXT)
+
+
+def _coded(names: list[str], codes: npt.NDArray[np.int64]) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int64()), pa.array(names, _TEXT)).cast(_TEXT)
+
+
+def _load(path: Path) -> npt.NDArray[Any]:
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _rows_of_text(name: str, ids: Ids) -> list[int]:
+    try:
+        rows = ids_.rows_of(ids_.from_text([name]), ids)
+    except ValueError:
+        return []
+    return [int(row) for row in rows if row >= 0]

@@ -1,0 +1,157 @@
+"""Target sets: the examples of a task that a selection is to match.
+
+records/targets/<id>/   targets.json, items.parquet (`ITEMS_SCHEMA`): rows in file order, exact repeats once
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage import ids as ids_
+from storage.errors import BadInput, NotInStore
+from storage.files.readers import extension
+from storage.files.user_files import file_digest, opened
+from storage.ids import Ids
+from storage.pool import record_formats as shapes
+from storage.pool.ingest import FileSpec, Tally, read_rows
+from storage.records import digest_of
+from storage.store import Store, read_json, utc_now, write_json
+
+_TEXT = pa.string()
+ITEMS_SCHEMA = pa.schema(
+    [
+        ("id", pa.uuid()),
+        ("target_set", _TEXT),
+        ("given_id", _TEXT),
+        ("prompt", _TEXT),
+        ("response", _TEXT),
+        ("messages", _TEXT),
+        ("file", _TEXT),
+        ("line", pa.int64()),
+    ]
+)
+_BATCH = 4096
+
+
+class TargetSet:
+    """A committed target set.
+
+    Attributes:
+        id, name: the record and what the user calls it.
+        facts: the content of targets.json.
+        ids: (m,) S16, in file order, unique.
+        given_ids: (m,) the id each had in its file, None where there was none.
+        prompts: (m,) the prompts, or texts.
+    """
+
+    def __init__(self, store: Store, targets_id: str) -> None:
+        folder = store.path("records", "targets", targets_id)
+        self.id = targets_id
+        self.facts: dict[str, Any] = read_json(folder / "targets.json")
+        self.name: str = self.facts["name"]
+        self._items = pq.read_table(folder / "items.parquet")
+        self.ids: Ids = ids_.from_arrow(self._items["id"]) if len(self._items) else np.empty(0, "S16")
+        self.given_ids: list[str | None] = self._items["given_id"].to_pylist()
+        self.prompts: list[str] = self._items["prompt"].to_pylist()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def occurrences_named(self) -> tuple[Ids, pa.ChunkedArray]:
+        """The targets' ids, and those they had in their files, null for none."""
+        return self.ids, self._items["given_id"]
+
+    def turns(self, wanted: Ids) -> Iterator[tuple[Ids, list[shapes.Turns]]]:
+        """The turns of some of the targets, in file order, in batches.
+
+        Raises:
+            NotInStore: an id is not of this set.
+        """
+        is_wanted = np.isin(self.ids, wanted)
+        if is_wanted.sum() < len(np.unique(wanted)):
+            raise NotInStore(f"target set {self.name!r} does not hold all of the ids asked for")
+        positions = np.flatnonzero(is_wanted)
+        for start in range(0, len(positions), _BATCH):
+            part = positions[start : start + _BATCH]
+            table = self._items.select(["prompt", "response", "messages"]).take(part)
+            columns = [column.to_pylist() for column in table.columns]
+            yield self.ids[part], [shapes.from_columns(*row) for row in zip(*columns, strict=True)]
+
+
+def ingest_targets(store: Store, name: str, specs: Sequence[FileSpec]) -> TargetSet:
+    """Take a target set into the store, unless it is there already.
+
+    Target sets are small and every row pulls candidates, so a row that cannot be read is an error, not a statistic.
+
+    Raises:
+        BadInput: a file cannot be read, a row of it cannot, or there is no row at all.
+    """
+    digests = []
+    for spec in specs:
+        if spec.fields is not None:
+            shapes.check_fields(spec.fields, f"targets {name!r}: {spec.url}")
+        with opened(store, spec.url) as file:
+            digests.append(
+                [file_digest(file), spec.encoding, dict(spec.fields or {}), extension(spec.url), spec.source]
+            )
+    depends_on = {"name": name, "files": digests}
+    targets_id = digest_of(depends_on)
+    if not store.has("records", "targets", targets_id):
+        columns, tally = _read(store, name, specs)
+        with store.committing("records", "targets", targets_id) as folder:
+            pq.write_table(pa.table(columns, schema=ITEMS_SCHEMA), folder / "items.parquet", compression="zstd")
+            facts = {
+                "targets": targets_id,
+                "name": name,
+                "files": [spec.url for spec in specs],
+                "read": tally.read,
+                "rows": len(columns["line"]),
+                "empty_responses": tally.empty_responses,
+                "shapes": dict(tally.shapes),
+                "created_at": utc_now(),
+            }
+            write_json(folder / "targets.json", facts)
+    return TargetSet(store, targets_id)
+
+
+def open_targets(store: Store, targets_id: str) -> TargetSet:
+    """A committed target set.
+
+    Raises:
+        NotInStore: there is none of this id.
+    """
+    if not store.has("records", "targets", targets_id):
+        raise NotInStore(f"no targets {targets_id!r} in {store.root}")
+    return TargetSet(store, targets_id)
+
+
+def _read(store: Store, name: str, specs: Sequence[FileSpec]) -> tuple[dict[str, Any], Tally]:
+    columns: dict[str, list[Any]] = {field: [] for field in ITEMS_SCHEMA.names}
+    seen: set[bytes] = set()
+    total = Tally()
+    for spec in specs:
+        tally = Tally()
+        with opened(store, spec.url) as file:
+            for rows in read_rows(file, spec, tally):
+                for bad in rows.bad:
+                    raise BadInput(f"targets {name!r}: {spec.url} line {bad.line}: {bad.cause}: {bad.excerpt[:80]}")
+                for i, id_ in enumerate(rows.id):
+                    if id_ in seen:
+                        continue
+                    seen.add(id_)
+                    columns["id"].append(id_)
+                    columns["target_set"].append(name)
+                    columns["file"].append(spec.url)
+                    for field in ("given_id", "prompt", "response", "messages", "line"):
+                        columns[field].append(getattr(rows, field)[i])
+        total.readable += tally.readable
+        total.empty_responses += tally.empty_responses
+        total.shapes.update(tally.shapes)
+    if not seen:
+        raise BadInput(f"targets {name!r}: no rows in {', '.join(spec.url for spec in specs) or 'no files'}")
+    return {**columns, "id": ids_.to_arrow(ids_.from_bytes(columns["id"]))}, total

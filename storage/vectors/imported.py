@@ -1,0 +1,417 @@
+"""Vectors that a user brings: files as an encoder.
+
+Their folder, `vectors/<encoder>/`, is named by the digest of the files, and its segments are keyed by winnow id like those
+of a model, so everything that reads stored vectors works on them unchanged. A changed file is another encoder.
+
+A file is Parquet with a column of keys and one column of lists of floats, or `<name>.npy`, an (n, d) array of floats,
+beside `<name>.ids.txt`, its keys, one a line. A key is a winnow id or the id that a row had in its file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from selection.types import Array
+from storage.errors import BadInput
+from storage.files.user_files import file_digest, opened
+from storage.ids import Ids, rows_of, to_text
+from storage.pool.columns import key_texts, match_keys
+from storage.store import Store, utc_now
+from storage.vectors.segments import commit_segment, describe, failures, missing, normalise
+
+# Above this share of vectors without a direction something is wrong with the file, not with a row; as for a model.
+MAX_FAILED_FRACTION = 0.01
+
+# Bytes of float32 vectors in memory at once: a block read, a segment written.
+BLOCK_BYTES = 1 << 26
+
+IDS_SUFFIX = ".ids.txt"
+
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class VectorFile:
+    """A file of vectors, and in Parquet the column that holds the keys."""
+
+    url: str
+    id_field: str = "id"
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The file and what belongs to it."""
+        return (self.url, ids_file(self.url)) if self.url.endswith(".npy") else (self.url,)
+
+
+class Named(Protocol):
+    """Rows that keys may name: a snapshot of the pool, a target set."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def ids(self) -> Ids: ...
+
+    def occurrences_named(self) -> tuple[Ids, pa.ChunkedArray]:
+        """The id of every occurrence, and the id that it had in its file, null for none."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakenIn:
+    """What one call did.
+
+    Attributes:
+        n_rows: distinct ids of the source.
+        n_new: vectors committed now, failed ones not counted.
+        n_failed: ids of the source whose vector is zero or not finite: they have none.
+        unknown: keys that name no row; None if no file had to be read, as nothing was missing. So the next two.
+        ambiguous: keys that name several rows, and so set nothing.
+        repeated: keys beyond the first of a row (exact duplicates in the pool); the first counts.
+        notes: the same in words, where there is something to say.
+    """
+
+    encoder: str
+    n_rows: int
+    n_new: int
+    n_failed: int
+    seconds: float
+    unknown: int | None = None
+    ambiguous: int | None = None
+    repeated: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def ids_file(url: str) -> str:
+    """Where the keys of an .npy file stand.
+
+    >>> ids_file("data/vectors.npy")
+    'data/vectors.ids.txt'
+    """
+    return url.removesuffix(".npy") + IDS_SUFFIX
+
+
+def fingerprint(store: Store, files: Sequence[VectorFile]) -> str:
+    """32 hex digits of what the vectors depend on: the content of the files, in order, and where the keys are.
+
+    Raises:
+        BadInput: a file cannot be opened.
+
+    Cost: reads each file once in the life of a process, while it stays as it is.
+    """
+    facts = [(file.id_field, *(_digest(store, url) for url in file.urls)) for file in files]
+    return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
+
+
+def dimension(store: Store, files: Sequence[VectorFile]) -> int:
+    """The number of dimensions that all of the files have.
+
+    Raises:
+        BadInput: a file is not as it should be, or two differ.
+    """
+    found = {}
+    for file in files:
+        with _reading(store, file) as reader:
+            found[file.url] = reader.dimension
+    if len(set(found.values())) != 1:
+        listed = ", ".join(f"{url} has {d}" for url, d in found.items())
+        raise BadInput(f"vectors: all files of one space have the same number of dimensions, but {listed}")
+    return next(iter(found.values()))
+
+
+def take_in(
+    store: Store,
+    files: Sequence[VectorFile],
+    source: Named,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+    on_wait: Callable[[str], None] | None = None,
+) -> TakenIn:
+    """Commit the files' vectors of those ids of a source that have none yet, as unit float16.
+
+    Raises:
+        BadInput: a file is not as it should be, an id of the source has no vector, or more than 1 % of them are zero or
+            not finite. Fewer are recorded as failed, as a model's are.
+
+    Cost: one pass over the files if something is missing; memory for the keys and two blocks of 64 MiB.
+    """
+    began = time.monotonic()
+    encoder, ids = fingerprint(store, files), np.unique(source.ids)
+    facts: dict[str, Any] = {}
+    n_new = 0
+    with store.lock(f"vectors-{encoder}", f"take in the vectors of {source.name}", on_wait):
+        todo = missing(store, encoder, ids)
+        if len(todo):
+            d = dimension(store, files)
+            named = _match(store, files, source, ids)
+            _require_all(files, named, source, todo)
+            spec = {"model": ", ".join(file.url for file in files)}
+            describe(store, encoder, {"encoder": encoder, "spec": spec, "dimension": d, "created_at": utc_now()})
+            n_new = _commit(store, encoder, files, named.first_of(todo), on_progress)
+            facts = named.facts()
+    n_failed = len(failures(store, encoder, ids))
+    # One is always allowed: a single bad row must not stop a small pool.
+    if n_failed > max(1, MAX_FAILED_FRACTION * len(ids)):
+        raise BadInput(
+            f"vectors: {n_failed:,} of {len(ids):,} vectors of {_listed(files)} are zero or not finite, at most "
+            f"{MAX_FAILED_FRACTION:.0%} may be; each is named in vectors/{encoder}/seg-*/segment.json"
+        )
+    seconds = time.monotonic() - began
+    return TakenIn(encoder=encoder, n_rows=len(ids), n_new=n_new, n_failed=n_failed, seconds=seconds, **facts)
+
+
+@dataclass(frozen=True)
+class _Matched:
+    """How the keys of all files, one after the other, meet the rows of a source.
+
+    Attributes:
+        ids: (n,) of the source, ascending.
+        keys: (k,) in the order of the files.
+        rows: (k,) the row of each key, -1 for none.
+        ambiguous: (k,) keys that name several rows.
+    """
+
+    ids: Ids
+    keys: list[str]
+    rows: npt.NDArray[np.int64]
+    ambiguous: npt.NDArray[np.bool_]
+
+    def first_of(self, wanted: Ids) -> Ids:
+        """(k,) the id that each key gives a vector to; empty where it gives none that is wanted."""
+        given = np.zeros(len(self.keys), "S16")
+        met = np.flatnonzero(self.rows >= 0)
+        _, first = np.unique(self.rows[met], return_index=True)
+        first = met[first]
+        given[first] = self.ids[self.rows[first]]
+        given[~np.isin(given, wanted)] = b""
+        return given
+
+    def facts(self) -> dict[str, Any]:
+        unknown = (self.rows < 0) & ~self.ambiguous
+        met = self.rows[self.rows >= 0]
+        counts = {
+            "unknown": int(unknown.sum()),
+            "ambiguous": int(self.ambiguous.sum()),
+            "repeated": len(met) - len(np.unique(met)),
+        }
+        notes = []
+        if counts["unknown"]:
+            notes.append(f"{counts['unknown']:,} keys name no row (first: {self._some(unknown)})")
+        if counts["ambiguous"]:
+            notes.append(f"{counts['ambiguous']:,} keys name several rows each (first: {self._some(self.ambiguous)})")
+        if counts["repeated"]:
+            notes.append(f"{counts['repeated']:,} keys name a row that another key before them named; the first counts")
+        return counts | {"notes": tuple(notes)}
+
+    def _some(self, chosen: npt.NDArray[np.bool_]) -> str:
+        return ", ".join(repr(self.keys[i]) for i in np.flatnonzero(chosen)[:_EXAMPLES].tolist())
+
+
+def _match(store: Store, files: Sequence[VectorFile], source: Named, ids: Ids) -> _Matched:
+    keys: list[str] = []
+    for file in files:
+        with _reading(store, file) as reader:
+            keys += reader.keys()
+    of, given = source.occurrences_named()
+    rows, ambiguous = match_keys(keys, ids, given, rows_of(of, ids))
+    return _Matched(ids, keys, rows, ambiguous)
+
+
+def _require_all(files: Sequence[VectorFile], named: _Matched, source: Named, todo: Ids) -> None:
+    lacking = np.setdiff1d(todo, named.ids[named.rows[named.rows >= 0]])
+    if not len(lacking):
+        return
+    of, given = source.occurrences_named()
+    first = np.flatnonzero(np.isin(of, lacking))[:_EXAMPLES]
+    names = [own or text for own, text in zip(given.take(first).to_pylist(), to_text(of[first]), strict=True)]
+    notes = "; ".join(("", *named.facts()["notes"]))
+    raise BadInput(
+        f"vectors: {len(lacking):,} of {len(named.ids):,} rows of {source.name} have no vector in {_listed(files)} "
+        f"(first: {', '.join(map(repr, names))}){notes}. Every row needs one: add them, or leave the rows out"
+    )
+
+
+def _commit(
+    store: Store,
+    encoder: str,
+    files: Sequence[VectorFile],
+    given: Ids,
+    on_progress: Callable[[int, int], None] | None,
+) -> int:
+    """Commit what the keys give, a segment a block; how many vectors that were."""
+    ids: list[Ids] = []
+    vectors: list[Array] = []
+    total, done, kept, at = int((given != b"").sum()), 0, 0, 0
+
+    def flush() -> int:
+        some = np.concatenate(ids)
+        unit, usable = normalise(np.concatenate(vectors))
+        failed = dict.fromkeys(to_text(some[~usable]), "zero or not finite")
+        commit_segment(store, encoder, some, unit, {"failed": failed, "created_at": utc_now()}, failed=~usable)
+        ids.clear()
+        vectors.clear()
+        return int(usable.sum())
+
+    for file in files:
+        with _reading(store, file) as reader:
+            for block in reader.blocks():
+                here = given[at : at + len(block)]
+                at += len(block)
+                wanted = here != b""
+                if wanted.any():
+                    ids.append(here[wanted])
+                    vectors.append(np.asarray(block[wanted], np.float32))
+                    done += int(wanted.sum())
+                if sum(map(len, ids)) >= _block_rows(reader.dimension):
+                    kept += flush()
+                if on_progress is not None:
+                    on_progress(done, total)
+    return kept + flush() if ids else kept
+
+
+class _Reader(Protocol):
+    dimension: int
+
+    def keys(self) -> list[str]: ...
+
+    def blocks(self) -> Iterator[Array]:
+        """(some, d) float, in the order of the keys."""
+        ...
+
+
+class _Npy:
+    def __init__(self, file: BinaryIO, ids: BinaryIO, url: str) -> None:
+        try:
+            self._array = _mapped(file)
+        except (ValueError, EOFError, OSError) as error:
+            raise BadInput(f"vectors: {url} is not an .npy array: {error}") from error
+        if self._array.ndim != 2 or self._array.dtype.kind != "f" or 0 in self._array.shape:
+            found = f"shape {self._array.shape} and type {self._array.dtype}"
+            raise BadInput(f"vectors: {url} must hold an (n, d) array of floats, got {found}")
+        self._ids, self._url = ids, url
+        self.dimension = int(self._array.shape[1])
+
+    def keys(self) -> list[str]:
+        try:
+            keys = [line.strip() for line in self._ids.read().decode("utf-8-sig").splitlines()]
+        except UnicodeDecodeError as error:
+            raise BadInput(f"vectors: {ids_file(self._url)} is not UTF-8 text: {error}") from error
+        if len(keys) != len(self._array):
+            raise BadInput(
+                f"vectors: {ids_file(self._url)} has {len(keys):,} lines, {self._url} {len(self._array):,} vectors"
+            )
+        return keys
+
+    def blocks(self) -> Iterator[Array]:
+        step = _block_rows(self.dimension)
+        for start in range(0, len(self._array), step):
+            yield self._array[start : start + step]
+
+
+class _Parquet:
+    def __init__(self, file: BinaryIO, id_field: str, url: str) -> None:
+        try:
+            self._file = pq.ParquetFile(file)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise BadInput(f"vectors: {url} is not a Parquet file: {error}") from error
+        schema = self._file.schema_arrow
+        lists = [field.name for field in schema if _is_floats(field.type)]
+        if len(lists) != 1:
+            raise BadInput(
+                f"vectors: {url} must have one column of lists of floats, it has {len(lists)}; "
+                f"its columns: {', '.join(f'{field.name} ({field.type})' for field in schema)}"
+            )
+        if id_field not in schema.names:
+            raise BadInput(f"vectors: {url} has no column {id_field!r} to key by; it has {', '.join(schema.names)}")
+        self._column, self._id_field, self._url = lists[0], id_field, url
+        self.dimension = self._first_length(schema.field(lists[0]).type)
+
+    def keys(self) -> list[str]:
+        column = self._file.read(columns=[self._id_field])[self._id_field]
+        return key_texts(column, self._id_field, f"vectors: {self._url}").to_pylist()  # type: ignore[no-any-return]
+
+    def blocks(self) -> Iterator[Array]:
+        start = 0
+        for batch in self._file.iter_batches(_block_rows(self.dimension), columns=[self._column]):
+            column = batch.column(0)
+            lengths = column.value_lengths().fill_null(self.dimension).to_numpy(zero_copy_only=False)
+            wrong = np.flatnonzero(lengths != self.dimension)
+            if len(wrong):
+                raise BadInput(
+                    f"vectors: {self._url}: the first vector has {self.dimension} dimensions, "
+                    f"that of row {start + int(wrong[0]) + 1} has {lengths[wrong[0]]}"
+                )
+            present = np.asarray(column.is_valid())
+            block = np.full((len(column), self.dimension), np.nan, np.float32)
+            flat = column.drop_null().flatten().to_numpy(zero_copy_only=False)
+            block[present] = flat.reshape(-1, self.dimension)
+            start += len(column)
+            yield block
+
+    def _first_length(self, kind: pa.DataType) -> int:
+        if pa.types.is_fixed_size_list(kind):
+            return int(kind.list_size)
+        for batch in self._file.iter_batches(1024, columns=[self._column]):
+            for length in batch.column(0).value_lengths().drop_null().to_pylist():
+                if length:
+                    return int(length)
+        raise BadInput(f"vectors: {self._url} holds no vector in {self._column!r}")
+
+
+@contextmanager
+def _reading(store: Store, file: VectorFile) -> Iterator[_Reader]:
+    with opened(store, file.url) as vectors:
+        if file.url.endswith(".npy"):
+            with opened(store, ids_file(file.url)) as ids:
+                yield _Npy(vectors, ids, file.url)
+        else:
+            yield _Parquet(vectors, file.id_field, file.url)
+
+
+def _mapped(file: BinaryIO) -> Array:
+    """The array of an open .npy file, memory-mapped."""
+    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in header:
+        raise ValueError(f"its format is version {version}")
+    shape, fortran, kind = header[version](file)
+    if kind.hasobject:
+        raise ValueError("it holds Python objects")
+    return np.memmap(file, kind, "r", file.tell(), shape, "F" if fortran else "C")
+
+
+def _is_floats(kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return bool(is_list and pa.types.is_floating(kind.value_type))
+
+
+def _block_rows(dimension: int) -> int:
+    return max(BLOCK_BYTES // (4 * dimension), 1)
+
+
+def _listed(files: Sequence[VectorFile]) -> str:
+    return ", ".join(file.url for file in files)
+
+
+def _digest(store: Store, url: str) -> str:
+    path = Path(url)
+    state = path.stat() if path.is_file() else None
+    return _digest_in_state(store, url, state and (state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+
+
+@lru_cache(maxsize=256)
+def _digest_in_state(store: Store, url: str, state: tuple[int, int, int] | None) -> str:  # noqa: ARG001 - the cache's key
+    with opened(store, url) as file:
+        return file_digest(file)

@@ -1,0 +1,378 @@
+"""Vectors of an encoder, in segments that are written once: `vectors/<encoder>/seg-<hash>/`.
+
+A segment holds `vectors.npy` (n, d) float16 of norm 1, `keys.npy` (n,) the ids, `failed.npy` the ids that the encoder
+could give no vector (no tokens, an overflow), and `segment.json` with checksums and what the writer says of it. Its name
+is a hash of the encoder and the ids, so a segment written twice is one segment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from selection.types import Array, Floats, Rows
+from storage.errors import BadInput, NotInStore, StoreDamaged
+from storage.ids import Ids, from_text, rows_of, to_text
+from storage.store import Store, read_json, write_durably, write_json
+
+# A unit vector rounded to float16 keeps its norm to 2**-11 at worst; more is not a unit vector.
+NORM_TOLERANCE = 1e-3
+
+# The smallest norm that still has a direction (specification of the stored vectors).
+MIN_NORM = 1e-12
+
+BLOCK_ROWS = 16384
+
+_ARRAYS = ("vectors.npy", "keys.npy", "failed.npy")
+
+
+def normalise(vectors: Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Unit vectors, and which rows have a direction at all.
+
+    Returns:
+        (n, d) float32 of norm 1, zeros for the rows that have none; (n,) bool, False for a row that is not finite or of
+        norm below 1e-12.
+    """
+    wide = np.asarray(vectors, np.float32)
+    norms = np.linalg.norm(wide.astype(np.float64), axis=1)
+    usable = np.isfinite(norms) & (norms >= MIN_NORM)
+    unit = np.zeros_like(wide)
+    unit[usable] = wide[usable] / norms[usable, None]
+    return unit, usable
+
+
+def missing(store: Store, encoder: str, ids: Ids) -> Ids:
+    """Those of `ids` that the encoder has not seen, in the order given; a recorded failure counts as seen.
+
+    Cost: a search of every stored id in `ids`; about 25 bytes of memory for each of `ids`.
+    """
+    unique, back = _unique(ids)
+    seen = np.zeros(len(unique), np.bool_)
+    for segment in segments(store, encoder):
+        for name in ("keys.npy", "failed.npy"):
+            rows = rows_of(_load(segment / name), unique)
+            seen[rows[rows >= 0]] = True
+    return ids[~seen[back]]
+
+
+def failures(store: Store, encoder: str, ids: Ids) -> Ids:
+    """Those of `ids` that the encoder has seen and could give no vector, sorted."""
+    failed = [_load(segment / "failed.npy") for segment in segments(store, encoder)]
+    return np.intersect1d(ids, np.concatenate([np.empty(0, "S16"), *failed]))
+
+
+def segments(store: Store, encoder: str) -> list[Path]:
+    """The encoder's committed segments, in the order of their names."""
+    return [
+        store.path("vectors", encoder, name) for name in store.committed("vectors", encoder) if name.startswith("seg-")
+    ]
+
+
+def segment_name(encoder: str, ids: Ids) -> str:
+    """The name of the segment that holds `ids`, in this order."""
+    facts = encoder.encode() + b"\0" + np.ascontiguousarray(ids, "S16").tobytes()
+    return "seg-" + hashlib.blake2b(facts, digest_size=16).hexdigest()
+
+
+def commit_segment(
+    store: Store,
+    encoder: str,
+    ids: Ids,
+    vectors: Array,
+    facts: Mapping[str, Any],
+    *,
+    failed: npt.NDArray[np.bool_] | None = None,
+) -> str:
+    """Write a segment and commit it.
+
+    Args:
+        ids: (n,) unique.
+        vectors: (n, d) float, norm 1 to 1e-3; stored as float16.
+        facts: JSON-plain, kept in segment.json: device, batches, seconds.
+        failed: (n,) bool: the ids of these rows are recorded as failed and their vectors dropped. None failed by
+            default.
+
+    Returns:
+        The segment's name.
+
+    Raises:
+        BadInput: lengths differ, or a vector that is not failed is not finite or not of norm 1. Nothing is written.
+    """
+    if vectors.ndim != 2 or len(vectors) != len(ids):
+        raise BadInput(f"encoder {encoder}: {len(ids)} ids need as many vectors, got an array of shape {vectors.shape}")
+    failed = np.zeros(len(ids), np.bool_) if failed is None else failed
+    kept = np.asarray(vectors, np.float16)[~failed]
+    norms = np.linalg.norm(kept.astype(np.float32), axis=1)
+    bad = np.flatnonzero(~(np.abs(norms - 1) <= NORM_TOLERANCE))  # NaN is bad too
+    if len(bad):
+        row = int(np.flatnonzero(~failed)[bad[0]])
+        raise BadInput(
+            f"encoder {encoder}: {len(bad)} of {len(kept)} vectors are not finite or not of norm 1 "
+            f"(first: {to_text(ids[row : row + 1])[0]}, norm {norms[bad[0]]:.6g})"
+        )
+    name = segment_name(encoder, ids)
+    arrays = dict(zip(_ARRAYS, (kept, ids[~failed], ids[failed]), strict=True))
+    with store.committing("vectors", encoder, name) as folder:
+        for file, array in arrays.items():
+            np.save(folder / file, array, allow_pickle=False)
+        facts = {
+            **facts,
+            "encoder": encoder,
+            "n_rows": len(kept),
+            "n_failed": int(failed.sum()),
+            "dimension": vectors.shape[1],
+            "checksums": {file: _checksum(array) for file, array in arrays.items()},
+        }
+        write_json(folder / "segment.json", facts)
+    return name
+
+
+def describe(store: Store, encoder: str, facts: Mapping[str, Any]) -> None:
+    """Write `encoder.json`: what the folder's name is a hash of, and the vectors' dimension. The first writer wins."""
+    path = store.path("vectors", encoder, "encoder.json")
+    if not path.is_file():
+        write_durably(path, json.dumps(dict(facts), indent=1, sort_keys=True) + "\n")
+
+
+def verify(store: Store, encoder: str) -> int:
+    """Read every segment and compare it with its checksums.
+
+    Returns:
+        How many vectors were read.
+
+    Raises:
+        StoreDamaged: a segment is not what was committed; names it.
+    """
+    count = 0
+    for segment in segments(store, encoder):
+        facts = read_json(segment / "segment.json")
+        for file, checksum in facts["checksums"].items():
+            if _checksum(_load(segment / file)) != checksum:
+                raise StoreDamaged(f"{segment}: {file} is not what was committed (its checksum differs)")
+        count += int(facts["n_rows"])
+    return count
+
+
+class StoredVectors:
+    """The vectors of some ids, read from the segments when asked for; satisfies `selection.types.Vectors`.
+
+    Row i is `ids[i]`. Ids whose encoding failed have rows of zeros and are listed in `failed_rows`: the caller makes
+    them ineligible.
+
+    Args:
+        ids: (n,) in any order; an id may stand more than once.
+        block_rows: rows that `blocks` gives at once; memory only, never results.
+        snapshot: the snapshot whose ids these are, so that a handle names it instead of listing them.
+        index: an index of `storage.vectors.index` over the same ids; `nearest` then goes through it.
+
+    Raises:
+        NotInStore: ids without a vector, with their number.
+
+    Cost: 20 bytes of memory a row beside the ids; vectors stay on disk, memory-mapped.
+    """
+
+    device = "cpu"
+
+    def __init__(
+        self,
+        store: Store,
+        encoder: str,
+        ids: Ids,
+        *,
+        block_rows: int = BLOCK_ROWS,
+        snapshot: str | None = None,
+        index: str | None = None,
+    ) -> None:
+        self.store, self.encoder, self.ids = store, encoder, ids
+        self.block_rows, self.snapshot, self.index = block_rows, snapshot, index
+        self._arrays: list[Array] = []
+        self._locate()
+
+    def _locate(self) -> None:
+        """Find each row's segment and position; an id in two segments is read from the first by name."""
+        unique, back = _unique(self.ids)
+        segment = np.full(len(unique), -1, np.int32)
+        position = np.zeros(len(unique), np.int64)
+        failed = np.zeros(len(unique), np.bool_)
+        for folder in segments(self.store, self.encoder):
+            rows = rows_of(_load(folder / "keys.npy"), unique)
+            found = np.flatnonzero(rows >= 0)
+            found = found[segment[rows[found]] < 0]
+            if len(found):
+                segment[rows[found]] = len(self._arrays)
+                position[rows[found]] = found
+                self._arrays.append(np.asarray(_load(folder / "vectors.npy")))  # a plain array is indexed sooner
+            rows = rows_of(_load(folder / "failed.npy"), unique)
+            failed[rows[rows >= 0]] = True
+        absent = np.flatnonzero((segment < 0) & ~failed)
+        if len(absent):
+            raise NotInStore(
+                f"encoder {self.encoder}: {len(absent)} of {len(unique)} ids have no vector "
+                f"(first: {to_text(unique[absent[:1]])[0]}); run the embed stage"
+            )
+        self._segment, self._position = segment[back], position[back]
+        order = np.lexsort((self._position, self._segment))
+        self._order = order[np.searchsorted(self._segment[order], 0) :]  # failed rows, of segment -1, come first
+        dimensions = {array.shape[1] for array in self._arrays}
+        if len(dimensions) > 1:
+            raise StoreDamaged(f"encoder {self.encoder}: segments of different dimensions {sorted(dimensions)}")
+        self._dimension = dimensions.pop() if dimensions else self._dimension_on_record()
+
+    def _dimension_on_record(self) -> int:
+        path = self.store.path("vectors", self.encoder, "encoder.json")
+        return int(read_json(path)["dimension"]) if path.is_file() else 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.ids), self._dimension
+
+    @property
+    def failed_rows(self) -> Rows:
+        """Rows whose id the encoder could give no vector; their vectors read as zeros."""
+        return np.flatnonzero(self._segment < 0)
+
+    def blocks(self) -> Iterator[tuple[Rows, Array]]:
+        """Yield `(rows, block)`, float16, segment by segment in the order on disk; failed rows last, as zeros."""
+        order = self._order
+        bounds = np.searchsorted(self._segment[order], np.arange(len(self._arrays) + 1))
+        for array, start, stop in zip(self._arrays, bounds[:-1], bounds[1:], strict=True):
+            for at in range(start, stop, self.block_rows):
+                rows = order[at : min(at + self.block_rows, stop)]
+                yield rows, _gather(array, self._position[rows])
+        failed = self.failed_rows
+        for at in range(0, len(failed), self.block_rows):
+            rows = failed[at : at + self.block_rows]
+            yield rows, np.zeros((len(rows), self._dimension), np.float16)
+
+    def take(self, rows: Rows) -> Array:
+        """(len(rows), d) float16."""
+        rows = np.asarray(rows, np.int64)
+        if len(rows) and not (rows.min() >= 0 and rows.max() < len(self.ids)):
+            raise BadInput(f"rows must be in 0..{len(self.ids) - 1}, got {rows.min()}..{rows.max()}")
+        # Rows of one segment after the other, in few operations each: many rows may lie in as many segments.
+        order = np.lexsort((self._position[rows], self._segment[rows]))
+        numbers, starts = np.unique(self._segment[rows[order]], return_index=True)
+        positions = self._position[rows[order]]
+        found = np.zeros((len(rows), self._dimension), np.float16)
+        for number, (start, stop) in zip(numbers.tolist(), pairwise([*starts.tolist(), len(rows)]), strict=True):
+            if number >= 0:  # else the encoder failed
+                self._arrays[number].take(positions[start:stop], axis=0, out=found[start:stop], mode="clip")
+        out = np.empty_like(found)
+        out[order] = found
+        return out
+
+    def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
+        """The `k` rows of highest inner product with each query; see `selection.types.Vectors`.
+
+        Through the index if there is one, and then as good as its recorded recall; else every row is compared. That is
+        exact up to float32 rounding (about d * 2**-24): rows closer than that may change places with the block size. Ties
+        go to the lowest row. A small `within` is always compared row by row: an index could miss it.
+        """
+        if within is not None and len(within) <= self.block_rows:
+            rows = np.unique(np.asarray(within, np.int64))
+            return nearest_in(iter([(rows, self.take(rows))]), queries, k)
+        if self._index is not None:
+            return self._index.search(queries, k, within)  # type: ignore[no-any-return]
+        blocks = self.blocks()
+        if within is not None:
+            wanted = np.zeros(len(self.ids), np.bool_)
+            wanted[within] = True
+            blocks = ((rows[wanted[rows]], block[wanted[rows]]) for rows, block in blocks)
+        return nearest_in(blocks, queries, k)
+
+    @cached_property
+    def _index(self) -> Any:
+        from storage.vectors.index import open_index
+
+        return None if self.index is None else open_index(self.store, self.index, vectors=self)
+
+    def handle(self) -> dict[str, Any]:
+        """What a worker needs to open the same vectors, JSON-plain; ids are named by their snapshot, else listed."""
+        ids = {"snapshot": self.snapshot} if self.snapshot else {"ids": to_text(self.ids)}
+        return {
+            "store": str(self.store.root),
+            "encoder": self.encoder,
+            "block_rows": self.block_rows,
+            "index": self.index,
+            **ids,
+        }
+
+
+def open_vectors(handle: Mapping[str, Any]) -> StoredVectors:
+    """The vectors that a handle names."""
+    store = Store(handle["store"])
+    snapshot = handle.get("snapshot")
+    ids = _load(store.path("records", "snapshots", snapshot, "ids.npy")) if snapshot else from_text(handle["ids"])
+    return StoredVectors(
+        store, handle["encoder"], ids, block_rows=handle["block_rows"], snapshot=snapshot, index=handle["index"]
+    )
+
+
+def nearest_in(blocks: Iterator[tuple[Rows, Array]], queries: Array, k: int) -> tuple[Floats, Rows]:
+    """Exact nearest neighbours by inner product over blocks.
+
+    Args:
+        blocks: `(rows, block)`, each row once.
+        queries: (m, d) float32.
+        k: >= 1.
+
+    Returns:
+        similarity (m, k) float32 descending, rows (m, k) int64, ties to the lowest row; -inf and -1 where rows ran out.
+
+    Cost: 2 * m * n * d; memory one block of float32 and m * (block + k) similarities.
+    """
+    queries = np.asarray(queries, np.float32)
+    best = np.full((len(queries), k), -np.inf, np.float32)
+    best_rows = np.full((len(queries), k), -1, np.int64)
+    for rows, block in blocks:
+        similarity = queries @ np.asarray(block, np.float32).T
+        for i, row in enumerate(similarity):
+            near = np.flatnonzero(row >= best[i, -1])
+            if len(near) > 4 * k:
+                near = near[row[near] >= np.partition(row[near], -k)[-k]]
+            if len(near):
+                values = np.concatenate([best[i], row[near]])
+                candidates = np.concatenate([best_rows[i], rows[near]])
+                order = np.lexsort((candidates, -values))[:k]
+                best[i], best_rows[i] = values[order], candidates[order]
+    return best, best_rows
+
+
+def _unique(ids: Ids) -> tuple[Ids, Rows]:
+    """Sorted unique ids and the place of each of `ids` among them; a snapshot's ids are that already."""
+    if (ids[:-1] < ids[1:]).all():
+        return ids, np.arange(len(ids))
+    unique, back = np.unique(ids, return_inverse=True)
+    return unique, back
+
+
+def _gather(array: Array, positions: Rows) -> Array:
+    """Rows of a memory-mapped array; a view where they stand together."""
+    first, last = int(positions[0]), int(positions[-1])
+    if last - first + 1 == len(positions):
+        return array[first : last + 1]
+    return np.asarray(array[positions])
+
+
+def _load(path: Path) -> Array:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+    except FileNotFoundError:
+        raise StoreDamaged(f"{path} is missing") from None
+    except (ValueError, EOFError) as error:
+        raise StoreDamaged(f"{path} is not the array that was written: {error}") from error
+
+
+def _checksum(array: Array) -> str:
+    """32 hex digits over dtype, shape and content."""
+    digest = hashlib.blake2b(f"{array.dtype.str}{array.shape}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from storage.errors import BadInput
+from storage.files.user_files import default_source_of, expand, file_digest, opened
+from storage.store import Store
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b.jsonl", "a.jsonl.gz", "sub/c.parquet", "notes.md", ".hidden.jsonl", "odd [x] ü.csv"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(name.encode())
+    return tmp_path
+
+
+def names(found: list[str], folder: Path) -> list[str]:
+    return [str(Path(path).relative_to(folder)) for path in found]
+
+
+def test_expand__folder_glob_path_sorted_and_once(folder: Path):
+    assert names(expand([str(folder)], Path("/")), folder) == [
+        "a.jsonl.gz",
+        "b.jsonl",
+        "odd [x] ü.csv",
+        "sub/c.parquet",
+    ]
+    assert names(expand(["*.jsonl", "b.jsonl", "./b.jsonl", str(folder / "b.jsonl")], folder), folder) == ["b.jsonl"]
+    assert names(expand(["**/*.parquet"], folder), folder) == ["sub/c.parquet"]
+    assert names(expand(["s*"], folder), folder) == ["sub/c.parquet"]
+    assert names(expand([f"file://{folder}/b.jsonl"], Path("/")), folder) == ["b.jsonl"]
+
+
+def test_expand__a_name_with_glob_characters_that_exists_is_that_file(folder: Path):
+    assert names(expand(["odd [x] ü.csv"], folder), folder) == ["odd [x] ü.csv"]
+
+
+@pytest.mark.parametrize(
+    "pattern", ["nothing*", "no/such.jsonl", "memory://nothing/*.jsonl", "memory://nothing/a.jsonl"]
+)
+def test_expand__nothing_matches_names_the_pattern(folder: Path, pattern: str):
+    with pytest.raises(BadInput) as error:
+        expand(["b.jsonl", pattern], folder)
+    assert pattern in str(error.value)
+
+
+def test_expand__an_unknown_protocol(folder: Path):
+    with pytest.raises(BadInput, match="cannot be listed"):
+        expand(["nonsense://x/y.jsonl"], folder)
+
+
+def test_remote__expands_and_opens(tmp_path: Path):
+    fs = fsspec.filesystem("memory")
+    try:
+        fs.pipe({"/pool/a.jsonl": b"1", "/pool/b.csv": b"22", "/pool/readme.md": b"", "/pool/state.json": b"{}"})
+        both = expand(["memory://pool"], tmp_path)
+        assert both == expand(["memory://pool/*.jsonl", "memory://pool/b.csv"], tmp_path)
+        assert [default_source_of(url) for url in both] == ["a", "b"]
+        with opened(Store(tmp_path / "store"), both[1]) as file:
+            assert file.read() == b"22"
+    finally:
+        fs.store.clear()
+
+
+def test_datasets_folders__their_data_files_only(tmp_path: Path):
+    for split in ("train", "test"):
+        part = tmp_path / "mine" / split
+        part.mkdir(parents=True)
+        for name in ("data-00000-of-00001.arrow", "cache-123.arrow", "dataset_info.json"):
+            (part / name).write_bytes(b"{}")
+        (part / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))
+    (tmp_path / "mine" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    found = expand(["mine"], tmp_path)
+    assert names(found, tmp_path) == [f"mine/{split}/data-00000-of-00001.arrow" for split in ("test", "train")]
+    assert [default_source_of(url) for url in found] == ["mine/test", "mine/train"]
+    assert default_source_of(expand(["mine/train"], tmp_path)[0]) == "mine/train"
+
+
+def test_a_state_json_of_something_else__hides_nothing(tmp_path: Path):
+    (tmp_path / "state.json").write_text("{}")
+    (tmp_path / "a.jsonl").write_text("{}")
+    assert names(expand(["."], tmp_path), tmp_path) == ["a.jsonl"]
+
+
+def test_opened__missing_and_folder(tmp_path: Path):
+    store = Store(tmp_path / "store")
+    for url in (str(tmp_path / "no.jsonl"), str(tmp_path), "memory://no.jsonl", "nonsense://x"):
+        with pytest.raises(BadInput, match="cannot be opened") as error, opened(store, url):
+            pass
+        assert url in str(error.value)
+
+
+def test_file_digest__of_the_bytes_and_rewinds(tmp_path: Path):
+    (tmp_path / "a").write_bytes(b"x" * 3_000_000)
+    with (tmp_path / "a").open("rb") as file:
+        first = file_digest(file)
+        assert file_digest(file) == first
+    (tmp_path / "b").write_bytes(b"x" * 2_999_999 + b"y")
+    with (tmp_path / "b").open("rb") as file:
+        assert file_digest(file) != first
