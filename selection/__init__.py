@@ -16,29 +16,29 @@ from selection.errors import (
     SelectionError,
     UnknownStep,
 )
-from selection.quota import Limits, Quota, TokenBudget
+from selection.quota import Constraints, Quota, TokenBudget
 from selection.registry import build_step, parse_steps, required, step_names, step_spec
 from selection.run import select
 from selection.step import Filter, Scorer, Selector, Step
-from selection.types import Dropped, Found, Input, Pool, Reason, Selection, Targets, Vectors
+from selection.types import DroppedRows, Input, Pool, Reason, RetrievedRows, Selection, Targets, Vectors
 from selection.vectors import ArrayVectors
 
 __all__ = [
     "ArrayVectors",
     "BrokenStep",
-    "Dropped",
+    "Constraints",
+    "DroppedRows",
     "Filter",
-    "Found",
     "Input",
     "InvalidBudget",
     "InvalidInput",
     "InvalidOption",
     "InvalidRecipe",
-    "Limits",
     "MissingInput",
     "Pool",
     "Quota",
     "Reason",
+    "RetrievedRows",
     "Scorer",
     "Selection",
     "SelectionError",

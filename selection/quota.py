@@ -159,7 +159,7 @@ class TokenBudget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Constraints:
     """All that stands around the steps.
 
     Attributes:
@@ -270,7 +270,7 @@ class Limits:
             )
         return cost
 
-    def on(self, pool: Pool, *, predict: bool = True) -> Limited:
+    def on(self, pool: Pool, *, predict: bool = True) -> BoundConstraints:
         """The limits as they meet a pool.
 
         Args:
@@ -283,11 +283,11 @@ class Limits:
         known = self.quota if predict or not (self.quota and self.quota.predicts) else None
         group, names = known.groups(pool) if known is not None else (None, ())
         set_ = by_value(pool.get_column(self.group_by)) if self.group_by is not None else None
-        return Limited(self, self.costs(pool), group, names, set_)
+        return BoundConstraints(self, self.costs(pool), group, names, set_)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Limited:
+class BoundConstraints:
     """Limits as they meet a pool: what the budget and each division say of each row.
 
     Attributes:
@@ -298,13 +298,13 @@ class Limited:
         set: (n,) its group by `group_by`, `NO_GROUP` for a missing value; None without.
     """
 
-    limits: Limits
+    constraints: Constraints
     cost: Costs
     group: Rows | None
     names: tuple[str, ...]
     set: Rows | None
 
-    def take(self, rows: Rows) -> Limited:
+    def take(self, rows: Rows) -> BoundConstraints:
         """The same for the subpool of `rows`."""
         group = None if self.group is None else self.group[rows]
         set_ = None if self.set is None else self.set[rows]
@@ -312,8 +312,8 @@ class Limited:
 
     def rows(self, pool: Pool, amount: int | None = None) -> int:
         """The budget in rows, or another amount; tokens are as many rows as they hold of the candidates' mean."""
-        amount = self.limits.amount() if amount is None else amount
-        if not self.limits.in_tokens:
+        amount = self.constraints.amount() if amount is None else amount
+        if not self.constraints.in_tokens:
             return amount
         cost = self.cost[pool.candidates]
         total = float(cost.sum())
@@ -325,19 +325,19 @@ class Limited:
         Raises:
             InvalidBudget: the groups cannot fill the budget, or their share; names them.
         """
-        quota, group = self.limits.quota, self.group
+        quota, group = self.constraints.quota, self.group
         assert quota is not None
         assert group is not None
         have, free = held(group, pool, self.cost, len(self.names))
         whole = [math.ceil(amount) for amount in have]
         if quota.balance is not None:
-            most, budget = [int(amount) for amount in free], self.limits.amount()
+            most, budget = [int(amount) for amount in free], self.constraints.amount()
             if sum(most) < budget and not allow_short:
                 raise InvalidBudget(
-                    f"the groups by {quota.by} have {sum(most):,} {self.limits.unit}, asked for {budget:,}"
+                    f"the groups by {quota.by} have {sum(most):,} {self.constraints.unit}, asked for {budget:,}"
                 )
             return BALANCES[quota.balance](whole, min(budget, sum(most)), most)
-        parts = apportion(quota.share_weights(), self.limits.amount() + sum(whole), low=whole)
+        parts = apportion(quota.share_weights(), self.constraints.amount() + sum(whole), low=whole)
         wanted = [part - mine for part, mine in zip(parts, whole, strict=True)]
         lacking = [
             f"{name} has {free[i]:,.0f} for a share of {wanted[i]:,}"
@@ -347,46 +347,46 @@ class Limited:
         ]
         if lacking and not allow_short:
             raise InvalidBudget(
-                f"the quota by {quota.by} cannot be met, in {self.limits.unit}: {listed(lacking, '; ')}"
+                f"the quota by {quota.by} cannot be met, in {self.constraints.unit}: {listed(lacking, '; ')}"
             )
         return wanted
 
     def caps(self, pool: Pool) -> Costs:
         """(groups,) what each group of a quota of caps may still be given, in rows or tokens; below 0 where it has more."""
-        assert self.limits.quota is not None
+        assert self.constraints.quota is not None
         assert self.group is not None
         have, _ = held(self.group, pool, self.cost, len(self.names))
-        total = self.limits.amount() + float(self.cost[pool.get_already_selected()].sum())
-        return self.limits.quota.most(self.names, total) - have
+        total = self.constraints.amount() + float(self.cost[pool.get_already_selected()].sum())
+        return self.constraints.quota.most(self.names, total) - have
 
     def per_group(self, pool: Pool) -> Costs:
         """(groups,) how many rows of each group by `group_by` may still be taken; below 0 where there are more."""
         assert self.set is not None
         used, _ = held(self.set, pool, np.ones(len(pool)), int(self.set.max(initial=-1)) + 1)
-        return self.limits.max_per_group - used
+        return self.constraints.max_per_group - used
 
     def check(self, pool: Pool) -> None:
         """Raise `InvalidBudget`, naming groups and numbers, where counting alone shows that the limits cannot be met."""
-        limits = self.limits
-        if limits.in_tokens:
+        constraints = self.constraints
+        if constraints.in_tokens:
             free = float(self.cost[pool.candidates].sum())
-            if free < limits.amount():
+            if free < constraints.amount():
                 raise InvalidBudget(
-                    f"{int(pool.candidates.sum()):,} candidates have {free:,.0f} tokens for a budget of {limits.amount():,}"
+                    f"{int(pool.candidates.sum()):,} candidates have {free:,.0f} tokens for a budget of {constraints.amount():,}"
                 )
-        if limits.quota is not None and self.group is not None and limits.quota.divides:
+        if constraints.quota is not None and self.group is not None and constraints.quota.divides:
             self.shares(pool)
-        elif limits.quota is not None and self.group is not None:
-            self._check_room(f"the quota by {limits.quota.by}", pool, self.group, self.caps(pool), self.names)
-        if self.set is not None and not limits.in_tokens:
-            what = f"max_per_group {limits.max_per_group} of {limits.group_by}"
+        elif constraints.quota is not None and self.group is not None:
+            self._check_room(f"the quota by {constraints.quota.by}", pool, self.group, self.caps(pool), self.names)
+        if self.set is not None and not constraints.in_tokens:
+            what = f"max_per_group {constraints.max_per_group} of {constraints.group_by}"
             self._check_room(what, pool, self.set, self.per_group(pool), ())
 
     def _check_room(self, what: str, pool: Pool, group: Rows, room: Costs, names: Sequence[str]) -> None:
         _, free = held(group, pool, self.cost, len(room))
         gives = np.minimum(free, np.maximum(room, 0))
         apart = float(self.cost[pool.candidates & (group == NO_GROUP)].sum())
-        budget = self.limits.amount()
+        budget = self.constraints.amount()
         if gives.sum() + apart >= budget:
             return
         most = (
@@ -395,7 +395,7 @@ class Limited:
         if apart:
             most.append(f"all others {apart:,.0f}")
         raise InvalidBudget(
-            f"{what} leaves {gives.sum() + apart:,.0f} {self.limits.unit} for a budget of {budget:,}: "
+            f"{what} leaves {gives.sum() + apart:,.0f} {self.constraints.unit} for a budget of {budget:,}: "
             + (listed(most) if names else f"there are {int((free > 0).sum()):,} groups")
         )
 
@@ -472,9 +472,9 @@ def listed(names: Sequence[str], between: str = ", ") -> str:
     return between.join([*names[:_LISTED], f"and {more:,} more"] if more > 0 else names)
 
 
-def plain(limits: Quota | TokenBudget) -> dict[str, Any]:
+def plain(constraints: Quota | TokenBudget) -> dict[str, Any]:
     """JSON-plain options, without those at their defaults; they rebuild the object."""
-    return {key: value for key, value in asdict(limits).items() if value is not None and value not in ((), [])}
+    return {key: value for key, value in asdict(constraints).items() if value is not None and value not in ((), [])}
 
 
 def _options(cls: type, what: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,12 +12,12 @@ import numpy as np
 
 from selection.errors import BrokenStep, InvalidBudget, InvalidInput, InvalidOption, MissingInput, rows_of_parent
 from selection.inputs import available
-from selection.quota import Limited, Limits, Quota, TokenBudget
+from selection.quota import BoundConstraints, Constraints, Quota, TokenBudget
 from selection.registry import Spec, parse_steps, required
 from selection.step import Filter, Scorer, Selector, Step
-from selection.types import Array, Dropped, Found, Input, Pool, Reason, Rows, Selection, Told
+from selection.types import Array, DroppedRows, FilterReport, Input, Pool, Reason, RetrievedRows, Rows, Selection
 from selection.vectors import exact
-from selection.walk import Stream, draw_within
+from selection.walk import Stream, select_within
 
 
 def select(
@@ -59,16 +59,16 @@ def select(
     for what, number in (("seed", seed), ("round", round)):
         if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 0:
             raise InvalidOption(f"{what} must be an integer >= 0, got {number!r}")
-    limits = Limits.of(budget, quota, group_by, max_per_group)
-    limits.check_selector(plan[-1])
-    _check_inputs(plan, pool, limits)
-    limited = limits.on(pool, predict=False)  # classes are predicted only for the rows that the filters leave
-    budget = limited.rows(pool)
+    constraints = Constraints.of(budget, quota, group_by, max_per_group)
+    constraints.check_selector(plan[-1])
+    _check_inputs(plan, pool, constraints)
+    bound = constraints.on(pool, predict=False)  # classes are predicted only for the rows that the filters leave
+    budget = bound.rows(pool)
     _check_budget(pool, budget, allow_short=allow_short)
-    _check_limits(limited, pool, allow_short=allow_short)
+    _check_limits(bound, pool, allow_short=allow_short)
 
     if budget == 0 or not pool.candidates.any():
-        exhausted = limits.amount() > 0
+        exhausted = constraints.amount() > 0
         return Selection(np.empty(0, np.int64), np.empty(0, np.float32), Reason.of("none", 0), exhausted=exhausted)
 
     rows = _frame(pool)
@@ -78,7 +78,7 @@ def select(
     if not any(step.searches for step in plan):
         frame = _exact(frame)
     filters: list[str] = []
-    told: list[Told] = []
+    told: list[FilterReport] = []
     for position, step in enumerate(plan):
         rng = _generator(int(seed), int(round), position, step.name)
         seen = frame if step.searches else _exact(frame)
@@ -94,13 +94,13 @@ def select(
                 frame = replace(frame, scores=_scored(step, seen, rng))
             elif isinstance(step, Selector):
                 stream = partial(_generator, int(seed), int(round), position, step.name)
-                picked = _picked(step, seen, limited.take(rows), filters, stream, allow_short=allow_short)
+                picked = _picked(step, seen, bound.take(rows), filters, stream, allow_short=allow_short)
                 return replace(
                     picked,
                     rows=rows[picked.rows],
                     reason=picked.reason.translated(rows),
-                    dropped=tuple(one for one in told if isinstance(one, Dropped)),
-                    found=tuple(one.of(rows[picked.rows]) for one in told if isinstance(one, Found)),
+                    dropped=tuple(one for one in told if isinstance(one, DroppedRows)),
+                    found=tuple(one.of(rows[picked.rows]) for one in told if isinstance(one, RetrievedRows)),
                 )
     raise AssertionError("parse_steps ends every recipe in a selector")
 
@@ -149,15 +149,15 @@ def subpool(pool: Pool, eligible: Array) -> tuple[Rows, Pool]:
 
 
 def _picked(
-    step: Selector, pool: Pool, limited: Limited, filters: Sequence[str], stream: Stream, *, allow_short: bool
+    step: Selector, pool: Pool, bound: BoundConstraints, filters: Sequence[str], stream: Stream, *, allow_short: bool
 ) -> Selection:
     """What the selector takes of what the filters left."""
-    if limited.limits.needs:
-        limited = limited.limits.on(pool)
-    if limited.limits.beyond_rows:
-        _check_limits(limited, pool, filters, allow_short=allow_short)
-        return draw_within(limited, step, pool, run_selector, stream, allow_short=allow_short)
-    budget, left = limited.limits.amount(), int(pool.candidates.sum())
+    if bound.constraints.needs:
+        bound = bound.constraints.on(pool)
+    if bound.constraints.beyond_rows:
+        _check_limits(bound, pool, filters, allow_short=allow_short)
+        return select_within(bound, step, pool, run_selector, stream, allow_short=allow_short)
+    budget, left = bound.constraints.amount(), int(pool.candidates.sum())
     short = _check_left(left, budget, filters, allow_short=allow_short)
     picked = run_selector(step, pool, min(budget, left), rng=stream())
     short |= _check_filled(step, len(picked.rows), budget, allow_short=allow_short)
@@ -181,10 +181,10 @@ def _exact(pool: Pool) -> Pool:
     return pool if vectors is pool.vectors else replace(pool, vectors=vectors)
 
 
-def _kept(step: Filter, pool: Pool, budget: int, rng: np.random.Generator) -> tuple[Array, Told | None]:
+def _kept(step: Filter, pool: Pool, budget: int, rng: np.random.Generator) -> tuple[Array, FilterReport | None]:
     """(n,) which candidates a filter leaves; and what it tells of them or the others."""
     named = np.zeros(len(pool), bool)
-    kept, told = step.sift(pool, budget, rng=rng)
+    kept, told = step.apply(pool, budget, rng=rng)
     named[_checked_rows(step, kept, len(pool))] = True
     return named & pool.candidates, told
 
@@ -214,11 +214,11 @@ def _checked_rows(step: Step, rows: Array, n: int) -> Rows:
     return rows
 
 
-def _check_inputs(plan: Sequence[Step], pool: Pool, limits: Limits) -> None:
+def _check_inputs(plan: Sequence[Step], pool: Pool, constraints: Constraints) -> None:
     missing = [
-        f"quota, group_by or budget needs column {name!r}" for name in sorted(limits.columns - set(pool.columns))
+        f"quota, group_by or budget needs column {name!r}" for name in sorted(constraints.columns - set(pool.columns))
     ]
-    missing += [f"the quota needs {name}" for name in sorted(limits.needs - pool.given)]
+    missing += [f"the quota needs {name}" for name in sorted(constraints.needs - pool.given)]
     for i, step in enumerate(plan):
         before, columns_before = required(plan[:i])
         inputs, columns = required(plan[: i + 1])
@@ -241,11 +241,11 @@ def _check_budget(pool: Pool, budget: int, *, allow_short: bool) -> None:
         raise InvalidBudget(f"budget must be in 0..{candidates} ({counts}), got {budget}")
 
 
-def _check_limits(limited: Limited, pool: Pool, filters: Sequence[str] = (), *, allow_short: bool) -> None:
+def _check_limits(bound: BoundConstraints, pool: Pool, filters: Sequence[str] = (), *, allow_short: bool) -> None:
     if allow_short:
         return
     try:
-        limited.check(pool)
+        bound.check(pool)
     except InvalidBudget as error:
         after = f" (candidates left after {', '.join(filters)})" if filters else ""
         raise InvalidBudget(f"{error}{after}. allow_short takes what there is") from None

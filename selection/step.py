@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from selection.errors import InvalidOption
-from selection.types import Array, Input, Pool, Rows, Selection, Told
+from selection.types import Array, FilterReport, Input, Pool, Rows, Selection
 
 Kind = Literal["filter", "scorer", "selector"]
 
@@ -65,7 +65,7 @@ class Filter(Step):
             rng: the only source of randomness.
         """
 
-    def sift(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, Told | None]:
+    def apply(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, FilterReport | None]:
         """What `keep` gives; and why the other candidates go, or what found those kept, where the filter can tell.
 
         The runner calls this.

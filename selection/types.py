@@ -188,7 +188,7 @@ class Reason:
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
+class FilterReport:
     """What a filter tells of some rows.
 
     Attributes:
@@ -211,11 +211,11 @@ class Told:
         return replace(self, rows=self.rows[place], reason=self.reason.take(place))
 
 
-class Dropped(Told):
+class DroppedRows(FilterReport):
     """Rows that a filter left out, and why: "neighbour" with the row that it is a duplicate of as `ref`, and their similarity."""
 
 
-class Found(Told):
+class RetrievedRows(FilterReport):
     """Rows that a filter kept, and what found each: "anchor" with the row searched from as `ref`, and their similarity."""
 
 
@@ -236,8 +236,8 @@ class Selection:
     gain: Floats
     reason: Reason
     exhausted: bool = False
-    dropped: tuple[Dropped, ...] = ()
-    found: tuple[Found, ...] = ()
+    dropped: tuple[DroppedRows, ...] = ()
+    found: tuple[RetrievedRows, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

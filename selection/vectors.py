@@ -270,7 +270,7 @@ class _DeviceCopy:
         return torch.tensor(np.sqrt(self.squares.cpu().numpy()), device=self.device)
 
 
-def on_card(vectors: Vectors, *, least: int = 2**26, share: float = 0.5) -> Vectors:
+def on_gpu(vectors: Vectors, *, least: int = 2**26, share: float = 0.5) -> Vectors:
     """The vectors with a copy on the CUDA card for the kernels that have a body there; as they are without a card.
 
     Args:
@@ -303,19 +303,19 @@ def nearest_rows(vectors: Vectors, queries: Array, k: int, within: Rows | None =
     Raises:
         InvalidInput: a vector is not finite; names the row.
     """
-    from selection.kernels.top_k import top_r
+    from selection.kernels.top_k import top_k
 
     skip = None
     if within is not None:
         if len(within) < STREAM_SHARE * vectors.shape[0]:
             rows = np.unique(np.asarray(within, np.int64))
             with rows_of_parent(rows):
-                found = top_r(restricted(vectors, rows), queries, depth=k)
+                found = top_k(restricted(vectors, rows), queries, depth=k)
             row = np.where(found.row < 0, -1, rows[found.row]) if len(rows) else found.row
             return found.score.astype(np.float32), row
         skip = np.ones(vectors.shape[0], bool)
         skip[within] = False
-    found = top_r(vectors, queries, depth=k, skip=skip)
+    found = top_k(vectors, queries, depth=k, skip=skip)
     return found.score.astype(np.float32), found.row
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from selection.errors import BrokenStep, InvalidBudget, rows_of_parent
-from selection.quota import NO_GROUP, Costs, Limited, Limits, listed
+from selection.quota import NO_GROUP, BoundConstraints, Constraints, Costs, listed
 from selection.step import Selector
 from selection.types import Array, Pool, Reason, Rows, Selection
 
@@ -23,7 +23,7 @@ class Run(Protocol):
 
 
 @dataclass(eq=False, slots=True)
-class Room:
+class GroupCapacity:
     """What is left in each group of one division of the rows.
 
     Attributes:
@@ -39,13 +39,13 @@ class Room:
     closed: list[bool]
 
     @classmethod
-    def of(cls, group: Rows, cost: Costs, left: Array) -> Room:
+    def of(cls, group: Rows, cost: Costs, left: Array) -> GroupCapacity:
         """Room of `left` (groups,)."""
         return cls(group, cost, left.tolist(), (left <= 0).tolist())
 
-    def take(self, rows: Rows) -> Room:
+    def take(self, rows: Rows) -> GroupCapacity:
         """The same room, for the subpool of `rows`."""
-        return Room(self.group[rows], self.cost[rows], self.left, self.closed)
+        return GroupCapacity(self.group[rows], self.cost[rows], self.left, self.closed)
 
     def open(self) -> Array:
         """(n,) bool: the rows whose group is not closed."""
@@ -53,8 +53,8 @@ class Room:
         return ~closed[self.group]
 
 
-def draw_within(
-    limited: Limited, step: Selector, pool: Pool, run: Run, stream: Stream, *, allow_short: bool
+def select_within(
+    bound: BoundConstraints, step: Selector, pool: Pool, run: Run, stream: Stream, *, allow_short: bool
 ) -> Selection:
     """Draw with `step` what the limits let through.
 
@@ -75,24 +75,26 @@ def draw_within(
     Cost: shares and balance, one draw in each group. A walk, draws of doubling budget until it is filled: where a cap closes what
     the selector likes best, up to the whole pool. A few hundred nanoseconds a pick beside that.
     """
-    limits = limited.limits
+    constraints = bound.constraints
     rooms = []
-    if limited.set is not None:
-        rooms.append(Room.of(limited.set, np.ones(len(pool)), limited.per_group(pool)))
-    if limits.quota is not None and limits.quota.divides:
-        return _shared(limited, step, pool, rooms, run, stream, allow_short=allow_short)
-    if limited.group is not None:
-        rooms.append(Room.of(limited.group, limited.cost, limited.caps(pool)))
-    rooms.append(_whole(limited.cost, limits.amount()))
-    first = min(limited.rows(pool), int(pool.candidates.sum()))
+    if bound.set is not None:
+        rooms.append(GroupCapacity.of(bound.set, np.ones(len(pool)), bound.per_group(pool)))
+    if constraints.quota is not None and constraints.quota.divides:
+        return _shared(bound, step, pool, rooms, run, stream, allow_short=allow_short)
+    if bound.group is not None:
+        rooms.append(GroupCapacity.of(bound.group, bound.cost, bound.caps(pool)))
+    rooms.append(_whole(bound.cost, constraints.amount()))
+    first = min(bound.rows(pool), int(pool.candidates.sum()))
     picked, missing = walked(step, pool, rooms, run, stream, first=first)
     if missing > 0 and not allow_short:
-        raise InvalidBudget(_short(limits, step, f"{limits.amount() - missing:,.0f} of {limits.amount():,}"))
+        raise InvalidBudget(
+            _short(constraints, step, f"{constraints.amount() - missing:,.0f} of {constraints.amount():,}")
+        )
     return replace(picked, exhausted=missing > 0)
 
 
 def walked(
-    step: Selector, pool: Pool, rooms: list[Room], run: Run, stream: Stream, *, first: int
+    step: Selector, pool: Pool, rooms: list[GroupCapacity], run: Run, stream: Stream, *, first: int
 ) -> tuple[Selection, float]:
     """Walk the picks of a nested selector and take those that fit into every room.
 
@@ -128,7 +130,7 @@ def walked(
     return _at(picked, np.array(taken, np.int64)), 0.0 if whole.closed[0] else whole.left[0] - left_over
 
 
-def _walk(rows: Rows, start: int, rooms: list[Room], taken: list[int]) -> float:
+def _walk(rows: Rows, start: int, rooms: list[GroupCapacity], taken: list[int]) -> float:
     """Go on along the picks from place `start`; append the places that are taken. Gives what closed groups left over."""
     ahead = rows[start:]
     groups = list(zip(*(room.group[ahead].tolist() for room in rooms), strict=True))
@@ -154,23 +156,30 @@ def _walk(rows: Rows, start: int, rooms: list[Room], taken: list[int]) -> float:
     return left_over
 
 
-def _whole(cost: Costs, amount: int) -> Room:
+def _whole(cost: Costs, amount: int) -> GroupCapacity:
     """Room for the whole draw."""
-    return Room.of(np.zeros(len(cost), np.int64), cost, np.array([float(amount)]))
+    return GroupCapacity.of(np.zeros(len(cost), np.int64), cost, np.array([float(amount)]))
 
 
 def _shared(
-    limited: Limited, step: Selector, pool: Pool, rooms: list[Room], run: Run, stream: Stream, *, allow_short: bool
+    bound: BoundConstraints,
+    step: Selector,
+    pool: Pool,
+    rooms: list[GroupCapacity],
+    run: Run,
+    stream: Stream,
+    *,
+    allow_short: bool,
 ) -> Selection:
     """One draw in each group, in order of the names."""
     from selection.run import subpool
 
-    limits, candidates = limited.limits, pool.candidates
-    wanted = limited.shares(pool, allow_short=allow_short)
+    constraints, candidates = bound.constraints, pool.candidates
+    wanted = bound.shares(pool, allow_short=allow_short)
     parts: list[Selection] = []
     lacking: list[str] = []
-    for i, name in enumerate(limited.names):
-        mine = candidates & (limited.group == i)
+    for i, name in enumerate(bound.names):
+        mine = candidates & (bound.group == i)
         if not wanted[i] or not mine.any():
             if wanted[i]:
                 lacking.append(f"{name} 0 of {wanted[i]:,}")
@@ -179,19 +188,19 @@ def _shared(
         taken = np.concatenate([pool.get_already_selected(), *(part.rows for part in parts)])
         rows, frame = subpool(replace(pool, already_selected=taken), mine)
         with rows_of_parent(rows):
-            if limits.walks is None:
+            if constraints.walks is None:
                 picked = run(step, frame, min(wanted[i], int(mine.sum())), rng=stream())
                 missing = float(wanted[i] - len(picked.rows))
             else:
-                inside = [*(room.take(rows) for room in rooms), _whole(limited.cost[rows], wanted[i])]
-                first = min(limited.take(rows).rows(frame, wanted[i]), int(mine.sum()))
+                inside = [*(room.take(rows) for room in rooms), _whole(bound.cost[rows], wanted[i])]
+                first = min(bound.take(rows).rows(frame, wanted[i]), int(mine.sum()))
                 picked, missing = walked(step, frame, inside, run, stream, first=first)
         if missing > 0:
             lacking.append(f"{name} {wanted[i] - missing:,.0f} of {wanted[i]:,}")
         parts.append(replace(picked, rows=rows[picked.rows], reason=picked.reason.translated(rows)))
     if lacking and not allow_short:
-        raise InvalidBudget(_short(limits, step, listed(lacking)))
-    return replace(interleaved(parts), exhausted=bool(lacking) or sum(wanted) < limits.amount())
+        raise InvalidBudget(_short(constraints, step, listed(lacking)))
+    return replace(interleaved(parts), exhausted=bool(lacking) or sum(wanted) < constraints.amount())
 
 
 def interleaved(parts: list[Selection]) -> Selection:
@@ -230,7 +239,11 @@ def _at(selection: Selection, places: Array) -> Selection:
     )
 
 
-def _short(limits: Limits, step: Selector, got: str) -> str:
-    within = f"max_per_group {limits.max_per_group} of {limits.group_by}" if limits.group_by is not None else None
-    around = " and ".join(filter(None, [f"the quota by {limits.quota.by}" if limits.quota else None, within]))
-    return f"{step.name}{f' within {around}' if around else ''} found only {got} {limits.unit}; allow_short takes these"
+def _short(constraints: Constraints, step: Selector, got: str) -> str:
+    within = (
+        f"max_per_group {constraints.max_per_group} of {constraints.group_by}"
+        if constraints.group_by is not None
+        else None
+    )
+    around = " and ".join(filter(None, [f"the quota by {constraints.quota.by}" if constraints.quota else None, within]))
+    return f"{step.name}{f' within {around}' if around else ''} found only {got} {constraints.unit}; allow_short takes these"

@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 
 from pipelines.config.load import Config
-from pipelines.context import Context, Outcome
+from pipelines.context import Context
 from pipelines.errors import UnknownProject
-from pipelines.labeling import stages_all as labeling
-from pipelines.labeling.model import Learner, learner
-from pipelines.labeling.project import Standing, project_of, standing
+from pipelines.labeling.model import ProjectModel, learner
+from pipelines.labeling.project import ProjectState, budget_line, project_of, standing
 from pipelines.run import prepare, run_stage
-from pipelines.stages import stages_all as stages
+from pipelines.stages.fit import fit
+from pipelines.stages.publish import publish
+from pipelines.stages.pull import pull
+from pipelines.stages.push import push
+from pipelines.stages.stage import Outcome
 from selection.learning.annotators import agreement_bounds
 from storage.errors import NotInStore
 
@@ -41,7 +44,7 @@ def split_arguments(config: Config, arguments: Sequence[str]) -> tuple[str, list
     return the_project(config, arguments[0] if named else None), list(arguments[1:] if named else arguments)
 
 
-def push(context: Context, project: str, *, more: bool) -> Outcome:
+def push_batch(context: Context, project: str, *, more: bool) -> Outcome:
     """Do all that is new: read the pool, embed, take in labels, fit, and send out the next batch.
 
     Raises:
@@ -50,19 +53,19 @@ def push(context: Context, project: str, *, more: bool) -> Outcome:
     """
     section = project_of(context, project)
     prepare(context, [section.encoder] if section.encoder else [])
-    run_stage(context, f"{project}/labels", labeling.pull, project)
-    run_stage(context, f"{project}/model", labeling.fit, project)
-    outcome = run_stage(context, f"{project}/batch", labeling.push, project, *(["more"] if more else []))
-    run_stage(context, "catalog", stages.publish)
+    run_stage(context, f"{project}/labels", pull, project)
+    run_stage(context, f"{project}/model", fit, project)
+    outcome = run_stage(context, f"{project}/batch", push, project, *(["more"] if more else []))
+    run_stage(context, "catalog", publish)
     return outcome
 
 
-def pull(context: Context, project: str, files: Sequence[str]) -> None:
+def pull_labels(context: Context, project: str, files: Sequence[str]) -> None:
     """Take in labels, from the project's files and those named, and fit the model to them."""
     project_of(context, project)
-    run_stage(context, f"{project}/labels", labeling.pull, project, *files)
-    run_stage(context, f"{project}/model", labeling.fit, project)
-    run_stage(context, "catalog", stages.publish)
+    run_stage(context, f"{project}/labels", pull, project, *files)
+    run_stage(context, f"{project}/model", fit, project)
+    run_stage(context, "catalog", publish)
 
 
 def status_tables(context: Context, project: str) -> list[Table]:
@@ -74,7 +77,7 @@ def status_tables(context: Context, project: str) -> list[Table]:
         ("labels", _labels(learn)),
         ("annotators", _annotators(at)),
     ]
-    budget = labeling.budget_line(at)
+    budget = budget_line(at)
     try:
         advice = learn.advice()
         reasons = "; ".join(advice.reasons) or "no rule advises to stop"
@@ -83,7 +86,7 @@ def status_tables(context: Context, project: str) -> list[Table]:
     return [*tables, (f"cost: {budget}", []), (f"stop: {reasons}", [])]
 
 
-def _round(at: Standing, one: dict[str, Any]) -> dict[str, Any]:
+def _round(at: ProjectState, one: dict[str, Any]) -> dict[str, Any]:
     waiting = int((at.waiting(one) > 0).sum())
     return {
         "round": one["round"],
@@ -104,7 +107,7 @@ def _right(metrics: dict[str, Any]) -> str | None:
     return f"{round(metrics['accuracy'] * metrics['held_out'])} of {metrics['held_out']} right"
 
 
-def _labels(learn: Learner) -> list[dict[str, Any]]:
+def _labels(learn: ProjectModel) -> list[dict[str, Any]]:
     """What was found, beside what the random arm says that as many rows drawn at random would hold."""
     found, at_random = learn.at.by_class(), learn.at_random
     drawn = sum(at_random.values())
@@ -119,7 +122,7 @@ def _labels(learn: Learner) -> list[dict[str, Any]]:
     ]
 
 
-def _annotators(at: Standing) -> list[dict[str, Any]]:
+def _annotators(at: ProjectState) -> list[dict[str, Any]]:
     """Agreement with the consensus of rows that several have labelled, as an interval: few labels say little."""
     answers = at.answers
     several = answers.consensus.labels.copy()

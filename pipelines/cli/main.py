@@ -84,7 +84,7 @@ def run(
 @app.command()
 def plan(config: ConfigOption = None) -> None:
     """Say what `winnow run` would do, without doing it."""
-    from pipelines.run import plan_lines
+    from pipelines.plan import plan_lines
 
     for line in plan_lines(_context(config)):
         out.print(line, markup=False)
@@ -98,7 +98,7 @@ def status(
     """Show the last stages that ran and how they ended."""
     from itertools import islice
 
-    from pipelines.context import runs
+    from pipelines.runs import runs
 
     rows = list(islice(runs(_store(config)), limit))
     _print_table(
@@ -118,7 +118,7 @@ def status(
 @app.command()
 def failures(config: ConfigOption = None) -> None:
     """Show every stage that failed or was held back, with its cause."""
-    from pipelines.context import runs
+    from pipelines.runs import runs
 
     failed = [run for run in runs(_store(config)) if run["status"] != "ok"]
     if not failed:
@@ -169,7 +169,7 @@ def diff(
     config: ConfigOption = None,
 ) -> None:
     """Show what changed between two selections."""
-    from pipelines.run import diff_tables
+    from pipelines.diff import diff_tables
 
     for title, rows in diff_tables(_store(config), a, b):
         out.print(title, markup=False)
@@ -182,7 +182,7 @@ def reproduce(
     config: ConfigOption = None,
 ) -> None:
     """Draw a recorded selection again from its record and compare it, row by row."""
-    from pipelines.run import reproduce as draw_again
+    from pipelines.reproduce import reproduce as draw_again
 
     out.print(draw_again(_context(config), selection), markup=False)
 
@@ -195,10 +195,10 @@ def labels_push(
     more: Annotated[bool, typer.Option("--more", help="Draw another batch although one is still out.")] = False,
 ) -> None:
     """Take in what is new (pool, labels), fit the model and write the next batch to label; an open batch is written again."""
-    from pipelines.cli.labels import push, the_project
+    from pipelines.cli.labels import push_batch, the_project
 
     context = _context(config)
-    push(context, the_project(context.config, project), more=more)
+    push_batch(context, the_project(context.config, project), more=more)
 
 
 @labels_app.command("pull")
@@ -209,10 +209,10 @@ def labels_pull(
     config: ConfigOption = None,
 ) -> None:
     """Take in labels and fit the model to them. The same file twice changes nothing."""
-    from pipelines.cli.labels import pull, split_arguments
+    from pipelines.cli.labels import pull_labels, split_arguments
 
     context = _context(config)
-    pull(context, *split_arguments(context.config, arguments or []))
+    pull_labels(context, *split_arguments(context.config, arguments or []))
 
 
 @labels_app.command("status")

@@ -394,7 +394,7 @@ class _Reader(ConfigFile):
     def _check_limits(self, recipe: Recipe, path: KeyPath, steps: str = "steps") -> None:
         """Whether budget, quota and groups make sense and go with the last step."""
         try:
-            limits = recipe.limits
+            constraints = recipe.constraints
         except SelectionError as error:
             message = str(error)
             if message.startswith("quota: "):
@@ -407,7 +407,7 @@ class _Reader(ConfigFile):
         with suppress(SelectionError):  # what is wrong with the steps is told elsewhere
             last = parse_steps(recipe.steps)[-1]
             try:
-                limits.check_selector(last)
+                constraints.check_selector(last)
             except SelectionError as error:
                 self.add((*path, steps), str(error))
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from selection.encoders import EncoderSpec
-from selection.quota import Limits
+from selection.quota import Constraints
 from storage.pool.ingest import FileSpec, expand
 from storage.vectors.imported import VectorFile
 
@@ -208,7 +208,7 @@ class Recipe(Section):
         return f"{self.amount:,} {_unit(self.budget)}"
 
     @property
-    def limits(self) -> Limits:
+    def constraints(self) -> Constraints:
         """The budget and all else that stands around the steps.
 
         Raises:
@@ -218,7 +218,7 @@ class Recipe(Section):
         if isinstance(budget, TokenBudget):
             budget = {"tokens": budget.tokens, "column": budget.counted_in}
         quota = None if self.quota is None else self.quota.model_dump()
-        return Limits.of(budget, quota, self.group_by, self.max_per_group)
+        return Constraints.of(budget, quota, self.group_by, self.max_per_group)
 
 
 class LabelBudget(Section):

@@ -21,7 +21,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class Annotations:
     """The log of a project at a moment, one entry for each row that somebody said something of.
 
     Attributes:
@@ -78,9 +78,9 @@ class Answers:
         )
 
 
-def read_answers(
+def read_annotations(
     store: Store, project: str, classes: Sequence[str], aggregate: str, upto: int | None = None
-) -> Answers:
+) -> Annotations:
     """Sum up a project's log.
 
     Args:
@@ -117,7 +117,7 @@ def read_answers(
     labelled = np.bincount(rows[voted], minlength=len(ids))
     ignored = np.bincount(rows[kinds == "ignore"], minlength=len(ids)) > 0
     answering = len({name for name, kind in zip(names, kinds, strict=True) if kind in ("class", "skip")})
-    return Answers(
+    return Annotations(
         log=log,
         imports=upto,
         ids=ids,

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from pipelines.labeling.annotations import Answers
-from pipelines.recipes.spec import Arm, Drawing
+from pipelines.labeling.annotations import Annotations
+from pipelines.recipes.spec import Arm, SelectionSpec
 from selection.learning.annotators import NONE
 from selection.learning.classifier import (
     CommitteeProbabilities,
@@ -41,7 +41,7 @@ RULES = ("labelled", "leased", "skipped_or_ignored", "gold", "random_arm", "with
 
 
 @dataclass(frozen=True, eq=False)
-class Training:
+class TrainingSet:
     """What a classifier learns from.
 
     Attributes:
@@ -61,7 +61,7 @@ class Training:
 
 
 @dataclass(frozen=True, eq=False)
-class Brought:
+class LabelingInputs:
     """What a labeling project adds to the pool of a draw, in the frame of the snapshot.
 
     Attributes:
@@ -97,7 +97,7 @@ def sent(store: Store, rounds: Iterable[str], arm: str | None = None) -> Ids:
     return np.unique(np.concatenate(found))
 
 
-def training(store: Store, answers: Answers, rounds: Iterable[str], encoder: str) -> Training:
+def training(store: Store, answers: Annotations, rounds: Iterable[str], encoder: str) -> TrainingSet:
     """What may be learned from after these rounds; rows that the encoder never saw, or could not encode, are left out."""
     learn = answers.labelled & ~np.isin(answers.ids, sent(store, rounds, "random"))
     ids = answers.ids[learn]
@@ -105,12 +105,12 @@ def training(store: Store, answers: Answers, rounds: Iterable[str], encoder: str
     usable = ~np.isin(ids, unusable)
     ids, labels = ids[usable], answers.consensus.labels[learn][usable]
     if not len(ids):
-        return Training(ids, np.empty((0, 0), np.float32), labels)
+        return TrainingSet(ids, np.empty((0, 0), np.float32), labels)
     vectors = stored.StoredVectors(store, encoder, ids).take(np.arange(len(ids)))
-    return Training(ids, np.asarray(vectors, np.float32), labels)
+    return TrainingSet(ids, np.asarray(vectors, np.float32), labels)
 
 
-def fit(classifier: Any, learn: Training, n_classes: int, seed: int) -> Model:
+def fit(classifier: Any, learn: TrainingSet, n_classes: int, seed: int) -> Model:
     """The model of the labels."""
     return build_classifier(classifier).fit(learn.vectors, learn.labels, n_classes, seed=seed)
 
@@ -133,11 +133,11 @@ def own_probabilities(
 
 def bring(
     store: Store,
-    drawing: Drawing,
-    answers: Answers,
+    drawing: SelectionSpec,
+    answers: Annotations,
     snapshot: Snapshot,
     wanted: frozenset[Input],
-) -> Brought:
+) -> LabelingInputs:
     """What the project adds to a draw whose steps need the `wanted`."""
     arm = drawing.arm
     assert arm is not None
@@ -154,7 +154,7 @@ def bring(
         "gold": ~_at(_rows(answers.ids[answers.gold != NONE], snapshot), snapshot),
         "random_arm": ~_at(_rows(_chosen(store, arm.apart), snapshot), snapshot),
     }
-    brought = Brought(labels, labelled, rules)
+    brought = LabelingInputs(labels, labelled, rules)
     if not wanted & {Input.PROBABILITIES, Input.COMMITTEE}:
         return brought
     own = own_probabilities(store, arm.classifier, arm.classes, snapshot)
@@ -173,7 +173,7 @@ def bring(
     return brought
 
 
-def _committee(arm: Arm, learn: Training, seed: int) -> list[Model]:
+def _committee(arm: Arm, learn: TrainingSet, seed: int) -> list[Model]:
     classifier = build_classifier(arm.classifier)
     return fit_committee(classifier, learn.vectors, learn.labels, len(arm.classes), members=arm.members, seed=seed)
 

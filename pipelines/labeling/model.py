@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.labeling.inputs import Training, fit, own_probabilities, sent, training
-from pipelines.labeling.project import Standing
+from pipelines.labeling.inputs import TrainingSet, fit, own_probabilities, sent, training
+from pipelines.labeling.project import ProjectState
 from pipelines.recipes import spec as drawing
 from selection.errors import InvalidInput
 from selection.learning.annotators import NONE, relabel_scores
@@ -33,7 +33,7 @@ MEASURED_ROWS = 50
 
 
 @dataclass(frozen=True)
-class Learner:
+class ProjectModel:
     """A project's classifier on its labels as they are now.
 
     Attributes:
@@ -42,12 +42,12 @@ class Learner:
         classifier: as the configuration has it; the user's own probabilities with the digest of their file.
     """
 
-    at: Standing
+    at: ProjectState
     encoder: str
     classifier: Any
 
     @cached_property
-    def training(self) -> Training:
+    def training(self) -> TrainingSet:
         """What it learns from."""
         return training(
             self.at.context.store, self.at.answers, [one["round_id"] for one in self.at.rounds], self.encoder
@@ -264,7 +264,7 @@ class Learner:
         return P
 
 
-def learner(at: Standing) -> Learner:
+def learner(at: ProjectState) -> ProjectModel:
     """The classifier of a project as it stands."""
     project = at.project
     assert project.encoder is not None  # the configuration fills it in
@@ -272,10 +272,10 @@ def learner(at: Standing) -> Learner:
     if project.own_probabilities is not None:
         digest = probabilities_id(at.context.store, project.own_probabilities.url)
         classifier = {"probabilities": {**classifier["probabilities"], "digest": digest}}
-    return Learner(at, drawing.fingerprint(at.context, project.encoder), classifier)
+    return ProjectModel(at, drawing.fingerprint(at.context, project.encoder), classifier)
 
 
-def labels_missing(learn: Learner) -> Sequence[str]:
+def labels_missing(learn: ProjectModel) -> Sequence[str]:
     """The classes without a label to learn from."""
     found = set(learn.training.labels.tolist())
     return [name for number, name in enumerate(learn.at.project.classes) if number not in found]

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipelines.config.schema import Labeling
 from pipelines.context import Context
 from pipelines.errors import UnknownProject
-from pipelines.labeling.annotations import Answers, read_answers
+from pipelines.labeling.annotations import Annotations, read_annotations
 from pipelines.labeling.costs import prices, purse
 from pipelines.messages import nearest
 from selection.learning.annotators import NONE
@@ -28,7 +28,7 @@ Round = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Standing:
+class ProjectState:
     """One project at one moment.
 
     Attributes:
@@ -41,7 +41,7 @@ class Standing:
     context: Context
     name: str
     project: Labeling
-    answers: Answers
+    answers: Annotations
     rounds: Sequence[Round]
     moment: datetime
 
@@ -136,8 +136,17 @@ def project_of(context: Context, name: str) -> Labeling:
     return known[name]
 
 
-def standing(context: Context, name: str) -> Standing:
+def standing(context: Context, name: str) -> ProjectState:
     """Where a project stands now."""
     project = project_of(context, name)
-    answers = read_answers(context.store, name, project.classes, project.aggregate)
-    return Standing(context, name, project, answers, read_rounds(context.store, name), datetime.now(UTC))
+    answers = read_annotations(context.store, name, project.classes, project.aggregate)
+    return ProjectState(context, name, project, answers, read_rounds(context.store, name), datetime.now(UTC))
+
+
+def budget_line(at: ProjectState) -> str:
+    """What was spent and what is left, in words."""
+    budget = at.project.budget
+    if budget is None:
+        return f"{at.spent:g} {'spent' if at.answers.spent else 'rows labelled'} so far, without a limit"
+    whole = budget.money if budget.money is not None else budget.rows
+    return f"{at.spent:g} of {whole:g} {'spent' if budget.money is not None else 'rows labelled'}, {at.left:g} left"

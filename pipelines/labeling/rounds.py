@@ -20,14 +20,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.config.schema import Recipe
-from pipelines.context import code_version
 from pipelines.labeling.costs import payable, prices, purse, share_of, wanted
 from pipelines.labeling.inputs import sent
-from pipelines.labeling.model import Learner
-from pipelines.labeling.project import Round, Standing
+from pipelines.labeling.model import ProjectModel
+from pipelines.labeling.project import ProjectState, Round
 from pipelines.recipes import draw as selecting
 from pipelines.recipes import spec as drawing
 from pipelines.recipes.spec import Arm
+from pipelines.runs import code_version
 from selection.learning.annotators import NONE
 from selection.learning.stopping import Advice
 from selection.noise import hash_uniform
@@ -62,7 +62,7 @@ class _Part:
     cost: float = 0.0
 
 
-def draw_round(at: Standing, learn: Learner, advice: Advice) -> Round | str:
+def draw_round(at: ProjectState, learn: ProjectModel, advice: Advice) -> Round | str:
     """Draw the next round and commit it; or say why there is nothing to send.
 
     Raises:
@@ -130,7 +130,7 @@ def draw_round(at: Standing, learn: Learner, advice: Advice) -> Round | str:
     return header
 
 
-def write_file(at: Standing, one: Round) -> str:
+def write_file(at: ProjectState, one: Round) -> str:
     """Write a round's batch where it is not there; what people have made of it since is left as it is. Gives the path."""
     items = at.items(one)
     ids = idlib.from_arrow(items["id"])
@@ -165,15 +165,15 @@ def write_file(at: Standing, one: Round) -> str:
 
 
 def _drawn(
-    at: Standing, learn: Learner, recipe: Recipe, arm: str, left: float | None, apart: str | None = None
+    at: ProjectState, learn: ProjectModel, recipe: Recipe, arm: str, left: float | None, apart: str | None = None
 ) -> _Part:
     """One arm, drawn and committed as any selection."""
     project = at.project
     if arm == "random":  # from everything that may be sent out, without a quota
         recipe = recipe.model_copy(update={"quota": None, "targets": ()})
-    elif recipe.limits.needs and not learn.ready:  # nothing predicts a class yet
+    elif recipe.constraints.needs and not learn.ready:  # nothing predicts a class yet
         recipe = recipe.model_copy(update={"quota": None})
-    needs = required(parse_steps(recipe.steps))[0] | recipe.limits.needs
+    needs = required(parse_steps(recipe.steps))[0] | recipe.constraints.needs
     fitted = bool(needs & {Input.PROBABILITIES, Input.COMMITTEE})
     given = purse(project.budget, left, project.overlap) if left is not None else None
     what = replace(
@@ -192,7 +192,7 @@ def _drawn(
             purse=given,
         ),
     )
-    made = selecting.carry_out(at.context, what, recipe, f"labeling/{at.name}", at.answers)
+    made = selecting.run_selection(at.context, what, recipe, f"labeling/{at.name}", at.answers)
     gain = read_selection(at.context.store, what.selection_id)[1]["gain"].to_numpy()
     eligible = made.facts["eligible"]
     return _Part(
@@ -205,7 +205,7 @@ def _drawn(
     )
 
 
-def _gold(at: Standing, count: int, number: int, left: float | None) -> _Part:
+def _gold(at: ProjectState, count: int, number: int, left: float | None) -> _Part:
     """Rows with a known answer that were not sent out yet, by hash noise; fewer where they run out."""
     answers, store = at.answers, at.context.store
     ids = np.setdiff1d(answers.ids[answers.gold != NONE], sent(store, [one["round_id"] for one in at.rounds]))
@@ -218,14 +218,14 @@ def _gold(at: Standing, count: int, number: int, left: float | None) -> _Part:
     return _Part("gold", ids, cost=_cost(at, given, ids))
 
 
-def _cost(at: Standing, given: dict[str, Any] | None, ids: Ids) -> float:
+def _cost(at: ProjectState, given: dict[str, Any] | None, ids: Ids) -> float:
     if given is None:
         return 0.0
     price = prices(given, at.snapshot)[idlib.rows_of(ids, at.snapshot.ids)]
     return float((price * wanted(len(ids), given["overlap"])).sum())
 
 
-def _items(at: Standing, learn: Learner, parts: Sequence[_Part], number: int) -> pa.Table:
+def _items(at: ProjectState, learn: ProjectModel, parts: Sequence[_Part], number: int) -> pa.Table:
     """The rows of a batch: those of the steps in their order, the others hidden among them."""
     strategy = [part for part in parts if part.arm == "strategy"]
     others = [part for part in parts if part.arm != "strategy"]

@@ -12,10 +12,11 @@ from typing import Any
 
 import dagster as dg
 
-from pipelines.context import Context, Outcome, Stage, open_context
+from pipelines.context import Context, open_context
 from pipelines.errors import USER_ERRORS
 from pipelines.progress import Log
-from pipelines.stages import stages_all as stages
+from pipelines.stages.publish import publish
+from pipelines.stages.stage import Outcome, Stage
 
 RETRIES, RETRY_AFTER_S = 2, 30
 # Dagster runs at most so many steps of a pool at once; the instance's dagster.yaml sets how many.
@@ -59,7 +60,7 @@ def stage_asset(
             outcome = stage(opened, *arguments)
             if show is None:
                 return _materialized(outcome, {})
-            stages.publish(opened)
+            publish(opened)
             return _materialized(outcome, show(opened, outcome))
         except USER_ERRORS as error:
             # Trying again would not mend a user's mistake, and its message says all: no traceback.

@@ -11,13 +11,18 @@ import dagster as dg
 
 from pipelines.config.load import Config, Recipe, load_config
 from pipelines.config.schema import OWN_VECTORS
-from pipelines.context import Context, Outcome
+from pipelines.context import Context
 from pipelines.errors import USER_ERRORS
 from pipelines.orchestration.asset import GPU_POOL, Project, as_sql, as_table, default_status, look, stage_asset
 from pipelines.orchestration.labeling_assets import labeling_definitions
 from pipelines.recipes.explain import explain, ready_sql
 from pipelines.recipes.spec import encoders_of, needs_vectors
-from pipelines.stages import stages_all as stages
+from pipelines.stages.embed import embed, embed_targets
+from pipelines.stages.index import index
+from pipelines.stages.ingest import ingest
+from pipelines.stages.publish import publish
+from pipelines.stages.select import select
+from pipelines.stages.stage import Outcome
 from selection.registry import parse_steps
 
 CHECKS = {
@@ -44,7 +49,7 @@ def build_definitions(config_path: Path) -> dg.Definitions:
     config = load_config(config_path)
     assets = [
         stage_asset(
-            stages.ingest,
+            ingest,
             key=["pool"],
             checks=CHECKS["pool"],
             description="The candidates: every readable row of the pool's files, once, with every source that held it.",
@@ -58,7 +63,7 @@ def build_definitions(config_path: Path) -> dg.Definitions:
     assets += [_recipe_asset(name, recipe) for name, recipe in config.recipes.items()]
     assets.append(
         stage_asset(
-            stages.publish,
+            publish,
             key=["catalog"],
             deps=[["selection", name] for name in config.recipes],
             checks=CHECKS["catalog"],
@@ -86,7 +91,7 @@ def _encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]
     own = encoder == OWN_VECTORS
     made_with = {"numpy"} if own else {"numpy", "huggingface"}
     vectors = stage_asset(
-        stages.embed,
+        embed,
         encoder,
         key=[encoder, "embeddings"],
         deps=[["pool"]],
@@ -98,8 +103,8 @@ def _encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]
         group_name="vectors",
         pool=GPU_POOL,
     )
-    index = stage_asset(
-        stages.index,
+    indexed = stage_asset(
+        index,
         encoder,
         key=[encoder, "vector_index"],
         deps=[[encoder, "embeddings"]],
@@ -110,9 +115,9 @@ def _encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]
         pool=GPU_POOL,
     )
     if not targets:
-        return [vectors, index]
+        return [vectors, indexed]
     target_vectors = stage_asset(
-        stages.embed_targets,
+        embed_targets,
         encoder,
         key=[encoder, "target_embeddings"],
         checks=CHECKS["vectors"],
@@ -122,7 +127,7 @@ def _encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]
         group_name="vectors",
         pool=GPU_POOL,
     )
-    return [vectors, index, target_vectors]
+    return [vectors, indexed, target_vectors]
 
 
 def _recipe_asset(name: str, recipe: Recipe) -> dg.AssetsDefinition:
@@ -132,7 +137,7 @@ def _recipe_asset(name: str, recipe: Recipe) -> dg.AssetsDefinition:
         if recipe.targets:
             deps.append([recipe.encoder, "target_embeddings"])
     return stage_asset(
-        stages.select,
+        select,
         name,
         key=["selection", name],
         deps=deps,

@@ -10,12 +10,14 @@ import dagster as dg
 
 from pipelines.config.load import Config, load_config
 from pipelines.config.schema import Labeling
-from pipelines.context import Context, Outcome
+from pipelines.context import Context
 from pipelines.errors import USER_ERRORS
-from pipelines.labeling import stages_all as labeling
-from pipelines.labeling.stages_all import label_files
 from pipelines.orchestration.asset import as_sql, as_table, default_status, look, stage_asset
 from pipelines.recipes.explain import FIRST_ROWS, excerpt
+from pipelines.stages.fit import fit
+from pipelines.stages.pull import label_files, pull
+from pipelines.stages.push import push
+from pipelines.stages.stage import Outcome
 from selection.registry import parse_steps
 from storage import ids as idlib
 from storage.labels.rounds import read_round_items, read_rounds
@@ -75,7 +77,7 @@ def _assets(name: str, project: Labeling) -> list[dg.AssetsDefinition]:
     # A group a project, since the graph shows only the last part of a key.
     common: dict[str, Any] = {"group_name": job_name(name)}
     labels = stage_asset(
-        labeling.pull,
+        pull,
         name,
         key=[name, "labels"],
         deps=[["pool"]],
@@ -86,7 +88,7 @@ def _assets(name: str, project: Labeling) -> list[dg.AssetsDefinition]:
         **common,
     )
     model = stage_asset(
-        labeling.fit,
+        fit,
         name,
         key=[name, "model"],
         deps=[[name, "labels"], [project.encoder, "embeddings"]],
@@ -98,7 +100,7 @@ def _assets(name: str, project: Labeling) -> list[dg.AssetsDefinition]:
     )
     steps = " -> ".join(step.name for step in parse_steps(project.steps))
     batch = stage_asset(
-        labeling.push,
+        push,
         name,
         key=[name, "batch"],
         deps=[[name, "model"], [project.encoder, "vector_index"]],

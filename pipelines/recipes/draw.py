@@ -15,19 +15,20 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.config.schema import Recipe, TokenBudget
-from pipelines.context import Context, code_version
-from pipelines.labeling.annotations import Answers, read_answers
+from pipelines.context import Context
+from pipelines.labeling.annotations import Annotations, read_annotations
 from pipelines.labeling.costs import payable
 from pipelines.labeling.inputs import RULES as LEARNED_RULES
 from pipelines.labeling.inputs import bring
-from pipelines.recipes.spec import Drawing, digest, recorded, resolve
-from selection import Limits, Pool, Selection, Targets, select
+from pipelines.recipes.spec import SelectionSpec, digest, recorded, resolve
+from pipelines.runs import code_version
+from selection import Constraints, Pool, Selection, Targets, select
 from selection.encoders import load_token_counter, tokenizer_fingerprint
 from selection.errors import InvalidInput
 from selection.metrics import coverage
 from selection.registry import parse_steps, required
-from selection.types import Input, Reason, Told
-from selection.vectors import exact, on_card
+from selection.types import FilterReport, Input, Reason
+from selection.vectors import exact, on_gpu
 from storage import ids as idlib
 from storage.errors import BadInput
 from storage.ids import Ids
@@ -49,7 +50,7 @@ COVERAGE_COST = 2e11
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SelectionResult:
     """A committed selection.
 
     Attributes:
@@ -57,14 +58,14 @@ class Drawn:
         new: it was drawn now; False when the record was there.
     """
 
-    drawing: Drawing
+    drawing: SelectionSpec
     ids: Ids
     facts: Facts
     exhausted: bool
     new: bool
 
 
-def draw(context: Context, name: str) -> Drawn:
+def draw(context: Context, name: str) -> SelectionResult:
     """Draw the recipe `name` on the pool as it is and commit the selection, unless the same one is there.
 
     Raises:
@@ -72,10 +73,12 @@ def draw(context: Context, name: str) -> Drawn:
         NotInStore: vectors are missing.
         SelectionError: the steps cannot be run on this pool.
     """
-    return carry_out(context, resolve(context, name), context.config.recipes[name], name)
+    return run_selection(context, resolve(context, name), context.config.recipes[name], name)
 
 
-def carry_out(context: Context, drawing: Drawing, recipe: Recipe, name: str, answers: Answers | None = None) -> Drawn:
+def run_selection(
+    context: Context, drawing: SelectionSpec, recipe: Recipe, name: str, answers: Annotations | None = None
+) -> SelectionResult:
     """Draw and commit the selection, unless the same one is there.
 
     Args:
@@ -84,7 +87,7 @@ def carry_out(context: Context, drawing: Drawing, recipe: Recipe, name: str, ans
     """
     if context.store.has("records", "selections", drawing.selection_id):
         header, items = read_selection(context.store, drawing.selection_id)
-        return Drawn(drawing, idlib.from_arrow(items["id"]), header["facts"], header["exhausted"], new=False)
+        return SelectionResult(drawing, idlib.from_arrow(items["id"]), header["facts"], header["exhausted"], new=False)
     began = time.monotonic()
     if isinstance(recipe.budget, TokenBudget) and recipe.budget.tokenizer:
         count_tokens(context, recipe.budget.tokenizer, open_snapshot(context.store, drawing.snapshot))
@@ -105,10 +108,10 @@ def carry_out(context: Context, drawing: Drawing, recipe: Recipe, name: str, ans
     if metrics:  # before the selection: once that is there, nothing is measured again
         commit_metrics(context.store, drawing.selection_id, metrics)
     commit_selection(context.store, header, items, **told)
-    return Drawn(drawing, idlib.from_arrow(items["id"]), facts, exhausted, new=True)
+    return SelectionResult(drawing, idlib.from_arrow(items["id"]), facts, exhausted, new=True)
 
 
-def _coverage(context: Context, drawing: Drawing, items: pa.Table) -> dict[str, float]:
+def _coverage(context: Context, drawing: SelectionSpec, items: pa.Table) -> dict[str, float]:
     """How well the pool is covered, where the recipe has vectors and measuring is quick."""
     if drawing.encoder is None or drawing.arm is not None or not len(items):
         return {}
@@ -124,7 +127,7 @@ def _coverage(context: Context, drawing: Drawing, items: pa.Table) -> dict[str, 
     }
 
 
-def redraw(context: Context, header: dict[str, Any]) -> pa.Table:
+def replay(context: Context, header: dict[str, Any]) -> pa.Table:
     """Draw again what a record describes; gives the items, commits nothing.
 
     Raises:
@@ -138,7 +141,7 @@ def redraw(context: Context, header: dict[str, Any]) -> pa.Table:
     answers = None
     if drawing.arm is not None:
         arm = drawing.arm
-        answers = read_answers(context.store, arm.project, arm.classes, arm.aggregate, header["label_imports"])
+        answers = read_annotations(context.store, arm.project, arm.classes, arm.aggregate, header["label_imports"])
         if answers.digest != arm.labels:
             raise BadInput(f"the labels of {arm.project} up to import {answers.imports} are not those of the record")
     return _drawn(context, drawing, header["allow_file"], header["deny_file"], answers)[0]
@@ -151,31 +154,31 @@ def contaminated(snapshot: Snapshot, targets: Iterable[TargetSet]) -> Mask:
 
 
 def _drawn(
-    context: Context, drawing: Drawing, allow: str | None, deny: str | None, answers: Answers | None
+    context: Context, drawing: SelectionSpec, allow: str | None, deny: str | None, answers: Annotations | None
 ) -> tuple[pa.Table, dict[str, pa.Table | None], Facts, bool]:
     """Select; the items, what filters dropped and found, what was counted on the way, and whether the pool was exhausted."""
     store = context.store
     snapshot = open_snapshot(store, drawing.snapshot)
     wanted, columns = required(parse_steps(drawing.steps))
-    limits = drawing.limits
+    constraints = drawing.constraints
     vectors = None
     if drawing.encoder is not None:
         vectors = StoredVectors(store, drawing.encoder, snapshot.ids, snapshot=snapshot.id, index=drawing.index)
-    brought = None if answers is None else bring(store, drawing, answers, snapshot, wanted | limits.needs)
+    brought = None if answers is None else bring(store, drawing, answers, snapshot, wanted | constraints.needs)
     eligible, facts = _eligible(context, drawing, snapshot, vectors, allow, deny, brought.rules if brought else {})
     targets = _targets(context, drawing) if Input.TARGETS in wanted else None
     pool = Pool(
-        vectors=None if vectors is None else on_card(vectors if drawing.index else exact(vectors)),
+        vectors=None if vectors is None else on_gpu(vectors if drawing.index else exact(vectors)),
         probabilities=brought.probabilities if brought else None,
         committee=brought.committee if brought else None,
         labels=brought.labels if brought else None,
         targets=brought.on_targets(targets) if brought and targets else targets,
         texts=snapshot.texts() if Input.TEXTS in wanted else None,
-        columns=_columns(drawing, snapshot, columns | limits.columns),
+        columns=_columns(drawing, snapshot, columns | constraints.columns),
         keys=idlib.keys(snapshot.ids),
         eligible=eligible,
     )
-    cost = limits.costs(pool)
+    cost = constraints.costs(pool)
     kept = _kept(context, drawing, snapshot, eligible, cost)
     pool = replace(pool, already_selected=kept.rows if brought is None else brought.labelled)
     left = max(drawing.budget - math.ceil(cost[kept.rows].sum()), 0)
@@ -194,7 +197,7 @@ def _drawn(
     if drawing.arm is not None and drawing.arm.purse is not None:
         fresh = _first(fresh, payable(drawing.arm.purse, fresh.rows, snapshot))
     facts |= {"kept_from_last": len(kept.rows), "new_rows": len(fresh.rows)}
-    facts |= _counted(limits, pool, cost, np.concatenate([kept.rows, fresh.rows]))
+    facts |= _counted(constraints, pool, cost, np.concatenate([kept.rows, fresh.rows]))
     facts |= {f"{DROPPED_BY}{one.step}": len(one.rows) for one in fresh.dropped}
     items = pa.concat_tables([_items(kept, snapshot.ids), _items(fresh, snapshot.ids)])
     ranks = pa.array(np.arange(1, len(items) + 1, dtype=np.uint32))
@@ -215,7 +218,7 @@ def _named_by_id(ids: Ids) -> Iterator[None]:
 
 def _eligible(
     context: Context,
-    drawing: Drawing,
+    drawing: SelectionSpec,
     snapshot: Snapshot,
     vectors: StoredVectors | None,
     allow: str | None,
@@ -282,7 +285,7 @@ def count_tokens(context: Context, tokenizer: str, snapshot: Snapshot) -> None:
         context.report.progress(f"count tokens with {tokenizer}", done, len(lacking))
 
 
-def _columns(drawing: Drawing, snapshot: Snapshot, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
+def _columns(drawing: SelectionSpec, snapshot: Snapshot, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
     """The columns by name; that of the tokens from the store where a tokenizer counted them."""
     return {
         name: read_counts(snapshot.store, drawing.tokenizer, snapshot.ids)
@@ -292,22 +295,22 @@ def _columns(drawing: Drawing, snapshot: Snapshot, names: Iterable[str]) -> dict
     }
 
 
-def _counted(limits: Limits, pool: Pool, cost: npt.NDArray[np.float64], rows: npt.NDArray[np.int64]) -> Facts:
+def _counted(constraints: Constraints, pool: Pool, cost: npt.NDArray[np.float64], rows: npt.NDArray[np.int64]) -> Facts:
     """What a selection holds of what its budget counts and its quota names."""
     facts: Facts = {}
-    if limits.in_tokens:
+    if constraints.in_tokens:
         facts["tokens"] = int(cost[rows].sum())
-    if limits.quota is not None and limits.quota.named:
+    if constraints.quota is not None and constraints.quota.named:
         # Predicted classes cost a pass of the model: only those of the rows chosen; a column tells which groups there are.
-        group, names = limits.quota.groups(pool.take(np.sort(rows)) if limits.quota.predicts else pool)
-        group = group if limits.quota.predicts else group[rows]
+        group, names = constraints.quota.groups(pool.take(np.sort(rows)) if constraints.quota.predicts else pool)
+        group = group if constraints.quota.predicts else group[rows]
         counts = np.bincount(group[group >= 0], minlength=len(names))
         facts |= {f"quota_{name}": count for name, count in zip(names, counts.tolist(), strict=True)}
     return facts
 
 
 def _kept(
-    context: Context, drawing: Drawing, snapshot: Snapshot, eligible: Mask, cost: npt.NDArray[np.float64]
+    context: Context, drawing: SelectionSpec, snapshot: Snapshot, eligible: Mask, cost: npt.NDArray[np.float64]
 ) -> Selection:
     """What a top-up keeps of the last selection, in its order: the rows still in the pool and eligible, to the budget."""
     if drawing.previous is None:
@@ -331,7 +334,7 @@ def _items(drawn: Selection, ids: Ids) -> pa.Table:
     )
 
 
-def _told(told: Sequence[Told], ids: Ids) -> pa.Table | None:
+def _told(told: Sequence[FilterReport], ids: Ids) -> pa.Table | None:
     """What filters tell, with the step's name."""
     tables = [
         _why(one.rows, one.reason, ids).append_column("step", pa.repeat(pa.scalar(one.step), len(one.rows)))
@@ -356,7 +359,7 @@ def _why(rows: npt.NDArray[np.int64], reason: Reason, ids: Ids) -> pa.Table:
     )
 
 
-def _targets(context: Context, drawing: Drawing) -> Targets:
+def _targets(context: Context, drawing: SelectionSpec) -> Targets:
     """The targets' vectors, set by set in the recipe's order."""
     assert drawing.encoder is not None
     sets = [open_targets(context.store, one) for one in drawing.targets.values()]

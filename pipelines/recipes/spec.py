@@ -1,6 +1,6 @@
 """What a selection depends on.
 
-A `Drawing` is everything that a selection depends on; its hash is the selection's id, so drawing the same twice is one
+A `SelectionSpec` is everything that a selection depends on; its hash is the selection's id, so drawing the same twice is one
 record and nothing is computed the second time. `pipelines.recipes.draw` carries it out.
 """
 
@@ -15,8 +15,9 @@ import numpy as np
 
 from pipelines.config.load import Config, Recipe
 from pipelines.config.schema import OWN_VECTORS, TokenBudget
-from pipelines.context import Context, last_run
-from selection import Limits
+from pipelines.context import Context
+from pipelines.runs import last_run
+from selection import Constraints
 from selection.encoders import tokenizer_fingerprint
 from selection.quota import plain
 from selection.registry import parse_steps, required, step_spec
@@ -58,7 +59,7 @@ class Arm:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
+class SelectionSpec:
     """All that a selection depends on, JSON-plain.
 
     Attributes:
@@ -105,10 +106,10 @@ class Drawing:
         return digest_of(depends_on)
 
     @property
-    def limits(self) -> Limits:
+    def constraints(self) -> Constraints:
         """Budget, quota and groups."""
         budget = self.budget if self.tokens is None else {"tokens": self.budget, "column": self.tokens}
-        return Limits.of(budget, self.quota, self.group_by, self.max_per_group)
+        return Constraints.of(budget, self.quota, self.group_by, self.max_per_group)
 
 
 def needs(recipe: Recipe) -> frozenset[Input]:
@@ -152,7 +153,7 @@ def target_sets(context: Context, names: Iterable[str]) -> list[TargetSet]:
     return [ingest_targets(context.store, name, config.targets[name].specs(config.root)) for name in names]
 
 
-def resolve(context: Context, name: str) -> Drawing:
+def resolve(context: Context, name: str) -> SelectionSpec:
     """What the recipe `name` would draw from now.
 
     Raises:
@@ -168,7 +169,7 @@ def resolve(context: Context, name: str) -> Drawing:
     return drawing
 
 
-def resolve_recipe(context: Context, recipe: Recipe, previous: str | None = None) -> Drawing:
+def resolve_recipe(context: Context, recipe: Recipe, previous: str | None = None) -> SelectionSpec:
     """What a recipe draws from on the pool as it is now.
 
     Args:
@@ -179,12 +180,12 @@ def resolve_recipe(context: Context, recipe: Recipe, previous: str | None = None
     encoder = recipe.encoder if needs_vectors(recipe) else None
     own = recipe.targets if encoder == OWN_VECTORS else ()
     budget = recipe.budget if isinstance(recipe.budget, TokenBudget) else None
-    return Drawing(
+    return SelectionSpec(
         steps=[step_spec(step) for step in parse_steps(recipe.steps)],
         budget=recipe.amount,
         tokens=budget.counted_in if budget else None,
         tokenizer=tokenizer_fingerprint(budget.tokenizer) if budget and budget.tokenizer else None,
-        quota=None if recipe.limits.quota is None else plain(recipe.limits.quota),
+        quota=None if recipe.constraints.quota is None else plain(recipe.constraints.quota),
         group_by=recipe.group_by,
         max_per_group=recipe.max_per_group,
         seed=recipe.seed,
@@ -211,9 +212,9 @@ def digest(listed: str | None, snapshot: Snapshot, *, strict: bool) -> str | Non
     return digest_of(idlib.to_text(snapshot.ids[np.unique(rows)]))
 
 
-def recorded(header: Mapping[str, Any]) -> Drawing:
+def recorded(header: Mapping[str, Any]) -> SelectionSpec:
     """What a selection's record says that it was drawn from."""
-    given = {one.name: header[one.name] for one in fields(Drawing) if one.name in header}
+    given = {one.name: header[one.name] for one in fields(SelectionSpec) if one.name in header}
     if given.get("arm") is not None:
         given["arm"] = Arm(**given["arm"])
-    return Drawing(**given)
+    return SelectionSpec(**given)

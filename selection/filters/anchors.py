@@ -15,7 +15,7 @@ from selection.selectors.random import drawn_rows
 from selection.selectors.top import highest
 from selection.step import Filter, check_choice, check_flag, check_integer
 from selection.streams import child
-from selection.types import Array, Found, Input, Pool, Rows
+from selection.types import Array, Input, Pool, RetrievedRows, Rows
 from selection.vectors import restricted
 
 CHOICES = ("kmeans_pp", "random", "all")
@@ -67,9 +67,9 @@ class Anchors(Filter):
 
     def keep(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Rows:
         """See `Filter.keep`."""
-        return self.sift(pool, budget, rng=rng)[0]
+        return self.apply(pool, budget, rng=rng)[0]
 
-    def sift(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, Found | None]:  # noqa: ARG002
+    def apply(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, RetrievedRows | None]:  # noqa: ARG002
         """See `Filter.sift`; tells of each row its most similar anchor, where there was a search."""
         candidates, labels = pool.candidates, pool.get_labels()
         if candidates.sum() <= self.rows:

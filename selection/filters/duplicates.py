@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selection.step import Filter
-from selection.types import Dropped, Pool, Rows
+from selection.types import DroppedRows, Pool, Rows
 
 if TYPE_CHECKING:
     from selection.kernels.duplicates import Duplicates
@@ -25,9 +25,9 @@ class DuplicateFilter(Filter):
 
     def keep(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Rows:
         """See `Filter.keep`."""
-        return self.sift(pool, budget, rng=rng)[0]
+        return self.apply(pool, budget, rng=rng)[0]
 
-    def sift(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, Dropped]:  # noqa: ARG002
+    def apply(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, DroppedRows]:  # noqa: ARG002
         """See `Filter.sift`."""
         found = self.duplicates(pool, rng=rng)
         stays = pool.candidates

@@ -14,7 +14,7 @@ from selection.errors import InvalidOption
 from selection.kernels.neighbor_search import QUERY_ROWS
 from selection.scorers.training_dynamics import Cartography
 from selection.step import Filter, check_integer, check_number
-from selection.types import Array, Dropped, Input, Pool, Reason, Rows
+from selection.types import Array, DroppedRows, Input, Pool, Reason, Rows
 
 MOST = 0.25
 
@@ -74,9 +74,9 @@ class Outliers(Filter):
 
     def keep(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Rows:
         """See `Filter.keep`."""
-        return self.sift(pool, budget, rng=rng)[0]
+        return self.apply(pool, budget, rng=rng)[0]
 
-    def sift(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, Dropped]:  # noqa: ARG002
+    def apply(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, DroppedRows]:  # noqa: ARG002
         """See `Filter.sift`."""
         rows = np.flatnonzero(pool.candidates).astype(np.int64)
         if self.fields:
@@ -87,7 +87,7 @@ class Outliers(Filter):
         first = np.sort(score)[most] if len(rows) else 0.0
         stays = score >= first
         gone = rows[~stays]
-        return rows[stays], Dropped(self.name, gone, Reason.of("outlier", len(gone), value=score[~stays]))
+        return rows[stays], DroppedRows(self.name, gone, Reason.of("outlier", len(gone), value=score[~stays]))
 
 
 def neighbour_similarity(pool: Pool, rows: Rows, k: int) -> Array:

@@ -11,7 +11,7 @@ from selection.kernels.neighbor_search import nearest_of, row_scores
 from selection.selectors.random import drawn_rows
 from selection.selectors.top import highest
 from selection.step import Filter, check_integer
-from selection.types import Found, Input, Pool, Rows
+from selection.types import Input, Pool, RetrievedRows, Rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +47,9 @@ class Seals(Filter):
 
     def keep(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Rows:
         """See `Filter.keep`."""
-        return self.sift(pool, budget, rng=rng)[0]
+        return self.apply(pool, budget, rng=rng)[0]
 
-    def sift(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, Found | None]:  # noqa: ARG002
+    def apply(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, RetrievedRows | None]:  # noqa: ARG002
         """See `Filter.sift`; tells of each row its most similar labelled row, where there was a search."""
         candidates, labels = pool.candidates, pool.get_labels()
         most = int(candidates.sum()) if self.rows is None else self.rows

@@ -16,7 +16,7 @@ from selection.kernels.assign import product_margin
 from selection.kernels.compiled import assign as assign_loops
 from selection.kernels.compiled import duplicates as loops
 from selection.kernels.normalize import unit_rows
-from selection.types import Dropped, Floats, Reason, Rows, Vectors
+from selection.types import DroppedRows, Floats, Reason, Rows, Vectors
 from selection.vectors import TensorVectors
 
 Doubles = npt.NDArray[np.float64]
@@ -43,9 +43,9 @@ class Duplicates:
     of: Rows
     similarity: Doubles
 
-    def as_dropped(self, step: str) -> Dropped:
+    def as_dropped(self, step: str) -> DroppedRows:
         """The form in which a selection tells them."""
-        return Dropped(step, self.row, Reason.of("neighbour", len(self.row), ref=self.of, value=self.similarity))
+        return DroppedRows(step, self.row, Reason.of("neighbour", len(self.row), ref=self.of, value=self.similarity))
 
     @classmethod
     def joined(cls, parts: list[Duplicates]) -> Duplicates:

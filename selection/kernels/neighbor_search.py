@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selection.errors import InvalidInput
-from selection.types import Floats, Found, Pool, Reason, Rows
+from selection.types import Floats, Pool, Reason, RetrievedRows, Rows
 
 # Queries searched at once: 16 MiB of float32 at 1024 dimensions.
 QUERY_ROWS = 4096
@@ -32,10 +32,12 @@ class Hits:
     anchor: Rows
     similarity: Floats
 
-    def as_found(self, step: str, which: Rows) -> Found:
+    def as_found(self, step: str, which: Rows) -> RetrievedRows:
         """The form in which a selection tells some of them."""
         ref = self.anchors[self.anchor[which]]
-        return Found(step, self.row[which], Reason.of("anchor", len(which), ref=ref, value=self.similarity[which]))
+        return RetrievedRows(
+            step, self.row[which], Reason.of("anchor", len(which), ref=ref, value=self.similarity[which])
+        )
 
 
 def nearest_of(pool: Pool, anchors: Rows, k: int, within: npt.NDArray[np.bool_]) -> Hits:

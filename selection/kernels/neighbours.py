@@ -1,6 +1,6 @@
 """Graphs of the pool's rows: the nearest of each, or all within a distance. Exact, for vectors that come in any order.
 
-The nearest go by cosine: the float64 inner product, in the fixed order of `top_r`, of the vectors scaled to unit length in float32. A
+The nearest go by cosine: the float64 inner product, in the fixed order of `top_k`, of the vectors scaled to unit length in float32. A
 distance is the float64 Euclidean one of `nearest_loops`. BLAS in float32 only filters, with the margin of `assign`; ties go to the
 lowest row.
 """
@@ -19,7 +19,7 @@ from selection.kernels.assign import product_margin
 from selection.kernels.compiled import neighbours as loops
 from selection.kernels.compiled.assign import norms
 from selection.kernels.normalize import UnitVectors, unit_vectors
-from selection.kernels.top_k import TILE_ROWS, TILE_VALUES, tiles, top_r
+from selection.kernels.top_k import TILE_ROWS, TILE_VALUES, tiles, top_k
 from selection.types import Array, Floats, Rows, Vectors
 from selection.vectors import TensorVectors
 
@@ -64,7 +64,7 @@ def nearest_neighbours(vectors: Vectors, count: int) -> Ints:
 
     Cost: 2*n*n*d operations in float32; float64 products only for rows within rounding of the last neighbour, or k*(1 + ln(n/k)) for
     each row that has more of these than neighbours. Memory: 4 bytes * n * k; 4 bytes * d and 24 bytes * k for each of QUERY_ROWS
-    rows; vectors of PAIRS_AT_ONCE rows. On a card as `top_r`.
+    rows; vectors of PAIRS_AT_ONCE rows. On a card as `top_k`.
     """
     n = vectors.shape[0]
     unit = unit_vectors(vectors)
@@ -131,8 +131,8 @@ def _nearest_of(unit: Vectors, asked: Rows, depth: int, zero: npt.NDArray[np.boo
 
 
 def _searched(unit: Vectors, queries: Array, asked: Rows, depth: int, zero: npt.NDArray[np.bool_]) -> Ints:
-    """As `_nearest_of`, by `top_r`; `queries` are the vectors of `asked`."""
-    best = top_r(unit, queries, depth=depth + 1, skip=zero).row
+    """As `_nearest_of`, by `top_k`; `queries` are the vectors of `asked`."""
+    best = top_k(unit, queries, depth=depth + 1, skip=zero).row
     other = best != asked[:, None]
     other[other.all(axis=1), -1] = False  # itself lies behind so many copies that it was not found
     return np.asarray(best[other].reshape(-1, depth), np.int32)

@@ -52,7 +52,7 @@ class TopRows:
     row: Rows
 
 
-def top_r(
+def top_k(
     vectors: Vectors,
     queries: Array,
     *,
@@ -86,9 +86,9 @@ def top_r(
     if depth == 0 or lists.count == 0:
         return found
     if isinstance(vectors, TensorVectors):
-        from selection.kernels.device import top_k as tensor_top_r
+        from selection.kernels.device import top_k as device_top_k
 
-        tensor_top_r.top_r(vectors, lists, depth, skip, below, found.score, found.row)
+        device_top_k.top_k(vectors, lists, depth, skip, below, found.score, found.row)
         return found
     # Room for twice the depth: filled up, it is cut back to the best half, so each row costs O(1).
     score = np.empty((lists.count, 2 * depth))
@@ -120,9 +120,9 @@ def max_similarity(vectors: Vectors, queries: Array) -> Floats:
     n = vectors.shape[0]
     lists = Lists(queries, np.array([0, len(queries)]))
     if isinstance(vectors, TensorVectors):
-        from selection.kernels.device import top_k as tensor_top_r
+        from selection.kernels.device import top_k as device_top_k
 
-        return tensor_top_r.max_similarity(vectors, lists)
+        return device_top_k.max_similarity(vectors, lists)
     best = np.empty(n, np.float32)
     for rows, tile, margin, _, coarse in _similarities(vectors, lists):
         loops.exact_maxima(coarse, tile, rows, lists.queries, margin[0], best)
@@ -133,9 +133,9 @@ def similarity_to(vectors: Vectors, query: Array) -> Doubles:
     """(n,) float64 inner product of each row with one float64 query, summed in the fixed order. Cost: n*d operations."""
     query = np.ascontiguousarray(query, np.float64)
     if isinstance(vectors, TensorVectors):
-        from selection.kernels.device import top_k as tensor_top_r
+        from selection.kernels.device import top_k as device_top_k
 
-        return tensor_top_r.similarity_to(vectors, query)
+        return device_top_k.similarity_to(vectors, query)
     result = np.empty(vectors.shape[0])
     for rows, tile, _ in tiles(vectors, TILE_ROWS):
         loops.dot_all(tile, query, rows, result)

@@ -68,13 +68,13 @@ def contrast(vectors: Vectors, probabilities: RowBlocks, labelled: Rows, k: int)
     """
     from selection.kernels.compiled.probabilities import contrast as loop
     from selection.kernels.normalize import unit_rows
-    from selection.kernels.top_k import TILE_ROWS, tiles, top_r
+    from selection.kernels.top_k import TILE_ROWS, tiles, top_k
 
     known = taken(probabilities, labelled, Input.PROBABILITIES)
     # Dividing a row by its length changes none of its comparisons, so only the labelled rows need to be of unit length.
     unit = ArrayVectors(unit_rows(vectors.take(labelled)))
     out = np.empty(vectors.shape[0], np.float32)
     for rows, tile, _ in tiles(vectors, TILE_ROWS):
-        neighbours = top_r(unit, tile, depth=min(k, len(labelled))).row
+        neighbours = top_k(unit, tile, depth=min(k, len(labelled))).row
         loop(taken(probabilities, rows, Input.PROBABILITIES), known, neighbours, LEAST_PROBABILITY, rows, out)
     return out

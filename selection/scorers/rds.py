@@ -53,7 +53,7 @@ class RdsMean(Scorer):
 
     def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
         """See `Scorer.score`."""
-        from selection.kernels.top_k import similarity_to, top_r
+        from selection.kernels.top_k import similarity_to, top_k
 
         vectors, targets = pool.get_vectors(), target_vectors(pool.get_targets())
         if not len(pool):
@@ -62,7 +62,7 @@ class RdsMean(Scorer):
         if not self.normalized:
             return similarity_to(vectors, targets.mean(axis=0, dtype=np.float64)).astype(np.float32)
         # The highest similarity to -q is minus the lowest to q.
-        extremes = top_r(vectors, np.concatenate([targets, -targets]), depth=1).score[:, 0]
+        extremes = top_k(vectors, np.concatenate([targets, -targets]), depth=1).score[:, 0]
         highest, lowest = extremes[:m], -extremes[m:]
         spread = highest - lowest
         weight = np.divide(1.0, m * spread, out=np.zeros(m), where=spread > 0)

@@ -147,7 +147,7 @@ def lose_turn(
     Returns:
         picked rows, the turn of each, and its similarity (float64).
     """
-    from selection.kernels.top_k import top_r
+    from selection.kernels.top_k import top_k
 
     n, turns = vectors.shape[0], len(lists.turns)
     # Equal targets have equal lists, and the first of them always comes first: only its turn counts.
@@ -163,7 +163,7 @@ def lose_turn(
     wanted = _first_depth(budget + len(taken), count)
     while found < budget and depth < n:
         band = max(1, min(wanted - depth, n - depth, max_bytes // (ENTRY_BYTES * count)))
-        top = top_r(vectors, lists.queries, starts=lists.starts, depth=band, skip=closed, below=below)
+        top = top_k(vectors, lists.queries, starts=lists.starts, depth=band, skip=closed, below=below)
         rows = top.row[order].T.ravel()
         turn = ((depth + np.arange(band))[:, None] * turns + position[order]).ravel()
         score = top.score[order].T.ravel()
@@ -190,7 +190,7 @@ def advance(
     (whatever stood before was used) and the round goes on. Arguments and result as for `lose_turn`.
     """
     from selection.kernels.compiled import top_k as loops
-    from selection.kernels.top_k import top_r
+    from selection.kernels.top_k import top_k
 
     n, count = vectors.shape[0], len(lists.starts) - 1
     used = closed.copy()
@@ -201,7 +201,7 @@ def advance(
     depth = _first_depth(budget, count)
     while found < budget:
         depth = max(1, min(depth, n, max_bytes // (ENTRY_BYTES * count)))
-        top = top_r(vectors, lists.queries, starts=lists.starts, depth=depth, skip=used)
+        top = top_k(vectors, lists.queries, starts=lists.starts, depth=depth, skip=used)
         before = found
         turn, found = loops.advance(
             top.row, lists.turns, used, budget, np.zeros(count, np.int64), turn, picked, turn_of, place_of, found

@@ -32,7 +32,7 @@ WIDEST_SCALE = 50.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn(Selector):
+class SelectionResult(Selector):
     """What the three have in common.
 
     Args:
@@ -82,7 +82,7 @@ class Drawn(Selector):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Softmax(Drawn):
+class Softmax(SelectionResult):
     """Draw with weights exp(beta * score). What counts are differences of scores, so beta has the inverse unit of the score."""
 
     name: ClassVar[str] = "softmax"
@@ -94,7 +94,7 @@ class Softmax(Drawn):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Power(Drawn):
+class Power(SelectionResult):
     """Draw with weights score ** beta: ratios of scores count, not their unit. PowerBALD is `[bald, power]`.
 
     A score of 0 or below has weight 0: such rows are taken only when no other is left, then uniformly.
@@ -112,7 +112,7 @@ class Power(Drawn):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Softrank(Drawn):
+class Softrank(SelectionResult):
     """Draw with weights rank ** -beta: only the order of the scores counts. The best candidate has rank 1.
 
     Equal scores share the mean of their ranks, so they have the same chance. Ranks are among the candidates, so they move up

@@ -131,7 +131,7 @@ def dimension(store: Store, files: Sequence[VectorFile]) -> int:
     return next(iter(found.values()))
 
 
-def take_in(
+def import_vectors(
     store: Store,
     files: Sequence[VectorFile],
     source: Named,

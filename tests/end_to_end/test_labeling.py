@@ -14,7 +14,7 @@ from pipelines.orchestration.asset import Project
 from pipelines.orchestration.assets import build_definitions
 from pipelines.orchestration.labeling_assets import job_name
 from pipelines.progress import Log
-from pipelines.run import reproduce
+from pipelines.reproduce import reproduce
 from storage.catalog import publish as catalog
 from storage.store import Store
 from tests.pipelines.conftest import make_light

@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.context import open_context
+from pipelines.plan import plan_lines
 from pipelines.progress import Log
-from pipelines.run import plan_lines, reproduce, run_all
+from pipelines.reproduce import reproduce
+from pipelines.run import run_all
 from storage.catalog import publish as catalog
 from storage.errors import BadInput
 from storage.store import Store

@@ -13,7 +13,8 @@ import pytest
 from pipelines.context import open_context
 from pipelines.errors import HeldBack
 from pipelines.progress import Log
-from pipelines.run import reproduce, run_all
+from pipelines.reproduce import reproduce
+from pipelines.run import run_all
 from selection import InvalidBudget, InvalidOption
 from selection.encoders import load_token_counter
 from storage.catalog import publish as catalog

@@ -9,10 +9,12 @@ import duckdb
 import pytest
 
 from pipelines.config.load import load_config
-from pipelines.context import Check, Context, Outcome, code_version, last_run, open_context, runs, stage
+from pipelines.context import Context, open_context
 from pipelines.errors import NothingYet
 from pipelines.progress import Log
-from pipelines.stages import stages_all as stages
+from pipelines.runs import code_version, last_run, runs
+from pipelines.stages.ingest import ingest
+from pipelines.stages.stage import Check, Outcome, stage
 from tests.pipelines.conftest import change
 
 
@@ -37,7 +39,7 @@ def test_open_context__without_an_invocation_writes_nothing(light: Path) -> None
 
 def test_stage__the_configuration_it_ran_with_is_kept_by_digest(light: Path) -> None:
     context = opened(light)
-    stages.ingest(context)
+    ingest(context)
     (run,) = runs(context.store)
     kept = load_config(context.store.path("configs", f"{run['config_digest']}.yaml"))
     assert kept.digest == run["config_digest"] == context.config.digest
@@ -50,10 +52,10 @@ def test_snapshot__before_the_first_ingest_says_what_to_do(light: Path) -> None:
 
 def test_snapshot__is_that_of_the_invocation_whatever_others_ingest(light: Path) -> None:
     mine = opened(light)
-    stages.ingest(mine)
+    ingest(mine)
     change(light, "data/*.jsonl", "data/a.jsonl")
     other = opened(light)
-    stages.ingest(other)
+    ingest(other)
     assert (len(mine.snapshot()), len(other.snapshot())) == (80, 40)
     assert len(opened(light).snapshot()) == 40
 

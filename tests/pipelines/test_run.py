@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.context import Context, open_context, runs
+from pipelines.context import Context, open_context
+from pipelines.diff import diff_tables
 from pipelines.errors import HeldBack, UnknownRecipe
+from pipelines.plan import plan_lines
 from pipelines.progress import Log
-from pipelines.run import diff_tables, plan_lines, reproduce, run_all
+from pipelines.reproduce import reproduce
+from pipelines.run import run_all
+from pipelines.runs import runs
 from selection.errors import SelectionError
 from storage.errors import MissingExtra, NotInStore
 from storage.records import read_selection
@@ -172,12 +176,13 @@ def test_reproduce__of_a_changed_record_is_held_back(light: Path, monkeypatch: p
 
 def test_diff_tables__of_what_is_not_published_yet_is_refused(light: Path) -> None:
     (first,) = run_all(opened(light), ["any"])
-    from pipelines.stages import stages_all as stages
+    from pipelines.stages.publish import publish
+    from pipelines.stages.select import select
 
     change(light, "budget: 8", "budget: 9")
-    second = stages.select(opened(light), "any")
+    second = select(opened(light), "any")
     store = opened(light).store
     with pytest.raises(NotInStore, match=f"no selection '{second.subject}' in the published catalog"):
         diff_tables(store, "any", None)
-    stages.publish(opened(light))
+    publish(opened(light))
     assert diff_tables(store, "any", None)[0][0] == f"from {first.subject} to {second.subject}"

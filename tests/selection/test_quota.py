@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from selection import InvalidInput, InvalidOption, InvalidRecipe, Pool, Quota, TokenBudget, build_step
-from selection.quota import Limits, by_value, plain
+from selection.quota import Constraints, by_value, plain
 
 
 def pool_of(**columns):
@@ -63,7 +63,7 @@ def test_quota__wrong_options_are_refused(options, message):
 )
 def test_limits__wrong_options_are_refused(options, message):
     with pytest.raises(InvalidOption, match=message):
-        Limits.of(**options)
+        Constraints.of(**options)
 
 
 @pytest.mark.parametrize(
@@ -151,28 +151,28 @@ def test_by_value__missing_values_are_in_no_group():
         ({"budget": 1, "quota": {"by": "s", "caps": 1}}, "a quota of caps"),
     ],
 )
-def test_check_selector__what_walks_needs_a_nested_one(limits, what):
-    limits = Limits.of(**limits)
+def test_check_selector__what_walks_needs_a_nested_one(constraints, what):
+    constraints = Constraints.of(**constraints)
     for step in ("rs2", "ccs", {"facility_location": {"mode": "stochastic"}}):
         with pytest.raises(InvalidRecipe, match=f"^{what} walks the selector's picks in order"):
-            limits.check_selector(build_step(step))
-    limits.check_selector(build_step("random"))
-    Limits.of(1, {"by": "s", "shares": {"a": 1}}).check_selector(build_step("rs2"))
+            constraints.check_selector(build_step(step))
+    constraints.check_selector(build_step("random"))
+    Constraints.of(1, {"by": "s", "shares": {"a": 1}}).check_selector(build_step("rs2"))
 
 
 def test_costs__name_the_row_whose_tokens_are_wrong():
-    limits = Limits.of({"tokens": 9, "column": "n"})
+    constraints = Constraints.of({"tokens": 9, "column": "n"})
     with pytest.raises(InvalidInput, match="budget: column 'n' of row 1 is nan, must be a number >= 0"):
-        limits.costs(pool_of(n=[1.0, np.nan, 2.0]))
+        constraints.costs(pool_of(n=[1.0, np.nan, 2.0]))
     with pytest.raises(InvalidInput, match="of row 2 is -2"):
-        limits.costs(pool_of(n=[1.0, 1.0, -2.0]))
+        constraints.costs(pool_of(n=[1.0, 1.0, -2.0]))
     with pytest.raises(InvalidInput, match="column 'n' must be numeric"):
-        limits.costs(pool_of(n=["a", "b"]))
+        constraints.costs(pool_of(n=["a", "b"]))
     outside = Pool(columns={"n": np.array([1.0, np.nan])}, eligible=[True, False])
-    assert limits.costs(outside)[0] == 1
+    assert constraints.costs(outside)[0] == 1
 
 
 def test_rows__tokens_are_as_many_rows_as_they_hold_on_average():
     pool = pool_of(n=[10, 20, 30, 40])
     for tokens, rows in ((0, 0), (50, 2), (51, 3), (500, 4)):
-        assert Limits.of({"tokens": tokens, "column": "n"}).on(pool).rows(pool) == rows
+        assert Constraints.of({"tokens": tokens, "column": "n"}).on(pool).rows(pool) == rows

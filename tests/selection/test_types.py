@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from selection import InvalidInput, MissingInput, Pool, Reason, Targets
-from selection.types import Found
+from selection.types import RetrievedRows
 
 
 @pytest.mark.parametrize(
@@ -115,6 +115,6 @@ def test_reason__rows_are_translated_and_names_are_not():
 
 
 def test_found__is_told_of_the_rows_asked_for_in_their_order():
-    found = Found("anchors", np.array([5, 2, 9]), Reason.of("anchor", 3, ref=np.array([50, 20, 90])))
+    found = RetrievedRows("anchors", np.array([5, 2, 9]), Reason.of("anchor", 3, ref=np.array([50, 20, 90])))
     asked = found.of(np.array([9, 3, 2, 11]))  # nothing is told of 3 and 11
     assert (asked.rows.tolist(), asked.reason.ref.tolist()) == ([9, 2], [90, 20])

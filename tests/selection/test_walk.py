@@ -122,14 +122,14 @@ def test_select__caps_and_groups_are_the_walk_along_the_whole_order(data, seed, 
 def test_select__tokens_are_the_walk_along_the_whole_order(data, seed, steps, cap, most):
     pool = pool_of(seed=seed)
     budget = data.draw(st.integers(1, int(pool.columns["n_tokens"].sum())))
-    limits = {"group_by": "talk" if most else None, "max_per_group": most or 1}
+    constraints = {"group_by": "talk" if most else None, "max_per_group": most or 1}
     got = select(
         steps,
         pool,
         budget={"tokens": budget, "column": "n_tokens"},
         quota=None if cap is None else {"by": "source", "caps": cap},
         allow_short=True,
-        **limits,
+        **constraints,
     )
     expected = naive(
         order_of(steps, pool),
@@ -259,10 +259,14 @@ def test_select__parts_are_of_the_budget_and_what_is_already_selected():
 def test_select__topped_up_is_one_draw():
     """Part of a budget, then the rest with that already selected, gives what the whole budget gives."""
     pool = pool_of(200)
-    limits = {"quota": {"by": "source", "caps": {"a": 9, "b": 7, "rest": 14}}, "group_by": "talk", "max_per_group": 6}
-    whole = select(["random"], pool, budget=25, **limits).rows
-    first = select(["random"], pool, budget=10, **limits).rows
-    then = select(["random"], pool_of(200, already_selected=first), budget=15, **limits).rows
+    constraints = {
+        "quota": {"by": "source", "caps": {"a": 9, "b": 7, "rest": 14}},
+        "group_by": "talk",
+        "max_per_group": 6,
+    }
+    whole = select(["random"], pool, budget=25, **constraints).rows
+    first = select(["random"], pool, budget=10, **constraints).rows
+    then = select(["random"], pool_of(200, already_selected=first), budget=15, **constraints).rows
     assert np.concatenate([first, then]).tolist() == whole.tolist()
 
 
@@ -270,10 +274,10 @@ def test_select__impossible_quotas_name_groups_and_numbers():
     columns = {"source": np.array(["a"] * 10 + ["b"] * 3), "n": np.full(13, 5.0)}
     pool = Pool(columns=columns)
 
-    def fails(message, **limits):
+    def fails(message, **constraints):
         with pytest.raises(InvalidBudget, match=message):
-            select(["random"], pool, **limits)
-        return select(["random"], pool, allow_short=True, **limits)
+            select(["random"], pool, **constraints)
+        return select(["random"], pool, allow_short=True, **constraints)
 
     got = fails(
         r"^the quota by source cannot be met, in rows: b has 3 for a share of 5\. allow_short takes what there is$",
@@ -310,13 +314,13 @@ def test_select__what_only_the_walk_can_tell_is_said_after_it():
         select(["top"], pool, budget=4, quota={"by": "source", "caps": {"b": 1}}, group_by="talk")
     columns["talk"] = np.array(["x", "y", "x", "z"])
     pool = Pool(columns=columns, scores=[4, 3, 2, 1])
-    limits = {"quota": {"by": "source", "caps": {"a": 1}}, "group_by": "talk"}
+    constraints = {"quota": {"by": "source", "caps": {"a": 1}}, "group_by": "talk"}
     with pytest.raises(
         InvalidBudget,
         match=r"^top within the quota by source and max_per_group 1 of talk found only 2 of 3 rows; allow_short takes",
     ):
-        select(["top"], pool, budget=3, **limits)
-    short = select(["top"], pool, budget=3, allow_short=True, **limits)
+        select(["top"], pool, budget=3, **constraints)
+    short = select(["top"], pool, budget=3, allow_short=True, **constraints)
     assert short.rows.tolist() == [0, 3]
     assert short.exhausted
 
@@ -339,9 +343,9 @@ def test_select__an_error_after_filters_says_so():
 
 @pytest.mark.parametrize("step", ["k_center", "influence", "vote_k", "top"])
 @pytest.mark.parametrize("limits", [{"group_by": "talk"}, {"quota": {"by": "source", "caps": 0.5}}])
-def test_select__a_walk_after_filters_that_leave_nothing_is_empty(step, limits):
+def test_select__a_walk_after_filters_that_leave_nothing_is_empty(step, constraints):
     pool = pool_of(12, labels=np.zeros(12, int))  # nothing is unlabelled, so seals finds nothing
-    s = select([{"seals": {"n_neighbors": 3}}, step], pool, budget=2, allow_short=True, **limits)
+    s = select([{"seals": {"n_neighbors": 3}}, step], pool, budget=2, allow_short=True, **constraints)
     assert s.exhausted
     assert not len(s.rows)
 

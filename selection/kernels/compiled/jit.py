@@ -39,7 +39,9 @@ def cache_folder(sources: Path) -> Path:
     """
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(sources.rglob("*.py")):
-        digest.update(b"%s\0%d\0" % (path.relative_to(sources).as_posix().encode(), path.stat().st_size) + path.read_bytes())
+        digest.update(
+            b"%s\0%d\0" % (path.relative_to(sources).as_posix().encode(), path.stat().st_size) + path.read_bytes()
+        )
     beside = sources / "__pycache__" if os.access(sources, os.W_OK) else tempfile.gettempdir()
     return Path(os.environ.get("NUMBA_CACHE_DIR") or beside) / f"numba-{digest.hexdigest()}"
 

@@ -1,4 +1,4 @@
-"""The compiled loops behind `top_r`."""
+"""The compiled loops behind `top_k`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bodies of `top_r` for vectors on a card (see `tensor`)."""
+"""The bodies of `top_k` for vectors on a card (see `tensor`)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from selection.vectors import TensorVectors
 HELD = 2**21
 
 
-def top_r(
+def top_k(
     vectors: TensorVectors,
     lists: Lists,
     depth: int,
@@ -35,7 +35,7 @@ def top_r(
     score: Doubles,
     row: Rows,
 ) -> None:
-    """Write the best rows of each list to score and row, as `top_r.top_r` describes.
+    """Write the best rows of each list to score and row, as `top_k.top_r` describes.
 
     A first pass finds the depth-th highest float32 similarity of each list. Rows lower than that by more than two margins are not
     among the best; a second pass works out all others.
@@ -58,7 +58,7 @@ def top_r(
 
 
 def max_similarity(vectors: TensorVectors, lists: Lists) -> Floats:
-    """(n,) float32, as `top_r.max_similarity`; `lists` is one of all queries."""
+    """(n,) float32, as `top_k.max_similarity`; `lists` is one of all queries."""
     n = vectors.shape[0]
     best = np.full(n, -np.inf)
     part = _Part(vectors, lists, 0, 1, _largest_norm(vectors))
@@ -71,7 +71,7 @@ def max_similarity(vectors: TensorVectors, lists: Lists) -> Floats:
 
 
 def similarity_to(vectors: TensorVectors, query: Doubles) -> Doubles:
-    """(n,) float64, as `top_r.similarity_to`."""
+    """(n,) float64, as `top_k.similarity_to`."""
     n, d = vectors.shape
     checked_squares(vectors)
     wanted = to_device(query[None], vectors)

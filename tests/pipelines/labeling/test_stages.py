@@ -11,14 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.context import Context, Outcome, open_context
+from pipelines.context import Context, open_context
 from pipelines.errors import ConfigError
 from pipelines.labeling import rounds
-from pipelines.labeling import stages_all as labeling
 from pipelines.labeling.project import standing
 from pipelines.progress import Log
-from pipelines.run import reproduce
-from pipelines.stages import stages_all as stages
+from pipelines.reproduce import reproduce
+from pipelines.stages.embed import embed
+from pipelines.stages.fit import fit
+from pipelines.stages.ingest import ingest
+from pipelines.stages.pull import pull
+from pipelines.stages.push import push
+from pipelines.stages.stage import Outcome
 from storage import ids as idlib
 from storage.errors import BadInput
 from storage.labels.log import read_log
@@ -45,16 +49,16 @@ def project(light: Path) -> Path:
     """Ingested and with vectors; 80 rows, 10 each of foxes and dogs."""
     configured(light)
     (light / "labels").mkdir()
-    stages.ingest(opened(light))
-    stages.embed(opened(light), "vectors")
+    ingest(opened(light))
+    embed(opened(light), "vectors")
     return light
 
 
 def loop(project: Path, *more: str) -> Outcome:
     """Labels in, model, batch out."""
-    labeling.pull(opened(project), "kinds")
-    labeling.fit(opened(project), "kinds")
-    return labeling.push(opened(project), "kinds", *more)
+    pull(opened(project), "kinds")
+    fit(opened(project), "kinds")
+    return push(opened(project), "kinds", *more)
 
 
 def items(project: Path, number: int = -1) -> list[dict[str, Any]]:
@@ -87,7 +91,7 @@ def test_push__an_open_round_gives_its_batch_again_and_a_changed_file_is_left_al
 
     batch.write_text("labelled in place\n")
     said: list[str] = []
-    labeling.push(opened(project, said), "kinds")
+    push(opened(project, said), "kinds")
     assert batch.read_text() == "labelled in place\n"
     assert any("has changed since it was written, and is left as it is" in line for line in said)
 
@@ -98,15 +102,15 @@ def test_push__killed_before_the_round_is_committed_draws_the_same_again(
     def killed(*_: Any) -> str:
         raise KeyboardInterrupt
 
-    labeling.pull(opened(project), "kinds")
+    pull(opened(project), "kinds")
     with monkeypatch.context() as patched:
         patched.setattr(rounds, "commit_round", killed)
         with pytest.raises(KeyboardInterrupt):
-            labeling.push(opened(project), "kinds")
+            push(opened(project), "kinds")
     store = opened(project).store
     before = store.records("selections")
     assert (len(before), store.records("rounds")) == (1, [])
-    assert labeling.push(opened(project), "kinds").facts["rows"] == 10
+    assert push(opened(project), "kinds").facts["rows"] == 10
     assert store.records("selections") == before
 
 
@@ -137,7 +141,7 @@ def test_push__skips_leave_a_row_to_others_and_ignore_takes_it_out(project: Path
     )
     lines = [{"id": sent[0], "annotator": "ann", "skip": True}, {"id": sent[1], "annotator": "ann", "ignore": True}]
     (project / "labels" / "ann.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
-    labeling.pull(opened(project), "kinds")
+    pull(opened(project), "kinds")
     at = standing(opened(project), "kinds")
     assert int((at.waiting(at.rounds[0]) > 0).sum()) == 7  # all three are answered
     closed = idlib.to_text(at.answers.ids[at.answers.closed])
@@ -146,7 +150,7 @@ def test_push__skips_leave_a_row_to_others_and_ignore_takes_it_out(project: Path
     (project / "labels" / "cat.jsonl").write_text(
         json.dumps({"id": sent[1], "label": "fox", "annotator": "cat"}) + "\n"
     )
-    labeling.pull(opened(project), "kinds")
+    pull(opened(project), "kinds")
     assert standing(opened(project), "kinds").labelled == 1  # what is ignored stays out, whatever others say
 
 
@@ -155,9 +159,9 @@ def test_push__cold_start_until_two_classes_have_labels(project: Path) -> None:
     assert "cold start" in loop(project).summary
     label(project)
     configured(project, "random_share: 0")
-    fitted = labeling.pull(opened(project), "kinds"), labeling.fit(opened(project), "kinds")
+    fitted = pull(opened(project), "kinds"), fit(opened(project), "kinds")
     assert fitted[1].summary == "no model yet: 10 rows labelled, but labels of two classes are needed to learn from"
-    assert "cold start" in labeling.push(opened(project), "kinds").summary
+    assert "cold start" in push(opened(project), "kinds").summary
     label(project)
     assert "(active)" in loop(project).summary
 
@@ -167,8 +171,8 @@ def test_fit__the_random_arm_never_trains(project: Path) -> None:
     for _ in range(2):
         loop(project)
         label(project)
-    labeling.pull(opened(project), "kinds")
-    facts = labeling.fit(opened(project), "kinds").facts
+    pull(opened(project), "kinds")
+    facts = fit(opened(project), "kinds").facts
     assert (facts["labelled"], facts["trained_on"], facts["held_out"]) == (20, 10, 10)
 
 
@@ -194,8 +198,8 @@ def test_push__money_stops_before_the_row_that_overflows(light: Path, price: str
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     (light / "labels").mkdir()
     configured(light, f"random_share: 0.1, budget: {{money: 7.5, {price}}}")
-    stages.ingest(opened(light))
-    stages.embed(opened(light), "vectors")
+    ingest(opened(light))
+    embed(opened(light), "vectors")
     drawn = loop(light)
     assert drawn.facts["rows"] == rows
     assert drawn.facts["random_rows"] == 1
@@ -212,7 +216,7 @@ def test_push__costs_that_come_back_count_instead_of_the_price(project: Path) ->
     configured(project, "budget: {money: 30, per_row: 1.0}")
     loop(project)
     label(project, cost=2.5)
-    labeling.pull(opened(project), "kinds")
+    pull(opened(project), "kinds")
     at = standing(opened(project), "kinds")
     assert (at.spent, at.left) == (25.0, 5.0)
     assert loop(project).facts["rows"] == 5
@@ -223,8 +227,8 @@ def test_push__overlap_wants_two_labels_and_waits_for_the_second(project: Path) 
     loop(project)
     assert sorted(one["annotators"] for one in items(project)) == [1] * 8 + [2] * 2
     label(project)
-    labeling.pull(opened(project), "kinds")
-    assert labeling.push(opened(project), "kinds").facts["waiting"] == 2
+    pull(opened(project), "kinds")
+    assert push(opened(project), "kinds").facts["waiting"] == 2
     label(project, who="bob")
     assert loop(project).facts["round"] == 1
 
@@ -238,8 +242,8 @@ def test_push__gold_rows_are_hidden_and_neither_train_nor_count(project: Path) -
     (batch,) = (project / "labeling" / "kinds").iterdir()
     assert "gold" not in batch.read_text()
     label(project)
-    labeling.pull(opened(project), "kinds")
-    facts = labeling.fit(opened(project), "kinds").facts
+    pull(opened(project), "kinds")
+    facts = fit(opened(project), "kinds").facts
     assert facts["labelled"] == 8
 
 
@@ -248,12 +252,10 @@ def test_fit__a_plateau_needs_rows_to_be_measured_on(project: Path, monkeypatch:
     for _ in range(4):
         loop(project)
         label(project)
-    labeling.pull(opened(project), "kinds")
-    assert "may be time" not in labeling.fit(opened(project), "kinds").summary
+    pull(opened(project), "kinds")
+    assert "may be time" not in fit(opened(project), "kinds").summary
     monkeypatch.setattr("pipelines.labeling.model.MEASURED_ROWS", 1)
-    assert (
-        "It may be time to stop: the quality measured has not risen" in labeling.fit(opened(project), "kinds").summary
-    )
+    assert "It may be time to stop: the quality measured has not risen" in fit(opened(project), "kinds").summary
 
 
 def test_push__halt_stops_and_advice_alone_does_not(project: Path) -> None:
@@ -318,7 +320,7 @@ def test_push__own_probabilities_need_no_cold_start(project: Path) -> None:
     with pytest.raises(BadInput, match="are not those of the record: the file has changed since"):
         reproduce(context, selection)
     with pytest.raises(BadInput, match=r"'fox-3' has \[0\.5, 0\.5, 0\.5\], which are no probabilities of sum 1"):
-        labeling.fit(opened(project), "kinds")
+        fit(opened(project), "kinds")
 
 
 def test_fit__the_same_own_probabilities_again_are_no_reason_to_stop(project: Path) -> None:
@@ -329,8 +331,8 @@ def test_fit__the_same_own_probabilities_again_are_no_reason_to_stop(project: Pa
     for _ in range(3):
         loop(project)
         label(project)
-    labeling.pull(opened(project), "kinds")
-    fitted = labeling.fit(opened(project), "kinds")
+    pull(opened(project), "kinds")
+    fitted = fit(opened(project), "kinds")
     assert fitted.summary == "your own probabilities; on 0 rows of the random arm not measured yet"
 
 
@@ -339,10 +341,10 @@ def test_loop__labels_of_a_class_that_left_the_project_are_told(project: Path) -
     label(project)
     loop(project)
     (project / "winnow.yaml").write_text((project / "winnow.yaml").read_text().replace("other]", "others]"))
-    pulled = labeling.pull(opened(project), "kinds")
+    pulled = pull(opened(project), "kinds")
     lost = read_log(opened(project).store, "kinds")["label"].to_pylist().count("other")
     assert f"{lost} are of classes that the project no longer has" in pulled.summary
-    assert labeling.push(opened(project), "kinds").summary.startswith("rounds 0, 1 are open: ")
+    assert push(opened(project), "kinds").summary.startswith("rounds 0, 1 are open: ")
 
 
 def test_config__what_only_a_labeling_project_has_is_refused_in_a_recipe(project: Path) -> None:

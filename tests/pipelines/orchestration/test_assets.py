@@ -8,11 +8,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from pipelines.context import runs
 from pipelines.orchestration import asset as asset_module
 from pipelines.orchestration.asset import Project
 from pipelines.orchestration.assets import build_definitions
-from pipelines.stages import stages_all as stages
+from pipelines.runs import runs
+from pipelines.stages import publish as publish_stage
 from storage.catalog import publish as catalog
 from storage.store import Store
 from tests.conftest import row, write_rows
@@ -146,7 +146,7 @@ def test_materialize__a_users_mistake_is_a_failure_without_traceback_or_retry(li
 
 
 def test_materialize__what_the_disk_refuses_is_tried_again(light: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish, failed = stages.catalog.publish, []
+    publish, failed = publish_stage.catalog.publish, []
 
     def full_at_first(store: Store) -> Path:
         if not failed:
@@ -154,7 +154,7 @@ def test_materialize__what_the_disk_refuses_is_tried_again(light: Path, monkeypa
             raise OSError(28, "No space left on device")
         return publish(store)
 
-    monkeypatch.setattr(stages.catalog, "publish", full_at_first)
+    monkeypatch.setattr(publish_stage.catalog, "publish", full_at_first)
     monkeypatch.setattr(asset_module, "RETRY_AFTER_S", 0)
     result = materialize(light, ["pool", "selection/any", "catalog"])
     assert result.success

@@ -10,7 +10,8 @@ from pipelines.context import open_context
 from pipelines.progress import Log
 from pipelines.recipes.explain import FIRST_ROWS, excerpt, explain, ready_sql, why
 from pipelines.run import run_all
-from pipelines.stages import stages_all as stages
+from pipelines.stages.ingest import ingest
+from pipelines.stages.select import select
 from storage.catalog import publish as catalog
 from tests.pipelines.conftest import change
 
@@ -39,8 +40,8 @@ def test_explain__counts_by_source_and_first_rows_agree_with_sql(light: Path) ->
 def test_explain__before_anything_is_published_and_of_an_empty_selection(light: Path) -> None:
     change(light, "budget: 8", "budget: 8, where: 1 = 2, allow_short: true")
     context = open_context(light, Log(lambda _: None))
-    stages.ingest(context)
-    outcome = stages.select(context, "any")
+    ingest(context)
+    outcome = select(context, "any")
     explained = explain(context, outcome.subject)
     assert (explained.by_source, explained.first_rows) == ([], [])
 

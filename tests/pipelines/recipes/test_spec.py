@@ -11,7 +11,9 @@ from pipelines.context import Context, open_context
 from pipelines.progress import Log
 from pipelines.recipes import draw as selecting
 from pipelines.recipes import spec as drawing
-from pipelines.stages import stages_all as stages
+from pipelines.stages.embed import embed, embed_targets
+from pipelines.stages.index import index
+from pipelines.stages.ingest import ingest
 from selection.errors import InvalidInput
 from selection.vectors import TensorVectors
 from storage import ids as idlib
@@ -23,7 +25,7 @@ from tests.pipelines.conftest import change
 
 @pytest.fixture
 def ingested(light: Path) -> Path:
-    stages.ingest(opened(light))
+    ingest(opened(light))
     return light
 
 
@@ -31,7 +33,7 @@ def opened(project: Path) -> Context:
     return open_context(project, Log(lambda _: None))
 
 
-def drawn(project: Path, recipe: str = "any") -> tuple[selecting.Drawn, list[str]]:
+def drawn(project: Path, recipe: str = "any") -> tuple[selecting.SelectionResult, list[str]]:
     """The draw, and the sources of its rows."""
     context = opened(project)
     made = selecting.draw(context, recipe)
@@ -110,7 +112,7 @@ def test_draw__allow_and_deny(ingested: Path) -> None:
 def test_draw__a_row_that_a_step_blames_is_named_by_its_id(light: Path) -> None:
     write_rows(light / "data" / "a.jsonl", [row(0, "fox"), row(1, "fox") | {"score": 3}])  # type: ignore[dict-item]
     change(light, "[random], budget: 8", "[{column: {field: score}}], budget: 1, where: source = 'fox'")
-    stages.ingest(opened(light))
+    ingest(opened(light))
     snapshot = opened(light).snapshot()
     (fox,) = (
         one for one, given in zip(to_text(snapshot.ids), snapshot.column("given_id"), strict=True) if given == "fox-0"
@@ -130,9 +132,9 @@ def test_draw__a_row_with_the_prompt_of_any_target_is_kept_out(ingested: Path) -
 
 def test_draw__reasons_name_targets_and_rows_by_their_ids(light: Path) -> None:
     context = opened(light)
-    stages.ingest(context)
-    stages.embed(context, "vectors")
-    stages.embed_targets(context, "vectors")
+    ingest(context)
+    embed(context, "vectors")
+    embed_targets(context, "vectors")
     made = selecting.draw(context, "near")
     items = read_selection(context.store, made.drawing.selection_id)[1]
     assert set(items["ref"].to_pylist()) == {"foxes/fox-100", "foxes/fox-101"}
@@ -148,15 +150,15 @@ def test_redraw__on_a_device_gives_the_same_items(
     change(light, "[rds_plus], budget: 10", f"[{steps}], budget: 10, encoder: vectors")
     change(light, "recipes:\n", f"index: {{kind: {index}}}\nrecipes:\n")
     context = opened(light)
-    stages.ingest(context)
-    stages.embed(context, "vectors")
-    stages.index(context, "vectors")
-    stages.embed_targets(context, "vectors")
+    ingest(context)
+    embed(context, "vectors")
+    index(context, "vectors")
+    embed_targets(context, "vectors")
     made = selecting.draw(context, "near")
     header, items = read_selection(context.store, made.drawing.selection_id)
     used = []
-    monkeypatch.setattr(selecting, "on_card", lambda vectors: used.append(0) or TensorVectors(vectors, "cpu"))
-    assert selecting.redraw(context, header).select(items.column_names).equals(items)
+    monkeypatch.setattr(selecting, "on_gpu", lambda vectors: used.append(0) or TensorVectors(vectors, "cpu"))
+    assert selecting.replay(context, header).select(items.column_names).equals(items)
     assert used
 
 
@@ -165,24 +167,24 @@ def test_index__of_steps_that_search_is_recorded_where_it_is_approximate(light: 
         light, "[random], budget: 8", "[{outliers: {n_neighbors: 3, drop: 0.1}}, random], budget: 8, encoder: vectors"
     )
     context = opened(light)
-    stages.ingest(context)
-    stages.embed(context, "vectors")
+    ingest(context)
+    embed(context, "vectors")
     exact = drawing.resolve(context, "any")
     assert exact.index is None
-    stages.index(context, "vectors")
+    index(context, "vectors")
     assert drawing.resolve(context, "any") == exact  # a flat index compares every row
     change(light, "recipes:\n", "index: {kind: ivf}\nrecipes:\n")
     context = opened(light)
-    stages.index(context, "vectors")
+    index(context, "vectors")
     found = drawing.resolve(context, "any")
     assert found.index in context.store.committed("indexes")
     assert found.selection_id != exact.selection_id
     assert drawing.resolve(context, "near").index is None
-    stages.embed_targets(context, "vectors")
+    embed_targets(context, "vectors")
     made = selecting.draw(context, "any")
     header, items = read_selection(context.store, made.drawing.selection_id)
     assert header["index"] == found.index
-    assert selecting.redraw(context, header).select(items.column_names).equals(items)
+    assert selecting.replay(context, header).select(items.column_names).equals(items)
     assert made.facts["dropped_by_outliers"] == 8
 
 
@@ -194,7 +196,7 @@ def test_encoders_of__only_of_recipes_that_need_vectors(light: Path) -> None:
 
 
 def test_selection_id__of_a_recipe_keeps_its_name_from_version_to_version() -> None:
-    found = drawing.Drawing(
+    found = drawing.SelectionSpec(
         steps=[{"random": {}}],
         budget=8,
         seed=0,

@@ -23,7 +23,7 @@ def test_cartography__known_answers():
     pool = Pool(columns=EPOCHS)
     score = Cartography(fields=list(EPOCHS)).score(pool, rng=RNG)
     np.testing.assert_allclose(score, [0.0061237244, 0.0276728507, 0.1624883662, 0.0183711731], rtol=1e-6)
-    kept, dropped = Outliers(drop=0.25, fields=list(EPOCHS)).sift(pool, 1, rng=RNG)
+    kept, dropped = Outliers(drop=0.25, fields=list(EPOCHS)).apply(pool, 1, rng=RNG)
     assert kept.tolist() == [1, 2, 3]
     assert dropped.rows.tolist() == [0]
     np.testing.assert_allclose(dropped.reason.value, [0.0061237244], rtol=1e-6)
@@ -51,7 +51,7 @@ def test_keep__is_the_definition(k, drop, monkeypatch):
     mean = np.sort(similarity, axis=1)[:, ::-1][:, : min(k, 199)].mean(axis=1)
     rows = np.setdiff1d(np.arange(200), taken)
     worst = rows[np.argsort(mean[rows])][: int(drop * len(rows))]
-    kept, dropped = Outliers(drop=drop, n_neighbors=k).sift(pool, 1, rng=RNG)
+    kept, dropped = Outliers(drop=drop, n_neighbors=k).apply(pool, 1, rng=RNG)
     assert dropped.rows.tolist() == np.sort(worst).tolist()
     assert kept.tolist() == np.setdiff1d(rows, worst).tolist()
     np.testing.assert_allclose(dropped.reason.value, mean[dropped.rows], atol=1e-6)
@@ -66,12 +66,12 @@ def test_keep__rows_that_are_alike_all_stay():
     same = Pool(vectors=np.tile(unit(1), (50, 1)))
     assert len(Outliers(drop=0.25).keep(same, 1, rng=RNG)) == 50
     apart = np.concatenate([np.tile(unit(1), (50, 1)), -unit(1)])
-    assert Outliers(drop=0.25, n_neighbors=3).sift(Pool(vectors=apart), 1, rng=RNG)[1].rows.tolist() == [50]
+    assert Outliers(drop=0.25, n_neighbors=3).apply(Pool(vectors=apart), 1, rng=RNG)[1].rows.tolist() == [50]
     assert Outliers().keep(Pool(vectors=unit(1)), 1, rng=RNG).tolist() == [0]
 
 
 def test_keep__the_part_is_counted_as_it_is_written():
-    _, dropped = Outliers(drop=0.145).sift(Pool(vectors=unit()), 1, rng=RNG)
+    _, dropped = Outliers(drop=0.145).apply(Pool(vectors=unit()), 1, rng=RNG)
     assert len(dropped.rows) == 29  # 0.145 * 200 is 28.999999999999996 in floats
 
 

@@ -17,7 +17,7 @@ from storage.pool.ingest import FileSpec
 from storage.pool.snapshot import Snapshot, open_snapshot
 from storage.pool.targets import ingest_targets
 from storage.vectors import imported as own_vectors
-from storage.vectors.imported import VectorFile, dimension, fingerprint, take_in
+from storage.vectors.imported import VectorFile, dimension, fingerprint, import_vectors
 from storage.vectors.segments import StoredVectors, segments, verify
 from tests.storage.conftest import SmallStore
 
@@ -75,7 +75,7 @@ KINDS = {
 def test_take_in__parquet_of_any_list_of_floats(store: SmallStore, pool: Snapshot, tmp_path: Path, kind: Any) -> None:
     wide = some_vectors(6)
     vectors = wide.astype(np.float16) if kind == KINDS["float16 lists"] else wide
-    done = take_in(store, [write_parquet(tmp_path / "v.parquet", all_keys(), vectors, kind=kind)], pool)
+    done = import_vectors(store, [write_parquet(tmp_path / "v.parquet", all_keys(), vectors, kind=kind)], pool)
 
     assert (done.n_rows, done.n_new, done.n_failed) == (6, 6, 0)
     assert (done.unknown, done.ambiguous, done.repeated, done.notes) == (0, 0, 0, ())
@@ -89,7 +89,7 @@ def test_take_in__npy_with_its_ids_beside_it(
     store: SmallStore, pool: Snapshot, tmp_path: Path, dtype: type, order: Any
 ) -> None:
     vectors = np.asarray(some_vectors(6), dtype, order)
-    done = take_in(store, [write_npy(tmp_path / "v.npy", all_keys(), vectors)], pool)
+    done = import_vectors(store, [write_npy(tmp_path / "v.npy", all_keys(), vectors)], pool)
     assert stored(store, done.encoder, (*NAMES, "p5", "p6")) == pytest.approx(unit(vectors), abs=2e-3)
 
 
@@ -104,7 +104,7 @@ def test_take_in__keys_are_winnow_ids_in_any_form(
         "binary": idlib.to_arrow(pool.ids).storage.cast(pa.binary()),
     }[as_type]
     vectors = some_vectors(6)
-    done = take_in(store, [write_parquet(tmp_path / "v.parquet", keys, vectors)], pool)
+    done = import_vectors(store, [write_parquet(tmp_path / "v.parquet", keys, vectors)], pool)
     found = StoredVectors(store, done.encoder, pool.ids).take(np.arange(6))
     assert found.astype(np.float32) == pytest.approx(unit(vectors), abs=1e-3)
 
@@ -115,7 +115,7 @@ def test_take_in__several_files_are_read_as_one(store: SmallStore, pool: Snapsho
         write_parquet(tmp_path / "a.parquet", keys[:2], vectors[:2]),
         write_npy(tmp_path / "b.npy", keys[2:], vectors[2:]),
     ]
-    done = take_in(store, files, pool)
+    done = import_vectors(store, files, pool)
     assert stored(store, done.encoder, (*NAMES, "p5", "p6")) == pytest.approx(unit(vectors), abs=1e-3)
 
 
@@ -126,7 +126,7 @@ def test_take_in__blocks_change_nothing(
     file = write_npy(tmp_path / "v.npy", all_keys(), vectors)
     monkeypatch.setattr(own_vectors, "BLOCK_BYTES", 4 * D * 2)
     seen: list[tuple[int, int]] = []
-    done = take_in(store, [file], pool, on_progress=lambda at, total: seen.append((at, total)))
+    done = import_vectors(store, [file], pool, on_progress=lambda at, total: seen.append((at, total)))
     assert len(segments(store, done.encoder)) == 3
     assert seen == [(2, 6), (4, 6), (6, 6)]
     assert stored(store, done.encoder, (*NAMES, "p5", "p6")) == pytest.approx(unit(vectors), abs=1e-3)
@@ -136,9 +136,9 @@ def test_take_in__again_reads_nothing(
     store: SmallStore, pool: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = [write_npy(tmp_path / "v.npy", all_keys(), some_vectors(6))]
-    first = take_in(store, files, pool)
+    first = import_vectors(store, files, pool)
     monkeypatch.setattr(own_vectors, "_reading", None)  # whoever reads now fails
-    again = take_in(store, files, pool)
+    again = import_vectors(store, files, pool)
     assert (again.encoder, again.n_new, again.unknown) == (first.encoder, 0, None)
 
 
@@ -147,17 +147,17 @@ def test_take_in__a_pool_that_grew_takes_in_the_new_rows_alone(
 ) -> None:
     keys = [*all_keys(), "k7"]
     files = [write_npy(tmp_path / "v.npy", keys, some_vectors(7))]
-    before = take_in(store, files, pool)
+    before = import_vectors(store, files, pool)
     more = store.add_file("c", ["p7"], extra=[{"id": "k7"}])
     grown = open_snapshot(store, store.add_snapshot([*pool.ingests, more], parent=pool.id))
-    after = take_in(store, files, grown)
+    after = import_vectors(store, files, grown)
     assert (before.n_new, before.unknown) == (6, 1)
     assert (after.encoder, after.n_rows, after.n_new, after.unknown) == (before.encoder, 7, 1, 0)
 
 
 def test_take_in__counts_keys_that_set_nothing(store: SmallStore, pool: Snapshot, tmp_path: Path) -> None:
     vectors = some_vectors(9)
-    done = take_in(store, [write_npy(tmp_path / "v.npy", [*all_keys(), "k9", "nobody", "k2b"], vectors)], pool)
+    done = import_vectors(store, [write_npy(tmp_path / "v.npy", [*all_keys(), "k9", "nobody", "k2b"], vectors)], pool)
     assert (done.unknown, done.ambiguous, done.repeated) == (1, 1, 1)
     assert done.notes == (
         "1 keys name no row (first: 'nobody')",
@@ -173,7 +173,7 @@ def test_take_in__missing_rows_are_an_error_that_says_how_many_and_which(
 ) -> None:
     file = write_npy(tmp_path / "v.npy", ["k1", "k2", "k3", "k9", "k44"], some_vectors(5))
     with pytest.raises(BadInput) as caught:
-        take_in(store, [file], pool)
+        import_vectors(store, [file], pool)
     said = str(caught.value)
     assert said.startswith(f"vectors: 3 of 6 rows of {pool.id} have no vector in {file.url} (first: ")
     assert "'k4'" in said
@@ -186,7 +186,7 @@ def test_take_in__one_bad_vector_is_recorded_and_more_than_a_hundredth_refused(
 ) -> None:
     vectors = some_vectors(6)
     vectors[2] = np.nan
-    done = take_in(store, [write_npy(tmp_path / "one.npy", all_keys(), vectors)], pool)
+    done = import_vectors(store, [write_npy(tmp_path / "one.npy", all_keys(), vectors)], pool)
     assert (done.n_new, done.n_failed) == (5, 1)
     rows = StoredVectors(store, done.encoder, pool.ids).failed_rows
     assert pool.ids[rows].tolist() == [SmallStore.id_of("p3")]
@@ -195,14 +195,14 @@ def test_take_in__one_bad_vector_is_recorded_and_more_than_a_hundredth_refused(
     file = write_npy(tmp_path / "two.npy", all_keys(), vectors)
     for _ in range(2):  # also when they are in the store already
         with pytest.raises(BadInput, match=r"2 of 6 vectors of .*two.npy are zero or not finite, at most 1% may be"):
-            take_in(store, [file], pool)
+            import_vectors(store, [file], pool)
 
 
 def test_take_in__a_null_vector_is_one_without_a_direction(store: SmallStore, pool: Snapshot, tmp_path: Path) -> None:
     vectors: list[Any] = [None, *some_vectors(5)]
     for number, kind in enumerate((pa.list_(pa.float32()), pa.list_(pa.float32(), D))):
         file = write_parquet(tmp_path / f"{number}.parquet", all_keys(), vectors, kind=kind)
-        done = take_in(store, [file], pool)
+        done = import_vectors(store, [file], pool)
         assert (done.n_new, done.n_failed) == (5, 1)
         assert stored(store, done.encoder, ("p2",)) == pytest.approx(unit(vectors[1][None]), abs=1e-3)
 
@@ -211,7 +211,7 @@ def test_take_in__targets_by_their_own_ids(store: SmallStore, tmp_path: Path) ->
     (tmp_path / "t.jsonl").write_text('{"id": "t2", "text": "zwei"}\n{"id": "t1", "text": "eins"}\n')
     targets = ingest_targets(store, "t", [FileSpec(str(tmp_path / "t.jsonl"))])
     vectors = some_vectors(2)
-    done = take_in(store, [write_npy(tmp_path / "t.npy", ["t1", "t2"], vectors)], targets)
+    done = import_vectors(store, [write_npy(tmp_path / "t.npy", ["t1", "t2"], vectors)], targets)
     found = StoredVectors(store, done.encoder, targets.ids).take(np.arange(2))
     assert found.astype(np.float32) == pytest.approx(unit(vectors)[::-1], abs=1e-3)
 
@@ -244,7 +244,7 @@ def test_take_in__parquet_that_cannot_be_used(store: SmallStore, pool: Snapshot,
     def said(**columns: Any) -> str:
         pq.write_table(pa.table(columns), path)
         with pytest.raises(BadInput) as caught:
-            take_in(store, [VectorFile(str(path))], pool)
+            import_vectors(store, [VectorFile(str(path))], pool)
         return str(caught.value).replace(str(path), "v.parquet")
 
     lists = list(some_vectors(6))
@@ -264,7 +264,7 @@ def test_take_in__parquet_that_cannot_be_used(store: SmallStore, pool: Snapshot,
     assert said(id=keys, v=pa.array([None] * 6, pa.list_(pa.float32()))) == "vectors: v.parquet holds no vector in 'v'"
     path.write_text("no parquet")
     with pytest.raises(BadInput, match=r"v\.parquet is not a Parquet file"):
-        take_in(store, [VectorFile(str(path))], pool)
+        import_vectors(store, [VectorFile(str(path))], pool)
 
 
 def test_take_in__npy_that_cannot_be_used(store: SmallStore, pool: Snapshot, tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_take_in__npy_that_cannot_be_used(store: SmallStore, pool: Snapshot, tmp
     def said(array: Any, keys: list[str]) -> str:
         file = write_npy(path, keys, array)
         with pytest.raises(BadInput) as caught:
-            take_in(store, [file], pool)
+            import_vectors(store, [file], pool)
         return str(caught.value).replace(f"{tmp_path}/", "")
 
     shape = "vectors: v.npy must hold an (n, d) array of floats, got shape "
@@ -286,7 +286,7 @@ def test_take_in__npy_that_cannot_be_used(store: SmallStore, pool: Snapshot, tmp
     assert said(np.ones((3, 2)), ["a"] * 4) == "vectors: v.ids.txt has 4 lines, v.npy 3 vectors"
     path.write_bytes(b"\x93NUMPY\x01\x00")
     with pytest.raises(BadInput, match=r"is not an \.npy array"):
-        take_in(store, [VectorFile(str(path))], pool)
+        import_vectors(store, [VectorFile(str(path))], pool)
     path.with_suffix(".ids.txt").unlink()
     with pytest.raises(BadInput, match=r"v.ids.txt: cannot be opened"):
-        take_in(store, [VectorFile(str(path))], pool)
+        import_vectors(store, [VectorFile(str(path))], pool)

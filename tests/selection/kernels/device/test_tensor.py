@@ -22,8 +22,8 @@ from selection.kernels.kmeans_pp import kmeans_pp
 from selection.kernels.nearest import farthest_from
 from selection.kernels.neighbours import nearest_neighbours
 from selection.kernels.normalize import unit_rows, unit_vectors
-from selection.kernels.top_k import max_similarity, similarity_to, top_r
-from selection.vectors import TensorVectors, exact, on_card, restricted
+from selection.kernels.top_k import max_similarity, similarity_to, top_k
+from selection.vectors import TensorVectors, exact, on_gpu, restricted
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from coverage_cases import hard_vectors, row_dots, row_square_distances
@@ -68,11 +68,11 @@ def test_top_r__both_bodies_agree_to_the_bit(name, device, tile_values):
     there = TensorVectors(ShuffledVectors(X, rng.permutation(len(X)), block_rows=17), device)
     for starts in (None, np.array([0, 3, 4, 18])):
         for depth in (1, 40, len(X)):
-            first = top_r(host, queries, depth=depth, starts=starts)
+            first = top_k(host, queries, depth=depth, starts=starts)
             below = first.score[:, depth // 8].copy(), first.row[:, depth // 8].copy()
             for options in ({}, {"skip": skip, "below": below}):
-                expected = top_r(host, queries, depth=depth, starts=starts, **options)
-                found = top_r(there, queries, depth=depth, starts=starts, **options)
+                expected = top_k(host, queries, depth=depth, starts=starts, **options)
+                found = top_k(there, queries, depth=depth, starts=starts, **options)
                 assert found.row.tolist() == expected.row.tolist()
                 assert found.score.tolist() == expected.score.tolist()
     assert max_similarity(there, queries).tolist() == max_similarity(host, queries).tolist()
@@ -81,13 +81,13 @@ def test_top_r__both_bodies_agree_to_the_bit(name, device, tile_values):
 
 
 def test_top_r__entries_held_are_cut_back(monkeypatch, device):
-    from selection.kernels.device import top_k as tensor_top_r
+    from selection.kernels.device import top_k as device_top_k
 
-    monkeypatch.setattr(tensor_top_r, "HELD", 1)
+    monkeypatch.setattr(device_top_k, "HELD", 1)
     monkeypatch.setattr(tensor, "TILE_VALUES", 200)
     X = np.tile(HARD["clustered"][:3], (50, 1))  # every row ties with fifty
-    expected = top_r(ArrayVectors(X), X[:3], depth=5)
-    found = top_r(TensorVectors(ArrayVectors(X), device), X[:3], depth=5)
+    expected = top_k(ArrayVectors(X), X[:3], depth=5)
+    found = top_k(TensorVectors(ArrayVectors(X), device), X[:3], depth=5)
     assert (found.row.tolist(), found.score.tolist()) == (expected.row.tolist(), expected.score.tolist())
 
 
@@ -107,10 +107,10 @@ def test_tensor_vectors__a_restriction_shares_the_copy(device):
 
 
 def test_tensor_vectors__a_restriction_is_searched_on_the_device_too(device, monkeypatch):
-    from selection.kernels.device import top_k as tensor_top_r
+    from selection.kernels.device import top_k as device_top_k
 
     searched = []
-    monkeypatch.setattr(tensor_top_r, "top_r", lambda vectors, *_: searched.append(vectors.shape[0]))
+    monkeypatch.setattr(device_top_k, "top_k", lambda vectors, *_: searched.append(vectors.shape[0]))
     there = TensorVectors(ArrayVectors(HARD["clustered"]), device)
     there.nearest(HARD["clustered"][:2], 3)
     restricted(restricted(there, np.arange(0, 300, 2)), np.arange(100)).nearest(HARD["clustered"][:2], 3)
@@ -155,8 +155,8 @@ def test_full_float32__turns_tf32_off_and_then_back(setting, fast, full):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA card")
 def test_on_card__without_a_card_is_the_same_vectors_and_imports_no_torch():
     vectors = ArrayVectors(np.eye(3, dtype=np.float32))
-    assert on_card(vectors, least=0) is vectors
-    code = "import sys, numpy as np; from selection.vectors import *; on_card(ArrayVectors(np.eye(3)), least=0); print(*sys.modules)"
+    assert on_gpu(vectors, least=0) is vectors
+    code = "import sys, numpy as np; from selection.vectors import *; on_gpu(ArrayVectors(np.eye(3)), least=0); print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "torch" not in found.stdout.split()
 
@@ -165,9 +165,9 @@ def test_on_card__without_a_card_is_the_same_vectors_and_imports_no_torch():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA card")
 def test_on_card__what_fits_is_put_there():
     vectors = ArrayVectors(np.eye(3, dtype=np.float32))
-    assert on_card(vectors, least=0).device == "cuda:0"
-    assert on_card(vectors, least=0, share=0.0) is vectors
-    assert on_card(vectors) is vectors
+    assert on_gpu(vectors, least=0).device == "cuda:0"
+    assert on_gpu(vectors, least=0, share=0.0) is vectors
+    assert on_gpu(vectors) is vectors
 
 
 @pytest.mark.parametrize("name", HARD)

@@ -1,0 +1,37 @@
+"""What `winnow run` would do."""
+
+from __future__ import annotations
+
+from pipelines.config.schema import OWN_VECTORS
+from pipelines.context import Context
+from pipelines.recipes import spec as drawing
+from pipelines.runs import last_run
+from storage.pool.columns import columns_id
+from storage.pool.ingest import ingest_id
+from storage.vectors import segments as vectors
+
+
+def plan_lines(context: Context) -> list[str]:
+    """What `run_all` would do, a line a stage."""
+    config, store = context.config, context.store
+    specs = config.pool.specs(config.root)
+    ingests = {ingest_id(store, spec) for spec in specs}
+    new = sum(not store.has("pool", one) for one in ingests)
+    lines = [f"pool: {len(specs)} files, {new} of them new or changed"]
+    last = last_run(store, "ingest")
+    if last is None:
+        return [*lines, "the rest is known once the pool has been read"]
+    snapshot = context.snapshot()
+    columns = {columns_id(store, brought.url, brought.id) for brought in config.pool.columns}
+    if ingests != set(snapshot.ingests) or columns != set(snapshot.columns):
+        lines.append(f"snapshot: {len(snapshot):,} rows; its files have changed, a new one will be taken")
+        return [*lines, "the rest is known once the pool has been read"]
+    lines.append(f"snapshot: {len(snapshot):,} rows")
+    for name in drawing.encoders_of(config, config.recipes):
+        lacking = len(vectors.missing(store, drawing.fingerprint(context, name), snapshot.ids))
+        what = "take in" if name == OWN_VECTORS else "encode"
+        lines.append(f"{name}/embeddings: {lacking:,} rows to {what}, {len(snapshot) - lacking:,} in the store")
+    for name in config.recipes:
+        drawn = store.has("records", "selections", drawing.resolve(context, name).selection_id)
+        lines.append(f"selection/{name}: " + ("drawn already, nothing to do" if drawn else "to be drawn"))
+    return lines

@@ -1,0 +1,35 @@
+"""Draw a selection again from its record."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipelines.context import Context
+from pipelines.errors import HeldBack
+from pipelines.recipes import draw as selecting
+from storage import ids as idlib
+from storage.records import read_selection
+from storage.vectors import segments as vectors
+
+
+def reproduce(context: Context, selection_id: str) -> str:
+    """Draw a selection again from its record and say whether it is the same.
+
+    Raises:
+        NotInStore: there is no such selection.
+        StoreDamaged: the vectors are not what was committed.
+        HeldBack: it differs.
+    """
+    header, items = read_selection(context.store, selection_id)
+    for encoder in {header["encoder"], *header["target_encoders"].values()} - {None}:
+        vectors.verify(context.store, encoder)
+    again = selecting.replay(context, header)
+    before = idlib.from_arrow(items["id"])
+    now = idlib.from_arrow(again["id"])
+    if len(before) == len(now) and bool((before == now).all()) and items["gain"].equals(again["gain"]):
+        return f"{selection_id}: the same {len(before):,} rows in the same order, with the same gains"
+    common = len(np.intersect1d(before, now))
+    raise HeldBack(
+        f"{selection_id} is not reproduced: {common:,} of {len(before):,} rows are the same. It was drawn by "
+        f"{header['code_version']}; this is another version, or its vectors were encoded anew."
+    )

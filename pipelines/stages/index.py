@@ -1,0 +1,31 @@
+"""Index the pool's vectors for neighbour search."""
+
+from __future__ import annotations
+
+from pipelines.context import Context
+from pipelines.recipes import spec as drawing
+from pipelines.stages.stage import Check, Outcome, stage
+from storage.vectors import segments as vectors
+from storage.vectors.index import build_index
+
+
+@stage("index")
+def index(context: Context, encoder: str) -> Outcome:
+    """Index the pool's vectors for neighbour search and measure the index against exact search."""
+    settings = context.config.index
+    snapshot = context.snapshot()
+    pool = vectors.StoredVectors(context.store, drawing.fingerprint(context, encoder), snapshot.ids)
+    context.report.say(f"index {encoder}: {pool.shape[0]:,} vectors of {pool.shape[1]} dimensions")
+    built = build_index(context.store, pool, snapshot=snapshot.id, kind=settings.kind, nprobe=settings.nprobe)
+    return Outcome(
+        subject=built.index,
+        facts={"kind": built.kind, "rows": built.n_rows, "nprobe": built.nprobe, "recall_at_10": built.recall_at_10},
+        summary=f"{built.kind} over {built.n_rows:,} vectors, recall@10 {built.recall_at_10:.3f} against exact search",
+        checks=(
+            Check(
+                "recall_above_floor",
+                built.recall_at_10 >= settings.min_recall,
+                f"recall@10 {built.recall_at_10:.3f}, floor {settings.min_recall} (`index.min_recall`)",
+            ),
+        ),
+    )

@@ -1,0 +1,27 @@
+"""Publish the catalog."""
+
+from __future__ import annotations
+
+from pipelines.context import Context
+from pipelines.stages.stage import Check, Outcome, stage
+from storage.catalog import publish as catalog
+
+
+@stage("publish")
+def publish(context: Context) -> Outcome:
+    """Publish the catalog: everything committed so far becomes visible to SQL at once."""
+    committed = len(context.store.records("selections"))
+    path = catalog.publish(context.store)
+    listed = catalog.query(context.store, "SELECT count(*) FROM selections")[0][0].as_py()
+    return Outcome(
+        subject=path.name,
+        facts={"path": str(path), "size_bytes": path.stat().st_size, "selections": listed},
+        summary=f"catalog published: {context.store.path('winnow.duckdb')}",
+        checks=(
+            Check(
+                "every_selection_listed",
+                listed >= committed,
+                f"{listed:,} selections in the catalog, {committed:,} were committed",
+            ),
+        ),
+    )
