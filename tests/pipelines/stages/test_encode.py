@@ -193,7 +193,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.append({root!r})
-from tests.pipelines.test_embed import SHORT, Texts
+from tests.pipelines.stages.test_encode import SHORT, Texts
 from pipelines.stages.encode import embed
 from selection.encoders import EncoderSpec
 from storage.store import Store

@@ -305,7 +305,7 @@ def test_kill_in_mid_ingest__leaves_nothing_half(store: Store, tmp_path: Path):
     path = write(tmp_path / "a.jsonl", *({"text": f"row {i} " + "x" * 200} for i in range(20_000)))
     script = textwrap.dedent(f"""
         import os, signal
-        from storage import ingest
+        from storage.pool import ingest
         from storage.pool.ingest import FileSpec, ingest_file
         from storage.store import Store
         ingest.GROUP_ROWS = 1000
