@@ -6,6 +6,7 @@
 array([1, 2])
 """
 
+from selection.constraints import Constraints, Quota, TokenBudget
 from selection.errors import (
     BrokenStep,
     InvalidBudget,
@@ -16,7 +17,6 @@ from selection.errors import (
     SelectionError,
     UnknownStep,
 )
-from selection.quota import Constraints, Quota, TokenBudget
 from selection.registry import build_step, parse_steps, required, step_names, step_spec
 from selection.run import select
 from selection.step import Filter, Scorer, Selector, Step

@@ -43,7 +43,7 @@ def allocate(sizes: Sequence[int], budget: int, how: str = "proportional", *, mi
     ([5, 3, 2, 0], [9, 2, 1], [8, 1, 1])
     """
     if how not in ALLOCATIONS:
-        raise InvalidOption(f"allocation must be one of {', '.join(ALLOCATIONS)}, got {how!r}")
+        raise InvalidOption(f"allocation must be one of {', '.join(ALLOCATIONS)}, got {how!r}", option="how")
     low = [min(minimum, size) for size in sizes]
     if not sum(low) <= budget <= sum(sizes):
         raise InvalidBudget(
@@ -70,7 +70,7 @@ def apportion(weights: Sequence[int], budget: int, low: Sequence[int] | None = N
     """
     low = [0] * len(weights) if low is None else list(low)
     if not any(weight > 0 for weight in weights) or min(weights) < 0:
-        raise InvalidOption(f"weights must be >= 0 and one above 0, got {list(weights)}")
+        raise InvalidOption(f"weights must be >= 0 and one above 0, got {list(weights)}", option="weights")
     if sum(low) > budget:
         raise InvalidBudget(
             f"budget must be at least {sum(low)}, the sum of what each part gets at least, got {budget}"

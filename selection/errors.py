@@ -22,7 +22,20 @@ import numpy.typing as npt
 
 
 class SelectionError(ValueError):
-    """Base of all errors that `selection` raises for a user's input."""
+    """Base of all errors that `selection` raises for a user's input. Its text is "step: reason", or the reason alone.
+
+    Args:
+        reason: what is wrong.
+        step: whose options or inputs are wrong: a step's name, or "quota", "budget", "recipe", "encoder", "tokenizer",
+            "classifier" and the like; None for what concerns the whole call.
+        option: the one option that is wrong; None where several are, or no option is.
+    """
+
+    def __init__(self, reason: str, *, step: str | None = None, option: str | None = None) -> None:
+        super().__init__(reason if step is None else f"{step}: {reason}")
+        self.reason = reason
+        self.step = step
+        self.option = option
 
 
 class UnknownStep(SelectionError):
@@ -65,7 +78,7 @@ class BrokenStep(SelectionError):
 
 @contextmanager
 def rows_of_parent(rows: npt.NDArray[np.int64]) -> Iterator[None]:
-    """Name a bad row by its row in the parent pool: `rows[i]` is the parent's row of row i here."""
+    """Name a bad row by its row in the parent pool: row i of the subpool is row `rows[i]` of the parent."""
     try:
         yield
     except InvalidInput as error:

@@ -11,6 +11,7 @@ import numpy as np
 
 from selection.allocation import as_written
 from selection.errors import InvalidInput, InvalidOption
+from selection.groups import strata
 from selection.types import Array, Vectors
 
 # Rows whose vectors are widened at once.
@@ -83,7 +84,7 @@ def coverage(
     rows = _selected(selected, n)
     for p in shares:
         if not 0 < p <= 1:
-            raise InvalidOption(f"coverage: a share must be in 0 < p <= 1, got {p!r}")
+            raise InvalidOption(f"a share must be in 0 < p <= 1, got {p!r}", step="coverage", option="shares")
     near, similar = nearest_centres(known, np.asarray(known.take(rows), np.float32))
     ordered = np.sort(near.value)
     similarity = np.where(similar.place >= 0, (1 + similar.value) / 2, 0.0)
@@ -168,8 +169,6 @@ def balance(groups: Array | Sequence[Any], selected: Array | Sequence[int]) -> B
     >>> round(b.entropy, 4), round(b.normalized_entropy, 4), b.kl_to_pool
     (1.0397, 0.9464, 0.0)
     """
-    from selection.selectors.stratified import strata
-
     of_row, names = strata(np.asarray(groups))
     rows = _selected(selected, len(of_row))
     pool = np.bincount(of_row, minlength=len(names)) / len(of_row)

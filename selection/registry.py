@@ -155,16 +155,20 @@ def build_step(spec: Spec | Step) -> Step:
             near = difflib.get_close_matches(str(option), known, n=1)
             guess = f" Did you mean {near[0]!r}?" if near else ""
             allowed = f"it has {', '.join(known)}" if known else "it has no options"
-            raise InvalidOption(f"{name}: unknown option {option!r}; {allowed}.{guess}")
+            raise InvalidOption(f"unknown option {option!r}; {allowed}.{guess}", step=name, option=option)
     required = [o for o, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
     missing = [option for option in required if option not in options]
     if missing:
-        raise InvalidOption(f"{name}: needs the option {missing[0]!r}, for example {{{name}: {{{missing[0]}: ...}}}}")
+        raise InvalidOption(
+            f"needs the option {missing[0]!r}, for example {{{name}: {{{missing[0]}: ...}}}}",
+            step=name,
+            option=missing[0],
+        )
     return cls(**options)
 
 
-def parse_steps(specs: Sequence[Spec | Step]) -> tuple[Step, ...]:
-    """The steps of a recipe, checked to fit together; `top` is added after a last scorer.
+def parse_steps(specs: Spec | Step | Sequence[Spec | Step]) -> tuple[Step, ...]:
+    """The steps of a recipe, checked to fit together; `top` is added after a last scorer, and one step is a list of one.
 
     Raises:
         UnknownStep, InvalidOption: see `build_step`.
@@ -173,7 +177,9 @@ def parse_steps(specs: Sequence[Spec | Step]) -> tuple[Step, ...]:
     >>> [step.name for step in parse_steps(["rds_max", {"keep_top": {"times": 5}}, "random"])]
     ['rds_max', 'keep_top', 'random']
     """
-    if isinstance(specs, str | Mapping) or not isinstance(specs, Sequence):
+    if isinstance(specs, str | Mapping | Step):
+        specs = [specs]
+    if not isinstance(specs, Sequence):
         raise InvalidRecipe(f"steps must be a list, got {specs!r}")
     if not specs:
         raise InvalidRecipe("steps is empty: a recipe ends in a selector or a scorer")

@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from selection.capped import Stream, select_within
+from selection.constraints import BoundConstraints, Constraints, Quota, TokenBudget
 from selection.errors import BrokenStep, InvalidBudget, InvalidInput, InvalidOption, MissingInput, rows_of_parent
 from selection.inputs import available
-from selection.quota import BoundConstraints, Constraints, Quota, TokenBudget
 from selection.registry import Spec, parse_steps, required
 from selection.step import Filter, Scorer, Selector, Step
 from selection.types import Array, DroppedRows, FilterReport, Input, Pool, Reason, RetrievedRows, Rows, Selection
 from selection.vectors import exact
-from selection.walk import Stream, select_within
 
 
 def select(
-    steps: Sequence[Spec | Step],
+    steps: Spec | Step | Sequence[Spec | Step],
     pool: Pool,
     *,
     budget: int | TokenBudget | Mapping[str, Any],
@@ -35,7 +35,7 @@ def select(
     """Choose `budget` rows of a pool.
 
     Args:
-        steps: names, `{name: options}` or steps; see `selection.registry.parse_steps`.
+        steps: names, `{name: options}` or steps, in order; one of them may stand alone. See `selection.registry.parse_steps`.
         pool: the candidates and what is known of them.
         budget: how many rows to take, 0 gives none; or `{"tokens": ..., "column": ...}`, see `TokenBudget`. Filters that
             go by the budget take one in tokens for the rows that it holds on average.
@@ -58,7 +58,7 @@ def select(
     plan = parse_steps(steps)
     for what, number in (("seed", seed), ("round", round)):
         if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 0:
-            raise InvalidOption(f"{what} must be an integer >= 0, got {number!r}")
+            raise InvalidOption(f"{what} must be an integer >= 0, got {number!r}", option=what)
     constraints = Constraints.of(budget, quota, group_by, max_per_group)
     constraints.check_selector(plan[-1])
     _check_inputs(plan, pool, constraints)
@@ -68,7 +68,7 @@ def select(
     _check_limits(bound, pool, allow_short=allow_short)
 
     if budget == 0 or not pool.candidates.any():
-        exhausted = constraints.amount() > 0
+        exhausted = constraints.amount > 0
         return Selection(np.empty(0, np.int64), np.empty(0, np.float32), Reason.of("none", 0), exhausted=exhausted)
 
     rows = _frame(pool)
@@ -157,7 +157,7 @@ def _picked(
     if bound.constraints.beyond_rows:
         _check_limits(bound, pool, filters, allow_short=allow_short)
         return select_within(bound, step, pool, run_selector, stream, allow_short=allow_short)
-    budget, left = bound.constraints.amount(), int(pool.candidates.sum())
+    budget, left = bound.constraints.amount, int(pool.candidates.sum())
     short = _check_left(left, budget, filters, allow_short=allow_short)
     picked = run_selector(step, pool, min(budget, left), rng=stream())
     short |= _check_filled(step, len(picked.rows), budget, allow_short=allow_short)

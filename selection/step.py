@@ -118,13 +118,13 @@ def check_choice(step: str, option: str, value: Any, allowed: Iterable[str]) -> 
     """Raise `InvalidOption` unless `value` is one of `allowed`."""
     allowed = list(allowed)
     if value not in allowed:
-        raise InvalidOption(f"{step}: {option} must be one of {', '.join(allowed)}, got {value!r}")
+        raise InvalidOption(f"{option} must be one of {', '.join(allowed)}, got {value!r}", step=step, option=option)
 
 
 def check_integer(step: str, option: str, value: Any, *, least: int) -> None:
     """Raise `InvalidOption` unless `value` is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidOption(f"{step}: {option} must be an integer >= {least}, got {value!r}")
+        raise InvalidOption(f"{option} must be an integer >= {least}, got {value!r}", step=step, option=option)
 
 
 def check_number(step: str, option: str, value: Any, *, above: float | None = None, least: float | None = None) -> None:
@@ -132,16 +132,16 @@ def check_number(step: str, option: str, value: Any, *, above: float | None = No
     bound = f" > {above:g}" if above is not None else f" >= {least:g}" if least is not None else ""
     wrong = isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
     if wrong or (above is not None and value <= above) or (least is not None and value < least):
-        raise InvalidOption(f"{step}: {option} must be a finite number{bound}, got {value!r}")
+        raise InvalidOption(f"{option} must be a finite number{bound}, got {value!r}", step=step, option=option)
 
 
 def check_flag(step: str, option: str, value: Any) -> None:
     """Raise `InvalidOption` unless `value` is true or false."""
     if not isinstance(value, bool):
-        raise InvalidOption(f"{step}: {option} must be true or false, got {value!r}")
+        raise InvalidOption(f"{option} must be true or false, got {value!r}", step=step, option=option)
 
 
 def check_name(step: str, option: str, value: Any) -> None:
     """Raise `InvalidOption` unless `value` is a non-empty string."""
     if not isinstance(value, str) or not value:
-        raise InvalidOption(f"{step}: {option} must be a name, got {value!r}")
+        raise InvalidOption(f"{option} must be a name, got {value!r}", step=step, option=option)

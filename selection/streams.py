@@ -44,7 +44,8 @@ def across_rounds(step: str, rng: np.random.Generator) -> tuple[list[int], int]:
     here = path_of(rng)
     if here is None:
         raise InvalidRecipe(
-            f"{step}: needs the round, which this generator does not carry: run it by `select`, not inside a step "
-            "that draws a generator of its own"
+            "needs the round, which this generator does not carry: run it by `select`, not inside a step that draws a "
+            "generator of its own",
+            step=step,
         )
     return here[:ROUND] + here[ROUND + 1 :], here[ROUND]

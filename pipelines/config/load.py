@@ -42,10 +42,10 @@ from pipelines.config.schema import (
 from pipelines.config.yaml_lines import KeyPath, parse
 from pipelines.errors import ConfigError, Problem
 from pipelines.messages import found, listed, nearest
+from selection.constraints import PREDICTED_CLASS
 from selection.encoders import EncoderSpec
 from selection.errors import SelectionError
 from selection.learning.classifier import build_classifier
-from selection.quota import PREDICTED_CLASS
 from selection.registry import parse_steps
 from selection.types import Input
 from storage.errors import BadInput

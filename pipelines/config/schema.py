@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
+from selection.constraints import Constraints
 from selection.encoders import EncoderSpec
-from selection.quota import Constraints
 from storage.pool.ingest import FileSpec, expand
 from storage.vectors.imported import VectorFile
 

@@ -18,8 +18,8 @@ from pipelines.config.schema import OWN_VECTORS, TokenBudget
 from pipelines.context import Context
 from pipelines.runs import last_run
 from selection import Constraints
+from selection.constraints import plain
 from selection.encoders import tokenizer_fingerprint
-from selection.quota import plain
 from selection.registry import parse_steps, required, step_spec
 from selection.types import Input
 from storage import ids as idlib

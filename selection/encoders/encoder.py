@@ -81,7 +81,9 @@ class Encoder:
         self.notes = tuple(notes)
         if spec.template == "chat_template" and not self._tokenizer.chat_template:
             raise InvalidOption(
-                f"encoder: template chat_template: the tokenizer of {spec.model!r} has none; use tulu or plain"
+                f"template chat_template: the tokenizer of {spec.model!r} has none; use tulu or plain",
+                step="encoder",
+                option="template",
             )
         # A chat template writes the special tokens itself; adding them again would double the first one.
         self._special = spec.template != "chat_template"
@@ -238,14 +240,18 @@ def load_encoder(spec: EncoderSpec, device: str | None = None) -> Encoder:
                 unpad_inputs=False,
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise InvalidOption(f"encoder: model {spec.model!r} cannot be loaded: {error}") from error
+        raise InvalidOption(
+            f"model {spec.model!r} cannot be loaded: {error}", step="encoder", option="model"
+        ) from error
     if absent:
         raise InvalidOption(
-            f"encoder: the files of model {spec.model!r} miss {len(absent)} weights (first: {absent[0]}); "
-            f"they would be drawn at random"
+            f"the files of model {spec.model!r} miss {len(absent)} weights (first: {absent[0]}); they would be drawn at "
+            "random",
+            step="encoder",
+            option="model",
         )
     if transformer.tokenizer is None:
-        raise InvalidOption(f"encoder: model {spec.model!r} has no tokenizer")
+        raise InvalidOption(f"model {spec.model!r} has no tokenizer", step="encoder", option="model")
     transformer.tokenizer.truncation_side = "right"
     return Encoder(spec, transformer.eval().to(device), str(device), _unused_modules(folder))
 

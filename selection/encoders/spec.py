@@ -60,15 +60,23 @@ class EncoderSpec:
         for name, allowed in (("pooling", get_args(Pooling)), ("template", get_args(Template)), ("dtype", DTYPES)):
             value = getattr(self, name)
             if value not in allowed:
-                raise InvalidOption(f"encoder: {name} must be one of {', '.join(allowed)}, got {value!r}")
+                raise InvalidOption(
+                    f"{name} must be one of {', '.join(allowed)}, got {value!r}", step="encoder", option=name
+                )
         if not isinstance(self.model, str) or not self.model.strip():
-            raise InvalidOption(f"encoder: model must be a hub name, a folder or package:<name>, got {self.model!r}")
+            raise InvalidOption(
+                f"model must be a hub name, a folder or package:<name>, got {self.model!r}",
+                step="encoder",
+                option="model",
+            )
         if isinstance(self.max_tokens, bool) or not isinstance(self.max_tokens, int) or self.max_tokens < 1:
-            raise InvalidOption(f"encoder: max_tokens must be a whole number >= 1, got {self.max_tokens!r}")
+            raise InvalidOption(
+                f"max_tokens must be a whole number >= 1, got {self.max_tokens!r}", step="encoder", option="max_tokens"
+            )
         for name in ("revision", "prompt"):
             value = getattr(self, name)
             if not isinstance(value, str) and not (name == "revision" and value is None):
-                raise InvalidOption(f"encoder: {name} must be text, got {value!r}")
+                raise InvalidOption(f"{name} must be text, got {value!r}", step="encoder", option=name)
 
     def folder(self) -> Path | None:
         """The folder that holds the model's files; None for a model of the hub.
@@ -83,11 +91,17 @@ class EncoderSpec:
             if not folder.is_dir():
                 if _HUB_NAME.fullmatch(self.model) and not self.model.startswith("."):
                     return None
-                raise InvalidOption(f"encoder: model {self.model!r}: there is no folder {folder}, nor is it a hub name")
+                raise InvalidOption(
+                    f"model {self.model!r}: there is no folder {folder}, nor is it a hub name",
+                    step="encoder",
+                    option="model",
+                )
             folder = _transformer_folder(folder)
         if self.revision is not None:
             raise InvalidOption(
-                f"encoder: revision {self.revision!r} is for hub models; {self.model!r} is on this disk"
+                f"revision {self.revision!r} is for hub models; {self.model!r} is on this disk",
+                step="encoder",
+                option="revision",
             )
         return folder
 
@@ -105,8 +119,10 @@ class EncoderSpec:
                 found = hf_hub_download(self.model, "config.json", revision=self.revision)
             except (OSError, ValueError) as error:
                 raise InvalidOption(
-                    f"encoder: model {self.model!r} is no folder here, not in the hub cache, "
-                    f"and cannot be fetched from the hub: {error}"
+                    f"model {self.model!r} is no folder here, not in the hub cache, and cannot be fetched from the "
+                    f"hub: {error}",
+                    step="encoder",
+                    option="model",
                 ) from error
         return Path(found).parent.name
 
@@ -172,7 +188,9 @@ def _package_folder(name: str) -> Path:
     """The one folder of an installed package that holds a transformer; the package itself is not imported."""
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        raise InvalidOption(f"encoder: model {PACKAGE + name!r}: no Python package {name!r} is installed")
+        raise InvalidOption(
+            f"model {PACKAGE + name!r}: no Python package {name!r} is installed", step="encoder", option="model"
+        )
     found = [
         path.parent
         for root in spec.submodule_search_locations
@@ -181,8 +199,10 @@ def _package_folder(name: str) -> Path:
     ]
     if len(found) != 1:
         raise InvalidOption(
-            f"encoder: model {PACKAGE + name!r}: the package must hold one model folder, "
-            f"got {[str(folder) for folder in found]}"
+            f"model {PACKAGE + name!r}: the package must hold one model folder, "
+            f"got {[str(folder) for folder in found]}",
+            step="encoder",
+            option="model",
         )
     return found[0]
 
@@ -196,5 +216,5 @@ def _transformer_folder(folder: Path) -> Path:
                 folder = folder / module["path"]
                 break
     if not (folder / "config.json").is_file():
-        raise InvalidOption(f"encoder: model folder {folder} holds no config.json")
+        raise InvalidOption(f"model folder {folder} holds no config.json", step="encoder", option="model")
     return folder

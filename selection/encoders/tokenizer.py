@@ -89,7 +89,7 @@ def tokenizer_fingerprint(name: str) -> str:
         return total.hexdigest()
     files = _tokenizer_files(folder)
     if not files:
-        raise InvalidOption(f"tokenizer: the folder {folder} holds no tokenizer")
+        raise InvalidOption(f"the folder {folder} holds no tokenizer", step="tokenizer")
     for path in files:
         total.update(f"\0{path.name}\0{hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()}".encode())
     return total.hexdigest()
@@ -109,7 +109,7 @@ def load_token_counter(name: str) -> TokenCounter:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder or name), **revision)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InvalidOption(f"tokenizer: {name!r} cannot be loaded: {error}") from error
+        raise InvalidOption(f"{name!r} cannot be loaded: {error}", step="tokenizer") from error
     tokenizer.model_max_length = int(1e30)  # nothing is cut, so there is nothing to warn of
     return TokenCounter(name, tokenizer)
 

@@ -53,7 +53,9 @@ class NearDuplicates(DuplicateFilter):
     def __post_init__(self) -> None:
         check_number(self.name, "threshold", self.threshold, above=0)
         if self.threshold > 1:
-            raise InvalidOption(f"near_duplicates: threshold must be in 0 < threshold <= 1, got {self.threshold!r}")
+            raise InvalidOption(
+                f"threshold must be in 0 < threshold <= 1, got {self.threshold!r}", step=self.name, option="threshold"
+            )
         check_choice(self.name, "unit", self.unit, ("word", "char"))
         check_integer(self.name, "length", self.length, least=1)
         check_integer(self.name, "num_perm", self.num_perm, least=1)

@@ -47,14 +47,14 @@ class Outliers(Filter):
     def __post_init__(self) -> None:
         check_number(self.name, "drop", self.drop, above=0)
         if self.drop > MOST:
-            raise InvalidOption(f"outliers: drop must be in 0 < drop <= {MOST}, got {self.drop!r}")
+            raise InvalidOption(f"drop must be in 0 < drop <= {MOST}, got {self.drop!r}", step=self.name, option="drop")
         check_integer(self.name, "n_neighbors", self.n_neighbors, least=1)
         fields: Sequence[str] = ()
         if self.fields not in ((), []):
             try:
                 fields = Cartography(fields=self.fields).fields
             except InvalidOption as error:
-                raise InvalidOption(str(error).replace("cartography", self.name, 1)) from None
+                raise InvalidOption(error.reason, step=self.name, option="fields") from None
         object.__setattr__(self, "fields", tuple(fields))
 
     @property

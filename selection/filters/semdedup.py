@@ -53,15 +53,21 @@ class SemDedup(DuplicateFilter):
     def __post_init__(self) -> None:
         check_number(self.name, "eps", self.eps, above=0)
         if self.eps > 2:
-            raise InvalidOption(f"semdedup: eps must be in 0 < eps <= 2, got {self.eps!r}")
+            raise InvalidOption(f"eps must be in 0 < eps <= 2, got {self.eps!r}", step=self.name, option="eps")
         if self.n_clusters != "sqrt":
             if isinstance(self.n_clusters, str):
-                raise InvalidOption(f"semdedup: n_clusters must be 'sqrt' or a number, got {self.n_clusters!r}")
+                raise InvalidOption(
+                    f"n_clusters must be 'sqrt' or a number, got {self.n_clusters!r}",
+                    step=self.name,
+                    option="n_clusters",
+                )
             check_integer(self.name, "n_clusters", self.n_clusters, least=1)
         check_choice(self.name, "prefer", self.prefer, ("hard", "easy", "random", "column"))
         if (self.column is None) == (self.prefer == "column"):
             raise InvalidOption(
-                f"semdedup: column goes with prefer: column, got {self.prefer!r} with column {self.column!r}"
+                f"column goes with prefer: column, got {self.prefer!r} with column {self.column!r}",
+                step=self.name,
+                option="prefer" if self.column is None else "column",
             )
         if self.column is not None:
             check_name(self.name, "column", self.column)

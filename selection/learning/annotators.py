@@ -144,7 +144,7 @@ def dawid_skene(
     Other arguments and cost as `estimate_confusion`.
     """
     if not votes_before > 0:
-        raise InvalidOption(f"dawid_skene: votes_before > 0, got {votes_before}")
+        raise InvalidOption(f"votes_before > 0, got {votes_before}", step="dawid_skene", option="votes_before")
     wrong = (1 - RIGHT_BEFORE) / max(n_classes - 1, 1)
     before = votes_before * np.where(np.eye(n_classes, dtype=np.bool_), RIGHT_BEFORE, wrong)
     voted, share = _shares(votes, n_rows, n_annotators, n_classes)
@@ -184,7 +184,8 @@ def estimate_confusion(
     """
     if not (np.all(np.asarray(alpha) >= 0) and max_iterations >= 1 and tolerance >= 0):
         raise InvalidOption(
-            f"dawid_skene: alpha >= 0, max_iterations >= 1, tolerance >= 0, got {alpha}, {max_iterations}, {tolerance}"
+            f"alpha >= 0, max_iterations >= 1, tolerance >= 0, got {alpha}, {max_iterations}, {tolerance}",
+            step="dawid_skene",
         )
     n_classes = start.shape[1]
     posterior = start
@@ -227,7 +228,7 @@ def agreement_bounds(votes: Votes, reference: Rows, n_annotators: int, *, alpha:
     from scipy.stats import t
 
     if not 0 < alpha < 1:
-        raise InvalidOption(f"agreement: alpha must be in 0 < alpha < 1, got {alpha!r}")
+        raise InvalidOption(f"alpha must be in 0 < alpha < 1, got {alpha!r}", step="agreement", option="alpha")
     known = reference[votes.rows] >= 0
     who = votes.annotators[known]
     right = np.bincount(who, (reference[votes.rows] == votes.labels)[known], minlength=n_annotators) + 1

@@ -117,9 +117,15 @@ class Estimator:
     def __post_init__(self) -> None:
         module, _, cls = self.path.partition(":") if isinstance(self.path, str) else ("", "", "")
         if not (cls.isidentifier() and all(part.isidentifier() for part in module.split("."))):
-            raise InvalidOption(f"estimator: the path must read 'package.module:Class', got {self.path!r}")
+            raise InvalidOption(
+                f"the path must read 'package.module:Class', got {self.path!r}", step="estimator", option="path"
+            )
         if not isinstance(self.options, Mapping) or not all(isinstance(key, str) for key in self.options):
-            raise InvalidOption(f"estimator: options must be a mapping of names to values, got {self.options!r}")
+            raise InvalidOption(
+                f"options must be a mapping of names to values, got {self.options!r}",
+                step="estimator",
+                option="options",
+            )
 
     def load(self) -> type[Any]:
         """The class.
@@ -131,12 +137,16 @@ class Estimator:
         try:
             found = getattr(importlib.import_module(module), name, None)
         except Exception as error:  # whatever a foreign module raises when it is imported
-            raise InvalidOption(f"estimator: cannot import {module}: {type(error).__name__}: {error}") from error
+            raise InvalidOption(
+                f"cannot import {module}: {type(error).__name__}: {error}", step="estimator", option="path"
+            ) from error
         if not isinstance(found, type):
-            raise InvalidOption(f"estimator: {module} has no class {name!r}")
+            raise InvalidOption(f"{module} has no class {name!r}", step="estimator", option="path")
         missing = [method for method in ("fit", "predict_proba") if not callable(getattr(found, method, None))]
         if missing:
-            raise InvalidOption(f"estimator: {self.path} has no method {' and no '.join(missing)}")
+            raise InvalidOption(
+                f"{self.path} has no method {' and no '.join(missing)}", step="estimator", option="path"
+            )
         return found
 
     def fit(self, vectors: Array, labels: Rows, n_classes: int, *, seed: int) -> Model:
@@ -149,7 +159,9 @@ class Estimator:
         try:
             estimator = cls(**options)
         except (TypeError, ValueError) as error:
-            raise InvalidOption(f"estimator: {self.path} does not take these options: {error}") from error
+            raise InvalidOption(
+                f"{self.path} does not take these options: {error}", step="estimator", option="options"
+            ) from error
         try:
             estimator.fit(X, y)
         except Exception as error:  # foreign code
@@ -224,14 +236,15 @@ def build_classifier(spec: str | Mapping[str, Any] | Classifier) -> Classifier:
         given = options[LogisticRegression.name] or {}
         if isinstance(given, Mapping) and set(given) <= set(known):
             return LogisticRegression(**given)
-        raise InvalidOption(f"classifier: logistic_regression has the options {', '.join(known)}, got {given!r}")
+        raise InvalidOption(f"logistic_regression has the options {', '.join(known)}, got {given!r}", step="classifier")
     if isinstance(options, Mapping) and "estimator" in options and set(options) <= {"estimator", "options"}:
         estimator = Estimator(path=options["estimator"], options=options.get("options") or {})
         estimator.load()
         return estimator
     raise InvalidOption(
-        "classifier: must be logistic_regression, {logistic_regression: {C: ...}} or "
-        f"{{estimator: 'package.module:Class', options: {{...}}}}, got {spec!r}"
+        "must be logistic_regression, {logistic_regression: {C: ...}} or "
+        f"{{estimator: 'package.module:Class', options: {{...}}}}, got {spec!r}",
+        step="classifier",
     )
 
 

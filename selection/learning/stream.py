@@ -60,7 +60,7 @@ class VariableUncertainty:
         _check_share("budget", self.budget)
         _check_share("step", self.step)
         if self.step >= 1:
-            raise InvalidOption(f"stream: step must be below 1, got {self.step!r}")
+            raise InvalidOption(f"step must be below 1, got {self.step!r}", step="stream", option="step")
         check_integer("stream", "window", self.window, least=1)
 
     def decide(self, state: VariableUncertaintyState, uncertainty: float) -> tuple[bool, VariableUncertaintyState]:
@@ -152,4 +152,4 @@ class Biqf:
 def _check_share(option: str, value: float) -> None:
     check_number("stream", option, value, above=0)
     if value > 1:
-        raise InvalidOption(f"stream: {option} must be at most 1, got {value!r}")
+        raise InvalidOption(f"{option} must be at most 1, got {value!r}", step="stream", option=option)

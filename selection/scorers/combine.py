@@ -32,7 +32,9 @@ class Combine(Scorer):
 
     def __post_init__(self) -> None:
         if not isinstance(self.weights, Mapping) or not self.weights:
-            raise InvalidOption(f"combine: needs scorers with their weights, as {{rds_max: 1}}, got {self.weights!r}")
+            raise InvalidOption(
+                f"needs scorers with their weights, as {{rds_max: 1}}, got {self.weights!r}", step=self.name
+            )
         self.parts()
 
     def parts(self) -> list[tuple[Scorer, float]]:
@@ -47,7 +49,7 @@ class Combine(Scorer):
                 check_number("combine", f"weight of {name}", weight)
                 step = build_step({name: options})
                 if not isinstance(step, Scorer):
-                    raise InvalidOption(f"combine: takes scorers, {name!r} is a {step.kind}")
+                    raise InvalidOption(f"takes scorers, {name!r} is a {step.kind}", step=self.name, option=name)
                 parts.append((step, float(weight)))
         return parts
 

@@ -36,12 +36,14 @@ class TrainingDynamics(Scorer):
         fields = (self.fields,) if isinstance(self.fields, str) else self.fields
         if not isinstance(fields, list | tuple) or not fields:
             raise InvalidOption(
-                f"{self.name}: fields must be a column or a list of one for each epoch, got {self.fields!r}"
+                f"fields must be a column or a list of one for each epoch, got {self.fields!r}",
+                step=self.name,
+                option="fields",
             )
         for field in fields:
             check_name(self.name, "fields", field)
         if len(set(fields)) < len(fields):
-            raise InvalidOption(f"{self.name}: fields names a column twice: {', '.join(fields)}")
+            raise InvalidOption(f"fields names a column twice: {', '.join(fields)}", step=self.name, option="fields")
         object.__setattr__(self, "fields", tuple(fields))
         check_flag(self.name, "descending", self.descending)
 

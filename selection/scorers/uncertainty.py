@@ -91,8 +91,9 @@ class ExpectedCost(Scorer):
         rows = self.cost if isinstance(self.cost, list | tuple) else ()
         if len(rows) < 2 or any(not isinstance(row, list | tuple) or len(row) != len(rows) for row in rows):
             raise InvalidOption(
-                "expected_cost: cost must be a list for each class (two or more), with a number for each, got "
-                f"{self.cost!r}"
+                f"cost must be a list for each class (two or more), with a number for each, got {self.cost!r}",
+                step=self.name,
+                option="cost",
             )
         for i, row in enumerate(rows):
             for value in row:
@@ -112,7 +113,9 @@ class ExpectedCost(Scorer):
         classes = probabilities.shape[1]
         if len(self.cost) != classes:
             raise InvalidOption(
-                f"expected_cost: cost is for {len(self.cost)} classes, but the probabilities have {classes}"
+                f"cost is for {len(self.cost)} classes, but the probabilities have {classes}",
+                step=self.name,
+                option="cost",
             )
         cost = np.array(self.cost, np.float64)
         return by_row(probabilities, Input.PROBABILITIES, expected_cost, cost, self.by == "margin")

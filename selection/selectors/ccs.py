@@ -49,7 +49,7 @@ class Ccs(Selector):
     def __post_init__(self) -> None:
         check_number(self.name, "beta", self.beta)
         if not 0 <= self.beta < 1:
-            raise InvalidOption(f"ccs: beta must be in 0 <= beta < 1, got {self.beta!r}")
+            raise InvalidOption(f"beta must be in 0 <= beta < 1, got {self.beta!r}", step=self.name, option="beta")
         check_integer(self.name, "n_strata", self.n_strata, least=1)
         check_choice(self.name, "hard", self.hard, ("low", "high"))
         if self.cut_by is not None:
@@ -62,7 +62,9 @@ class Ccs(Selector):
 
         step = build_step(self.within)
         if not isinstance(step, Selector):
-            raise InvalidOption(f"ccs: within must be a selector, {step.name!r} is a {step.kind}")
+            raise InvalidOption(
+                f"within must be a selector, {step.name!r} is a {step.kind}", step=self.name, option="within"
+            )
         return step
 
     @property

@@ -62,7 +62,7 @@ class FacilityLocation(Weighted):
         check_integer(self.name, "n_neighbors", self.n_neighbors, least=1)
         check_number(self.name, "eps", self.eps, above=0)
         if self.eps >= 1:
-            raise InvalidOption(f"facility_location: eps must be in 0 < eps < 1, got {self.eps!r}")
+            raise InvalidOption(f"eps must be in 0 < eps < 1, got {self.eps!r}", step=self.name, option="eps")
         check_number(self.name, "memory_gb", self.memory_gb, above=0)
         self.check_weights()
 

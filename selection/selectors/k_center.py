@@ -54,7 +54,9 @@ class KCenter(Weighted):
         self.check_weights()
         q = self.outlier_quantile
         if isinstance(q, bool) or not isinstance(q, int | float) or not 0 <= q < 1:
-            raise InvalidOption(f"{self.name}: outlier_quantile must be a number >= 0 and < 1, got {q!r}")
+            raise InvalidOption(
+                f"outlier_quantile must be a number >= 0 and < 1, got {q!r}", step=self.name, option="outlier_quantile"
+            )
         check_choice(self.name, "zero", self.zero, ZERO)
 
     def points(self, pool: Pool) -> Vectors:
@@ -110,7 +112,9 @@ def check_first(step: str, first: object, names: tuple[str, ...]) -> None:
     """Raise `InvalidOption` unless `first` is one of the names or a row."""
     is_row = isinstance(first, int) and not isinstance(first, bool) and first >= 0
     if not is_row and first not in names:
-        raise InvalidOption(f"{step}: first must be one of {', '.join(names)} or a row, got {first!r}")
+        raise InvalidOption(
+            f"first must be one of {', '.join(names)} or a row, got {first!r}", step=step, option="first"
+        )
 
 
 def first_row(pool: Pool, step: str, first: str | int, rng: np.random.Generator) -> int:
@@ -122,7 +126,9 @@ def first_row(pool: Pool, step: str, first: str | int, rng: np.random.Generator)
     if isinstance(first, str):
         return int(drawn_rows(pool, 1, rng)[0][0])
     if first >= len(pool) or not pool.candidates[first]:
-        raise InvalidOption(f"{step}: first must be a candidate, one of {len(pool)} rows, got {first}")
+        raise InvalidOption(
+            f"first must be a candidate, one of {len(pool)} rows, got {first}", step=step, option="first"
+        )
     return first
 
 

@@ -53,8 +53,9 @@ class ProbCover(Selector):
     def __post_init__(self) -> None:
         if (self.delta is None) == (self.classes is None):
             raise InvalidOption(
-                f"probcover: give delta, or classes (how many there are) to choose it by; got delta {self.delta!r} and "
-                f"classes {self.classes!r}"
+                f"give delta, or classes (how many there are) to choose it by; got delta {self.delta!r} and classes "
+                f"{self.classes!r}",
+                step=self.name,
             )
         if self.delta is not None:
             check_number(self.name, "delta", self.delta, above=0)
@@ -62,7 +63,7 @@ class ProbCover(Selector):
             check_integer(self.name, "classes", self.classes, least=2)
         check_number(self.name, "alpha", self.alpha, above=0)
         if self.alpha > 1:
-            raise InvalidOption(f"probcover: alpha must be in 0 < alpha <= 1, got {self.alpha!r}")
+            raise InvalidOption(f"alpha must be in 0 < alpha <= 1, got {self.alpha!r}", step=self.name, option="alpha")
         check_number(self.name, "memory_gb", self.memory_gb, above=0)
 
     @property

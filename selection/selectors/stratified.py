@@ -10,9 +10,10 @@ import numpy as np
 
 from selection.allocation import ALLOCATIONS, allocate
 from selection.errors import InvalidOption, rows_of_parent
+from selection.groups import strata
 from selection.step import Selector, check_choice, check_integer, check_name
 from selection.streams import child
-from selection.types import Array, Input, Pool, Reason, Rows, Selection
+from selection.types import Input, Pool, Reason, Rows, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +49,15 @@ class Stratified(Selector):
 
         if not isinstance(self.within, str | Mapping):
             raise InvalidOption(
-                f"stratified: within must be a selector's name or {{name: options}}, got {self.within!r}"
+                f"within must be a selector's name or {{name: options}}, got {self.within!r}",
+                step=self.name,
+                option="within",
             )
         step = build_step(self.within)
         if not isinstance(step, Selector):
-            raise InvalidOption(f"stratified: within must be a selector, {step.name!r} is a {step.kind}")
+            raise InvalidOption(
+                f"within must be a selector, {step.name!r} is a {step.kind}", step=self.name, option="within"
+            )
         return step
 
     @property
@@ -88,33 +93,3 @@ class Stratified(Selector):
         order = np.lexsort((ref, (rank + 0.5) / np.bincount(ref)[ref]))
         reason = Reason.of("stratum", len(rows), ref=ref[order], rank=rank[order], value=value[order], names=names)
         return Selection(rows[order], gain[order], reason)
-
-
-def strata(values: Array) -> tuple[Rows, tuple[str, ...]]:
-    """The stratum of each row, and the strata's names in ascending order of their values, null last.
-
-    >>> strata(np.array(["b", None, "a", "b"], object))
-    (array([1, 2, 0, 1]), ('a', 'b', 'null'))
-    """
-    if values.dtype.kind != "O":
-        found, stratum = np.unique(values, return_inverse=True)
-        missing = found.dtype.kind == "f" and len(found) > 0 and bool(np.isnan(found[-1]))
-        names = [str(value) for value in found.tolist()]
-        return stratum.astype(np.int64), (*names[:-1], "null") if missing else tuple(names)
-    code: dict[Any, int] = {}
-    first = np.array([code.setdefault(_plain(value), len(code)) for value in values], np.int64)
-    ordered = sorted(code, key=_sort_key)
-    place = np.empty(len(code), np.int64)
-    place[[code[value] for value in ordered]] = np.arange(len(code))
-    return place[first] if len(first) else first, tuple("null" if value is None else str(value) for value in ordered)
-
-
-def _plain(value: Any) -> Any:
-    """None for any null: NaN is the value that differs from itself."""
-    return None if value is None or value != value else value  # noqa: PLR0124
-
-
-def _sort_key(value: Any) -> tuple[bool, str, Any]:
-    if isinstance(value, bool | int | float):
-        return (value is None, "", value)
-    return (value is None, type(value).__name__, str(value))

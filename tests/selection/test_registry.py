@@ -32,11 +32,15 @@ def test_parse_steps__steps_pass_through():
     assert parse_steps([Top()]) == (Top(),)
 
 
+def test_parse_steps__one_step_is_a_list_of_one():
+    assert parse_steps("top") == parse_steps({"top": {}}) == parse_steps(Top()) == (Top(),)
+
+
 @pytest.mark.parametrize(
     ("steps", "error", "message"),
     [
         ([], InvalidRecipe, "steps is empty"),
-        ("top", InvalidRecipe, "steps must be a list, got 'top'"),
+        (7, InvalidRecipe, "steps must be a list, got 7"),
         ([{"top": {}, "random": {}}], InvalidRecipe, "a step is a name or"),
         ([{"top": 5}], InvalidRecipe, "a step is a name or"),
         ([5], InvalidRecipe, "a step is a name or"),

@@ -5,7 +5,7 @@ import pytest
 
 from selection import InvalidBudget, InvalidOption, MissingInput, Pool, select
 from selection.selectors.random import Random
-from selection.selectors.stratified import Stratified, strata
+from selection.selectors.stratified import Stratified
 
 
 def pool_of(sizes, **more):
@@ -91,22 +91,6 @@ def test_stratified__any_prefix_is_nearly_stratified():
     selection = select([Stratified(by="source")], pool, budget=20)
     half = source[selection.rows[:10]]
     assert [(half == f"s{i}").sum() for i in range(3)] == [6, 3, 1]
-
-
-@pytest.mark.parametrize(
-    ("values", "stratum", "names"),
-    [
-        (np.array([1.5, np.nan, 0.5, np.nan]), [1, 2, 0, 2], ("0.5", "1.5", "null")),
-        (np.array(["b", None, float("nan"), "a"], object), [1, 2, 2, 0], ("a", "b", "null")),
-        (np.array([True, False]), [1, 0], ("False", "True")),
-        (np.array([3, "3"], object), [0, 1], ("3", "3")),
-        (np.array([], object), [], ()),
-    ],
-)
-def test_strata__null_is_a_stratum_of_its_own(values, stratum, names):
-    found, found_names = strata(values)
-    assert found.tolist() == stratum
-    assert found_names == names
 
 
 def test_stratified__bad_options():

@@ -1,4 +1,4 @@
-"""Draw within limits: shares and balance by a draw in each group, caps by a walk along the picks. See `selection.quota`."""
+"""Draw within limits: shares and balance by a draw in each group, caps by a walk along the picks. See `selection.constraints`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+from selection.constraints import BoundConstraints, Constraints
 from selection.errors import BrokenStep, InvalidBudget, rows_of_parent
-from selection.quota import NO_GROUP, BoundConstraints, Constraints, Costs, listed
+from selection.groups import NO_GROUP, Costs, listed
 from selection.step import Selector
 from selection.types import Array, Pool, Reason, Rows, Selection
 
@@ -77,19 +78,17 @@ def select_within(
     """
     constraints = bound.constraints
     rooms = []
-    if bound.set is not None:
-        rooms.append(GroupCapacity.of(bound.set, np.ones(len(pool)), bound.per_group(pool)))
+    if bound.value_group is not None:
+        rooms.append(GroupCapacity.of(bound.value_group, np.ones(len(pool)), bound.per_value(pool)))
     if constraints.quota is not None and constraints.quota.divides:
         return _shared(bound, step, pool, rooms, run, stream, allow_short=allow_short)
-    if bound.group is not None:
-        rooms.append(GroupCapacity.of(bound.group, bound.cost, bound.caps(pool)))
-    rooms.append(_whole(bound.cost, constraints.amount()))
+    if bound.quota_group is not None:
+        rooms.append(GroupCapacity.of(bound.quota_group, bound.cost, bound.caps(pool)))
+    rooms.append(_whole(bound.cost, constraints.amount))
     first = min(bound.rows(pool), int(pool.candidates.sum()))
     picked, missing = walked(step, pool, rooms, run, stream, first=first)
     if missing > 0 and not allow_short:
-        raise InvalidBudget(
-            _short(constraints, step, f"{constraints.amount() - missing:,.0f} of {constraints.amount():,}")
-        )
+        raise InvalidBudget(_short(constraints, step, f"{constraints.amount - missing:,.0f} of {constraints.amount:,}"))
     return replace(picked, exhausted=missing > 0)
 
 
@@ -178,8 +177,8 @@ def _shared(
     wanted = bound.shares(pool, allow_short=allow_short)
     parts: list[Selection] = []
     lacking: list[str] = []
-    for i, name in enumerate(bound.names):
-        mine = candidates & (bound.group == i)
+    for i, name in enumerate(bound.quota_names):
+        mine = candidates & (bound.quota_group == i)
         if not wanted[i] or not mine.any():
             if wanted[i]:
                 lacking.append(f"{name} 0 of {wanted[i]:,}")
@@ -188,7 +187,7 @@ def _shared(
         taken = np.concatenate([pool.get_already_selected(), *(part.rows for part in parts)])
         rows, frame = subpool(replace(pool, already_selected=taken), mine)
         with rows_of_parent(rows):
-            if constraints.walks is None:
+            if constraints.needs_nested is None:
                 picked = run(step, frame, min(wanted[i], int(mine.sum())), rng=stream())
                 missing = float(wanted[i] - len(picked.rows))
             else:
@@ -200,7 +199,7 @@ def _shared(
         parts.append(replace(picked, rows=rows[picked.rows], reason=picked.reason.translated(rows)))
     if lacking and not allow_short:
         raise InvalidBudget(_short(constraints, step, listed(lacking)))
-    return replace(interleaved(parts), exhausted=bool(lacking) or sum(wanted) < constraints.amount())
+    return replace(interleaved(parts), exhausted=bool(lacking) or sum(wanted) < constraints.amount)
 
 
 def interleaved(parts: list[Selection]) -> Selection:

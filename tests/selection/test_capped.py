@@ -23,7 +23,7 @@ from selection import (
     Selector,
     select,
 )
-from selection.walk import interleaved
+from selection.capped import interleaved
 
 
 def pool_of(n=60, seed=0, **more):
@@ -342,7 +342,7 @@ def test_select__an_error_after_filters_says_so():
 
 
 @pytest.mark.parametrize("step", ["k_center", "influence", "vote_k", "top"])
-@pytest.mark.parametrize("limits", [{"group_by": "talk"}, {"quota": {"by": "source", "caps": 0.5}}])
+@pytest.mark.parametrize("constraints", [{"group_by": "talk"}, {"quota": {"by": "source", "caps": 0.5}}])
 def test_select__a_walk_after_filters_that_leave_nothing_is_empty(step, constraints):
     pool = pool_of(12, labels=np.zeros(12, int))  # nothing is unlabelled, so seals finds nothing
     s = select([{"seals": {"n_neighbors": 3}}, step], pool, budget=2, allow_short=True, **constraints)

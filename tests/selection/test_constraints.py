@@ -5,8 +5,18 @@ import json
 import numpy as np
 import pytest
 
-from selection import InvalidInput, InvalidOption, InvalidRecipe, Pool, Quota, TokenBudget, build_step
-from selection.quota import Constraints, by_value, plain
+from selection import (
+    InvalidInput,
+    InvalidOption,
+    InvalidRecipe,
+    MissingInput,
+    Pool,
+    Quota,
+    TokenBudget,
+    build_step,
+    select,
+)
+from selection.constraints import Constraints, plain
 
 
 def pool_of(**columns):
@@ -55,15 +65,67 @@ def test_quota__wrong_options_are_refused(options, message):
             {"budget": 1, "quota": {"by": "x", "cap": 1}},
             "quota: unknown option 'cap'; it has by, bands, shares, caps, balance",
         ),
-        ({"budget": {"tokens": 5}}, "budget: 'column' is missing; it has tokens, column"),
+        ({"budget": 1, "quota": ["by"]}, r"quota: must be a mapping of by, bands, .*, got \['by'\]"),
+        ({"budget": {"tokens": 5}}, "budget: needs either `column` or `tokenizer` to count tokens by, found neither"),
+        ({"budget": {"tokens": 5, "column": "n", "tokenizer": "t"}}, "by, found both"),
+        ({"budget": {"column": "n"}}, "budget: 'tokens' is missing; it has tokens, column, tokenizer"),
         ({"budget": {"tokens": -5, "column": "n"}}, "budget: tokens must be an integer >= 0, got -5"),
         ({"budget": 1, "max_per_group": 2}, "max_per_group 2 needs group_by"),
         ({"budget": 1, "group_by": "x", "max_per_group": 0}, "max_per_group must be an integer >= 1, got 0"),
     ],
 )
-def test_limits__wrong_options_are_refused(options, message):
+def test_constraints__wrong_options_are_refused(options, message):
     with pytest.raises(InvalidOption, match=message):
         Constraints.of(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "step", "option", "reason"),
+    [
+        (
+            {"quota": {"by": "x", "cap": 1}},
+            "quota",
+            "cap",
+            "unknown option 'cap'; it has by, bands, shares, caps, balance",
+        ),
+        ({"quota": {"caps": 1}}, "quota", "by", "'by' is missing; it has by, bands, shares, caps, balance"),
+        ({"quota": {"by": "", "caps": 1}}, "quota", "by", "by must be a name, got ''"),
+        ({"quota": {"by": "x"}}, "quota", None, "needs one of shares, caps and balance, got none"),
+        (
+            {"quota": {"by": "x", "shares": {"a": 2}}},
+            "quota",
+            "shares",
+            "shares must be group: number from 0 to 1, got {'a': 2}",
+        ),
+        (
+            {"budget": {"tokens": 1}},
+            "budget",
+            None,
+            "needs either `column` or `tokenizer` to count tokens by, found neither",
+        ),
+        ({"budget": {"tokens": 1.5, "column": "n"}}, "budget", "tokens", "tokens must be an integer >= 0, got 1.5"),
+        (
+            {"max_per_group": 2},
+            None,
+            "max_per_group",
+            "max_per_group 2 needs group_by: the column that tells the groups",
+        ),
+    ],
+)
+def test_constraints__errors_carry_what_they_are_about(options, step, option, reason):
+    with pytest.raises(InvalidOption) as caught:
+        Constraints.of(**{"budget": 1} | options)
+    error = caught.value
+    assert (error.step, error.option, error.reason) == (step, option, reason)
+    assert str(error) == (f"{step}: {reason}" if step else reason)
+
+
+def test_token_budget__tells_the_column_that_counts():
+    assert TokenBudget(tokens=1, column="n").counted_in == "n"
+    assert TokenBudget(tokens=1, tokenizer="package:x").counted_in == "tokens"
+    assert Constraints.of({"tokens": 1, "tokenizer": "package:x"}).columns == {"tokens"}
+    with pytest.raises(MissingInput, match="quota, group_by or budget needs column 'tokens'"):
+        select("random", pool_of(n=[1, 2]), budget={"tokens": 1, "tokenizer": "package:x"})
 
 
 @pytest.mark.parametrize(
@@ -76,7 +138,7 @@ def test_limits__wrong_options_are_refused(options, message):
 )
 def test_plain__rebuilds_through_json(options):
     assert plain(Quota(**options)) == options
-    assert Quota(**json.loads(json.dumps(plain(Quota(**options))))) == Quota(**options)
+    assert Quota.of(json.loads(json.dumps(plain(Quota(**options))))) == Quota(**options)
     assert plain(TokenBudget(tokens=3, column="n")) == {"tokens": 3, "column": "n"}
 
 
@@ -136,15 +198,8 @@ def test_most__parts_are_rounded_down_as_they_are_written():
     assert Quota(by="source", caps=0.2).most(("x", "y"), 14).tolist() == [2, 2]
 
 
-def test_by_value__missing_values_are_in_no_group():
-    assert by_value(np.array(["null", None, "a", "null"], object)).tolist() == [0, -1, 2, 0]
-    assert by_value(np.array([2.0, np.nan, 2.0])).tolist() == [0, -1, 0]
-    assert by_value(np.array(["b", "a"])).tolist() == [1, 0]
-    assert by_value(np.empty(0)).tolist() == []
-
-
 @pytest.mark.parametrize(
-    ("limits", "what"),
+    ("constraints", "what"),
     [
         ({"budget": {"tokens": 1, "column": "n"}}, "a budget in tokens"),
         ({"budget": 1, "group_by": "c"}, "max_per_group"),
