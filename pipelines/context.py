@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from pipelines.config.load import Config, load_config
 from pipelines.errors import NothingYet
 from pipelines.progress import Reporter
+from pipelines.pool_view import PoolView
 from pipelines.runs import last_run
-from storage.pool.snapshot import Snapshot, open_snapshot
 from storage.records import new_run_id
 from storage.store import Store, write_durably
 
@@ -30,7 +31,8 @@ class Context:
     report: Reporter
     invocation: str = field(default_factory=new_run_id)
 
-    def snapshot(self) -> Snapshot:
+    @cached_property
+    def pool(self) -> PoolView:
         """The pool as the `ingest` of this invocation left it, whatever others have ingested since; else the last one.
 
         Raises:
@@ -43,7 +45,11 @@ class Context:
             raise NothingYet(
                 "the pool was not read yet: run `winnow run` (or `winnow labels push`), or materialize the asset `pool`, first"
             )
-        return open_snapshot(self.store, last["subject"])
+        return PoolView(self.config, self.store, last["subject"])
+
+    def reopen_pool(self) -> None:
+        """Look for the pool again, after an ingest."""
+        self.__dict__.pop("pool", None)
 
 
 def open_context(config_path: Path, report: Reporter, invocation: str | None = None) -> Context:

@@ -12,14 +12,13 @@ import dataclasses
 import os
 import zoneinfo
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar
 
-from pydantic import create_model
+from pydantic import Field
 
 from pipelines.config.cron import cron_mistake
-from pipelines.config.reader import ConfigFile, keys_of, mentioned
+from pipelines.config.reader import ConfigReader, S, keys_of
 from pipelines.config.schema import (
     OWN_VECTORS,
     Config,
@@ -30,23 +29,21 @@ from pipelines.config.schema import (
     Labeling,
     Pool,
     PoolFiles,
-    Quota,
     Recipe,
     Schedule,
     Section,
+    StepList,
     Stop,
     TargetFiles,
-    TokenBudget,
     as_tuple,
 )
 from pipelines.config.yaml_lines import KeyPath, parse
 from pipelines.errors import ConfigError, Problem
 from pipelines.messages import found, listed, nearest
-from selection.constraints import PREDICTED_CLASS
 from selection.encoders import EncoderSpec
-from selection.errors import SelectionError
+from selection.errors import InvalidOption, SelectionError
 from selection.learning.classifier import build_classifier
-from selection.registry import parse_steps
+from selection.constraints import Quota, TokenBudget
 from selection.types import Input
 from storage.errors import BadInput
 from storage.labels.files import check_label_fields
@@ -69,11 +66,17 @@ __all__ = [
 
 FILE_NAME = "winnow.yaml"
 
-# Of a section that is wrong, so that this does not hide what is wrong with the rest.
-_STANDS_IN: dict[str, Any] = {"budget": 1, "quota": None}
-
-# What only a labeling project can give to steps: it has labels, and a classifier that learns from them.
-_LEARNED = (Input.PROBABILITIES, Input.COMMITTEE, Input.LABELS)
+# What stands in for a wrong part, so that it does not hide what is wrong with the rest of its section.
+_STAND_INS: dict[type[Section], dict[str, Any]] = {
+    Recipe: {"steps": StepList.of("random"), "budget": 1, "quota": None},
+    Labeling: {
+        "steps": StepList.of("random"),
+        "cold_start": StepList.of("random"),
+        "budget": None,
+        "quota": None,
+        "stop": Stop(),
+    },
+}
 
 
 def load_config(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Config:
@@ -101,13 +104,13 @@ def load_config(path: str | os.PathLike[str], overrides: Mapping[str, Any] | Non
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
         raise ConfigError([Problem(str(file), 0, "", message)]) from None
-    return _Reader(file, parse(text), overrides or {}).read()
+    return _ConfigLoader(file, parse(text), overrides or {}).read()
 
 
 F = TypeVar("F", PoolFiles, TargetFiles, Keyed)
 
 
-class _Reader(ConfigFile):
+class _ConfigLoader(ConfigReader):
     """What the sections say, filled in and checked against each other."""
 
     def read(self) -> Config:
@@ -209,49 +212,46 @@ class _Reader(ConfigFile):
         return section.model_copy(update={"files": self._matching(section.files, named)})
 
     def _encoders(self) -> Iterator[tuple[str, EncoderSpec]]:
-        hints = get_type_hints(EncoderSpec)
-        shape: dict[str, Any] = {f.name: (hints[f.name], _default(f)) for f in dataclasses.fields(EncoderSpec)}
-        model = create_model("Encoder", __base__=Section, **shape)
-        for name in self._mapping(("encoders",)):
+        for name, raw in self._mapping(("encoders",)).items():
             path: KeyPath = ("encoders", name)
             if name == OWN_VECTORS:
                 self.add(path, f"`{OWN_VECTORS}` stands for the vectors in pool.vectors; choose another name")
             if name == "selection":  # its assets' keys begin with its name, those of recipes with this word
                 self.add(path, "`selection` is what the assets of recipes are called; choose another name")
-            options = self._section(model, path)
-            if options is None:
+            if isinstance(raw, dict) and isinstance(raw.get("model"), str):
+                raw = raw | {"model": self._model(raw["model"])}  # noqa: PLW2901
+            spec = self._options(EncoderSpec, raw, path)
+            if spec is None:
                 continue
-            values = {key: getattr(options, key) for key in options.model_fields_set}
-            values["model"] = self._model(values["model"])
             try:
-                spec = EncoderSpec(**values)
                 spec.folder()  # a model on this disk must be there; nothing is loaded
-            except SelectionError as error:
-                message = str(error).removeprefix("encoder: ")
-                self.add(mentioned(path, options.model_fields_set, message), message)
+            except InvalidOption as error:
+                self.add(self._option_path(path, error), error.reason)
             else:
                 yield name, spec
 
     def _recipes(self, names: Mapping[str, list[str]]) -> Iterator[tuple[str, Recipe]]:
         for name, raw in self._mapping(("recipes",)).items():
             path: KeyPath = ("recipes", name)
-            recipe = self._recipe(raw, path)
             if not isinstance(raw, dict):
+                self._validated(Recipe, raw, path)
                 continue
+            steps = self._steps(raw, path, "steps")
+            recipe = self._recipe(raw, steps, path)
             # On the raw values, so that a wrong budget does not hide a wrong target.
             self._check_names(raw, names, path)
-            needs = self._steps_need(raw, path)
-            for learned in _LEARNED:
+            needs = _needs(steps)
+            for learned in (Input.PROBABILITIES, Input.COMMITTEE, Input.LABELS):
                 if learned in needs:
                     self.add(
                         (*path, "steps"),
                         f"{needs[learned]} needs {learned}, which a recipe does not have: put its steps under `labeling:`, "
                         "whose classifier learns from labels",
                     )
-            if recipe is not None and recipe.quota is not None and recipe.quota.by == PREDICTED_CLASS:
+            if recipe is not None and recipe.quota is not None and recipe.quota.predicts:
                 self.add(
                     (*path, "quota", "by"),
-                    f"{PREDICTED_CLASS} needs probabilities, which a recipe does not have: put the quota under `labeling:`",
+                    f"{recipe.quota.by} needs probabilities, which a recipe does not have: put the quota under `labeling:`",
                 )
             resolved = self._filled_in(raw, names, needs, path) | self._id_files(raw, path)
             if isinstance(raw.get("where"), str):
@@ -264,51 +264,58 @@ class _Reader(ConfigFile):
             path: KeyPath = ("labeling", name)
             if name == "selection":
                 self.add(path, "`selection` is what the assets of recipes are called; choose another name")
-            project = self._project(raw, path)
             if not isinstance(raw, dict):
+                self._validated(Labeling, raw, path)
                 continue
+            steps, cold_start = self._steps(raw, path, "steps"), self._steps(raw, path, "cold_start")
+            project = self._project(raw, steps, cold_start, path)
             self._check_names(raw, names, path)
-            needs = self._steps_need(raw, path)
-            cold = self._steps_need(raw, path, "cold_start")
-            own = isinstance(raw.get("classifier"), dict) and "probabilities" in raw["classifier"]
-            for learned in (Input.PROBABILITIES, Input.COMMITTEE):
-                if learned in cold and not own:
-                    self.add(
-                        (*path, "cold_start"),
-                        f"{cold[learned]} needs {learned}, which are not there before the first labels",
-                    )
-            needs = {**cold, **needs}
-            if own and Input.COMMITTEE in needs:
-                self.add(
-                    (*path, "steps"),
-                    f"{needs[Input.COMMITTEE]} needs a committee, which your own probabilities do not have",
-                )
-            needs.setdefault(Input.VECTORS, "the classifier")
+            imported = isinstance(raw.get("classifier"), dict) and "probabilities" in raw["classifier"]
+            needs = self._project_needs(steps, cold_start, path, imported=imported)
             resolved = self._filled_in(raw, names, needs, path) | self._id_files(raw, path)
             if isinstance(raw.get("where"), str):
                 self._check_where(raw["where"], (*path, "where"))
             if project is None:
                 continue
             resolved |= {
-                "labels": tuple(self._absolute(one) for one in project.labels),
+                "labels": tuple(self._absolute(pattern) for pattern in project.labels),
                 "out": self._absolute(project.out or f"labeling/{name}"),
                 "classifier": self._classifier(project.classifier, (*path, "classifier")),
             }
             yield name, project.model_copy(update=resolved)
 
-    def _project(self, raw: Any, path: KeyPath) -> Labeling | None:
-        checked: dict[str, Any] = {}
-        if isinstance(raw, dict):
-            sections: dict[str, type[Section]] = {"budget": LabelBudget, "quota": Quota, "stop": Stop}
-            checked = {
-                key: self._validated(section, raw[key], (*path, key))
-                for key, section in sections.items()
-                if raw.get(key) is not None
-            }
-            raw = raw | {key: section for key, section in checked.items() if section is not None}
-            raw = {key: value for key, value in raw.items() if checked.get(key, value) is not None}
-        project = self._validated(Labeling, raw, path)
-        if project is None or None in checked.values():
+    def _project_needs(
+        self, steps: StepList | None, cold_start: StepList | None, path: KeyPath, *, imported: bool
+    ) -> dict[Input, str]:
+        """What a project needs, each with the first step that needs it."""
+        cold = _needs(cold_start)
+        for learned in (Input.PROBABILITIES, Input.COMMITTEE):
+            if learned in cold and not imported:
+                self.add(
+                    (*path, "cold_start"), f"{cold[learned]} needs {learned}, which are not there before the first labels"
+                )
+        needs = {**cold, **_needs(steps)}
+        if imported and Input.COMMITTEE in needs:
+            self.add(
+                (*path, "steps"),
+                f"{needs[Input.COMMITTEE]} needs a committee, which your own probabilities do not have",
+            )
+        needs.setdefault(Input.VECTORS, "the classifier")
+        return needs
+
+    def _project(
+        self, raw: Mapping[str, Any], steps: StepList | None, cold_start: StepList | None, path: KeyPath
+    ) -> Labeling | None:
+        checked: dict[str, Any] = {"steps": steps, "cold_start": cold_start}
+        checked = {key: step_list for key, step_list in checked.items() if key in raw}
+        if raw.get("quota") is not None:
+            checked["quota"] = self._options(Quota, raw["quota"], (*path, "quota"))
+        sections: dict[str, type[Section]] = {"budget": LabelBudget, "stop": Stop}
+        for key, section in sections.items():
+            if raw.get(key) is not None:
+                checked[key] = self._validated(section, raw[key], (*path, key))
+        project = self._with_checked(Labeling, raw, checked, path)
+        if project is None:
             return None
         try:
             check_label_fields(project.fields, "")
@@ -318,8 +325,9 @@ class _Reader(ConfigFile):
             self.add(
                 (*path, "classes"), f"must be at least two different names, found {listed(project.classes) or 'none'}"
             )
-        for key in ("steps", "cold_start"):
-            self._check_limits(project.recipe(getattr(project, key), project.batch_size, 0), path, key)
+        for key, step_list in (("steps", project.steps), ("cold_start", project.cold_start)):
+            recipe = project.recipe(step_list, project.batch_size, 0, quota=project.quota, targets=())
+            self._check_constraints(recipe, path, key)
         if project.random_share + (project.gold_share if project.gold else 0) > 1:
             self.add((*path, "random_share"), "together with `gold_share` is more than the whole batch")
         return project.model_copy(update={"budget": self._label_budget(project.budget, (*path, "budget"))})
@@ -354,62 +362,55 @@ class _Reader(ConfigFile):
             return {"probabilities": keyed[0].model_dump()} if keyed else spec
         try:
             build_classifier(spec)
-        except SelectionError as error:
-            self.add(path, str(error).removeprefix("classifier: "))
+        except InvalidOption as error:
+            self.add(path, error.reason)
         return spec
 
-    def _recipe(self, raw: Any, path: KeyPath) -> Recipe | None:
-        checked: dict[str, Any] = {}
-        if isinstance(raw, dict):
-            sections: dict[str, type[Section]] = {"budget": TokenBudget, "quota": Quota}
-            for key, section in sections.items():
-                if isinstance(raw.get(key), dict) or (key == "quota" and raw.get(key) is not None):
-                    checked[key] = self._validated(section, raw[key], (*path, key))
-            raw = raw | {key: section or _STANDS_IN[key] for key, section in checked.items()}
-        recipe = self._validated(Recipe, raw, path)
-        if recipe is None or None in checked.values():
-            return None
-        self._check_limits(recipe, path)
-        if isinstance(recipe.budget, TokenBudget):
-            recipe = recipe.model_copy(update={"budget": self._token_budget(recipe.budget, (*path, "budget"))})
+    def _recipe(self, raw: Mapping[str, Any], steps: StepList | None, path: KeyPath) -> Recipe | None:
+        checked: dict[str, Any] = {"steps": steps} if "steps" in raw else {}
+        if isinstance(raw.get("budget"), dict):
+            checked["budget"] = self._token_budget(raw["budget"], (*path, "budget"))
+        if raw.get("quota") is not None:
+            checked["quota"] = self._options(Quota, raw["quota"], (*path, "quota"))
+        recipe = self._with_checked(Recipe, raw, checked, path)
+        if recipe is not None:
+            self._check_constraints(recipe, path, "steps")
         return recipe
 
-    def _token_budget(self, budget: TokenBudget, path: KeyPath) -> TokenBudget:
+    def _with_checked(
+        self, section: type[S], raw: Mapping[str, Any], checked: Mapping[str, Any], path: KeyPath
+    ) -> S | None:
+        """A section whose parts were checked before; None where it or one of them is wrong."""
+        parts = {key: _STAND_INS[section][key] if part is None else part for key, part in checked.items()}
+        whole = self._validated(section, {**raw, **parts}, path)
+        return None if None in checked.values() else whole
+
+    def _token_budget(self, raw: Mapping[str, Any], path: KeyPath) -> TokenBudget | None:
         """With the tokenizer's folder made absolute; it must be there."""
-        if (budget.column is None) == (budget.tokenizer is None):
-            have = "neither" if budget.column is None else "both"
-            self.add(path, f"needs either `column` or `tokenizer` to count tokens by, found {have}")
-        if budget.tokenizer is None:
+        budget = self._options(TokenBudget, raw, path, tokens=Annotated[int, Field(gt=0)])
+        if budget is None or budget.tokenizer is None:
             return budget
-        return budget.model_copy(update={"tokenizer": self._tokenizer(budget.tokenizer, (*path, "tokenizer"))})
+        return dataclasses.replace(budget, tokenizer=self._tokenizer(budget.tokenizer, (*path, "tokenizer")))
 
     def _tokenizer(self, name: str, path: KeyPath) -> str:
         tokenizer = self._model(name)
         try:
             EncoderSpec(model=tokenizer).folder()
-        except SelectionError as error:
-            self.add(path, str(error).removeprefix("encoder: model "))
+        except InvalidOption as error:
+            self.add(path, error.reason.removeprefix("model "))
         return tokenizer
 
-    def _check_limits(self, recipe: Recipe, path: KeyPath, steps: str = "steps") -> None:
+    def _check_constraints(self, recipe: Recipe, path: KeyPath, steps: str) -> None:
         """Whether budget, quota and groups make sense and go with the last step."""
         try:
             constraints = recipe.constraints
-        except SelectionError as error:
-            message = str(error)
-            if message.startswith("quota: "):
-                message, here = message.removeprefix("quota: "), (*path, "quota")
-                given = recipe.quota.model_fields_set if recipe.quota is not None else ()
-                self._once(mentioned(here, given, message), message)
-            else:
-                self._once((*path, "max_per_group"), message)
+        except InvalidOption as error:
+            self._once((*path, "max_per_group"), error.reason)
             return
-        with suppress(SelectionError):  # what is wrong with the steps is told elsewhere
-            last = parse_steps(recipe.steps)[-1]
-            try:
-                constraints.check_selector(last)
-            except SelectionError as error:
-                self.add((*path, steps), str(error))
+        try:
+            constraints.check_selector(recipe.steps.parsed[-1])
+        except SelectionError as error:
+            self.add((*path, steps), str(error))
 
     def _check_names(self, raw: Mapping[str, Any], names: Mapping[str, list[str]], path: KeyPath) -> None:
         targets = as_tuple(raw.get("targets", ()))
@@ -480,5 +481,10 @@ class _Reader(ConfigFile):
         return schedule
 
 
-def _default(field: Any) -> Any:
-    return ... if field.default is dataclasses.MISSING else field.default
+def _needs(steps: StepList | None) -> dict[Input, str]:
+    """What steps need, each with the first step that needs it."""
+    needs: dict[Input, str] = {}
+    for step in steps.parsed if steps is not None else ():
+        for need in step.needs:
+            needs.setdefault(need, step.name)
+    return needs

@@ -6,21 +6,23 @@ What the sections mean stands in `pipelines.config.schema`, what they say about 
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, create_model
 
-from pipelines.config.schema import Config, is_url
+from pipelines.config.schema import Config, Section, StepList, is_url
 from pipelines.config.yaml_lines import KeyPath, MarkedYaml, dotted
 from pipelines.errors import ConfigError, Problem
 from pipelines.messages import expected, found, listed, nearest, no_match
-from selection.errors import SelectionError
+from selection.errors import InvalidOption, SelectionError
 from selection.registry import build_step, parse_steps
-from selection.types import Input
+from selection.step import Step
 from storage.errors import BadInput
 from storage.pool.ingest import expand
 
@@ -28,9 +30,10 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _NAME_RULE = "a name is 1 to 64 of a-z, 0-9, _ and -, and starts with a letter or digit"
 
 S = TypeVar("S", bound=BaseModel)
+T = TypeVar("T")
 
 
-class ConfigFile:
+class ConfigReader:
     """Collects problems on the way, raises them together."""
 
     def __init__(self, file: Path, marked: MarkedYaml, overrides: Mapping[str, Any]) -> None:
@@ -59,39 +62,49 @@ class ConfigFile:
 
     # ---- checks
 
-    def _steps_need(self, raw: Any, path: KeyPath, key: str = "steps") -> dict[Input, str]:
-        """What the steps need, each with the first step that needs it; problems are noted, at the step if it can be."""
-        steps = raw.get(key) if isinstance(raw, dict) else None
-        if not isinstance(steps, list) or not steps:
-            return {}
-        wrong = False
-        for i, step in enumerate(steps):
-            try:
-                build_step(step)
-            except SelectionError as error:
-                wrong = True
-                self.add(self._in_step((*path, key, i), step, str(error)), str(error))
-        if wrong:
-            return {}
+    def _steps(self, raw: Mapping[str, Any], path: KeyPath, key: str) -> StepList | None:
+        """The steps under a key; None where there are none, or with their problems noted, at the step if it can be."""
+        written = raw.get(key)
+        path = (*path, key)
+        if key not in raw:
+            return None
+        if not isinstance(written, list) or not written:
+            kind = "too_short" if written == [] else "list_type"
+            self.add(path, expected(kind, {}, "", self._found_at(path, written)))
+            return None
+        steps = [self._step(step, (*path, i)) for i, step in enumerate(written)]
         try:
-            parsed = parse_steps(steps)
+            return None if None in steps else StepList(written, parse_steps(steps))
         except SelectionError as error:
-            self.add((*path, key), str(error))
-            return {}
-        needs: dict[Input, str] = {}
-        for step in parsed:
-            for need in step.needs:
-                needs.setdefault(need, step.name)
-        return needs
+            self.add(path, str(error))
+            return None
 
-    @staticmethod
-    def _in_step(path: KeyPath, step: Any, message: str) -> KeyPath:
-        """The path of the option that a message is about, where it names one."""
-        if isinstance(step, dict) and len(step) == 1:
-            (name, options), *_ = step.items()
-            if isinstance(options, dict):
-                return mentioned((*path, name), options, message)
-        return path
+    def _step(self, written: Any, path: KeyPath) -> Step | None:
+        try:
+            return build_step(written)
+        except SelectionError as error:
+            if isinstance(error, InvalidOption) and isinstance(written, dict):
+                path = self._option_path((*path, *written), error)
+            self.add(path, str(error))
+            return None
+
+    def _options(self, kind: type[T], raw: Any, path: KeyPath, **stricter: Any) -> T | None:
+        """An object whose fields are options, or None with its problems noted at the options.
+
+        Args:
+            stricter: field -> its type, where the file may hold less than the class takes.
+        """
+        if self._validated(_section_of(kind, stricter), raw, path) is None:
+            return None
+        try:
+            return kind(**raw)
+        except InvalidOption as error:
+            self.add(self._option_path(path, error), error.reason)
+            return None
+
+    def _option_path(self, path: KeyPath, error: InvalidOption) -> KeyPath:
+        """The path of the option that is at fault, where the file has it."""
+        return (*path, error.option) if error.option is not None and (*path, error.option) in self.marked.lines else path
 
     def _known(self, name: str, known: list[str], what: str, path: KeyPath) -> None:
         if name not in known:
@@ -236,7 +249,27 @@ def keys_of(model: type[BaseModel]) -> list[str]:
     return [name for name, info in model.model_fields.items() if not info.exclude]
 
 
-def mentioned(path: KeyPath, options: Iterable[str], message: str) -> KeyPath:
-    """The path of the one option that a message names; else the path itself."""
-    named = [name for name in options if isinstance(name, str) and re.search(rf"\b{re.escape(name)}\b", message)]
-    return (*path, named[0]) if len(named) == 1 else path
+def _section_of(kind: type[Any], stricter: Mapping[str, Any]) -> type[Section]:
+    """A section with the fields of a dataclass. What is inside a list or mapping is for the class to check."""
+    hints = {name: _outer(hint) for name, hint in get_type_hints(kind).items()} | stricter
+    shape: dict[str, Any] = {
+        field.name: (hints[field.name], ... if field.default is dataclasses.MISSING else field.default)
+        for field in dataclasses.fields(kind)
+    }
+    return create_model(kind.__name__, __base__=Section, **shape)
+
+
+def _outer(hint: Any) -> Any:
+    """A type hint without what it says of the values in a list or mapping.
+
+    >>> _outer(Sequence[float]), _outer(Mapping[str, float] | None), _outer(float | Mapping[str, float])
+    (list[typing.Any], dict[str, typing.Any] | None, typing.Any)
+    """
+    origin, parts = get_origin(hint), [part for part in get_args(hint) if part is not NoneType]
+    if origin in (Sequence, list, tuple):
+        return list[Any]
+    if origin in (Mapping, dict):
+        return dict[str, Any]
+    if origin in (Union, UnionType):
+        return _outer(parts[0]) | None if len(parts) == 1 else Any
+    return hint

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainSerializer, PlainValidator, Tag
 
-from selection.constraints import Constraints
 from selection.encoders import EncoderSpec
+from selection.constraints import Constraints, Quota, TokenBudget
+from selection.registry import parse_steps, required
+from selection.step import Step
+from selection.types import Input
 from storage.pool.ingest import FileSpec, expand
 from storage.vectors.imported import VectorFile
 
 OWN_VECTORS = "vectors"
 """The encoder name that stands for the vectors in `pool.vectors`."""
-
-COUNTED_TOKENS = "tokens"
-"""The column of what a budget's tokenizer counts."""
-
 
 def as_tuple(value: Any) -> Any:
     """One text or a list of them, as a tuple; anything else is left for pydantic to refuse."""
@@ -108,68 +108,63 @@ class Pool(Section):
         return list(found.values())
 
 
-class TokenBudget(Section):
-    """A budget in tokens: picks stop before the first row that overflows."""
+@dataclass(frozen=True)
+class StepList:
+    """The steps of a recipe.
 
-    tokens: int = Field(gt=0, description="how many tokens to take at most")
-    column: str | None = Field(
-        default=None, description="the numeric column that tells how many tokens a row has; or give `tokenizer`"
-    )
-    tokenizer: str | None = Field(
-        default=None,
-        description="the trainer's, which counts each row once: a hub name, a local folder or `package:<name>`; "
-        "quotas know the counts as the column `tokens`",
-    )
+    Attributes:
+        written: as the file has them.
+        parsed: the same, checked to fit together; `top` is added after a last scorer.
+    """
 
-    @property
-    def counted_in(self) -> str:
-        """The column that tells a row's tokens."""
-        return self.column or COUNTED_TOKENS
+    written: list[Any]
+    parsed: tuple[Step, ...]
 
+    @classmethod
+    def of(cls, *written: Any) -> StepList:
+        """Steps as a recipe writes them.
 
-class Quota(Section):
-    """How much of the budget each group gets: one of `shares`, `caps` and `balance`."""
+        Raises:
+            SelectionError: they are no steps, or do not fit together.
+        """
+        return cls(list(written), parse_steps(written))
 
-    by: str = Field(
-        description="the column that tells a row's group; missing values are the group `null`. In a labeling project "
-        "`predicted_class` is the classifier's top class, by number"
-    )
-    bands: list[Any] = Field(
-        default=[],
-        description="edges that cut a numeric column: `[200, 1000]` gives the groups `..200`, `200..1000` and `1000..`",
-    )
-    shares: dict[str, Any] | None = Field(
-        default=None,
-        description="group: its part of the budget, met exactly. They add up to 1; `rest` is all other groups together",
-    )
-    caps: Any = Field(
-        default=None,
-        description="the most that each group gets, or group: the most, with `rest` for all others together; a whole "
-        "number is rows (tokens, if the budget is), one between 0 and 1 a part of the budget",
-    )
-    balance: Literal["water_fill", "inverse_frequency"] | None = Field(
-        default=None,
-        description="`water_fill` gives each pick to the group that has least, already selected rows included; "
-        "`inverse_frequency` divides the budget in proportion to 1 / (1 + what a group has)",
-    )
+    @cached_property
+    def inputs(self) -> frozenset[Input]:
+        """What they take from outside."""
+        return required(self.parsed)[0]
+
+    def __str__(self) -> str:
+        return " -> ".join(step.name for step in self.parsed)
 
 
-def _unit(budget: Any) -> str:
-    return "tokens" if isinstance(budget, dict | TokenBudget) else "rows"
+def _built(kind: type[Any]) -> PlainValidator:
+    """Objects come as they are: the reader builds them from the file, and says where a value of theirs is wrong."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise TypeError(f"must be a {kind.__name__}, got {value!r}")
+        return value
+
+    return PlainValidator(check)
 
 
+Steps = Annotated[StepList, _built(StepList), PlainSerializer(lambda steps: steps.written)]
+GroupQuota = Annotated[Quota, _built(Quota), PlainSerializer(asdict)]
 # The tags keep pydantic from listing what is wrong with the other form.
 Budget = Annotated[
-    Annotated[int, Field(gt=0), Tag("rows")] | Annotated[TokenBudget, Tag("tokens")], Discriminator(_unit)
+    Annotated[int, Field(gt=0), Tag("rows")]
+    | Annotated[TokenBudget, _built(TokenBudget), PlainSerializer(asdict), Tag("tokens")],
+    Discriminator(lambda budget: "tokens" if isinstance(budget, TokenBudget) else "rows"),
 ]
 
 
 class Recipe(Section):
     """How to choose one subset."""
 
-    steps: list[Any] = Field(min_length=1, description="steps in order; a name, or `{name: {option: value}}`")
+    steps: Steps = Field(description="steps in order; a name, or `{name: {option: value}}`")
     budget: Budget = Field(description="how many rows to take; or tokens, see `recipes.<name>.budget`")
-    quota: Quota | None = Field(
+    quota: GroupQuota | None = Field(
         default=None, description="how much of the budget each group gets: see `recipes.<name>.quota`"
     )
     group_by: str | None = Field(
@@ -197,28 +192,21 @@ class Recipe(Section):
         description="hold back a selection that shares less (Jaccard) with the recipe's last one",
     )
 
-    @property
-    def amount(self) -> int:
-        """The budget as a number, of rows or tokens."""
-        return self.budget.tokens if isinstance(self.budget, TokenBudget) else self.budget
-
-    @property
-    def asked(self) -> str:
-        """The budget in words."""
-        return f"{self.amount:,} {_unit(self.budget)}"
-
-    @property
+    @cached_property
     def constraints(self) -> Constraints:
-        """The budget and all else that stands around the steps.
+        """The budget, and how it is divided among groups.
 
         Raises:
-            InvalidOption: they make no sense.
+            InvalidOption: they make no sense together.
         """
-        budget: Any = self.budget
-        if isinstance(budget, TokenBudget):
-            budget = {"tokens": budget.tokens, "column": budget.counted_in}
-        quota = None if self.quota is None else self.quota.model_dump()
-        return Constraints.of(budget, quota, self.group_by, self.max_per_group)
+        return Constraints(
+            budget=self.budget, quota=self.quota, group_by=self.group_by, max_per_group=self.max_per_group
+        )
+
+    @property
+    def budget_line(self) -> str:
+        """The budget in words."""
+        return f"{self.constraints.amount():,} {self.constraints.unit}"
 
 
 class LabelBudget(Section):
@@ -274,13 +262,11 @@ class Labeling(Section):
     """What to label next, round by round."""
 
     classes: Texts = Field(description="the names of the classes, at least two")
-    steps: list[Any] = Field(
-        min_length=1,
+    steps: Steps = Field(
         description="as a recipe's; used once there are labels of two classes. Steps get probabilities, committee and labels",
     )
-    cold_start: list[Any] = Field(
-        default=[{"random_subpool": {"rows": 50_000}}, "facility_location"],
-        min_length=1,
+    cold_start: Steps = Field(
+        default=StepList.of({"random_subpool": {"rows": 50_000}}, "facility_location"),
         description="steps until there are labels of two classes",
     )
     batch_size: int = Field(
@@ -293,7 +279,7 @@ class Labeling(Section):
     )
     allow: str | None = Field(default=None, description="as in a recipe: file of ids; only these may be sent out")
     deny: str | None = Field(default=None, description="as in a recipe: file of ids; these are never sent out")
-    quota: Quota | None = Field(
+    quota: GroupQuota | None = Field(
         default=None, description="of the rows that the steps choose: see `recipes.<name>.quota`"
     )
     seed: int = Field(default=0, ge=0, description="seed of whatever is drawn at random")
@@ -347,13 +333,15 @@ class Labeling(Section):
         given = self.classifier.get("probabilities") if isinstance(self.classifier, dict) else None
         return None if given is None else Keyed.model_validate(given)
 
-    def recipe(self, steps: list[Any], rows: int, number: int) -> Recipe:
+    def recipe(
+        self, steps: StepList, rows: int, number: int, *, quota: Quota | None, targets: tuple[str, ...]
+    ) -> Recipe:
         """What one arm of a round draws."""
         return Recipe(
             steps=steps,
             budget=rows,
-            quota=self.quota,
-            targets=self.targets,
+            quota=quota,
+            targets=targets,
             encoder=self.encoder,
             seed=self.seed,
             round=number,

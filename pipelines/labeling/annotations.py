@@ -33,10 +33,10 @@ class Annotations:
         annotators: their names, sorted; `votes.annotators` index them.
         responses: (r,) how many annotators gave a class or skipped.
         gold: (r,) the known class, -1 where the row is not gold.
-        closed: (r,) ignored by somebody, or skipped by everyone who ever answered.
+        dismissed: (r,) ignored by somebody, or skipped by everyone who ever answered.
         spent: the sum of the costs that the log names.
-        unpaid: (r,) how many labels name none.
-        strange: labels of classes that the project no longer has; they count for nothing.
+        without_cost: (r,) how many labels name no cost.
+        unknown_classes: labels of classes that the project no longer has; they count for nothing.
     """
 
     log: pa.Table
@@ -47,10 +47,10 @@ class Annotations:
     annotators: tuple[str, ...]
     responses: Rows
     gold: Rows
-    closed: Mask
+    dismissed: Mask
     spent: float
-    unpaid: Rows
-    strange: int
+    without_cost: Rows
+    unknown_classes: int
 
     @property
     def digest(self) -> str:
@@ -59,23 +59,23 @@ class Annotations:
 
     @property
     def labelled(self) -> Mask:
-        """(r,) the rows with a label; ignored rows, and gold rows, which measure annotators, are not among them."""
-        return np.asarray((self.consensus.labels != NONE) & (self.gold == NONE) & ~self.closed)
+        """(r,) the rows with a label; dismissed rows, and gold rows, which measure annotators, are not among them."""
+        return np.asarray((self.consensus.labels != NONE) & (self.gold == NONE) & ~self.dismissed)
 
     @property
     def agreement(self) -> float | None:
         """The share of the rows with several labels whose labels are all the same; None without such rows."""
         several = self.labelled & (self.consensus.count > 1)
-        right = self.votes.labels == self.consensus.labels[self.votes.rows]
-        unanimous = np.bincount(self.votes.rows, right, minlength=len(self.ids)) == self.consensus.count
+        agrees = self.votes.labels == self.consensus.labels[self.votes.rows]
+        unanimous = np.bincount(self.votes.rows, agrees, minlength=len(self.ids)) == self.consensus.count
         return float(unanimous[several].mean()) if several.any() else None
 
-    def at(self, ids: Ids, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def lookup(self, ids: Ids, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """`values` (r,) of some ids; 0 where nobody said anything."""
+        if not len(self.ids):
+            return np.zeros(len(ids), np.int64)
         places = idlib.rows_of(ids, self.ids)
-        return (
-            np.where(places >= 0, values[np.maximum(places, 0)], 0) if len(self.ids) else np.zeros(len(ids), np.int64)
-        )
+        return np.where(places >= 0, values[np.maximum(places, 0)], 0)
 
 
 def read_annotations(
@@ -92,29 +92,29 @@ def read_annotations(
     upto = last_import(store, project) if upto is None else upto
     log = read_log(store, project, upto)
     events = counted(log)
-    every, names = idlib.from_arrow(events["id"]), events["annotator"].to_pylist()
-    ids, rows = np.unique(every, return_inverse=True)
+    names = events["annotator"].to_pylist()
+    ids, rows = np.unique(idlib.from_arrow(events["id"]), return_inverse=True)
     rows = rows.astype(np.int64)
     kinds = np.array(events["kind"].to_pylist(), dtype=object)
-    number = {name: position for position, name in enumerate(classes)}
-    given = np.array([number.get(label, NONE) for label in events["label"].to_pylist()], np.int64)
+    class_number = {name: number for number, name in enumerate(classes)}
+    labels = np.array([class_number.get(label, NONE) for label in events["label"].to_pylist()], np.int64)
     people = tuple(sorted(set(names) - {GOLD}))
-    place = {name: position for position, name in enumerate(people)}
-    who = np.array([place.get(name, NONE) for name in names], np.int64)
+    person_number = {name: number for number, name in enumerate(people)}
+    annotators = np.array([person_number.get(name, NONE) for name in names], np.int64)
 
-    named = kinds == "class"
-    voted = named & (given != NONE)
-    votes = Votes(rows[voted], who[voted], given[voted])
+    is_class = kinds == "class"
+    is_vote = is_class & (labels != NONE)
+    votes = Votes(rows[is_vote], annotators[is_vote], labels[is_vote])
     consensus = (
         dawid_skene(votes, len(ids), len(people), len(classes))
         if aggregate == "dawid_skene"
         else majority(votes, len(ids), len(classes))
     )
     gold = np.full(len(ids), NONE, np.int64)
-    known = kinds == "gold"
-    gold[rows[known]] = given[known]
-    skipped = np.bincount(rows[kinds == "skip"], minlength=len(ids))
-    labelled = np.bincount(rows[voted], minlength=len(ids))
+    is_gold = kinds == "gold"
+    gold[rows[is_gold]] = labels[is_gold]
+    skips = np.bincount(rows[kinds == "skip"], minlength=len(ids))
+    answers = np.bincount(rows[is_vote], minlength=len(ids))
     ignored = np.bincount(rows[kinds == "ignore"], minlength=len(ids)) > 0
     answering = len({name for name, kind in zip(names, kinds, strict=True) if kind in ("class", "skip")})
     return Annotations(
@@ -124,10 +124,12 @@ def read_annotations(
         consensus=consensus,
         votes=votes,
         annotators=people,
-        responses=(skipped + labelled).astype(np.int64),
+        responses=(skips + answers).astype(np.int64),
         gold=gold,
-        closed=ignored | ((labelled == 0) & (skipped > 0) & (skipped >= answering)),
+        dismissed=ignored | ((answers == 0) & (skips > 0) & (skips >= answering)),
         spent=float(pc.sum(log["cost"]).as_py() or 0.0),
-        unpaid=np.bincount(rows[named & np.asarray(pc.is_null(events["cost"]))], minlength=len(ids)).astype(np.int64),
-        strange=int((named & (given == NONE)).sum()),
+        without_cost=np.bincount(
+            rows[is_class & np.asarray(pc.is_null(events["cost"]))], minlength=len(ids)
+        ).astype(np.int64),
+        unknown_classes=int((is_class & (labels == NONE)).sum()),
     )

@@ -1,4 +1,4 @@
-"""What a labeling project's answers teach: the rows that train, the model of them, and what both add to a draw.
+"""What a labeling project adds to a draw: the rows that train, the model of them, the rows that may not be sent out.
 
 A model is not stored: it is fitted again from the log, the same each time, and gives the probabilities of those rows only
 that a draw asks for. The random arms of all rounds are held out: they never train, so they measure.
@@ -7,15 +7,21 @@ that a draw asks for. The random arms of all rounds are held out: they never tra
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from pipelines.labeling.annotations import Annotations
-from pipelines.recipes.spec import Arm, SelectionSpec
+from pipelines.labeling.annotations import Annotations, read_annotations
+from pipelines.labeling.spending import SpendingLimit
+from pipelines.pool_view import PoolView
+from pipelines.recipes.eligible import mask, rows_in
+from pipelines.recipes.inputs import DrawInputs, Mask
+from pipelines.recipes.spec import SelectionSpec
+from selection import Targets
 from selection.learning.annotators import NONE
 from selection.learning.classifier import (
     CommitteeProbabilities,
@@ -24,7 +30,7 @@ from selection.learning.classifier import (
     build_classifier,
     fit_committee,
 )
-from selection.types import Floats, Input, RowBlocks, Rows, Targets
+from selection.types import Floats, RowBlocks, Rows
 from storage import ids as idlib
 from storage.errors import BadInput
 from storage.ids import Ids
@@ -33,11 +39,51 @@ from storage.labels.rounds import read_round_items
 from storage.pool.snapshot import Snapshot
 from storage.records import read_selection
 from storage.store import Store
-from storage.vectors import segments as stored
+from storage.vectors.segments import StoredVectors, failures, missing
 
-Mask = npt.NDArray[np.bool_]
-# Why a row is kept out of a round's draw, in the order in which the rules are applied.
-RULES = ("labelled", "leased", "skipped_or_ignored", "gold", "random_arm", "without_probabilities")
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """What an arm of a labeling round depends on beside a recipe. Records name some fields otherwise: `_RECORDED_AS`.
+
+    Attributes:
+        project: of `labeling:`.
+        classes: their names; the position is the class number.
+        aggregate: how several labels of a row become one.
+        label_digest: of the log of labels that it saw.
+        rounds: the rounds before; their random arms do not train.
+        open_rounds: those of them whose rows are still out.
+        other_selection: the round's other selection, whose rows are not drawn again.
+        classifier, members: what gives probabilities and a committee; None and 0 where the steps need none.
+        limit: what is left to spend and what a row costs, where that ends the batch.
+    """
+
+    project: str
+    classes: Sequence[str]
+    aggregate: str
+    label_digest: str
+    rounds: Sequence[str]
+    open_rounds: Sequence[str]
+    other_selection: str | None
+    classifier: Any
+    members: int
+    limit: SpendingLimit | None
+
+    def record(self) -> dict[str, Any]:
+        """The JSON-plain form that is hashed and kept."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["limit"] = None if self.limit is None else self.limit.record()
+        return {_RECORDED_AS.get(name, name): value for name, value in values.items()}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Arm:
+        """The arm that a selection's record describes."""
+        names = {field.name: _RECORDED_AS.get(field.name, field.name) for field in fields(cls)}
+        values = {name: record[key] for name, key in names.items()}
+        return cls(**values | {"limit": SpendingLimit.from_record(values["limit"])})
+
+
+_RECORDED_AS = {"label_digest": "labels", "open_rounds": "open", "other_selection": "apart", "limit": "purse"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,62 +106,145 @@ class TrainingSet:
         return len(np.unique(self.labels)) > 1
 
 
-@dataclass(frozen=True, eq=False)
-class LabelingInputs:
-    """What a labeling project adds to the pool of a draw, in the frame of the snapshot.
+class LabelingInputs(DrawInputs):
+    """What a labeling project adds to the draw of one arm, in the frame of the snapshot; computed when it is asked for."""
 
-    Attributes:
-        labels: (n,) class numbers of the rows that train, -1 elsewhere.
-        labelled: rows with a label, ascending; held out ones too.
-        rules: name -> (n,) which rows it leaves in.
-        probabilities, committee: where the steps need them.
-        members: the committee's models.
-    """
+    def __init__(self, view: PoolView, spec: SelectionSpec, arm: Arm, annotations: Annotations) -> None:
+        assert spec.encoder is not None  # a project has vectors, which its classifier learns from
+        self.view, self.spec, self.arm, self.annotations = view, spec, arm, annotations
+        self.encoder = spec.encoder
+        self.snapshot = view.snapshot_of(spec.snapshot)
 
-    labels: Rows
-    labelled: Rows
-    rules: Mapping[str, Mask]
-    probabilities: RowBlocks | Floats | None = None
-    committee: RowBlocks | None = None
-    members: Sequence[Model] = ()
+    @cached_property
+    def training(self) -> TrainingSet:
+        """The labelled rows that train."""
+        return training_set(self.view.store, self.annotations, self.arm.rounds, self.encoder)
+
+    @cached_property
+    def labels(self) -> Rows:
+        """(n,) class numbers of the rows that train, -1 elsewhere."""
+        labels = np.full(len(self.snapshot), NONE, np.int64)
+        rows = idlib.rows_of(self.training.ids, self.snapshot.ids)
+        labels[rows[rows >= 0]] = self.training.labels[rows >= 0]
+        return labels
+
+    @cached_property
+    def labelled(self) -> Rows:
+        """Rows with a label, ascending; held out ones too."""
+        return rows_in(self.annotations.ids[self.annotations.labelled], self.snapshot)
+
+    @cached_property
+    def exclusions(self) -> Mapping[str, Mask]:
+        """The rows that may not be sent out, by the reason."""
+        store, annotations, n = self.view.store, self.annotations, len(self.snapshot)
+        ids = {
+            "leased": sent_ids(store, self.arm.open_rounds),
+            "skipped_or_ignored": annotations.ids[annotations.dismissed],
+            "gold": annotations.ids[annotations.gold != NONE],
+            "random_arm": _selected_ids(store, self.arm.other_selection),
+        }
+        rules = {"labelled": mask(self.labelled, n)}
+        rules |= {rule: mask(rows_in(excluded, self.snapshot), n) for rule, excluded in ids.items()}
+        if self._imported is not None:
+            rules["without_probabilities"] = ~self._imported[1]
+        return rules
+
+    @cached_property
+    def probabilities(self) -> RowBlocks | Floats:
+        """(n, C): the user's own, or those of the model."""
+        if self._imported is not None:
+            return self._imported[0]
+        model = fit_model(self.arm.classifier, self.training, len(self.arm.classes), self.spec.seed)
+        return PredictedProbabilities(self._vectors, model)
+
+    @cached_property
+    def committee(self) -> RowBlocks:
+        """(n, members, C)."""
+        return CommitteeProbabilities(self._vectors, self._members)
 
     def on_targets(self, targets: Targets) -> Targets:
-        """The targets with what the committee says of them."""
-        if not self.members:
+        """The targets with what the committee says of them, where the arm has one."""
+        if not self.arm.members:
             return targets
-        return replace(
-            targets, committee=np.stack([one.probabilities(targets.vectors) for one in self.members], axis=1)
+        said = [member.probabilities(targets.vectors) for member in self._members]
+        return replace(targets, committee=np.stack(said, axis=1))
+
+    def affordable(self, rows: Rows) -> int:
+        """How many of the picked rows, in their order, can be paid."""
+        return len(rows) if self.arm.limit is None else self.arm.limit.affordable(rows, self.snapshot)
+
+    def header(self) -> dict[str, Any]:
+        """The log's last import that the draw saw."""
+        return {"label_imports": self.annotations.imports}
+
+    @cached_property
+    def _vectors(self) -> StoredVectors:
+        return self.view.vectors(self.encoder, self.snapshot.id)
+
+    @cached_property
+    def _members(self) -> list[Model]:
+        classifier, training = build_classifier(self.arm.classifier), self.training
+        return fit_committee(
+            classifier,
+            training.vectors,
+            training.labels,
+            len(self.arm.classes),
+            members=self.arm.members,
+            seed=self.spec.seed,
         )
 
+    @cached_property
+    def _imported(self) -> tuple[Floats, Mask] | None:
+        return imported_probabilities(self.view.store, self.arm.classifier, self.arm.classes, self.snapshot)
 
-def sent(store: Store, rounds: Iterable[str], arm: str | None = None) -> Ids:
+
+def recorded_inputs(view: PoolView, spec: SelectionSpec, header: Mapping[str, Any]) -> LabelingInputs:
+    """The inputs that a recorded arm was drawn with.
+
+    Raises:
+        BadInput: its labels are not those of the record.
+    """
+    assert spec.arm is not None
+    arm = Arm.from_record(spec.arm)
+    annotations = read_annotations(view.store, arm.project, arm.classes, arm.aggregate, header["label_imports"])
+    if annotations.digest != arm.label_digest:
+        raise BadInput(f"the labels of {arm.project} up to import {annotations.imports} are not those of the record")
+    return LabelingInputs(view, spec, arm, annotations)
+
+
+def sent_ids(store: Store, rounds: Iterable[str], arm: str | None = None) -> Ids:
     """The rows that rounds sent out, each once, ascending; of one arm, or of all."""
-    found = [np.empty(0, "S16")]
-    for one in rounds:
-        items = read_round_items(store, one)
-        found.append(idlib.from_arrow(items["id"] if arm is None else items.filter(pc.equal(items["arm"], arm))["id"]))
-    return np.unique(np.concatenate(found))
+    ids = [np.empty(0, "S16")]
+    for round_id in rounds:
+        items = read_round_items(store, round_id)
+        items = items if arm is None else items.filter(pc.equal(items["arm"], arm))
+        ids.append(idlib.from_arrow(items["id"]))
+    return np.unique(np.concatenate(ids))
 
 
-def training(store: Store, answers: Annotations, rounds: Iterable[str], encoder: str) -> TrainingSet:
+def training_set(store: Store, annotations: Annotations, rounds: Iterable[str], encoder: str) -> TrainingSet:
     """What may be learned from after these rounds; rows that the encoder never saw, or could not encode, are left out."""
-    learn = answers.labelled & ~np.isin(answers.ids, sent(store, rounds, "random"))
-    ids = answers.ids[learn]
-    unusable = np.union1d(stored.missing(store, encoder, ids), stored.failures(store, encoder, ids))
-    usable = ~np.isin(ids, unusable)
-    ids, labels = ids[usable], answers.consensus.labels[learn][usable]
+    trains = annotations.labelled & ~np.isin(annotations.ids, sent_ids(store, rounds, "random"))
+    ids, labels = annotations.ids[trains], annotations.consensus.labels[trains]
+    usable = has_vector(store, encoder, ids)
+    ids, labels = ids[usable], labels[usable]
     if not len(ids):
         return TrainingSet(ids, np.empty((0, 0), np.float32), labels)
-    vectors = stored.StoredVectors(store, encoder, ids).take(np.arange(len(ids)))
+    vectors = StoredVectors(store, encoder, ids).take(np.arange(len(ids)))
     return TrainingSet(ids, np.asarray(vectors, np.float32), labels)
 
 
-def fit(classifier: Any, learn: TrainingSet, n_classes: int, seed: int) -> Model:
+def has_vector(store: Store, encoder: str, ids: Ids) -> npt.NDArray[np.bool_]:
+    """(len(ids),) which ids the encoder saw and could encode."""
+    return ~np.isin(ids, np.union1d(missing(store, encoder, ids), failures(store, encoder, ids)))
+
+
+def fit_model(classifier: Any, training: TrainingSet, n_classes: int, seed: int) -> Model:
     """The model of the labels."""
-    return build_classifier(classifier).fit(learn.vectors, learn.labels, n_classes, seed=seed)
+    return build_classifier(classifier).fit(training.vectors, training.labels, n_classes, seed=seed)
 
 
-def own_probabilities(
+def imported_probabilities(
     store: Store, classifier: Any, classes: Sequence[str], snapshot: Snapshot
 ) -> tuple[Floats, Mask] | None:
     """The user's own probabilities (n, C) and the rows that have some, where they stand for a classifier.
@@ -123,74 +252,15 @@ def own_probabilities(
     Raises:
         BadInput: the file is not what a record says it was.
     """
-    given = classifier.get("probabilities") if isinstance(classifier, dict) else None
-    if given is None:
+    file = classifier.get("probabilities") if isinstance(classifier, dict) else None
+    if file is None:
         return None
-    if given["digest"] != probabilities_id(store, given["url"]):
-        raise BadInput(f"the probabilities {given['url']} are not those of the record: the file has changed since")
-    return read_probabilities(store, given["url"], given["id"], classes, snapshot)
+    if file["digest"] != probabilities_id(store, file["url"]):
+        raise BadInput(f"the probabilities {file['url']} are not those of the record: the file has changed since")
+    return read_probabilities(store, file["url"], file["id"], classes, snapshot)
 
 
-def bring(
-    store: Store,
-    drawing: SelectionSpec,
-    answers: Annotations,
-    snapshot: Snapshot,
-    wanted: frozenset[Input],
-) -> LabelingInputs:
-    """What the project adds to a draw whose steps need the `wanted`."""
-    arm = drawing.arm
-    assert arm is not None
-    assert drawing.encoder is not None
-    labels = np.full(len(snapshot), NONE, np.int64)
-    labelled = _rows(answers.ids[answers.labelled], snapshot)
-    learn = training(store, answers, arm.rounds, drawing.encoder)
-    rows = idlib.rows_of(learn.ids, snapshot.ids)
-    labels[rows[rows >= 0]] = learn.labels[rows >= 0]
-    rules = {
-        "labelled": ~_at(labelled, snapshot),
-        "leased": ~_at(_rows(sent(store, arm.open), snapshot), snapshot),
-        "skipped_or_ignored": ~_at(_rows(answers.ids[answers.closed], snapshot), snapshot),
-        "gold": ~_at(_rows(answers.ids[answers.gold != NONE], snapshot), snapshot),
-        "random_arm": ~_at(_rows(_chosen(store, arm.apart), snapshot), snapshot),
-    }
-    brought = LabelingInputs(labels, labelled, rules)
-    if not wanted & {Input.PROBABILITIES, Input.COMMITTEE}:
-        return brought
-    own = own_probabilities(store, arm.classifier, arm.classes, snapshot)
-    if own is not None:
-        values, known = own
-        return replace(brought, probabilities=values, rules={**rules, "without_probabilities": known})
-    vectors = stored.StoredVectors(store, drawing.encoder, snapshot.ids, snapshot=snapshot.id)
-    if Input.PROBABILITIES in wanted:
-        brought = replace(
-            brought,
-            probabilities=PredictedProbabilities(vectors, fit(arm.classifier, learn, len(arm.classes), drawing.seed)),
-        )
-    if Input.COMMITTEE in wanted:
-        members = _committee(arm, learn, drawing.seed)
-        brought = replace(brought, committee=CommitteeProbabilities(vectors, members), members=members)
-    return brought
-
-
-def _committee(arm: Arm, learn: TrainingSet, seed: int) -> list[Model]:
-    classifier = build_classifier(arm.classifier)
-    return fit_committee(classifier, learn.vectors, learn.labels, len(arm.classes), members=arm.members, seed=seed)
-
-
-def _chosen(store: Store, selection_id: str | None) -> Ids:
+def _selected_ids(store: Store, selection_id: str | None) -> Ids:
     if selection_id is None:
         return np.empty(0, "S16")
     return idlib.from_arrow(read_selection(store, selection_id)[1]["id"])
-
-
-def _rows(ids: Ids, snapshot: Snapshot) -> Rows:
-    """Those of the ids that the snapshot has, as rows, ascending."""
-    rows = idlib.rows_of(ids, snapshot.ids)
-    return np.sort(rows[rows >= 0])
-
-
-def _at(rows: Rows, snapshot: Snapshot) -> Mask:
-    mask = np.zeros(len(snapshot), np.bool_)
-    mask[rows] = True
-    return mask

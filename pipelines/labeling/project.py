@@ -1,4 +1,4 @@
-"""Where a labeling project stands: its labels, rounds, what is out, what was spent and what is left."""
+"""The state of a labeling project: its labels and rounds, what is awaited, what was spent and what is left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipelines.config.schema import Labeling
 from pipelines.context import Context
 from pipelines.errors import UnknownProject
 from pipelines.labeling.annotations import Annotations, read_annotations
-from pipelines.labeling.costs import prices, purse
+from pipelines.labeling.spending import SpendingLimit
 from pipelines.messages import nearest
 from selection.learning.annotators import NONE
 from selection.types import Rows
@@ -29,101 +29,122 @@ Round = dict[str, Any]
 
 @dataclass(frozen=True)
 class ProjectState:
-    """One project at one moment.
+    """A labeling project at a moment.
 
     Attributes:
-        name, project: of the configuration.
-        answers: the log of labels.
+        name, settings: of the configuration.
+        annotations: the log of labels.
         rounds: the headers of all rounds, by number.
-        moment: now; leases end by it.
+        now: leases end by it.
     """
 
     context: Context
     name: str
-    project: Labeling
-    answers: Annotations
+    settings: Labeling
+    annotations: Annotations
     rounds: Sequence[Round]
-    moment: datetime
+    now: datetime
 
     @cached_property
     def snapshot(self) -> Snapshot:
         """The pool as it is now."""
-        return self.context.snapshot()
+        return self.context.pool.snapshot
+
+    @property
+    def round_ids(self) -> list[str]:
+        """The ids of all rounds, by number."""
+        return [header["round_id"] for header in self.rounds]
 
     @cached_property
-    def open(self) -> list[Round]:
-        """The rounds of which rows are still awaited."""
-        return [one for one in self.rounds if not self._over(one) and self.waiting(one).any()]
+    def open_rounds(self) -> list[Round]:
+        """The rounds of which labels are still awaited."""
+        return [
+            header
+            for header in self.rounds
+            if datetime.fromisoformat(header["lease_until"]) > self.now and self.missing_labels(header).any()
+        ]
 
-    def items(self, one: Round) -> pa.Table:
+    def items(self, header: Round) -> pa.Table:
         """The rows that a round sent out."""
-        return read_round_items(self.context.store, one["round_id"])
+        return read_round_items(self.context.store, header["round_id"])
 
-    def waiting(self, one: Round) -> Rows:
-        """(items,) how many labels each row of a round still wants: fewer for each label and each skip, none where it is out."""
-        items = self.items(one)
+    def missing_labels(self, header: Round) -> Rows:
+        """(items,) how many labels each row of a round still wants: fewer for each label and skip, none once dismissed."""
+        items = self.items(header)
         ids = idlib.from_arrow(items["id"])
-        wants = items["annotators"].to_numpy().astype(np.int64) - self.answers.at(ids, self.answers.responses)
-        wants[self.answers.at(ids, self.answers.closed.astype(np.int64)) > 0] = 0
-        return np.asarray(np.maximum(wants, 0))
+        missing = items["annotators"].to_numpy().astype(np.int64)
+        missing -= self.annotations.lookup(ids, self.annotations.responses)
+        missing[self.annotations.lookup(ids, self.annotations.dismissed.astype(np.int64)) > 0] = 0
+        return np.asarray(np.maximum(missing, 0))
 
     @cached_property
     def labelled(self) -> int:
         """How many rows have a label."""
-        return int(self.answers.labelled.sum())
+        return int(self.annotations.labelled.sum())
 
     @cached_property
     def spent(self) -> float:
-        """What was spent in the budget's unit: money where there are prices or costs, else rows."""
-        budget = self.project.budget
+        """What was spent in the budget's unit: money where labels have a price or a cost, else rows."""
+        budget = self.settings.budget
         if budget is not None and budget.rows is not None:
             return float(self.labelled)
-        given = purse(budget, 0.0, 0.0)
-        if given is None:
-            return self.answers.spent or float(self.labelled)
-        return self.answers.spent + self._cost(given, self.answers.ids, self.answers.unpaid)
+        limit = SpendingLimit.of(budget)
+        if limit is None:
+            return self.annotations.spent or float(self.labelled)
+        return self.annotations.spent + self._cost(limit, self.annotations.ids, self.annotations.without_cost)
 
     @cached_property
     def left(self) -> float | None:
-        """What is left of the budget once all that is out has come back; None without a budget."""
-        budget = self.project.budget
+        """What is left of the budget once all that is awaited has come back; None without a budget."""
+        budget = self.settings.budget
         if budget is None:
             return None
-        out = [(idlib.from_arrow(self.items(one)["id"]), self.items(one), self.waiting(one)) for one in self.open]
         if budget.rows is not None:
-            new = sum(self._new(ids, items, waiting) for ids, items, waiting in out)
-            return max(budget.rows - self.spent - new, 0.0)
+            return max(budget.rows - self.spent - sum(map(self._unlabelled, self.open_rounds)), 0.0)
+        limit = SpendingLimit.of(budget)
+        assert limit is not None  # a budget is in rows or in money
         assert budget.money is not None
-        given = purse(budget, 0.0, 0.0)
-        assert given is not None
-        return max(budget.money - self.spent - sum(self._cost(given, ids, waiting) for ids, _, waiting in out), 0.0)
+        awaited = [
+            self._cost(limit, idlib.from_arrow(self.items(header)["id"]), self.missing_labels(header))
+            for header in self.open_rounds
+        ]
+        return max(budget.money - self.spent - sum(awaited), 0.0)
 
-    def _new(self, ids: Ids, items: pa.Table, waiting: Rows) -> int:
-        """Of the rows that are out, those that have no label yet and are not gold."""
-        has = self.answers.at(ids, self.answers.labelled.astype(np.int64)) > 0
-        return int(((waiting > 0) & ~has & (np.array(items["arm"].to_pylist()) != "gold")).sum())
-
-    def _cost(self, given: dict[str, Any], ids: Ids, counts: Rows) -> float:
-        """What so many labels of these rows cost; rows that left the pool have no price any more, unless all have one."""
-        if given["per_row"] is not None:
-            return float(given["per_row"] * counts.sum())
-        if not counts.any():
-            return 0.0
-        rows = idlib.rows_of(ids, self.snapshot.ids)
-        price = np.nan_to_num(prices(given, self.snapshot)[np.maximum(rows, 0)])
-        return float((price * counts)[rows >= 0].sum())
-
-    def _over(self, one: Round) -> bool:
-        return datetime.fromisoformat(one["lease_until"]) <= self.moment
+    def budget_line(self) -> str:
+        """What was spent and what is left, in words."""
+        budget = self.settings.budget
+        if budget is None:
+            return f"{self.spent:g} {'spent' if self.annotations.spent else 'rows labelled'} so far, without a limit"
+        whole = budget.money if budget.money is not None else budget.rows
+        unit = "spent" if budget.money is not None else "rows labelled"
+        return f"{self.spent:g} of {whole:g} {unit}, {self.left:g} left"
 
     def by_class(self) -> dict[str, int]:
         """How many rows have each class."""
-        labels = self.answers.consensus.labels[self.answers.labelled]
-        counts = np.bincount(labels[labels != NONE], minlength=len(self.project.classes))
-        return dict(zip(self.project.classes, counts.tolist(), strict=True))
+        labels = self.annotations.consensus.labels[self.annotations.labelled]
+        counts = np.bincount(labels[labels != NONE], minlength=len(self.settings.classes))
+        return dict(zip(self.settings.classes, counts.tolist(), strict=True))
+
+    def _unlabelled(self, header: Round) -> int:
+        """Of the rows of a round that are awaited, those that have no label yet and are not gold."""
+        items = self.items(header)
+        ids = idlib.from_arrow(items["id"])
+        labelled = self.annotations.lookup(ids, self.annotations.labelled.astype(np.int64)) > 0
+        is_gold = np.array(items["arm"].to_pylist()) == "gold"
+        return int(((self.missing_labels(header) > 0) & ~labelled & ~is_gold).sum())
+
+    def _cost(self, limit: SpendingLimit, ids: Ids, counts: Rows) -> float:
+        """What so many labels of these rows cost; rows that left the pool have no price any more, unless all have one."""
+        if limit.per_row is not None:
+            return float(limit.per_row * counts.sum())
+        if not counts.any():
+            return 0.0
+        rows = idlib.rows_of(ids, self.snapshot.ids)
+        costs = np.nan_to_num(limit.costs(self.snapshot)[np.maximum(rows, 0)])
+        return float((costs * counts)[rows >= 0].sum())
 
 
-def project_of(context: Context, name: str) -> Labeling:
+def project_settings(context: Context, name: str) -> Labeling:
     """A project of the configuration.
 
     Raises:
@@ -131,22 +152,13 @@ def project_of(context: Context, name: str) -> Labeling:
     """
     known = context.config.labeling
     if name not in known:
-        have = f"there are: {', '.join(known)}" if known else "winnow.yaml has none; add one under `labeling`"
-        raise UnknownProject(f"no labeling project is called {name!r}{nearest(name, known)}; {have}")
+        choices = f"there are: {', '.join(known)}" if known else "winnow.yaml has none; add one under `labeling`"
+        raise UnknownProject(f"no labeling project is called {name!r}{nearest(name, known)}; {choices}")
     return known[name]
 
 
-def standing(context: Context, name: str) -> ProjectState:
-    """Where a project stands now."""
-    project = project_of(context, name)
-    answers = read_annotations(context.store, name, project.classes, project.aggregate)
-    return ProjectState(context, name, project, answers, read_rounds(context.store, name), datetime.now(UTC))
-
-
-def budget_line(at: ProjectState) -> str:
-    """What was spent and what is left, in words."""
-    budget = at.project.budget
-    if budget is None:
-        return f"{at.spent:g} {'spent' if at.answers.spent else 'rows labelled'} so far, without a limit"
-    whole = budget.money if budget.money is not None else budget.rows
-    return f"{at.spent:g} of {whole:g} {'spent' if budget.money is not None else 'rows labelled'}, {at.left:g} left"
+def project_state(context: Context, name: str) -> ProjectState:
+    """The state of a project now."""
+    settings = project_settings(context, name)
+    annotations = read_annotations(context.store, name, settings.classes, settings.aggregate)
+    return ProjectState(context, name, settings, annotations, read_rounds(context.store, name), datetime.now(UTC))

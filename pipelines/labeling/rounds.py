@@ -10,7 +10,7 @@ from __future__ import annotations
 import filecmp
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,38 +19,35 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.config.schema import Recipe
-from pipelines.labeling.costs import payable, prices, purse, share_of, wanted
-from pipelines.labeling.inputs import sent
+from pipelines.config.schema import Recipe, StepList
+from pipelines.labeling.inputs import Arm, LabelingInputs, sent_ids
 from pipelines.labeling.model import ProjectModel
 from pipelines.labeling.project import ProjectState, Round
-from pipelines.recipes import draw as selecting
-from pipelines.recipes import spec as drawing
-from pipelines.recipes.spec import Arm
+from pipelines.labeling.spending import SpendingLimit, labels_wanted, share_of
+from pipelines.recipes.draw import count_tokens, draw
+from pipelines.recipes.spec import recipe_spec
 from pipelines.runs import code_version
 from selection.learning.annotators import NONE
 from selection.learning.stopping import Advice
 from selection.noise import hash_uniform
-from selection.registry import parse_steps, required
 from selection.run import stable_hash
-from selection.types import Input
+from selection.types import Floats, Input
 from storage import ids as idlib
 from storage.ids import Ids
 from storage.labels.batches import BatchItem, write_batch
 from storage.labels.rounds import commit_round
-from storage.pool.snapshot import open_snapshot
 from storage.records import digest_of, read_selection
 
-Floats = npt.NDArray[np.float32]
+RANDOM = StepList.of("random")
 
 
 @dataclass(frozen=True)
-class _Part:
-    """One arm of a batch.
+class _ArmItems:
+    """The rows of one arm of a batch.
 
     Attributes:
         gain: (b,) of the selection; None for gold rows.
-        share: the chance that each row had to be in it, where it is known.
+        chance: that each row had to be in it, where it is known.
         cost: of all labels that it wants.
     """
 
@@ -58,216 +55,245 @@ class _Part:
     ids: Ids
     gain: Floats | None = None
     selection_id: str | None = None
-    share: float | None = None
+    chance: float | None = None
     cost: float = 0.0
 
 
-def draw_round(at: ProjectState, learn: ProjectModel, advice: Advice) -> Round | str:
+@dataclass
+class _Remaining:
+    """What a round may still take: rows, and money where the budget is in money."""
+
+    rows: int
+    money: float | None
+    arms: list[_ArmItems] = field(default_factory=list)
+
+    def add(self, arm: _ArmItems) -> None:
+        """Take what an arm takes."""
+        self.arms.append(arm)
+        self.rows -= len(arm.ids)
+        if self.money is not None:
+            self.money -= arm.cost
+
+
+def draw_round(state: ProjectState, model: ProjectModel, advice: Advice) -> Round | str:
     """Draw the next round and commit it; or say why there is nothing to send.
 
     Raises:
         SelectionError: the steps cannot be run.
     """
-    project, store = at.project, at.context.store
-    number = len(at.rounds)
-    size = project.batch_size
-    left = at.left
-    if left is not None and project.budget is not None and project.budget.rows is not None:
-        size, left = min(size, int(left)), None
-    if size == 0 or (left is not None and left <= 0):
+    settings, number = state.settings, len(state.rounds)
+    remaining = _remaining(state)
+    if remaining.rows == 0 or (remaining.money is not None and remaining.money <= 0):
         return "the budget is spent"
-    if project.budget is not None and project.budget.tokenizer is not None:
-        selecting.count_tokens(at.context, project.budget.tokenizer, at.snapshot)
-    n_random = min(size, _in_round(project.random_share, project.batch_size, number))
-    n_gold = min(size - n_random, _in_round(project.gold_share, project.batch_size, number)) if project.gold else 0
+    if settings.budget is not None and settings.budget.tokenizer is not None:
+        count_tokens(state.context, settings.budget.tokenizer, state.snapshot)
+    n_random = min(remaining.rows, _in_round(settings.random_share, settings.batch_size, number))
+    n_gold = _in_round(settings.gold_share, settings.batch_size, number) if settings.gold else 0
+    n_gold = min(remaining.rows - n_random, n_gold)
 
-    chance = _drawn(at, learn, project.recipe(["random"], n_random, number), "random", left) if n_random else None
-    parts = [chance] if chance is not None else []
-    left = None if left is None else left - sum(part.cost for part in parts)
-    gold = _gold(at, n_gold, number, left)
-    parts.append(gold)
-    left = None if left is None else left - gold.cost
-    steps = project.steps if learn.ready else project.cold_start
-    count = size - sum(len(part.ids) for part in parts)
-    if count:
-        recipe = project.recipe(steps, count, number)
-        parts.append(_drawn(at, learn, recipe, "strategy", left, apart=chance.selection_id if chance else None))
-    if not any(len(part.ids) for part in parts):
-        return "nothing can be paid from what is left" if left is not None else "no row is left to send out"
-    items = _items(at, learn, parts, number)
-    model = learn.commit() if learn.ready else None
-    selections = {part.arm: part.selection_id for part in parts if len(part.ids)}
-    header = {
-        "project": at.name,
-        "round": number,
-        "steps": steps,
-        "phase": "active" if learn.ready else "cold_start",
-        "snapshot": at.snapshot.id,
-        "encoder": learn.encoder,
-        "model": model,
-        "labels": at.answers.digest,
-        "label_imports": at.answers.imports,
-        "selection_id": selections.get("strategy"),
-        "random_selection_id": selections.get("random"),
-    }
-    drawn_from = {
-        **header,
-        "items": idlib.to_text(idlib.from_arrow(items["id"])),
-        "wanted": items["annotators"].to_pylist(),
-    }
-    del drawn_from["label_imports"]
-    header |= {
-        "round_id": digest_of(drawn_from),
-        "spent": at.spent,
-        "metrics": learn.metrics,
-        "advice": {"stop": advice.stop, "reasons": list(advice.reasons)},
-        "lease_until": (at.moment + timedelta(hours=project.lease_hours)).isoformat(timespec="seconds"),
-        "classes": list(project.classes),
-        "format": project.format,
-        "code_version": code_version(),
-    }
-    commit_round(store, header, items)
-    return header
+    if n_random:
+        # From everything that may be sent out, without a quota.
+        recipe = settings.recipe(RANDOM, n_random, number, quota=None, targets=())
+        remaining.add(_draw_arm(state, model, recipe, "random", remaining.money))
+    random_selection = remaining.arms[0].selection_id if n_random else None
+    remaining.add(_gold_arm(state, n_gold, number, remaining.money))
+    steps = settings.steps if model.ready else settings.cold_start
+    if remaining.rows:
+        predicts = settings.quota is not None and settings.quota.predicts
+        quota = None if predicts and not model.ready else settings.quota  # nothing predicts a class yet
+        recipe = settings.recipe(steps, remaining.rows, number, quota=quota, targets=settings.targets)
+        remaining.add(_draw_arm(state, model, recipe, "strategy", remaining.money, random_selection))
+    arms = [arm for arm in remaining.arms if len(arm.ids)]
+    if not arms:
+        return "nothing can be paid from what is left" if remaining.money is not None else "no row is left to send out"
+    items = _batch_items(state, model, remaining.arms, number)
+    return _commit(state, model, advice, steps, {arm.arm: arm.selection_id for arm in arms}, items)
 
 
-def write_file(at: ProjectState, one: Round) -> str:
+def write_file(state: ProjectState, header: Round) -> str:
     """Write a round's batch where it is not there; what people have made of it since is left as it is. Gives the path."""
-    items = at.items(one)
+    items = state.items(header)
     ids = idlib.from_arrow(items["id"])
-    snapshot = open_snapshot(at.context.store, one["snapshot"])
     turns = {
-        found: conversation
-        for some, conversations in snapshot.turns(ids)
-        for found, conversation in zip(some.tolist(), conversations, strict=True)
+        row_id: conversation
+        for row_ids, conversations in state.context.pool.snapshot_of(header["snapshot"]).turns(ids)
+        for row_id, conversation in zip(row_ids.tolist(), conversations, strict=True)
     }
     batch = [
         BatchItem(
-            id=raw,
-            turns=turns[key],
-            round_id=one["round_id"],
+            id=raw_id,
+            turns=turns[row_id],
+            round_id=header["round_id"],
             prediction=item["prediction"],
             probability=item["probability"],
-            model=one["model"],
+            model=header["model"],
         )
-        for raw, key, item in zip(idlib.to_bytes(ids), ids.tolist(), items.to_pylist(), strict=True)
+        for raw_id, row_id, item in zip(idlib.to_bytes(ids), ids.tolist(), items.to_pylist(), strict=True)
     ]
-    folder = Path(at.project.out)
+    folder = Path(state.settings.out)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as beside:
-        made = write_batch(Path(beside) / f"{at.name}-{one['round']:04d}", one["format"], batch, one["classes"])
-        for file in made:
+        name = f"{state.name}-{header['round']:04d}"
+        written = write_batch(Path(beside) / name, header["format"], batch, header["classes"])
+        for file in written:
             target = folder / file.name
             if not target.exists():
                 file.rename(target)
             elif not filecmp.cmp(file, target, shallow=False):
-                at.context.report.say(f"{target} has changed since it was written, and is left as it is")
-    return str(folder / made[0].name)
+                state.context.report.say(f"{target} has changed since it was written, and is left as it is")
+    return str(folder / written[0].name)
 
 
-def _drawn(
-    at: ProjectState, learn: ProjectModel, recipe: Recipe, arm: str, left: float | None, apart: str | None = None
-) -> _Part:
+def _remaining(state: ProjectState) -> _Remaining:
+    """What the next round may take of the budget."""
+    budget, left = state.settings.budget, state.left
+    if left is not None and budget is not None and budget.rows is not None:
+        return _Remaining(min(state.settings.batch_size, int(left)), None)
+    return _Remaining(state.settings.batch_size, left)
+
+
+def _draw_arm(
+    state: ProjectState,
+    model: ProjectModel,
+    recipe: Recipe,
+    name: str,
+    money: float | None,
+    other_selection: str | None = None,
+) -> _ArmItems:
     """One arm, drawn and committed as any selection."""
-    project = at.project
-    if arm == "random":  # from everything that may be sent out, without a quota
-        recipe = recipe.model_copy(update={"quota": None, "targets": ()})
-    elif recipe.constraints.needs and not learn.ready:  # nothing predicts a class yet
-        recipe = recipe.model_copy(update={"quota": None})
-    needs = required(parse_steps(recipe.steps))[0] | recipe.constraints.needs
-    fitted = bool(needs & {Input.PROBABILITIES, Input.COMMITTEE})
-    given = purse(project.budget, left, project.overlap) if left is not None else None
-    what = replace(
-        drawing.resolve_recipe(at.context, recipe),
-        encoder=learn.encoder,
-        arm=Arm(
-            project=at.name,
-            classes=list(project.classes),
-            aggregate=project.aggregate,
-            labels=at.answers.digest,
-            rounds=[one["round_id"] for one in at.rounds],
-            open=[one["round_id"] for one in at.open],
-            apart=apart,
-            classifier=learn.classifier if fitted else None,
-            members=project.members if Input.COMMITTEE in needs else 0,
-            purse=given,
-        ),
+    settings, pool = state.settings, state.context.pool
+    limit = None if money is None else SpendingLimit.of(settings.budget, money, settings.overlap)
+    spec = replace(recipe_spec(pool, recipe), encoder=model.encoder)
+    arm = Arm(
+        project=state.name,
+        classes=list(settings.classes),
+        aggregate=settings.aggregate,
+        label_digest=state.annotations.digest,
+        rounds=state.round_ids,
+        open_rounds=[header["round_id"] for header in state.open_rounds],
+        other_selection=other_selection,
+        classifier=model.classifier if spec.inputs & {Input.PROBABILITIES, Input.COMMITTEE} else None,
+        members=settings.members if Input.COMMITTEE in spec.inputs else 0,
+        limit=limit,
     )
-    made = selecting.run_selection(at.context, what, recipe, f"labeling/{at.name}", at.answers)
-    gain = read_selection(at.context.store, what.selection_id)[1]["gain"].to_numpy()
-    eligible = made.facts["eligible"]
-    return _Part(
-        arm=arm,
-        ids=made.ids,
+    spec = replace(spec, arm=arm.record())
+    inputs = LabelingInputs(pool, spec, arm, state.annotations)
+    result = draw(state.context, spec, f"labeling/{state.name}", inputs)
+    gain = read_selection(state.context.store, spec.selection_id)[1]["gain"].to_numpy()
+    eligible = result.metrics["eligible"]
+    return _ArmItems(
+        arm=name,
+        ids=result.ids,
         gain=gain,
-        selection_id=what.selection_id,
-        share=len(made.ids) / eligible if arm == "random" and eligible else None,
-        cost=_cost(at, given, made.ids),
+        selection_id=spec.selection_id,
+        chance=len(result.ids) / eligible if name == "random" and eligible else None,
+        cost=_cost(state, limit, result.ids),
     )
 
 
-def _gold(at: ProjectState, count: int, number: int, left: float | None) -> _Part:
+def _gold_arm(state: ProjectState, count: int, number: int, money: float | None) -> _ArmItems:
     """Rows with a known answer that were not sent out yet, by hash noise; fewer where they run out."""
-    answers, store = at.answers, at.context.store
-    ids = np.setdiff1d(answers.ids[answers.gold != NONE], sent(store, [one["round_id"] for one in at.rounds]))
-    ids = ids[idlib.rows_of(ids, at.snapshot.ids) >= 0]
-    rng = np.random.default_rng([at.project.seed, number, stable_hash("gold")])
+    annotations, snapshot = state.annotations, state.snapshot
+    gold = annotations.ids[annotations.gold != NONE]
+    ids = np.setdiff1d(gold, sent_ids(state.context.store, state.round_ids))
+    ids = ids[idlib.rows_of(ids, snapshot.ids) >= 0]
+    rng = np.random.default_rng([state.settings.seed, number, stable_hash("gold")])
     ids = ids[np.argsort(-hash_uniform(idlib.keys(ids), rng), kind="stable")][:count]
-    given = purse(at.project.budget, left, 0.0) if left is not None else None
-    if given is not None:
-        ids = ids[: payable(given, idlib.rows_of(ids, at.snapshot.ids), at.snapshot)]
-    return _Part("gold", ids, cost=_cost(at, given, ids))
+    limit = None if money is None else SpendingLimit.of(state.settings.budget, money)
+    if limit is not None:
+        ids = ids[: limit.affordable(idlib.rows_of(ids, snapshot.ids), snapshot)]
+    return _ArmItems("gold", ids, cost=_cost(state, limit, ids))
 
 
-def _cost(at: ProjectState, given: dict[str, Any] | None, ids: Ids) -> float:
-    if given is None:
-        return 0.0
-    price = prices(given, at.snapshot)[idlib.rows_of(ids, at.snapshot.ids)]
-    return float((price * wanted(len(ids), given["overlap"])).sum())
+def _cost(state: ProjectState, limit: SpendingLimit | None, ids: Ids) -> float:
+    return 0.0 if limit is None else limit.total(idlib.rows_of(ids, state.snapshot.ids), state.snapshot)
 
 
-def _items(at: ProjectState, learn: ProjectModel, parts: Sequence[_Part], number: int) -> pa.Table:
+def _batch_items(state: ProjectState, model: ProjectModel, arms: Sequence[_ArmItems], number: int) -> pa.Table:
     """The rows of a batch: those of the steps in their order, the others hidden among them."""
-    strategy = [part for part in parts if part.arm == "strategy"]
-    others = [part for part in parts if part.arm != "strategy"]
-    total = sum(len(part.ids) for part in parts)
-    ordered = [*others, *strategy]
-    hidden = sum(len(part.ids) for part in others)
-    rng = np.random.default_rng([at.project.seed, number, stable_hash("places")])
-    places = rng.permutation(total)
-    places = np.concatenate([places[:hidden], np.sort(places[hidden:])])
-    order = np.argsort(places, kind="stable")
+    strategy = [arm for arm in arms if arm.arm == "strategy"]
+    others = [arm for arm in arms if arm.arm != "strategy"]
+    arms = [*others, *strategy]
+    sizes = [len(arm.ids) for arm in arms]
+    order = _places(sum(sizes), sum(len(arm.ids) for arm in others), [state.settings.seed, number])
 
-    ids = np.concatenate([part.ids for part in ordered])
-    overlap = [
-        np.ones(len(p.ids), np.uint8) if p.arm == "gold" else wanted(len(p.ids), at.project.overlap) for p in ordered
-    ]
-    score = [
-        part.gain if part.arm == "strategy" and part.gain is not None else np.full(len(part.ids), np.nan)
-        for part in ordered
-    ]
-    share = [np.full(len(part.ids), np.nan if part.share is None else part.share) for part in ordered]
-    label = np.full(total, None, object)
-    probability = np.full(total, np.nan)
-    if learn.ready:
-        some, P = learn.probabilities(ids)
-        at_row = idlib.rows_of(ids, some)
-        known = at_row >= 0
-        label[known] = np.array(at.project.classes, object)[P.argmax(axis=1)][at_row[known]]
-        probability[known] = P.max(axis=1, initial=0)[at_row[known]]
+    ids = np.concatenate([arm.ids for arm in arms])
+    label, probability = _predictions(model, ids)
+    wanted = [labels_wanted(len(arm.ids), 0.0 if arm.arm == "gold" else state.settings.overlap) for arm in arms]
+    score = [np.full(len(arm.ids), np.nan) if arm.arm != "strategy" or arm.gain is None else arm.gain for arm in arms]
+    chance = [np.full(len(arm.ids), np.nan if arm.chance is None else arm.chance) for arm in arms]
+    names = np.repeat([arm.arm for arm in arms], sizes)
     return pa.table(
         {
-            "rank": pa.array(np.arange(1, total + 1, dtype=np.uint32)),
+            "rank": pa.array(np.arange(1, len(ids) + 1, dtype=np.uint32)),
             "id": idlib.to_arrow(ids[order]),
-            "arm": pa.array(
-                np.repeat([p.arm for p in ordered], [len(p.ids) for p in ordered])[order].tolist(), pa.string()
-            ),
-            "annotators": pa.array(np.concatenate(overlap)[order], pa.uint8()),
+            "arm": pa.array(names[order].tolist(), pa.string()),
+            "annotators": pa.array(np.concatenate(wanted)[order], pa.uint8()),
             "prediction": pa.array(label[order].tolist(), pa.string()),
             "probability": pa.array(probability[order], pa.float32(), from_pandas=True),
             "score": pa.array(np.concatenate(score)[order], pa.float32(), from_pandas=True),
-            "inclusion_probability": pa.array(np.concatenate(share)[order], pa.float32(), from_pandas=True),
+            "inclusion_probability": pa.array(np.concatenate(chance)[order], pa.float32(), from_pandas=True),
         }
     )
+
+
+def _places(total: int, hidden: int, seed: Sequence[int]) -> npt.NDArray[np.int64]:
+    """The order of a batch: the first `hidden` rows anywhere, the others in their own order."""
+    places = np.random.default_rng([*seed, stable_hash("places")]).permutation(total)
+    places = np.concatenate([places[:hidden], np.sort(places[hidden:])])
+    return np.argsort(places, kind="stable")
+
+
+def _predictions(model: ProjectModel, ids: Ids) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.float64]]:
+    """(len(ids),) the class that the model predicts and its probability; None and NaN where it says nothing."""
+    label = np.full(len(ids), None, object)
+    probability = np.full(len(ids), np.nan)
+    if model.ready:
+        predicted, P = model.probabilities(ids)
+        rows = idlib.rows_of(ids, predicted)
+        known = rows >= 0
+        label[known] = np.array(model.state.settings.classes, object)[P.argmax(axis=1)][rows[known]]
+        probability[known] = P.max(axis=1, initial=0)[rows[known]]
+    return label, probability
+
+
+def _commit(
+    state: ProjectState,
+    model: ProjectModel,
+    advice: Advice,
+    steps: StepList,
+    selections: dict[str, str | None],
+    items: pa.Table,
+) -> Round:
+    """Commit a round; gives its header."""
+    header: Round = {
+        "project": state.name,
+        "round": len(state.rounds),
+        "steps": steps.written,
+        "phase": "active" if model.ready else "cold_start",
+        "snapshot": state.snapshot.id,
+        "encoder": model.encoder,
+        "model": model.commit() if model.ready else None,
+        "labels": state.annotations.digest,
+        "label_imports": state.annotations.imports,
+        "selection_id": selections.get("strategy"),
+        "random_selection_id": selections.get("random"),
+    }
+    depends_on: dict[str, Any] = {key: value for key, value in header.items() if key != "label_imports"}
+    depends_on["items"] = idlib.to_text(idlib.from_arrow(items["id"]))
+    depends_on["wanted"] = items["annotators"].to_pylist()
+    header |= {
+        "round_id": digest_of(depends_on),
+        "spent": state.spent,
+        "metrics": model.metrics,
+        "advice": {"stop": advice.stop, "reasons": list(advice.reasons)},
+        "lease_until": (state.now + timedelta(hours=state.settings.lease_hours)).isoformat(timespec="seconds"),
+        "classes": list(state.settings.classes),
+        "format": state.settings.format,
+        "code_version": code_version(),
+    }
+    commit_round(state.context.store, header, items)
+    return header
 
 
 def _in_round(share: float, size: int, number: int) -> int:

@@ -1,0 +1,112 @@
+"""The pool as one invocation sees it: its snapshot, target sets and vectors, each opened once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+
+from pipelines.config.load import Config
+from pipelines.config.schema import OWN_VECTORS
+from storage.pool.snapshot import Snapshot, open_snapshot
+from storage.pool.targets import TargetSet, ingest_targets, open_targets
+from storage.store import Store
+from storage.vectors import imported
+from storage.vectors.index import records
+from storage.vectors.segments import StoredVectors
+
+
+class PoolView:
+    """What the stages of one invocation read again and again.
+
+    Args:
+        current: the id of the snapshot that this invocation works on.
+    """
+
+    def __init__(self, config: Config, store: Store, current: str) -> None:
+        self.config = config
+        self.store = store
+        self.current = current
+        self._snapshots: dict[str, Snapshot] = {}
+        self._targets: dict[str, TargetSet] = {}
+        self._target_ids: dict[str, str] = {}
+        self._fingerprints: dict[tuple[str, str | None], str] = {}
+        self._vectors: dict[tuple[str, str, str | None], StoredVectors] = {}
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """The pool as it is now."""
+        return self.snapshot_of(self.current)
+
+    def snapshot_of(self, snapshot_id: str) -> Snapshot:
+        """A snapshot by its id.
+
+        Raises:
+            NotInStore: there is none of this id.
+        """
+        if snapshot_id not in self._snapshots:
+            self._snapshots[snapshot_id] = open_snapshot(self.store, snapshot_id)
+        return self._snapshots[snapshot_id]
+
+    def target_set(self, name: str) -> TargetSet:
+        """A target set of the configuration, read from its files if the store does not have it yet."""
+        if name not in self._target_ids:
+            target_set = ingest_targets(self.store, name, self.config.targets[name].specs(self.config.root))
+            self._target_ids[name] = target_set.id
+            self._targets[target_set.id] = target_set
+        return self._targets[self._target_ids[name]]
+
+    def target_sets(self, names: Iterable[str]) -> list[TargetSet]:
+        """Target sets of the configuration, in the order of the names."""
+        return [self.target_set(name) for name in names]
+
+    def target_set_of(self, targets_id: str) -> TargetSet:
+        """A committed target set by its id.
+
+        Raises:
+            NotInStore: there is none of this id.
+        """
+        if targets_id not in self._targets:
+            self._targets[targets_id] = open_targets(self.store, targets_id)
+        return self._targets[targets_id]
+
+    def fingerprint(self, encoder: str, target: str | None = None) -> str:
+        """What names the folder of an encoder's vectors, of the pool or of a target set.
+
+        Cost: the user's own files of vectors are read once to hash them.
+        """
+        key = (encoder, target if encoder == OWN_VECTORS else None)
+        if key not in self._fingerprints:
+            self._fingerprints[key] = (
+                imported.fingerprint(self.store, self.config.vector_files(target))
+                if encoder == OWN_VECTORS
+                else self.config.encoders[encoder].fingerprint()
+            )
+        return self._fingerprints[key]
+
+    def vectors(self, encoder: str, snapshot_id: str, index: str | None = None) -> StoredVectors:
+        """The vectors of a snapshot's rows.
+
+        Args:
+            encoder: their fingerprint.
+            index: the id of the index that `nearest` goes through; None searches exactly.
+
+        Raises:
+            NotInStore: a row has neither a vector nor a record of why it has none.
+        """
+        key = (encoder, snapshot_id, index)
+        if key not in self._vectors:
+            ids = self.snapshot_of(snapshot_id).ids
+            self._vectors[key] = StoredVectors(self.store, encoder, ids, snapshot=snapshot_id, index=index)
+        return self._vectors[key]
+
+    def newest_index(self, encoder: str) -> str | None:
+        """The newest approximate index over the current snapshot.
+
+        None where there is none, and where it compares every row itself: steps do that exactly.
+        """
+        matches = [
+            record.index
+            for record in records(self.store, encoder)
+            if record.snapshot == self.current and record.kind != "flat"
+        ]
+        return matches[-1] if matches else None
