@@ -41,15 +41,13 @@ def stage_asset(
     *arguments: str,
     key: Sequence[str],
     deps: Sequence[Sequence[str]] = (),
-    checks: Mapping[str, str] | None = None,
     show: Show | None = None,
     **options: Any,
 ) -> dg.AssetsDefinition:
-    """One asset around one stage.
+    """One asset around one stage, with the checks that the stage declares.
 
     Args:
-        checks: the stage's checks, by name, with what each means.
-        show: metadata beside the facts. Where it is given, the catalog is published first, so that a later asset that
+        show: metadata beside the metrics. Where it is given, the catalog is published first, so that a later asset that
             fails does not keep what was made from SQL.
     """
     asset_key = dg.AssetKey(list(key))
@@ -74,7 +72,7 @@ def stage_asset(
         deps=[dg.AssetKey(list(dep)) for dep in deps],
         check_specs=[
             dg.AssetCheckSpec(name=name, asset=asset_key, blocking=True, description=meaning)
-            for name, meaning in (checks or {}).items()
+            for name, meaning in stage.checks.items()
         ],
         owners=["team:data"],
         **options,
@@ -85,7 +83,7 @@ def stage_asset(
 
 def _materialized(outcome: Outcome, shown: Mapping[str, Any]) -> dg.MaterializeResult[Any]:
     metadata: dict[str, Any] = {"summary": outcome.summary, **shown}
-    metadata |= {name: value for name, value in outcome.facts.items() if value is not None}
+    metadata |= {name: value for name, value in outcome.metrics.items() if value is not None}
     return dg.MaterializeResult(
         metadata=metadata,
         data_version=dg.DataVersion(outcome.subject),

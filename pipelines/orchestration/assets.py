@@ -25,20 +25,6 @@ from pipelines.stages.select import select
 from pipelines.stages.stage import Outcome
 from selection.registry import parse_steps
 
-CHECKS = {
-    "pool": {"rows_accounted_for": "read = kept + duplicate + quarantined"},
-    "vectors": {"every_row_has_a_vector": "finite and of unit length, as the store demands of each segment"},
-    "index": {"recall_above_floor": "recall@10 against exact search, on a sample"},
-    "selection": {
-        "budget_met": "as many rows as asked for",
-        "ids_unique": "no row twice",
-        "ids_in_pool": "every row is in the pool's snapshot",
-        "no_target_leaked": "no selected prompt is word for word a target's",
-        "overlap_above_floor": "shares enough with the recipe's last selection",
-    },
-    "catalog": {"every_selection_listed": "it opens, and holds every selection that was committed before"},
-}
-
 
 def build_definitions(config_path: Path) -> dg.Definitions:
     """Assets, checks, jobs, the nightly schedule and the sensors for new files and labels, from one winnow.yaml.
@@ -51,7 +37,6 @@ def build_definitions(config_path: Path) -> dg.Definitions:
         stage_asset(
             ingest,
             key=["pool"],
-            checks=CHECKS["pool"],
             description="The candidates: every readable row of the pool's files, once, with every source that held it.",
             kinds={"parquet"},
             group_name="pool",
@@ -66,7 +51,6 @@ def build_definitions(config_path: Path) -> dg.Definitions:
             publish,
             key=["catalog"],
             deps=[["selection", name] for name in config.recipes],
-            checks=CHECKS["catalog"],
             description="The DuckDB file that anyone may query, also while a run writes.",
             kinds={"duckdb"},
             group_name="catalog",
@@ -95,7 +79,6 @@ def _encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]
         encoder,
         key=[encoder, "embeddings"],
         deps=[["pool"]],
-        checks=CHECKS["vectors"],
         description="The vectors that you brought for the pool; only rows that have none yet are taken in."
         if own
         else "The pool's vectors; only rows that this encoder has not seen are encoded.",
@@ -108,7 +91,6 @@ def _encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]
         encoder,
         key=[encoder, "vector_index"],
         deps=[[encoder, "embeddings"]],
-        checks=CHECKS["index"],
         description="The FAISS index over the pool's vectors, with its recall measured against exact search.",
         kinds={"faiss"},
         group_name="vectors",
@@ -120,7 +102,6 @@ def _encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]
         embed_targets,
         encoder,
         key=[encoder, "target_embeddings"],
-        checks=CHECKS["vectors"],
         description="The target sets' vectors, "
         + ("as you brought them." if own else "from the same encoder and template as the pool's."),
         kinds=made_with,
@@ -141,7 +122,6 @@ def _recipe_asset(name: str, recipe: Recipe) -> dg.AssetsDefinition:
         name,
         key=["selection", name],
         deps=deps,
-        checks=CHECKS["selection"],
         description=f"{recipe.asked} by {' -> '.join(step.name for step in parse_steps(recipe.steps))}",
         kinds={"winnow"},
         group_name="selections",

@@ -24,19 +24,6 @@ from storage.labels.rounds import read_round_items, read_rounds
 from storage.pool.snapshot import open_snapshot
 from storage.store import Store, read_json
 
-CHECKS = {
-    "labels": {
-        "labels_usable": "every label of the files could be used",
-        "classes_known": "no label is of a class that the project no longer has",
-    },
-    "model": {"every_class_labelled": "there are labels to learn from of each class"},
-    "batch": {
-        "batch_full": "as many rows as asked for",
-        "budget_left": "there is something left to spend",
-        "rows_sent_once": "no row is out already, or labelled",
-    },
-}
-
 
 @dataclass(frozen=True)
 class LabelingDefinitions:
@@ -81,7 +68,6 @@ def _assets(name: str, project: Labeling) -> list[dg.AssetsDefinition]:
         name,
         key=[name, "labels"],
         deps=[["pool"]],
-        checks=CHECKS["labels"],
         show=lambda _, __: {"sql": as_sql(_labels_sql(name))},
         description="The append-only log of labels, from the project's label files; what is known already changes nothing.",
         kinds={"parquet"},
@@ -92,7 +78,6 @@ def _assets(name: str, project: Labeling) -> list[dg.AssetsDefinition]:
         name,
         key=[name, "model"],
         deps=[[name, "labels"], [project.encoder, "embeddings"]],
-        checks=CHECKS["model"],
         show=lambda _, __: {"sql": as_sql(_model_sql(name))},
         description="The classifier on the labels, measured on the random arm, from which it does not learn.",
         kinds={"scikitlearn"},
@@ -104,7 +89,6 @@ def _assets(name: str, project: Labeling) -> list[dg.AssetsDefinition]:
         name,
         key=[name, "batch"],
         deps=[[name, "model"], [project.encoder, "vector_index"]],
-        checks=CHECKS["batch"],
         show=_shown,
         description=f"The next {project.batch_size} rows to label, by {steps}; while a round is open, its batch again.",
         kinds={"winnow"},

@@ -19,8 +19,10 @@ from storage.records import digest_of
 from storage.vectors import imported as own_vectors
 from storage.vectors import segments as vectors
 
+CHECKS = {"every_row_has_a_vector": "finite and of unit length, as the store demands of each segment"}
 
-@stage("embed")
+
+@stage("embed", CHECKS)
 def embed(context: Context, encoder: str) -> Outcome:
     """Embed the rows of the pool that this encoder has not seen, or take in the vectors that the user brought."""
     if encoder == OWN_VECTORS:
@@ -28,7 +30,7 @@ def embed(context: Context, encoder: str) -> Outcome:
     return _embedded(context, encoder, [context.snapshot()])
 
 
-@stage("embed_targets")
+@stage("embed_targets", CHECKS)
 def embed_targets(context: Context, encoder: str) -> Outcome:
     """Read the target sets and embed what this encoder has not seen of them, in the same space as the pool."""
     names = context.config.targets_in(encoder)
@@ -59,7 +61,7 @@ def _embedded(context: Context, encoder: str, sources: Sequence[Snapshot | Targe
     work = f"{encoded:,} texts encoded in {duration(seconds)}" if encoded else "nothing new to encode"
     return Outcome(
         subject=spec.fingerprint(),
-        facts={
+        metrics={
             "texts": rows,
             "encoded": encoded,
             "failed": failed,
@@ -100,7 +102,7 @@ def _taken_in(context: Context, sources: Mapping[str | None, Snapshot | TargetSe
     rows, taken, failed = (sum(getattr(one, key) for one in reports) for key in ("n_rows", "n_new", "n_failed"))
     return Outcome(
         subject=digest_of([one.encoder for one in reports]) if len(reports) > 1 else reports[0].encoder,
-        facts={
+        metrics={
             "rows": rows,
             "new_vectors": taken,
             "failed": failed,

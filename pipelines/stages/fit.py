@@ -11,7 +11,7 @@ from pipelines.messages import counted
 from pipelines.stages.stage import Check, Outcome, stage
 
 
-@stage("fit")
+@stage("fit", checks={"every_class_labelled": "there are labels to learn from of each class"})
 def fit(context: Context, project: str) -> Outcome:
     """Fit the project's classifier to its labels and measure it on the random arm, from which it does not learn."""
     at = standing(context, project)
@@ -20,7 +20,7 @@ def fit(context: Context, project: str) -> Outcome:
     if not learn.ready:
         return Outcome(
             subject=at.answers.digest,
-            facts=facts,
+            metrics=facts,
             summary=f"no model yet: {counted(at.labelled, 'row')} labelled, but labels of two classes are needed to learn from",
             checks=_fit_checks(learn),
         )
@@ -30,7 +30,7 @@ def fit(context: Context, project: str) -> Outcome:
     measured = "not measured yet" if accuracy is None else f"{accuracy:.3f} right"
     return Outcome(
         subject=model,
-        facts={**facts, "advice": "; ".join(advice.reasons) or None},
+        metrics={**facts, "advice": "; ".join(advice.reasons) or None},
         summary=("your own probabilities" if learn.own else f"learned from {counted(len(learn.training.ids), 'row')}")
         + f"; on {counted(int(learn.metrics['held_out']), 'row')} of the random arm {measured}"
         + (f". It may be time to stop: {'; '.join(advice.reasons)}" if advice.stop else ""),

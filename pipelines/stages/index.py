@@ -9,7 +9,7 @@ from storage.vectors import segments as vectors
 from storage.vectors.index import build_index
 
 
-@stage("index")
+@stage("index", checks={"recall_above_floor": "recall@10 against exact search, on a sample"})
 def index(context: Context, encoder: str) -> Outcome:
     """Index the pool's vectors for neighbour search and measure the index against exact search."""
     settings = context.config.index
@@ -19,7 +19,7 @@ def index(context: Context, encoder: str) -> Outcome:
     built = build_index(context.store, pool, snapshot=snapshot.id, kind=settings.kind, nprobe=settings.nprobe)
     return Outcome(
         subject=built.index,
-        facts={"kind": built.kind, "rows": built.n_rows, "nprobe": built.nprobe, "recall_at_10": built.recall_at_10},
+        metrics={"kind": built.kind, "rows": built.n_rows, "nprobe": built.nprobe, "recall_at_10": built.recall_at_10},
         summary=f"{built.kind} over {built.n_rows:,} vectors, recall@10 {built.recall_at_10:.3f} against exact search",
         checks=(
             Check(

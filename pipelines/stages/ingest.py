@@ -14,7 +14,7 @@ from storage.pool.snapshot import take_snapshot
 COUNTS = ("read", "kept", "duplicate", "quarantined", "empty_responses")
 
 
-@stage("ingest")
+@stage("ingest", checks={"rows_accounted_for": "read = kept + duplicate + quarantined"})
 def ingest(context: Context) -> Outcome:
     """Read the pool's files into the store and take a snapshot; files that are there already cost one digest pass."""
     config, store = context.config, context.store
@@ -39,7 +39,7 @@ def ingest(context: Context) -> Outcome:
     total = {key: sum(counts[key] for counts in snapshot.counts.values()) for key in COUNTS}
     return Outcome(
         subject=snapshot.id,
-        facts={
+        metrics={
             "files": len(specs),
             "new_files": sum(one.new for one in ingests.values()),
             "same_files": len(specs) - len(ingests),

@@ -7,7 +7,10 @@ from pipelines.stages.stage import Check, Outcome, stage
 from storage.catalog import publish as catalog
 
 
-@stage("publish")
+@stage(
+    "publish",
+    checks={"every_selection_listed": "it opens, and holds every selection that was committed before"},
+)
 def publish(context: Context) -> Outcome:
     """Publish the catalog: everything committed so far becomes visible to SQL at once."""
     committed = len(context.store.records("selections"))
@@ -15,7 +18,7 @@ def publish(context: Context) -> Outcome:
     listed = catalog.query(context.store, "SELECT count(*) FROM selections")[0][0].as_py()
     return Outcome(
         subject=path.name,
-        facts={"path": str(path), "size_bytes": path.stat().st_size, "selections": listed},
+        metrics={"path": str(path), "size_bytes": path.stat().st_size, "selections": listed},
         summary=f"catalog published: {context.store.path('winnow.duckdb')}",
         checks=(
             Check(

@@ -24,7 +24,13 @@ def label_files(project: Labeling, root: Path) -> list[str]:
     return found
 
 
-@stage("pull")
+@stage(
+    "pull",
+    checks={
+        "labels_usable": "every label of the files could be used",
+        "classes_known": "no label is of a class that the project no longer has",
+    },
+)
 def pull(context: Context, project: str, *files: str) -> Outcome:
     """Read the label files of a project, and any others given; what is known already changes nothing.
 
@@ -52,7 +58,7 @@ def pull(context: Context, project: str, *files: str) -> Outcome:
     strange = at.answers.strange
     return Outcome(
         subject=at.answers.digest,
-        facts={
+        metrics={
             "files": len(done),
             "new_labels": new,
             "known_labels": known,

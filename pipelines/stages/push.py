@@ -13,7 +13,14 @@ from pipelines.stages.stage import Check, Outcome, stage
 from storage import ids as idlib
 
 
-@stage("push")
+@stage(
+    "push",
+    checks={
+        "batch_full": "as many rows as asked for",
+        "budget_left": "there is something left to spend",
+        "rows_sent_once": "no row is out already, or labelled",
+    },
+)
 def push(context: Context, project: str, more: str = "") -> Outcome:
     """Send out the next round; while one is open, write its batch again instead.
 
@@ -36,7 +43,7 @@ def push(context: Context, project: str, more: str = "") -> Outcome:
     asked = at.project.batch_size
     return Outcome(
         subject=drawn["round_id"],
-        facts={**drawn["metrics"], **_facts(now, drawn)},
+        metrics={**drawn["metrics"], **_facts(now, drawn)},
         summary=f"round {drawn['round']} ({drawn['phase'].replace('_', ' ')}): {len(items):,} rows to label in {file}"
         + (f". It may be time to stop: {'; '.join(advice.reasons)}" if advice.stop else ""),
         checks=(
@@ -57,7 +64,7 @@ def _again(at: ProjectState) -> Outcome:
     wait = "row waits" if waiting == 1 else "rows wait"
     return Outcome(
         subject=newest["round_id"],
-        facts=_facts(at, newest),
+        metrics=_facts(at, newest),
         summary=f"{which} open: {waiting:,} {wait} for labels until {newest['lease_until']}; "
         f"to be labelled: {', '.join(files)}",
         checks=_still(at),
@@ -68,7 +75,7 @@ def _none(at: ProjectState, why: str) -> Outcome:
     last = at.rounds[-1] if at.rounds else None
     return Outcome(
         subject=last["round_id"] if last else at.answers.digest,
-        facts=_facts(at, last),
+        metrics=_facts(at, last),
         summary=f"no further batch: {why}",
         checks=_still(at),
     )

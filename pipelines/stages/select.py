@@ -14,7 +14,16 @@ from storage.pool.snapshot import open_snapshot
 from storage.records import read_selection
 
 
-@stage("select")
+@stage(
+    "select",
+    checks={
+        "budget_met": "as many rows as asked for",
+        "ids_unique": "no row twice",
+        "ids_in_pool": "every row is in the pool's snapshot",
+        "no_target_leaked": "no selected prompt is word for word a target's",
+        "overlap_above_floor": "shares enough with the recipe's last selection",
+    },
+)
 def select(context: Context, recipe: str) -> Outcome:
     """Draw one recipe, commit the selection and check it."""
     last = last_run(context.store, "select", recipe)
@@ -28,7 +37,7 @@ def select(context: Context, recipe: str) -> Outcome:
     overlap = _overlap(context, drawn, last["subject"] if last else None)
     return Outcome(
         subject=drawn.drawing.selection_id,
-        facts=facts if overlap is None else {**facts, "overlap_with_last": round(overlap, 4)},
+        metrics=facts if overlap is None else {**facts, "overlap_with_last": round(overlap, 4)},
         summary=f"{made} {len(drawn.ids):,} rows of {facts['eligible']:,} eligible"
         + (f" (kept out: {', '.join(kept_out)})" if kept_out else "")
         + "".join(f"; {part}" for part in dropped)

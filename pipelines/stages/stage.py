@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import duckdb
 
@@ -16,9 +15,7 @@ from storage.records import commit_run, new_run_id
 from storage.store import utc_now
 
 Status = Literal["ok", "held_back", "failed"]
-
-
-Fact = int | float | str | None
+Metric = int | float | str | None
 
 
 @dataclass(frozen=True)
@@ -40,17 +37,17 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage did: the same facts go to the catalog, to the Dagster UI and to the terminal.
+    """What a stage did: the same metrics go to the catalog, to the Dagster UI and to the terminal.
 
     Attributes:
         subject: the id of what the stage made: a snapshot, encoder, index, selection or catalog file.
-        facts: numbers and names; numbers get a plot over time in the Dagster UI.
+        metrics: numbers and names, `facts` in the record; numbers get a plot over time in the Dagster UI.
         checks: what was checked.
         summary: one sentence for people.
     """
 
     subject: str
-    facts: Mapping[str, Fact]
+    metrics: Mapping[str, Metric]
     summary: str
     checks: tuple[Check, ...] = ()
 
@@ -65,68 +62,77 @@ class Outcome:
         return "held_back" if self.failed_checks else "ok"
 
 
-class Stage(Protocol):
-    """A stage function: of a context and, for some, the name of the encoder or recipe."""
+@dataclass(frozen=True)
+class Stage:
+    """A stage function that runs one at a time for its target and is recorded, whether it succeeds or fails.
+
+    Attributes:
+        name: the stage as the records of runs name it.
+        checks: the checks that every outcome reports, by name, with what each means.
+        function: the work, of a context and, for some, the name of an encoder, recipe or labeling project.
+    """
+
+    name: str
+    checks: Mapping[str, str]
+    function: Callable[..., Outcome]
 
     def __call__(self, context: Context, *arguments: str) -> Outcome:
-        """Run it, and record that it ran."""
-        ...
+        """Run the stage once nobody else runs it for the same target, and commit a record of the run."""
+        target = arguments[0] if arguments else None
+        title = f"{self.name} {target}" if target else self.name
+        store = context.store
+        with store.lock(
+            title.replace(" ", "-"),
+            f"winnow {title}",
+            lambda holder: context.report.say(f"{title}: waiting for {holder}"),
+        ):
+            keep_config(store, context.config)
+            started_at, started = utc_now(), time.monotonic()
 
-
-def stage(name: str) -> Callable[[Callable[..., Outcome]], Stage]:
-    """Make a function a stage: one at a time for its target, timed, and recorded whether it succeeds or fails."""
-
-    def decorate(function: Callable[..., Outcome]) -> Stage:
-        @functools.wraps(function)
-        def run(context: Context, *arguments: str) -> Outcome:
-            target = arguments[0] if arguments else None
-            what = f"{name} {target}" if target else name
-            lock = what.replace(" ", "-")
-            with context.store.lock(
-                lock, f"winnow {what}", lambda holder: context.report.say(f"{what}: waiting for {holder}")
-            ):
-                keep_config(context.store, context.config)
-                started_at, began = utc_now(), time.monotonic()
-
-                def record(status: Status, **more: Any) -> None:
-                    commit_run(
-                        context.store,
-                        {
-                            "run_id": new_run_id(),
-                            "invocation": context.invocation,
-                            "stage": name,
-                            "target": target,
-                            "status": status,
-                            "started_at": started_at,
-                            "finished_at": utc_now(),
-                            "seconds": round(time.monotonic() - began, 3),
-                            "config_digest": context.config.digest,
-                            "code_version": code_version(),
-                            "subject": None,
-                            "summary": None,
-                            "facts": {},
-                            "checks": [],
-                            "error": None,
-                        }
-                        | more,
-                    )
-
-                try:
-                    outcome = function(context, *arguments)
-                except Exception as error:
-                    record("failed", error=f"{type(error).__name__}: {error}")
-                    if isinstance(error, duckdb.IOException):  # what the disk refuses, named as all else names it
-                        raise OSError(str(error)) from error
-                    raise
-                record(
-                    outcome.status,
-                    subject=outcome.subject,
-                    summary=outcome.summary,
-                    facts=dict(outcome.facts),
-                    checks=[vars(check) for check in outcome.checks],
+            def record(status: Status, **result: Any) -> None:
+                commit_run(
+                    store,
+                    {
+                        "run_id": new_run_id(),
+                        "invocation": context.invocation,
+                        "stage": self.name,
+                        "target": target,
+                        "status": status,
+                        "started_at": started_at,
+                        "finished_at": utc_now(),
+                        "seconds": round(time.monotonic() - started, 3),
+                        "config_digest": context.config.digest,
+                        "code_version": code_version(),
+                        "subject": None,
+                        "summary": None,
+                        "facts": {},
+                        "checks": [],
+                        "error": None,
+                    }
+                    | result,
                 )
-            return outcome
 
-        return run
+            try:
+                outcome = self.function(context, *arguments)
+                reported = [check.name for check in outcome.checks]
+                assert sorted(reported) == sorted(self.checks), (
+                    f"{title}: declares {[*self.checks]}, reports {reported}"
+                )
+            except Exception as error:
+                record("failed", error=f"{type(error).__name__}: {error}")
+                if isinstance(error, duckdb.IOException):  # what the disk refuses, named as all else names it
+                    raise OSError(str(error)) from error
+                raise
+            record(
+                outcome.status,
+                subject=outcome.subject,
+                summary=outcome.summary,
+                facts=dict(outcome.metrics),
+                checks=[vars(check) for check in outcome.checks],
+            )
+        return outcome
 
-    return decorate
+
+def stage(name: str, checks: Mapping[str, str]) -> Callable[[Callable[..., Outcome]], Stage]:
+    """Make a function a stage that declares its checks; an outcome must report each of them, and no other."""
+    return lambda function: Stage(name, checks, function)

@@ -60,7 +60,7 @@ def test_snapshot__is_that_of_the_invocation_whatever_others_ingest(light: Path)
     assert len(opened(light).snapshot()) == 40
 
 
-@stage("full")
+@stage("full", checks={})
 def full(context: Context) -> Outcome:
     """Fails as DuckDB does where there is no room."""
     raise duckdb.IOException("IO Error: no room")
@@ -74,13 +74,13 @@ def test_stage__what_the_disk_refuses_duckdb_is_an_error_of_the_disk(light: Path
     assert (run["status"], run["error"]) == ("failed", "IOException: IO Error: no room")
 
 
-@stage("try")
+@stage("try", checks={"good": "it is good", "nice": "it is nice"})
 def trying(context: Context, how: str) -> Outcome:
     """Ends as it is told to."""
     if how == "fail":
         raise ValueError("no luck")
     checks = (Check("good", passed=how == "ok", detail="d"), Check("nice", passed=False, detail="e", blocking=False))
-    return Outcome(subject=f"made by {how}", facts={"n": 1}, summary="did it", checks=checks)
+    return Outcome(subject=f"made by {how}", metrics={"n": 1}, summary="did it", checks=checks)
 
 
 def test_stage__every_ending_is_recorded(light: Path) -> None:
@@ -99,6 +99,18 @@ def test_stage__every_ending_is_recorded(light: Path) -> None:
     assert all(run["code_version"] == code_version() for run in (ok, held, failed))
 
 
+@pytest.mark.parametrize("reported", [("good",), ("good", "nice", "new"), ("good", "good", "nice"), ()])
+def test_stage__an_outcome_reports_exactly_the_declared_checks(light: Path, reported: tuple[str, ...]) -> None:
+    @stage("careless", checks=trying.checks)
+    def careless(context: Context) -> Outcome:
+        return Outcome("s", {}, "", checks=tuple(Check(name, passed=True, detail="") for name in reported))
+
+    context = opened(light)
+    with pytest.raises(AssertionError, match="careless: declares"):
+        careless(context)
+    assert next(runs(context.store))["status"] == "failed"
+
+
 def test_last_run__is_the_newest_whose_checks_passed(light: Path) -> None:
     context = opened(light)
     for how in ("ok", "hold"):
@@ -112,11 +124,11 @@ def test_last_run__is_the_newest_whose_checks_passed(light: Path) -> None:
 def test_stage__the_second_one_waits_and_says_for_whom(light: Path) -> None:
     began, go_on = threading.Event(), threading.Event()
 
-    @stage("slow")
+    @stage("slow", checks={})
     def slow(context: Context, what: str) -> Outcome:
         began.set()
         assert go_on.wait(20)
-        return Outcome(subject="s", facts={}, summary="")
+        return Outcome(subject="s", metrics={}, summary="")
 
     said: list[str] = []
 

@@ -126,7 +126,7 @@ def test_top_up__keeps_the_last_rows_in_order_and_adds_to_the_budget(light: Path
     assert after["gain"].to_pylist()[:10] == before["gain"].to_pylist()
     assert after["kind"].to_pylist() == ["kept"] * 10 + ["target"] * 4
     assert after["rank"].to_pylist() == list(range(1, 15))
-    assert (second.facts["kept_from_last"], second.facts["new_rows"]) == (10, 4)
+    assert (second.metrics["kept_from_last"], second.metrics["new_rows"]) == (10, 4)
 
 
 def test_top_up__with_nothing_new_is_the_same_selection(light: Path) -> None:
@@ -148,9 +148,9 @@ def test_top_up__rows_that_left_the_pool_are_replaced(light: Path) -> None:
     (second,) = run_all(opened(light), ["any"])
     store = opened(light).store
     before, after = (read_selection(store, one.subject)[1]["id"].to_pylist() for one in (first, second))
-    kept = second.facts["kept_from_last"]
+    kept = second.metrics["kept_from_last"]
     assert after[:kept] == [one for one in before if one in after]
-    assert kept + second.facts["new_rows"] == len(after) == 40
+    assert kept + second.metrics["new_rows"] == len(after) == 40
 
 
 def test_reproduce__target_sets_keep_their_turns(light: Path) -> None:
@@ -169,7 +169,7 @@ def test_reproduce__of_a_changed_record_is_held_back(light: Path, monkeypatch: p
     context = opened(light)
     header, items = read_selection(context.store, outcome.subject)
     reversed_ = items.set_column(1, "id", items["id"].take(list(range(len(items)))[::-1]))
-    monkeypatch.setattr("pipelines.run.read_selection", lambda *_: (header, reversed_))
+    monkeypatch.setattr("pipelines.reproduce.read_selection", lambda *_: (header, reversed_))
     with pytest.raises(HeldBack, match=r"is not reproduced: 8 of 8 rows are the same\. It was drawn by"):
         reproduce(context, outcome.subject)
 

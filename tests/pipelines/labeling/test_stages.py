@@ -110,14 +110,14 @@ def test_push__killed_before_the_round_is_committed_draws_the_same_again(
     store = opened(project).store
     before = store.records("selections")
     assert (len(before), store.records("rounds")) == (1, [])
-    assert push(opened(project), "kinds").facts["rows"] == 10
+    assert push(opened(project), "kinds").metrics["rows"] == 10
     assert store.records("selections") == before
 
 
 def test_push__more_draws_other_rows_while_a_round_is_open(project: Path) -> None:
     loop(project)
     second = loop(project, "more")
-    assert second.facts["round"] == 1
+    assert second.metrics["round"] == 1
     ids = [{one["id"] for one in items(project, number)} for number in (0, 1)]
     assert not ids[0] & ids[1]
     assert all(check.passed for check in second.checks)
@@ -126,7 +126,7 @@ def test_push__more_draws_other_rows_while_a_round_is_open(project: Path) -> Non
 def test_push__a_lease_that_ended_lets_the_rows_out_again(project: Path) -> None:
     configured(project, "lease_hours: 0.0000001, random_share: 0")
     loop(project)
-    assert loop(project).facts["round"] == 1  # nothing came back in time
+    assert loop(project).metrics["round"] == 1  # nothing came back in time
     context = opened(project)
     assert standing(context, "kinds").open == []
     headers = [read_selection(context.store, one["selection_id"])[0] for one in read_rounds(context.store, "kinds")]
@@ -172,14 +172,14 @@ def test_fit__the_random_arm_never_trains(project: Path) -> None:
         loop(project)
         label(project)
     pull(opened(project), "kinds")
-    facts = fit(opened(project), "kinds").facts
+    facts = fit(opened(project), "kinds").metrics
     assert (facts["labelled"], facts["trained_on"], facts["held_out"]) == (20, 10, 10)
 
 
 def test_push__the_budget_in_rows_ends_the_last_batch_early(project: Path) -> None:
     configured(project, "budget: {rows: 13}")
-    assert loop(project).facts["rows"] == 10
-    assert loop(project, "more").facts["rows"] == 3  # what is out counts
+    assert loop(project).metrics["rows"] == 10
+    assert loop(project, "more").metrics["rows"] == 3  # what is out counts
     label(project, 0)
     label(project, 1)
     ended = loop(project)
@@ -201,8 +201,8 @@ def test_push__money_stops_before_the_row_that_overflows(light: Path, price: str
     ingest(opened(light))
     embed(opened(light), "vectors")
     drawn = loop(light)
-    assert drawn.facts["rows"] == rows
-    assert drawn.facts["random_rows"] == 1
+    assert drawn.metrics["rows"] == rows
+    assert drawn.metrics["random_rows"] == 1
     assert [check.name for check in drawn.checks if not check.passed] == ["batch_full"]
     left = standing(opened(light), "kinds").left
     assert left == pytest.approx(7.5 - rows * (2 if price == "column: price" else 1))
@@ -219,7 +219,7 @@ def test_push__costs_that_come_back_count_instead_of_the_price(project: Path) ->
     pull(opened(project), "kinds")
     at = standing(opened(project), "kinds")
     assert (at.spent, at.left) == (25.0, 5.0)
-    assert loop(project).facts["rows"] == 5
+    assert loop(project).metrics["rows"] == 5
 
 
 def test_push__overlap_wants_two_labels_and_waits_for_the_second(project: Path) -> None:
@@ -228,9 +228,9 @@ def test_push__overlap_wants_two_labels_and_waits_for_the_second(project: Path) 
     assert sorted(one["annotators"] for one in items(project)) == [1] * 8 + [2] * 2
     label(project)
     pull(opened(project), "kinds")
-    assert push(opened(project), "kinds").facts["waiting"] == 2
+    assert push(opened(project), "kinds").metrics["waiting"] == 2
     label(project, who="bob")
-    assert loop(project).facts["round"] == 1
+    assert loop(project).metrics["round"] == 1
 
 
 def test_push__gold_rows_are_hidden_and_neither_train_nor_count(project: Path) -> None:
@@ -238,12 +238,12 @@ def test_push__gold_rows_are_hidden_and_neither_train_nor_count(project: Path) -
     (project / "gold.jsonl").write_text("".join(json.dumps(one) + "\n" for one in known))
     configured(project, "gold: gold.jsonl, gold_share: 0.2")
     drawn = loop(project)
-    assert drawn.facts["gold_rows"] == 2
+    assert drawn.metrics["gold_rows"] == 2
     (batch,) = (project / "labeling" / "kinds").iterdir()
     assert "gold" not in batch.read_text()
     label(project)
     pull(opened(project), "kinds")
-    facts = fit(opened(project), "kinds").facts
+    facts = fit(opened(project), "kinds").metrics
     assert facts["labelled"] == 8
 
 
