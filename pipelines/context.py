@@ -7,9 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from pipelines.config.load import Config, load_config
-from pipelines.errors import NothingYet
-from pipelines.progress import Reporter
 from pipelines.pool_view import PoolView
+from pipelines.progress import Reporter
 from pipelines.runs import last_run
 from storage.records import new_run_id
 from storage.store import Store, write_durably
@@ -35,17 +34,10 @@ class Context:
     def pool(self) -> PoolView:
         """The pool as the `ingest` of this invocation left it, whatever others have ingested since; else the last one.
 
-        Raises:
-            NothingYet: nothing was ingested.
-
         Cost: reads the records of runs back to that ingest, all of them where this invocation has none.
         """
         last = last_run(self.store, "ingest", invocation=self.invocation) or last_run(self.store, "ingest")
-        if last is None:
-            raise NothingYet(
-                "the pool was not read yet: run `winnow run` (or `winnow labels push`), or materialize the asset `pool`, first"
-            )
-        return PoolView(self.config, self.store, last["subject"])
+        return PoolView(self.config, self.store, last["subject"] if last else None)
 
     def reopen_pool(self) -> None:
         """Look for the pool again, after an ingest."""

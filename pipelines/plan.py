@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipelines.config.schema import OWN_VECTORS
 from pipelines.context import Context
-from pipelines.recipes import spec as drawing
+from pipelines.recipes.spec import encoders_of, resolve_spec
 from pipelines.runs import last_run
 from storage.pool.columns import columns_id
 from storage.pool.ingest import ingest_id
@@ -21,17 +21,17 @@ def plan_lines(context: Context) -> list[str]:
     last = last_run(store, "ingest")
     if last is None:
         return [*lines, "the rest is known once the pool has been read"]
-    snapshot = context.snapshot()
+    snapshot = context.pool.snapshot
     columns = {columns_id(store, brought.url, brought.id) for brought in config.pool.columns}
     if ingests != set(snapshot.ingests) or columns != set(snapshot.columns):
         lines.append(f"snapshot: {len(snapshot):,} rows; its files have changed, a new one will be taken")
         return [*lines, "the rest is known once the pool has been read"]
     lines.append(f"snapshot: {len(snapshot):,} rows")
-    for name in drawing.encoders_of(config, config.recipes):
-        lacking = len(vectors.missing(store, drawing.fingerprint(context, name), snapshot.ids))
+    for name in encoders_of(config, config.recipes):
+        lacking = len(vectors.missing(store, context.pool.fingerprint(name), snapshot.ids))
         what = "take in" if name == OWN_VECTORS else "encode"
         lines.append(f"{name}/embeddings: {lacking:,} rows to {what}, {len(snapshot) - lacking:,} in the store")
     for name in config.recipes:
-        drawn = store.has("records", "selections", drawing.resolve(context, name).selection_id)
+        drawn = store.has("records", "selections", resolve_spec(context, name).selection_id)
         lines.append(f"selection/{name}: " + ("drawn already, nothing to do" if drawn else "to be drawn"))
     return lines

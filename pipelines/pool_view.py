@@ -7,6 +7,7 @@ from functools import cached_property
 
 from pipelines.config.load import Config
 from pipelines.config.schema import OWN_VECTORS
+from pipelines.errors import NothingYet
 from storage.pool.snapshot import Snapshot, open_snapshot
 from storage.pool.targets import TargetSet, ingest_targets, open_targets
 from storage.store import Store
@@ -19,10 +20,10 @@ class PoolView:
     """What the stages of one invocation read again and again.
 
     Args:
-        current: the id of the snapshot that this invocation works on.
+        current: the id of the snapshot that this invocation works on; None while nothing was ingested.
     """
 
-    def __init__(self, config: Config, store: Store, current: str) -> None:
+    def __init__(self, config: Config, store: Store, current: str | None) -> None:
         self.config = config
         self.store = store
         self.current = current
@@ -34,7 +35,15 @@ class PoolView:
 
     @cached_property
     def snapshot(self) -> Snapshot:
-        """The pool as it is now."""
+        """The pool as it is now.
+
+        Raises:
+            NothingYet: nothing was ingested.
+        """
+        if self.current is None:
+            raise NothingYet(
+                "the pool was not read yet: run `winnow run` (or `winnow labels push`), or materialize the asset `pool`, first"
+            )
         return self.snapshot_of(self.current)
 
     def snapshot_of(self, snapshot_id: str) -> Snapshot:

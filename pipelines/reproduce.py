@@ -6,7 +6,10 @@ import numpy as np
 
 from pipelines.context import Context
 from pipelines.errors import HeldBack
-from pipelines.recipes import draw as selecting
+from pipelines.labeling.inputs import recorded_inputs
+from pipelines.recipes.draw import replay
+from pipelines.recipes.inputs import NO_INPUTS
+from pipelines.recipes.spec import SelectionSpec
 from storage import ids as idlib
 from storage.records import read_selection
 from storage.vectors import segments as vectors
@@ -23,7 +26,9 @@ def reproduce(context: Context, selection_id: str) -> str:
     header, items = read_selection(context.store, selection_id)
     for encoder in {header["encoder"], *header["target_encoders"].values()} - {None}:
         vectors.verify(context.store, encoder)
-    again = selecting.replay(context, header)
+    spec = SelectionSpec.from_record(header)
+    inputs = NO_INPUTS if spec.arm is None else recorded_inputs(context.pool, spec, header)
+    again = replay(context, spec, inputs)
     before = idlib.from_arrow(items["id"])
     now = idlib.from_arrow(again["id"])
     if len(before) == len(now) and bool((before == now).all()) and items["gain"].equals(again["gain"]):

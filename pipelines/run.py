@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pipelines.context import Context
 from pipelines.errors import USER_ERRORS, HeldBack, UnknownRecipe
 from pipelines.messages import nearest
-from pipelines.recipes import spec as drawing
+from pipelines.recipes.spec import encoders_of
 from pipelines.stages.embed import embed, embed_targets
 from pipelines.stages.index import index
 from pipelines.stages.ingest import ingest
@@ -28,7 +28,7 @@ def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outc
         MissingExtra: the recipes need an index, and faiss is not installed; nothing ran.
     """
     chosen = _chosen(context, recipes)
-    prepare(context, drawing.encoders_of(context.config, chosen))
+    prepare(context, encoders_of(context.config, chosen))
     drawn: list[Outcome] = []
     failed: list[Exception] = []
     for name in chosen:

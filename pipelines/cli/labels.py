@@ -10,8 +10,9 @@ import numpy as np
 from pipelines.config.load import Config
 from pipelines.context import Context
 from pipelines.errors import UnknownProject
-from pipelines.labeling.model import ProjectModel, learner
-from pipelines.labeling.project import ProjectState, budget_line, project_of, standing
+from pipelines.labeling.annotations import Annotations
+from pipelines.labeling.model import ProjectModel, project_model
+from pipelines.labeling.project import ProjectState, project_settings, project_state
 from pipelines.run import prepare, run_stage
 from pipelines.stages.fit import fit
 from pipelines.stages.publish import publish
@@ -51,7 +52,7 @@ def push_batch(context: Context, project: str, *, more: bool) -> Outcome:
         UnknownProject: before any work.
         HeldBack: a blocking check failed.
     """
-    section = project_of(context, project)
+    section = project_settings(context, project)
     prepare(context, [section.encoder] if section.encoder else [])
     run_stage(context, f"{project}/labels", pull, project)
     run_stage(context, f"{project}/model", fit, project)
@@ -62,7 +63,7 @@ def push_batch(context: Context, project: str, *, more: bool) -> Outcome:
 
 def pull_labels(context: Context, project: str, files: Sequence[str]) -> None:
     """Take in labels, from the project's files and those named, and fit the model to them."""
-    project_of(context, project)
+    project_settings(context, project)
     run_stage(context, f"{project}/labels", pull, project, *files)
     run_stage(context, f"{project}/model", fit, project)
     run_stage(context, "catalog", publish)
@@ -70,33 +71,33 @@ def pull_labels(context: Context, project: str, files: Sequence[str]) -> None:
 
 def status_tables(context: Context, project: str) -> list[Table]:
     """Titled tables of where a project stands, and a last line with what the stopping rules say."""
-    at = standing(context, project)
-    learn = learner(at)
+    state = project_state(context, project)
+    model = project_model(state)
     tables = [
-        ("rounds", [_round(at, one) for one in at.rounds]),
-        ("labels", _labels(learn)),
-        ("annotators", _annotators(at)),
+        ("rounds", [_round(state, header) for header in state.rounds]),
+        ("labels", _labels(model)),
+        ("annotators", _annotators(state.annotations)),
     ]
-    budget = budget_line(at)
     try:
-        advice = learn.advice()
+        advice = model.advice()
         reasons = "; ".join(advice.reasons) or "no rule advises to stop"
     except NotInStore:
         reasons = "not known until the pool has been read and embedded"
-    return [*tables, (f"cost: {budget}", []), (f"stop: {reasons}", [])]
+    return [*tables, (f"cost: {state.budget_line()}", []), (f"stop: {reasons}", [])]
 
 
-def _round(at: ProjectState, one: dict[str, Any]) -> dict[str, Any]:
-    waiting = int((at.waiting(one) > 0).sum())
+def _round(state: ProjectState, header: dict[str, Any]) -> dict[str, Any]:
+    waiting = int((state.missing_labels(header) > 0).sum())
+    is_open = header in state.open_rounds
     return {
-        "round": one["round"],
-        "phase": one["phase"].replace("_", " "),
-        "rows": one["n_items"],
+        "round": header["round"],
+        "phase": header["phase"].replace("_", " "),
+        "rows": header["n_items"],
         "waiting": waiting,
-        "state": "open" if one in at.open else "done" if not waiting else "lease over",
-        "random arm": _right(one["metrics"]),
-        "spent": one["spent"],
-        "until": one["lease_until"] if one in at.open else None,
+        "state": "open" if is_open else "done" if not waiting else "lease over",
+        "random arm": _right(header["metrics"]),
+        "spent": header["spent"],
+        "until": header["lease_until"] if is_open else None,
     }
 
 
@@ -107,36 +108,35 @@ def _right(metrics: dict[str, Any]) -> str | None:
     return f"{round(metrics['accuracy'] * metrics['held_out'])} of {metrics['held_out']} right"
 
 
-def _labels(learn: ProjectModel) -> list[dict[str, Any]]:
-    """What was found, beside what the random arm says that as many rows drawn at random would hold."""
-    found, at_random = learn.at.by_class(), learn.at_random
+def _labels(model: ProjectModel) -> list[dict[str, Any]]:
+    """The labels of each class, beside what the random arm says that as many rows drawn at random would hold."""
+    at_random = model.at_random
     drawn = sum(at_random.values())
     return [
         {
             "class": name,
             "found": count,
-            "at random": round(learn.at.labelled * at_random[name] / drawn, 1) if drawn else None,
+            "at random": round(model.state.labelled * at_random[name] / drawn, 1) if drawn else None,
             "in the random arm": f"{at_random[name]} of {drawn}",
         }
-        for name, count in found.items()
+        for name, count in model.state.by_class().items()
     ]
 
 
-def _annotators(at: ProjectState) -> list[dict[str, Any]]:
+def _annotators(annotations: Annotations) -> list[dict[str, Any]]:
     """Agreement with the consensus of rows that several have labelled, as an interval: few labels say little."""
-    answers = at.answers
-    several = answers.consensus.labels.copy()
-    several[answers.consensus.count < 2] = -1
-    bounds = agreement_bounds(answers.votes, several, len(answers.annotators))
-    given = np.bincount(answers.votes.annotators, minlength=len(answers.annotators))
-    shared = np.bincount(answers.votes.annotators[several[answers.votes.rows] >= 0], minlength=len(answers.annotators))
+    votes, people = annotations.votes, annotations.annotators
+    shared_labels = np.where(annotations.consensus.count < 2, -1, annotations.consensus.labels)
+    bounds = agreement_bounds(votes, shared_labels, len(people))
+    labels = np.bincount(votes.annotators, minlength=len(people))
+    shared = np.bincount(votes.annotators[shared_labels[votes.rows] >= 0], minlength=len(people))
     return [
         {
             "annotator": name,
-            "labels": int(given[i]),
+            "labels": int(labels[i]),
             "shared": int(shared[i]),
             "agrees at least": bounds.lower[i] if shared[i] else None,
             "at most": bounds.upper[i] if shared[i] else None,
         }
-        for i, name in enumerate(answers.annotators)
+        for i, name in enumerate(people)
     ]

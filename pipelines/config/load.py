@@ -40,10 +40,10 @@ from pipelines.config.schema import (
 from pipelines.config.yaml_lines import KeyPath, parse
 from pipelines.errors import ConfigError, Problem
 from pipelines.messages import found, listed, nearest
+from selection.constraints import Quota, TokenBudget
 from selection.encoders import EncoderSpec
 from selection.errors import InvalidOption, SelectionError
 from selection.learning.classifier import build_classifier
-from selection.constraints import Quota, TokenBudget
 from selection.types import Input
 from storage.errors import BadInput
 from storage.labels.files import check_label_fields
@@ -67,9 +67,9 @@ __all__ = [
 FILE_NAME = "winnow.yaml"
 
 # What stands in for a wrong part, so that it does not hide what is wrong with the rest of its section.
-_STAND_INS: dict[type[Section], dict[str, Any]] = {
-    Recipe: {"steps": StepList.of("random"), "budget": 1, "quota": None},
-    Labeling: {
+_STAND_INS: dict[str, dict[str, Any]] = {
+    "Recipe": {"steps": StepList.of("random"), "budget": 1, "quota": None},
+    "Labeling": {
         "steps": StepList.of("random"),
         "cold_start": StepList.of("random"),
         "budget": None,
@@ -292,7 +292,8 @@ class _ConfigLoader(ConfigReader):
         for learned in (Input.PROBABILITIES, Input.COMMITTEE):
             if learned in cold and not imported:
                 self.add(
-                    (*path, "cold_start"), f"{cold[learned]} needs {learned}, which are not there before the first labels"
+                    (*path, "cold_start"),
+                    f"{cold[learned]} needs {learned}, which are not there before the first labels",
                 )
         needs = {**cold, **_needs(steps)}
         if imported and Input.COMMITTEE in needs:
@@ -381,8 +382,8 @@ class _ConfigLoader(ConfigReader):
         self, section: type[S], raw: Mapping[str, Any], checked: Mapping[str, Any], path: KeyPath
     ) -> S | None:
         """A section whose parts were checked before; None where it or one of them is wrong."""
-        parts = {key: _STAND_INS[section][key] if part is None else part for key, part in checked.items()}
-        whole = self._validated(section, {**raw, **parts}, path)
+        stand_ins = {key: _STAND_INS[section.__name__][key] for key, part in checked.items() if part is None}
+        whole = self._validated(section, {**raw, **checked, **stand_ins}, path)
         return None if None in checked.values() else whole
 
     def _token_budget(self, raw: Mapping[str, Any], path: KeyPath) -> TokenBudget | None:

@@ -74,7 +74,8 @@ class ConfigReader:
             return None
         steps = [self._step(step, (*path, i)) for i, step in enumerate(written)]
         try:
-            return None if None in steps else StepList(written, parse_steps(steps))
+            right = [step for step in steps if step is not None]
+            return StepList(written, parse_steps(right)) if len(right) == len(steps) else None
         except SelectionError as error:
             self.add(path, str(error))
             return None
@@ -104,7 +105,9 @@ class ConfigReader:
 
     def _option_path(self, path: KeyPath, error: InvalidOption) -> KeyPath:
         """The path of the option that is at fault, where the file has it."""
-        return (*path, error.option) if error.option is not None and (*path, error.option) in self.marked.lines else path
+        return (
+            (*path, error.option) if error.option is not None and (*path, error.option) in self.marked.lines else path
+        )
 
     def _known(self, name: str, known: list[str], what: str, path: KeyPath) -> None:
         if name not in known:
@@ -251,7 +254,7 @@ def keys_of(model: type[BaseModel]) -> list[str]:
 
 def _section_of(kind: type[Any], stricter: Mapping[str, Any]) -> type[Section]:
     """A section with the fields of a dataclass. What is inside a list or mapping is for the class to check."""
-    hints = {name: _outer(hint) for name, hint in get_type_hints(kind).items()} | stricter
+    hints = {name: _outer(hint) for name, hint in get_type_hints(kind).items()} | dict(stricter)
     shape: dict[str, Any] = {
         field.name: (hints[field.name], ... if field.default is dataclasses.MISSING else field.default)
         for field in dataclasses.fields(kind)

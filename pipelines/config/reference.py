@@ -23,13 +23,12 @@ from pipelines.config.schema import (
     Labeling,
     Pool,
     PoolFiles,
-    Quota,
     Recipe,
     Schedule,
     Stop,
     TargetFiles,
-    TokenBudget,
 )
+from selection.constraints import Quota, TokenBudget
 from selection.encoders import EncoderSpec
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"

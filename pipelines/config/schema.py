@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainSerializer, PlainValidator, Tag
 
-from selection.encoders import EncoderSpec
 from selection.constraints import Constraints, Quota, TokenBudget
+from selection.encoders import EncoderSpec
 from selection.registry import parse_steps, required
 from selection.step import Step
 from selection.types import Input
@@ -22,6 +22,7 @@ from storage.vectors.imported import VectorFile
 
 OWN_VECTORS = "vectors"
 """The encoder name that stands for the vectors in `pool.vectors`."""
+
 
 def as_tuple(value: Any) -> Any:
     """One text or a list of them, as a tuple; anything else is left for pydantic to refuse."""
@@ -206,7 +207,7 @@ class Recipe(Section):
     @property
     def budget_line(self) -> str:
         """The budget in words."""
-        return f"{self.constraints.amount():,} {self.constraints.unit}"
+        return f"{self.constraints.amount:,} {self.constraints.unit}"
 
 
 class LabelBudget(Section):

@@ -127,7 +127,7 @@ def prepare(folder: Path, rows: int, own_pool: Path | None, say: Callable[[str],
 def comparison(context: Context, folder: Path, selections: list[str]) -> Iterator[str]:
     """For each selection, how many of its rows are from related modules, beside their share of the pool."""
     related = [name for names in read_json(folder / "related.json").values() for name in names]
-    snapshot = context.snapshot()
+    snapshot = context.pool.snapshot
     is_related = np.array([is_within(module, related) for module in snapshot.column("module").tolist()])
     for selection in selections:
         header, items = read_selection(context.store, selection)

@@ -128,8 +128,8 @@ def read_annotations(
         gold=gold,
         dismissed=ignored | ((answers == 0) & (skips > 0) & (skips >= answering)),
         spent=float(pc.sum(log["cost"]).as_py() or 0.0),
-        without_cost=np.bincount(
-            rows[is_class & np.asarray(pc.is_null(events["cost"]))], minlength=len(ids)
-        ).astype(np.int64),
+        without_cost=np.bincount(rows[is_class & np.asarray(pc.is_null(events["cost"]))], minlength=len(ids)).astype(
+            np.int64
+        ),
         unknown_classes=int((is_class & (labels == NONE)).sum()),
     )

@@ -23,7 +23,6 @@ from pipelines.stages.ingest import ingest
 from pipelines.stages.publish import publish
 from pipelines.stages.select import select
 from pipelines.stages.stage import Outcome
-from selection.registry import parse_steps
 
 
 def build_definitions(config_path: Path) -> dg.Definitions:
@@ -122,7 +121,7 @@ def _recipe_asset(name: str, recipe: Recipe) -> dg.AssetsDefinition:
         name,
         key=["selection", name],
         deps=deps,
-        description=f"{recipe.asked} by {' -> '.join(step.name for step in parse_steps(recipe.steps))}",
+        description=f"{recipe.budget_line} by {recipe.steps}",
         kinds={"winnow"},
         group_name="selections",
         code_version=hashlib.blake2b(recipe.model_dump_json().encode(), digest_size=8).hexdigest(),

@@ -18,7 +18,6 @@ from pipelines.stages.fit import fit
 from pipelines.stages.pull import label_files, pull
 from pipelines.stages.push import push
 from pipelines.stages.stage import Outcome
-from selection.registry import parse_steps
 from storage import ids as idlib
 from storage.labels.rounds import read_round_items, read_rounds
 from storage.pool.snapshot import open_snapshot
@@ -83,14 +82,13 @@ def _assets(name: str, project: Labeling) -> list[dg.AssetsDefinition]:
         kinds={"scikitlearn"},
         **common,
     )
-    steps = " -> ".join(step.name for step in parse_steps(project.steps))
     batch = stage_asset(
         push,
         name,
         key=[name, "batch"],
         deps=[[name, "model"], [project.encoder, "vector_index"]],
         show=_shown,
-        description=f"The next {project.batch_size} rows to label, by {steps}; while a round is open, its batch again.",
+        description=f"The next {project.batch_size} rows to label, by {project.steps}; while a round is open, its batch again.",
         kinds={"winnow"},
         **common,
     )

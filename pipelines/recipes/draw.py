@@ -141,19 +141,18 @@ def count_tokens(context: Context, tokenizer: str, snapshot: Snapshot) -> None:
 def _draw(view: PoolView, spec: SelectionSpec, inputs: DrawInputs) -> _Draw:
     """Select; nothing is committed."""
     ids = view.snapshot_of(spec.snapshot).ids
-    eligible, counts = eligible_rows(view, spec, inputs)
+    eligible, excluded = eligible_rows(view, spec, inputs)
     pool = _pool(view, spec, inputs, eligible)
     cost = spec.constraints.costs(pool)
     kept = _kept(view, spec, eligible, cost)
     pool = replace(pool, already_selected=kept.rows if inputs.labelled is None else inputs.labelled)
-    budget: int | TokenBudget = max(spec.budget - math.ceil(cost[kept.rows].sum()), 0)
-    if isinstance(spec.constraints.budget, TokenBudget):
-        budget = replace(spec.constraints.budget, tokens=budget)
+    left = max(spec.budget - math.ceil(cost[kept.rows].sum()), 0)
+    budget = spec.constraints.budget
     with _named_by_id(ids):
         picked = select(
             spec.steps,
             pool,
-            budget=budget,
+            budget=replace(budget, tokens=left) if isinstance(budget, TokenBudget) else left,
             seed=spec.seed,
             round=spec.round,
             allow_short=spec.allow_short,
@@ -162,7 +161,7 @@ def _draw(view: PoolView, spec: SelectionSpec, inputs: DrawInputs) -> _Draw:
             max_per_group=spec.constraints.max_per_group,
         )
     picked = _first(picked, inputs.affordable(picked.rows))
-    counts |= {"kept_from_last": len(kept.rows), "new_rows": len(picked.rows)}
+    counts: Counts = {**excluded, "kept_from_last": len(kept.rows), "new_rows": len(picked.rows)}
     counts |= _counted(spec, pool, cost, np.concatenate([kept.rows, picked.rows]))
     counts |= {_dropped_by(report.step): len(report.rows) for report in picked.dropped}
     return _Draw(

@@ -20,8 +20,8 @@ from pipelines.context import Context
 from pipelines.pool_view import PoolView
 from pipelines.runs import last_run
 from selection import Constraints, TokenBudget
-from selection.encoders import tokenizer_fingerprint
 from selection.constraints import plain
+from selection.encoders import tokenizer_fingerprint
 from selection.registry import parse_steps, required, step_spec
 from selection.step import Step
 from selection.types import Input
@@ -98,7 +98,7 @@ class SelectionSpec:
     @property
     def budget(self) -> int:
         """How many rows or tokens to take."""
-        return self.constraints.amount()
+        return self.constraints.amount
 
     @cached_property
     def inputs(self) -> frozenset[Input]:
@@ -143,26 +143,28 @@ class SelectionSpec:
         budget = header["budget"]
         if header.get("tokens") is not None:
             budget = TokenBudget(tokens=budget, column=header["tokens"])
-        lists = {
-            key: None if header[key] is None else IdList(header[f"{key}_file"], header[key]) for key in ("allow", "deny")
-        }
+        constraints = Constraints.of(
+            budget, header.get("quota"), header.get("group_by"), header.get("max_per_group", 1)
+        )
         return cls(
             steps=parse_steps(header["steps"]),
-            constraints=Constraints.of(
-                budget, header.get("quota"), header.get("group_by"), header.get("max_per_group", 1)
-            ),
+            constraints=constraints,
             tokenizer=header.get("tokenizer"),
+            seed=header["seed"],
+            round=header["round"],
+            allow_short=header["allow_short"],
+            snapshot=header["snapshot"],
+            encoder=header["encoder"],
+            index=header["index"],
+            targets=header["targets"],
+            target_encoders=header["target_encoders"],
             held_out=tuple(header["held_out"]),
+            where=header["where"],
+            allow=None if header["allow"] is None else IdList(header["allow_file"], header["allow"]),
+            deny=None if header["deny"] is None else IdList(header["deny_file"], header["deny"]),
+            previous=header["previous"],
             arm=header.get("arm"),
-            **lists,
-            **{
-                key: header[key]
-                for key in (
-                    "seed", "round", "allow_short", "snapshot", "encoder", "index", "targets", "target_encoders", "where",
-                    "previous",
-                )
-            },
-        )  # fmt: skip
+        )
 
 
 def resolve_spec(context: Context, name: str) -> SelectionSpec:
@@ -230,4 +232,6 @@ def needs_vectors(recipe: Recipe) -> bool:
 def encoders_of(config: Config, recipes: Iterable[str]) -> list[str]:
     """The encoders whose vectors the recipes need, each once."""
     chosen = [config.recipes[name] for name in recipes]
-    return list(dict.fromkeys(recipe.encoder for recipe in chosen if recipe.encoder is not None and needs_vectors(recipe)))
+    return list(
+        dict.fromkeys(recipe.encoder for recipe in chosen if recipe.encoder is not None and needs_vectors(recipe))
+    )

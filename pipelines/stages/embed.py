@@ -9,7 +9,6 @@ import numpy as np
 from pipelines.config.schema import OWN_VECTORS
 from pipelines.context import Context
 from pipelines.progress import duration
-from pipelines.recipes import spec as drawing
 from pipelines.stages.encode import embed as embed_source
 from pipelines.stages.stage import Check, Outcome, stage
 from storage.errors import BadInput
@@ -26,15 +25,15 @@ CHECKS = {"every_row_has_a_vector": "finite and of unit length, as the store dem
 def embed(context: Context, encoder: str) -> Outcome:
     """Embed the rows of the pool that this encoder has not seen, or take in the vectors that the user brought."""
     if encoder == OWN_VECTORS:
-        return _taken_in(context, {None: context.snapshot()})
-    return _embedded(context, encoder, [context.snapshot()])
+        return _taken_in(context, {None: context.pool.snapshot})
+    return _embedded(context, encoder, [context.pool.snapshot])
 
 
 @stage("embed_targets", CHECKS)
 def embed_targets(context: Context, encoder: str) -> Outcome:
     """Read the target sets and embed what this encoder has not seen of them, in the same space as the pool."""
     names = context.config.targets_in(encoder)
-    sets = drawing.target_sets(context, names)
+    sets = context.pool.target_sets(names)
     if encoder == OWN_VECTORS:
         return _taken_in(context, dict(zip(names, sets, strict=True)))
     return _embedded(context, encoder, sets)

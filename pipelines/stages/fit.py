@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from pipelines.context import Context
-from pipelines.labeling.model import ProjectModel, learner
-from pipelines.labeling.project import standing
+from pipelines.labeling.model import ProjectModel, project_model
+from pipelines.labeling.project import project_state
 from pipelines.messages import counted
 from pipelines.stages.stage import Check, Outcome, stage
 
@@ -14,42 +12,44 @@ from pipelines.stages.stage import Check, Outcome, stage
 @stage("fit", checks={"every_class_labelled": "there are labels to learn from of each class"})
 def fit(context: Context, project: str) -> Outcome:
     """Fit the project's classifier to its labels and measure it on the random arm, from which it does not learn."""
-    at = standing(context, project)
-    learn = learner(at)
-    facts = {**learn.metrics, "spent": at.spent, "left": at.left}
-    if not learn.ready:
+    state = project_state(context, project)
+    model = project_model(state)
+    metrics = {**model.metrics, "spent": state.spent, "left": state.left}
+    if not model.ready:
         return Outcome(
-            subject=at.answers.digest,
-            metrics=facts,
-            summary=f"no model yet: {counted(at.labelled, 'row')} labelled, but labels of two classes are needed to learn from",
-            checks=_fit_checks(learn),
+            subject=state.annotations.digest,
+            metrics=metrics,
+            summary=f"no model yet: {counted(state.labelled, 'row')} labelled, but labels of two classes are needed "
+            "to learn from",
+            checks=_checks(model),
         )
-    model = learn.commit()
-    advice = learn.advice()
-    accuracy = learn.metrics.get("accuracy")
+    model_id = model.commit()
+    advice = model.advice()
+    accuracy = model.metrics.get("accuracy")
     measured = "not measured yet" if accuracy is None else f"{accuracy:.3f} right"
+    learned = f"learned from {counted(len(model.training.ids), 'row')}"
     return Outcome(
-        subject=model,
-        metrics={**facts, "advice": "; ".join(advice.reasons) or None},
-        summary=("your own probabilities" if learn.own else f"learned from {counted(len(learn.training.ids), 'row')}")
-        + f"; on {counted(int(learn.metrics['held_out']), 'row')} of the random arm {measured}"
+        subject=model_id,
+        metrics={**metrics, "advice": "; ".join(advice.reasons) or None},
+        summary=("your own probabilities" if model.imported else learned)
+        + f"; on {counted(int(model.metrics['held_out']), 'row')} of the random arm {measured}"
         + (f". It may be time to stop: {'; '.join(advice.reasons)}" if advice.stop else ""),
-        checks=_fit_checks(learn),
+        checks=_checks(model),
     )
 
 
-def _fit_checks(learn: ProjectModel) -> tuple[Check, ...]:
-    found = np.unique(learn.training.labels)
-    lacking = [name for number, name in enumerate(learn.at.project.classes) if number not in found]
-    metrics = learn.metrics
-    counts = [metrics.get(f"labels_{name}", 0) for name in learn.at.project.classes]
+def _checks(model: ProjectModel) -> tuple[Check, ...]:
+    classes = model.state.settings.classes
+    trained_on = set(model.training.labels.tolist())
+    unlabelled = [name for number, name in enumerate(classes) if number not in trained_on]
+    fewest = min(model.metrics.get(f"labels_{name}", 0) for name in classes)
     return (
         Check(
             "every_class_labelled",
-            not lacking,
-            f"no labels to learn from of: {', '.join(lacking)}"
-            if lacking
-            else f"{min(counts):,} labels or more of each class",
+            not unlabelled,
+            f"no labels to learn from of: {', '.join(unlabelled)}"
+            if unlabelled
+            else f"{fewest:,} labels or more of each class",
             blocking=False,
         ),
     )

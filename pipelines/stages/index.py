@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pipelines.context import Context
-from pipelines.recipes import spec as drawing
 from pipelines.stages.stage import Check, Outcome, stage
-from storage.vectors import segments as vectors
 from storage.vectors.index import build_index
 
 
@@ -13,8 +11,8 @@ from storage.vectors.index import build_index
 def index(context: Context, encoder: str) -> Outcome:
     """Index the pool's vectors for neighbour search and measure the index against exact search."""
     settings = context.config.index
-    snapshot = context.snapshot()
-    pool = vectors.StoredVectors(context.store, drawing.fingerprint(context, encoder), snapshot.ids)
+    snapshot = context.pool.snapshot
+    pool = context.pool.vectors(context.pool.fingerprint(encoder), snapshot.id)
     context.report.say(f"index {encoder}: {pool.shape[0]:,} vectors of {pool.shape[1]} dimensions")
     built = build_index(context.store, pool, snapshot=snapshot.id, kind=settings.kind, nprobe=settings.nprobe)
     return Outcome(

@@ -36,6 +36,7 @@ def ingest(context: Context) -> Outcome:
     columns = [ingest_columns(store, brought.url, brought.id) for brought in config.pool.columns]
     last = last_run(store, "ingest")
     snapshot = take_snapshot(store, list(ingests), parent=last["subject"] if last else None, columns=columns)
+    context.reopen_pool()
     total = {key: sum(counts[key] for counts in snapshot.counts.values()) for key in COUNTS}
     return Outcome(
         subject=snapshot.id,

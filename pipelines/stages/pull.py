@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipelines.config.schema import Labeling
 from pipelines.context import Context
-from pipelines.labeling.project import project_of, standing
+from pipelines.labeling.project import project_settings, project_state
 from pipelines.messages import counted
 from pipelines.stages.stage import Check, Outcome, stage
 from storage.errors import BadInput
@@ -17,11 +17,11 @@ from storage.labels.log import LabelImport, import_labels
 
 def label_files(project: Labeling, root: Path) -> list[str]:
     """The files of labels that there are now; none where the first are still to come."""
-    found: list[str] = []
+    files: list[str] = []
     for pattern in project.labels:
         with suppress(BadInput):
-            found += expand([pattern], root)
-    return found
+            files += expand([pattern], root)
+    return files
 
 
 @stage(
@@ -37,52 +37,52 @@ def pull(context: Context, project: str, *files: str) -> Outcome:
     Args:
         files: paths, globs or URLs beside those of the configuration, relative to the working directory.
     """
-    section = project_of(context, project)
-    snapshot = context.snapshot()
-    urls = [url for file in files for url in expand([file], Path.cwd())] + label_files(section, context.config.root)
-    done: list[LabelImport] = []
-    if section.gold is not None:
-        done.append(
-            import_labels(context.store, project, section.gold, classes=section.classes, snapshot=snapshot, gold=True)
+    settings = project_settings(context, project)
+    snapshot = context.pool.snapshot
+    urls = [url for file in files for url in expand([file], Path.cwd())] + label_files(settings, context.config.root)
+    imports: list[LabelImport] = []
+    if settings.gold is not None:
+        imports.append(
+            import_labels(context.store, project, settings.gold, classes=settings.classes, snapshot=snapshot, gold=True)
         )
     for url in dict.fromkeys(urls):
-        done.append(
+        imports.append(
             import_labels(
-                context.store, project, url, classes=section.classes, snapshot=snapshot, fields=section.fields or None
+                context.store, project, url, classes=settings.classes, snapshot=snapshot, fields=settings.fields or None
             )
         )
-        context.report.progress(f"read labels of {project}", len(done), None, "files")
-    new, known, bad = (sum(getattr(one, key) for one in done) for key in ("new", "known", "quarantined"))
-    answers = sum(one.new for one in done if one.gold)
-    at = standing(context, project)
-    strange = at.answers.strange
+        context.report.progress(f"read labels of {project}", len(imports), None, "files")
+    new, known, bad = (sum(getattr(done, key) for done in imports) for key in ("new", "known", "quarantined"))
+    new_gold = sum(done.new for done in imports if done.gold)
+    state = project_state(context, project)
+    unknown_classes = state.annotations.unknown_classes
     return Outcome(
-        subject=at.answers.digest,
+        subject=state.annotations.digest,
         metrics={
-            "files": len(done),
+            "files": len(imports),
             "new_labels": new,
             "known_labels": known,
             "quarantined": bad,
-            "labelled": at.labelled,
-            "annotators": len(at.answers.annotators),
-            "agreement": at.answers.agreement,
+            "labelled": state.labelled,
+            "annotators": len(state.annotations.annotators),
+            "agreement": state.annotations.agreement,
         },
-        summary=f"{counted(new, 'new label')} from {counted(len(done), 'file')} ({known:,} were known"
-        + (f", {answers:,} are answers of gold rows" if answers else "")
+        summary=f"{counted(new, 'new label')} from {counted(len(imports), 'file')} ({known:,} were known"
+        + (f", {new_gold:,} are answers of gold rows" if new_gold else "")
         + (f", {bad:,} could not be used: `label_quarantine` says why" if bad else "")
-        + (f", {strange:,} are of classes that the project no longer has" if strange else "")
-        + f"); {at.labelled:,} rows are labelled",
+        + (f", {unknown_classes:,} are of classes that the project no longer has" if unknown_classes else "")
+        + f"); {state.labelled:,} rows are labelled",
         checks=(
             Check(
                 "labels_usable",
                 bad == 0,
-                f"{bad:,} labels of {len([one for one in done if one.quarantined])} files could not be used",
+                f"{bad:,} labels of {len([done for done in imports if done.quarantined])} files could not be used",
                 blocking=False,
             ),
             Check(
                 "classes_known",
-                strange == 0,
-                f"{strange:,} labels are of classes that the project no longer has",
+                unknown_classes == 0,
+                f"{unknown_classes:,} labels are of classes that the project no longer has",
                 blocking=False,
             ),
         ),

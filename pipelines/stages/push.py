@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from pipelines.context import Context
-from pipelines.labeling.inputs import sent
-from pipelines.labeling.model import learner
-from pipelines.labeling.project import ProjectState, Round, budget_line, standing
+from pipelines.labeling.inputs import sent_ids
+from pipelines.labeling.model import project_model
+from pipelines.labeling.project import ProjectState, Round, project_state
 from pipelines.labeling.rounds import draw_round, write_file
-from pipelines.stages.stage import Check, Outcome, stage
+from pipelines.stages.stage import Check, Metric, Outcome, stage
 from storage import ids as idlib
 
 
@@ -27,89 +27,92 @@ def push(context: Context, project: str, more: str = "") -> Outcome:
     Args:
         more: any text draws another round although one is open; its rows are not sent twice.
     """
-    at = standing(context, project)
-    if at.open and not more:
-        return _again(at)
-    learn = learner(at)
-    advice = learn.advice()
-    if advice.stop and at.project.stop.halt:
-        return _none(at, f"stopped, as `stop.halt` asks: {'; '.join(advice.reasons)}")
-    drawn = draw_round(at, learn, advice)
-    if isinstance(drawn, str):
-        return _none(at, drawn)
-    file = write_file(at, drawn)
-    now = standing(context, project)
-    items = now.items(drawn)
-    asked = at.project.batch_size
+    state = project_state(context, project)
+    if state.open_rounds and not more:
+        return _open_rounds(state)
+    model = project_model(state)
+    advice = model.advice()
+    if advice.stop and state.settings.stop.halt:
+        return _no_round(state, f"stopped, as `stop.halt` asks: {'; '.join(advice.reasons)}")
+    header = draw_round(state, model, advice)
+    if isinstance(header, str):
+        return _no_round(state, header)
+    file = write_file(state, header)
+    after = project_state(context, project)
+    size, asked = len(after.items(header)), state.settings.batch_size
     return Outcome(
-        subject=drawn["round_id"],
-        metrics={**drawn["metrics"], **_facts(now, drawn)},
-        summary=f"round {drawn['round']} ({drawn['phase'].replace('_', ' ')}): {len(items):,} rows to label in {file}"
+        subject=header["round_id"],
+        metrics={**header["metrics"], **_metrics(after, header)},
+        summary=f"round {header['round']} ({header['phase'].replace('_', ' ')}): {size:,} rows to label in {file}"
         + (f". It may be time to stop: {'; '.join(advice.reasons)}" if advice.stop else ""),
         checks=(
-            Check("batch_full", len(items) == asked, f"{len(items):,} of {asked:,} rows", blocking=False),
-            Check("budget_left", now.left is None or now.left > 0, budget_line(now), blocking=False),
-            _sent_once(at, drawn),
+            Check("batch_full", size == asked, f"{size:,} of {asked:,} rows", blocking=False),
+            _budget_left(after),
+            _sent_once(state, header),
         ),
     )
 
 
-def _again(at: ProjectState) -> Outcome:
+def _open_rounds(state: ProjectState) -> Outcome:
     """The batches that are out, written once more."""
-    files = [write_file(at, one) for one in at.open]
-    newest = at.open[-1]
-    waiting = sum(int((at.waiting(one) > 0).sum()) for one in at.open)
-    which = ", ".join(str(one["round"]) for one in at.open)
-    which = f"round {which} is" if len(files) == 1 else f"rounds {which} are"
+    rounds = state.open_rounds
+    files = [write_file(state, header) for header in rounds]
+    waiting = sum(int((state.missing_labels(header) > 0).sum()) for header in rounds)
+    numbers = ", ".join(str(header["round"]) for header in rounds)
+    which = f"round {numbers} is" if len(rounds) == 1 else f"rounds {numbers} are"
     wait = "row waits" if waiting == 1 else "rows wait"
     return Outcome(
-        subject=newest["round_id"],
-        metrics=_facts(at, newest),
-        summary=f"{which} open: {waiting:,} {wait} for labels until {newest['lease_until']}; "
+        subject=rounds[-1]["round_id"],
+        metrics=_metrics(state, rounds[-1]),
+        summary=f"{which} open: {waiting:,} {wait} for labels until {rounds[-1]['lease_until']}; "
         f"to be labelled: {', '.join(files)}",
-        checks=_still(at),
+        checks=_nothing_drawn(state),
     )
 
 
-def _none(at: ProjectState, why: str) -> Outcome:
-    last = at.rounds[-1] if at.rounds else None
+def _no_round(state: ProjectState, cause: str) -> Outcome:
+    last = state.rounds[-1] if state.rounds else None
     return Outcome(
-        subject=last["round_id"] if last else at.answers.digest,
-        metrics=_facts(at, last),
-        summary=f"no further batch: {why}",
-        checks=_still(at),
+        subject=last["round_id"] if last else state.annotations.digest,
+        metrics=_metrics(state, last),
+        summary=f"no further batch: {cause}",
+        checks=_nothing_drawn(state),
     )
 
 
-def _still(at: ProjectState) -> tuple[Check, ...]:
-    """What is said where nothing was drawn."""
+def _nothing_drawn(state: ProjectState) -> tuple[Check, ...]:
+    """The checks of a push that drew no round."""
     return (
         Check("batch_full", True, "nothing new was drawn", blocking=False),
-        Check("budget_left", at.left is None or at.left > 0, budget_line(at), blocking=False),
+        _budget_left(state),
         Check("rows_sent_once", True, "nothing new was drawn"),
     )
 
 
-def _facts(at: ProjectState, one: Round | None) -> dict[str, float | int | str | None]:
-    facts: dict[str, float | int | str | None] = {"labelled": at.labelled, "spent": at.spent, "left": at.left}
-    if one is None:
-        return facts
-    arms = at.items(one)["arm"].to_pylist()
+def _budget_left(state: ProjectState) -> Check:
+    return Check("budget_left", state.left is None or state.left > 0, state.budget_line(), blocking=False)
+
+
+def _sent_once(state: ProjectState, header: Round) -> Check:
+    """Nothing that is out, or labelled, goes out again."""
+    ids = idlib.from_arrow(state.items(header)["id"])
+    out = sent_ids(state.context.store, [before["round_id"] for before in state.open_rounds])
+    labelled = state.annotations.ids[state.annotations.labelled]
+    twice = int(np.isin(ids, np.union1d(out, labelled)).sum())
+    return Check("rows_sent_once", twice == 0, f"{twice:,} of {len(ids):,} rows are out already, or labelled")
+
+
+def _metrics(state: ProjectState, header: Round | None) -> dict[str, Metric]:
+    metrics: dict[str, Metric] = {"labelled": state.labelled, "spent": state.spent, "left": state.left}
+    if header is None:
+        return metrics
+    arms = state.items(header)["arm"].to_pylist()
     return {
-        **facts,
-        "round": one["round"],
+        **metrics,
+        "round": header["round"],
         "rows": len(arms),
         "random_rows": arms.count("random"),
         "gold_rows": arms.count("gold"),
-        "waiting": int((at.waiting(one) > 0).sum()),
-        "lease_until": one["lease_until"],
+        "waiting": int((state.missing_labels(header) > 0).sum()),
+        "lease_until": header["lease_until"],
     }
-
-
-def _sent_once(at: ProjectState, drawn: Round) -> Check:
-    """Nothing that is out, or labelled, goes out again."""
-    items = at.items(drawn)
-    ids = idlib.from_arrow(items["id"])
-    gone = np.union1d(sent(at.context.store, [one["round_id"] for one in at.open]), at.answers.ids[at.answers.labelled])
-    twice = int(np.isin(ids, gone).sum())
-    return Check("rows_sent_once", twice == 0, f"{twice:,} of {len(ids):,} rows are out already, or labelled")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
+from pipelines.config.schema import Recipe
 from pipelines.context import Context
-from pipelines.recipes import draw as selecting
-from pipelines.recipes import spec as drawing
+from pipelines.pool_view import PoolView
+from pipelines.recipes.draw import SelectionResult, draw
+from pipelines.recipes.eligible import RULES
+from pipelines.recipes.spec import resolve_spec
 from pipelines.runs import last_run
 from pipelines.stages.stage import Check, Outcome, stage
 from storage import ids as idlib
-from storage.pool.snapshot import open_snapshot
+from storage.ids import Ids
 from storage.records import read_selection
 
 
@@ -27,64 +32,61 @@ from storage.records import read_selection
 def select(context: Context, recipe: str) -> Outcome:
     """Draw one recipe, commit the selection and check it."""
     last = last_run(context.store, "select", recipe)
-    drawn = selecting.draw(context, recipe)
-    made = "drew" if drawn.new else "the same inputs as before, so the same"
-    facts = {"rows": len(drawn.ids), **drawn.facts}
-    kept_out = [f"{facts[rule]:,} {rule.replace('_', ' ')}" for rule in selecting.RULES if facts.get(rule)]
-    by = selecting.DROPPED_BY
-    dropped = [f"{name.removeprefix(by)} dropped {facts[name]:,}" for name in facts if name.startswith(by)]
-    unknown = facts.get("deny_unknown")
-    overlap = _overlap(context, drawn, last["subject"] if last else None)
+    result = draw(context, resolve_spec(context, recipe), recipe)
+    overlap = _overlap(context, result.ids, last["subject"] if last else None)
+    metrics = {"rows": len(result.ids), **result.metrics}
     return Outcome(
-        subject=drawn.drawing.selection_id,
-        metrics=facts if overlap is None else {**facts, "overlap_with_last": round(overlap, 4)},
-        summary=f"{made} {len(drawn.ids):,} rows of {facts['eligible']:,} eligible"
-        + (f" (kept out: {', '.join(kept_out)})" if kept_out else "")
-        + "".join(f"; {part}" for part in dropped)
-        + (
-            f"; {unknown:,} {'id' if unknown == 1 else 'ids'} of the deny list {'is' if unknown == 1 else 'are'} of no row of the pool"
-            if unknown
-            else ""
-        ),
-        checks=_selection_checks(context, recipe, drawn, overlap),
+        subject=result.spec.selection_id,
+        metrics=metrics if overlap is None else {**metrics, "overlap_with_last": round(overlap, 4)},
+        summary=_summary(result),
+        checks=_checks(context.pool, context.config.recipes[recipe], result, overlap),
     )
 
 
-def _overlap(context: Context, drawn: selecting.SelectionResult, last: str | None) -> float | None:
+def _summary(result: SelectionResult) -> str:
+    metrics = result.metrics
+    made = "drew" if result.new else "the same inputs as before, so the same"
+    kept_out = [f"{metrics[rule]:,} {rule.replace('_', ' ')}" for rule in RULES if metrics.get(rule)]
+    unknown = metrics.get("deny_unknown")
+    words = ("id", "is") if unknown == 1 else ("ids", "are")
+    return (
+        f"{made} {len(result.ids):,} rows of {metrics['eligible']:,} eligible"
+        + (f" (kept out: {', '.join(kept_out)})" if kept_out else "")
+        + "".join(f"; {name} dropped {count:,}" for name, count in result.dropped.items())
+        + (f"; {unknown:,} {words[0]} of the deny list {words[1]} of no row of the pool" if unknown else "")
+    )
+
+
+def _overlap(context: Context, ids: Ids, last: str | None) -> float | None:
     """Jaccard overlap with the recipe's last selection; None on its first."""
     if last is None:
         return None
     before = idlib.from_arrow(read_selection(context.store, last)[1]["id"])
-    common = len(np.intersect1d(before, drawn.ids))
-    return common / max(len(before) + len(drawn.ids) - common, 1)
+    common = len(np.intersect1d(before, ids))
+    return common / max(len(before) + len(ids) - common, 1)
 
 
-def _selection_checks(
-    context: Context, name: str, drawn: selecting.SelectionResult, overlap: float | None
-) -> tuple[Check, ...]:
-    recipe = context.config.recipes[name]
-    snapshot = open_snapshot(context.store, drawn.drawing.snapshot)
-    count, distinct = len(drawn.ids), len(np.unique(drawn.ids))
-    rows = idlib.rows_of(drawn.ids, snapshot.ids)
-    every_target = drawing.target_sets(context, context.config.targets)
-    leaked = int(selecting.contaminated(snapshot, every_target)[rows[rows >= 0]].sum())
+def _checks(view: PoolView, recipe: Recipe, result: SelectionResult, overlap: float | None) -> tuple[Check, ...]:
+    count, distinct = len(result.ids), len(np.unique(result.ids))
+    inside = idlib.rows_of(result.ids, view.snapshot_of(result.spec.snapshot).ids) >= 0
+    leaked = _leaked(view, result.spec.snapshot, result.ids[inside])
     if overlap is None:
         compared = "the first selection of this recipe, nothing to compare with"
     else:
         compared = f"Jaccard {overlap:.3f} with the last selection, floor {recipe.min_overlap} (`min_overlap`)"
-    tokens = drawn.facts.get("tokens")
+    tokens, budget = result.metrics.get("tokens"), recipe.constraints.amount
     # Tokens stop before the row that overflows; that there were enough is known from the draw.
-    met = count == recipe.budget if tokens is None else tokens <= recipe.amount and not drawn.exhausted
+    met = count == budget if tokens is None else tokens <= budget and not result.exhausted
     of_tokens = "" if tokens is None else f" of {tokens:,} tokens"
     return (
         Check(
             "budget_met",
-            met or (drawn.exhausted and recipe.allow_short),
-            f"{count:,} rows{of_tokens}, budget {recipe.asked}"
-            + (", the pool is exhausted" if drawn.exhausted else ""),
+            met or (result.exhausted and recipe.allow_short),
+            f"{count:,} rows{of_tokens}, budget {recipe.budget_line}"
+            + (", the pool is exhausted" if result.exhausted else ""),
         ),
         Check("ids_unique", distinct == count, f"{distinct:,} of {count:,} are distinct"),
-        Check("ids_in_pool", bool((rows >= 0).all()), f"{int((rows < 0).sum()):,} are not in the snapshot"),
+        Check("ids_in_pool", bool(inside.all()), f"{int((~inside).sum()):,} are not in the snapshot"),
         Check(
             "no_target_leaked",
             leaked == 0,
@@ -93,3 +95,20 @@ def _selection_checks(
         ),
         Check("overlap_above_floor", overlap is None or overlap >= recipe.min_overlap, compared),
     )
+
+
+def _leaked(view: PoolView, snapshot: str, ids: Ids) -> int:
+    """How many of some rows have the prompt of a target of the configuration, read from the rows' turns themselves.
+
+    The rule that keeps such rows out of a draw compares a stored column of the whole pool instead.
+    """
+    prompts = {prompt for target in view.target_sets(view.config.targets) for prompt in target.prompts}
+    if not prompts:
+        return 0
+    conversations = (turns for _, batch in view.snapshot_of(snapshot).turns(ids) for turns in batch)
+    return sum(_prompt(turns) in prompts for turns in conversations)
+
+
+def _prompt(turns: Iterable[tuple[str, str]]) -> str:
+    """The first turn of the user that is not empty; the whole of a plain text."""
+    return next(content for role, content in turns if role in ("user", "text") and content)
