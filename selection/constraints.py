@@ -63,6 +63,7 @@ class Quota:
     def __post_init__(self) -> None:
         check_name("quota", "by", self.by)
         _check_bands(self.bands)
+        object.__setattr__(self, "bands", tuple(self.bands))  # so that a list in a file is the same quota
         rules = [name for name in ("shares", "caps", "balance") if getattr(self, name) is not None]
         if len(rules) != 1:
             raise InvalidOption(

@@ -364,7 +364,7 @@ class _ConfigLoader(ConfigReader):
         try:
             build_classifier(spec)
         except InvalidOption as error:
-            self.add(path, error.reason)
+            self.add(path, error.reason if error.step == "classifier" else str(error))
         return spec
 
     def _recipe(self, raw: Mapping[str, Any], steps: StepList | None, path: KeyPath) -> Recipe | None:

@@ -95,10 +95,11 @@ class ConfigReader:
         Args:
             stricter: field -> its type, where the file may hold less than the class takes.
         """
-        if self._validated(_section_of(kind, stricter), raw, path) is None:
+        section = _section_of(kind, stricter)
+        if self._validated(section, raw, path) is None:
             return None
         try:
-            return kind(**raw)
+            return kind(**{key: value for key, value in raw.items() if key in keys_of(section)})
         except InvalidOption as error:
             self.add(self._option_path(path, error), error.reason)
             return None

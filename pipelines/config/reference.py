@@ -25,6 +25,7 @@ from pipelines.config.schema import (
     PoolFiles,
     Recipe,
     Schedule,
+    StepList,
     Stop,
     TargetFiles,
 )
@@ -51,7 +52,7 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("schedule", Schedule),
 )
 
-_WORDS = {str: "text", bool: "true or false", int: "whole number", float: "number", list: "list", dict: "mapping"}
+_WORDS = {str: "text", bool: "true or false", int: "whole number", float: "number", list: "list", StepList: "list", dict: "mapping"}
 
 
 def reference() -> str:

@@ -47,7 +47,7 @@ def test_stage__the_configuration_it_ran_with_is_kept_by_digest(light: Path) -> 
 
 def test_snapshot__before_the_first_ingest_says_what_to_do(light: Path) -> None:
     with pytest.raises(NothingYet, match="or materialize the asset `pool`"):
-        opened(light).snapshot()
+        opened(light).pool.snapshot
 
 
 def test_snapshot__is_that_of_the_invocation_whatever_others_ingest(light: Path) -> None:
@@ -56,8 +56,8 @@ def test_snapshot__is_that_of_the_invocation_whatever_others_ingest(light: Path)
     change(light, "data/*.jsonl", "data/a.jsonl")
     other = opened(light)
     ingest(other)
-    assert (len(mine.snapshot()), len(other.snapshot())) == (80, 40)
-    assert len(opened(light).snapshot()) == 40
+    assert (len(mine.pool.snapshot), len(other.pool.snapshot)) == (80, 40)
+    assert len(opened(light).pool.snapshot) == 40
 
 
 @stage("full", checks={})

@@ -40,7 +40,7 @@ def test_write_config__what_is_written_loads_and_names_the_data_relative_to_it(h
     config = load_config(here)
     assert [spec.url for spec in config.pool.specs(config.root)] == [str(here / "data/pool.jsonl")]
     assert config.recipes["first"].targets == ("gsm8k",)
-    assert config.recipes["first"].steps == ["rds_plus"]
+    assert config.recipes["first"].steps.written == ["rds_plus"]
     assert config.recipes["first"].budget == 25
     assert findings == [
         "data/*.jsonl: 1 file (.jsonl); looked at all 50 rows.",
@@ -60,7 +60,7 @@ def test_write_config__a_file_that_is_there_is_kept_unless_forced(here: Path) ->
         write_config(Path("winnow.yaml"), ["pool.jsonl"], [])
     assert (here / "winnow.yaml").read_text() == "precious"
     write_config(Path("winnow.yaml"), ["pool.jsonl"], [], force=True)
-    assert load_config(here).recipes["first"].steps == ["random"]
+    assert load_config(here).recipes["first"].steps.written == ["random"]
 
 
 def test_write_config__in_another_folder_the_paths_still_lead_to_the_data(here: Path) -> None:

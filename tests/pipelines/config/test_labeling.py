@@ -53,7 +53,7 @@ def test_load_config__paths_are_absolute_and_defaults_filled_in(project: Path) -
     assert found.labels == (str(project / "labels/*.jsonl"),)  # there need not be any yet
     assert found.out == str(project / "labeling/intents")
     assert (found.deny, found.gold) == (str(project / "ids.txt"), str(project / "gold.jsonl"))
-    assert found.cold_start == [{"random_subpool": {"rows": 50_000}}, "facility_location"]
+    assert found.cold_start.written == [{"random_subpool": {"rows": 50_000}}, "facility_location"]
     assert found.budget is not None
     assert (found.budget.money, found.budget.per_row) == (20, 0.5)
 

@@ -103,10 +103,10 @@ class TestResolved:
         )
         config = load_config(project)
         recipe = config.recipes["best"]
-        assert recipe.asked == "2,000,000 tokens"
-        assert recipe.limits.columns == {"n", "talk", "n_tokens"}
-        assert recipe.limits.quota is not None
-        assert recipe.limits.quota.named == ("..200", "1000..")
+        assert recipe.budget_line == "2,000,000 tokens"
+        assert recipe.constraints.columns == {"n", "talk", "n_tokens"}
+        assert recipe.constraints.quota is not None
+        assert recipe.constraints.quota.named == ("..200", "1000..")
         (project / "winnow.yaml").write_text(config.resolved_yaml())
         assert load_config(project).digest == config.digest
 
@@ -198,7 +198,7 @@ class TestResolved:
         text = GOOD.replace("  best:\n", "  best: &base\n") + "  more:\n    <<: *base\n    budget: 20\n"
         (project / "winnow.yaml").write_text(text)
         assert load_config(project).recipes["more"].budget == 20
-        assert load_config(project).recipes["more"].steps == ["rds_plus"]
+        assert load_config(project).recipes["more"].steps.written == ["rds_plus"]
 
     @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.parent.name)
     def test_load_config__the_examples_are_valid(self, example: Path) -> None:

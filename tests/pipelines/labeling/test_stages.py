@@ -14,7 +14,7 @@ import pytest
 from pipelines.context import Context, open_context
 from pipelines.errors import ConfigError
 from pipelines.labeling import rounds
-from pipelines.labeling.project import standing
+from pipelines.labeling.project import project_state
 from pipelines.progress import Log
 from pipelines.reproduce import reproduce
 from pipelines.stages.embed import embed
@@ -69,11 +69,11 @@ def items(project: Path, number: int = -1) -> list[dict[str, Any]]:
 def label(project: Path, number: int = -1, *, who: str = "ann", **more: Any) -> int:
     """Answer the newest batch, truly; gives how many rows it has."""
     context = opened(project)
-    at = standing(context, "kinds")
-    one = at.rounds[number]
-    rows = idlib.rows_of(idlib.from_arrow(at.items(one)["id"]), at.snapshot.ids)
-    subjects = at.snapshot.column("source")[rows].tolist()
-    names = at.snapshot.column("given_id")[rows].tolist()
+    state = project_state(context, "kinds")
+    one = state.rounds[number]
+    rows = idlib.rows_of(idlib.from_arrow(state.items(one)["id"]), state.snapshot.ids)
+    subjects = state.snapshot.column("source")[rows].tolist()
+    names = state.snapshot.column("given_id")[rows].tolist()
     lines = [
         json.dumps({"id": name, "label": s if s in ("fox", "dog") else "other", "annotator": who, **more}) + "\n"
         for name, s in zip(names, subjects, strict=True)
@@ -128,7 +128,7 @@ def test_push__a_lease_that_ended_lets_the_rows_out_again(project: Path) -> None
     loop(project)
     assert loop(project).metrics["round"] == 1  # nothing came back in time
     context = opened(project)
-    assert standing(context, "kinds").open == []
+    assert project_state(context, "kinds").open_rounds == []
     headers = [read_selection(context.store, one["selection_id"])[0] for one in read_rounds(context.store, "kinds")]
     assert [header["facts"]["eligible"] for header in headers] == [80, 80]
 
@@ -142,16 +142,16 @@ def test_push__skips_leave_a_row_to_others_and_ignore_takes_it_out(project: Path
     lines = [{"id": sent[0], "annotator": "ann", "skip": True}, {"id": sent[1], "annotator": "ann", "ignore": True}]
     (project / "labels" / "ann.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
     pull(opened(project), "kinds")
-    at = standing(opened(project), "kinds")
-    assert int((at.waiting(at.rounds[0]) > 0).sum()) == 7  # all three are answered
-    closed = idlib.to_text(at.answers.ids[at.answers.closed])
-    assert closed == [sent[1]]  # bob may still have the row that ann skipped
+    state = project_state(opened(project), "kinds")
+    assert int((state.missing_labels(state.rounds[0]) > 0).sum()) == 7  # all three are answered
+    dismissed = idlib.to_text(state.annotations.ids[state.annotations.dismissed])
+    assert dismissed == [sent[1]]  # bob may still have the row that ann skipped
 
     (project / "labels" / "cat.jsonl").write_text(
         json.dumps({"id": sent[1], "label": "fox", "annotator": "cat"}) + "\n"
     )
     pull(opened(project), "kinds")
-    assert standing(opened(project), "kinds").labelled == 1  # what is ignored stays out, whatever others say
+    assert project_state(opened(project), "kinds").labelled == 1  # what is ignored stays out, whatever others say
 
 
 def test_push__cold_start_until_two_classes_have_labels(project: Path) -> None:
@@ -204,7 +204,7 @@ def test_push__money_stops_before_the_row_that_overflows(light: Path, price: str
     assert drawn.metrics["rows"] == rows
     assert drawn.metrics["random_rows"] == 1
     assert [check.name for check in drawn.checks if not check.passed] == ["batch_full"]
-    left = standing(opened(light), "kinds").left
+    left = project_state(opened(light), "kinds").left
     assert left == pytest.approx(7.5 - rows * (2 if price == "column: price" else 1))
     assert loop(light, "more").summary == "no further batch: nothing can be paid from what is left"
     context = opened(light)
@@ -217,8 +217,8 @@ def test_push__costs_that_come_back_count_instead_of_the_price(project: Path) ->
     loop(project)
     label(project, cost=2.5)
     pull(opened(project), "kinds")
-    at = standing(opened(project), "kinds")
-    assert (at.spent, at.left) == (25.0, 5.0)
+    state = project_state(opened(project), "kinds")
+    assert (state.spent, state.left) == (25.0, 5.0)
     assert loop(project).metrics["rows"] == 5
 
 
@@ -308,10 +308,10 @@ def test_push__own_probabilities_need_no_cold_start(project: Path) -> None:
     configured(project, "classifier: {probabilities: p.parquet}, random_share: 0")
     drawn = loop(project)
     assert "(active)" in drawn.summary
-    at = standing(opened(project), "kinds")
-    rows = idlib.rows_of(idlib.from_arrow(at.items(at.rounds[0])["id"]), at.snapshot.ids)
+    state = project_state(opened(project), "kinds")
+    rows = idlib.rows_of(idlib.from_arrow(state.items(state.rounds[0])["id"]), state.snapshot.ids)
     # The least sure; never a row that the file does not name.
-    assert not set(at.snapshot.column("source")[rows].tolist()) & {"fox", "dog", "system"}
+    assert not set(state.snapshot.column("source")[rows].tolist()) & {"fox", "dog", "system"}
     context = opened(project)
     (selection,) = context.store.records("selections")
     assert "the same 10 rows" in reproduce(context, selection)

@@ -9,12 +9,15 @@ import pytest
 
 from pipelines.context import Context, open_context
 from pipelines.progress import Log
-from pipelines.recipes import draw as selecting
-from pipelines.recipes import spec as drawing
+from pipelines.recipes import draw as draw_module
+from pipelines.recipes.draw import SelectionResult, draw, replay
+from pipelines.recipes.spec import SelectionSpec, encoders_of, resolve_spec
 from pipelines.stages.embed import embed, embed_targets
 from pipelines.stages.index import index
 from pipelines.stages.ingest import ingest
+from selection import Constraints
 from selection.errors import InvalidInput
+from selection.registry import parse_steps
 from selection.vectors import TensorVectors
 from storage import ids as idlib
 from storage.ids import from_arrow, to_text
@@ -33,11 +36,15 @@ def opened(project: Path) -> Context:
     return open_context(project, Log(lambda _: None))
 
 
-def drawn(project: Path, recipe: str = "any") -> tuple[selecting.SelectionResult, list[str]]:
+def draw_recipe(context: Context, recipe: str) -> SelectionResult:
+    return draw(context, resolve_spec(context, recipe), recipe)
+
+
+def drawn(project: Path, recipe: str = "any") -> tuple[SelectionResult, list[str]]:
     """The draw, and the sources of its rows."""
     context = opened(project)
-    made = selecting.draw(context, recipe)
-    snapshot = context.snapshot()
+    made = draw_recipe(context, recipe)
+    snapshot = context.pool.snapshot
     rows = idlib.rows_of(made.ids, snapshot.ids)
     return made, snapshot.column("source")[rows].tolist()
 
@@ -58,23 +65,23 @@ CHANGES = {
 @pytest.mark.parametrize("what", CHANGES)
 def test_selection_id__depends_on_each_input(ingested: Path, what: str) -> None:
     (ingested / "ids.txt").write_text("fox-1\nfox-2\n")
-    before = drawing.resolve(opened(ingested), "any").selection_id
+    before = resolve_spec(opened(ingested), "any").selection_id
     change(ingested, "[random], budget: 8", CHANGES[what])
-    assert drawing.resolve(opened(ingested), "any").selection_id != before
+    assert resolve_spec(opened(ingested), "any").selection_id != before
 
 
 def test_selection_id__not_on_what_does_not_matter(ingested: Path) -> None:
     (ingested / "ids.txt").write_text("fox-1\nfox-2\n")
     change(ingested, "budget: 8", "budget: 8, deny: ids.txt")
-    before = drawing.resolve(opened(ingested), "any")
+    before = resolve_spec(opened(ingested), "any")
     (ingested / "ids.txt").write_text("\n  fox-2\nfox-1  \nfox-1\n")
     change(ingested, "[random]", "[{random: {}}]")
     change(ingested, "budget: 8", "budget: 8, min_overlap: 0.5, encoder: vectors")
-    assert drawing.resolve(opened(ingested), "any") == before
+    assert resolve_spec(opened(ingested), "any") == before
 
 
 def test_selection_id__on_the_order_of_targets_and_on_their_vectors(ingested: Path) -> None:
-    found = drawing.resolve(opened(ingested), "near")
+    found = resolve_spec(opened(ingested), "near")
     more = replace(found, targets={**found.targets, "b": "2"})
     turned = replace(found, targets={"b": "2", **found.targets})
     assert len({one.selection_id for one in (found, more, turned)}) == 3
@@ -87,8 +94,8 @@ def test_draw__the_same_twice_is_one_record(ingested: Path) -> None:
     second, _ = drawn(ingested)
     assert (first.new, second.new) == (True, False)
     assert first.ids.tolist() == second.ids.tolist()
-    assert first.facts == second.facts
-    assert opened(ingested).store.records("selections") == [first.drawing.selection_id]
+    assert first.metrics == second.metrics
+    assert opened(ingested).store.records("selections") == [first.spec.selection_id]
 
 
 def test_draw__where_keeps_the_rest_out_and_counts_it(ingested: Path) -> None:
@@ -96,7 +103,7 @@ def test_draw__where_keeps_the_rest_out_and_counts_it(ingested: Path) -> None:
     change(ingested, "budget: 8", "budget: 17, where: \"source IN ('fox', 'dog') AND line < 18\"")
     made, sources = drawn(ingested)
     assert sorted(sources) == ["dog"] * 7 + ["fox"] * 10
-    assert (made.facts["outside_where"], made.facts["eligible"]) == (63, 17)
+    assert (made.metrics["outside_where"], made.metrics["eligible"]) == (63, 17)
 
 
 def test_draw__allow_and_deny(ingested: Path) -> None:
@@ -106,14 +113,14 @@ def test_draw__allow_and_deny(ingested: Path) -> None:
     change(ingested, "budget: 8", "budget: 10, allow: allow.txt, deny: deny.txt")
     made, sources = drawn(ingested)
     assert sorted(sources) == ["dog"] + ["fox"] * 9
-    assert (made.facts["not_allowed"], made.facts["denied"], made.facts["eligible"]) == (69, 1, 10)
+    assert (made.metrics["not_allowed"], made.metrics["denied"], made.metrics["eligible"]) == (69, 1, 10)
 
 
 def test_draw__a_row_that_a_step_blames_is_named_by_its_id(light: Path) -> None:
     write_rows(light / "data" / "a.jsonl", [row(0, "fox"), row(1, "fox") | {"score": 3}])  # type: ignore[dict-item]
     change(light, "[random], budget: 8", "[{column: {field: score}}], budget: 1, where: source = 'fox'")
     ingest(opened(light))
-    snapshot = opened(light).snapshot()
+    snapshot = opened(light).pool.snapshot
     (fox,) = (
         one for one, given in zip(to_text(snapshot.ids), snapshot.column("given_id"), strict=True) if given == "fox-0"
     )
@@ -125,8 +132,8 @@ def test_draw__a_row_with_the_prompt_of_any_target_is_kept_out(ingested: Path) -
     write_rows(ingested / "targets" / "foxes.jsonl", [row(3, "fox") | {"response": "another"}])
     change(ingested, "budget: 8", "budget: 79")
     made, _ = drawn(ingested)
-    assert (made.facts["equal_to_a_target"], made.facts["eligible"]) == (1, 79)
-    fox = [one for one in opened(ingested).snapshot().ids if one not in made.ids]
+    assert (made.metrics["equal_to_a_target"], made.metrics["eligible"]) == (1, 79)
+    fox = [one for one in opened(ingested).pool.snapshot.ids if one not in made.ids]
     assert len(fox) == 1
 
 
@@ -135,30 +142,30 @@ def test_draw__reasons_name_targets_and_rows_by_their_ids(light: Path) -> None:
     ingest(context)
     embed(context, "vectors")
     embed_targets(context, "vectors")
-    made = selecting.draw(context, "near")
-    items = read_selection(context.store, made.drawing.selection_id)[1]
+    made = draw_recipe(context, "near")
+    items = read_selection(context.store, made.spec.selection_id)[1]
     assert set(items["ref"].to_pylist()) == {"foxes/fox-100", "foxes/fox-101"}
     assert min(items["ref_rank"].to_pylist()) == 1
     assert to_text(from_arrow(items["id"])) == to_text(made.ids)
 
 
 @pytest.mark.parametrize("steps", ["rds_plus", "k_center", "{outliers: {n_neighbors: 3, drop: 0.1}}, k_center"])
-@pytest.mark.parametrize("index", ["flat", "ivf"])
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
 def test_redraw__on_a_device_gives_the_same_items(
-    light: Path, monkeypatch: pytest.MonkeyPatch, steps: str, index: str
+    light: Path, monkeypatch: pytest.MonkeyPatch, steps: str, kind: str
 ) -> None:
     change(light, "[rds_plus], budget: 10", f"[{steps}], budget: 10, encoder: vectors")
-    change(light, "recipes:\n", f"index: {{kind: {index}}}\nrecipes:\n")
+    change(light, "recipes:\n", f"index: {{kind: {kind}}}\nrecipes:\n")
     context = opened(light)
     ingest(context)
     embed(context, "vectors")
     index(context, "vectors")
     embed_targets(context, "vectors")
-    made = selecting.draw(context, "near")
-    header, items = read_selection(context.store, made.drawing.selection_id)
+    made = draw_recipe(context, "near")
+    header, items = read_selection(context.store, made.spec.selection_id)
     used = []
-    monkeypatch.setattr(selecting, "on_gpu", lambda vectors: used.append(0) or TensorVectors(vectors, "cpu"))
-    assert selecting.replay(context, header).select(items.column_names).equals(items)
+    monkeypatch.setattr(draw_module, "on_gpu", lambda vectors: used.append(0) or TensorVectors(vectors, "cpu"))
+    assert replay(context, SelectionSpec.from_record(header)).select(items.column_names).equals(items)
     assert used
 
 
@@ -169,36 +176,36 @@ def test_index__of_steps_that_search_is_recorded_where_it_is_approximate(light: 
     context = opened(light)
     ingest(context)
     embed(context, "vectors")
-    exact = drawing.resolve(context, "any")
+    exact = resolve_spec(context, "any")
     assert exact.index is None
     index(context, "vectors")
-    assert drawing.resolve(context, "any") == exact  # a flat index compares every row
+    assert resolve_spec(context, "any") == exact  # a flat index compares every row
     change(light, "recipes:\n", "index: {kind: ivf}\nrecipes:\n")
     context = opened(light)
     index(context, "vectors")
-    found = drawing.resolve(context, "any")
+    found = resolve_spec(context, "any")
     assert found.index in context.store.committed("indexes")
     assert found.selection_id != exact.selection_id
-    assert drawing.resolve(context, "near").index is None
+    assert resolve_spec(context, "near").index is None
     embed_targets(context, "vectors")
-    made = selecting.draw(context, "any")
-    header, items = read_selection(context.store, made.drawing.selection_id)
+    made = draw_recipe(context, "any")
+    header, items = read_selection(context.store, made.spec.selection_id)
     assert header["index"] == found.index
-    assert selecting.replay(context, header).select(items.column_names).equals(items)
-    assert made.facts["dropped_by_outliers"] == 8
+    assert replay(context, SelectionSpec.from_record(header)).select(items.column_names).equals(items)
+    assert made.metrics["dropped_by_outliers"] == 8
 
 
 def test_encoders_of__only_of_recipes_that_need_vectors(light: Path) -> None:
     change(light, "steps: [random]", "steps: [random], encoder: vectors")
     config = opened(light).config
-    assert drawing.encoders_of(config, ["any"]) == []
-    assert drawing.encoders_of(config, ["any", "near"]) == ["vectors"]
+    assert encoders_of(config, ["any"]) == []
+    assert encoders_of(config, ["any", "near"]) == ["vectors"]
 
 
 def test_selection_id__of_a_recipe_keeps_its_name_from_version_to_version() -> None:
-    found = drawing.SelectionSpec(
-        steps=[{"random": {}}],
-        budget=8,
+    found = SelectionSpec(
+        steps=parse_steps(["random"]),
+        constraints=Constraints(budget=8),
         seed=0,
         round=0,
         allow_short=False,
@@ -207,7 +214,7 @@ def test_selection_id__of_a_recipe_keeps_its_name_from_version_to_version() -> N
         index=None,
         targets={},
         target_encoders={},
-        held_out=[],
+        held_out=(),
         where=None,
         allow=None,
         deny=None,
