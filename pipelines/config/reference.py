@@ -52,7 +52,15 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("schedule", Schedule),
 )
 
-_WORDS = {str: "text", bool: "true or false", int: "whole number", float: "number", list: "list", StepList: "list", dict: "mapping"}
+_WORDS = {
+    str: "text",
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    list: "list",
+    StepList: "list",
+    dict: "mapping",
+}
 
 
 def reference() -> str:

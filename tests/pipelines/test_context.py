@@ -47,7 +47,7 @@ def test_stage__the_configuration_it_ran_with_is_kept_by_digest(light: Path) -> 
 
 def test_snapshot__before_the_first_ingest_says_what_to_do(light: Path) -> None:
     with pytest.raises(NothingYet, match="or materialize the asset `pool`"):
-        opened(light).pool.snapshot
+        _ = opened(light).pool.snapshot
 
 
 def test_snapshot__is_that_of_the_invocation_whatever_others_ingest(light: Path) -> None:
