@@ -92,7 +92,7 @@ class PoolView:
             )
         return self._fingerprints[key]
 
-    def vectors(self, encoder: str, snapshot_id: str, index: str | None = None) -> StoredVectors:
+    def vectors(self, encoder: str, snapshot: Snapshot, index: str | None = None) -> StoredVectors:
         """The vectors of a snapshot's rows.
 
         Args:
@@ -102,10 +102,9 @@ class PoolView:
         Raises:
             NotInStore: a row has neither a vector nor a record of why it has none.
         """
-        key = (encoder, snapshot_id, index)
+        key = (encoder, snapshot.id, index)
         if key not in self._vectors:
-            ids = self.snapshot_of(snapshot_id).ids
-            self._vectors[key] = StoredVectors(self.store, encoder, ids, snapshot=snapshot_id, index=index)
+            self._vectors[key] = StoredVectors(self.store, encoder, snapshot.ids, snapshot=snapshot.id, index=index)
         return self._vectors[key]
 
     def newest_index(self, encoder: str) -> str | None:

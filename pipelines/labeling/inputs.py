@@ -179,7 +179,7 @@ class LabelingInputs(DrawInputs):
 
     @cached_property
     def _vectors(self) -> StoredVectors:
-        return self.view.vectors(self.encoder, self.snapshot.id)
+        return self.view.vectors(self.encoder, self.snapshot)
 
     @cached_property
     def _members(self) -> list[Model]:

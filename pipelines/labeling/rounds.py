@@ -24,8 +24,9 @@ from pipelines.labeling.inputs import Arm, LabelingInputs, sent_ids
 from pipelines.labeling.model import ProjectModel
 from pipelines.labeling.project import ProjectState, Round
 from pipelines.labeling.spending import SpendingLimit, labels_wanted, share_of
-from pipelines.recipes.draw import count_tokens, draw
+from pipelines.recipes.draw import draw
 from pipelines.recipes.spec import recipe_spec
+from pipelines.recipes.tokens import count_tokens
 from pipelines.runs import code_version
 from selection.learning.annotators import NONE
 from selection.learning.stopping import Advice

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipelines.config.schema import OWN_VECTORS, Config, Recipe
 from pipelines.context import Context
@@ -41,10 +40,6 @@ class IdList:
 
     file: str
     digest: str
-
-    def rows(self, snapshot: Snapshot, *, strict: bool) -> tuple[npt.NDArray[np.int64], int]:
-        """The rows that it names, and how many lines name none; see `Snapshot.rows_named`."""
-        return snapshot.rows_named(Path(self.file), strict=strict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +95,12 @@ class SelectionSpec:
         """How many rows or tokens to take."""
         return self.constraints.amount
 
+    @property
+    def token_column(self) -> str | None:
+        """The column that a budget in tokens counts by."""
+        budget = self.constraints.budget
+        return budget.counted_in if isinstance(budget, TokenBudget) else None
+
     @cached_property
     def inputs(self) -> frozenset[Input]:
         """What steps and constraints take from outside."""
@@ -116,7 +117,7 @@ class SelectionSpec:
         return {
             "steps": [step_spec(step) for step in self.steps],
             "budget": self.budget,
-            "tokens": constraints.budget.counted_in if isinstance(constraints.budget, TokenBudget) else None,
+            "tokens": self.token_column,
             "tokenizer": self.tokenizer,
             "quota": None if constraints.quota is None else plain(constraints.quota),
             "group_by": constraints.group_by,

@@ -12,7 +12,7 @@ def index(context: Context, encoder: str) -> Outcome:
     """Index the pool's vectors for neighbour search and measure the index against exact search."""
     settings = context.config.index
     snapshot = context.pool.snapshot
-    pool = context.pool.vectors(context.pool.fingerprint(encoder), snapshot.id)
+    pool = context.pool.vectors(context.pool.fingerprint(encoder), snapshot)
     context.report.say(f"index {encoder}: {pool.shape[0]:,} vectors of {pool.shape[1]} dimensions")
     built = build_index(context.store, pool, snapshot=snapshot.id, kind=settings.kind, nprobe=settings.nprobe)
     return Outcome(

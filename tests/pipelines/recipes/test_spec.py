@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.context import Context, open_context
 from pipelines.progress import Log
-from pipelines.recipes import draw as draw_module
+from pipelines.recipes import candidates
 from pipelines.recipes.draw import SelectionResult, draw, replay
 from pipelines.recipes.spec import SelectionSpec, encoders_of, resolve_spec
 from pipelines.stages.embed import embed, embed_targets
@@ -164,7 +164,7 @@ def test_redraw__on_a_device_gives_the_same_items(
     made = draw_recipe(context, "near")
     header, items = read_selection(context.store, made.spec.selection_id)
     used = []
-    monkeypatch.setattr(draw_module, "on_gpu", lambda vectors: used.append(0) or TensorVectors(vectors, "cpu"))
+    monkeypatch.setattr(candidates, "on_gpu", lambda vectors: used.append(0) or TensorVectors(vectors, "cpu"))
     assert replay(context, SelectionSpec.from_record(header)).select(items.column_names).equals(items)
     assert used
 

@@ -1,0 +1,131 @@
+"""Select the rows of a spec from the pool; nothing is committed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.pool_view import PoolView
+from pipelines.recipes.candidates import assemble
+from pipelines.recipes.inputs import DrawInputs
+from pipelines.recipes.items import items_table, reports_table
+from pipelines.recipes.measure import Counts, counted
+from pipelines.recipes.spec import SelectionSpec
+from selection import Selection, TokenBudget, select
+from selection.errors import InvalidInput
+from selection.types import Reason, Rows, Vectors
+from storage import ids as idlib
+from storage.ids import Ids
+from storage.records import read_selection
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnRows:
+    """A selection before it is committed.
+
+    Attributes:
+        rows: of the snapshot, in pick order.
+        vectors: of the snapshot, where the recipe has some.
+        items, dropped, retrieved: the tables of its record.
+        counts: rows of the pool, how many each rule kept out, kept and new rows.
+        exhausted: the pool could not fill the budget.
+    """
+
+    rows: Rows
+    vectors: Vectors | None
+    items: pa.Table
+    dropped: pa.Table | None
+    retrieved: pa.Table | None
+    counts: Counts
+    exhausted: bool
+
+
+def select_rows(view: PoolView, spec: SelectionSpec, inputs: DrawInputs) -> DrawnRows:
+    """Assemble the candidates and run the steps on them.
+
+    Raises:
+        NotInStore: vectors are missing.
+        SelectionError: the steps cannot be run on this pool.
+    """
+    pool, snapshot, excluded = assemble(view, spec, inputs)
+    constraints = spec.constraints
+    cost = constraints.costs(pool)
+    last = None if spec.previous is None else read_selection(view.store, spec.previous)[1]
+    kept = _kept(last, snapshot.ids, pool.candidates, cost, spec.budget)
+    pool = replace(pool, already_selected=kept.rows if inputs.labelled is None else inputs.labelled)
+    left = max(spec.budget - math.ceil(cost[kept.rows].sum()), 0)
+    with _rows_named_by_id(snapshot.ids):
+        picked = select(
+            spec.steps,
+            pool,
+            budget=replace(constraints.budget, tokens=left) if isinstance(constraints.budget, TokenBudget) else left,
+            seed=spec.seed,
+            round=spec.round,
+            allow_short=spec.allow_short,
+            quota=constraints.quota,
+            group_by=constraints.group_by,
+            max_per_group=constraints.max_per_group,
+        )
+    picked = _first(picked, inputs.affordable(picked.rows))
+    rows = np.concatenate([kept.rows, picked.rows])
+    counts: Counts = {**excluded, "kept_from_last": len(kept.rows), "new_rows": len(picked.rows)}
+    counts |= counted(constraints, pool, cost, rows)
+    counts |= {dropped_by(report.step): len(report.rows) for report in picked.dropped}
+    return DrawnRows(
+        rows=rows,
+        vectors=None if pool.vectors is None else pool.get_vectors(),
+        items=items_table([kept, picked], snapshot.ids),
+        dropped=reports_table(picked.dropped, snapshot.ids),
+        retrieved=reports_table(picked.found, snapshot.ids),
+        counts=counts,
+        exhausted=picked.exhausted,
+    )
+
+
+def dropped_by(step: str) -> str:
+    """How the metric is called that says how many rows a filter dropped."""
+    return f"dropped_by_{step}"
+
+
+def _kept(
+    last: pa.Table | None, ids: Ids, eligible: npt.NDArray[np.bool_], cost: npt.NDArray[np.float64], budget: int
+) -> Selection:
+    """What a top-up keeps of the last selection, in its order: the rows still in the pool and eligible, to the budget."""
+    if last is None:
+        return Selection(np.empty(0, np.int64), np.empty(0, np.float32), Reason.of("kept", 0))
+    rows = idlib.rows_of(idlib.from_arrow(last["id"]), ids)
+    alive = (rows >= 0) & eligible[np.maximum(rows, 0)]
+    rows, gain = rows[alive], last["gain"].to_numpy()[alive]
+    fits = int(np.searchsorted(np.cumsum(cost[rows]), budget, side="right"))
+    return Selection(rows[:fits], gain[:fits], Reason.of("kept", fits))
+
+
+def _first(selection: Selection, count: int) -> Selection:
+    """The first picks of a selection."""
+    if count == len(selection.rows):
+        return selection
+    rows = selection.rows[:count]
+    return replace(
+        selection,
+        rows=rows,
+        gain=selection.gain[:count],
+        reason=selection.reason.take(np.arange(len(rows))),
+        found=tuple(report.of(rows) for report in selection.found),
+    )
+
+
+@contextmanager
+def _rows_named_by_id(ids: Ids) -> Iterator[None]:
+    """A row that a step blames is named by its id, which a person can look up."""
+    try:
+        yield
+    except InvalidInput as error:
+        if error.row is None:
+            raise
+        raise InvalidInput(error.template.replace("{row}", idlib.to_text(ids[[error.row]])[0])) from error
