@@ -38,7 +38,7 @@ def last_run(
 @functools.cache
 def code_version() -> str:
     """Winnow's version, with the commit where it runs from a git checkout."""
-    package = version("winnow")
+    package = version("winnow-pool")
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return package

@@ -51,6 +51,24 @@ def main() -> None:
         raise
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from pipelines.runs import code_version
+
+        out.print(f"winnow {code_version()}", markup=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Hold the options that need no command."""
+
+
 @app.command()
 def init(
     data: Annotated[list[str], typer.Argument(help="Files, globs or folders of candidates.")],

@@ -6,7 +6,11 @@ import os
 import sys
 from pathlib import Path
 
+import yaml
+
 from pipelines.config.locate import ENVIRONMENT, find_config
+
+WORKSPACE = "workspace.yaml"
 
 # Written once and then the user's: the history lives here, and one GPU step runs at a time.
 INSTANCE = """\
@@ -34,22 +38,31 @@ def serve(config: Path | None, host: str, port: int) -> None:
     """
     from pipelines.config.load import load_config
 
-    found = find_config(config)
-    load_config(found)  # a mistake in it is a message here, and many pages in Dagster
-    home = dagster_home(found.parent)
-    workspace = Path(__file__).resolve().parents[2] / "workspace.yaml"
-    environment = os.environ | {"DAGSTER_HOME": str(home), ENVIRONMENT: str(found), "PYTHONWARNINGS": "ignore"}
-    print(f"winnow: {found} in the Dagster UI on http://{host}:{port} (history in {home}); Ctrl-C ends it", flush=True)
-    command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "--host", host, "--port", str(port)]
-    os.chdir(workspace.parent)
+    path = find_config(config)
+    load_config(path)  # a mistake in it is a message here, and many pages in Dagster
+    home = dagster_home(path.parent)
+    environment = os.environ | {"DAGSTER_HOME": str(home), ENVIRONMENT: str(path), "PYTHONWARNINGS": "ignore"}
+    print(f"winnow: {path} in the Dagster UI on http://{host}:{port} (history in {home}); Ctrl-C ends it", flush=True)
+    command = [sys.executable, "-m", "dagster", "dev", "-w", WORKSPACE, "--host", host, "--port", str(port)]
+    os.chdir(home)
     os.execve(sys.executable, command, environment)  # noqa: S606
 
 
 def dagster_home(project: Path) -> Path:
-    """The project's own DAGSTER_HOME, made where it is missing."""
+    """Make the project's own DAGSTER_HOME where it is missing, and write its workspace file.
+
+    The workspace file names the folder that holds the packages, a checkout or an environment. It is written at each
+    start, since that folder may have changed; the settings are written once.
+    """
     home = project / ".winnow" / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     settings = home / "dagster.yaml"
     if not settings.exists():
         settings.write_text(INSTANCE, "utf-8")
+    location = {
+        "module_name": "pipelines.definitions",
+        "working_directory": str(Path(__file__).resolve().parents[2]),
+        "location_name": "winnow",
+    }
+    (home / WORKSPACE).write_text(yaml.safe_dump({"load_from": [{"python_module": location}]}), "utf-8")
     return home

@@ -87,14 +87,16 @@ class Dagster:
 
 
 @contextmanager
-def serving(project: Path, timeout_s: float = 120) -> Iterator[Dagster]:
+def serving(
+    project: Path, timeout_s: float = 120, command: tuple[str, ...] = (sys.executable, "-m", "pipelines")
+) -> Iterator[Dagster]:
     """The UI and its daemon, as `winnow ui` starts them; everything they started ends with the block."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = (project / "ui.log").open("w+")
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines", "ui", "-c", str(project), "--port", str(port)],
+        [*command, "ui", "-c", str(project), "--port", str(port)],
         stdout=log,
         stderr=subprocess.STDOUT,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
