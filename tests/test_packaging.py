@@ -88,7 +88,7 @@ def test_wheel__the_ui_serves_a_project(winnow: Path, tmp_path: Path, monkeypatc
     write_rows(tmp_path / "pool.jsonl", [row(number, "fox") for number in range(9)])
     recipes = "pool: {files: pool.jsonl}\nrecipes: {any: {steps: [random], budget: 3}}\n"
     (tmp_path / "winnow.yaml").write_text(recipes, "utf-8")
-    with serving(tmp_path, command=(str(winnow),)) as dagster:
+    with serving(tmp_path, timeout_s=300, command=(str(winnow),)) as dagster:
         assert dagster.asset_keys() == ["catalog", "pool", "selection/any"]
     workspace = yaml.safe_load((tmp_path / ".winnow" / "dagster" / "workspace.yaml").read_text("utf-8"))
     (location,) = workspace["load_from"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import textwrap
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,13 +65,11 @@ _WORDS = {
 
 
 def reference() -> str:
-    """A table of keys for each section, as Markdown."""
-    blocks = []
-    for name, section in SECTIONS:
-        rows = "".join(f"| `{key}` | {kind} | {default} | {text} |\n" for key, kind, default, text in _keys(section))
-        title = f"### `{name}`" if name else "### Top level"
-        blocks.append(f"{title}\n\n| key | value | default | meaning |\n|---|---|---|---|\n{rows}")
-    return "\n".join(blocks)
+    """A list of keys for each section, as Markdown."""
+    return "\n".join(
+        f"### {f'`{name}`' if name else 'Top level'}\n\n{''.join(_entry(*key) for key in _keys(section))}"
+        for name, section in SECTIONS
+    )
 
 
 def with_reference(document: str) -> str:
@@ -78,6 +77,21 @@ def with_reference(document: str) -> str:
     before, rest = document.split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n\n{reference()}\n{END}{after}"
+
+
+def _entry(key: str, kind: str, default: str, text: str) -> str:
+    """One item of the list, in lines of at most 120 columns."""
+    facts = ", ".join(filter(None, (kind, default)))
+    return (
+        textwrap.fill(
+            f"- `{key}` ({facts}): {text}",
+            width=120,
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        + "\n"
+    )
 
 
 def _keys(section: type) -> Iterator[tuple[str, str, str, str]]:
@@ -114,17 +128,17 @@ def _default(value: Any) -> str:
     if value is None or value in ((), {}, ""):
         return ""
     if isinstance(value, tuple):
-        return ", ".join(f"`{item}`" for item in value)
+        return "default " + ", ".join(f"`{item}`" for item in value)
     if isinstance(value, BaseModel):
         return ""
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+    return f"default `{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def _attributes(section: type) -> dict[str, str]:
     """The texts under `Attributes:` in a class's docstring."""
     _, _, block = inspect.cleandoc(section.__doc__ or "").partition("Attributes:\n")
     found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", block, flags=re.MULTILINE)
-    return {name: " ".join(text.split()).rstrip(".").replace("|", "\\|") for name, text in found}
+    return {name: " ".join(text.split()).rstrip(".") for name, text in found}
 
 
 if __name__ == "__main__":
