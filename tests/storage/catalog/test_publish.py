@@ -760,5 +760,6 @@ def test_docs__the_python_runs() -> None:
 
 
 def test_docs__list_every_view_and_macro_with_its_comment() -> None:
-    listed = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", DOCS.read_text("utf-8"), re.MULTILINE))
+    items = re.findall(r"^- `(\w+)`: (.*(?:\n  .*)*)", DOCS.read_text("utf-8"), re.MULTILINE)
+    listed = {name: " ".join(text.split()) for name, text in items}
     assert listed == schema.RELATION_COMMENTS
