@@ -1,7 +1,9 @@
-"""The docs name what there is: every step, every command, no dead links."""
+"""The docs name only what exists: steps, commands, files, modules and functions; their examples run."""
 
 from __future__ import annotations
 
+import ast
+import doctest
 import re
 from pathlib import Path
 
@@ -16,24 +18,126 @@ from selection.checks import make_inputs
 from selection.registry import parse_steps
 
 ROOT = Path(__file__).resolve().parents[1]
-PUBLISHED = re.findall(r"^\| .+ \| `(\[.+?\])` \|", (ROOT / "docs/steps-active.md").read_text("utf-8"), re.MULTILINE)
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "examples/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+TEXTS = {str(page.relative_to(ROOT)): page.read_text("utf-8") for page in PAGES}
+COLUMNS = 120
+
+# Folders of the repository; a path in the docs that begins with one of them is a path here.
+FOLDERS = ("benchmarks", "docs", "examples", "pipelines", "selection", "storage", "tests")
+# Rooms that the docs name as the place of something to come.
+PLANNED = {"pipelines/exports/"}
+
+COMBINATIONS = TEXTS["docs/steps-active.md"].partition("## Published combinations")[2]
+PUBLISHED = re.findall(r"^- (?:.|\n)+?:\s+`(\[[^`]+\])`", COMBINATIONS, re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_docs__links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+def code(text: str) -> list[str]:
+    """The code spans of a page, outside of its blocks of code."""
+    spans = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    return [" ".join(span.split()) for span in spans]
+
+
+def defined(name: str) -> bool:
+    """Whether `package.module.attribute...` is a module, or a name that one defines or imports."""
+    parts = name.split(".")
+    for n in range(len(parts), 0, -1):
+        for path in (ROOT.joinpath(*parts[:n]).with_suffix(".py"), ROOT.joinpath(*parts[:n], "__init__.py")):
+            if path.is_file():
+                names = top_level(ast.parse(path.read_text("utf-8")))
+                return n == len(parts) or parts[n] in names
+    return False
+
+
+def top_level(tree: ast.Module) -> set[str]:
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_docs__links_lead_somewhere(name: str) -> None:
+    page = ROOT / name
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", TEXTS[name])
     dead = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert dead == []
 
 
+@pytest.mark.parametrize("name", TEXTS)
+def test_docs__links_to_headings_lead_to_one(name: str) -> None:
+    dead = []
+    for link, heading in re.findall(r"\]\(([^)#]*)#([^)]+)\)", TEXTS[name]):
+        if "://" not in link:
+            target = ((ROOT / name).parent / link).resolve() if link else ROOT / name
+            titles = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+            dead += [] if heading in anchors else [f"{link}#{heading}"]
+    assert dead == []
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_docs__lines_are_short(name: str) -> None:
+    long = [number for number, line in enumerate(TEXTS[name].splitlines(), 1) if len(line) > COLUMNS]
+    assert long == []
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_docs__paths_exist(name: str) -> None:
+    paths = [span for span in code(TEXTS[name]) if re.fullmatch(rf"({'|'.join(FOLDERS)})/[\w./*<>-]*", span)]
+    # In `tests/selection/scorers/test_<name>.py` the reader chooses the name: its folder must exist.
+    missing = [
+        path
+        for path in paths
+        if not any(ROOT.glob(path.rpartition("/")[0] if "<" in path else path)) and path not in PLANNED
+    ]
+    assert missing == []
+
+
+def test_docs__planned_rooms_are_not_there_yet() -> None:
+    assert [path for path in PLANNED if (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_docs__modules_and_functions_exist(name: str) -> None:
+    calls = [
+        re.fullmatch(r"(?:python -m )?((?:selection|storage|pipelines)(?:\.\w+)+)(?:\(.*\))?", span)
+        for span in code(TEXTS[name])
+    ]
+    names = {match[1] for match in calls if match}
+    assert {name for name in names if not defined(name)} == set()
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_docs__benchmarks_exist(name: str) -> None:
+    assert {path for path in re.findall(r"benchmarks/\w+\.py", TEXTS[name]) if not (ROOT / path).is_file()} == set()
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/library.md"])
+def test_docs__python_examples_give_what_they_show(name: str) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", TEXTS[name], re.MULTILINE | re.DOTALL)
+    examples = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, name, name, 0)
+    report: list[str] = []
+    results = doctest.DocTestRunner().run(examples, out=report.append)
+    assert (results.failed, report) == (0, [])
+    assert results.attempted >= len(blocks) > 0
+
+
 def test_docs__every_step_has_its_line() -> None:
-    text = "".join(page.read_text("utf-8") for page in (ROOT / "docs").glob("steps*.md"))
+    text = "".join(TEXTS[name] for name in TEXTS if name.startswith("docs/steps"))
     assert [name for name in step_names() if f"`{name}`" not in text] == []
 
 
 def test_docs__changelog_or_readme_names_every_command() -> None:
-    text = "".join(page.read_text("utf-8") for page in PAGES)
+    text = "".join(TEXTS.values())
     commands = get_command(app).commands  # type: ignore[attr-defined]
     assert [name for name in commands if not re.search(rf"\b{name}\b", text)] == []
 
@@ -44,7 +148,7 @@ def test_docs__there_are_ten_published_combinations() -> None:
 
 @pytest.mark.parametrize("steps", PUBLISHED)
 def test_docs__published_combinations_draw_a_batch(steps: str) -> None:
-    recipe = yaml.safe_load(steps)
+    recipe = yaml.safe_load(" ".join(steps.split()))
     inputs = make_inputs(parse_steps(recipe)[-1])
     drawn = select(recipe, Pool(**inputs, already_selected=np.flatnonzero(inputs["labels"] >= 0)), budget=5)
     assert len(set(drawn.rows.tolist())) == 5
