@@ -26,7 +26,8 @@ TEXTS = {str(page.relative_to(ROOT)): page.read_text("utf-8") for page in PAGES}
 COLUMNS = 120
 
 # Folders of the repository; a path in the docs that begins with one of them is a path here.
-FOLDERS = ("benchmarks", "docs", "examples", "pipelines", "selection", "storage", "tests")
+PACKAGES = ("pipelines", "selection", "storage")
+FOLDERS = (*PACKAGES, "benchmarks", "docs", "examples", "tests")
 # Rooms that the docs name as the place of something to come.
 PLANNED = {"pipelines/exports/"}
 
@@ -102,10 +103,15 @@ def test_docs__planned_rooms_are_not_there_yet() -> None:
     assert [path for path in PLANNED if (ROOT / path).exists()] == []
 
 
+def test_docs__the_map_has_every_folder_of_the_packages() -> None:
+    inner = [path.parent.relative_to(ROOT) for name in PACKAGES for path in (ROOT / name).glob("*/**/__init__.py")]
+    assert [f"{folder}/" for folder in inner if f"`{folder}/`" not in TEXTS["docs/architecture.md"]] == []
+
+
 @pytest.mark.parametrize("name", TEXTS)
 def test_docs__modules_and_functions_exist(name: str) -> None:
     calls = [
-        re.fullmatch(r"(?:python -m )?((?:selection|storage|pipelines)(?:\.\w+)+)(?:\(.*\))?", span)
+        re.fullmatch(rf"(?:python -m )?((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?:\(.*\))?", span)
         for span in code(TEXTS[name])
     ]
     names = {match[1] for match in calls if match}
