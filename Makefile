@@ -6,17 +6,28 @@ BIN := $(VENV)/bin
 FAISS := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --prefer-binary -c constraints.txt
 
-.PHONY: demo test lint ui clean
+# A process for each core, and no more than memory takes: every one of them imports torch.
+PYTEST := $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal
+
+.PHONY: demo test test-slow mypy pytest lint ui clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed  ## the main job, offline: a real pool becomes explained subsets
 	$(BIN)/winnow demo
 
-test: $(VENV)/.installed-dev  ## ruff, mypy --strict, pytest
+test: $(VENV)/.installed-dev  ## ruff, then mypy --strict beside all tests but the slow ones
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(MAKE) --no-print-directory -j2 mypy pytest
+
+test-slow: $(VENV)/.installed-dev  ## the tests that take more than ten seconds each
+	$(PYTEST) -m slow
+
+mypy: $(VENV)/.installed-dev
 	$(BIN)/mypy
-	$(BIN)/pytest
+
+pytest: $(VENV)/.installed-dev
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

@@ -1,5 +1,8 @@
 """What holds for every test and doctest."""
 
+from __future__ import annotations
+
+import pytest
 from hypothesis import settings
 
 # Time says nothing here: a first example imports a library or compiles a loop, and machines have other work to do.
@@ -8,3 +11,13 @@ settings.load_profile("winnow")
 
 # What pytest must not import when it looks for doctests: importing it loads a project, as tests/pipelines/test_definitions.py does.
 collect_ignore = ["pipelines/definitions.py"]
+
+SLOW_S = 30
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that ought to be marked: `make test` is run after every change."""
+    reports = [report for report in terminalreporter.stats.get("passed", ()) if "slow" not in report.keywords]
+    for report in sorted(reports, key=lambda report: -report.duration):
+        if report.duration > SLOW_S:
+            terminalreporter.write_line(f"{report.nodeid} took {report.duration:.0f} s: mark it slow or make it faster")

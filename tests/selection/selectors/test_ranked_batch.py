@@ -43,9 +43,9 @@ def naive(vectors, scores, budget, already):
         rest = np.setdiff1d(np.arange(len(x)), chosen)
         value = np.full(len(x), -np.inf)
         alpha = len(rest) / (len(rest) + len(chosen))
-        for row in rest:
-            near = min((np.sqrt(((x[row] - x[other]) ** 2).sum()) for other in chosen), default=np.inf)
-            value[row] = alpha * (1 - 1 / (1 + near)) + (1 - alpha) * scores[row]
+        distances = np.sqrt(((x[rest, None] - x[chosen]) ** 2).sum(axis=2))
+        near = distances.min(axis=1, initial=np.inf)
+        value[rest] = alpha * (1 - 1 / (1 + near)) + (1 - alpha) * scores[rest]
         best = int(np.argmax(value if chosen else scores))
         chosen.append(best)
         picked.append(best)
