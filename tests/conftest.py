@@ -38,7 +38,7 @@ def row(number: int, subject: str) -> dict[str, str]:
 
 def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(one) + "\n" for one in rows), "utf-8")
+    path.write_text("".join(json.dumps(record) + "\n" for record in rows), "utf-8")
 
 
 @pytest.fixture(scope="session")

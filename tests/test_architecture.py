@@ -72,11 +72,11 @@ def test_compiled_loops__are_cached_by_all_sources(path: Path) -> None:
     ],
 )
 def test_import__leaves_heavy_packages_alone(module: str, heavy: set[str]) -> None:
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"],
         capture_output=True,
         text=True,
         check=True,
         cwd=ROOT,
     )
-    assert not heavy & set(found.stdout.split())
+    assert not heavy & set(process.stdout.split())

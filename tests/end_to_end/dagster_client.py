@@ -56,9 +56,9 @@ class Dagster:
         body = json.dumps({"query": query, "variables": variables}).encode()
         request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=60) as answer:
-            found = json.load(answer)
-        assert "errors" not in found, found["errors"]
-        return found["data"]
+            result = json.load(answer)
+        assert "errors" not in result, result["errors"]
+        return result["data"]
 
     def asset_keys(self) -> list[str]:
         return sorted("/".join(node["assetKey"]["path"]) for node in self.ask(ASSETS)["assetNodes"])

@@ -38,13 +38,13 @@ def test_ui__all_assets_materialized_over_graphql_fill_the_catalog(project: Path
     assert all(check["success"] for check in checks)
 
     with duckdb.connect(str(project / "store" / "winnow.duckdb"), read_only=True) as catalog:
-        found = catalog.sql("SELECT recipe, n_items FROM latest_selections ORDER BY recipe").fetchall()
+        selections = catalog.sql("SELECT recipe, n_items FROM latest_selections ORDER BY recipe").fetchall()
         invocations = catalog.sql("SELECT count(DISTINCT invocation) FROM runs").fetchall()
         selected = catalog.sql(
             "SELECT count(*), count(DISTINCT e.id), count(prompt) FROM selected_examples e "
             "JOIN latest_selections USING (selection_id)"
         ).fetchall()
-    assert found == [("any", 10), ("even", 10), ("near", 10)]
+    assert selections == [("any", 10), ("even", 10), ("near", 10)]
     assert invocations == [(1,)]
     rows, _, with_text = selected[0]
     assert (rows, with_text) == (30, 30)

@@ -49,7 +49,7 @@ class Team:
     def tick(self) -> list[str]:
         """Look as the daemon looks, and run what the sensor asks for."""
         definitions = build_definitions(self.project / "winnow.yaml")
-        (sensor,) = [one for one in definitions.sensors or () if one.name == "new_labels"]
+        (sensor,) = [sensor for sensor in definitions.sensors or () if sensor.name == "new_labels"]
         assert isinstance(sensor, dg.SensorDefinition)
         seen: Any = sensor(dg.build_sensor_context(cursor=self.cursor))
         if isinstance(seen, dg.SkipReason):
@@ -90,7 +90,7 @@ class Team:
         return given
 
     def bring(self, name: str, labels: list[dict[str, Any]]) -> None:
-        (self.project / "labels" / name).write_text("".join(json.dumps(one) + "\n" for one in labels))
+        (self.project / "labels" / name).write_text("".join(json.dumps(record) + "\n" for record in labels))
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +116,12 @@ def ask(team: Team, query: str) -> list[dict[str, Any]]:
 
 def test_labeling__every_round_is_a_row_with_what_came_of_it(team: Team) -> None:
     rounds = ask(team, "SELECT round, phase, n_items, labelled, spent, metrics FROM rounds ORDER BY round")
-    assert [one["phase"] for one in rounds] == ["cold_start", "active", "active", "active"]
-    assert [one["n_items"] for one in rounds] == [16] * 4
-    assert [one["labelled"] for one in rounds] == [16, 16, 16, 0]
+    assert [row["phase"] for row in rounds] == ["cold_start", "active", "active", "active"]
+    assert [row["n_items"] for row in rounds] == [16] * 4
+    assert [row["labelled"] for row in rounds] == [16, 16, 16, 0]
     # Two labels a row, half each; one was a skip.
-    assert [one["spent"] for one in rounds] == [0, 16, 31.5, 47.5]
-    held_out = [json.loads(one["metrics"]).get("held_out") for one in rounds]
+    assert [row["spent"] for row in rounds] == [0, 16, 31.5, 47.5]
+    held_out = [json.loads(row["metrics"]).get("held_out") for row in rounds]
     assert held_out == [None, 4, 8, 12]
     last = json.loads(rounds[-1]["metrics"])
     assert last["trained_on"] == 48 - 12
@@ -131,22 +131,25 @@ def test_labeling__every_round_is_a_row_with_what_came_of_it(team: Team) -> None
 
 def test_labeling__no_row_is_sent_twice_and_the_random_arm_says_its_chance(team: Team) -> None:
     items = ask(team, "SELECT id, arm, annotators, inclusion_probability AS chance, round_id FROM round_items")
-    assert len({one["id"] for one in items}) == len(items) == 64
-    chances = sorted(one["chance"] for one in items if one["arm"] == "random")
+    assert len({item["id"] for item in items}) == len(items) == 64
+    chances = sorted(item["chance"] for item in items if item["arm"] == "random")
     assert len(chances) == 16
     assert chances[0] == pytest.approx(4 / 80)  # the first batch is drawn from the whole pool
     assert chances[-1] == pytest.approx(4 / 32)  # the fourth from what 48 labels leave
-    assert {one["chance"] for one in items if one["arm"] == "strategy"} == {None}
-    assert sum(one["annotators"] == 2 for one in items) == 4 * (3 + 1)
+    assert {item["chance"] for item in items if item["arm"] == "strategy"} == {None}
+    assert sum(item["annotators"] == 2 for item in items) == 4 * (3 + 1)
 
 
 def test_labeling__conflicts_annotators_and_bad_labels_are_in_sql(team: Team) -> None:
     (conflict,) = ask(team, "SELECT n_labels, votes FROM label_conflicts")
     assert conflict["n_labels"] == 2
     people = ask(team, "SELECT annotator, n_labels, skipped, agreement FROM annotators ORDER BY annotator")
-    assert [(one["annotator"], one["n_labels"], one["skipped"]) for one in people] == [("ann", 47, 1), ("bob", 48, 0)]
+    assert [(person["annotator"], person["n_labels"], person["skipped"]) for person in people] == [
+        ("ann", 47, 1),
+        ("bob", 48, 0),
+    ]
     assert people[0]["agreement"] == pytest.approx(46 / 47)
-    causes = [one["cause"] for one in ask(team, "SELECT cause FROM label_quarantine ORDER BY line")]
+    causes = [row["cause"] for row in ask(team, "SELECT cause FROM label_quarantine ORDER BY line")]
     assert causes == ["unknown class 'wolf'", "'nobody' names no row of the pool"]
     assert ask(team, "SELECT count(*) AS n FROM labels WHERE kind = 'class'") == [{"n": 95}]
     consensus = ask(team, "SELECT max(relabel_score) AS doubt, count(*) AS n FROM consensus")
@@ -155,17 +158,20 @@ def test_labeling__conflicts_annotators_and_bad_labels_are_in_sql(team: Team) ->
 
 
 def test_labeling__the_same_files_again_change_nothing(team: Team) -> None:
-    before = ask(team, "SELECT count(*) AS n FROM label_events"), [one.read_bytes() for one in team.batches()]
+    before = ask(team, "SELECT count(*) AS n FROM label_events"), [path.read_bytes() for path in team.batches()]
     copy = (team.project / "labels" / "0.jsonl").read_text()
     (team.project / "labels" / "copy.jsonl").write_text(copy)
     assert team.tick() == [job_name("kinds")]  # a file has come, so it is read; it holds nothing new
-    assert (ask(team, "SELECT count(*) AS n FROM label_events"), [one.read_bytes() for one in team.batches()]) == before
+    assert (
+        ask(team, "SELECT count(*) AS n FROM label_events"),
+        [path.read_bytes() for path in team.batches()],
+    ) == before
 
 
 def test_labeling__every_arm_is_drawn_again_from_its_record(team: Team) -> None:
     context = open_context(team.project, Log(lambda _: None))
     arms = ask(team, "SELECT selection_id, random_selection_id FROM rounds ORDER BY round")
-    for selection in [one for arm in arms for one in arm.values()]:
+    for selection in [selection for arm in arms for selection in arm.values()]:
         assert "in the same order, with the same gains" in reproduce(context, selection)
 
 

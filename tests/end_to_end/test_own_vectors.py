@@ -69,12 +69,12 @@ def run_here(project: Path) -> list[str]:
 
 
 def sources(project: Path) -> list[str]:
-    found = catalog.query(
+    examples = catalog.query(
         Store(project / "store"),
         "SELECT DISTINCT source FROM selected_examples JOIN latest_selections USING (selection_id) "
         "WHERE latest_selections.recipe = 'near'",
     )
-    return found["source"].to_pylist()
+    return examples["source"].to_pylist()
 
 
 def test_run__on_own_vectors_selects_indexes_and_reproduces(project: Path) -> None:
@@ -142,11 +142,11 @@ def test_run__own_vectors_beside_a_model_are_used_where_they_are_named(project: 
     text = CONFIG.replace("recipes:\n", more + "recipes:\n  mine: {steps: [rds_plus], budget: 10, encoder: vectors}\n")
     (project / "winnow.yaml").write_text(text)
     run_here(project)
-    found = catalog.query(
+    selections = catalog.query(
         Store(project / "store"),
         "SELECT s.recipe, e.model FROM latest_selections s LEFT JOIN encoders e USING (encoder) ORDER BY recipe",
     ).to_pylist()
-    assert [(one["recipe"], Path(one["model"] or "none").name) for one in found] == [
+    assert [(selection["recipe"], Path(selection["model"] or "none").name) for selection in selections] == [
         ("any", "none"),
         ("mine", "pool.parquet"),
         ("near", "model"),
@@ -155,10 +155,10 @@ def test_run__own_vectors_beside_a_model_are_used_where_they_are_named(project: 
 
 def test_run__facts_are_recorded(project: Path) -> None:
     run_here(project)
-    found = catalog.query(
+    runs = catalog.query(
         Store(project / "store"), "SELECT facts FROM runs WHERE stage = 'embed' AND target = 'vectors'"
     )
-    assert json.loads(found["facts"][0].as_py()) == {
+    assert json.loads(runs["facts"][0].as_py()) == {
         "rows": 120,
         "new_vectors": 120,
         "failed": 0,

@@ -53,7 +53,7 @@ def project(tmp_path: Path) -> Path:
         }
         for n, source in enumerate(sources)
     ]
-    (tmp_path / "data" / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    (tmp_path / "data" / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path
 
 
@@ -76,45 +76,47 @@ def run(project: Path, **recipes: str) -> dict[str, Any]:
 
 
 def facts(project: Path, recipe: str) -> dict[str, Any]:
-    (found,) = catalog.query(
+    (record,) = catalog.query(
         Store(project / "store"), "SELECT facts FROM latest_selections WHERE recipe = ?", [recipe]
     ).to_pylist()
-    return dict(json.loads(found["facts"]))
+    return dict(json.loads(record["facts"]))
 
 
 def test_run__shares_caps_bands_and_tokens(project: Path) -> None:
     done = run(project, shares=SHARES, caps=CAPS, bands=BANDS, tokens=TOKENS)
 
-    assert Counter(one["source"] for one in done["shares"]) == {"wiki": 10, "forum": 6, "code": 4}
-    assert {one["kind"] for one in done["shares"]} == {"draw"}
+    assert Counter(row["source"] for row in done["shares"]) == {"wiki": 10, "forum": 6, "code": 4}
+    assert {row["kind"] for row in done["shares"]} == {"draw"}
     assert {key: value for key, value in facts(project, "shares").items() if key.startswith("quota_")} == {
         "quota_forum": 6,
         "quota_wiki": 10,
         "quota_rest": 4,
     }
-    assert max(Counter(one["source"] for one in done["caps"]).values()) <= 12
-    assert max(Counter(one["talk"] for one in done["caps"]).values()) <= 2
+    assert max(Counter(row["source"] for row in done["caps"]).values()) <= 12
+    assert max(Counter(row["talk"] for row in done["caps"]).values()) <= 2
     assert len(done["caps"]) == 30
-    lengths = [one["n_tokens"] for one in done["bands"]]
+    lengths = [row["n_tokens"] for row in done["bands"]]
     assert sum(n < 10 for n in lengths) <= 2
     assert sum(10 <= n < 30 for n in lengths) <= 4
     by_source = Counter[str]()
-    for one in done["tokens"]:
-        by_source[one["source"]] += one["n_tokens"]
+    for row in done["tokens"]:
+        by_source[row["source"]] += row["n_tokens"]
     assert max(by_source.values()) <= 250
     assert facts(project, "tokens")["tokens"] == by_source.total() <= 500
-    assert [one["n_tokens"] for one in done["tokens"]] == sorted((n["n_tokens"] for n in done["tokens"]), reverse=True)
+    assert [row["n_tokens"] for row in done["tokens"]] == sorted(
+        (row["n_tokens"] for row in done["tokens"]), reverse=True
+    )
 
 
 def test_run__the_quota_is_part_of_what_a_selection_is(project: Path) -> None:
-    one = run(project, a=SHARES)["a"]
+    first = run(project, a=SHARES)["a"]
     other = run(project, a=SHARES.replace("wiki: 0.5, forum: 0.3", "wiki: 0.3, forum: 0.5"))["a"]
     assert Counter(row["source"] for row in other) == {"forum": 10, "wiki": 6, "code": 4}
     ids = catalog.query(Store(project / "store"), "SELECT selection_id FROM selections")[0].to_pylist()
     assert len(ids) == 2
     # The order in which the groups are written is no difference.
     again = run(project, a=SHARES.replace("wiki: 0.5, forum: 0.3", "forum: 0.3, wiki: 0.5"))
-    assert [row["id"] for row in again["a"]] == [row["id"] for row in one]
+    assert [row["id"] for row in again["a"]] == [row["id"] for row in first]
     assert len(catalog.query(Store(project / "store"), "SELECT selection_id FROM selections")) == 2
     context = open_context(project / "winnow.yaml", Log(lambda _: None))
     assert "the same 20 rows in the same order" in reproduce(context, ids[0])
@@ -124,17 +126,17 @@ def test_run__the_quota_is_part_of_what_a_selection_is(project: Path) -> None:
 def test_run__top_up_counts_what_is_kept(project: Path) -> None:
     first = run(project, a=CAPS.replace("budget: 30", "budget: 15"))["a"]
     both = run(project, a=CAPS.replace("budget: 30", "budget: 30, mode: top_up"))["a"]
-    assert [one["id"] for one in both[:15]] == [one["id"] for one in first]
-    assert [one["kind"] for one in both] == ["kept"] * 15 + ["draw"] * 15
-    assert max(Counter(one["source"] for one in both).values()) <= 12
-    assert max(Counter(one["talk"] for one in both).values()) <= 2
+    assert [row["id"] for row in both[:15]] == [row["id"] for row in first]
+    assert [row["kind"] for row in both] == ["kept"] * 15 + ["draw"] * 15
+    assert max(Counter(row["source"] for row in both).values()) <= 12
+    assert max(Counter(row["talk"] for row in both).values()) <= 2
 
     tokens = TOKENS.replace("column: {field: n_tokens}", "random: {}").replace(", quota: {by: source, caps: 0.5}", "")
     first = run(project, b=tokens)["b"]
     both = run(project, b=tokens.replace("tokens: 500", "tokens: 900").replace("}}],", "}}], mode: top_up,"))["b"]
-    assert [one["id"] for one in both[: len(first)]] == [one["id"] for one in first]
-    assert facts(project, "b")["tokens"] == sum(one["n_tokens"] for one in both) <= 900
-    assert sum(one["n_tokens"] for one in both) > 850
+    assert [row["id"] for row in both[: len(first)]] == [row["id"] for row in first]
+    assert facts(project, "b")["tokens"] == sum(row["n_tokens"] for row in both) <= 900
+    assert sum(row["n_tokens"] for row in both) > 850
 
 
 def test_run__impossible_limits_name_groups_and_numbers(project: Path) -> None:

@@ -22,12 +22,13 @@ from storage.ids import from_arrow
 from storage.records import read_selection
 from storage.store import Store
 from tests.conftest import row, write_rows
+from tests.pipelines.conftest import Winnow
 
 
-def start(project: Path, *, cwd: Path | None = None) -> subprocess.Popen[str]:
+def start(project: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "pipelines", "run", "-c", str(project)],
-        cwd=cwd or project,
+        cwd=project,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -36,7 +37,7 @@ def start(project: Path, *, cwd: Path | None = None) -> subprocess.Popen[str]:
     )
 
 
-def run_here(project: Path) -> tuple[list[str], list[str]]:
+def run_in_process(project: Path) -> tuple[list[str], list[str]]:
     """Run in this process; the selections' ids and what was said."""
     said: list[str] = []
     outcomes = run_all(open_context(project, Log(said.append)))
@@ -52,23 +53,24 @@ def ask(project: Path, query: str) -> list[dict[str, Any]]:
 
 
 def test_run__second_time_encodes_nothing_and_gives_the_same_selections(project: Path) -> None:
-    first, _ = run_here(project)
-    second, said = run_here(project)
+    first, _ = run_in_process(project)
+    second, said = run_in_process(project)
 
     assert second == first
     assert "tiny/embeddings: nothing new to encode, 120 vectors in all" in said
     assert ask(project, "SELECT count(*) AS n FROM selections") == [{"n": 3}]
 
 
-def test_run__from_another_folder__same_selections(project: Path, tmp_path: Path) -> None:
+def test_run__from_another_folder__same_selections(
+    project: Path, tmp_path: Path, winnow: Winnow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    process = start(project, cwd=elsewhere)
-    output, _ = process.communicate(timeout=300)
+    monkeypatch.chdir(elsewhere)
+    assert winnow("run", "-c", project).code == 0
 
-    assert process.returncode == 0, output
-    here, _ = run_here(project)
-    assert here == [one["subject"] for one in ask(project, SELECTED)]
+    again, _ = run_in_process(project)
+    assert again == [run["subject"] for run in ask(project, SELECTED)]
     assert list(elsewhere.iterdir()) == []
 
 
@@ -95,20 +97,22 @@ def test_run__killed_at_random_moments__the_next_run_finishes_with_the_same_rows
         time.sleep(delays.uniform(2, 14))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    after_kills, _ = run_here(project)
+    after_kills, _ = run_in_process(project)
 
     untouched = tmp_path / "untouched"
     untouched.mkdir()
     for name in ("winnow.yaml", "data", "targets", "model"):
         (untouched / name).symlink_to(project / name)
-    never_killed, _ = run_here(untouched)
-    assert [chosen(project, one) for one in after_kills] == [chosen(untouched, one) for one in never_killed]
+    never_killed, _ = run_in_process(untouched)
+    assert [chosen(project, selection) for selection in after_kills] == [
+        chosen(untouched, selection) for selection in never_killed
+    ]
 
 
 def test_run__one_more_file__only_its_rows_are_encoded(project: Path) -> None:
-    run_here(project)
+    run_in_process(project)
     write_rows(project / "data" / "c.jsonl", [row(n, "fox") for n in range(12, 20)])
-    _, said = run_here(project)
+    _, said = run_in_process(project)
 
     # Rows 12, 13 and 14 are in a.jsonl already.
     assert "pool: 125 rows kept of 128 read (3 exact duplicates, 0 quarantined), 1 of 3 files new" in said
@@ -116,9 +120,9 @@ def test_run__one_more_file__only_its_rows_are_encoded(project: Path) -> None:
 
 
 def test_run__a_changed_file__new_rows_in_vanished_rows_out(project: Path) -> None:
-    run_here(project)
+    run_in_process(project)
     write_rows(project / "data" / "b.jsonl", [row(n, "answer") for n in range(5, 25)])
-    run_here(project)
+    run_in_process(project)
 
     assert ask(project, "SELECT kept FROM pools") == [{"kept": 80}]
     assert ask(project, "SELECT count(*) AS n FROM tombstones") == [{"n": 50}]
@@ -126,7 +130,7 @@ def test_run__a_changed_file__new_rows_in_vanished_rows_out(project: Path) -> No
 
 
 def test_run__order_and_number_of_files_do_not_matter_to_the_rows(project: Path, tmp_path: Path) -> None:
-    one_file, _ = run_here(project)
+    one_file, _ = run_in_process(project)
     store = Store(project / "store")
 
     other = tmp_path / "other"
@@ -140,7 +144,7 @@ def test_run__order_and_number_of_files_do_not_matter_to_the_rows(project: Path,
     # The same committed vectors, so that batching does not move a bit.
     (other / "store").mkdir()
     (other / "store" / "vectors").symlink_to(store.path("vectors"))
-    seven_files, _ = run_here(other)
+    seven_files, _ = run_in_process(other)
 
     for a, b in zip(one_file, seven_files, strict=True):
         assert (
@@ -150,7 +154,7 @@ def test_run__order_and_number_of_files_do_not_matter_to_the_rows(project: Path,
 
 
 def test_run__a_row_equal_to_a_target_is_kept_out_and_counted(project: Path) -> None:
-    _, said = run_here(project)
+    _, said = run_in_process(project)
 
     assert "selection/near: drew 10 rows of 119 eligible (kept out: 1 equal to a target)" in said
     assert ask(
@@ -167,14 +171,14 @@ def test_run__what_a_filter_dropped_is_in_sql_with_what_it_duplicates(project: P
     config = yaml.safe_load((project / "winnow.yaml").read_text())
     config["recipes"] = {"clean": {"steps": [step, "random"], "budget": 5}}
     (project / "winnow.yaml").write_text(yaml.safe_dump(config))
-    _, said = run_here(project)
+    _, said = run_in_process(project)
 
     assert any("selection/clean: drew 5 rows" in line and f"; {step} dropped " in line for line in said)
-    found = ask(
+    drops = ask(
         project,
         "SELECT d.step, d.kind, a.given_id AS dropped, b.given_id AS kept FROM selection_drops d "
         "JOIN examples a ON a.id = d.id JOIN examples b ON b.id = d.ref::UUID WHERE b.given_id IN ('one', 'two')",
     )
-    assert [(one["step"], one["kind"], {one["dropped"], one["kept"]}) for one in found] == [
+    assert [(drop["step"], drop["kind"], {drop["dropped"], drop["kept"]}) for drop in drops] == [
         (step, "neighbour", {"one", "two"})
     ]
