@@ -178,20 +178,18 @@ class _ConfigLoader(ConfigReader):
                 yield name, files
 
     def _keyed(self, raw: Any, path: KeyPath) -> tuple[Keyed, ...]:
-        """What is brought by id; an .npy of vectors is there with its ids."""
-        brought = tuple(self._each(Keyed, "url", raw, path)) if raw is not None else ()
-        if path[-1] == "vectors":
-            for one in brought:
-                if one.url.endswith(".npy") and Path(one.url).is_file() and not Path(ids_file(one.url)).is_file():
-                    self.add(path, f"{one.url!r} has no ids: put its keys, one a line, into {ids_file(one.url)}")
-        return brought
+        """Files whose rows are keyed by id; an .npy of vectors lies beside its ids."""
+        files = tuple(self._each(Keyed, "url", raw, path)) if raw is not None else ()
+        for url in (file.url for file in files if path[-1] == "vectors" and file.url.endswith(".npy")):
+            if Path(url).is_file() and not Path(ids_file(url)).is_file():
+                self.add(path, f"{url!r} has no ids: put its keys, one a line, into {ids_file(url)}")
+        return files
 
     def _each(self, kind: type[F], key: str, raw: Any, path: KeyPath) -> Iterator[F]:
         """A list in which each item is a mapping or a path; or one of them alone."""
-        for here, item in (
-            [((*path, i), item) for i, item in enumerate(raw)] if isinstance(raw, list) else [(path, raw)]
-        ):
-            files = self._files(kind, key, item, here)
+        items = [((*path, i), item) for i, item in enumerate(raw)] if isinstance(raw, list) else [(path, raw)]
+        for item_path, item in items:
+            files = self._files(kind, key, item, item_path)
             if files is not None:
                 yield files
 

@@ -102,11 +102,11 @@ class Pool(Section):
 
     def specs(self, root: Path) -> list[FileSpec]:
         """The files there are now, each once, with how to read it; the first mention of a file counts."""
-        found: dict[str, FileSpec] = {}
+        specs: dict[str, FileSpec] = {}
         for files in self.files:
             for spec in files.specs(root):
-                found.setdefault(spec.url, spec)
-        return list(found.values())
+                specs.setdefault(spec.url, spec)
+        return list(specs.values())
 
 
 @dataclass(frozen=True)
@@ -395,8 +395,8 @@ class Config(Section):
 
     def vector_files(self, target: str | None = None) -> list[VectorFile]:
         """The user's own vectors of the pool, or of a target set."""
-        brought = self.pool.vectors if target is None else self.targets[target].vectors
-        return [VectorFile(one.url, one.id) for one in brought]
+        files = self.pool.vectors if target is None else self.targets[target].vectors
+        return [VectorFile(file.url, file.id) for file in files]
 
     def targets_in(self, encoder: str) -> list[str]:
         """The target sets that have vectors of this encoder: all have a model's, some the user's own."""
