@@ -27,9 +27,9 @@ import numpy.typing as npt
 
 from selection import Pool, select
 from selection.vectors import exact
-from storage import ids as idlib
+from storage.ids import Ids, hash_keys
 from storage.store import Store
-from storage.vectors.index import build_index, records
+from storage.vectors.index import build_index, open_vectors, records
 from storage.vectors.segments import StoredVectors, commit_segment
 
 Array = npt.NDArray[Any]
@@ -129,7 +129,7 @@ def make_store(folder: Path, rows: int) -> Store:
     return store
 
 
-def ids_of(rows: int) -> idlib.Ids:
+def ids_of(rows: int) -> Ids:
     """Ascending ids; the cluster of a row does not follow from its place."""
     return np.sort(np.frombuffer(np.random.default_rng(2).bytes(16 * rows), "S16"))
 
@@ -144,7 +144,7 @@ def fitted(vectors: StoredVectors, labels: Array) -> Model:
 def run(store: Store, rows: int, name: str, *, indexed: bool, steps: list[Any], rounds: int) -> None:
     """Draw some rounds and print a line for each."""
     ids, truth = ids_of(rows), (cluster_of(rows) < RARE).astype(np.int64)
-    keys = idlib.keys(ids)
+    keys = hash_keys(ids)
     rng = np.random.default_rng(3)
     first = np.concatenate([rng.choice(np.flatnonzero(truth == c), n) for c, n in ((0, LABELLED - 5), (1, 5))])
     labels = np.full(rows, -1)
@@ -153,7 +153,7 @@ def run(store: Store, rows: int, name: str, *, indexed: bool, steps: list[Any], 
     for number in range(rounds):
         model = fitted(StoredVectors(store, ENCODER, ids, snapshot=SNAPSHOT), labels)
         with Watched() as watched:
-            vectors = StoredVectors(store, ENCODER, ids, snapshot=SNAPSHOT, index=index)
+            vectors = open_vectors(store, ENCODER, ids, snapshot=SNAPSHOT, index=index)
             opened = time.perf_counter()
             pool = Pool(
                 vectors=vectors if indexed else exact(vectors),

@@ -25,8 +25,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from storage import ids
-from storage.catalog import publish as catalog
+from storage.catalog.publish import publish_catalog
+from storage.catalog.query import LINK
+from storage.ids import to_arrow
 from storage.records import commit_selection, digest_of
 from storage.store import Store
 
@@ -44,7 +45,7 @@ def items_of(seed: int, n: int) -> pa.Table:
     return pa.table(
         {
             "rank": pa.array(np.arange(1, n + 1, dtype=np.uint32)),
-            "id": ids.to_arrow(np.frombuffer(rng.bytes(16 * n), "S16")),
+            "id": to_arrow(np.frombuffer(rng.bytes(16 * n), "S16")),
             "gain": pa.array(np.sort(rng.random(n, np.float32))[::-1]),
             "kind": pa.array(["target"] * n),
             "ref": pa.array(["gsm8k"] * n),
@@ -59,7 +60,7 @@ class Winnow:
 
     def __init__(self, folder: Path) -> None:
         self.store = Store(folder / "store")
-        self.file = self.store.path(catalog.LINK)
+        self.file = self.store.path(LINK)
         self.retries = 0
 
     def commit(self, seed: int, n: int) -> None:
@@ -67,7 +68,7 @@ class Winnow:
         commit_selection(self.store, header, items_of(seed, n))
 
     def publish(self) -> None:
-        catalog.publish(self.store)
+        publish_catalog(self.store)
 
     def fill(self, seeds: range) -> None:
         """Many records at once: copies of the first under other names."""

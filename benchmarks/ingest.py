@@ -22,7 +22,8 @@ WORDS = [f"word{number}" for number in range(5000)]
 WINNOW = """
 import sys
 from pathlib import Path
-from storage.pool.ingest import FileSpec, expand, ingest_file
+from storage.files.user_files import expand
+from storage.pool.ingest import FileSpec, ingest_file
 from storage.pool.snapshot import take_snapshot
 from storage.store import Store
 folder = Path(sys.argv[1])

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines.messages import nearest
 from pipelines.runs import runs
-from storage.catalog import publish as catalog
+from storage.catalog.query import query_catalog
 from storage.errors import NotInStore
 from storage.store import Store
 
@@ -20,12 +20,12 @@ def diff_tables(store: Store, a: str, b: str | None) -> list[tuple[str, list[dic
     if b is None:
         a, b = _last_two(store, a)
     for one in (a, b):
-        if not catalog.query(store, "SELECT 1 FROM selections WHERE selection_id = ?", [one]).num_rows:
+        if not query_catalog(store, "SELECT 1 FROM selections WHERE selection_id = ?", [one]).num_rows:
             raise NotInStore(f"no selection {one!r} in the published catalog; its `selections` lists them")
-    counts = catalog.query(
+    counts = query_catalog(
         store, "SELECT change, count(*) AS n FROM selection_diff(?, ?) GROUP BY change ORDER BY change", [a, b]
     )
-    changed = catalog.query(
+    changed = query_catalog(
         store,
         "SELECT change, rank_a, rank_b, source, prompt FROM selection_diff(?, ?) WHERE change <> 'kept' "
         "ORDER BY coalesce(rank_b, rank_a) LIMIT 20",

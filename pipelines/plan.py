@@ -8,7 +8,7 @@ from pipelines.recipes.spec import encoders_of, resolve_spec
 from pipelines.runs import last_run
 from storage.pool.columns import columns_id
 from storage.pool.ingest import ingest_id
-from storage.vectors import segments as vectors
+from storage.vectors.segments import missing_ids
 
 
 def plan_lines(context: Context) -> list[str]:
@@ -28,7 +28,7 @@ def plan_lines(context: Context) -> list[str]:
         return [*lines, "the rest is known once the pool has been read"]
     lines.append(f"snapshot: {len(snapshot):,} rows")
     for name in encoders_of(config, config.recipes):
-        lacking = len(vectors.missing(store, context.pool.fingerprint(name), snapshot.ids))
+        lacking = len(missing_ids(store, context.pool.fingerprint(name), snapshot.ids))
         what = "take in" if name == OWN_VECTORS else "encode"
         lines.append(f"{name}/embeddings: {lacking:,} rows to {what}, {len(snapshot) - lacking:,} in the store")
     for name in config.recipes:

@@ -11,8 +11,8 @@ from pipelines.errors import NothingYet
 from storage.pool.snapshot import Snapshot, open_snapshot
 from storage.pool.targets import TargetSet, ingest_targets, open_targets
 from storage.store import Store
-from storage.vectors import imported
-from storage.vectors.index import records
+from storage.vectors.imported import files_fingerprint
+from storage.vectors.index import open_vectors, records
 from storage.vectors.segments import StoredVectors
 
 
@@ -86,7 +86,7 @@ class PoolView:
         key = (encoder, target if encoder == OWN_VECTORS else None)
         if key not in self._fingerprints:
             self._fingerprints[key] = (
-                imported.fingerprint(self.store, self.config.vector_files(target))
+                files_fingerprint(self.store, self.config.vector_files(target))
                 if encoder == OWN_VECTORS
                 else self.config.encoders[encoder].fingerprint()
             )
@@ -104,7 +104,7 @@ class PoolView:
         """
         key = (encoder, snapshot.id, index)
         if key not in self._vectors:
-            self._vectors[key] = StoredVectors(self.store, encoder, snapshot.ids, snapshot=snapshot.id, index=index)
+            self._vectors[key] = open_vectors(self.store, encoder, snapshot.ids, snapshot=snapshot.id, index=index)
         return self._vectors[key]
 
     def newest_index(self, encoder: str) -> str | None:

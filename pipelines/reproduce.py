@@ -10,9 +10,9 @@ from pipelines.labeling.inputs import recorded_inputs
 from pipelines.recipes.draw import replay
 from pipelines.recipes.inputs import NO_INPUTS
 from pipelines.recipes.spec import SelectionSpec
-from storage import ids as idlib
+from storage.ids import from_arrow
 from storage.records import read_selection
-from storage.vectors import segments as vectors
+from storage.vectors.segments import verify_segments
 
 
 def reproduce(context: Context, selection_id: str) -> str:
@@ -25,12 +25,12 @@ def reproduce(context: Context, selection_id: str) -> str:
     """
     header, items = read_selection(context.store, selection_id)
     for encoder in {header["encoder"], *header["target_encoders"].values()} - {None}:
-        vectors.verify(context.store, encoder)
+        verify_segments(context.store, encoder)
     spec = SelectionSpec.from_record(header)
     inputs = NO_INPUTS if spec.arm is None else recorded_inputs(context.pool, spec, header)
     again = replay(context, spec, inputs)
-    before = idlib.from_arrow(items["id"])
-    now = idlib.from_arrow(again["id"])
+    before = from_arrow(items["id"])
+    now = from_arrow(again["id"])
     if len(before) == len(now) and bool((before == now).all()) and items["gain"].equals(again["gain"]):
         return f"{selection_id}: the same {len(before):,} rows in the same order, with the same gains"
     common = len(np.intersect1d(before, now))

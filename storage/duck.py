@@ -1,4 +1,4 @@
-"""DuckDB as a part of a program rather than a shell."""
+"""DuckDB as a part of a program rather than a shell: a quiet connection, and names and values in SQL text."""
 
 from __future__ import annotations
 
@@ -16,3 +16,30 @@ def connect(path: Path | str = ":memory:", *, read_only: bool = False) -> duckdb
     connection = duckdb.connect(str(path), read_only=read_only)
     connection.execute("SET enable_progress_bar = false")
     return connection
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier.
+
+    >>> print(quoted('5" disk'))
+    "5"" disk"
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as an SQL literal, where SQL takes no bound value: a path, the definition of a view.
+
+    >>> print(literal("it's"))
+    'it''s'
+    """
+    return "'" + text.replace("'", "''") + "'"
+
+
+def json_pointer(field: str) -> str:
+    """A JSON pointer, which unlike a JSON path can name any field.
+
+    >>> json_pointer("a/b~c")
+    '/a~1b~0c'
+    """
+    return "/" + field.replace("~", "~0").replace("/", "~1")

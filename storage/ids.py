@@ -74,7 +74,7 @@ def from_text(values: Iterable[str]) -> Ids:
     return from_bytes(uuid.UUID(value).bytes for value in values)
 
 
-def keys(ids: Ids) -> npt.NDArray[np.uint64]:
+def hash_keys(ids: Ids) -> npt.NDArray[np.uint64]:
     """(n,) uint64, the first eight bytes of each id: what feeds hash noise."""
     return np.ascontiguousarray(ids, dtype=_DTYPE).view(">u8").reshape(-1, 2)[:, 0].astype(np.uint64)
 

@@ -1,4 +1,4 @@
-"""Records of what was done: selections, runs and metrics, each committed whole or not at all."""
+"""Records of selections, runs and metrics, each committed whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage import duck
-from storage import ids as idlib
 from storage.errors import NotInStore, StoreDamaged
+from storage.ids import from_arrow, to_arrow, to_text
 from storage.store import Store, read_json, utc_now, write_json
 
 ITEM_COLUMNS = {
@@ -29,7 +29,14 @@ ITEM_COLUMNS = {
     "ref_rank": pa.int32(),
     "value": pa.float32(),
 }
-TOLD_COLUMNS = ("id", "step", "kind", "ref", "value")
+# Of a row that a filter dropped or kept, and why.
+REPORT_COLUMNS = {
+    "id": pa.uuid(),
+    "step": pa.string(),
+    "kind": pa.string(),
+    "ref": pa.string(),
+    "value": pa.float32(),
+}
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _last_run_id = 0
@@ -69,16 +76,16 @@ def commit_selection(
     header: Mapping[str, Any],
     items: pa.Table,
     dropped: pa.Table | None = None,
-    found: pa.Table | None = None,
+    retrieved: pa.Table | None = None,
 ) -> str:
     """Commit a selection; the same `selection_id` twice is one record, the first.
 
     Args:
-        header: JSON-plain; `selection_id`, `recipe` and whatever else describes the draw. `n_items` and `created_at` are
-            filled in.
+        header: JSON-plain; `selection_id`, `recipe` and whatever else describes the draw. `n_items` and `created_at`
+            are filled in.
         items: columns rank (1 .. n, ascending), id (UUID), gain, kind, ref, ref_rank, value.
         dropped: what filters left out and why: columns id (UUID), step, kind, ref, value.
-        found: what brought items through filters that search: the same columns.
+        retrieved: which row pulled each item through a filter that searches: the same columns; stored as found.parquet.
 
     Returns:
         The selection's id.
@@ -88,20 +95,12 @@ def commit_selection(
 
     Cost: about 20 bytes an item on disk, 16 of them the id.
     """
-    selection_id = str(header["selection_id"])
-    items = checked_items(f"selection {selection_id}", items, ITEM_COLUMNS)
-    if store.has("records", "selections", selection_id):
-        return selection_id
-    with store.committing("records", "selections", selection_id) as folder:
-        write_items(folder / "items.parquet", "selection_id", selection_id, items)
-        for name, told in (("dropped", dropped), ("found", found)):
-            if told is not None and len(told):
-                write_items(folder / f"{name}.parquet", "selection_id", selection_id, told.select(list(TOLD_COLUMNS)))
-        write_json(
-            folder / "selection.json",
-            {"created_at": utc_now(), **header, "selection_id": selection_id, "n_items": len(items)},
-        )
-    return selection_id
+    items = checked_items(f"selection {header['selection_id']}", items, ITEM_COLUMNS)
+    reports = {"dropped": dropped, "found": retrieved}
+    tables = {
+        name: table.select(list(REPORT_COLUMNS)) for name, table in reports.items() if table is not None and len(table)
+    }
+    return commit_record(store, "selection", {**header, "n_items": len(items)}, {"items": items, **tables})
 
 
 def read_selection(store: Store, selection_id: str) -> tuple[dict[str, Any], pa.Table]:
@@ -111,9 +110,7 @@ def read_selection(store: Store, selection_id: str) -> tuple[dict[str, Any], pa.
         NotInStore: no such selection is committed.
         StoreDamaged: the record is not whole.
     """
-    if not selection_id or not store.has("records", "selections", selection_id):
-        raise NotInStore(f"no selection {selection_id!r} in {store.root}; the catalog's `selections` lists them")
-    folder = store.path("records", "selections", selection_id)
+    folder = record_folder(store, "selection", selection_id)
     header: dict[str, Any] = read_json(folder / "selection.json")
     items = read_items(folder / "items.parquet", ITEM_COLUMNS)
     if len(items) != header["n_items"]:
@@ -122,12 +119,12 @@ def read_selection(store: Store, selection_id: str) -> tuple[dict[str, Any], pa.
 
 
 def commit_run(store: Store, run: Mapping[str, Any]) -> str:
-    """Commit the record of one execution of a stage; gives its `run_id`.
+    """Commit the record of one execution of a stage; returns its `run_id`.
 
     Args:
-        run: JSON-plain: `run_id`, `invocation`, `stage`, `target`, `status` ("ok", "held_back" or "failed"), `subject` (the id
-            of what was made), `started_at`, `finished_at`, `seconds`, `config_digest`, `code_version`, `summary`, `facts`,
-            `checks`, `error`. Only `run_id` must be there.
+        run: JSON-plain: `run_id`, `invocation`, `stage`, `target`, `status` ("ok", "held_back" or "failed"), `subject`
+            (the id of what was made), `started_at`, `finished_at`, `seconds`, `config_digest`, `code_version`,
+            `summary`, `facts`, `checks`, `error`. Only `run_id` must be there.
     """
     run_id = str(run["run_id"])
     with store.committing("records", "runs", run_id) as folder:
@@ -136,7 +133,7 @@ def commit_run(store: Store, run: Mapping[str, Any]) -> str:
 
 
 def commit_metrics(store: Store, selection_id: str, values: Mapping[str, float]) -> str:
-    """Commit what was measured on a selection; the same values again are one record. Gives the record's id.
+    """Commit metrics of a selection; the same values again are one record. Returns the record's id.
 
     Raises:
         ValueError: a value is NaN or infinite.
@@ -149,11 +146,43 @@ def commit_metrics(store: Store, selection_id: str, values: Mapping[str, float])
     return metrics_id
 
 
+def commit_record(store: Store, kind: str, header: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> str:
+    """Commit `records/<kind>s/<id>/`: `<kind>.json` and the tables; the same id twice is one record, the first.
+
+    Args:
+        kind: "selection", "round" or "model".
+        header: JSON-plain; `<kind>_id` is the id. `created_at` is filled in.
+        tables: file name without extension -> table, written behind a column `<kind>_id`.
+
+    Returns:
+        The id.
+    """
+    key = f"{kind}_id"
+    record_id = str(header[key])
+    if not store.has("records", f"{kind}s", record_id):
+        with store.committing("records", f"{kind}s", record_id) as folder:
+            for name, table in tables.items():
+                write_items(folder / f"{name}.parquet", key, record_id, table)
+            write_json(folder / f"{kind}.json", {"created_at": utc_now(), **header, key: record_id})
+    return record_id
+
+
+def record_folder(store: Store, kind: str, record_id: str) -> Path:
+    """The folder of a committed selection, round or model.
+
+    Raises:
+        NotInStore: there is none of this id.
+    """
+    if not record_id or not store.has("records", f"{kind}s", record_id):
+        raise NotInStore(f"no {kind} {record_id!r} in {store.root}; the catalog's `{kind}s` lists them")
+    return store.path("records", f"{kind}s", record_id)
+
+
 def checked_items(record: str, items: pa.Table, columns: Mapping[str, pa.DataType]) -> pa.Table:
     """Ranked items with exactly these columns and types, `rank` and `id` among them.
 
     Args:
-        record: what is said of it in an error: "selection 1234".
+        record: its name in an error: "selection 1234".
 
     Raises:
         ValueError: a column is missing, the ranks are not 1 .. n, or an id comes twice.
@@ -161,15 +190,15 @@ def checked_items(record: str, items: pa.Table, columns: Mapping[str, pa.DataTyp
     missing = [name for name in columns if name not in items.column_names]
     if missing:
         raise ValueError(f"{record}: the items miss the columns {missing}, got {items.column_names}")
-    ids = idlib.from_arrow(items["id"])
+    ids = from_arrow(items["id"])
     ranks = items["rank"].to_numpy()
     if not np.array_equal(ranks, np.arange(1, len(ranks) + 1)):
         raise ValueError(f"{record}: ranks must be 1 .. {len(ranks)} in this order")
     unique, counts = np.unique(ids, return_counts=True)
     if len(unique) != len(ids):
-        raise ValueError(f"{record}: id {idlib.to_text(unique[counts > 1][:1])[0]} comes more than once")
+        raise ValueError(f"{record}: id {to_text(unique[counts > 1][:1])[0]} comes more than once")
     cast = {name: items[name].cast(kind) for name, kind in columns.items() if name != "id"}
-    return pa.table({**cast, "id": idlib.to_arrow(ids)}).select(list(columns))
+    return pa.table({**cast, "id": to_arrow(ids)}).select(list(columns))
 
 
 def read_items(path: Path, columns: Iterable[str]) -> pa.Table:
@@ -191,7 +220,5 @@ def write_items(path: Path, key: str, value: str, table: pa.Table) -> None:
     """
     with duck.connect() as connection:
         connection.register("rows", table.add_column(0, key, pa.repeat(pa.scalar(value), len(table))))
-        target = str(path).replace("'", "''")
-        connection.execute(
-            f"COPY (SELECT * FROM rows) TO '{target}' (FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)"  # noqa: S608
-        )
+        options = "FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2"
+        connection.execute(f"COPY (SELECT * FROM rows) TO {duck.literal(str(path))} ({options})")  # noqa: S608

@@ -20,6 +20,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from storage.errors import NotInStore, StoreDamaged
 
 # A leftover of a killed writer is swept once it is older than any run could be.
@@ -87,7 +90,7 @@ class Store:
 
         Args:
             name: what is locked: a stage or "catalog".
-            holder: what a waiting process is told, for example "winnow run (embed)".
+            holder: shown to a waiting process, for example "winnow run (embed)".
             on_wait: called once with the present holder if the lock is not free at once.
 
         `flock` is released by the kernel when the process dies, so a kill leaves no lock behind. It does not hold on
@@ -142,6 +145,20 @@ def read_json(path: Path) -> Any:
         raise NotInStore(f"{path} is missing") from None
     except ValueError as error:
         raise StoreDamaged(f"{path} is not the JSON that was written: {error}") from error
+
+
+def read_array(path: Path) -> npt.NDArray[Any]:
+    """A record's .npy array, memory-mapped.
+
+    Raises:
+        StoreDamaged: it is missing, or not an array.
+    """
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except FileNotFoundError:
+        raise StoreDamaged(f"{path} is missing") from None
+    except (ValueError, EOFError) as error:
+        raise StoreDamaged(f"{path} is not the array that was written: {error}") from error
 
 
 def write_durably(path: Path, text: str) -> None:

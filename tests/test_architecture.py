@@ -1,4 +1,7 @@
-"""Imports run one way: pipelines -> storage and selection; storage -> selection.types; selection -> nothing of ours."""
+"""Imports run one way: pipelines -> storage and selection; storage -> selection.types; selection -> nothing of ours.
+
+Inside a package, `ROOMS` says which room may import which. All imports count, also those inside functions.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -24,6 +28,43 @@ ONLY_INSIDE_FUNCTIONS = {"torch", "sentence_transformers", "transformers", "skle
 # A torch module is a class of torch's; only functions import this file, as the second test sees.
 TORCH = {"selection/encoders/pooling.py"}
 DAGSTER = "pipelines/orchestration/"
+
+# Room -> the rooms of the same package that it may import besides itself. The package's own name is the room of the modules
+# directly in its folder. A package that stands here has all of its folders here, and no circle of modules.
+ROOMS: dict[str, set[str]] = {
+    "storage": set(),
+    "storage.files": {"storage"},
+    "storage.pool": {"storage", "storage.files"},
+    "storage.vectors": {"storage", "storage.files", "storage.pool"},
+    "storage.labels": {"storage", "storage.files", "storage.pool", "storage.vectors"},
+    "storage.catalog": {"storage", "storage.files", "storage.pool", "storage.vectors", "storage.labels"},
+}
+WITH_ROOMS = sorted({room.partition(".")[0] for room in ROOMS})
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+NAMES = {module_name(path) for path in MODULES}
+
+
+def room_of(module: str) -> str:
+    while module not in ROOMS:
+        module = module.rpartition(".")[0]
+    return module
+
+
+def modules_imported(path: Path) -> set[str]:
+    """Modules of ours that a file imports, wherever in it."""
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules |= {name if name in NAMES else node.module for name in names}
+    return modules & NAMES
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -57,6 +98,29 @@ def test_imports__run_one_way(path: Path) -> None:
         assert {module for module in imported(tree) if module.startswith("selection")} <= {"selection.types"}
     if "dagster" in tops:
         assert str(name).startswith(DAGSTER)
+
+
+@pytest.mark.parametrize("package", WITH_ROOMS)
+def test_rooms__import_only_what_they_may(package: str) -> None:
+    modules = [path for path in MODULES if path.relative_to(ROOT).parts[0] == package]
+    folders = {module_name(path.parent) for path in modules}
+    assert folders == {room for room in ROOMS if room.partition(".")[0] == package}
+    refused = [
+        f"{module_name(path)} imports {module}"
+        for path in modules
+        for module in sorted(modules_imported(path))
+        if module.partition(".")[0] == package
+        and room_of(module) not in {room_of(module_name(path)), *ROOMS[room_of(module_name(path))]}
+    ]
+    assert refused == []
+
+
+@pytest.mark.parametrize("package", WITH_ROOMS)
+def test_modules__import_in_no_circle(package: str) -> None:
+    modules = [path for path in MODULES if path.relative_to(ROOT).parts[0] == package]
+    # Raises CycleError, which lists the circle.
+    order = TopologicalSorter({module_name(path): modules_imported(path) for path in modules}).static_order()
+    assert len(list(order)) >= len(modules)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "selection").rglob("*.py")), ids=lambda path: path.name)

@@ -160,11 +160,11 @@ def sql(
 ) -> None:
     """Ask the catalog. Works while a run writes."""
     from pipelines.cli.output import write_csv, write_json_lines, write_parquet
-    from storage.catalog import publish as catalog
+    from storage.catalog.query import query_catalog
 
     if csv + json + (parquet is not None) > 1:
         raise typer.BadParameter("choose one of --csv, --json and --parquet")
-    table = catalog.query(_store(config), query)
+    table = query_catalog(_store(config), query)
     if parquet is not None:
         write_parquet(table, parquet)
         out.print(f"{table.num_rows:,} rows written to {parquet}", markup=False)
@@ -275,9 +275,9 @@ def ui(
 @catalog_app.command("rebuild")
 def catalog_rebuild(config: ConfigOption = None) -> None:
     """Build the catalog anew from the committed records, for example after the store was moved."""
-    from storage.catalog import publish as catalog
+    from storage.catalog.publish import rebuild_catalog
 
-    out.print(f"rebuilt {catalog.rebuild(_store(config))}", markup=False)
+    out.print(f"rebuilt {rebuild_catalog(_store(config))}", markup=False)
 
 
 MOST_ROWS = 200

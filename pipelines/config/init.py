@@ -17,7 +17,8 @@ from pipelines.errors import WouldOverwrite
 from storage.errors import BadInput
 from storage.files import readers
 from storage.files.blocks import Damage
-from storage.pool.ingest import FileSpec, Tally, default_source_of, expand, read_rows
+from storage.files.user_files import default_source_of, expand
+from storage.pool.ingest import FileCounts, FileSpec, read_rows
 
 ROWS = 1000
 """Rows looked at, over all files of one argument."""
@@ -63,7 +64,7 @@ class Seen:
     pattern: str
     files: list[str]
     fields: dict[str, str] = field(default_factory=dict)
-    tally: Tally = field(default_factory=Tally)
+    tally: FileCounts = field(default_factory=FileCounts)
     causes: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     ids: Counter[bytes] = field(default_factory=Counter)
@@ -150,7 +151,7 @@ def _read(seen: Seen) -> Seen:
 
 
 def _read_file(seen: Seen, spec: FileSpec, limit: int) -> None:
-    tally = Tally()
+    tally = FileCounts()
     read = 0
     with _opened(spec.url) as file:
         for rows in read_rows(file, spec, tally):
@@ -170,7 +171,7 @@ def _read_file(seen: Seen, spec: FileSpec, limit: int) -> None:
             if taken + len(bad) < len(rows.line) + len(rows.bad) or read >= limit:
                 seen.complete = False
                 break
-    seen.tally.shapes.update(tally.shapes)
+    seen.tally.formats.update(tally.formats)
     if tally.damage is not None:
         seen.damage.append(f"{spec.url}: {tally.damage}")
     for name, types in tally.extra.items():
@@ -272,8 +273,8 @@ def _findings(seen: Seen) -> list[str]:
     many = f"{len(seen.files):,} files" if len(seen.files) > 1 else "1 file"
     said = "all" if seen.complete else "the first"
     lines = [f"{seen.pattern}: {many} ({extension}); looked at {said} {rows:,} rows."]
-    total = seen.tally.shapes.total()
-    kinds = [(_SHAPE_WORDS[kind], n / total) for kind, n in seen.tally.shapes.most_common()]
+    total = seen.tally.formats.total()
+    kinds = [(_SHAPE_WORDS[kind], n / total) for kind, n in seen.tally.formats.most_common()]
     shape = kinds[0][0] if len(kinds) == 1 else ", ".join(f"{words} ({share:.0%})" for words, share in kinds)
     stated = ", ".join(f"{ours} = {theirs}" for ours, theirs in seen.fields.items())
     lines.append(f"Shape: {shape}" + (f"; guessed from the names: {stated}. Please check." if stated else "."))
@@ -359,7 +360,7 @@ def _yaml(pool: Sequence[Seen], targets: Mapping[str, Seen], root: Path) -> str:
 def _entry(seen: Seen, root: Path, indent: str) -> list[str]:
     path = _quoted(_relative(seen.pattern, root))
     if not seen.fields:
-        shape = _SHAPE_WORDS[seen.tally.shapes.most_common(1)[0][0]]
+        shape = _SHAPE_WORDS[seen.tally.formats.most_common(1)[0][0]]
         return [f"{indent}{path}    # {shape}, found by the fields' names"]
     return [f"{indent}files: {path}", f"{' ' * len(indent)}fields: {_flow(seen.fields)}   # guessed: ours: yours"]
 

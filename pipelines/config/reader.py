@@ -24,7 +24,7 @@ from selection.errors import InvalidOption, SelectionError
 from selection.registry import build_step, parse_steps
 from selection.step import Step
 from storage.errors import BadInput
-from storage.pool.ingest import expand
+from storage.files.user_files import expand
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _NAME_RULE = "a name is 1 to 64 of a-z, 0-9, _ and -, and starts with a letter or digit"

@@ -17,7 +17,8 @@ from selection.encoders import EncoderSpec
 from selection.registry import parse_steps, required
 from selection.step import Step
 from selection.types import Input
-from storage.pool.ingest import FileSpec, expand
+from storage.files.user_files import expand
+from storage.pool.ingest import FileSpec
 from storage.vectors.imported import VectorFile
 
 OWN_VECTORS = "vectors"

@@ -15,10 +15,10 @@ from pipelines.context import Context, open_context
 from pipelines.demo.harvest import harvest, is_within
 from pipelines.progress import Reporter
 from pipelines.run import run_all
-from storage import ids as idlib
 from storage.errors import BadInput
 from storage.files.user_files import opened
-from storage.pool.ingest import FileSpec, Tally, read_rows
+from storage.ids import from_arrow, rows_of
+from storage.pool.ingest import FileCounts, FileSpec, read_rows
 from storage.records import read_selection
 from storage.store import Store, read_json, write_durably
 
@@ -131,7 +131,7 @@ def comparison(context: Context, folder: Path, selections: list[str]) -> Iterato
     is_related = np.array([is_within(module, related) for module in snapshot.column("module").tolist()])
     for selection in selections:
         header, items = read_selection(context.store, selection)
-        rows = idlib.rows_of(idlib.from_arrow(items["id"]), snapshot.ids)
+        rows = rows_of(from_arrow(items["id"]), snapshot.ids)
         share, base = is_related[rows].mean(), is_related.mean()
         yield f"{header['recipe']:<12}{share:>6.0%}   {'#' * round(40 * share):<40}  (the pool: {base:.0%})"
 
@@ -148,7 +148,7 @@ def _own_targets(file: Path, own_pool: Path) -> tuple[int, int]:
     lowest: dict[bytes, tuple[str, str]] = {}
     count = 0
     with opened(Store(file.parents[1] / "store"), spec.url) as stream:
-        for found in read_rows(stream, spec, Tally()):
+        for found in read_rows(stream, spec, FileCounts()):
             count += len(found.id)
             lowest |= {one: (p, r or "") for one, p, r in zip(found.id, found.prompt, found.response, strict=True)}
             lowest = {one: lowest[one] for one in sorted(lowest)[:OWN_TARGETS]}

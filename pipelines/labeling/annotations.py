@@ -12,8 +12,7 @@ import pyarrow.compute as pc
 
 from selection.learning.annotators import NONE, Consensus, Votes, dawid_skene, majority
 from selection.types import Rows
-from storage import ids as idlib
-from storage.ids import Ids
+from storage.ids import Ids, from_arrow, rows_of
 from storage.labels.log import GOLD, counted, last_import, log_digest, read_log
 from storage.store import Store
 
@@ -74,7 +73,7 @@ class Annotations:
         """`values` (r,) of some ids; 0 where nobody said anything."""
         if not len(self.ids):
             return np.zeros(len(ids), np.int64)
-        places = idlib.rows_of(ids, self.ids)
+        places = rows_of(ids, self.ids)
         return np.where(places >= 0, values[np.maximum(places, 0)], 0)
 
 
@@ -93,7 +92,7 @@ def read_annotations(
     log = read_log(store, project, upto)
     events = counted(log)
     names = events["annotator"].to_pylist()
-    ids, rows = np.unique(idlib.from_arrow(events["id"]), return_inverse=True)
+    ids, rows = np.unique(from_arrow(events["id"]), return_inverse=True)
     rows = rows.astype(np.int64)
     kinds = np.array(events["kind"].to_pylist(), dtype=object)
     class_number = {name: number for number, name in enumerate(classes)}

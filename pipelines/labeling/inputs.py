@@ -31,15 +31,14 @@ from selection.learning.classifier import (
     fit_committee,
 )
 from selection.types import Floats, RowBlocks, Rows
-from storage import ids as idlib
 from storage.errors import BadInput
-from storage.ids import Ids
+from storage.ids import Ids, from_arrow, rows_of
 from storage.labels.imported_probabilities import probabilities_id, read_probabilities
 from storage.labels.rounds import read_round_items
 from storage.pool.snapshot import Snapshot
 from storage.records import read_selection
 from storage.store import Store
-from storage.vectors.segments import StoredVectors, failures, missing
+from storage.vectors.segments import StoredVectors, failed_ids, missing_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +123,7 @@ class LabelingInputs(DrawInputs):
     def labels(self) -> Rows:
         """(n,) class numbers of the rows that train, -1 elsewhere."""
         labels = np.full(len(self.snapshot), NONE, np.int64)
-        rows = idlib.rows_of(self.training.ids, self.snapshot.ids)
+        rows = rows_of(self.training.ids, self.snapshot.ids)
         labels[rows[rows >= 0]] = self.training.labels[rows >= 0]
         return labels
 
@@ -218,7 +217,7 @@ def sent_ids(store: Store, rounds: Iterable[str], arm: str | None = None) -> Ids
     for round_id in rounds:
         items = read_round_items(store, round_id)
         items = items if arm is None else items.filter(pc.equal(items["arm"], arm))
-        ids.append(idlib.from_arrow(items["id"]))
+        ids.append(from_arrow(items["id"]))
     return np.unique(np.concatenate(ids))
 
 
@@ -236,7 +235,7 @@ def training_set(store: Store, annotations: Annotations, rounds: Iterable[str], 
 
 def has_vector(store: Store, encoder: str, ids: Ids) -> npt.NDArray[np.bool_]:
     """(len(ids),) which ids the encoder saw and could encode."""
-    return ~np.isin(ids, np.union1d(missing(store, encoder, ids), failures(store, encoder, ids)))
+    return ~np.isin(ids, np.union1d(missing_ids(store, encoder, ids), failed_ids(store, encoder, ids)))
 
 
 def fit_model(classifier: Any, training: TrainingSet, n_classes: int, seed: int) -> Model:
@@ -263,4 +262,4 @@ def imported_probabilities(
 def _selected_ids(store: Store, selection_id: str | None) -> Ids:
     if selection_id is None:
         return np.empty(0, "S16")
-    return idlib.from_arrow(read_selection(store, selection_id)[1]["id"])
+    return from_arrow(read_selection(store, selection_id)[1]["id"])

@@ -24,8 +24,7 @@ from selection.learning.annotators import NONE, relabel_scores
 from selection.learning.classifier import LogisticRegression, Model, build_classifier, out_of_fold
 from selection.learning.stopping import Advice, Observation, Rules, advise, overall_uncertainty
 from selection.types import Floats
-from storage import ids as idlib
-from storage.ids import Ids
+from storage.ids import Ids, from_arrow, rows_of, to_arrow, to_text
 from storage.labels.imported_probabilities import probabilities_id
 from storage.labels.models import commit_model, read_model
 from storage.records import digest_of
@@ -76,7 +75,7 @@ class ProjectModel:
         ids = np.unique(ids)
         if self.imported:
             values, known = self._imported_probabilities
-            rows = idlib.rows_of(ids, self.state.snapshot.ids)
+            rows = rows_of(ids, self.state.snapshot.ids)
             rows = rows[rows >= 0]
             rows = rows[known[rows]]
             return self.state.snapshot.ids[rows], values[rows]
@@ -107,9 +106,9 @@ class ProjectModel:
                 "classifier": self.classifier,
                 "encoder": self.encoder,
                 "seed": settings.seed,
-                "ids": idlib.to_text(annotations.ids[labelled]),
+                "ids": to_text(annotations.ids[labelled]),
                 "labels": annotations.consensus.labels[labelled].tolist(),
-                "trained_on": idlib.to_text(self.training.ids),
+                "trained_on": to_text(self.training.ids),
             }
         )
 
@@ -120,7 +119,7 @@ class ProjectModel:
         ids, P = self.probabilities(annotations.ids[annotations.labelled & self._random])
         metrics: dict[str, float | int] = {"held_out": len(ids)}
         if len(ids):
-            truth = annotations.consensus.labels[idlib.rows_of(ids, annotations.ids)]
+            truth = annotations.consensus.labels[rows_of(ids, annotations.ids)]
             right = P.argmax(axis=1) == truth
             metrics["accuracy"] = round(float(right.mean()), 6)
             for number, name in enumerate(self.state.settings.classes):
@@ -184,7 +183,7 @@ class ProjectModel:
             files = [None if name is None else models[name][0]["classifier"] for name, _, _ in seen]
             seen = [entry for i, entry in enumerate(seen) if entry[0] is None or files[i : i + 2] != [files[i]] * 2]
         predictions = {name: models[name][2] for name, _, _ in seen if name is not None}
-        ids = {name: idlib.from_arrow(table["id"]) for name, table in predictions.items()}
+        ids = {name: from_arrow(table["id"]) for name, table in predictions.items()}
         common: Ids | None = None
         for model_ids in ids.values():
             common = model_ids if common is None else np.intersect1d(common, model_ids)
@@ -194,7 +193,7 @@ class ProjectModel:
             if name is None or common is None or not len(common):
                 history.append(Observation(spent=spent))
                 continue
-            rows = idlib.rows_of(common, ids[name])
+            rows = rows_of(common, ids[name])
             labels = predictions[name]["label"].take(pa.array(rows)).to_pylist()
             history.append(
                 Observation(
@@ -213,7 +212,7 @@ class ProjectModel:
             ids, P = self.stop_set
             predictions = pa.table(
                 {
-                    "id": idlib.to_arrow(ids),
+                    "id": to_arrow(ids),
                     "label": pa.array([settings.classes[number] for number in P.argmax(axis=1)], pa.string()),
                     "probability": pa.array(P.max(axis=1, initial=0), pa.float32()),
                 }
@@ -237,7 +236,7 @@ class ProjectModel:
         doubt = relabel_scores(annotations.consensus, self._unseen())
         return pa.table(
             {
-                "id": idlib.to_arrow(annotations.ids[rows]),
+                "id": to_arrow(annotations.ids[rows]),
                 "label": pa.array([classes[number] for number in annotations.consensus.labels[rows]], pa.string()),
                 "confidence": pa.array(annotations.consensus.confidence[rows], pa.float32()),
                 "n_labels": pa.array(annotations.consensus.count[rows], pa.int32()),
@@ -250,7 +249,7 @@ class ProjectModel:
         annotations, n_classes = self.state.annotations, len(self.state.settings.classes)
         P = np.full((len(annotations.ids), n_classes), 1 / n_classes, np.float32)
         ids, known = self.probabilities(annotations.ids)
-        P[idlib.rows_of(ids, annotations.ids)] = known
+        P[rows_of(ids, annotations.ids)] = known
         if self.imported:
             return P
         classifier = build_classifier(self.classifier)
@@ -261,7 +260,7 @@ class ProjectModel:
             folds = out_of_fold(classifier, training.vectors, training.labels, n_classes, seed=seed)
         except InvalidInput:  # outside a fold all labels are of one class
             return None
-        P[idlib.rows_of(training.ids, annotations.ids)] = folds
+        P[rows_of(training.ids, annotations.ids)] = folds
         return P
 
 

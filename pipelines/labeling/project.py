@@ -19,8 +19,7 @@ from pipelines.labeling.spending import SpendingLimit
 from pipelines.messages import nearest
 from selection.learning.annotators import NONE
 from selection.types import Rows
-from storage import ids as idlib
-from storage.ids import Ids
+from storage.ids import Ids, from_arrow, rows_of
 from storage.labels.rounds import read_round_items, read_rounds
 from storage.pool.snapshot import Snapshot
 
@@ -71,7 +70,7 @@ class ProjectState:
     def missing_labels(self, header: Round) -> Rows:
         """(items,) how many labels each row of a round still wants: fewer for each label and skip, none once dismissed."""
         items = self.items(header)
-        ids = idlib.from_arrow(items["id"])
+        ids = from_arrow(items["id"])
         missing = items["annotators"].to_numpy().astype(np.int64)
         missing -= self.annotations.lookup(ids, self.annotations.responses)
         missing[self.annotations.lookup(ids, self.annotations.dismissed.astype(np.int64)) > 0] = 0
@@ -105,7 +104,7 @@ class ProjectState:
         assert limit is not None  # a budget is in rows or in money
         assert budget.money is not None
         awaited = [
-            self._cost(limit, idlib.from_arrow(self.items(header)["id"]), self.missing_labels(header))
+            self._cost(limit, from_arrow(self.items(header)["id"]), self.missing_labels(header))
             for header in self.open_rounds
         ]
         return max(budget.money - self.spent - sum(awaited), 0.0)
@@ -128,7 +127,7 @@ class ProjectState:
     def _unlabelled(self, header: Round) -> int:
         """Of the rows of a round that are awaited, those that have no label yet and are not gold."""
         items = self.items(header)
-        ids = idlib.from_arrow(items["id"])
+        ids = from_arrow(items["id"])
         labelled = self.annotations.lookup(ids, self.annotations.labelled.astype(np.int64)) > 0
         is_gold = np.array(items["arm"].to_pylist()) == "gold"
         return int(((self.missing_labels(header) > 0) & ~labelled & ~is_gold).sum())
@@ -139,7 +138,7 @@ class ProjectState:
             return float(limit.per_row * counts.sum())
         if not counts.any():
             return 0.0
-        rows = idlib.rows_of(ids, self.snapshot.ids)
+        rows = rows_of(ids, self.snapshot.ids)
         costs = np.nan_to_num(limit.costs(self.snapshot)[np.maximum(rows, 0)])
         return float((costs * counts)[rows >= 0].sum())
 

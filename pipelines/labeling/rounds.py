@@ -33,8 +33,7 @@ from selection.learning.stopping import Advice
 from selection.noise import hash_uniform
 from selection.run import stable_hash
 from selection.types import Floats, Input
-from storage import ids as idlib
-from storage.ids import Ids
+from storage.ids import Ids, from_arrow, hash_keys, rows_of, to_arrow, to_bytes, to_text
 from storage.labels.batches import BatchItem, write_batch
 from storage.labels.rounds import commit_round
 from storage.records import digest_of, read_selection
@@ -114,7 +113,7 @@ def draw_round(state: ProjectState, model: ProjectModel, advice: Advice) -> Roun
 def write_file(state: ProjectState, header: Round) -> str:
     """Write a round's batch where it is not there; what people have made of it since is left as it is. Gives the path."""
     items = state.items(header)
-    ids = idlib.from_arrow(items["id"])
+    ids = from_arrow(items["id"])
     turns = {
         row_id: conversation
         for row_ids, conversations in state.context.pool.snapshot_of(header["snapshot"]).turns(ids)
@@ -129,7 +128,7 @@ def write_file(state: ProjectState, header: Round) -> str:
             probability=item["probability"],
             model=header["model"],
         )
-        for raw_id, row_id, item in zip(idlib.to_bytes(ids), ids.tolist(), items.to_pylist(), strict=True)
+        for raw_id, row_id, item in zip(to_bytes(ids), ids.tolist(), items.to_pylist(), strict=True)
     ]
     folder = Path(state.settings.out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -197,17 +196,17 @@ def _gold_arm(state: ProjectState, count: int, number: int, money: float | None)
     annotations, snapshot = state.annotations, state.snapshot
     gold = annotations.ids[annotations.gold != NONE]
     ids = np.setdiff1d(gold, sent_ids(state.context.store, state.round_ids))
-    ids = ids[idlib.rows_of(ids, snapshot.ids) >= 0]
+    ids = ids[rows_of(ids, snapshot.ids) >= 0]
     rng = np.random.default_rng([state.settings.seed, number, stable_hash("gold")])
-    ids = ids[np.argsort(-hash_uniform(idlib.keys(ids), rng), kind="stable")][:count]
+    ids = ids[np.argsort(-hash_uniform(hash_keys(ids), rng), kind="stable")][:count]
     limit = None if money is None else SpendingLimit.of(state.settings.budget, money)
     if limit is not None:
-        ids = ids[: limit.affordable(idlib.rows_of(ids, snapshot.ids), snapshot)]
+        ids = ids[: limit.affordable(rows_of(ids, snapshot.ids), snapshot)]
     return _ArmItems("gold", ids, cost=_cost(state, limit, ids))
 
 
 def _cost(state: ProjectState, limit: SpendingLimit | None, ids: Ids) -> float:
-    return 0.0 if limit is None else limit.total(idlib.rows_of(ids, state.snapshot.ids), state.snapshot)
+    return 0.0 if limit is None else limit.total(rows_of(ids, state.snapshot.ids), state.snapshot)
 
 
 def _batch_items(state: ProjectState, model: ProjectModel, arms: Sequence[_ArmItems], number: int) -> pa.Table:
@@ -227,7 +226,7 @@ def _batch_items(state: ProjectState, model: ProjectModel, arms: Sequence[_ArmIt
     return pa.table(
         {
             "rank": pa.array(np.arange(1, len(ids) + 1, dtype=np.uint32)),
-            "id": idlib.to_arrow(ids[order]),
+            "id": to_arrow(ids[order]),
             "arm": pa.array(names[order].tolist(), pa.string()),
             "annotators": pa.array(np.concatenate(wanted)[order], pa.uint8()),
             "prediction": pa.array(label[order].tolist(), pa.string()),
@@ -251,7 +250,7 @@ def _predictions(model: ProjectModel, ids: Ids) -> tuple[npt.NDArray[np.object_]
     probability = np.full(len(ids), np.nan)
     if model.ready:
         predicted, P = model.probabilities(ids)
-        rows = idlib.rows_of(ids, predicted)
+        rows = rows_of(ids, predicted)
         known = rows >= 0
         label[known] = np.array(model.state.settings.classes, object)[P.argmax(axis=1)][rows[known]]
         probability[known] = P.max(axis=1, initial=0)[rows[known]]
@@ -281,7 +280,7 @@ def _commit(
         "random_selection_id": selections.get("random"),
     }
     depends_on: dict[str, Any] = {key: value for key, value in header.items() if key != "label_imports"}
-    depends_on["items"] = idlib.to_text(idlib.from_arrow(items["id"]))
+    depends_on["items"] = to_text(from_arrow(items["id"]))
     depends_on["wanted"] = items["annotators"].to_pylist()
     header |= {
         "round_id": digest_of(depends_on),

@@ -13,8 +13,8 @@ from pipelines.config.schema import LabelBudget
 from selection.allocation import as_written
 from selection.encoders import tokenizer_fingerprint
 from selection.types import Rows
-from storage import ids as idlib
 from storage.errors import BadInput
+from storage.ids import to_text
 from storage.pool.snapshot import Snapshot
 from storage.pool.token_counts import read_counts
 
@@ -86,7 +86,7 @@ class SpendingLimit:
         costs = self.costs(snapshot)[rows]
         bad = np.flatnonzero(~(costs >= 0))
         if len(bad):
-            row = idlib.to_text(snapshot.ids[rows[bad[:1]]])[0]
+            row = to_text(snapshot.ids[rows[bad[:1]]])[0]
             raise BadInput(f"budget: row {row} has the price {costs[bad[0]]}; `where` can keep such rows out")
         total = np.cumsum(costs * labels_wanted(len(rows), self.overlap))
         return int(np.searchsorted(total, self.left * (1 + ROUNDING), side="right"))

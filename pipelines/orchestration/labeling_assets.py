@@ -18,7 +18,7 @@ from pipelines.stages.fit import fit
 from pipelines.stages.pull import label_files, pull
 from pipelines.stages.push import push
 from pipelines.stages.stage import Outcome
-from storage import ids as idlib
+from storage.ids import from_arrow
 from storage.labels.rounds import read_round_items, read_rounds
 from storage.pool.snapshot import open_snapshot
 from storage.store import Store, read_json
@@ -102,7 +102,7 @@ def _shown(context: Context, outcome: Outcome) -> dict[str, Any]:
         return {}
     items = read_round_items(store, outcome.subject)
     first = items.slice(0, FIRST_ROWS)
-    ids = idlib.from_arrow(first["id"])
+    ids = from_arrow(first["id"])
     snapshot = open_snapshot(store, _header(store, outcome.subject)["snapshot"])
     texts = {
         one: conversation[0][1]

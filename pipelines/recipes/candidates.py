@@ -13,8 +13,8 @@ from pipelines.recipes.spec import SelectionSpec
 from selection import Pool, Targets
 from selection.types import Input, Vectors
 from selection.vectors import exact, on_gpu
-from storage import ids as idlib
 from storage.errors import BadInput
+from storage.ids import hash_keys
 from storage.pool.snapshot import Snapshot
 from storage.pool.targets import TargetSet
 from storage.pool.token_counts import read_counts
@@ -45,7 +45,7 @@ def assemble(view: PoolView, spec: SelectionSpec, inputs: DrawInputs) -> tuple[P
             else snapshot.column(name)
             for name in sorted(spec.columns)
         },
-        keys=idlib.keys(snapshot.ids),
+        keys=hash_keys(snapshot.ids),
         eligible=eligible,
     )
     return pool, snapshot, counts

@@ -16,9 +16,8 @@ from pipelines.recipes.spec import SelectionSpec, id_list
 from pipelines.recipes.tokens import count_tokens
 from pipelines.runs import code_version
 from selection import TokenBudget
-from storage import ids as idlib
 from storage.errors import BadInput
-from storage.ids import Ids
+from storage.ids import Ids, from_arrow
 from storage.records import commit_metrics, commit_selection, read_selection
 
 
@@ -60,7 +59,7 @@ def draw(context: Context, spec: SelectionSpec, name: str, inputs: DrawInputs = 
     selection_id = spec.selection_id
     if store.has("records", "selections", selection_id):
         header, items = read_selection(store, selection_id)
-        return SelectionResult(spec, idlib.from_arrow(items["id"]), header["facts"], header["exhausted"], new=False)
+        return SelectionResult(spec, from_arrow(items["id"]), header["facts"], header["exhausted"], new=False)
     began = time.monotonic()
     budget = spec.constraints.budget
     if isinstance(budget, TokenBudget) and budget.tokenizer:
@@ -80,8 +79,8 @@ def draw(context: Context, spec: SelectionSpec, name: str, inputs: DrawInputs = 
     }
     if metrics:  # before the selection: once that is there, nothing is measured again
         commit_metrics(store, selection_id, metrics)
-    commit_selection(store, header, drawn.items, dropped=drawn.dropped, found=drawn.retrieved)
-    return SelectionResult(spec, idlib.from_arrow(drawn.items["id"]), header["facts"], drawn.exhausted, new=True)
+    commit_selection(store, header, drawn.items, dropped=drawn.dropped, retrieved=drawn.retrieved)
+    return SelectionResult(spec, from_arrow(drawn.items["id"]), header["facts"], drawn.exhausted, new=True)
 
 
 def replay(context: Context, spec: SelectionSpec, inputs: DrawInputs = NO_INPUTS) -> pa.Table:

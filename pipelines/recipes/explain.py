@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.context import Context
-from storage import ids as idlib
+from storage.ids import from_arrow, rows_of
 from storage.pool.snapshot import open_snapshot
 from storage.records import read_selection
 
@@ -42,8 +42,8 @@ def explain(context: Context, selection_id: str) -> Explanation:
     """
     header, items = read_selection(context.store, selection_id)
     snapshot = open_snapshot(context.store, header["snapshot"])
-    ids = idlib.from_arrow(items["id"])
-    rows = idlib.rows_of(ids, snapshot.ids)
+    ids = from_arrow(items["id"])
+    rows = rows_of(ids, snapshot.ids)
     sources = snapshot.column("source")
     selected, pool = Counter(sources[rows].tolist()), Counter(sources.tolist())
     by_source = [

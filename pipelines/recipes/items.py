@@ -9,8 +9,7 @@ import pyarrow as pa
 
 from selection import Selection
 from selection.types import FilterReport, Reason, Rows
-from storage import ids as idlib
-from storage.ids import Ids
+from storage.ids import Ids, to_arrow, to_text
 
 
 def items_table(parts: Sequence[Selection], ids: Ids) -> pa.Table:
@@ -44,11 +43,11 @@ def _reasons(rows: Rows, reason: Reason, ids: Ids) -> pa.Table:
     """Rows with their reasons, as ids and names."""
     refs = reason.text()
     is_row = np.flatnonzero(np.isin(reason.kind, list(reason.ROW_KINDS)) & (reason.ref >= 0))
-    for position, text in zip(is_row, idlib.to_text(ids[reason.ref[is_row]]), strict=True):
+    for position, text in zip(is_row, to_text(ids[reason.ref[is_row]]), strict=True):
         refs[position] = text
     return pa.table(
         {
-            "id": idlib.to_arrow(ids[rows]),
+            "id": to_arrow(ids[rows]),
             "kind": pa.array(reason.kind.tolist(), pa.string()),
             "ref": pa.array(refs, pa.string()),
             "value": pa.array(reason.value, pa.float32(), from_pandas=True),

@@ -20,8 +20,7 @@ from pipelines.recipes.spec import SelectionSpec
 from selection import Selection, TokenBudget, select
 from selection.errors import InvalidInput
 from selection.types import Reason, Rows, Vectors
-from storage import ids as idlib
-from storage.ids import Ids
+from storage.ids import Ids, from_arrow, rows_of, to_text
 from storage.records import read_selection
 
 
@@ -99,7 +98,7 @@ def _kept(
     """What a top-up keeps of the last selection, in its order: the rows still in the pool and eligible, to the budget."""
     if last is None:
         return Selection(np.empty(0, np.int64), np.empty(0, np.float32), Reason.of("kept", 0))
-    rows = idlib.rows_of(idlib.from_arrow(last["id"]), ids)
+    rows = rows_of(from_arrow(last["id"]), ids)
     alive = (rows >= 0) & eligible[np.maximum(rows, 0)]
     rows, gain = rows[alive], last["gain"].to_numpy()[alive]
     fits = int(np.searchsorted(np.cumsum(cost[rows]), budget, side="right"))
@@ -128,4 +127,4 @@ def _rows_named_by_id(ids: Ids) -> Iterator[None]:
     except InvalidInput as error:
         if error.row is None:
             raise
-        raise InvalidInput(error.template.replace("{row}", idlib.to_text(ids[[error.row]])[0])) from error
+        raise InvalidInput(error.template.replace("{row}", to_text(ids[[error.row]])[0])) from error

@@ -24,7 +24,7 @@ from selection.encoders import tokenizer_fingerprint
 from selection.registry import parse_steps, required, step_spec
 from selection.step import Step
 from selection.types import Input
-from storage import ids as idlib
+from storage.ids import to_text
 from storage.pool.snapshot import Snapshot
 from storage.records import digest_of, read_selection
 
@@ -222,7 +222,7 @@ def id_list(file: str | None, snapshot: Snapshot, *, strict: bool) -> IdList | N
     if file is None:
         return None
     rows, _ = snapshot.rows_named(Path(file), strict=strict)
-    return IdList(file, digest_of(idlib.to_text(snapshot.ids[np.unique(rows)])))
+    return IdList(file, digest_of(to_text(snapshot.ids[np.unique(rows)])))
 
 
 def needs_vectors(recipe: Recipe) -> bool:

@@ -15,8 +15,8 @@ from storage.errors import BadInput
 from storage.pool.snapshot import Snapshot
 from storage.pool.targets import TargetSet
 from storage.records import digest_of
-from storage.vectors import imported as own_vectors
-from storage.vectors import segments as vectors
+from storage.vectors.imported import files_dimension, import_vectors
+from storage.vectors.segments import missing_ids
 
 CHECKS = {"every_row_has_a_vector": "finite and of unit length, as the store demands of each segment"}
 
@@ -78,7 +78,7 @@ def _embedded(context: Context, encoder: str, sources: Sequence[Snapshot | Targe
 def _taken_in(context: Context, sources: Mapping[str | None, Snapshot | TargetSet]) -> Outcome:
     """The user's own vectors of the pool (None), or of target sets by name."""
     config, store = context.config, context.store
-    dimensions = {name: own_vectors.dimension(store, config.vector_files(name)) for name in (None, *sources)}
+    dimensions = {name: files_dimension(store, config.vector_files(name)) for name in (None, *sources)}
     for name, found in dimensions.items():
         if found != dimensions[None]:
             raise BadInput(
@@ -88,7 +88,7 @@ def _taken_in(context: Context, sources: Mapping[str | None, Snapshot | TargetSe
     reports = []
     for name, source in sources.items():
         what = f"take in the vectors of {name or 'the pool'}"
-        done = own_vectors.import_vectors(
+        done = import_vectors(
             store,
             config.vector_files(name),
             source,
@@ -120,5 +120,5 @@ def _taken_in(context: Context, sources: Mapping[str | None, Snapshot | TargetSe
 
 def _every_row_seen(context: Context, sources: Sequence[tuple[str, Snapshot | TargetSet]]) -> Check:
     """Whether each id has a vector, or a record of why it has none."""
-    lacking = sum(len(vectors.missing(context.store, encoder, np.unique(source.ids))) for encoder, source in sources)
+    lacking = sum(len(missing_ids(context.store, encoder, np.unique(source.ids))) for encoder, source in sources)
     return Check("every_row_has_a_vector", lacking == 0, f"{lacking:,} rows without a vector")

@@ -24,7 +24,7 @@ from selection.errors import InvalidInput
 from storage.errors import NotInStore
 from storage.ids import Ids, rows_of, to_text
 from storage.store import Store, read_json, utc_now, write_json
-from storage.vectors.segments import commit_segment, describe, failures, missing, normalise
+from storage.vectors.segments import commit_segment, describe_encoder, failed_ids, missing_ids, normalise
 
 # Work that a device does in a second, in multiply-adds of the model, order of magnitude only: it sizes segments. A fixed
 # number, not a measurement, so that the same texts give the same plan every time.
@@ -121,17 +121,17 @@ def embed(
     done = _Done()
     notes: tuple[str, ...] = ()
     with store.lock(f"vectors-{encoder}", f"embed {source.name}", on_wait):
-        todo = missing(store, encoder, ids)
+        todo = missing_ids(store, encoder, ids)
         if len(todo):
             job = _Job(store, encoder, source, load_encoder(spec, device))
             notes = job.model.notes
-            describe(store, encoder, _encoder_facts(encoder, spec, job.model))
+            describe_encoder(store, encoder, _encoder_facts(encoder, spec, job.model))
             on_batch = _counter(on_progress, len(todo))
             for segment, turns in _gathered(source, _segments(job, todo, segment_seconds)):
                 done += _encode(job, segment, turns, on_batch)
                 _check_failed(encoder, done.failed, len(ids))
             _drop_spent_plans(store, encoder)
-        n_failed = len(failures(store, encoder, ids))
+        n_failed = len(failed_ids(store, encoder, ids))
         _check_failed(encoder, n_failed, len(ids))
     return EmbedReport(
         encoder=encoder,
@@ -283,7 +283,7 @@ def _drop_spent_plans(store: Store, encoder: str) -> None:
     """Remove plans of which no segment can be taken up any more: each is written, or one of its ids is elsewhere."""
     for folder in _plans(store, encoder):
         segments = _read_plan(folder)
-        open_ids = np.sort(missing(store, encoder, np.concatenate([segment.ids for segment in segments])))
+        open_ids = np.sort(missing_ids(store, encoder, np.concatenate([segment.ids for segment in segments])))
         if not any((rows_of(segment.ids, open_ids) >= 0).all() for segment in segments):
             shutil.rmtree(folder)
 

@@ -45,7 +45,7 @@ def ingest(context: Context) -> Outcome:
             "new_files": sum(one.new for one in ingests.values()),
             "same_files": len(specs) - len(ingests),
             **total,
-            "vanished": snapshot.facts["tombstones"],
+            "vanished": snapshot.header["tombstones"],
         },
         summary=f"{total['kept']:,} rows kept of {total['read']:,} read ({total['duplicate']:,} exact duplicates, "
         f"{total['quarantined']:,} quarantined), {sum(one.new for one in ingests.values())} of {len(specs)} files new",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pipelines.context import Context
 from pipelines.stages.stage import Check, Outcome, stage
-from storage.catalog import publish as catalog
+from storage.catalog.publish import publish_catalog
+from storage.catalog.query import query_catalog
 
 
 @stage(
@@ -14,8 +15,8 @@ from storage.catalog import publish as catalog
 def publish(context: Context) -> Outcome:
     """Publish the catalog: everything committed so far becomes visible to SQL at once."""
     committed = len(context.store.records("selections"))
-    path = catalog.publish(context.store)
-    listed = catalog.query(context.store, "SELECT count(*) FROM selections")[0][0].as_py()
+    path = publish_catalog(context.store)
+    listed = query_catalog(context.store, "SELECT count(*) FROM selections")[0][0].as_py()
     return Outcome(
         subject=path.name,
         metrics={"path": str(path), "size_bytes": path.stat().st_size, "selections": listed},

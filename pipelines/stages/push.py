@@ -10,7 +10,7 @@ from pipelines.labeling.model import project_model
 from pipelines.labeling.project import ProjectState, Round, project_state
 from pipelines.labeling.rounds import draw_round, write_file
 from pipelines.stages.stage import Check, Metric, Outcome, stage
-from storage import ids as idlib
+from storage.ids import from_arrow
 
 
 @stage(
@@ -95,7 +95,7 @@ def _budget_left(state: ProjectState) -> Check:
 
 def _sent_once(state: ProjectState, header: Round) -> Check:
     """Nothing that is out, or labelled, goes out again."""
-    ids = idlib.from_arrow(state.items(header)["id"])
+    ids = from_arrow(state.items(header)["id"])
     out = sent_ids(state.context.store, [before["round_id"] for before in state.open_rounds])
     labelled = state.annotations.ids[state.annotations.labelled]
     twice = int(np.isin(ids, np.union1d(out, labelled)).sum())

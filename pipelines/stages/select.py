@@ -14,8 +14,7 @@ from pipelines.recipes.eligible import RULES
 from pipelines.recipes.spec import resolve_spec
 from pipelines.runs import last_run
 from pipelines.stages.stage import Check, Outcome, stage
-from storage import ids as idlib
-from storage.ids import Ids
+from storage.ids import Ids, from_arrow, rows_of
 from storage.records import read_selection
 
 
@@ -61,14 +60,14 @@ def _overlap(context: Context, ids: Ids, last: str | None) -> float | None:
     """Jaccard overlap with the recipe's last selection; None on its first."""
     if last is None:
         return None
-    before = idlib.from_arrow(read_selection(context.store, last)[1]["id"])
+    before = from_arrow(read_selection(context.store, last)[1]["id"])
     common = len(np.intersect1d(before, ids))
     return common / max(len(before) + len(ids) - common, 1)
 
 
 def _checks(view: PoolView, recipe: Recipe, result: SelectionResult, overlap: float | None) -> tuple[Check, ...]:
     count, distinct = len(result.ids), len(np.unique(result.ids))
-    inside = idlib.rows_of(result.ids, view.snapshot_of(result.spec.snapshot).ids) >= 0
+    inside = rows_of(result.ids, view.snapshot_of(result.spec.snapshot).ids) >= 0
     leaked = _leaked(view, result.spec.snapshot, result.ids[inside])
     if overlap is None:
         compared = "the first selection of this recipe, nothing to compare with"

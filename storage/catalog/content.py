@@ -1,4 +1,4 @@
-"""What stands in a catalog: rows of the records that are committed, and views over the Parquet files that exist.
+"""The content of a catalog: rows of the records that are committed, and views over the Parquet files that exist.
 
 Small facts become rows of native tables; those that the last catalog had are copied from it. Big facts stay in Parquet,
 under views that list their files by name.
@@ -16,9 +16,9 @@ from typing import Any
 import duckdb
 
 from storage.catalog import schema
-from storage.catalog.schema import literal, quoted
+from storage.duck import json_pointer, literal, quoted
 from storage.pool.columns import read_columns
-from storage.pool.ingest import one_type, parts
+from storage.pool.ingest import common_type, parts
 from storage.store import Store, read_json
 
 # The column of a field that an ingest calls so; anything else is text.
@@ -46,10 +46,10 @@ class _Source:
     rows: Callable[[Row], list[Row]]
 
     def names(self, store: Store) -> list[Name]:
-        found: list[Name] = [()]
+        names: list[Name] = [()]
         for _ in self.key:
-            found = [(*name, entry) for name in found for entry in store.committed(*self.root, *name)]
-        return found
+            names = [(*name, entry) for name in names for entry in store.committed(*self.root, *name)]
+        return names
 
 
 def _snapshot(document: Row) -> list[Row]:
@@ -148,8 +148,12 @@ def _read(store: Store, connection: duckdb.DuckDBPyConnection, source: _Source, 
             rows += [row | dict(zip(source.key, name, strict=True)) for row in source.rows(read_json(path))]
     if not rows:
         return
-    described = "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() AND table_name = ?"
-    types = dict(connection.execute(described, [source.table]).fetchall())
+    described = connection.execute(
+        "SELECT column_name, data_type FROM duckdb_columns() "
+        "WHERE database_name = current_database() AND table_name = ?",
+        [source.table],
+    )
+    types = dict(described.fetchall())
     plain = [{column: row.get(column) for column in types} for row in rows]
     connection.execute(
         f"INSERT INTO {source.table} BY NAME SELECT unnest(from_json_strict(?, ?), max_depth := 2)",
@@ -162,9 +166,9 @@ def create_views(store: Store, connection: duckdb.DuckDBPyConnection) -> None:
     latest = _latest_snapshot(connection)
     live = _column(connection, "SELECT ingest FROM snapshot_files WHERE snapshot = ? ORDER BY ingest", [latest or ""])
     ingests = _column(connection, "SELECT ingest FROM ingests ORDER BY ingest")
-    here = store.path("records", "snapshots", latest) if latest else None
+    folder = store.path("records", "snapshots", latest) if latest else None
     files: dict[str, Iterable[Path]] = {
-        "duplicates": [here / "duplicates.parquet"] if here else [],
+        "duplicates": [folder / "duplicates.parquet"] if folder else [],
         "tombstones": _of_records(store, "snapshots", "tombstones.parquet"),
         "quarantine": [store.path("quarantine", name, "rows.parquet") for name in live],
         "targets": _of_records(store, "targets", "items.parquet"),
@@ -179,14 +183,14 @@ def create_views(store: Store, connection: duckdb.DuckDBPyConnection) -> None:
         ],
     }
     for view, paths in files.items():
-        connection.execute(f"CREATE VIEW {view} AS {_facts(view, paths)}")
-    brought = _brought_columns(store, connection, latest)
-    columns = _named(brought, _extra_fields(connection, latest))
+        connection.execute(f"CREATE VIEW {view} AS {_select(view, paths)}")
+    imported = _imported_columns(store, connection, latest)
+    columns = _named(imported, _extra_fields(connection, latest))
     for view, names in (("pool_rows", ingests), ("examples", live)):
-        rows = _rows([part for name in names for part in parts(store, name)], columns, brought)
+        rows = _rows([part for name in names for part in parts(store, name)], columns, imported)
         once = " ANTI JOIN duplicates d ON r.ingest = d.ingest AND r.line = d.line" if view == "examples" else ""
         connection.execute(f"CREATE VIEW {view} AS SELECT r.* FROM ({rows}) r{once}")  # noqa: S608
-    taken = {"id", *schema.FACTS["selection_items"]}
+    taken = {"id", *schema.PARQUET_COLUMNS["selection_items"]}
     clashing = [name for name in columns if name.lower() in taken]
     connection.execute(
         schema.VIEWS.format(
@@ -205,8 +209,8 @@ def comment(connection: duckdb.DuckDBPyConnection) -> None:
     tables = set(_column(connection, "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()"))
     statements = []
     for name, text in schema.RELATION_COMMENTS.items():
-        what = "VIEW" if name in views else "TABLE" if name in tables else "MACRO TABLE"
-        statements.append(f"COMMENT ON {what} {name} IS {literal(text)}")
+        relation_kind = "VIEW" if name in views else "TABLE" if name in tables else "MACRO TABLE"
+        statements.append(f"COMMENT ON {relation_kind} {name} IS {literal(text)}")
     for relation, column in connection.execute(
         "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = current_database() AND NOT internal"
     ).fetchall():
@@ -216,14 +220,14 @@ def comment(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _latest_snapshot(connection: duckdb.DuckDBPyConnection) -> str | None:
-    """The snapshot that the last good ingest gave, which may be an older one that came back; without runs the newest."""
-    found = _column(
+    """The snapshot of the last good ingest, which may be an older one that came back; without runs the newest."""
+    snapshots = _column(
         connection,
         "SELECT s.snapshot FROM snapshots s "
         "LEFT JOIN runs r ON r.subject = s.snapshot AND r.stage = 'ingest' AND r.status = 'ok' "
         "ORDER BY r.run_id DESC NULLS LAST, s.created_at DESC LIMIT 1",
     )
-    return found[0] if found else None
+    return snapshots[0] if snapshots else None
 
 
 def _of_records(store: Store, kind: str, file: str) -> list[Path]:
@@ -240,26 +244,28 @@ def _of_imports(store: Store, connection: duckdb.DuckDBPyConnection, file: str, 
 
 
 def _latest_models(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """The model that each project's last good fit gave, which may be an older one that came back; without runs the newest."""
+    """The model of each project's last good fit, which may be an older one that came back; without runs the newest."""
     return _column(
         connection,
-        "SELECT model_id FROM models m LEFT JOIN runs r ON r.subject = m.model_id AND r.status = 'ok' QUALIFY row_number() "
-        "OVER (PARTITION BY m.project ORDER BY r.run_id DESC NULLS LAST, m.created_at DESC, model_id) = 1 ORDER BY m.project",
+        "SELECT model_id FROM models m LEFT JOIN runs r ON r.subject = m.model_id AND r.status = 'ok' "
+        "QUALIFY row_number() OVER ("
+        "PARTITION BY m.project ORDER BY r.run_id DESC NULLS LAST, m.created_at DESC, model_id"
+        ") = 1 ORDER BY m.project",
     )
 
 
-def _facts(view: str, paths: Iterable[Path]) -> str:
+def _select(view: str, paths: Iterable[Path]) -> str:
     """The select behind a view over Parquet files; of no files, no rows of the right types."""
-    columns = schema.FACTS[view]
+    columns = schema.PARQUET_COLUMNS[view]
     files = ", ".join(literal(_as_pattern(path)) for path in paths)
     if not files:
         typed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in columns.items())
         return f"SELECT {typed} WHERE false"
     folder = schema.FROM_FOLDER.get(view)
-    chosen = ", ".join(
+    selected = ", ".join(
         f"split_part(filename, '/', -2) AS {quoted(name)}" if name == folder else quoted(name) for name in columns
     )
-    return f"SELECT {chosen} FROM read_parquet([{files}], filename = true)"  # noqa: S608
+    return f"SELECT {selected} FROM read_parquet([{files}], filename = true)"  # noqa: S608
 
 
 def _as_pattern(path: Path) -> str:
@@ -267,17 +273,17 @@ def _as_pattern(path: Path) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
 
 
-def _rows(files: Sequence[Path], columns: Mapping[str, str], brought: Mapping[Path, Sequence[str]]) -> str:
+def _rows(files: Sequence[Path], columns: Mapping[str, str], imported: Mapping[Path, Sequence[str]]) -> str:
     """The select over files of the pool, with the user's columns and the extra fields at the end."""
     joins = "".join(
         f" LEFT JOIN read_parquet([{literal(_as_pattern(path))}]) c{number} ON c{number}.id = p.id"
-        for number, path in enumerate(brought)
+        for number, path in enumerate(imported)
     )
-    more = "".join(f", {value} AS {quoted(name)}" for name, value in columns.items())
-    return f"SELECT p.*{more} FROM ({_facts('pool_rows', files)}) p{joins}"  # noqa: S608
+    extra = "".join(f", {value} AS {quoted(name)}" for name, value in columns.items())
+    return f"SELECT p.*{extra} FROM ({_select('pool_rows', files)}) p{joins}"  # noqa: S608
 
 
-def _brought_columns(
+def _imported_columns(
     store: Store, connection: duckdb.DuckDBPyConnection, latest: str | None
 ) -> dict[Path, Sequence[str]]:
     """File of the latest snapshot -> the user's columns in it."""
@@ -295,27 +301,29 @@ def _extra_fields(connection: duckdb.DuckDBPyConnection, latest: str | None) -> 
 
     Types are those that the pool as it is now has; fields that only older files had come last.
     """
-    found = connection.execute(
+    fields = connection.execute(
         "SELECT f.snapshot IS NOT NULL AS live, e.key, list(DISTINCT e.value->>'$') "
-        "FROM ingests i LEFT JOIN snapshot_files f ON f.ingest = i.ingest AND f.snapshot = ?, json_each(extra_columns) e "
+        "FROM ingests i LEFT JOIN snapshot_files f ON f.ingest = i.ingest AND f.snapshot = ?, "
+        "json_each(extra_columns) e "
         "GROUP BY ALL ORDER BY live DESC, e.key",
         [latest or ""],
     ).fetchall()
     kinds: dict[str, str] = {}
-    for _, field, types in found:
-        kinds.setdefault(field, _TYPES.get(one_type(types), "VARCHAR"))
+    for _, field, types in fields:
+        kinds.setdefault(field, _TYPES.get(common_type(types), "VARCHAR"))
     return dict(list(kinds.items())[:_MAX_EXTRA])
 
 
-def _named(brought: Mapping[Path, Sequence[str]], fields: Mapping[str, str]) -> dict[str, str]:
-    """Column -> SQL. A name that is taken, also by upper or lower case, which SQL does not tell apart, gets underscores."""
-    wanted = [(name, f"c{number}.{quoted(name)}") for number, names in enumerate(brought.values()) for name in names]
+def _named(imported: Mapping[Path, Sequence[str]], fields: Mapping[str, str]) -> dict[str, str]:
+    """Column -> SQL. A name that is taken gets underscores, also one that differs only in case, which SQL ignores."""
+    wanted = [(name, f"c{number}.{quoted(name)}") for number, names in enumerate(imported.values()) for name in names]
     wanted += [
-        (field or "_", f"TRY_CAST(p.extra->>{literal(_pointer(field))} AS {kind})") for field, kind in fields.items()
+        (field or "_", f"TRY_CAST(p.extra->>{literal(json_pointer(field))} AS {kind})")
+        for field, kind in fields.items()
     ]
     columns: dict[str, str] = {}
     for name, value in wanted:
-        columns[_free(name, {*schema.FACTS["pool_rows"], *columns})] = value
+        columns[_free(name, {*schema.PARQUET_COLUMNS["pool_rows"], *columns})] = value
     return columns
 
 
@@ -324,11 +332,6 @@ def _free(name: str, taken: Iterable[str]) -> str:
     while name.lower() in used:
         name += "_"
     return name
-
-
-def _pointer(field: str) -> str:
-    """A JSON pointer, which unlike a JSON path can name any field."""
-    return "/" + field.replace("~", "~0").replace("/", "~1")
 
 
 def _column(connection: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] = ()) -> list[str]:

@@ -1,8 +1,9 @@
 """The catalog: one DuckDB file over all committed records, replaced as a whole, so that nobody ever waits for it.
 
-`publish` builds the next file beside the last one, from what that one held and the records it lacked, and then moves the
-symlink `winnow.duckdb` to it. The records are the truth: a crash between a commit and a publish heals itself at the next
-publish, and `rebuild` makes the same catalog from the records alone. A reader opens a file that nobody will ever write to.
+`publish_catalog` builds the next file beside the last one, from what that one held and the records it lacked, and then
+moves the symlink `winnow.duckdb` to it. The records are the truth: a crash between a commit and a publish heals itself
+at the next publish, and `rebuild_catalog` makes the same catalog from the records alone. A reader opens a file that
+nobody will ever write to.
 """
 
 from __future__ import annotations
@@ -10,20 +11,17 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import duckdb
-import pyarrow as pa
 
 from storage import duck
 from storage.catalog import content, schema
-from storage.catalog.schema import literal
-from storage.errors import BadInput, NotInStore, StorageError, StoreDamaged
+from storage.catalog.query import LINK, published_file
+from storage.duck import literal
+from storage.errors import StorageError
 from storage.store import Store, sync_folder, sync_tree
 
-LINK = "winnow.duckdb"
 # Readers that opened an older file keep it through an unlink; the ones kept are for people who want to look back.
 KEPT_FILES = 5
 # The oldest storage format that holds all we need: DuckDB 1.1 and later can open the file (docs/sql.md).
@@ -33,15 +31,16 @@ _NEXT = "next"
 _PREVIOUS = "previous"
 
 
-def publish(store: Store) -> Path:
+def publish_catalog(store: Store) -> Path:
     """Make every committed record visible; gives the new catalog file.
 
-    Cost: what is new, plus listing the records' folders; a crash or a full disk on the way leaves the published one as it is.
+    Cost: what is new, plus listing the records' folders; a crash or a full disk on the way leaves the published one as
+        it is.
     """
     return _publish(store, afresh=False)
 
 
-def rebuild(store: Store) -> Path:
+def rebuild_catalog(store: Store) -> Path:
     """Make the catalog from the records alone, for example after the store's folder was moved.
 
     Raises:
@@ -53,59 +52,13 @@ def rebuild(store: Store) -> Path:
         raise OSError(str(error)) from error
 
 
-def connect(store: Store) -> duckdb.DuckDBPyConnection:
-    """A read-only connection to the newest catalog; it keeps its snapshot while others are published.
-
-    Raises:
-        NotInStore: nothing is published yet.
-        StoreDamaged: the file is no catalog.
-    """
-    while True:
-        path = _published(store)
-        if path is None:
-            raise NotInStore(f"no catalog is published in {store.root} yet: `winnow run` makes one")
-        try:
-            # By the file, not by the link: a second connection in this process would else share the older one's snapshot.
-            return duck.connect(path, read_only=True)
-        except duckdb.IOException as error:
-            if path == _published(store):  # else another was published in the meantime, and this one dropped
-                raise StoreDamaged(f"{error}\nIf it is damaged, `winnow catalog rebuild` makes it anew.") from error
-
-
-def query(store: Store, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
-    """The result of one SQL statement on the newest catalog; ids are printed as UUIDs.
-
-    Raises:
-        BadInput: DuckDB refuses the statement; for an unknown table, the message lists the known ones.
-    """
-    with connect(store) as connection:
-        try:
-            result = connection.sql(sql, params=params)
-            return pa.table({}) if result is None else result.to_arrow_table()
-        except duckdb.CatalogException as error:
-            known = connection.execute(
-                "SELECT name FROM (SELECT table_name AS name FROM duckdb_tables() UNION ALL "
-                "SELECT view_name FROM duckdb_views() WHERE NOT internal) ORDER BY name"
-            ).fetchall()
-            raise BadInput(f"{error}\nThe catalog has: {', '.join(name for (name,) in known)}") from error
-        except duckdb.IOException as error:
-            raise BadInput(f"{error}\nIf the store was moved, `winnow catalog rebuild` mends its paths.") from error
-        except duckdb.Error as error:
-            raise BadInput(str(error)) from error
-
-
-def _published(store: Store) -> Path | None:
-    link = store.path(LINK)
-    return link.resolve() if link.exists() else None
-
-
 def _publish(store: Store, *, afresh: bool) -> Path:
     with store.lock("catalog", "publishing the catalog"):
         folder = store.path("tmp", f"catalog.{os.getpid()}.{uuid.uuid4().hex[:8]}")
         folder.mkdir(parents=True)
         try:
             file = folder / "next.duckdb"
-            _build(store, file, None if afresh else _published(store))
+            _build(store, file, None if afresh else published_file(store))
             if (folder / "next.duckdb.wal").exists():
                 raise StorageError(f"DuckDB left a log beside {file}; the catalog is not published")
             file.chmod(0o444)

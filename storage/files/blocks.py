@@ -1,7 +1,7 @@
 """A file's bytes -> blocks of UTF-8 text, whatever its compression and encoding.
 
-Content decides, never the name: gzip (several members, too) and zstd are told by their first bytes, UTF-8, UTF-16 and
-UTF-32 by their byte-order marks. Damage of the container is raised as `Damage` after everything before it was given.
+Content decides, never the name: the first bytes tell gzip (also of several members) and zstd, byte-order marks tell
+UTF-8, UTF-16 and UTF-32. Damage of the container is raised as `Damage` after everything before it was given.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _BOMS = (  # UTF-32 before UTF-16, whose mark is its prefix
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 
-# Bytes that cannot be decoded become this lone surrogate, which is no valid text: their record is lost, its neighbours are not.
+# Bytes that cannot be decoded become this lone surrogate, which is no valid text: their record is lost, its neighbours
+# are not.
 UNDECODABLE = "\udcff"
 UNDECODABLE_ERRORS = "winnow.undecodable"
 codecs.register_error(UNDECODABLE_ERRORS, lambda error: (UNDECODABLE, error.end))  # type: ignore[attr-defined]

@@ -1,10 +1,10 @@
 """Bytes of a pool file -> numbered records, whatever the file's compression and format.
 
-Content decides, names only help: gzip, zstd, Parquet, Arrow and byte-order marks are told by their first bytes, the rest
-(JSON Lines, JSON array, CSV) by the extension. Everything streams: memory is a few blocks, whatever the file's size.
+Content decides, names only help: the first bytes tell gzip, zstd, Parquet, Arrow and byte-order marks, the extension
+tells the rest (JSON Lines, JSON array, CSV). Everything streams: memory is a few blocks, whatever the file's size.
 
-A record that cannot be read costs that record only: it comes back as a `Bad` with its number, cause and excerpt. Damage of
-the container itself (a cut gzip, a wrong checksum) is raised as `Damage` after every record before it was given.
+A record that cannot be read costs that record only: it comes back as a `Bad` with its number, cause and excerpt. Damage
+of the container itself (a cut gzip, a wrong checksum) is raised as `Damage` after every record before it was given.
 
 What is decided where JSON leaves a choice: NaN and Infinity, a number too large for a double, half of a surrogate pair
 and more than 1,024 levels of nesting make a bad record; an integer above 2^64 is kept as the nearest double; of a
@@ -230,13 +230,13 @@ def _array_elements(blocks: Iterator[bytes]) -> Iterator[tuple[int, list[bytes]]
             if array.ended or len(array.buffer) > MAX_RECORD_BYTES:
                 break
         if not array.ended:
-            what = (
+            cause = (
                 f"an element is larger than {MAX_RECORD_BYTES:,} bytes"
                 if array.buffer[MAX_RECORD_BYTES:]
                 else "cut short"
             )
-            damage = Damage(f"the JSON array is damaged: {what}")
-        elif array.buffer[array.position :].strip() or any(more.strip() for more in blocks):
+            damage = Damage(f"the JSON array is damaged: {cause}")
+        elif array.buffer[array.position :].strip() or any(block.strip() for block in blocks):
             damage = Damage("text after the end of the JSON array", fatal=False)
     except Damage as error:
         damage = error
@@ -330,7 +330,7 @@ def _csv(blocks: Iterator[bytes], delimiter: str, name: str) -> Iterator[Chunk]:
 def _delimiter(header: str, usual: str) -> str:
     """What separates the values: spreadsheets of many countries write `;` into a .csv."""
     unquoted = re.sub(r'"[^"]*"', "", header)
-    return next((one for one in (usual, ";", "\t") if one in unquoted), usual)
+    return next((sign for sign in (usual, ";", "\t") if sign in unquoted), usual)
 
 
 class _TextLines:

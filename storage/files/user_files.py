@@ -31,15 +31,15 @@ def expand(patterns: Sequence[str], base: Path) -> list[str]:
     Raises:
         BadInput: a pattern names nothing.
     """
-    found: set[str] = set()
+    files: set[str] = set()
     for pattern in patterns:
         remote = "://" in pattern and not pattern.startswith("file://")
         matches = _expand_remote(pattern) if remote else _expand_local(pattern.removeprefix("file://"), base)
         if not matches:
             where = "" if remote else f" (looked in {base})"
             raise BadInput(f"nothing to read matches {pattern!r}{where}")
-        found.update(matches)
-    return sorted(found)
+        files.update(matches)
+    return sorted(files)
 
 
 def default_source_of(url: str) -> str:

@@ -1,10 +1,11 @@
 """A batch of rows to label -> a file that people's tools open: JSON Lines, CSV or tasks of Label Studio.
 
-The same batch gives the same bytes. Which arm drew a row, and which rows have a known answer, is not written: who labels
-should not know.
+The same batch gives the same bytes. Which arm drew a row, and which rows have a known answer, is not written: who
+labels should not know.
 
-In CSV, text that a spreadsheet would run as a formula gets an apostrophe in front; winnow reads back ids and labels only,
-so that nothing is lost. Label Studio numbers its tasks in a field `id` of its own, so the row is named by `winnow_id` as well.
+In CSV, text that a spreadsheet would run as a formula gets an apostrophe in front; winnow reads back ids and labels
+only, so that nothing is lost. Label Studio numbers its tasks in a field `id` of its own, so the row is named by
+`winnow_id` as well.
 """
 
 from __future__ import annotations
@@ -50,7 +51,12 @@ class BatchItem:
     model: str | None = None
 
 
-def write_batch(path: Path, format: str, items: Sequence[BatchItem], classes: Sequence[str]) -> list[Path]:  # noqa: A002
+def write_batch(
+    path: Path,
+    format: str,  # noqa: A002
+    items: Sequence[BatchItem],
+    classes: Sequence[str],
+) -> list[Path]:
     """Write a batch; gives the files: one, and for Label Studio the labeling configuration beside it.
 
     Args:
@@ -100,7 +106,8 @@ def labeling_config(classes: Sequence[str]) -> str:
     return (
         '<View>\n  <Text name="prompt" value="$prompt"/>\n  <Text name="response" value="$response"/>\n'
         f'  <Choices name="label" toName="prompt" choice="single" showInline="true">\n{choices}  </Choices>\n'
-        '  <Choices name="ignore" toName="prompt" choice="multiple">\n    <Choice value="ignore"/>\n  </Choices>\n</View>\n'
+        '  <Choices name="ignore" toName="prompt" choice="multiple">\n    <Choice value="ignore"/>\n  </Choices>\n'
+        "</View>\n"
     )
 
 
@@ -108,11 +115,11 @@ def _row(item: BatchItem) -> dict[str, Any]:
     """The text of an item as it is shown: a single text, or what was asked and the last answer."""
     if item.turns[0][0] == "text":
         return {"text": item.turns[0][1]}
-    *asked, last = item.turns
+    *context, last = item.turns
     if last[0] != "assistant":
-        asked, last = item.turns, ("assistant", "")
-    plain = len(asked) == 1 and asked[0][0] == "user"
-    prompt = asked[0][1] if plain else "\n\n".join(f"{role}: {content}" for role, content in asked)
+        context, last = item.turns, ("assistant", "")
+    plain = len(context) == 1 and context[0][0] == "user"
+    prompt = context[0][1] if plain else "\n\n".join(f"{role}: {content}" for role, content in context)
     return {"prompt": prompt, "response": last[1]}
 
 

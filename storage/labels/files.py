@@ -1,13 +1,13 @@
-"""A file of labels -> labels, and the rows of it that are not one.
+"""A file of labels -> labels, and the records that are none.
 
-Three shapes are read, told apart record by record, from JSON Lines, a JSON array or CSV:
+The file is JSON Lines, a JSON array or CSV. Each record has one of three formats:
 
 - plain: one label a record, for example `{"id": ..., "label": "billing", "annotator": "ann", "seconds": 4.2}`;
 - a Label Studio task: `data` and `annotations`, whose results of the types choices, rating and textarea count;
 - Label Studio's JSON-MIN and CSV, which are plain with its own names (`completed_by`, `lead_time`, `updated_at`).
 
-One record can hold a class, a rating and a text, which are three labels; or a skip (somebody else may have the row) or an
-ignore (nobody should), which stand instead of them.
+One record can hold a class, a rating and a text, which are three labels; or a skip (somebody else may have the row) or
+an ignore (nobody should), which replace them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from storage.files.blocks import Damage
 from storage.files.readers import Bad, excerpt
 from storage.pool.record_formats import MISSING, has_field, kind_of, value_at
 
-# What a mapping may state -> the names that are looked for without one, the first that has a value. `text` is not looked for
-# under its own name: that is what files call the text to be labelled.
+# What a mapping may state -> the names that are looked for without one, the first that has a value. `text` is not
+# looked for under its own name: that is what files call the text to be labelled.
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "id": ("winnow_id", "id"),
     "label": ("label", "class"),
@@ -80,11 +80,11 @@ class Label:
 
 @dataclass(slots=True)
 class LabelFile:
-    """What a file holds.
+    """The content of a label file.
 
     Attributes:
         labels: in the order of the file.
-        bad: what is no label, and why.
+        bad: records that are no label, with the cause.
         read: records, blank lines apart.
         unlabelled: rows of a batch that wait for their label, and tasks without annotations.
         damage: why nothing of the file was taken: a label out of a damaged file may be wrong.
@@ -125,8 +125,9 @@ def read_label_file(
         file: opened for reading bytes, at its beginning; plain, gzip or zstd.
         url: its name, which tells JSON and CSV apart.
         classes: the names that a class label may have.
-        fields: what the user stated, a name out of `FIELDS` -> the record's field (dots lead into nested objects); in tasks of
-            Label Studio, of `label`, `rating` and `text` the name of the control, and of `id` the field of `data`.
+        fields: what the user stated, a name out of `FIELDS` -> the record's field (dots lead into nested objects); in
+            tasks of Label Studio, of `label`, `rating` and `text` the name of the control, and of `id` the field of
+            `data`.
 
     Raises:
         BadInput: nothing here reads such a file, or a stated field is in no record.
@@ -135,25 +136,25 @@ def read_label_file(
     """
     stated = dict(fields or {})
     check_label_fields(stated, url)
-    found = LabelFile()
+    result = LabelFile()
     reader = _Reader(stated, frozenset(classes), is_csv=readers.extension(url) in (".csv", ".tsv"))
     try:
         for chunk in readers.read(file, url):
-            found.bad += chunk.bad
-            found.read += len(chunk.records) + len(chunk.bad)
+            result.bad += chunk.bad
+            result.read += len(chunk.records) + len(chunk.bad)
             for line, record in zip(chunk.lines, chunk.records, strict=True):
-                reader.read(found, line, record)
+                reader.read(result, line, record)
     except Damage as damage:
         bad = Bad(damage.line + 1, damage.cause, "")
         if damage.fatal:
-            return LabelFile(bad=[bad], read=found.read, damage=damage.cause)
-        found.bad.append(bad)
+            return LabelFile(bad=[bad], read=result.read, damage=damage.cause)
+        result.bad.append(bad)
     for name, at in reader.unseen.items():
-        if found.read:
+        if result.read:
             keys = ", ".join(sorted(reader.keys)[:30]) or "none"
             raise BadInput(f"{url}: fields.{name}: no record has a field {at!r}; found: {keys}")
-    found.bad.sort(key=lambda bad: bad.line)
-    return found
+    result.bad.sort(key=lambda bad: bad.line)
+    return result
 
 
 class _Reader:
@@ -165,38 +166,38 @@ class _Reader:
         self.unseen = dict(stated)
         self.keys: set[str] = set()
 
-    def read(self, found: LabelFile, line: int, record: Any) -> None:
-        """Add what one record gives."""
+    def read(self, result: LabelFile, line: int, record: Any) -> None:
+        """Add the labels of one record."""
         if not isinstance(record, dict):
-            found.bad.append(Bad(line, f"{kind_of(record)}, not an object with fields", excerpt(record)))
+            result.bad.append(Bad(line, f"{kind_of(record)}, not an object with fields", excerpt(record)))
         elif isinstance(record.get("annotations"), list) and isinstance(record.get("data"), dict):
             self.unseen.clear()  # the names of controls, which a task without annotations does not show
-            found.unlabelled += not record["annotations"]
+            result.unlabelled += not record["annotations"]
             for entry in record["annotations"]:
-                self._add(found, line, entry, partial(self._annotation, record["data"], entry))
+                self._add(result, line, entry, partial(self._annotation, record["data"], entry))
         else:
             self.keys.update(list(record)[:100])
             self.unseen = {name: at for name, at in self.unseen.items() if not has_field(list(record), at)}
-            self._add(found, line, record, partial(self._plain, record))
+            self._add(result, line, record, partial(self._plain, record))
 
-    def _add(self, found: LabelFile, line: int, entry: Any, labels: Callable[[], list[Label]]) -> None:
+    def _add(self, result: LabelFile, line: int, entry: Any, labels: Callable[[], list[Label]]) -> None:
         try:
-            found.labels += [replace(label, line=line, record=entry) for label in labels()]
+            result.labels += [replace(label, line=line, record=entry) for label in labels()]
         except _Waiting:
-            found.unlabelled += 1
+            result.unlabelled += 1
         except _NoLabel as cause:
-            found.bad.append(Bad(line, str(cause), excerpt(entry)))
+            result.bad.append(Bad(line, str(cause), excerpt(entry)))
 
     def _plain(self, record: Mapping[str, Any]) -> list[Label]:
-        given = {name: self._first(record, names) for name, names in self.names.items()}
-        return self._labels(given)
+        fields = {name: self._first(record, names) for name, names in self.names.items()}
+        return self._labels(fields)
 
     def _annotation(self, data: Mapping[str, Any], entry: Any) -> list[Label]:
         if not isinstance(entry, dict):
             raise _NoLabel("an annotation is not an object")
         plain = ("annotator", "seconds", "time", "skip", "confidence", "cost")
-        given = {name: self._first(entry, self.names[name]) for name in plain}
-        given |= {name: self._first(data, self.names[name]) for name in ("id", "round")}
+        fields = {name: self._first(entry, self.names[name]) for name in plain}
+        fields |= {name: self._first(data, self.names[name]) for name in ("id", "round")}
         results = entry.get("result") or []
         if not isinstance(results, list):
             raise _NoLabel("the results of the annotation are not a list")
@@ -207,36 +208,36 @@ class _Reader:
             name = "ignore" if control == "ignore" else _RESULTS.get(str(result.get("type")))
             if name is None or control != self.stated.get(name, control):
                 continue
-            if name in given:
+            if name in fields:
                 raise _NoLabel(f"two answers of the type {result['type']}; fields.{name} says which control counts")
-            given[name] = result["value"]
-        return self._labels(given)
+            fields[name] = result["value"]
+        return self._labels(fields)
 
     def _first(self, record: Mapping[str, Any], names: Sequence[str]) -> Any:
         values = (value_at(record, name) for name in names)
         return next((value for value in values if value is not MISSING and value is not None and value != ""), None)
 
-    def _labels(self, given: Mapping[str, Any]) -> list[Label]:
-        name = _plain_text(given["id"], "id")
+    def _labels(self, fields: Mapping[str, Any]) -> list[Label]:
+        name = _plain_text(fields["id"], "id")
         if name is None:
             raise _NoLabel("no id")
         act = Label(
             line=0,
             name=name,
             kind="class",
-            annotator=_annotator(given["annotator"]),
-            confidence=_number(given["confidence"], "confidence", high=1.0),
-            seconds=_number(given["seconds"], "seconds"),
-            cost=_number(given["cost"], "cost"),
-            created_at=_time(given["time"]),
-            round_id=_plain_text(given["round"], "round"),
+            annotator=_annotator(fields["annotator"]),
+            confidence=_number(fields["confidence"], "confidence", high=1.0),
+            seconds=_number(fields["seconds"], "seconds"),
+            cost=_number(fields["cost"], "cost"),
+            created_at=_time(fields["time"]),
+            round_id=_plain_text(fields["round"], "round"),
         )
-        marked = next((mark for mark in ("ignore", "skip") if _yes(given.get(mark), mark)), None)
+        marked = next((mark for mark in ("ignore", "skip") if _yes(fields.get(mark), mark)), None)
         if marked:
             return [replace(act, kind=marked)]
-        label = _plain_text(_answer(given.get("label")), "label")
-        rating = _number(_answer(given.get("rating")), "rating", low=-math.inf)
-        text = _free_text(given.get("text"))
+        label = _plain_text(_answer(fields.get("label")), "label")
+        rating = _number(_answer(fields.get("rating")), "rating", low=-math.inf)
+        text = _free_text(fields.get("text"))
         labels = [replace(act, label=self._class(label))] if label is not None else []
         if rating is not None:
             labels.append(replace(act, kind="rating", rating=rating))
@@ -245,7 +246,7 @@ class _Reader:
         if not labels:
             raise _Waiting if act.round_id else _NoLabel("no label")
         # What the act took belongs to its first label, so that a sum counts it once.
-        return labels[:1] + [replace(more, confidence=None, seconds=None, cost=None) for more in labels[1:]]
+        return labels[:1] + [replace(label, confidence=None, seconds=None, cost=None) for label in labels[1:]]
 
     def _class(self, label: str) -> str:
         # A spreadsheet shows a class that begins like a formula with an apostrophe in front, as the batch was written.

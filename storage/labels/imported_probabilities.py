@@ -1,7 +1,7 @@
-"""Class probabilities that a user brings for rows of the pool, in a Parquet file keyed by id.
+"""Class probabilities of rows of the pool from a user's Parquet file, keyed by id.
 
-The file has a column of keys and either one number column for each class, by its name, or one column of lists with a number
-for each class in their order.
+The file has a column of keys and either one number column for each class, by its name, or one column of lists with a
+number for each class in their order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from selection.types import Floats
 from storage.errors import BadInput
 from storage.files.user_files import file_digest, opened
-from storage.pool.columns import key_texts, match_keys
+from storage.pool.keys import key_texts, match_source
 from storage.pool.snapshot import Snapshot
 from storage.store import Store
 
@@ -25,7 +25,7 @@ TOLERANCE = 1e-3
 
 
 def probabilities_id(store: Store, url: str) -> str:
-    """Digest of the file as it is now."""
+    """Digest of the file's present content."""
     with opened(store, url) as file:
         return file_digest(file)
 
@@ -57,21 +57,19 @@ def read_probabilities(
     if id_field not in table.column_names:
         raise BadInput(f"{where} has no column {id_field!r} to key by; it has {', '.join(table.column_names)}")
     keys = key_texts(table[id_field], id_field, where).to_pylist()
-    given = _values(table, [name for name in table.column_names if name != id_field], classes, where)
-    total = given.sum(axis=1)
-    bad = np.flatnonzero(~(np.isfinite(total) & (given >= 0).all(axis=1) & (np.abs(total - 1) <= TOLERANCE)))
-    if len(bad):
-        raise BadInput(f"{where}: {keys[bad[0]]!r} has {given[bad[0]].tolist()}, which are no probabilities of sum 1")
-    occurrences = np.asarray(snapshot.occurrences)
-    _, own = snapshot.occurrences_named()
-    found, ambiguous = match_keys(keys, snapshot.ids, own, np.where(occurrences < 0, ~occurrences, occurrences))
-    rows, first = np.unique(np.where(ambiguous, -1, found), return_index=True)
-    rows, first = rows[rows >= 0], first[rows >= 0]
+    values = _values(table, [name for name in table.column_names if name != id_field], classes, where)
+    total = values.sum(axis=1)
+    invalid = np.flatnonzero(~(np.isfinite(total) & (values >= 0).all(axis=1) & (np.abs(total - 1) <= TOLERANCE)))
+    if len(invalid):
+        raise BadInput(
+            f"{where}: {keys[invalid[0]]!r} has {values[invalid[0]].tolist()}, which are no probabilities of sum 1"
+        )
+    rows, first = match_source(keys, snapshot).first()
     known = np.zeros(len(snapshot), np.bool_)
     known[rows] = True
-    values = np.full((len(snapshot), len(classes)), 1 / len(classes), np.float32)
-    values[rows] = given[first] / total[first, None]
-    return values, known
+    probabilities = np.full((len(snapshot), len(classes)), 1 / len(classes), np.float32)
+    probabilities[rows] = values[first] / total[first, None]
+    return probabilities, known
 
 
 def _values(table: pa.Table, names: Sequence[str], classes: Sequence[str], where: str) -> npt.NDArray[np.float64]:
@@ -80,7 +78,7 @@ def _values(table: pa.Table, names: Sequence[str], classes: Sequence[str], where
         columns = [table[name] for name in classes]
     elif len(names) == 1 and pa.types.is_list(table.schema.field(names[0]).type):
         lists = table[names[0]].combine_chunks()
-        lengths = {len(one) if one is not None else 0 for one in lists.to_pylist()}
+        lengths = {len(values or ()) for values in lists.to_pylist()}
         if lengths - {len(classes)}:
             raise BadInput(f"{where}: the lists of {names[0]!r} must have {len(classes)} numbers, one a class")
         flat = np.asarray(lists.flatten().cast(pa.float64()).to_numpy(zero_copy_only=False))

@@ -1,17 +1,17 @@
-"""The log of labels: append-only, one record an import, every event once however often its file is brought.
+"""The log of labels: append-only, one record an import, every event once however often its file is imported.
 
     records/labels/<import>/
       labels.parquet       the events that this import added (`LOG_SCHEMA`)
-      quarantine.parquet   what of the file was no label, and why
+      quarantine.parquet   records of the file that are no label, and the cause
       import.json          `LabelImport`
 
-An **event** is one act of one annotator on one row. Its name is a hash of all that was said, so an event that the log has is
-not stored again: the same file twice changes nothing, and a file that grew adds what is new. Said twice in one file counts
-as two events, so that a change of mind and back is kept.
+An **event** is one act of one annotator on one row. Its name is a hash of its content, so an event that the log has is
+not stored again: importing a file twice changes nothing, and a file that grew adds its new events. The same event twice
+in one file counts as two, so that a change of mind and back is kept.
 
-What counts is the latest event of an annotator on a row (`counted`): by the time it names, or else that of its import, then
-by import, then by line. A class and a skip replace each other; ratings, texts and the known answers of gold rows stand each
-by themselves; `ignore` is for good.
+What counts is the latest event of an annotator on a row (`counted`): by the time it names, or else that of its import,
+then by import, then by line. A class and a skip replace each other; ratings, texts and the known answers of gold rows
+stand each by themselves; `ignore` is for good.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storage import ids as ids_
 from storage.files import readers
 from storage.files.readers import Bad, excerpt
 from storage.files.user_files import file_digest, opened
+from storage.ids import from_arrow, from_bytes, to_arrow, to_bytes
 from storage.labels.files import Label, LabelFile, read_label_file
 from storage.labels.rounds import read_round_items, read_rounds
 from storage.pool.snapshot import Snapshot
@@ -71,7 +71,7 @@ QUARANTINE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class LabelImport:
-    """What is known of one import: the content of import.json.
+    """One import: the content of import.json.
 
     Attributes:
         id: hash of the file's bytes, how it was read, project and classes; a copy elsewhere is the same import.
@@ -81,7 +81,7 @@ class LabelImport:
         read: records of the file.
         new: events added to the log; 0 when the import was made before.
         known: events that the log had.
-        quarantined: what of the file was no label.
+        quarantined: records of the file that are no label.
         unknown_ids: how many of those name no row.
         unlabelled: rows of a batch that wait for their label.
         damage: why nothing was taken of a damaged file, None if it is whole.
@@ -123,7 +123,8 @@ def import_labels(
     Args:
         url: absolute path or fsspec URL: JSON Lines, CSV, Label Studio JSON; plain, gzip or zstd.
         classes: the names of the project's classes.
-        snapshot: where rows are looked up by their own id; rows that a batch sent out are known by winnow's id for ever.
+        snapshot: where rows are looked up by their own id; rows that a batch sent out are known by winnow's id for
+            ever.
         fields: `label_files.FIELDS` -> the record's field; None = detected.
         gold: the labels are the known answers of gold rows, kept as events of the kind "gold" by the annotator "gold".
 
@@ -147,17 +148,17 @@ def import_labels(
         if store.has("records", "labels", import_id) and _to_be_tried_again(store, import_id, snapshot):
             import_id = digest_of(depends_on | {"snapshot": snapshot.id})
         if store.has("records", "labels", import_id):
-            done = read_import(store, import_id)
-            return replace(done, new=0, known=done.known + done.new)
-        found = read_label_file(file, url, classes=classes, fields=fields)
-        events, unknown = _events(store, project, found, snapshot, gold=gold)
+            entry = read_import(store, import_id)
+            return replace(entry, new=0, known=entry.known + entry.new)
+        label_file = read_label_file(file, url, classes=classes, fields=fields)
+        events, unknown = _events(store, project, label_file, snapshot, gold=gold)
         imports = _imports(store)
-        seen = _events_of(store, [done for done in imports if done.project == project])
+        seen = _events_of(store, [entry for entry in imports if entry.project == project])
         new = [event for event in events if event["event"] not in seen]
-        bad = sorted([*found.bad, *unknown], key=lambda one: one.line)
-        made = LabelImport(
+        bad = sorted([*label_file.bad, *unknown], key=lambda bad: bad.line)
+        result = LabelImport(
             id=import_id,
-            number=max((done.number for done in imports), default=0) + 1,
+            number=max((entry.number for entry in imports), default=0) + 1,
             project=project,
             url=url,
             digest=digest,
@@ -165,24 +166,24 @@ def import_labels(
             classes=list(classes),
             gold=gold,
             snapshot=snapshot.id,
-            read=found.read,
+            read=label_file.read,
             new=len(new),
             known=len(events) - len(new),
             quarantined=len(bad),
             unknown_ids=len(unknown),
-            unlabelled=found.unlabelled,
-            damage=found.damage,
+            unlabelled=label_file.unlabelled,
+            damage=label_file.damage,
             created_at=datetime.fromtimestamp(time.time_ns() // 1000 / 1e6, UTC).isoformat(),
         )
         with store.committing("records", "labels", import_id) as folder:
             pq.write_table(_table(new, url), folder / "labels.parquet", compression="zstd")
             pq.write_table(_quarantine(project, url, bad), folder / "quarantine.parquet", compression="zstd")
-            write_json(folder / "import.json", asdict(made))
-    return made
+            write_json(folder / "import.json", asdict(result))
+    return result
 
 
 def read_import(store: Store, import_id: str) -> LabelImport:
-    """What is known of a committed import.
+    """The record of a committed import.
 
     Raises:
         NotInStore: there is none of this id.
@@ -192,7 +193,7 @@ def read_import(store: Store, import_id: str) -> LabelImport:
 
 def last_import(store: Store, project: str) -> int:
     """The number of the last import that added to a project's log; 0 for an empty log."""
-    return max((done.number for done in _imports(store) if done.project == project and done.new), default=0)
+    return max((entry.number for entry in _imports(store) if entry.project == project and entry.new), default=0)
 
 
 def read_log(store: Store, project: str, upto: int | None = None) -> pa.Table:
@@ -201,14 +202,16 @@ def read_log(store: Store, project: str, upto: int | None = None) -> pa.Table:
     Args:
         upto: the log as it was after this import, by number; as it is now if left out.
     """
-    imports = [done for done in _imports(store) if done.project == project and done.new]
-    imports = [done for done in imports if upto is None or done.number <= upto]
-    tables = [pq.read_table(_path(store, done), schema=LOG_SCHEMA) for done in imports]
+    imports = [entry for entry in _imports(store) if entry.project == project and entry.new]
+    imports = [entry for entry in imports if upto is None or entry.number <= upto]
+    tables = [pq.read_table(_path(store, entry), schema=LOG_SCHEMA) for entry in imports]
     log = pa.concat_tables([LOG_SCHEMA.empty_table(), *tables]).combine_chunks()
-    given = [_moment(done.created_at) for done, table in zip(imports, tables, strict=True) for _ in range(len(table))]
-    number = [done.number for done, table in zip(imports, tables, strict=True) for _ in range(len(table))]
+    imported_at = [
+        _moment(entry.created_at) for entry, table in zip(imports, tables, strict=True) for _ in range(len(table))
+    ]
+    number = [entry.number for entry, table in zip(imports, tables, strict=True) for _ in range(len(table))]
     # Two imports at once, where locks do not hold, may both have stored an event: the earlier one stands.
-    at = pc.coalesce(log["created_at"], pa.array(given, pa.timestamp("us")))
+    at = pc.coalesce(log["created_at"], pa.array(imported_at, pa.timestamp("us")))
     events, (_, first) = log["event"].to_pylist(), np.unique(log["event"].to_pylist(), return_index=True)
     keys = list(zip(at.to_pylist(), number, log["line"].to_pylist(), events, strict=True))
     return log.take(pa.array(sorted(first.tolist(), key=keys.__getitem__), pa.int64()))
@@ -217,7 +220,7 @@ def read_log(store: Store, project: str, upto: int | None = None) -> pa.Table:
 def counted(log: pa.Table) -> pa.Table:
     """The events of a log that count: the latest of each annotator on each row; in the order of the log."""
     groups = ["class" if kind == "skip" else kind for kind in log["kind"].to_pylist()]
-    ids = ids_.to_bytes(ids_.from_arrow(log["id"]))
+    ids = to_bytes(from_arrow(log["id"]))
     last = {key: at for at, key in enumerate(zip(ids, log["annotator"].to_pylist(), groups, strict=True))}
     return log.take(pa.array(sorted(last.values()), pa.int64()))
 
@@ -231,13 +234,13 @@ def log_digest(log: pa.Table) -> str:
 
 
 def _events(
-    store: Store, project: str, found: LabelFile, snapshot: Snapshot, *, gold: bool
+    store: Store, project: str, label_file: LabelFile, snapshot: Snapshot, *, gold: bool
 ) -> tuple[list[dict[str, Any]], list[Bad]]:
     """The labels as events, and those that name no row or several."""
-    ids = _ids_of_names(store, project, snapshot, {label.name for label in found.labels})
+    ids = _ids_of_names(store, project, snapshot, {label.name for label in label_file.labels})
     times: Counter[str] = Counter()
     events, bad = [], []
-    for label in found.labels:
+    for label in label_file.labels:
         named = ids[label.name]
         if len(named) != 1:
             cause = f"{label.name[:60]!r} names {'no row' if not named else f'{len(named)} rows'} of the pool"
@@ -269,18 +272,18 @@ def _event(project: str, row: bytes, label: Label, *, gold: bool) -> dict[str, A
 
 
 def _ids_of_names(store: Store, project: str, snapshot: Snapshot, names: Iterable[str]) -> dict[str, list[bytes]]:
-    """The ids that each name stands for: of rows of the pool, else of rows that a batch sent out before they left it."""
+    """The ids that each name stands for: of rows of the pool, else of rows that left it after a batch sent them out."""
     rows = snapshot.rows_of_names(names)
-    found = {name: ids_.to_bytes(snapshot.ids[here]) for name, here in rows.items()}
-    missing = {name: key for name, here in rows.items() if not here and (key := _uuid(name)) is not None}
+    ids = {name: to_bytes(snapshot.ids[matches]) for name, matches in rows.items()}
+    missing = {name: key for name, matches in rows.items() if not matches and (key := _uuid(name)) is not None}
     if missing:
         sent = {
             key
-            for one in read_rounds(store, project)
-            for key in ids_.to_bytes(ids_.from_arrow(read_round_items(store, one["round_id"])["id"]))
+            for header in read_rounds(store, project)
+            for key in to_bytes(from_arrow(read_round_items(store, header["round_id"])["id"]))
         }
-        found |= {name: [key] for name, key in missing.items() if key in sent}
-    return found
+        ids |= {name: [key] for name, key in missing.items() if key in sent}
+    return ids
 
 
 def _uuid(name: str) -> bytes | None:
@@ -291,27 +294,27 @@ def _uuid(name: str) -> bytes | None:
 
 
 def _to_be_tried_again(store: Store, import_id: str, snapshot: Snapshot) -> bool:
-    done = read_import(store, import_id)
-    return done.unknown_ids > 0 and done.snapshot != snapshot.id
+    entry = read_import(store, import_id)
+    return entry.unknown_ids > 0 and entry.snapshot != snapshot.id
 
 
 def _imports(store: Store) -> list[LabelImport]:
     """All imports, in the order in which they were made."""
-    done = [read_import(store, name) for name in store.records("labels")]
-    return sorted(done, key=lambda one: (one.number, one.id))
+    imports = [read_import(store, name) for name in store.records("labels")]
+    return sorted(imports, key=lambda entry: (entry.number, entry.id))
 
 
 def _events_of(store: Store, imports: Iterable[LabelImport]) -> set[str]:
     return {
         event
-        for done in imports
-        if done.new
-        for event in pq.read_table(_path(store, done), columns=["event"])["event"].to_pylist()
+        for entry in imports
+        if entry.new
+        for event in pq.read_table(_path(store, entry), columns=["event"])["event"].to_pylist()
     }
 
 
-def _path(store: Store, done: LabelImport) -> Path:
-    return store.path("records", "labels", done.id, "labels.parquet")
+def _path(store: Store, entry: LabelImport) -> Path:
+    return store.path("records", "labels", entry.id, "labels.parquet")
 
 
 def _table(events: Sequence[Mapping[str, Any]], url: str) -> pa.Table:
@@ -320,7 +323,7 @@ def _table(events: Sequence[Mapping[str, Any]], url: str) -> pa.Table:
         for column in LOG_SCHEMA
         if column.name not in ("id", "file")
     }
-    columns["id"] = ids_.to_arrow(ids_.from_bytes(event["id"] for event in events))
+    columns["id"] = to_arrow(from_bytes(event["id"] for event in events))
     columns["file"] = pa.repeat(url, len(events))
     return pa.table([columns[name] for name in LOG_SCHEMA.names], schema=LOG_SCHEMA)
 
@@ -329,9 +332,9 @@ def _quarantine(project: str, url: str, bad: Sequence[Bad]) -> pa.Table:
     columns = {
         "project": [project] * len(bad),
         "file": [url] * len(bad),
-        "line": [one.line for one in bad],
-        "cause": [one.cause for one in bad],
-        "excerpt": [one.excerpt for one in bad],
+        "line": [row.line for row in bad],
+        "cause": [row.cause for row in bad],
+        "excerpt": [row.excerpt for row in bad],
     }
     return pa.table(columns, schema=QUARANTINE_SCHEMA)
 

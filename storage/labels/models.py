@@ -1,4 +1,4 @@
-"""Models of labeling projects: what they were fitted on and what they said; the model itself is fitted again when needed.
+"""Models of labeling projects: their training labels and predictions; the model itself is fitted again when needed.
 
     records/models/<model_id>/
       model.json            the header: project, classifier, encoder, metrics
@@ -15,10 +15,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage import ids as ids_
-from storage.errors import NotInStore
-from storage.records import read_items, write_items
-from storage.store import Store, read_json, utc_now, write_json
+from storage.ids import from_arrow, to_arrow
+from storage.records import commit_record, read_items, record_folder
+from storage.store import Store, read_json
 
 CONSENSUS_SCHEMA = pa.schema(
     [
@@ -36,7 +35,8 @@ def commit_model(store: Store, header: Mapping[str, Any], consensus: pa.Table, p
     """Commit a model; the same `model_id` twice is one record, the first.
 
     Args:
-        header: JSON-plain: `model_id`, `project` and whatever else describes the fit. `n_labelled` and `created_at` are filled in.
+        header: JSON-plain: `model_id`, `project` and whatever else describes the fit. `n_labelled` and `created_at` are
+            filled in.
         consensus: columns of `CONSENSUS_SCHEMA`.
         predictions: columns of `PREDICTION_SCHEMA`.
 
@@ -51,16 +51,9 @@ def commit_model(store: Store, header: Mapping[str, Any], consensus: pa.Table, p
         "consensus": _typed(model_id, consensus, CONSENSUS_SCHEMA),
         "predictions": _typed(model_id, predictions, PREDICTION_SCHEMA),
     }
-    if not store.has("records", "models", model_id):
-        with store.committing("records", "models", model_id) as folder:
-            for name, table in tables.items():
-                named = table.add_column(0, "project", pa.repeat(str(header["project"]), len(table)))
-                write_items(folder / f"{name}.parquet", "model_id", model_id, named)
-            write_json(
-                folder / "model.json",
-                {"created_at": utc_now(), **header, "model_id": model_id, "n_labelled": len(consensus)},
-            )
-    return model_id
+    project = str(header["project"])
+    named = {name: table.add_column(0, "project", pa.repeat(project, len(table))) for name, table in tables.items()}
+    return commit_record(store, "model", {**header, "n_labelled": len(consensus)}, named)
 
 
 def read_model(store: Store, model_id: str) -> tuple[dict[str, Any], pa.Table, pa.Table]:
@@ -70,9 +63,7 @@ def read_model(store: Store, model_id: str) -> tuple[dict[str, Any], pa.Table, p
         NotInStore: there is no such model.
         StoreDamaged: the record is not whole.
     """
-    if not model_id or not store.has("records", "models", model_id):
-        raise NotInStore(f"no model {model_id!r} in {store.root}; the catalog's `models` lists them")
-    folder = store.path("records", "models", model_id)
+    folder = record_folder(store, "model", model_id)
     return (
         read_json(folder / "model.json"),
         read_items(folder / "consensus.parquet", CONSENSUS_SCHEMA.names),
@@ -85,9 +76,7 @@ def _typed(model_id: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
     if missing:
         raise ValueError(f"model {model_id}: the table misses the columns {missing}, got {table.column_names}")
     columns = [
-        ids_.to_arrow(ids_.from_arrow(table[column.name]))
-        if column.name == "id"
-        else table[column.name].cast(column.type)
+        to_arrow(from_arrow(table[column.name])) if column.name == "id" else table[column.name].cast(column.type)
         for column in schema
     ]
     return pa.table(columns, schema=schema)

@@ -1,14 +1,12 @@
-"""Columns that a user brings for rows of the pool: scores, tags, difficulties, keyed by id.
+"""Columns of a user's file for rows of the pool: scores, tags, difficulties, keyed by id (see `keys`).
 
-They lie beside the pool and never change a row or its id. A key is a winnow id (UUID text) or the id that the row had
-in its file; keys meet rows when a snapshot is taken.
+They lie beside the pool and never change a row or its id. Keys are matched to rows when a snapshot is taken.
 
     records/columns/<digest>/   columns.json, columns.parquet (key, then one column each)
 """
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +16,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage import ids as ids_
 from storage.errors import BadInput, NotInStore
 from storage.files.user_files import file_digest, opened
 from storage.ids import Ids
 from storage.pool.ingest import POOL_SCHEMA
+from storage.pool.keys import key_texts, match_keys
 from storage.records import digest_of
 from storage.store import Store, read_json, utc_now, write_json
 
-_UUID_CHARS = 36
 _EXAMPLES = 5
 
 
@@ -52,29 +49,28 @@ class Columns:
         return pq.read_table(self.path, columns=list(self.types))
 
     def match(
-        self, ids: Ids, given: pa.ChunkedArray, rows: npt.NDArray[np.int64]
+        self, ids: Ids, given_ids: pa.ChunkedArray, rows: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
-        """The row of each key, -1 for none, and a report of the keys that met no row.
+        """The row of each key, -1 for none, and a report of the keys that name no row or are ambiguous.
 
         Args:
             ids: (n,) the snapshot's ids.
-            given: (occurrences,) the id each occurrence had in its file.
+            given_ids: (occurrences,) the id each occurrence had in its file.
             rows: (occurrences,) its row.
 
         A key that names two rows, or two keys that name one, are ambiguous and set nothing.
         """
-        keys = pq.read_table(self.path, columns=["key"])["key"].to_pylist()
-        found, ambiguous = match_keys(keys, ids, given, rows)
-        unknown = (found < 0) & ~ambiguous
-        taken, times = np.unique(found[found >= 0], return_counts=True)
-        ambiguous |= np.isin(found, taken[times > 1]) & (found >= 0)
-        found[ambiguous] = -1
-        return found, {
-            "matched": int((found >= 0).sum()),
+        match = match_keys(pq.read_table(self.path, columns=["key"])["key"].to_pylist(), ids, given_ids, rows)
+        unknown = match.unknown
+        named, times = np.unique(match.rows[match.rows >= 0], return_counts=True)
+        ambiguous = match.ambiguous | np.isin(match.rows, named[times > 1])
+        matches = np.where(ambiguous, -1, match.rows)
+        return matches, {
+            "matched": int((matches >= 0).sum()),
             "unknown": int(unknown.sum()),
-            "unknown_examples": [keys[i] for i in np.flatnonzero(unknown)[:_EXAMPLES].tolist()],
+            "unknown_examples": match.examples(unknown, _EXAMPLES),
             "ambiguous": int(ambiguous.sum()),
-            "ambiguous_examples": [keys[i] for i in np.flatnonzero(ambiguous)[:_EXAMPLES].tolist()],
+            "ambiguous_examples": match.examples(ambiguous, _EXAMPLES),
         }
 
 
@@ -100,101 +96,33 @@ def ingest_columns(store: Store, url: str, id_field: str = "id") -> str:
     types = {name: _type(table.schema.field(name), url) for name in table.schema.names if name != id_field}
     reserved = sorted(set(types) & {*POOL_SCHEMA.names, "key"})
     if reserved or not types:
-        what = f"{reserved[0]!r} is a column of the pool" if reserved else f"there is no column beside {id_field!r}"
-        raise BadInput(f"columns: {url}: {what}; not allowed are {', '.join(POOL_SCHEMA.names)}, key")
+        problem = f"{reserved[0]!r} is a column of the pool" if reserved else f"there is no column beside {id_field!r}"
+        raise BadInput(f"columns: {url}: {problem}; not allowed are {', '.join(POOL_SCHEMA.names)}, key")
     kept = [keys, *(_plain(table[name], kind) for name, kind in types.items())]
     with store.committing("records", "columns", digest) as folder:
         pq.write_table(pa.table(kept, names=["key", *types]), folder / "columns.parquet", compression="zstd")
-        facts = {"digest": digest, "url": url, "id_field": id_field, "types": types, "rows": len(table)}
-        write_json(folder / "columns.json", {**facts, "created_at": utc_now()})
+        header = {"digest": digest, "url": url, "id_field": id_field, "types": types, "rows": len(table)}
+        write_json(folder / "columns.json", {**header, "created_at": utc_now()})
     return digest
 
 
 def columns_id(store: Store, url: str, id_field: str = "id") -> str:
-    """What the columns of the file as it is now are or would be called; costs a digest pass."""
+    """The digest that names the columns of the file's present content, committed or not; costs a digest pass."""
     with opened(store, url) as file:
         depends_on = {"digest": file_digest(file), "id_field": id_field}
     return digest_of(depends_on)
 
 
 def read_columns(store: Store, digest: str) -> Columns:
-    """Columns that were taken in.
+    """Committed columns.
 
     Raises:
         NotInStore: there are none of this digest.
     """
     if not store.has("records", "columns", digest):
         raise NotInStore(f"no columns {digest!r} in {store.root}")
-    facts = read_json(store.path("records", "columns", digest, "columns.json"))
-    return Columns(store.path("records", "columns", digest, "columns.parquet"), facts["types"], facts["url"])
-
-
-def match_keys(
-    keys: list[str], ids: Ids, given: pa.ChunkedArray, rows: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """The row of each key, -1 for none, and which keys name several rows.
-
-    Args:
-        keys: winnow ids as text, or ids that rows had in their files; the former first.
-        ids: (n,) ascending.
-        given: (occurrences,) the id each occurrence had in its file, null for none.
-        rows: (occurrences,) its row.
-    """
-    found = np.full(len(keys), -1, np.int64)
-    as_id = [i for i, key in enumerate(keys) if _is_uuid(key)]
-    found[as_id] = ids_.rows_of(ids_.from_text(keys[i] for i in as_id), ids)
-    ambiguous = np.zeros(len(keys), bool)
-    missing = np.flatnonzero(found < 0)
-    if len(missing):
-        found[missing], ambiguous[missing] = _match_given([keys[i] for i in missing.tolist()], given, rows)
-    return found, ambiguous
-
-
-def key_texts(column: pa.ChunkedArray, id_field: str, where: str) -> pa.Array:
-    """A column of keys as text; UUIDs as they are printed.
-
-    Args:
-        where: the beginning of a message.
-
-    Raises:
-        BadInput: a row has no key, or the column is neither UUID, text nor integer.
-    """
-    column = column.combine_chunks()
-    kind = column.type
-    if column.null_count:
-        raise BadInput(f"{where}: {column.null_count} rows have no {id_field!r}")
-    if kind == pa.uuid() or pa.types.is_fixed_size_binary(kind) or pa.types.is_binary(kind):
-        try:
-            return pa.array(ids_.to_text(ids_.from_arrow(column)), pa.string())
-        except pa.ArrowInvalid:
-            raise BadInput(f"{where}: {id_field!r} is binary, but not of the 16 bytes of a winnow id") from None
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
-        return column.cast(pa.string())
-    raise BadInput(f"{where}: {id_field!r} must be UUID, text or integer, got {kind}")
-
-
-def _match_given(
-    keys: list[str], given: pa.ChunkedArray, rows: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    import polars as pl
-
-    pool = pl.DataFrame({"key": pl.Series(given, dtype=pl.String), "row": rows}).drop_nulls()
-    by_key = pool.group_by("key").agg(pl.col("row").min(), (pl.col("row").n_unique() > 1).alias("several"))
-    met = pl.DataFrame({"key": pl.Series(keys, dtype=pl.String)}).join(
-        by_key, on="key", how="left", maintain_order="left"
-    )
-    several = met["several"].fill_null(value=False).to_numpy()
-    return np.where(several, -1, met["row"].fill_null(-1).to_numpy()), several
-
-
-def _is_uuid(key: str) -> bool:
-    if len(key) != _UUID_CHARS:
-        return False
-    try:
-        uuid.UUID(key)
-    except ValueError:
-        return False
-    return True
+    header = read_json(store.path("records", "columns", digest, "columns.json"))
+    return Columns(store.path("records", "columns", digest, "columns.parquet"), header["types"], header["url"])
 
 
 def _from_npy(file: Any) -> pa.Table:

@@ -1,4 +1,4 @@
-"""The rows of a snapshot as columns and as SQL: the pool's columns, the extra fields, the columns that a user brought.
+"""The rows of a snapshot as columns and as SQL: the pool's columns, the extra fields, the user's columns.
 
 DuckDB reads the snapshot's Parquet files on a connection of its own, with access to anything else switched off.
 """
@@ -16,8 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage import ids as ids_
-from storage.ids import Ids
+from storage import duck
+from storage.duck import json_pointer, literal, quoted
+from storage.ids import Ids, from_arrow, to_arrow
 from storage.pool.columns import Columns
 
 # Columns of the pool that a recipe may use by name, and their types.
@@ -40,54 +41,51 @@ def values(column: pa.ChunkedArray, kind: str) -> npt.NDArray[Any]:
     return np.asarray(texts[coded.indices.fill_null(len(texts) - 1).to_numpy()])
 
 
-def placed(values: npt.NDArray[Any], rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[Any]:
-    placed = np.full(count, np.nan) if values.dtype == np.float64 else np.full(count, None, object)
-    placed[rows] = values
-    return placed
+def by_row(values: npt.NDArray[Any], rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[Any]:
+    """(count,) each value at its row; NaN or None at the rows without one."""
+    column = np.full(count, np.nan) if values.dtype == np.float64 else np.full(count, None, object)
+    column[rows] = values
+    return column
 
 
 def expression(name: str, kind: str) -> str:
     """SQL for a column of the pool or a field of `extra`."""
     if name in POOL_COLUMNS:
-        return f'"{name}"'
-    pointer = "/" + name.replace("~", "~0").replace("/", "~1").replace("'", "''")
-    value = f"(extra ->> '{pointer}')"
+        return quoted(name)
+    value = f"(extra ->> {literal(json_pointer(name))})"
     sql_type = {"number": "DOUBLE", "boolean": "BOOLEAN"}.get(kind)
     return f"TRY_CAST({value} AS {sql_type})" if sql_type else value
 
 
 @dataclass(frozen=True)
-class Brought:
-    """A user's columns as they meet a snapshot: `rows` (m,) int64 is the row of each key, -1 for none."""
+class ImportedColumns:
+    """A user's columns and the rows of a snapshot that they describe: `rows` (k,) int64, -1 for a key of no row."""
 
     columns: Columns
     rows: npt.NDArray[np.int64]
 
     def values(self, name: str, count: int) -> npt.NDArray[Any]:
         """One column by row, (count,)."""
-        met = self.rows >= 0
-        return placed(
-            values(self.columns.read(name).filter(pa.array(met)), self.columns.types[name]), self.rows[met], count
-        )
+        matched = self.rows >= 0
+        column = self.columns.read(name).filter(pa.array(matched))
+        return by_row(values(column, self.columns.types[name]), self.rows[matched], count)
 
-    def table(self, ids: Ids) -> pa.Table:
-        """All columns of the rows that were met, with their id as `row_id`."""
-        met = self.rows >= 0
-        return self.columns.table().filter(pa.array(met)).add_column(0, "row_id", ids_.to_arrow(ids[self.rows[met]]))
+    def table(self, ids: Ids, id_name: str) -> pa.Table:
+        """All columns, for the keys that name a row, behind the id of that row as `id_name`."""
+        matched = self.rows >= 0
+        return self.columns.table().filter(pa.array(matched)).add_column(0, id_name, to_arrow(ids[self.rows[matched]]))
 
 
 class Examples:
     """A DuckDB connection that sees the rows of one snapshot and nothing else."""
 
     def __init__(self, parts: Sequence[Path], duplicates: Path) -> None:
-        from storage import duck
-
-        self.duplicates = _literal(str(duplicates))
-        listed = ", ".join(_literal(str(path)) for path in parts)
+        self.duplicates = literal(str(duplicates))
+        listed = ", ".join(literal(str(path)) for path in parts)
         self.connection = duck.connect()
         self.connection.execute(f"SET allowed_paths = [{listed}, {self.duplicates}]")
         for setting, value in _LOCKED.items():
-            self.connection.execute(f"SET {setting} = {_literal(value)}")
+            self.connection.execute(f"SET {setting} = {literal(value)}")
         self.connection.execute(f"CREATE VIEW occurrences AS SELECT * FROM read_parquet([{listed}])")  # noqa: S608
 
     def every(self, name: str, kind: str) -> npt.NDArray[Any]:
@@ -95,30 +93,31 @@ class Examples:
         query = f"SELECT {expression(name, kind)} AS v FROM occurrences"  # noqa: S608 - a quoted name
         return values(self.connection.sql(query).to_arrow_table()["v"], kind)
 
-    def where(self, condition: str, known: Mapping[str, str], brought: Sequence[Brought], ids: Ids) -> Ids:
+    def where(self, condition: str, known: Mapping[str, str], imported: Sequence[ImportedColumns], ids: Ids) -> Ids:
         """The ids of the examples that satisfy one boolean expression over the known columns."""
         import duckdb
 
-        self._create_examples(known, brought, ids)
+        self._create_examples(known, imported, ids)
         # SQLExpression parses exactly one expression: no second statement, no clause behind it.
-        found = self.connection.sql("FROM examples").filter(duckdb.SQLExpression(condition)).select("id")
-        return ids_.from_arrow(found.to_arrow_table()["id"])
+        matches = self.connection.sql("FROM examples").filter(duckdb.SQLExpression(condition)).select("id")
+        return from_arrow(matches.to_arrow_table()["id"])
 
-    def _create_examples(self, known: Mapping[str, str], brought: Sequence[Brought], ids: Ids) -> None:
+    def _create_examples(self, known: Mapping[str, str], imported: Sequence[ImportedColumns], ids: Ids) -> None:
         owner: dict[str, str] = {}
         joins = []
-        for number, one in enumerate(brought):
-            self.connection.register(f"columns_{number}", one.table(ids))
-            owner |= {name: f'columns_{number}."{_doubled(name)}"' for name in one.columns.types}
+        for number, columns in enumerate(imported):
+            self.connection.register(f"columns_{number}", columns.table(ids, "row_id"))
+            owner |= {name: f"columns_{number}.{quoted(name)}" for name in columns.columns.types}
             joins.append(f"LEFT JOIN columns_{number} ON columns_{number}.row_id = o.id")
-        # SQL names ignore case: extra fields that differ only in case are left out, so that neither is taken for the other.
+        # SQL names ignore case: extra fields that differ only in case are left out, so that neither is taken for the
+        # other.
         selected = ["o.id", "o.prompt", "o.response", "o.messages"]
         taken = Counter(["id", "prompt", "response", "messages", *(name.lower() for name in known)])
         first = {name.lower() for name in (*POOL_COLUMNS, *owner)}
         for name, kind in known.items():
             is_first = name in owner or name in POOL_COLUMNS
             if name and (is_first or (taken[name.lower()] == 1 and name.lower() not in first)):
-                selected.append(f'{owner.get(name) or expression(name, kind)} AS "{_doubled(name)}"')
+                selected.append(f"{owner.get(name) or expression(name, kind)} AS {quoted(name)}")
         self.connection.execute(  # names are quoted, nothing else is a user's
             f"CREATE VIEW examples AS SELECT {', '.join(selected)} FROM occurrences o {' '.join(joins)}"  # noqa: S608
             f" ANTI JOIN (SELECT ingest, line FROM read_parquet({self.duplicates})) d"
@@ -132,18 +131,11 @@ class Examples:
         self.connection.close()
 
 
-# The order matters: what locks the others comes last. Without external access neither files nor Python variables are seen.
+# The order matters: what locks the others comes last. Without external access neither files nor Python variables are
+# seen.
 _LOCKED = {
     "arrow_lossless_conversion": "true",
     "temp_directory": "",
     "enable_external_access": "false",
     "lock_configuration": "true",
 }
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _doubled(name: str) -> str:
-    return name.replace('"', '""')

@@ -23,35 +23,30 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage import ids
 from storage.errors import BadInput
 from storage.files import readers
 from storage.files.blocks import Damage
 from storage.files.readers import Bad, Chunk
-from storage.files.user_files import default_source_of, expand, file_digest, opened
-from storage.pool import record_formats as shapes
+from storage.files.user_files import default_source_of, file_digest, opened
+from storage.ids import from_bytes, to_arrow
+from storage.pool.record_formats import (
+    BadRecord,
+    RecordFormat,
+    check_fields,
+    detect_format,
+    has_field,
+    identity,
+    kind_of,
+    turns_to_columns,
+)
 from storage.records import digest_of
 from storage.store import Store, read_json, utc_now, write_json
-
-__all__ = [
-    "FileSpec",
-    "Ingest",
-    "Tally",
-    "check_bad_fraction",
-    "default_source_of",
-    "expand",
-    "ingest_file",
-    "ingest_id",
-    "one_type",
-    "parts",
-    "read_ingest",
-    "read_rows",
-]
 
 # Raised by one when the reading rules change what a file's rows are.
 RULES = 1
 
-# Rows are written in groups of this many rows or characters, whichever comes first: what a reader of a few rows decodes.
+# Rows are written in groups of this many rows or characters, whichever comes first: what a reader of a few rows
+# decodes.
 GROUP_ROWS = 16_384
 GROUP_CHARS = 8_000_000
 # Extra fields of a file that are described in ingest.json; the values of all are kept.
@@ -86,7 +81,7 @@ class FileSpec:
 
     Attributes:
         url: absolute path or fsspec URL.
-        fields: the stated mapping, a name out of `shapes.FIELDS` -> the record's field; None = detected.
+        fields: the stated mapping, a name out of `record_formats.FIELDS` -> the record's field; None = detected.
         source: the source of every row; by default the record's own, else the file's stem.
         encoding: of text without a byte-order mark.
         keep_damaged: take the rows before the damage of a cut or corrupt file instead of failing.
@@ -101,13 +96,13 @@ class FileSpec:
 
 @dataclass(frozen=True)
 class Ingest:
-    """What is known of one ingest: the content of ingest.json.
+    """One ingest: the content of ingest.json.
 
     Attributes:
         read: rows of the file, blank lines apart: `readable + quarantined`.
         readable: rows that are in the pool, repeated ones included.
         empty_responses: rows kept without a response.
-        shapes: how many rows had each shape.
+        shapes: how many rows had each record format.
         extra_columns: extra field -> "number", "boolean", "text", "json" (other or mixed values) or "null".
         damage: why only the rows before it were taken (`keep_damaged`), None if the file is whole.
         new: this call read the file; False when it was in the store before.
@@ -148,36 +143,36 @@ class Rows:
     bad: list[Bad] = field(default_factory=list)
 
 
-def read_rows(file: BinaryIO, spec: FileSpec, tally: Tally) -> Iterator[Rows]:
-    """Yield the rows of an open file, chunk by chunk, counting them in `tally`.
+def read_rows(file: BinaryIO, spec: FileSpec, counts: FileCounts) -> Iterator[Rows]:
+    """Yield the rows of an open file, chunk by chunk, counting them in `counts`.
 
     Raises:
         BadInput: the file is damaged, or a stated field is in no row.
     """
-    mapping = _Mapping(spec, tally)
+    mapping = _Mapping(spec, counts)
     try:
         for chunk in readers.read(file, spec.url, spec.encoding):
             rows = mapping.rows(chunk)
-            tally.add(rows)
+            counts.add(rows)
             yield rows
     except Damage as damage:
         if damage.fatal and not spec.keep_damaged:
             raise BadInput(
-                f"{spec.url}: {damage.cause}; read as far as line {damage.line} ({tally.readable} rows). Replace the"
+                f"{spec.url}: {damage.cause}; read as far as line {damage.line} ({counts.readable} rows). Replace the"
                 " file, or take the rows before the damage with keep_damaged: true"
             ) from damage
-        tally.damage = damage.cause if damage.fatal else None
+        counts.damage = damage.cause if damage.fatal else None
         rows = Rows(bad=[Bad(damage.line + 1, damage.cause, "")])
-        tally.add(rows)
+        counts.add(rows)
         yield rows
     for name, stated in mapping.unseen.items():
-        if tally.read:
-            found = ", ".join(sorted(tally.keys)[:MAX_NAMED]) or "none"
-            raise BadInput(f"{spec.url}: fields.{name}: no row has a field {stated!r}; found: {found}")
+        if counts.read:
+            names = ", ".join(sorted(counts.keys)[:MAX_NAMED]) or "none"
+            raise BadInput(f"{spec.url}: fields.{name}: no row has a field {stated!r}; found: {names}")
 
 
 def ingest_file(store: Store, spec: FileSpec, *, on_rows: Callable[[int], None] | None = None) -> Ingest:
-    """Read one file into the store, unless it is there already.
+    """Read one file into the store, unless the store has it.
 
     Args:
         on_rows: called now and then with the number of rows read since the last call.
@@ -188,7 +183,7 @@ def ingest_file(store: Store, spec: FileSpec, *, on_rows: Callable[[int], None] 
     Cost: one pass over the file for its digest, one more if it is new; memory for one group of rows.
     """
     if spec.fields is not None:
-        shapes.check_fields(spec.fields, spec.url)
+        check_fields(spec.fields, spec.url)
     started = time.monotonic()
     with opened(store, spec.url) as file:
         digest = file_digest(file)
@@ -196,14 +191,14 @@ def ingest_file(store: Store, spec: FileSpec, *, on_rows: Callable[[int], None] 
         if store.has("pool", ingest_id):
             return _known(store, ingest_id, spec)
         before = os.fstat(file.fileno())
-        tally = Tally()
+        counts = FileCounts()
         # The inner block commits first: a pool folder never lacks its quarantine.
         with store.committing("pool", ingest_id) as pool, store.committing("quarantine", ingest_id) as quarantine:
             with (
                 _Table(pool / "part-00000.parquet", POOL_SCHEMA, ingest_id, spec.url) as good,
                 _Table(quarantine / "rows.parquet", QUARANTINE_SCHEMA, ingest_id, spec.url) as bad,
             ):
-                for rows in read_rows(file, spec, tally):
+                for rows in read_rows(file, spec, counts):
                     good.add(rows.line, {name: getattr(rows, name) for name in _POOL_COLUMNS})
                     bad.add(
                         [b.line for b in rows.bad],
@@ -222,13 +217,13 @@ def ingest_file(store: Store, spec: FileSpec, *, on_rows: Callable[[int], None] 
                 fields=None if spec.fields is None else dict(spec.fields),
                 source=spec.source,
                 encoding=spec.encoding,
-                read=tally.read,
-                readable=tally.readable,
-                quarantined=tally.quarantined,
-                empty_responses=tally.empty_responses,
-                shapes=dict(tally.shapes),
-                extra_columns=tally.extra_columns(),
-                damage=tally.damage,
+                read=counts.read,
+                readable=counts.readable,
+                quarantined=counts.quarantined,
+                empty_responses=counts.empty_responses,
+                shapes=dict(counts.formats),
+                extra_columns=counts.extra_columns(),
+                damage=counts.damage,
                 seconds=round(time.monotonic() - started, 3),
                 created_at=utc_now(),
             )
@@ -237,7 +232,7 @@ def ingest_file(store: Store, spec: FileSpec, *, on_rows: Callable[[int], None] 
 
 
 def ingest_id(store: Store, spec: FileSpec) -> str:
-    """What the ingest of the file as it is now, by this mapping, is or would be called; costs a digest pass.
+    """The id of the ingest of the file's present content by this mapping, committed or not; costs a digest pass.
 
     Raises:
         BadInput: the file cannot be opened.
@@ -247,7 +242,7 @@ def ingest_id(store: Store, spec: FileSpec) -> str:
 
 
 def read_ingest(store: Store, ingest_id: str) -> Ingest:
-    """What is known of a committed ingest.
+    """The record of a committed ingest.
 
     Raises:
         NotInStore: there is none of this id.
@@ -269,12 +264,12 @@ def check_bad_fraction(ingests: Sequence[Ingest], limit: float, store: Store) ->
     failed = [ingest for ingest in ingests if ingest.quarantined > limit * ingest.read]
     if not failed:
         return
-    said = [_bad_file(ingest, store) for ingest in failed[:5]]
+    reports = [_bad_file_report(ingest, store) for ingest in failed[:5]]
     if len(failed) > 5:
-        said.append(f"... and {len(failed) - 5} more files")
+        reports.append(f"... and {len(failed) - 5} more files")
     raise BadInput(
         f"{len(failed)} of {len(ingests)} files have more than {limit:.2%} rows that cannot be read:\n"
-        + "\n".join(said)
+        + "\n".join(reports)
         + "\nMend the files, state which fields hold the text (fields:), or raise max_bad_fraction."
     )
 
@@ -283,13 +278,13 @@ def check_bad_fraction(ingests: Sequence[Ingest], limit: float, store: Store) ->
 
 
 @dataclass
-class Tally:
-    """What is counted while a file is read."""
+class FileCounts:
+    """Counts of one file, kept while it is read."""
 
     readable: int = 0
     quarantined: int = 0
     empty_responses: int = 0
-    shapes: Counter[str] = field(default_factory=Counter)
+    formats: Counter[str] = field(default_factory=Counter)
     keys: set[str] = field(default_factory=set)
     extra: dict[str, set[str]] = field(default_factory=dict)
     damage: str | None = None
@@ -307,7 +302,7 @@ class Tally:
 
     def extra_columns(self) -> dict[str, str]:
         """The type of each extra field: that of all its values, "json" if they differ, "null" if there are none."""
-        return {name: one_type(types) for name, types in sorted(self.extra.items())}
+        return {name: common_type(types) for name, types in sorted(self.extra.items())}
 
 
 _POOL_COLUMNS = ("id", "prompt", "response", "messages", "source", "given_id", "empty_response", "extra")
@@ -348,7 +343,7 @@ class _Table:
             if column.name in self.constants:
                 arrays.append(pa.repeat(self.constants[column.name], len(self.lines)))
             elif column.name == "id":
-                arrays.append(ids.to_arrow(ids.from_bytes(self.columns.get("id", []))))
+                arrays.append(to_arrow(from_bytes(self.columns.get("id", []))))
             else:
                 values = self.lines if column.name == "line" else self.columns.get(column.name, [])
                 arrays.append(pa.array(values, column.type))
@@ -371,11 +366,11 @@ class _Mapping:
         unseen: the stated fields that no record had yet.
     """
 
-    def __init__(self, spec: FileSpec, tally: Tally) -> None:
-        self.spec, self.tally = spec, tally
+    def __init__(self, spec: FileSpec, counts: FileCounts) -> None:
+        self.spec, self.counts = spec, counts
         self.source = spec.source or default_source_of(spec.url)
         self.is_csv = readers.extension(spec.url) in (".csv", ".tsv")
-        self.shapes: dict[tuple[str, ...], shapes.Shape] = {}
+        self.formats: dict[tuple[str, ...], RecordFormat] = {}
         self.unseen = dict(spec.fields or {})
 
     def rows(self, chunk: Chunk) -> Rows:
@@ -384,37 +379,37 @@ class _Mapping:
         for line, record in zip(chunk.lines, chunk.records, strict=True):
             try:
                 self._add(rows, line, record)
-            except shapes.BadRecord as cause:
+            except BadRecord as cause:
                 rows.bad.append(Bad(line, str(cause), readers.excerpt(record)))
-        if len(self.shapes) > MAX_EXTRA:  # keys that are data themselves: do not remember them all
-            self.shapes.clear()
+        if len(self.formats) > MAX_EXTRA:  # keys that are data themselves: do not remember them all
+            self.formats.clear()
         return rows
 
     def _add(self, rows: Rows, line: int, record: Any) -> None:
         if type(record) is not dict:
-            raise shapes.BadRecord(f"{shapes.kind_of(record)}, not an object with fields")
-        shape = self.shapes.get(keys := tuple(record)) or self._shape(keys)
-        turns = shape.turns(record)
-        others = shape.others(record)
+            raise BadRecord(f"{kind_of(record)}, not an object with fields")
+        record_format = self.formats.get(keys := tuple(record)) or self._format(keys)
+        turns = record_format.turns(record)
+        others = record_format.others(record)
         extra = self._extra(others) if others else None
-        prompt, response, messages, empty = shapes.to_columns(turns)
-        rows.id.append(shapes.identity(turns))
+        prompt, response, messages, empty = turns_to_columns(turns)
+        rows.id.append(identity(turns))
         rows.prompt.append(prompt)
         rows.response.append(response)
         rows.messages.append(messages)
-        rows.source.append(shape.given_source(record) or self.source)
-        rows.given_id.append(shape.given_id(record))
+        rows.source.append(record_format.given_source(record) or self.source)
+        rows.given_id.append(record_format.given_id(record))
         rows.empty_response.append(empty)
         rows.extra.append(extra)
         rows.line.append(line)
-        self.tally.shapes[shape.kind] += 1
+        self.counts.formats[record_format.kind] += 1
 
-    def _shape(self, keys: tuple[str, ...]) -> shapes.Shape:
-        if len(self.tally.keys) < MAX_EXTRA:
-            self.tally.keys.update(keys)
-        self.unseen = {name: at for name, at in self.unseen.items() if not shapes.has_field(keys, at)}
-        shape = self.shapes[keys] = shapes.detect(keys, self.spec.fields, use_source=self.spec.source is None)
-        return shape
+    def _format(self, keys: tuple[str, ...]) -> RecordFormat:
+        if len(self.counts.keys) < MAX_EXTRA:
+            self.counts.keys.update(keys)
+        self.unseen = {name: at for name, at in self.unseen.items() if not has_field(keys, at)}
+        record_format = self.formats[keys] = detect_format(keys, self.spec.fields, use_source=self.spec.source is None)
+        return record_format
 
     def _extra(self, others: dict[str, Any]) -> str:
         if self.is_csv:
@@ -424,7 +419,7 @@ class _Mapping:
         except (TypeError, ValueError):  # values of columnar files that JSON lacks
             text = _dump_columns(others)
         for name, value in others.items():
-            _note_type(self.tally, name, value)
+            _note_type(self.counts, name, value)
         return text.decode()
 
 
@@ -444,7 +439,7 @@ def _dump_columns(others: dict[str, Any]) -> bytes:
     except (TypeError, ValueError) as error:
         deep = "ecursion" in str(error)
         cause = "nested deeper than 254 levels" if deep else "binary data, which JSON cannot hold"
-        raise shapes.BadRecord(f"an extra field is {cause}") from None
+        raise BadRecord(f"an extra field is {cause}") from None
 
 
 def _plain(value: Any) -> Any:
@@ -456,24 +451,24 @@ def _plain(value: Any) -> Any:
 _TYPES = {int: "number", float: "number", Decimal: "number", bool: "boolean", dict: "json", list: "json"}
 
 
-def _note_type(tally: Tally, name: str, value: Any) -> None:
-    types = tally.extra.get(name)
+def _note_type(counts: FileCounts, name: str, value: Any) -> None:
+    types = counts.extra.get(name)
     if types is None:
-        if len(tally.extra) >= MAX_EXTRA:
+        if len(counts.extra) >= MAX_EXTRA:
             return
-        types = tally.extra[name] = set()
+        types = counts.extra[name] = set()
     if value is not None:
         types.add(_TYPES.get(type(value), "text"))
 
 
-def one_type(types: Iterable[str]) -> str:
+def common_type(types: Iterable[str]) -> str:
     """The type that holds values of all these types.
 
-    >>> one_type({"number", "null"}), one_type({"number", "text"})
+    >>> common_type({"number", "null"}), common_type({"number", "text"})
     ('number', 'json')
     """
-    found = set(types) - {"null"}
-    return "json" if len(found) > 1 else next(iter(found), "null")
+    distinct = set(types) - {"null"}
+    return "json" if len(distinct) > 1 else next(iter(distinct), "null")
 
 
 def _known(store: Store, ingest_id: str, spec: FileSpec) -> Ingest:
@@ -495,13 +490,13 @@ def _ingest_id(spec: FileSpec, digest: str) -> str:
     return digest_of(depends_on)
 
 
-def _bad_file(ingest: Ingest, store: Store) -> str:
+def _bad_file_report(ingest: Ingest, store: Store) -> str:
     table = pq.read_table(store.path("quarantine", ingest.id, "rows.parquet"))
     lines, causes = table["line"].to_pylist(), table["cause"].to_pylist()
-    said = [f"  {ingest.url}: {ingest.quarantined} of {ingest.read} rows"]
+    report = [f"  {ingest.url}: {ingest.quarantined} of {ingest.read} rows"]
     for cause, count in Counter(causes).most_common(3):
         at = causes.index(cause)
         example = table["excerpt"][at].as_py()[:60]
-        said.append(f"    {count} x {cause}, for example line {lines[at]}" + (f": {example}" if example else ""))
-    said.append(f"    all of them: {store.path('quarantine', ingest.id, 'rows.parquet')}")
-    return "\n".join(said)
+        report.append(f"    {count} x {cause}, for example line {lines[at]}" + (f": {example}" if example else ""))
+    report.append(f"    all of them: {store.path('quarantine', ingest.id, 'rows.parquet')}")
+    return "\n".join(report)

@@ -1,11 +1,12 @@
 """A record -> its turns, id, source and extra fields.
 
-A pool's records come in five shapes: prompt and response, instruction / input / output, chat messages (role and content),
-ShareGPT (from and value), one text. A record's set of keys tells its shape, unless the user states a mapping.
+A pool's records come in five formats: prompt and response, instruction / input / output, chat messages (role and
+content), ShareGPT (from and value), one text. A record's set of keys tells its format, unless the user states a
+mapping.
 
-Turns are `[(role, content), ...]` with CRLF made LF and outer white space stripped; they are what is hashed and embedded.
-Roles are user, assistant, system and tool; a single text has the role "text". Of a message only role and text count: what
-else it carries (names, tool calls, weights) is not kept.
+Turns are `[(role, content), ...]` with CRLF made LF and outer white space stripped; they are what is hashed and
+embedded. Roles are user, assistant, system and tool; a single text has the role "text". Of a message only role and text
+count: what else it carries (names, tool calls, weights) is not kept.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from hashlib import blake2b
 from typing import Any
 
 import orjson
+import pyarrow as pa
 
 from storage.errors import BadInput
 from storage.ids import ID_BYTES
 
 Turns = list[tuple[str, str]]
+# How turns are stored, see `turns_to_columns`.
+TURN_COLUMNS = ["prompt", "response", "messages"]
 
 MESSAGES = ("messages", "conversations", "conversation")
 PROMPTS = ("prompt", "question", "query", "input")
@@ -47,7 +51,7 @@ class BadRecord(ValueError):
 
 
 @dataclass(frozen=True)
-class Shape:
+class RecordFormat:
     """Where a record keeps what: how records with one set of keys are read.
 
     Attributes:
@@ -72,7 +76,7 @@ class Shape:
         return _READ[self.kind](record, *self.text)
 
     def given_id(self, record: Mapping[str, Any]) -> str | None:
-        """The id that the record brings, as text; None if there is none."""
+        """The record's own id, as text; None if there is none."""
         return _label(record, self.id)
 
     def given_source(self, record: Mapping[str, Any]) -> str | None:
@@ -89,8 +93,10 @@ class Shape:
         return others
 
 
-def detect(keys: Sequence[str], fields: Mapping[str, str] | None = None, *, use_source: bool = True) -> Shape:
-    """The shape of records with these keys.
+def detect_format(
+    keys: Sequence[str], fields: Mapping[str, str] | None = None, *, use_source: bool = True
+) -> RecordFormat:
+    """The format of records with these keys.
 
     Args:
         keys: a record's keys.
@@ -100,7 +106,7 @@ def detect(keys: Sequence[str], fields: Mapping[str, str] | None = None, *, use_
     Raises:
         BadRecord: no field holds text.
 
-    >>> detect(["instruction", "output", "year"]).text
+    >>> detect_format(["instruction", "output", "year"]).text
     ('instruction', None, 'output')
     """
     stated = dict(fields or {})
@@ -113,7 +119,7 @@ def detect(keys: Sequence[str], fields: Mapping[str, str] | None = None, *, use_
     id_field = stated.get("id", "id")
     source = stated.get("source", "source") if use_source else None
     used = {name for name in (*text, id_field, source) if name}
-    return Shape(kind, text, id_field, source, tuple(key for key in keys if key not in used))
+    return RecordFormat(kind, text, id_field, source, tuple(key for key in keys if key not in used))
 
 
 _STATED = {
@@ -129,15 +135,15 @@ def check_fields(fields: Mapping[str, str], where: str) -> None:
     """Refuse a stated mapping that cannot be meant.
 
     Raises:
-        BadInput: an unknown name, or fields of two shapes.
+        BadInput: an unknown name, or fields of two formats.
     """
     unknown = sorted(set(fields) - set(FIELDS))
     if unknown:
         raise BadInput(f"{where}: fields: unknown name {unknown[0]!r}; known are {', '.join(FIELDS)}")
-    shapes = [names for names in _STATED.values() if names[0] in fields]
-    belong = {*(shapes[0] if shapes else ()), "id", "source"}
-    strange = sorted(set(fields) - belong)
-    if len(shapes) > 1 or strange:
+    formats = [names for names in _STATED.values() if names[0] in fields]
+    belong = {*(formats[0] if formats else ()), "id", "source"}
+    others = sorted(set(fields) - belong)
+    if len(formats) > 1 or others:
         allowed = "; ".join(" + ".join(names) for names in _STATED.values())
         raise BadInput(
             f"{where}: fields: {', '.join(sorted(fields))} do not go together; one of: {allowed} (the first of each is"
@@ -159,7 +165,7 @@ def identity(turns: Turns) -> bytes:
     return blake2b(orjson.dumps(turns), digest_size=ID_BYTES).digest()
 
 
-def to_columns(turns: Turns) -> tuple[str, str | None, str | None, bool]:
+def turns_to_columns(turns: Turns) -> tuple[str, str | None, str | None, bool]:
     """How turns are stored: `(prompt, response, messages, empty_response)`.
 
     A chat of more than one user and one assistant turn keeps all of it in `messages`; its prompt is then the first
@@ -174,15 +180,21 @@ def to_columns(turns: Turns) -> tuple[str, str | None, str | None, bool]:
     return prompt, response, orjson.dumps(turns).decode(), not response
 
 
-def from_columns(prompt: str, response: str | None, messages: str | None) -> Turns:
-    """The inverse of `to_columns`.
+def turns_from_columns(prompt: str, response: str | None, messages: str | None) -> Turns:
+    """The inverse of `turns_to_columns`.
 
-    >>> from_columns("Why?", "", None)
+    >>> turns_from_columns("Why?", "", None)
     [('user', 'Why?'), ('assistant', '')]
     """
     if messages is not None:
         return [(role, content) for role, content in orjson.loads(messages)]
     return [("text", prompt)] if response is None else [("user", prompt), ("assistant", response)]
+
+
+def turns_from_table(table: pa.Table) -> list[Turns]:
+    """The turns of each row of a table with the columns `TURN_COLUMNS`."""
+    columns = [table[name].to_pylist() for name in TURN_COLUMNS]
+    return [turns_from_columns(*row) for row in zip(*columns, strict=True)]
 
 
 def _detect_text(keys: Sequence[str]) -> tuple[str, tuple[str | None, ...]]:
@@ -200,8 +212,8 @@ def _detect_text(keys: Sequence[str]) -> tuple[str, tuple[str | None, ...]]:
         return "prompt_response", (prompt, response)
     if text := first(TEXTS):
         return "text", (text,)
-    found = ", ".join(sorted(keys)[:20])
-    raise BadRecord(f"no field that holds a prompt, messages or a text (found: {found or 'nothing'})")
+    names = ", ".join(sorted(keys)[:20])
+    raise BadRecord(f"no field that holds a prompt, messages or a text (found: {names or 'nothing'})")
 
 
 _KINDS: dict[type, str] = {
@@ -270,8 +282,8 @@ def _prompt_response(record: Mapping[str, Any], prompt: str, response: str | Non
 
 def _instruction(record: Mapping[str, Any], instruction: str, context: str | None, output: str | None) -> Turns:
     prompt = _text(record, instruction)
-    if more := _text_or_empty(record, context):
-        prompt = f"{prompt}\n\n{more}"
+    if text := _text_or_empty(record, context):
+        prompt = f"{prompt}\n\n{text}"
     return [("user", prompt), ("assistant", _text_or_empty(record, output))]
 
 
@@ -298,10 +310,10 @@ def _messages(record: Mapping[str, Any], name: str) -> Turns:
 def _turn(message: Any) -> tuple[str, str]:
     if not isinstance(message, dict):
         raise BadRecord("a message is not an object")
-    given = message.get("role", message.get("from"))
-    role = ROLES.get(given) if isinstance(given, str) else None
+    name = message.get("role", message.get("from"))
+    role = ROLES.get(name) if isinstance(name, str) else None
     if role is None:
-        raise BadRecord(f"unknown role {str(given)[:40]!r} of a message; known are {', '.join(ROLES)}")
+        raise BadRecord(f"unknown role {str(name)[:40]!r} of a message; known are {', '.join(ROLES)}")
     content = message.get("content", message.get("value"))
     if isinstance(content, list):
         content = "\n".join(_part(part) for part in content)

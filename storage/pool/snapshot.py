@@ -1,4 +1,4 @@
-"""A pool at a moment: which ingests, which ids are alive, which occurrence stands for each.
+"""A pool at a moment: its ingests, its live ids, and the occurrence that stands for each id.
 
     records/snapshots/<id>/
       snapshot.json        ingests (sorted), parent, columns, counts by ingest
@@ -27,15 +27,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storage import ids as ids_
 from storage.errors import BadInput, NotInStore
-from storage.ids import Ids
-from storage.pool import record_formats as shapes
+from storage.ids import Ids, from_arrow, from_text, rows_of, to_arrow, to_text
 from storage.pool.columns import read_columns
-from storage.pool.examples import POOL_COLUMNS, Brought, Examples, placed
-from storage.pool.ingest import Ingest, one_type, parts, read_ingest
+from storage.pool.examples import POOL_COLUMNS, Examples, ImportedColumns, by_row
+from storage.pool.ingest import Ingest, common_type, parts, read_ingest
+from storage.pool.record_formats import TURN_COLUMNS, Turns, turns_from_table
 from storage.records import digest_of
-from storage.store import Store, read_json, utc_now, write_json
+from storage.store import Store, read_array, read_json, utc_now, write_json
 
 _TEXT = pa.string()
 DUPLICATES_SCHEMA = pa.schema(
@@ -59,7 +58,7 @@ class Snapshot:
 
     Attributes:
         store, id: where it lies.
-        facts: the content of snapshot.json.
+        header: the content of snapshot.json.
         ingests: ids of the ingests, sorted.
         counts: ingest -> read, kept, duplicate, quarantined, empty_responses.
         parent: the snapshot that was taken before, None for the first.
@@ -69,11 +68,11 @@ class Snapshot:
     def __init__(self, store: Store, snapshot_id: str) -> None:
         self.store, self.id = store, snapshot_id
         self.folder = store.path("records", "snapshots", snapshot_id)
-        self.facts: dict[str, Any] = read_json(self.folder / "snapshot.json")
-        self.ingests: list[str] = self.facts["ingests"]
-        self.counts: dict[str, dict[str, int]] = self.facts["counts"]
-        self.parent: str | None = self.facts["parent"]
-        self.columns: list[str] = self.facts["columns"]
+        self.header: dict[str, Any] = read_json(self.folder / "snapshot.json")
+        self.ingests: list[str] = self.header["ingests"]
+        self.counts: dict[str, dict[str, int]] = self.header["counts"]
+        self.parent: str | None = self.header["parent"]
+        self.columns: list[str] = self.header["columns"]
 
     @property
     def name(self) -> str:
@@ -86,14 +85,19 @@ class Snapshot:
     @cached_property
     def ids(self) -> Ids:
         """(n,) S16, ascending, memory-mapped: the position of an id is its row."""
-        return _load(self.folder / "ids.npy")
+        return read_array(self.folder / "ids.npy")
 
     @cached_property
     def occurrences(self) -> npt.NDArray[np.int64]:
         """(occurrences,) int64, memory-mapped, in storage order: the row, or ~row of a duplicate."""
-        return _load(self.folder / "rows.npy")
+        return read_array(self.folder / "rows.npy")
 
-    def turns(self, wanted: Ids) -> Iterator[tuple[Ids, list[shapes.Turns]]]:
+    @property
+    def occurrence_rows(self) -> npt.NDArray[np.int64]:
+        """(occurrences,) int64, in storage order: the row, that of a duplicate included."""
+        return np.where(self.occurrences < 0, ~self.occurrences, self.occurrences)
+
+    def turns(self, wanted: Ids) -> Iterator[tuple[Ids, list[Turns]]]:
         """The turns of some ids, streamed in storage order (ingest, then line), in batches of one row group.
 
         Args:
@@ -104,23 +108,16 @@ class Snapshot:
 
         Cost: reads only the row groups that hold a wanted row; n bytes of memory and one group.
         """
-        rows = ids_.rows_of(wanted, self.ids)
+        rows = rows_of(wanted, self.ids)
         if len(rows) and rows.min() < 0:
-            strange = ids_.to_text(wanted[rows < 0][:1])[0]
-            raise NotInStore(f"snapshot {self.id} has no row {strange}")
+            raise NotInStore(f"snapshot {self.id} has no row {to_text(wanted[rows < 0][:1])[0]}")
         is_wanted = np.zeros(len(self.ids), bool)
         is_wanted[rows] = True
-        start = 0
-        for path in self._parts():
-            file = pq.ParquetFile(path)
-            for group in range(file.num_row_groups):
-                here = self.occurrences[start : start + file.metadata.row_group(group).num_rows]
-                start += len(here)
-                keep = np.flatnonzero((here >= 0) & is_wanted[np.maximum(here, 0)])
-                if len(keep):
-                    table = file.read_row_group(group, columns=["prompt", "response", "messages"]).take(keep)
-                    columns = [column.to_pylist() for column in table.columns]
-                    yield self.ids[here[keep]], [shapes.from_columns(*row) for row in zip(*columns, strict=True)]
+        for file, group, occurrences in self._row_groups():
+            keep = np.flatnonzero((occurrences >= 0) & is_wanted[np.maximum(occurrences, 0)])
+            if len(keep):
+                table = file.read_row_group(group, columns=TURN_COLUMNS).take(keep)
+                yield self.ids[occurrences[keep]], turns_from_table(table)
 
     def texts(self) -> list[str]:
         """The text of each row: the contents of its turns, one below the other.
@@ -128,20 +125,20 @@ class Snapshot:
         Cost: every text in memory.
         """
         texts = [""] * len(self)
-        for found, turns in self.turns(self.ids):
-            for row, one in zip(ids_.rows_of(found, self.ids).tolist(), turns, strict=True):
-                texts[row] = "\n".join(content for _, content in one)
+        for ids, batch in self.turns(self.ids):
+            for row, turns in zip(rows_of(ids, self.ids).tolist(), batch, strict=True):
+                texts[row] = "\n".join(content for _, content in turns)
         return texts
 
     def known_columns(self) -> dict[str, str]:
-        """The columns that `column` and `where` know, and their types: the user's, then the pool's, then extra fields."""
+        """Column -> type, for all that `column` and `where` know: the user's, then the pool's, then extra fields."""
         extra: dict[str, list[str]] = {}
         for ingest in self.ingests:
             for name, kind in read_ingest(self.store, ingest).extra_columns.items():
                 extra.setdefault(name, []).append(kind)
-        known: dict[str, str] = {name: one_type(kinds) for name, kinds in sorted(extra.items())} | POOL_COLUMNS
-        for brought in self._brought:
-            known |= brought.columns.types
+        known: dict[str, str] = {name: common_type(kinds) for name, kinds in sorted(extra.items())} | POOL_COLUMNS
+        for imported in self._imported_columns:
+            known |= imported.columns.types
         return known
 
     def column(self, name: str) -> npt.NDArray[Any]:
@@ -150,16 +147,16 @@ class Snapshot:
         Raises:
             BadInput: there is no such column.
         """
-        for brought in self._brought:
-            if name in brought.columns.types:
-                return brought.values(name, len(self.ids))
+        for imported in self._imported_columns:
+            if name in imported.columns.types:
+                return imported.values(name, len(self.ids))
         known = self.known_columns()
         if name not in known:
             raise BadInput(f"no column {name!r}; known are {', '.join(sorted(known))}")
         with self._examples() as examples:
-            found = examples.every(name, known[name])
+            values = examples.every(name, known[name])
         kept = self.occurrences >= 0
-        return placed(found[kept], self.occurrences[kept], len(self.ids))
+        return by_row(values[kept], self.occurrences[kept], len(self.ids))
 
     def where(self, expression: str) -> npt.NDArray[np.bool_]:
         """(n,) which rows satisfy one SQL boolean expression over the columns of the examples; NULL counts as false.
@@ -172,15 +169,15 @@ class Snapshot:
         import duckdb
 
         known = self.known_columns()
-        chosen = np.zeros(len(self.ids), bool)
         with self._examples() as examples:
             try:
-                found = examples.where(expression, known, self._brought, self.ids)
+                matches = examples.where(expression, known, self._imported_columns, self.ids)
             except duckdb.Error as error:
                 names = ", ".join(["prompt", "response", "messages", *known])
                 raise BadInput(f"where: {expression!r} failed: {error}\nknown columns: {names}") from error
-        chosen[ids_.rows_of(found, self.ids)] = True
-        return chosen
+        satisfied = np.zeros(len(self.ids), bool)
+        satisfied[rows_of(matches, self.ids)] = True
+        return satisfied
 
     def prompts_in(self, prompts: Sequence[str]) -> npt.NDArray[np.bool_]:
         """(n,) the rows whose prompt is exactly one of these; both sides as stored, outer white space stripped.
@@ -188,17 +185,12 @@ class Snapshot:
         Cost: reads the prompts, a row group at a time.
         """
         wanted = pa.array(prompts, pa.string())
-        found = np.zeros(len(self), np.bool_)
-        start = 0
-        for path in self._parts():
-            file = pq.ParquetFile(path)
-            for group in range(file.num_row_groups):
-                column = file.read_row_group(group, columns=["prompt"])["prompt"]
-                here = self.occurrences[start : start + len(column)]
-                start += len(column)
-                rows = here[np.asarray(pc.is_in(column, value_set=wanted))]
-                found[np.where(rows < 0, ~rows, rows)] = True
-        return found
+        equal = np.zeros(len(self), np.bool_)
+        for file, group, occurrences in self._row_groups():
+            column = file.read_row_group(group, columns=["prompt"])["prompt"]
+            rows = occurrences[np.asarray(pc.is_in(column, value_set=wanted))]
+            equal[np.where(rows < 0, ~rows, rows)] = True
+        return equal
 
     def rows_named(self, path: Path, *, strict: bool = True) -> tuple[npt.NDArray[np.int64], int]:
         """The rows that a text file names, one id a line: the id as printed, or the row's own id in its file.
@@ -217,16 +209,16 @@ class Snapshot:
         rows = []
         unknown = 0
         for number, name in enumerate(names, start=1):
-            found = named[name]
-            if len(found) > 1 or (strict and not found):
-                what = "no row of the pool" if not found else f"{len(found)} rows of the pool"
-                raise BadInput(f"{path}: line {number}: {name!r} names {what}; an id names exactly one")
-            rows += found
-            unknown += not found
+            matches = named[name]
+            if len(matches) > 1 or (strict and not matches):
+                count = f"{len(matches)} rows" if matches else "no row"
+                raise BadInput(f"{path}: line {number}: {name!r} names {count} of the pool; an id names exactly one")
+            rows += matches
+            unknown += not matches
         return np.array(rows, np.int64), unknown
 
     def rows_of_names(self, names: Iterable[str]) -> dict[str, list[int]]:
-        """The rows that each name stands for: those with this id of their own in their file, else the one of this printed id.
+        """The rows of each name: those that had it as their id in their file, else the row whose winnow id it is.
 
         A repeat's own id names the row that is kept for it. Normally a name has one row; none if nothing is called so.
 
@@ -234,25 +226,36 @@ class Snapshot:
         """
         wanted = sorted(set(names))
         named: dict[str, set[int]] = {name: set() for name in wanted}
-        found = pc.index_in(_given_ids(self._parts()), value_set=pa.array(wanted, _TEXT))
-        which = np.asarray(pc.fill_null(found, -1).to_numpy())
-        at = np.flatnonzero(which >= 0)
-        for name, row in zip(which[at].tolist(), self.occurrences[at].tolist(), strict=True):
+        matches = pc.index_in(_given_ids(self._parts()), value_set=pa.array(wanted, _TEXT))
+        position = np.asarray(pc.fill_null(matches, -1).to_numpy())
+        matched = np.flatnonzero(position >= 0)
+        for name, row in zip(position[matched].tolist(), self.occurrences[matched].tolist(), strict=True):
             named[wanted[name]].add(row if row >= 0 else ~row)
         return {name: sorted(rows) or _rows_of_text(name, self.ids) for name, rows in named.items()}
 
-    def occurrences_named(self) -> tuple[Ids, pa.ChunkedArray]:
+    def occurrence_keys(self) -> tuple[Ids, pa.ChunkedArray]:
         """The id of every occurrence, in storage order, and the id that it had in its file, null for none."""
-        rows = np.asarray(self.occurrences)
-        return self.ids[np.where(rows < 0, ~rows, rows)], _given_ids(self._parts())
+        return self.ids[self.occurrence_rows], _given_ids(self._parts())
 
     @cached_property
-    def _brought(self) -> list[Brought]:
+    def _imported_columns(self) -> list[ImportedColumns]:
         folder = self.folder / "column_rows"
-        return [Brought(read_columns(self.store, name), _load(folder / f"{name}.npy")) for name in self.columns]
+        return [
+            ImportedColumns(read_columns(self.store, name), read_array(folder / f"{name}.npy")) for name in self.columns
+        ]
 
     def _examples(self) -> Examples:
         return Examples(self._parts(), self.folder / "duplicates.parquet")
+
+    def _row_groups(self) -> Iterator[tuple[pq.ParquetFile, int, npt.NDArray[np.int64]]]:
+        """Yield the file, number and `occurrences` of each row group, in storage order."""
+        start = 0
+        for path in self._parts():
+            file = pq.ParquetFile(path)
+            for group in range(file.num_row_groups):
+                stop = start + file.metadata.row_group(group).num_rows
+                yield file, group, self.occurrences[start:stop]
+                start = stop
 
     def _parts(self) -> list[Path]:
         return [path for ingest in self.ingests for path in parts(self.store, ingest)]
@@ -273,7 +276,7 @@ def take_snapshot(
 
     Raises:
         NotInStore: an ingest, the parent or the columns are not in the store.
-        BadInput: no ingests, or two of the columns bring the same name.
+        BadInput: no ingests, or two of the columns have the same name.
 
     Cost: sorts all ids; about 60 bytes a row of memory.
     """
@@ -284,10 +287,10 @@ def take_snapshot(
     depends_on = {"columns": digests, "ingests": names} if digests else {"ingests": names}
     snapshot_id = digest_of(depends_on)
     if not store.has("records", "snapshots", snapshot_id):
-        facts = [read_ingest(store, name) for name in names]
+        members = [read_ingest(store, name) for name in names]
         before = None if parent is None or parent == snapshot_id else open_snapshot(store, parent)
         with store.committing("records", "snapshots", snapshot_id) as folder:
-            _write(store, folder, snapshot_id, facts, before, digests)
+            _write(store, folder, snapshot_id, members, before, digests)
     return Snapshot(store, snapshot_id)
 
 
@@ -301,15 +304,6 @@ def open_snapshot(store: Store, snapshot_id: str) -> Snapshot:
         known = ", ".join(store.records("snapshots")[-5:]) or "none"
         raise NotInStore(f"no snapshot {snapshot_id!r} in {store.root}; there are: {known}")
     return Snapshot(store, snapshot_id)
-
-
-def latest_snapshot(store: Store) -> str | None:
-    """The snapshot that was committed last, None if there is none."""
-    committed = [
-        (read_json(store.path("records", "snapshots", name, "snapshot.json"))["created_ns"], name)
-        for name in store.records("snapshots")
-    ]
-    return max(committed)[1] if committed else None
 
 
 # ---- taking one
@@ -329,24 +323,26 @@ class _Occurrences:
         return np.searchsorted(self.starts, positions, side="right") - 1
 
 
-def _read_occurrences(store: Store, facts: list[Ingest]) -> _Occurrences:
-    total = sum(ingest.readable for ingest in facts)
+def _read_occurrences(store: Store, ingests: list[Ingest]) -> _Occurrences:
+    total = sum(ingest.readable for ingest in ingests)
     ids, line = np.empty(total, "S16"), np.empty(total, np.int64)
     code = np.empty(total, np.int64)
     codes: dict[str, int] = {}
     starts = [0]
-    for ingest in facts:
+    for ingest in ingests:
         at = starts[-1]
         for path in parts(store, ingest.id):
             table = pq.read_table(path, columns=["id", "source", "line"], read_dictionary=["source"])
             end = at + len(table)
             if not len(table):
                 continue
-            ids[at:end] = ids_.from_arrow(table["id"])
+            ids[at:end] = from_arrow(table["id"])
             line[at:end] = table["line"].to_numpy()
             source = table["source"].unify_dictionaries().combine_chunks()
-            mine = np.array([codes.setdefault(name, len(codes)) for name in source.dictionary.to_pylist()], np.int64)
-            code[at:end] = mine[source.indices.to_numpy()]
+            new_codes = np.array(
+                [codes.setdefault(name, len(codes)) for name in source.dictionary.to_pylist()], np.int64
+            )
+            code[at:end] = new_codes[source.indices.to_numpy()]
             at = end
         starts.append(at)
     names = sorted(codes)
@@ -355,34 +351,34 @@ def _read_occurrences(store: Store, facts: list[Ingest]) -> _Occurrences:
     return _Occurrences(ids, rank[code] if total else code, line, names, np.array(starts, np.int64))
 
 
-def _rows(found: _Occurrences) -> tuple[Ids, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _rows(occurrences: _Occurrences) -> tuple[Ids, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The unique ids; the row of each occurrence (~row if a duplicate); the occurrence that stands for each row."""
     # Two big-endian words sort as their 16 bytes do, several times faster than byte strings.
-    words = found.ids.view(">u8").reshape(-1, 2).astype(np.uint64)
+    words = occurrences.ids.view(">u8").reshape(-1, 2).astype(np.uint64)
     # Position is (ingest, line): both ascend in storage order.
-    order = np.lexsort((found.source, words[:, 1], words[:, 0]))
+    order = np.lexsort((occurrences.source, words[:, 1], words[:, 0]))
     ranked = words[order]
     first = np.ones(len(order), bool)
     first[1:] = (ranked[1:] != ranked[:-1]).any(axis=1)
     row = np.cumsum(first) - 1
     rows = np.empty(len(order), np.int64)
     rows[order] = np.where(first, row, ~row)
-    return found.ids[order[first]], rows, order[first]
+    return occurrences.ids[order[first]], rows, order[first]
 
 
 def _write(
-    store: Store, folder: Path, snapshot_id: str, facts: list[Ingest], before: Snapshot | None, digests: list[str]
+    store: Store, folder: Path, snapshot_id: str, ingests: list[Ingest], before: Snapshot | None, digests: list[str]
 ) -> None:
-    found = _read_occurrences(store, facts)
-    ids, rows, kept = _rows(found)
+    occurrences = _read_occurrences(store, ingests)
+    ids, rows, kept = _rows(occurrences)
     np.save(folder / "ids.npy", ids)
     np.save(folder / "rows.npy", rows)
     duplicate = np.flatnonzero(rows < 0)
-    of_ingest = found.ingest_of(duplicate)
-    _write_duplicates(store, folder, snapshot_id, facts, found, duplicate, kept[~rows[duplicate]])
-    repeated = np.bincount(of_ingest, minlength=len(facts)).tolist()
-    tombstones = _write_tombstones(folder, facts, before, ids, store)
-    matched = _write_column_rows(store, folder, facts, digests, ids, np.where(rows < 0, ~rows, rows))
+    of_ingest = occurrences.ingest_of(duplicate)
+    _write_duplicates(store, folder, snapshot_id, ingests, occurrences, duplicate, kept[~rows[duplicate]])
+    repeated = np.bincount(of_ingest, minlength=len(ingests)).tolist()
+    tombstones = _write_tombstones(folder, ingests, before, ids, store)
+    matched = _write_column_rows(store, folder, ingests, digests, ids, np.where(rows < 0, ~rows, rows))
     counts = {
         ingest.id: {
             "read": ingest.read,
@@ -391,14 +387,14 @@ def _write(
             "quarantined": ingest.quarantined,
             "empty_responses": ingest.empty_responses,
         }
-        for ingest, repeats in zip(facts, repeated, strict=True)
+        for ingest, repeats in zip(ingests, repeated, strict=True)
     }
     write_json(
         folder / "snapshot.json",
         {
             "snapshot": snapshot_id,
-            "ingests": [ingest.id for ingest in facts],
-            "files": {ingest.id: ingest.url for ingest in facts},
+            "ingests": [ingest.id for ingest in ingests],
+            "files": {ingest.id: ingest.url for ingest in ingests},
             "parent": None if before is None else before.id,
             "columns": digests,
             "column_matches": matched,
@@ -416,73 +412,73 @@ def _write_duplicates(
     store: Store,
     folder: Path,
     snapshot_id: str,
-    facts: list[Ingest],
-    found: _Occurrences,
+    ingests: list[Ingest],
+    occurrences: _Occurrences,
     positions: npt.NDArray[np.int64],
     kept: npt.NDArray[np.int64],
 ) -> None:
-    of_ingest, kept_ingest = found.ingest_of(positions), found.ingest_of(kept)
-    given: list[Any] = []
+    of_ingest, kept_ingest = occurrences.ingest_of(positions), occurrences.ingest_of(kept)
+    given_ids: list[Any] = []
     for i in np.unique(of_ingest).tolist():
-        mine = positions[of_ingest == i] - found.starts[i]
-        given += _given_ids(parts(store, facts[i].id)).take(mine).to_pylist()
-    names, urls = [ingest.id for ingest in facts], [ingest.url for ingest in facts]
+        rows = positions[of_ingest == i] - occurrences.starts[i]
+        given_ids += _given_ids(parts(store, ingests[i].id)).take(rows).to_pylist()
+    names, urls = [ingest.id for ingest in ingests], [ingest.url for ingest in ingests]
     columns = {
         "snapshot": pa.repeat(snapshot_id, len(positions)),
-        "id": ids_.to_arrow(found.ids[positions]),
+        "id": to_arrow(occurrences.ids[positions]),
         "ingest": _coded(names, of_ingest),
         "file": _coded(urls, of_ingest),
-        "line": found.line[positions],
-        "source": _coded(found.names, found.source[positions]),
-        "given_id": pa.array(given, _TEXT),
+        "line": occurrences.line[positions],
+        "source": _coded(occurrences.names, occurrences.source[positions]),
+        "given_id": pa.array(given_ids, _TEXT),
         "kept_ingest": _coded(names, kept_ingest),
-        "kept_line": found.line[kept],
+        "kept_line": occurrences.line[kept],
     }
     table = pa.table(columns, schema=DUPLICATES_SCHEMA)
     pq.write_table(table, folder / "duplicates.parquet", compression="zstd")
 
 
-def _write_tombstones(folder: Path, facts: list[Ingest], before: Snapshot | None, ids: Ids, store: Store) -> int:
-    gone, reasons, names = np.empty(0, "S16"), [], []
+def _write_tombstones(folder: Path, ingests: list[Ingest], before: Snapshot | None, ids: Ids, store: Store) -> int:
+    vanished, reasons, names = np.empty(0, "S16"), [], []
     if before is not None:
-        is_gone = ids_.rows_of(before.ids, ids) < 0
-        gone = before.ids[is_gone]
+        has_vanished = rows_of(before.ids, ids) < 0
+        vanished = before.ids[has_vanished]
         old = [read_ingest(store, name) for name in before.ingests]
         starts = np.cumsum([0, *(ingest.readable for ingest in old)])
         kept = np.flatnonzero(before.occurrences >= 0)
         position = np.empty(len(before.ids), np.int64)
         position[before.occurrences[kept]] = kept
-        of_ingest = np.searchsorted(starts, position[is_gone], side="right") - 1
-        present = {ingest.url for ingest in facts}
+        of_ingest = np.searchsorted(starts, position[has_vanished], side="right") - 1
+        present = {ingest.url for ingest in ingests}
         cause = [
             f"{ingest.url} changed and holds it no more" if ingest.url in present else f"{ingest.url} left the pool"
             for ingest in old
         ]
         names = [old[i].id for i in of_ingest.tolist()]
         reasons = [cause[i] for i in of_ingest.tolist()]
-    table = pa.table({"id": ids_.to_arrow(gone), "ingest": names, "reason": reasons}, schema=TOMBSTONES_SCHEMA)
+    table = pa.table({"id": to_arrow(vanished), "ingest": names, "reason": reasons}, schema=TOMBSTONES_SCHEMA)
     pq.write_table(table, folder / "tombstones.parquet", compression="zstd")
-    return len(gone)
+    return len(vanished)
 
 
 def _write_column_rows(
-    store: Store, folder: Path, facts: list[Ingest], digests: list[str], ids: Ids, rows: npt.NDArray[np.int64]
+    store: Store, folder: Path, ingests: list[Ingest], digests: list[str], ids: Ids, rows: npt.NDArray[np.int64]
 ) -> dict[str, Any]:
     if not digests:
         return {}
     (folder / "column_rows").mkdir()
-    given = _given_ids([path for ingest in facts for path in parts(store, ingest.id)])
+    given_ids = _given_ids([path for ingest in ingests for path in parts(store, ingest.id)])
     report: dict[str, Any] = {}
     taken: dict[str, str] = {}
     for digest in digests:
-        brought = read_columns(store, digest)
-        for name in brought.types:
+        columns = read_columns(store, digest)
+        for name in columns.types:
             if name in taken:
-                raise BadInput(f"columns: {taken[name]} and {brought.url} both bring a column {name!r}; rename one")
-            taken[name] = brought.url
-        found, report[digest] = brought.match(ids, given, rows)
-        np.save(folder / "column_rows" / f"{digest}.npy", found)
-        by_id = brought.table().filter(pa.array(found >= 0)).add_column(0, "id", ids_.to_arrow(ids[found[found >= 0]]))
+                raise BadInput(f"columns: {taken[name]} and {columns.url} both bring a column {name!r}; rename one")
+            taken[name] = columns.url
+        matches, report[digest] = columns.match(ids, given_ids, rows)
+        np.save(folder / "column_rows" / f"{digest}.npy", matches)
+        by_id = ImportedColumns(columns, matches).table(ids, "id")
         pq.write_table(by_id, folder / "column_rows" / f"{digest}.parquet", compression="zstd")
     return report
 
@@ -496,13 +492,9 @@ def _coded(names: list[str], codes: npt.NDArray[np.int64]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int64()), pa.array(names, _TEXT)).cast(_TEXT)
 
 
-def _load(path: Path) -> npt.NDArray[Any]:
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-
-
 def _rows_of_text(name: str, ids: Ids) -> list[int]:
     try:
-        rows = ids_.rows_of(ids_.from_text([name]), ids)
+        rows = rows_of(from_text([name]), ids)
     except ValueError:
         return []
     return [int(row) for row in rows if row >= 0]

@@ -12,13 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage import ids as ids_
 from storage.errors import BadInput, NotInStore
 from storage.files.readers import extension
 from storage.files.user_files import file_digest, opened
-from storage.ids import Ids
-from storage.pool import record_formats as shapes
-from storage.pool.ingest import FileSpec, Tally, read_rows
+from storage.ids import Ids, from_arrow, from_bytes, to_arrow
+from storage.pool.ingest import FileCounts, FileSpec, read_rows
+from storage.pool.record_formats import TURN_COLUMNS, Turns, check_fields, turns_from_table
 from storage.records import digest_of
 from storage.store import Store, read_json, utc_now, write_json
 
@@ -42,8 +41,8 @@ class TargetSet:
     """A committed target set.
 
     Attributes:
-        id, name: the record and what the user calls it.
-        facts: the content of targets.json.
+        id, name: of the record; the user's name for it.
+        header: the content of targets.json.
         ids: (m,) S16, in file order, unique.
         given_ids: (m,) the id each had in its file, None where there was none.
         prompts: (m,) the prompts, or texts.
@@ -52,21 +51,21 @@ class TargetSet:
     def __init__(self, store: Store, targets_id: str) -> None:
         folder = store.path("records", "targets", targets_id)
         self.id = targets_id
-        self.facts: dict[str, Any] = read_json(folder / "targets.json")
-        self.name: str = self.facts["name"]
+        self.header: dict[str, Any] = read_json(folder / "targets.json")
+        self.name: str = self.header["name"]
         self._items = pq.read_table(folder / "items.parquet")
-        self.ids: Ids = ids_.from_arrow(self._items["id"]) if len(self._items) else np.empty(0, "S16")
+        self.ids: Ids = from_arrow(self._items["id"]) if len(self._items) else np.empty(0, "S16")
         self.given_ids: list[str | None] = self._items["given_id"].to_pylist()
         self.prompts: list[str] = self._items["prompt"].to_pylist()
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def occurrences_named(self) -> tuple[Ids, pa.ChunkedArray]:
+    def occurrence_keys(self) -> tuple[Ids, pa.ChunkedArray]:
         """The targets' ids, and those they had in their files, null for none."""
         return self.ids, self._items["given_id"]
 
-    def turns(self, wanted: Ids) -> Iterator[tuple[Ids, list[shapes.Turns]]]:
+    def turns(self, wanted: Ids) -> Iterator[tuple[Ids, list[Turns]]]:
         """The turns of some of the targets, in file order, in batches.
 
         Raises:
@@ -78,13 +77,11 @@ class TargetSet:
         positions = np.flatnonzero(is_wanted)
         for start in range(0, len(positions), _BATCH):
             part = positions[start : start + _BATCH]
-            table = self._items.select(["prompt", "response", "messages"]).take(part)
-            columns = [column.to_pylist() for column in table.columns]
-            yield self.ids[part], [shapes.from_columns(*row) for row in zip(*columns, strict=True)]
+            yield self.ids[part], turns_from_table(self._items.select(TURN_COLUMNS).take(part))
 
 
 def ingest_targets(store: Store, name: str, specs: Sequence[FileSpec]) -> TargetSet:
-    """Take a target set into the store, unless it is there already.
+    """Commit a target set, unless the store has it.
 
     Target sets are small and every row pulls candidates, so a row that cannot be read is an error, not a statistic.
 
@@ -94,7 +91,7 @@ def ingest_targets(store: Store, name: str, specs: Sequence[FileSpec]) -> Target
     digests = []
     for spec in specs:
         if spec.fields is not None:
-            shapes.check_fields(spec.fields, f"targets {name!r}: {spec.url}")
+            check_fields(spec.fields, f"targets {name!r}: {spec.url}")
         with opened(store, spec.url) as file:
             digests.append(
                 [file_digest(file), spec.encoding, dict(spec.fields or {}), extension(spec.url), spec.source]
@@ -102,20 +99,20 @@ def ingest_targets(store: Store, name: str, specs: Sequence[FileSpec]) -> Target
     depends_on = {"name": name, "files": digests}
     targets_id = digest_of(depends_on)
     if not store.has("records", "targets", targets_id):
-        columns, tally = _read(store, name, specs)
+        columns, counts = _read(store, name, specs)
         with store.committing("records", "targets", targets_id) as folder:
             pq.write_table(pa.table(columns, schema=ITEMS_SCHEMA), folder / "items.parquet", compression="zstd")
-            facts = {
+            header = {
                 "targets": targets_id,
                 "name": name,
                 "files": [spec.url for spec in specs],
-                "read": tally.read,
+                "read": counts.read,
                 "rows": len(columns["line"]),
-                "empty_responses": tally.empty_responses,
-                "shapes": dict(tally.shapes),
+                "empty_responses": counts.empty_responses,
+                "shapes": dict(counts.formats),
                 "created_at": utc_now(),
             }
-            write_json(folder / "targets.json", facts)
+            write_json(folder / "targets.json", header)
     return TargetSet(store, targets_id)
 
 
@@ -130,14 +127,14 @@ def open_targets(store: Store, targets_id: str) -> TargetSet:
     return TargetSet(store, targets_id)
 
 
-def _read(store: Store, name: str, specs: Sequence[FileSpec]) -> tuple[dict[str, Any], Tally]:
+def _read(store: Store, name: str, specs: Sequence[FileSpec]) -> tuple[dict[str, Any], FileCounts]:
     columns: dict[str, list[Any]] = {field: [] for field in ITEMS_SCHEMA.names}
     seen: set[bytes] = set()
-    total = Tally()
+    total = FileCounts()
     for spec in specs:
-        tally = Tally()
+        counts = FileCounts()
         with opened(store, spec.url) as file:
-            for rows in read_rows(file, spec, tally):
+            for rows in read_rows(file, spec, counts):
                 for bad in rows.bad:
                     raise BadInput(f"targets {name!r}: {spec.url} line {bad.line}: {bad.cause}: {bad.excerpt[:80]}")
                 for i, id_ in enumerate(rows.id):
@@ -149,9 +146,9 @@ def _read(store: Store, name: str, specs: Sequence[FileSpec]) -> tuple[dict[str,
                     columns["file"].append(spec.url)
                     for field in ("given_id", "prompt", "response", "messages", "line"):
                         columns[field].append(getattr(rows, field)[i])
-        total.readable += tally.readable
-        total.empty_responses += tally.empty_responses
-        total.shapes.update(tally.shapes)
+        total.readable += counts.readable
+        total.empty_responses += counts.empty_responses
+        total.formats.update(counts.formats)
     if not seen:
         raise BadInput(f"targets {name!r}: no rows in {', '.join(spec.url for spec in specs) or 'no files'}")
-    return {**columns, "id": ids_.to_arrow(ids_.from_bytes(columns["id"]))}, total
+    return {**columns, "id": to_arrow(from_bytes(columns["id"]))}, total

@@ -10,8 +10,7 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
-from storage import ids as ids_
-from storage.ids import Ids
+from storage.ids import Ids, rows_of
 from storage.store import Store
 
 Counts = npt.NDArray[np.int64]
@@ -26,14 +25,14 @@ def read_counts(store: Store, tokenizer: str, ids: Ids) -> Counts:
 
     Cost: 24 bytes a counted row, whole.
     """
-    found = np.full(len(ids), MISSING, np.int64)
+    counts = np.full(len(ids), MISSING, np.int64)
     for segment in store.committed("tokens", tokenizer):
         folder = store.path("tokens", tokenizer, segment)
         keys = np.load(folder / "keys.npy", allow_pickle=False)
-        place = ids_.rows_of(ids, keys)
-        here = place >= 0
-        found[here] = np.load(folder / "counts.npy", allow_pickle=False)[place[here]]
-    return found
+        positions = rows_of(ids, keys)
+        counted = positions >= 0
+        counts[counted] = np.load(folder / "counts.npy", allow_pickle=False)[positions[counted]]
+    return counts
 
 
 def commit_counts(store: Store, tokenizer: str, ids: Ids, counts: Counts) -> None:

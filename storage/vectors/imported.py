@@ -1,7 +1,7 @@
-"""Vectors that a user brings: files as an encoder.
+"""Vectors of a user's files: the files are an encoder.
 
-Their folder, `vectors/<encoder>/`, is named by the digest of the files, and its segments are keyed by winnow id like those
-of a model, so everything that reads stored vectors works on them unchanged. A changed file is another encoder.
+Their folder, `vectors/<encoder>/`, is named by the digest of the files, and its segments are keyed by winnow id like
+those of a model, so everything that reads stored vectors works on them unchanged. A changed file is another encoder.
 
 A file is Parquet with a column of keys and one column of lists of floats, or `<name>.npy`, an (n, d) array of floats,
 beside `<name>.ids.txt`, its keys, one a line. A key is a winnow id or the id that a row had in its file.
@@ -26,10 +26,10 @@ import pyarrow.parquet as pq
 from selection.types import Array
 from storage.errors import BadInput
 from storage.files.user_files import file_digest, opened
-from storage.ids import Ids, rows_of, to_text
-from storage.pool.columns import key_texts, match_keys
+from storage.ids import Ids, to_text
+from storage.pool.keys import KeyedRows, KeyMatch, key_texts, match_source
 from storage.store import Store, utc_now
-from storage.vectors.segments import commit_segment, describe, failures, missing, normalise
+from storage.vectors.segments import commit_segment, describe_encoder, failed_ids, missing_ids, normalise
 
 # Above this share of vectors without a direction something is wrong with the file, not with a row; as for a model.
 MAX_FAILED_FRACTION = 0.01
@@ -55,23 +55,9 @@ class VectorFile:
         return (self.url, ids_file(self.url)) if self.url.endswith(".npy") else (self.url,)
 
 
-class Named(Protocol):
-    """Rows that keys may name: a snapshot of the pool, a target set."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def ids(self) -> Ids: ...
-
-    def occurrences_named(self) -> tuple[Ids, pa.ChunkedArray]:
-        """The id of every occurrence, and the id that it had in its file, null for none."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
-class TakenIn:
-    """What one call did.
+class VectorImport:
+    """What one import did.
 
     Attributes:
         n_rows: distinct ids of the source.
@@ -103,42 +89,42 @@ def ids_file(url: str) -> str:
     return url.removesuffix(".npy") + IDS_SUFFIX
 
 
-def fingerprint(store: Store, files: Sequence[VectorFile]) -> str:
-    """32 hex digits of what the vectors depend on: the content of the files, in order, and where the keys are.
+def files_fingerprint(store: Store, files: Sequence[VectorFile]) -> str:
+    """32 hex digits that depend on the content of the files, in order, and on the columns of the keys.
 
     Raises:
         BadInput: a file cannot be opened.
 
     Cost: reads each file once in the life of a process, while it stays as it is.
     """
-    facts = [(file.id_field, *(_digest(store, url) for url in file.urls)) for file in files]
-    return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
+    depends_on = [(file.id_field, *(_digest(store, url) for url in file.urls)) for file in files]
+    return hashlib.blake2b(repr(depends_on).encode(), digest_size=16).hexdigest()
 
 
-def dimension(store: Store, files: Sequence[VectorFile]) -> int:
+def files_dimension(store: Store, files: Sequence[VectorFile]) -> int:
     """The number of dimensions that all of the files have.
 
     Raises:
         BadInput: a file is not as it should be, or two differ.
     """
-    found = {}
+    dimensions = {}
     for file in files:
         with _reading(store, file) as reader:
-            found[file.url] = reader.dimension
-    if len(set(found.values())) != 1:
-        listed = ", ".join(f"{url} has {d}" for url, d in found.items())
+            dimensions[file.url] = reader.dimension
+    if len(set(dimensions.values())) != 1:
+        listed = ", ".join(f"{url} has {d}" for url, d in dimensions.items())
         raise BadInput(f"vectors: all files of one space have the same number of dimensions, but {listed}")
-    return next(iter(found.values()))
+    return next(iter(dimensions.values()))
 
 
 def import_vectors(
     store: Store,
     files: Sequence[VectorFile],
-    source: Named,
+    source: KeyedRows,
     *,
     on_progress: Callable[[int, int], None] | None = None,
     on_wait: Callable[[str], None] | None = None,
-) -> TakenIn:
+) -> VectorImport:
     """Commit the files' vectors of those ids of a source that have none yet, as unit float16.
 
     Raises:
@@ -148,20 +134,22 @@ def import_vectors(
     Cost: one pass over the files if something is missing; memory for the keys and two blocks of 64 MiB.
     """
     began = time.monotonic()
-    encoder, ids = fingerprint(store, files), np.unique(source.ids)
-    facts: dict[str, Any] = {}
+    encoder, ids = files_fingerprint(store, files), np.unique(source.ids)
+    report: dict[str, Any] = {}
     n_new = 0
     with store.lock(f"vectors-{encoder}", f"take in the vectors of {source.name}", on_wait):
-        todo = missing(store, encoder, ids)
+        todo = missing_ids(store, encoder, ids)
         if len(todo):
-            d = dimension(store, files)
-            named = _match(store, files, source, ids)
-            _require_all(files, named, source, todo)
+            d = files_dimension(store, files)
+            match = match_source(_keys(store, files), source)
+            _require_all(files, match, ids, source, todo)
             spec = {"model": ", ".join(file.url for file in files)}
-            describe(store, encoder, {"encoder": encoder, "spec": spec, "dimension": d, "created_at": utc_now()})
-            n_new = _commit(store, encoder, files, named.first_of(todo), on_progress)
-            facts = named.facts()
-    n_failed = len(failures(store, encoder, ids))
+            describe_encoder(
+                store, encoder, {"encoder": encoder, "spec": spec, "dimension": d, "created_at": utc_now()}
+            )
+            n_new = _commit(store, encoder, files, _id_of_keys(match, ids, todo), on_progress)
+            report = _report(match)
+    n_failed = len(failed_ids(store, encoder, ids))
     # One is always allowed: a single bad row must not stop a small pool.
     if n_failed > max(1, MAX_FAILED_FRACTION * len(ids)):
         raise BadInput(
@@ -169,76 +157,62 @@ def import_vectors(
             f"{MAX_FAILED_FRACTION:.0%} may be; each is named in vectors/{encoder}/seg-*/segment.json"
         )
     seconds = time.monotonic() - began
-    return TakenIn(encoder=encoder, n_rows=len(ids), n_new=n_new, n_failed=n_failed, seconds=seconds, **facts)
+    return VectorImport(encoder=encoder, n_rows=len(ids), n_new=n_new, n_failed=n_failed, seconds=seconds, **report)
 
 
-@dataclass(frozen=True)
-class _Matched:
-    """How the keys of all files, one after the other, meet the rows of a source.
-
-    Attributes:
-        ids: (n,) of the source, ascending.
-        keys: (k,) in the order of the files.
-        rows: (k,) the row of each key, -1 for none.
-        ambiguous: (k,) keys that name several rows.
-    """
-
-    ids: Ids
-    keys: list[str]
-    rows: npt.NDArray[np.int64]
-    ambiguous: npt.NDArray[np.bool_]
-
-    def first_of(self, wanted: Ids) -> Ids:
-        """(k,) the id that each key gives a vector to; empty where it gives none that is wanted."""
-        given = np.zeros(len(self.keys), "S16")
-        met = np.flatnonzero(self.rows >= 0)
-        _, first = np.unique(self.rows[met], return_index=True)
-        first = met[first]
-        given[first] = self.ids[self.rows[first]]
-        given[~np.isin(given, wanted)] = b""
-        return given
-
-    def facts(self) -> dict[str, Any]:
-        unknown = (self.rows < 0) & ~self.ambiguous
-        met = self.rows[self.rows >= 0]
-        counts = {
-            "unknown": int(unknown.sum()),
-            "ambiguous": int(self.ambiguous.sum()),
-            "repeated": len(met) - len(np.unique(met)),
-        }
-        notes = []
-        if counts["unknown"]:
-            notes.append(f"{counts['unknown']:,} keys name no row (first: {self._some(unknown)})")
-        if counts["ambiguous"]:
-            notes.append(f"{counts['ambiguous']:,} keys name several rows each (first: {self._some(self.ambiguous)})")
-        if counts["repeated"]:
-            notes.append(f"{counts['repeated']:,} keys name a row that another key before them named; the first counts")
-        return counts | {"notes": tuple(notes)}
-
-    def _some(self, chosen: npt.NDArray[np.bool_]) -> str:
-        return ", ".join(repr(self.keys[i]) for i in np.flatnonzero(chosen)[:_EXAMPLES].tolist())
-
-
-def _match(store: Store, files: Sequence[VectorFile], source: Named, ids: Ids) -> _Matched:
+def _keys(store: Store, files: Sequence[VectorFile]) -> list[str]:
+    """The keys of all files, one file after the other."""
     keys: list[str] = []
     for file in files:
         with _reading(store, file) as reader:
             keys += reader.keys()
-    of, given = source.occurrences_named()
-    rows, ambiguous = match_keys(keys, ids, given, rows_of(of, ids))
-    return _Matched(ids, keys, rows, ambiguous)
+    return keys
 
 
-def _require_all(files: Sequence[VectorFile], named: _Matched, source: Named, todo: Ids) -> None:
-    lacking = np.setdiff1d(todo, named.ids[named.rows[named.rows >= 0]])
-    if not len(lacking):
+def _report(match: KeyMatch) -> dict[str, Any]:
+    """The counts and notes of a `VectorImport` on keys that set nothing."""
+    rows, _ = match.first()
+    counts = {
+        "unknown": int(match.unknown.sum()),
+        "ambiguous": int(match.ambiguous.sum()),
+        "repeated": int((match.rows >= 0).sum()) - len(rows),
+    }
+    notes = []
+    if counts["unknown"]:
+        notes.append(f"{counts['unknown']:,} keys name no row (first: {_first(match, match.unknown)})")
+    if counts["ambiguous"]:
+        notes.append(f"{counts['ambiguous']:,} keys name several rows each (first: {_first(match, match.ambiguous)})")
+    if counts["repeated"]:
+        notes.append(f"{counts['repeated']:,} keys name a row that another key before them named; the first counts")
+    return counts | {"notes": tuple(notes)}
+
+
+def _first(match: KeyMatch, chosen: npt.NDArray[np.bool_]) -> str:
+    return ", ".join(map(repr, match.examples(chosen, _EXAMPLES)))
+
+
+def _id_of_keys(match: KeyMatch, ids: Ids, wanted: Ids) -> Ids:
+    """(k,) the id that each key gives a vector to; empty where it gives none that is wanted."""
+    key_ids = np.zeros(len(match.keys), "S16")
+    rows, first = match.first()
+    key_ids[first] = ids[rows]
+    key_ids[~np.isin(key_ids, wanted)] = b""
+    return key_ids
+
+
+def _require_all(files: Sequence[VectorFile], match: KeyMatch, ids: Ids, source: KeyedRows, todo: Ids) -> None:
+    without_vector = np.setdiff1d(todo, ids[match.rows[match.rows >= 0]])
+    if not len(without_vector):
         return
-    of, given = source.occurrences_named()
-    first = np.flatnonzero(np.isin(of, lacking))[:_EXAMPLES]
-    names = [own or text for own, text in zip(given.take(first).to_pylist(), to_text(of[first]), strict=True)]
-    notes = "; ".join(("", *named.facts()["notes"]))
+    occurrences, given_ids = source.occurrence_keys()
+    first = np.flatnonzero(np.isin(occurrences, without_vector))[:_EXAMPLES]
+    names = [
+        given_id or text
+        for given_id, text in zip(given_ids.take(first).to_pylist(), to_text(occurrences[first]), strict=True)
+    ]
+    notes = "; ".join(("", *_report(match)["notes"]))
     raise BadInput(
-        f"vectors: {len(lacking):,} of {len(named.ids):,} rows of {source.name} have no vector in {_listed(files)} "
+        f"vectors: {len(without_vector):,} of {len(ids):,} rows of {source.name} have no vector in {_listed(files)} "
         f"(first: {', '.join(map(repr, names))}){notes}. Every row needs one: add them, or leave the rows out"
     )
 
@@ -247,19 +221,19 @@ def _commit(
     store: Store,
     encoder: str,
     files: Sequence[VectorFile],
-    given: Ids,
+    key_ids: Ids,
     on_progress: Callable[[int, int], None] | None,
 ) -> int:
-    """Commit what the keys give, a segment a block; how many vectors that were."""
+    """Commit the vectors of the keys that give one, a segment a block; returns how many are usable."""
     ids: list[Ids] = []
     vectors: list[Array] = []
-    total, done, kept, at = int((given != b"").sum()), 0, 0, 0
+    total, n_read, kept, at = int((key_ids != b"").sum()), 0, 0, 0
 
     def flush() -> int:
-        some = np.concatenate(ids)
+        gathered = np.concatenate(ids)
         unit, usable = normalise(np.concatenate(vectors))
-        failed = dict.fromkeys(to_text(some[~usable]), "zero or not finite")
-        commit_segment(store, encoder, some, unit, {"failed": failed, "created_at": utc_now()}, failed=~usable)
+        failed = dict.fromkeys(to_text(gathered[~usable]), "zero or not finite")
+        commit_segment(store, encoder, gathered, unit, {"failed": failed, "created_at": utc_now()}, failed=~usable)
         ids.clear()
         vectors.clear()
         return int(usable.sum())
@@ -267,17 +241,17 @@ def _commit(
     for file in files:
         with _reading(store, file) as reader:
             for block in reader.blocks():
-                here = given[at : at + len(block)]
+                block_ids = key_ids[at : at + len(block)]
                 at += len(block)
-                wanted = here != b""
+                wanted = block_ids != b""
                 if wanted.any():
-                    ids.append(here[wanted])
+                    ids.append(block_ids[wanted])
                     vectors.append(np.asarray(block[wanted], np.float32))
-                    done += int(wanted.sum())
+                    n_read += int(wanted.sum())
                 if sum(map(len, ids)) >= _block_rows(reader.dimension):
                     kept += flush()
                 if on_progress is not None:
-                    on_progress(done, total)
+                    on_progress(n_read, total)
     return kept + flush() if ids else kept
 
 
@@ -287,7 +261,7 @@ class _Reader(Protocol):
     def keys(self) -> list[str]: ...
 
     def blocks(self) -> Iterator[Array]:
-        """(some, d) float, in the order of the keys."""
+        """(rows, d) float, in the order of the keys."""
         ...
 
 
@@ -298,8 +272,10 @@ class _Npy:
         except (ValueError, EOFError, OSError) as error:
             raise BadInput(f"vectors: {url} is not an .npy array: {error}") from error
         if self._array.ndim != 2 or self._array.dtype.kind != "f" or 0 in self._array.shape:
-            found = f"shape {self._array.shape} and type {self._array.dtype}"
-            raise BadInput(f"vectors: {url} must hold an (n, d) array of floats, got {found}")
+            raise BadInput(
+                f"vectors: {url} must hold an (n, d) array of floats, "
+                f"got shape {self._array.shape} and type {self._array.dtype}"
+            )
         self._ids, self._url = ids, url
         self.dimension = int(self._array.shape[1])
 
@@ -412,6 +388,10 @@ def _digest(store: Store, url: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _digest_in_state(store: Store, url: str, state: tuple[int, int, int] | None) -> str:  # noqa: ARG001 - the cache's key
+def _digest_in_state(
+    store: Store,
+    url: str,
+    state: tuple[int, int, int] | None,  # noqa: ARG001 - the cache's key
+) -> str:
     with opened(store, url) as file:
         return file_digest(file)

@@ -1,6 +1,7 @@
 """FAISS indexes over an encoder's vectors: `indexes/<id>/{index.faiss, rowmap.npy, keys.npy, index.json}`.
 
-An index is for neighbour graphs and subpools. Where exactness is the point (rds_plus, k_center), steps compare all rows.
+An index is for neighbour graphs and subpools. Where exactness is the point (rds_plus, k_center), steps compare all
+rows.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ import hashlib
 import importlib.util
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
 from selection.types import Array, Floats, Rows
 from storage.errors import BadInput, MissingExtra, NotInStore
-from storage.ids import Ids, rows_of
-from storage.store import Store, read_json, utc_now, write_json
-from storage.vectors.segments import StoredVectors, nearest_in
+from storage.ids import Ids, from_text, rows_of
+from storage.store import Store, read_array, read_json, utc_now, write_json
+from storage.vectors.segments import BLOCK_ROWS, StoredVectors, nearest_in
 
 # Sizes at which an exact scan, then float16 cells, stop being the best choice (measured for 384 dimensions).
 FLAT_BELOW = 200_000
@@ -92,14 +94,14 @@ def build_index(
     recall_sample: int = 1000,
     seed: int = 0,
 ) -> IndexRecord:
-    """Build the index of a snapshot's vectors, or give the one that is there.
+    """Build the index of a snapshot's vectors, unless the store has it; returns its record.
 
     The encoder's last index of the same kind is grown by the rows it misses where it can be (no more than 20 % of its
     rows dead, no more than twice the rows its cells were trained on); else cells are trained anew.
 
     Args:
-        kind: "flat" (below 200,000 rows), "ivf" (4 * sqrt(n) cells of float16; to 5 million), "rabitq" (one-bit codes in
-            up to 65,536 cells, compared again with the stored vectors); "auto" goes by the number of rows.
+        kind: "flat" (below 200,000 rows), "ivf" (4 * sqrt(n) cells of float16; to 5 million), "rabitq" (one-bit codes
+            in up to 65,536 cells, compared again with the stored vectors); "auto" goes by the number of rows.
         nprobe: cells searched for a query; by default the fewest whose recall@10 is 0.97 on the sample.
         recall_sample: rows whose neighbours are searched to measure recall.
         seed: of the training sample, the cells and the recall sample.
@@ -121,8 +123,8 @@ def build_index(
     kind = _kind_for(len(live)) if kind == "auto" else kind
     content = _digest([vectors.encoder, snapshot, kind, nprobe, recall_sample, seed], vectors.ids)
     known = records(store, vectors.encoder)
-    if found := [record for record in known if record.content == content]:
-        return found[0]
+    if same := [record for record in known if record.content == content]:
+        return same[0]
 
     parent = _parent(store, known, kind, vectors, live)
     folder = store.path("indexes", parent.index) if parent else None
@@ -167,8 +169,8 @@ def build_index(
 
 def records(store: Store, encoder: str | None = None) -> list[IndexRecord]:
     """The committed indexes, oldest first; those of one encoder if named."""
-    found = [IndexRecord(**read_json(store.path("indexes", i, "index.json"))) for i in store.committed("indexes")]
-    return sorted((r for r in found if encoder in (None, r.encoder)), key=lambda r: (r.created_at, r.index))
+    committed = [IndexRecord(**read_json(store.path("indexes", i, "index.json"))) for i in store.committed("indexes")]
+    return sorted((r for r in committed if encoder in (None, r.encoder)), key=lambda r: (r.created_at, r.index))
 
 
 def open_index(store: Store, index_id: str, *, vectors: StoredVectors | None = None) -> VectorIndex:
@@ -234,11 +236,11 @@ class VectorIndex:
         return np.pad(similarity, short, constant_values=-np.inf), np.pad(rows, short, constant_values=-1)
 
     def _probes(self, share: float) -> int:
-        """Cells to search where only a share of the rows may be found: as many as hold `nprobe` cells' worth of those."""
+        """Cells to search where a share of the rows may match: as many as hold `nprobe` cells' worth of those."""
         return max(1, min(self.cells, math.ceil(self.nprobe / share))) if share else 1
 
     def _selector(self, within: Rows | None) -> tuple[Any, float]:
-        """A bitmap of the positions that may be found, None where that is all of them; and their share of the live ones."""
+        """A bitmap of the positions that may match, None for all of them; and their share of the live ones."""
         allowed = self._rowmap >= 0
         live = int(allowed.sum())
         if within is not None:
@@ -259,17 +261,79 @@ class VectorIndex:
         options = {} if flat else {"nprobe": nprobe}
         if selector is not None:
             options["sel"] = selector
-        return (self._gpu if on_gpu else self._index).search(queries, k, params=make(**options))  # type: ignore[no-any-return]
+        index = self._gpu if on_gpu else self._index
+        return index.search(queries, k, params=make(**options))  # type: ignore[no-any-return]
 
     def _refined(self, queries: Floats, rows: Rows, k: int) -> tuple[Floats, Rows]:
         """The best `k` of each query's candidates, compared with the stored vectors."""
         similarity = np.full((len(queries), k), -np.inf, np.float32)
         best = np.full((len(queries), k), -1, np.int64)
         for i, candidates in enumerate(rows):
-            found = np.sort(candidates[candidates >= 0])
-            blocks = iter([(found, self._vectors.take(found))])
+            present = np.sort(candidates[candidates >= 0])
+            blocks = iter([(present, self._vectors.take(present))])
             similarity[i : i + 1], best[i : i + 1] = nearest_in(blocks, queries[i : i + 1], k)
         return similarity, best
+
+
+class IndexedVectors(StoredVectors):
+    """Stored vectors whose `nearest` goes through an index, opened at the first search.
+
+    Args:
+        index: an index over the same ids; the others as in `StoredVectors`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        encoder: str,
+        ids: Ids,
+        *,
+        index: str,
+        block_rows: int = BLOCK_ROWS,
+        snapshot: str | None = None,
+    ) -> None:
+        super().__init__(store, encoder, ids, block_rows=block_rows, snapshot=snapshot)
+        self.index = index
+
+    def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
+        """The `k` rows of highest inner product with each query, as good as the index's recorded recall.
+
+        A small `within` is compared row by row: an index could miss it.
+        """
+        if within is not None and len(within) <= self.block_rows:
+            return super().nearest(queries, k, within)
+        return self._search_index.search(queries, k, within)
+
+    @cached_property
+    def _search_index(self) -> VectorIndex:
+        return open_index(self.store, self.index, vectors=self)
+
+    def handle(self) -> dict[str, Any]:
+        """As in `StoredVectors`, with the index."""
+        return super().handle() | {"index": self.index}
+
+
+def open_vectors(
+    store: Store,
+    encoder: str,
+    ids: Ids,
+    *,
+    index: str | None = None,
+    block_rows: int = BLOCK_ROWS,
+    snapshot: str | None = None,
+) -> StoredVectors:
+    """`IndexedVectors` where an index is named, else `StoredVectors`."""
+    if index is None:
+        return StoredVectors(store, encoder, ids, block_rows=block_rows, snapshot=snapshot)
+    return IndexedVectors(store, encoder, ids, index=index, block_rows=block_rows, snapshot=snapshot)
+
+
+def open_handle(handle: Mapping[str, Any]) -> StoredVectors:
+    """The vectors that a handle names."""
+    store, snapshot = Store(handle["store"]), handle.get("snapshot")
+    ids = read_array(store.path("records", "snapshots", snapshot, "ids.npy")) if snapshot else from_text(handle["ids"])
+    options = {key: handle[key] for key in ("index", "block_rows")}
+    return open_vectors(store, handle["encoder"], ids, snapshot=snapshot, **options)
 
 
 # What FAISS can hold on a card, and the most neighbours and cells that its search there takes.
@@ -281,7 +345,7 @@ _NO_FAISS = "faiss is not installed: pip install -e '.[cpu]' (or '.[gpu]' with a
 
 
 def require_faiss() -> None:
-    """Look whether faiss is there without loading it, before the hours that come before its first use.
+    """Check that faiss is installed without loading it, before hours of work that end in its first use.
 
     Raises:
         MissingExtra: it is not.
@@ -335,7 +399,7 @@ def _empty(faiss: Any, vectors: StoredVectors, live: Rows, kind: str, seed: int)
     factory = {"flat": "Flat", "ivf": f"IVF{cells},SQfp16", "rabitq": f"IVF{cells}_HNSW32,RaBitQfs"}[kind]
     index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     if kind != "flat":
-        # Codes of the vectors themselves: float16 then loses nothing, where residuals to a cell's centre would be rounded.
+        # Codes of the vectors themselves: float16 then loses nothing; residuals to a cell's centre would be rounded.
         index.by_residual = index.by_residual and kind != "ivf"
         index.cp.seed = seed
         index.cp.min_points_per_centroid = 1  # a tiny pool is the user's choice, not worth a warning from C++
@@ -391,22 +455,22 @@ def _tune(
     recall = 0.0
     for cells_searched in tries:
         opened.nprobe = cells_searched
-        found = _without_self(rows, *opened.search(queries, k + 1), k)
+        approximate = _without_self(rows, *opened.search(queries, k + 1), k)
         # By similarity, not by row: equal vectors are equally near.
-        recall = float((found >= exact[:, -1:] - 1e-5).mean())
+        recall = float((approximate >= exact[:, -1:] - 1e-5).mean())
         if recall >= RECALL_WANTED:
             break
     return recall
 
 
-def _without_self(rows: Rows, similarity: Floats, found: Rows, k: int) -> Floats:
+def _without_self(rows: Rows, similarity: Floats, neighbours: Rows, k: int) -> Floats:
     """(m, k) similarities of the nearest neighbours, the query's own row left out."""
-    others = np.where(found == rows[:, None], -np.inf, similarity)
+    others = np.where(neighbours == rows[:, None], -np.inf, similarity)
     return -np.sort(-others, axis=1)[:, :k]
 
 
-def _digest(facts: list[Any], ids: Ids | None) -> str:
-    digest = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16)
+def _digest(depends_on: list[Any], ids: Ids | None) -> str:
+    digest = hashlib.blake2b(json.dumps(depends_on).encode(), digest_size=16)
     if ids is not None:
         digest.update(np.ascontiguousarray(ids, "S16").tobytes())
     return digest.hexdigest()

@@ -1,7 +1,7 @@
 """Vectors of an encoder, in segments that are written once: `vectors/<encoder>/seg-<hash>/`.
 
 A segment holds `vectors.npy` (n, d) float16 of norm 1, `keys.npy` (n,) the ids, `failed.npy` the ids that the encoder
-could give no vector (no tokens, an overflow), and `segment.json` with checksums and what the writer says of it. Its name
+could give no vector (no tokens, an overflow), and `segment.json` with checksums and the writer's details. Its name
 is a hash of the encoder and the ids, so a segment written twice is one segment.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ import numpy.typing as npt
 
 from selection.types import Array, Floats, Rows
 from storage.errors import BadInput, NotInStore, StoreDamaged
-from storage.ids import Ids, from_text, rows_of, to_text
-from storage.store import Store, read_json, write_durably, write_json
+from storage.ids import Ids, rows_of, to_text
+from storage.store import Store, read_array, read_json, write_durably, write_json
 
 # A unit vector rounded to float16 keeps its norm to 2**-11 at worst; more is not a unit vector.
 NORM_TOLERANCE = 1e-3
@@ -49,27 +48,27 @@ def normalise(vectors: Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
     return unit, usable
 
 
-def missing(store: Store, encoder: str, ids: Ids) -> Ids:
+def missing_ids(store: Store, encoder: str, ids: Ids) -> Ids:
     """Those of `ids` that the encoder has not seen, in the order given; a recorded failure counts as seen.
 
     Cost: a search of every stored id in `ids`; about 25 bytes of memory for each of `ids`.
     """
     unique, back = _unique(ids)
     seen = np.zeros(len(unique), np.bool_)
-    for segment in segments(store, encoder):
+    for segment in segment_folders(store, encoder):
         for name in ("keys.npy", "failed.npy"):
-            rows = rows_of(_load(segment / name), unique)
+            rows = rows_of(read_array(segment / name), unique)
             seen[rows[rows >= 0]] = True
     return ids[~seen[back]]
 
 
-def failures(store: Store, encoder: str, ids: Ids) -> Ids:
+def failed_ids(store: Store, encoder: str, ids: Ids) -> Ids:
     """Those of `ids` that the encoder has seen and could give no vector, sorted."""
-    failed = [_load(segment / "failed.npy") for segment in segments(store, encoder)]
+    failed = [read_array(segment / "failed.npy") for segment in segment_folders(store, encoder)]
     return np.intersect1d(ids, np.concatenate([np.empty(0, "S16"), *failed]))
 
 
-def segments(store: Store, encoder: str) -> list[Path]:
+def segment_folders(store: Store, encoder: str) -> list[Path]:
     """The encoder's committed segments, in the order of their names."""
     return [
         store.path("vectors", encoder, name) for name in store.committed("vectors", encoder) if name.startswith("seg-")
@@ -78,8 +77,8 @@ def segments(store: Store, encoder: str) -> list[Path]:
 
 def segment_name(encoder: str, ids: Ids) -> str:
     """The name of the segment that holds `ids`, in this order."""
-    facts = encoder.encode() + b"\0" + np.ascontiguousarray(ids, "S16").tobytes()
-    return "seg-" + hashlib.blake2b(facts, digest_size=16).hexdigest()
+    depends_on = encoder.encode() + b"\0" + np.ascontiguousarray(ids, "S16").tobytes()
+    return "seg-" + hashlib.blake2b(depends_on, digest_size=16).hexdigest()
 
 
 def commit_segment(
@@ -87,7 +86,7 @@ def commit_segment(
     encoder: str,
     ids: Ids,
     vectors: Array,
-    facts: Mapping[str, Any],
+    details: Mapping[str, Any],
     *,
     failed: npt.NDArray[np.bool_] | None = None,
 ) -> str:
@@ -96,7 +95,7 @@ def commit_segment(
     Args:
         ids: (n,) unique.
         vectors: (n, d) float, norm 1 to 1e-3; stored as float16.
-        facts: JSON-plain, kept in segment.json: device, batches, seconds.
+        details: JSON-plain, kept in segment.json: device, batches, seconds.
         failed: (n,) bool: the ids of these rows are recorded as failed and their vectors dropped. None failed by
             default.
 
@@ -123,26 +122,26 @@ def commit_segment(
     with store.committing("vectors", encoder, name) as folder:
         for file, array in arrays.items():
             np.save(folder / file, array, allow_pickle=False)
-        facts = {
-            **facts,
+        header = {
+            **details,
             "encoder": encoder,
             "n_rows": len(kept),
             "n_failed": int(failed.sum()),
             "dimension": vectors.shape[1],
             "checksums": {file: _checksum(array) for file, array in arrays.items()},
         }
-        write_json(folder / "segment.json", facts)
+        write_json(folder / "segment.json", header)
     return name
 
 
-def describe(store: Store, encoder: str, facts: Mapping[str, Any]) -> None:
-    """Write `encoder.json`: what the folder's name is a hash of, and the vectors' dimension. The first writer wins."""
+def describe_encoder(store: Store, encoder: str, header: Mapping[str, Any]) -> None:
+    """Write `encoder.json`: the encoder's specification and the vectors' dimension. The first writer wins."""
     path = store.path("vectors", encoder, "encoder.json")
     if not path.is_file():
-        write_durably(path, json.dumps(dict(facts), indent=1, sort_keys=True) + "\n")
+        write_durably(path, json.dumps(dict(header), indent=1, sort_keys=True) + "\n")
 
 
-def verify(store: Store, encoder: str) -> int:
+def verify_segments(store: Store, encoder: str) -> int:
     """Read every segment and compare it with its checksums.
 
     Returns:
@@ -152,12 +151,12 @@ def verify(store: Store, encoder: str) -> int:
         StoreDamaged: a segment is not what was committed; names it.
     """
     count = 0
-    for segment in segments(store, encoder):
-        facts = read_json(segment / "segment.json")
-        for file, checksum in facts["checksums"].items():
-            if _checksum(_load(segment / file)) != checksum:
+    for segment in segment_folders(store, encoder):
+        header = read_json(segment / "segment.json")
+        for file, checksum in header["checksums"].items():
+            if _checksum(read_array(segment / file)) != checksum:
                 raise StoreDamaged(f"{segment}: {file} is not what was committed (its checksum differs)")
-        count += int(facts["n_rows"])
+        count += int(header["n_rows"])
     return count
 
 
@@ -171,7 +170,6 @@ class StoredVectors:
         ids: (n,) in any order; an id may stand more than once.
         block_rows: rows that `blocks` gives at once; memory only, never results.
         snapshot: the snapshot whose ids these are, so that a handle names it instead of listing them.
-        index: an index of `storage.vectors.index` over the same ids; `nearest` then goes through it.
 
     Raises:
         NotInStore: ids without a vector, with their number.
@@ -189,10 +187,9 @@ class StoredVectors:
         *,
         block_rows: int = BLOCK_ROWS,
         snapshot: str | None = None,
-        index: str | None = None,
     ) -> None:
         self.store, self.encoder, self.ids = store, encoder, ids
-        self.block_rows, self.snapshot, self.index = block_rows, snapshot, index
+        self.block_rows, self.snapshot = block_rows, snapshot
         self._arrays: list[Array] = []
         self._locate()
 
@@ -202,15 +199,15 @@ class StoredVectors:
         segment = np.full(len(unique), -1, np.int32)
         position = np.zeros(len(unique), np.int64)
         failed = np.zeros(len(unique), np.bool_)
-        for folder in segments(self.store, self.encoder):
-            rows = rows_of(_load(folder / "keys.npy"), unique)
-            found = np.flatnonzero(rows >= 0)
-            found = found[segment[rows[found]] < 0]
-            if len(found):
-                segment[rows[found]] = len(self._arrays)
-                position[rows[found]] = found
-                self._arrays.append(np.asarray(_load(folder / "vectors.npy")))  # a plain array is indexed sooner
-            rows = rows_of(_load(folder / "failed.npy"), unique)
+        for folder in segment_folders(self.store, self.encoder):
+            rows = rows_of(read_array(folder / "keys.npy"), unique)
+            positions = np.flatnonzero(rows >= 0)
+            positions = positions[segment[rows[positions]] < 0]
+            if len(positions):
+                segment[rows[positions]] = len(self._arrays)
+                position[rows[positions]] = positions
+                self._arrays.append(read_array(folder / "vectors.npy"))  # a plain array is indexed sooner
+            rows = rows_of(read_array(folder / "failed.npy"), unique)
             failed[rows[rows >= 0]] = True
         absent = np.flatnonzero((segment < 0) & ~failed)
         if len(absent):
@@ -261,26 +258,23 @@ class StoredVectors:
         order = np.lexsort((self._position[rows], self._segment[rows]))
         numbers, starts = np.unique(self._segment[rows[order]], return_index=True)
         positions = self._position[rows[order]]
-        found = np.zeros((len(rows), self._dimension), np.float16)
+        gathered = np.zeros((len(rows), self._dimension), np.float16)
         for number, (start, stop) in zip(numbers.tolist(), pairwise([*starts.tolist(), len(rows)]), strict=True):
             if number >= 0:  # else the encoder failed
-                self._arrays[number].take(positions[start:stop], axis=0, out=found[start:stop], mode="clip")
-        out = np.empty_like(found)
-        out[order] = found
+                self._arrays[number].take(positions[start:stop], axis=0, out=gathered[start:stop], mode="clip")
+        out = np.empty_like(gathered)
+        out[order] = gathered
         return out
 
     def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
         """The `k` rows of highest inner product with each query; see `selection.types.Vectors`.
 
-        Through the index if there is one, and then as good as its recorded recall; else every row is compared. That is
-        exact up to float32 rounding (about d * 2**-24): rows closer than that may change places with the block size. Ties
-        go to the lowest row. A small `within` is always compared row by row: an index could miss it.
+        Every row is compared, which is exact up to float32 rounding (about d * 2**-24): rows closer than that may change
+        places with the block size. Ties go to the lowest row.
         """
         if within is not None and len(within) <= self.block_rows:
             rows = np.unique(np.asarray(within, np.int64))
             return nearest_in(iter([(rows, self.take(rows))]), queries, k)
-        if self._index is not None:
-            return self._index.search(queries, k, within)  # type: ignore[no-any-return]
         blocks = self.blocks()
         if within is not None:
             wanted = np.zeros(len(self.ids), np.bool_)
@@ -288,32 +282,16 @@ class StoredVectors:
             blocks = ((rows[wanted[rows]], block[wanted[rows]]) for rows, block in blocks)
         return nearest_in(blocks, queries, k)
 
-    @cached_property
-    def _index(self) -> Any:
-        from storage.vectors.index import open_index
-
-        return None if self.index is None else open_index(self.store, self.index, vectors=self)
-
     def handle(self) -> dict[str, Any]:
-        """What a worker needs to open the same vectors, JSON-plain; ids are named by their snapshot, else listed."""
+        """JSON-plain arguments for a worker to open the same vectors; ids are named by their snapshot, else listed."""
         ids = {"snapshot": self.snapshot} if self.snapshot else {"ids": to_text(self.ids)}
         return {
             "store": str(self.store.root),
             "encoder": self.encoder,
             "block_rows": self.block_rows,
-            "index": self.index,
+            "index": None,
             **ids,
         }
-
-
-def open_vectors(handle: Mapping[str, Any]) -> StoredVectors:
-    """The vectors that a handle names."""
-    store = Store(handle["store"])
-    snapshot = handle.get("snapshot")
-    ids = _load(store.path("records", "snapshots", snapshot, "ids.npy")) if snapshot else from_text(handle["ids"])
-    return StoredVectors(
-        store, handle["encoder"], ids, block_rows=handle["block_rows"], snapshot=snapshot, index=handle["index"]
-    )
 
 
 def nearest_in(blocks: Iterator[tuple[Rows, Array]], queries: Array, k: int) -> tuple[Floats, Rows]:
@@ -360,15 +338,6 @@ def _gather(array: Array, positions: Rows) -> Array:
     if last - first + 1 == len(positions):
         return array[first : last + 1]
     return np.asarray(array[positions])
-
-
-def _load(path: Path) -> Array:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
-    except FileNotFoundError:
-        raise StoreDamaged(f"{path} is missing") from None
-    except (ValueError, EOFError) as error:
-        raise StoreDamaged(f"{path} is not the array that was written: {error}") from error
 
 
 def _checksum(array: Array) -> str:

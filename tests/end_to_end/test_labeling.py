@@ -15,7 +15,7 @@ from pipelines.orchestration.assets import build_definitions
 from pipelines.orchestration.labeling_assets import job_name
 from pipelines.progress import Log
 from pipelines.reproduce import reproduce
-from storage.catalog import publish as catalog
+from storage.catalog.query import query_catalog
 from storage.store import Store
 from tests.pipelines.conftest import make_light
 
@@ -111,7 +111,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Team:
 
 
 def ask(team: Team, query: str) -> list[dict[str, Any]]:
-    return catalog.query(Store(team.project / "store"), query).to_pylist()
+    return query_catalog(Store(team.project / "store"), query).to_pylist()
 
 
 def test_labeling__every_round_is_a_row_with_what_came_of_it(team: Team) -> None:

@@ -15,7 +15,7 @@ from pipelines.plan import plan_lines
 from pipelines.progress import Log
 from pipelines.reproduce import reproduce
 from pipelines.run import run_all
-from storage.catalog import publish as catalog
+from storage.catalog.query import query_catalog
 from storage.errors import BadInput
 from storage.store import Store
 from tests.conftest import SUBJECTS, row, write_rows
@@ -69,7 +69,7 @@ def run_here(project: Path) -> list[str]:
 
 
 def sources(project: Path) -> list[str]:
-    examples = catalog.query(
+    examples = query_catalog(
         Store(project / "store"),
         "SELECT DISTINCT source FROM selected_examples JOIN latest_selections USING (selection_id) "
         "WHERE latest_selections.recipe = 'near'",
@@ -85,12 +85,12 @@ def test_run__on_own_vectors_selects_indexes_and_reproduces(project: Path) -> No
     assert any(line.startswith("vectors/vector_index: flat over 120 vectors") for line in said)
     assert sources(project) == ["fox"]
     store = Store(project / "store")
-    assert catalog.query(store, "SELECT count(*) AS n, sum(dimension) AS d FROM encoders").to_pylist() == [
+    assert query_catalog(store, "SELECT count(*) AS n, sum(dimension) AS d FROM encoders").to_pylist() == [
         {"n": 2, "d": 2 * D}
     ]
     context = open_context(project / "winnow.yaml", Log(lambda _: None))
     assert plan_lines(context)[2] == "vectors/embeddings: 0 rows to take in, 120 in the store"
-    (near,) = catalog.query(store, "SELECT selection_id FROM latest_selections WHERE recipe = 'near'")[0].to_pylist()
+    (near,) = query_catalog(store, "SELECT selection_id FROM latest_selections WHERE recipe = 'near'")[0].to_pylist()
     assert "the same 10 rows in the same order" in reproduce(context, near)
 
 
@@ -142,7 +142,7 @@ def test_run__own_vectors_beside_a_model_are_used_where_they_are_named(project: 
     text = CONFIG.replace("recipes:\n", more + "recipes:\n  mine: {steps: [rds_plus], budget: 10, encoder: vectors}\n")
     (project / "winnow.yaml").write_text(text)
     run_here(project)
-    selections = catalog.query(
+    selections = query_catalog(
         Store(project / "store"),
         "SELECT s.recipe, e.model FROM latest_selections s LEFT JOIN encoders e USING (encoder) ORDER BY recipe",
     ).to_pylist()
@@ -155,7 +155,7 @@ def test_run__own_vectors_beside_a_model_are_used_where_they_are_named(project: 
 
 def test_run__facts_are_recorded(project: Path) -> None:
     run_here(project)
-    runs = catalog.query(
+    runs = query_catalog(
         Store(project / "store"), "SELECT facts FROM runs WHERE stage = 'embed' AND target = 'vectors'"
     )
     assert json.loads(runs["facts"][0].as_py()) == {

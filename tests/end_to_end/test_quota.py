@@ -17,7 +17,7 @@ from pipelines.reproduce import reproduce
 from pipelines.run import run_all
 from selection import InvalidBudget, InvalidOption
 from selection.encoders import load_token_counter
-from storage.catalog import publish as catalog
+from storage.catalog.query import query_catalog
 from storage.errors import BadInput
 from storage.ids import from_text
 from storage.pool.token_counts import read_counts
@@ -63,7 +63,7 @@ def run(project: Path, **recipes: str) -> dict[str, Any]:
     said: list[str] = []
     run_all(open_context(project / "winnow.yaml", Log(said.append)))
     chosen = {
-        name: catalog.query(
+        name: query_catalog(
             Store(project / "store"),
             "SELECT e.source, e.extra ->> 'talk' AS talk, (e.extra ->> 'n_tokens')::INT AS n_tokens, i.id, i.kind, i.rank "
             "FROM selection_items i JOIN latest_selections l USING (selection_id) JOIN examples e USING (id) "
@@ -76,7 +76,7 @@ def run(project: Path, **recipes: str) -> dict[str, Any]:
 
 
 def facts(project: Path, recipe: str) -> dict[str, Any]:
-    (record,) = catalog.query(
+    (record,) = query_catalog(
         Store(project / "store"), "SELECT facts FROM latest_selections WHERE recipe = ?", [recipe]
     ).to_pylist()
     return dict(json.loads(record["facts"]))
@@ -112,12 +112,12 @@ def test_run__the_quota_is_part_of_what_a_selection_is(project: Path) -> None:
     first = run(project, a=SHARES)["a"]
     other = run(project, a=SHARES.replace("wiki: 0.5, forum: 0.3", "wiki: 0.3, forum: 0.5"))["a"]
     assert Counter(row["source"] for row in other) == {"forum": 10, "wiki": 6, "code": 4}
-    ids = catalog.query(Store(project / "store"), "SELECT selection_id FROM selections")[0].to_pylist()
+    ids = query_catalog(Store(project / "store"), "SELECT selection_id FROM selections")[0].to_pylist()
     assert len(ids) == 2
     # The order in which the groups are written is no difference.
     again = run(project, a=SHARES.replace("wiki: 0.5, forum: 0.3", "forum: 0.3, wiki: 0.5"))
     assert [row["id"] for row in again["a"]] == [row["id"] for row in first]
-    assert len(catalog.query(Store(project / "store"), "SELECT selection_id FROM selections")) == 2
+    assert len(query_catalog(Store(project / "store"), "SELECT selection_id FROM selections")) == 2
     context = open_context(project / "winnow.yaml", Log(lambda _: None))
     assert "the same 20 rows in the same order" in reproduce(context, ids[0])
     assert "the same 20 rows in the same order" in reproduce(context, ids[1])
@@ -173,7 +173,7 @@ def test_run__a_tokenizer_counts_each_row_once(project: Path) -> None:
     counter = load_token_counter(str(project / "trainer"))
     ids = from_text(str(row["id"]) for row in first["a"])
     counts = read_counts(store, tokenizer, ids)
-    texts = catalog.query(store, "SELECT id, prompt, response FROM examples").to_pylist()
+    texts = query_catalog(store, "SELECT id, prompt, response FROM examples").to_pylist()
     turns = {row["id"]: [("user", row["prompt"]), ("assistant", row["response"])] for row in texts}
     assert counts.tolist() == counter.counts([turns[row["id"]] for row in first["a"]]).tolist()
     assert facts(project, "a")["tokens"] == counts.sum() <= 600
@@ -188,5 +188,5 @@ def test_run__a_tokenizer_counts_each_row_once(project: Path) -> None:
     assert len(np.load(store.path("tokens", tokenizer, fresh, "keys.npy"))) == 1
     assert len({row["id"] for row in first["a"]} ^ {row["id"] for row in second["a"]}) <= 4
     context = open_context(project / "winnow.yaml", Log(lambda _: None))
-    selection = catalog.query(store, "SELECT selection_id FROM latest_selections")[0].to_pylist()[0]
+    selection = query_catalog(store, "SELECT selection_id FROM latest_selections")[0].to_pylist()[0]
     assert "in the same order" in reproduce(context, selection)

@@ -17,7 +17,7 @@ import yaml
 from pipelines.context import open_context
 from pipelines.progress import Log
 from pipelines.run import run_all
-from storage.catalog import publish as catalog
+from storage.catalog.query import query_catalog
 from storage.ids import from_arrow
 from storage.records import read_selection
 from storage.store import Store
@@ -49,7 +49,7 @@ def chosen(project: Path, selection: str) -> list[Any]:
 
 
 def ask(project: Path, query: str) -> list[dict[str, Any]]:
-    return catalog.query(Store(project / "store"), query).to_pylist()
+    return query_catalog(Store(project / "store"), query).to_pylist()
 
 
 def test_run__second_time_encodes_nothing_and_gives_the_same_selections(project: Path) -> None:

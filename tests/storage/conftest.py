@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from storage import ids as idlib
+from storage.ids import Ids, from_bytes, to_arrow
 from storage.labels.log import LabelImport, import_labels
 from storage.labels.models import commit_model
 from storage.labels.rounds import ITEM_COLUMNS, commit_round
 from storage.pool.ingest import FileSpec, ingest_file
 from storage.pool.record_formats import identity
-from storage.pool.snapshot import latest_snapshot, open_snapshot, take_snapshot
+from storage.pool.snapshot import open_snapshot, take_snapshot
 from storage.records import commit_run, commit_selection, new_run_id
 from storage.store import Store, utc_now
 
@@ -42,7 +42,7 @@ class SmallStore(Store):
         extra: Sequence[Mapping[str, Any]] = (),
         bad_lines: Sequence[int] = (),
     ) -> str:
-        """Ingest `<name>.jsonl`: rows of source `<name>`, and lines that cannot be read where asked; gives the ingest."""
+        """Ingest `<name>.jsonl`: rows of source `<name>`, and lines that cannot be read; returns the ingest."""
         rows = [
             json.dumps({"prompt": prompt, "response": f"answer to {prompt}"} | dict(more))
             for prompt, more in itertools.zip_longest(prompts, extra, fillvalue={})
@@ -63,7 +63,7 @@ class SmallStore(Store):
         self, selection_id: str, prompts: Sequence[str], *, recipe: str = "mine", status: str | None = "ok"
     ) -> str:
         """A selection in the order of `prompts`, and its run unless `status` is None."""
-        items = items_of(idlib.from_bytes(id_of(prompt) for prompt in prompts))
+        items = items_of(from_bytes(id_of(prompt) for prompt in prompts))
         header = {
             "selection_id": selection_id,
             "recipe": recipe,
@@ -84,8 +84,9 @@ class SmallStore(Store):
         file = self.root.parent / f"labels-{number}.jsonl"
         named = [dict(label) | {"id": str(uuid.UUID(bytes=id_of(str(label["id"]))))} for label in labels]
         file.write_text("".join(f"{json.dumps(label)}\n" for label in named))
-        snapshot = open_snapshot(self, str(latest_snapshot(self)))
-        return import_labels(self, project, str(file), classes=classes, snapshot=snapshot, **options)
+        snapshots = [open_snapshot(self, name) for name in self.records("snapshots")]
+        newest = max(snapshots, key=lambda snapshot: int(snapshot.header["created_ns"]))
+        return import_labels(self, project, str(file), classes=classes, snapshot=newest, **options)
 
     def add_round(self, project: str, number: int, prompts: Sequence[str], **header: Any) -> str:
         """A round of one row a prompt, all but the last by the strategy, the last at random."""
@@ -93,7 +94,7 @@ class SmallStore(Store):
         items = pa.table(
             {
                 "rank": pa.array(np.arange(1, n + 1, dtype=np.uint32)),
-                "id": idlib.to_arrow(idlib.from_bytes(map(id_of, prompts))),
+                "id": to_arrow(from_bytes(map(id_of, prompts))),
                 "arm": ["strategy"] * (n - 1) + ["random"],
                 "annotators": pa.array([1] * n, pa.uint8()),
                 **{name: pa.nulls(n, kind) for name, kind in list(ITEM_COLUMNS.items())[4:]},
@@ -107,7 +108,7 @@ class SmallStore(Store):
         n = len(consensus)
         table = pa.table(
             {
-                "id": idlib.to_arrow(idlib.from_bytes(map(id_of, consensus))),
+                "id": to_arrow(from_bytes(map(id_of, consensus))),
                 "label": list(consensus.values()),
                 "confidence": [1.0] * n,
                 "n_labels": [1] * n,
@@ -135,12 +136,12 @@ class SmallStore(Store):
         return commit_run(self, run | more)
 
 
-def items_of(ids: idlib.Ids) -> pa.Table:
+def items_of(ids: Ids) -> pa.Table:
     n = len(ids)
     return pa.table(
         {
             "rank": pa.array(np.arange(1, n + 1, dtype=np.uint32)),
-            "id": idlib.to_arrow(ids),
+            "id": to_arrow(ids),
             "gain": pa.array(np.linspace(1, 0, n, dtype=np.float32)),
             "kind": pa.array(["target"] * n, pa.string()),
             "ref": pa.array(["gsm8k"] * n, pa.string()),

@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from storage.catalog import publish as catalog
+from storage.catalog.publish import publish_catalog, rebuild_catalog
+from storage.catalog.query import open_catalog
 from storage.store import Store
 
 # Prints each selection's id once its commit has returned: then it is acknowledged.
 WRITER = """
 import os, sys
 import numpy as np, pyarrow as pa
-from storage import catalog, ids
+from storage.catalog.publish import publish_catalog
+from storage.ids import from_bytes, to_arrow
 from storage.records import commit_selection, digest_of
 from storage.store import Store
 
@@ -25,14 +27,14 @@ def work(store, who, count, acknowledge):
         rng = np.random.default_rng([number, *who.encode()])
         items = pa.table({
             "rank": pa.array(np.arange(1, n + 1, dtype=np.uint32)),
-            "id": ids.to_arrow(ids.from_bytes(rng.bytes(16) for _ in range(n))),
+            "id": to_arrow(from_bytes(rng.bytes(16) for _ in range(n))),
             "gain": pa.array(rng.random(n, np.float32)),
             "kind": pa.array(["random"] * n), "ref": pa.nulls(n, pa.string()),
             "ref_rank": pa.nulls(n, pa.int32()), "value": pa.nulls(n, pa.float32()),
         })
         header = {"selection_id": digest_of([who, number]), "recipe": who, "steps": ["random"], "budget": n}
         acknowledge(commit_selection(store, header, items))
-        catalog.publish(store)
+        publish_catalog(store)
 """
 WRITE = WRITER + "work(Store(sys.argv[1]), sys.argv[2], 20, lambda done: print(done, flush=True))"
 
@@ -89,6 +91,7 @@ KILLS = (
     WRITER
     + """
 import random, signal, time
+from storage.catalog.query import open_catalog
 root, acknowledged = sys.argv[1:3]
 log = os.open(acknowledged, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
@@ -104,7 +107,7 @@ def forked(run):
     return pid
 
 def open_it():
-    with catalog.connect(Store(root)) as connection:
+    with open_catalog(Store(root)) as connection:
         torn = connection.execute(
             "SELECT count(*) FROM (SELECT n_items, count(i.id) AS found FROM selections LEFT JOIN selection_items i "
             "USING (selection_id) GROUP BY selection_id, n_items) WHERE n_items <> found").fetchall()
@@ -139,13 +142,13 @@ def start(code: str, *args: Any) -> subprocess.Popen[str]:
 
 def in_catalog(store: Store) -> dict[str, int]:
     sql = "SELECT selection_id, count(*) FROM selection_items GROUP BY ALL"
-    with catalog.connect(store) as connection:
+    with open_catalog(store) as connection:
         return dict(connection.execute(sql).fetchall())
 
 
 def test_two_writers_and_two_readers__no_failure_nothing_torn_nothing_lost(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    catalog.publish(store)
+    publish_catalog(store)
     readers = [start(code, store.path("winnow.duckdb")) for code in (POLL, HOLD)]
     assert [reader.stdout.readline() for reader in readers if reader.stdout] == ["ready\n"] * 2
     writers = [start(WRITE, store.root, who) for who in ("one", "two")]
@@ -166,14 +169,14 @@ def test_two_writers_and_two_readers__no_failure_nothing_torn_nothing_lost(tmp_p
 
 def test_kill_9_at_30_random_moments__nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    catalog.publish(store)
+    publish_catalog(store)
     done = start(KILLS, store.root, tmp_path / "acknowledged")
     out, err = done.communicate(timeout=120)
     assert out.split() == ["30", "0"], err
 
     acknowledged = set((tmp_path / "acknowledged").read_text().split())
     assert len(acknowledged) >= 15, "the writers were killed before they did anything: this test tests nothing"
-    catalog.publish(store)
+    publish_catalog(store)
     held = in_catalog(store)
     assert acknowledged <= set(held)
     assert sorted(entry.name for entry in store.root.iterdir()) == [
@@ -184,5 +187,5 @@ def test_kill_9_at_30_random_moments__nothing_acknowledged_is_lost(tmp_path: Pat
         "winnow.duckdb",
     ]
     # What the last publish carried over and what the records say are the same.
-    catalog.rebuild(store)
+    rebuild_catalog(store)
     assert in_catalog(store) == held

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from storage import ids as idlib
 from storage.errors import NotInStore, StoreDamaged
+from storage.ids import from_arrow, to_arrow, to_text
 from storage.records import commit_metrics, commit_run, commit_selection, digest_of, new_run_id, read_selection
 from storage.store import Store
 
@@ -24,7 +24,7 @@ def items() -> pa.Table:
     return pa.table(
         {
             "rank": pa.array(np.arange(1, N + 1, dtype=np.uint32)),
-            "id": idlib.to_arrow(np.frombuffer(rng.bytes(16 * N), "S16")),
+            "id": to_arrow(np.frombuffer(rng.bytes(16 * N), "S16")),
             "gain": pa.array(rng.random(N, np.float32)),
             "kind": pa.array(["target"] * N),
             "ref": pa.array([None, "gsm8k"] * (N // 2)),
@@ -54,7 +54,7 @@ def test_new_run_id__in_order_of_time_and_unique() -> None:
         time.sleep(0.0005)
     assert made == sorted(made)
     assert len(set(made)) == 1000
-    assert {len(one) for one in made} == {26}
+    assert {len(run_id) for run_id in made} == {26}
 
 
 def test_new_run_id__begins_with_the_time_in_milliseconds() -> None:
@@ -68,10 +68,10 @@ def test_new_run_id__begins_with_the_time_in_milliseconds() -> None:
 def test_selection__comes_back_as_committed(store: Store, items: pa.Table) -> None:
     header = {"selection_id": "s1", "recipe": "math", "steps": [{"rds_plus": {"k": 3}}], "seed": 7, "index": None}
     assert commit_selection(store, header, items) == "s1"
-    found, rows = read_selection(store, "s1")
+    committed, rows = read_selection(store, "s1")
     assert rows.equals(items)
-    assert found.pop("created_at")
-    assert found == header | {"n_items": N}
+    assert committed.pop("created_at")
+    assert committed == header | {"n_items": N}
 
 
 def test_selection__empty(store: Store, items: pa.Table) -> None:
@@ -105,10 +105,10 @@ def test_selection__ids_as_plain_16_bytes_are_taken_too(store: Store, items: pa.
 
 
 def test_commit_selection__id_twice_is_refused_by_name(store: Store, items: pa.Table) -> None:
-    ids = idlib.from_arrow(items["id"]).copy()
+    ids = from_arrow(items["id"]).copy()
     ids[500] = ids[3]
-    with pytest.raises(ValueError, match=f"{idlib.to_text(ids[3:4])[0]} comes more than once"):
-        commit_selection(store, {"selection_id": "s1"}, items.set_column(1, "id", idlib.to_arrow(ids)))
+    with pytest.raises(ValueError, match=f"{to_text(ids[3:4])[0]} comes more than once"):
+        commit_selection(store, {"selection_id": "s1"}, items.set_column(1, "id", to_arrow(ids)))
     assert store.records("selections") == []
 
 

@@ -59,8 +59,8 @@ def test_store__relative_root_survives_a_change_of_folder(tmp_path: Path, monkey
     assert store.root == tmp_path / "store"
 
 
-def test_lock__second_holder_waits_and_is_told_the_first(store: Store) -> None:
-    told: list[str] = []
+def test_lock__second_holder_waits_and_learns_who_is_first(store: Store) -> None:
+    holders: list[str] = []
     order: list[str] = []
     holding, may_end = threading.Event(), threading.Event()
 
@@ -71,7 +71,7 @@ def test_lock__second_holder_waits_and_is_told_the_first(store: Store) -> None:
             order.append("first")
 
     def second() -> None:
-        with store.lock("embed", "second holder", lambda holder: (told.append(holder), may_end.set())):
+        with store.lock("embed", "second holder", lambda holder: (holders.append(holder), may_end.set())):
             order.append("second")
 
     threads = [threading.Thread(target=first), threading.Thread(target=second)]
@@ -81,8 +81,8 @@ def test_lock__second_holder_waits_and_is_told_the_first(store: Store) -> None:
     for thread in threads:
         thread.join(10)
     assert order == ["first", "second"]
-    assert len(told) == 1
-    assert told[0].startswith(f"first holder, process {os.getpid()} on ")
+    assert len(holders) == 1
+    assert holders[0].startswith(f"first holder, process {os.getpid()} on ")
 
 
 def test_lock__other_names_do_not_wait(store: Store) -> None:
@@ -121,7 +121,7 @@ def test_write_json__nan_is_refused(tmp_path: Path) -> None:
         write_json(tmp_path / "x.json", {"a": math.nan})
 
 
-def test_read_json__missing_and_damaged_are_told_apart(tmp_path: Path) -> None:
+def test_read_json__missing_and_damaged_are_different_errors(tmp_path: Path) -> None:
     with pytest.raises(NotInStore, match=r"x\.json is missing"):
         read_json(tmp_path / "x.json")
     (tmp_path / "x.json").write_text('{"a": ')

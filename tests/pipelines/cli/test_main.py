@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from storage.catalog import publish as catalog
+from storage.catalog.query import query_catalog
 from storage.store import Store
 from tests.conftest import row, write_rows
 from tests.pipelines.conftest import Winnow, change
@@ -29,7 +29,7 @@ def refused(winnow: Winnow, *arguments: str | Path) -> str:
 
 
 def latest(project: Path, recipe: str) -> str:
-    found = catalog.query(
+    found = query_catalog(
         Store(project / "store"), "SELECT selection_id FROM latest_selections WHERE recipe = ?", [recipe]
     )
     return str(found[0][0].as_py())
@@ -301,7 +301,7 @@ class TestSelections:
             counts = dict(re.findall(r"^(kept|added|removed) +(\d+) *$", out, flags=re.MULTILINE))
             assert counts == {"kept": "8", "added": "5"}
         query = "SELECT rank_a, rank_b FROM selection_diff(?, ?) WHERE change = 'kept'"
-        kept = catalog.query(Store(light / "store"), query, [first, second]).to_pylist()
+        kept = query_catalog(Store(light / "store"), query, [first, second]).to_pylist()
         assert all(one["rank_a"] == one["rank_b"] for one in kept)
 
     def test_diff__mistakes(self, winnow: Winnow, ran: Path) -> None:

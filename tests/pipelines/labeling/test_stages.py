@@ -23,8 +23,8 @@ from pipelines.stages.ingest import ingest
 from pipelines.stages.pull import pull
 from pipelines.stages.push import push
 from pipelines.stages.stage import Outcome
-from storage import ids as idlib
 from storage.errors import BadInput
+from storage.ids import from_arrow, rows_of, to_text
 from storage.labels.log import read_log
 from storage.labels.rounds import read_round_items, read_rounds
 from storage.records import read_selection
@@ -71,7 +71,7 @@ def label(project: Path, number: int = -1, *, who: str = "ann", **more: Any) -> 
     context = opened(project)
     state = project_state(context, "kinds")
     one = state.rounds[number]
-    rows = idlib.rows_of(idlib.from_arrow(state.items(one)["id"]), state.snapshot.ids)
+    rows = rows_of(from_arrow(state.items(one)["id"]), state.snapshot.ids)
     subjects = state.snapshot.column("source")[rows].tolist()
     names = state.snapshot.column("given_id")[rows].tolist()
     lines = [
@@ -144,7 +144,7 @@ def test_push__skips_leave_a_row_to_others_and_ignore_takes_it_out(project: Path
     pull(opened(project), "kinds")
     state = project_state(opened(project), "kinds")
     assert int((state.missing_labels(state.rounds[0]) > 0).sum()) == 7  # all three are answered
-    dismissed = idlib.to_text(state.annotations.ids[state.annotations.dismissed])
+    dismissed = to_text(state.annotations.ids[state.annotations.dismissed])
     assert dismissed == [sent[1]]  # bob may still have the row that ann skipped
 
     (project / "labels" / "cat.jsonl").write_text(
@@ -309,7 +309,7 @@ def test_push__own_probabilities_need_no_cold_start(project: Path) -> None:
     drawn = loop(project)
     assert "(active)" in drawn.summary
     state = project_state(opened(project), "kinds")
-    rows = idlib.rows_of(idlib.from_arrow(state.items(state.rounds[0])["id"]), state.snapshot.ids)
+    rows = rows_of(from_arrow(state.items(state.rounds[0])["id"]), state.snapshot.ids)
     # The least sure; never a row that the file does not name.
     assert not set(state.snapshot.column("source")[rows].tolist()) & {"fox", "dog", "system"}
     context = opened(project)

@@ -13,7 +13,8 @@ from pipelines.orchestration.asset import Project
 from pipelines.orchestration.assets import build_definitions
 from pipelines.runs import runs
 from pipelines.stages import publish as publish_stage
-from storage.catalog import publish as catalog
+from storage.catalog.publish import publish_catalog
+from storage.catalog.query import query_catalog
 from storage.store import Store
 from tests.conftest import row, write_rows
 from tests.pipelines.conftest import change
@@ -122,7 +123,7 @@ def test_materialize__all_assets_pass_their_checks_and_fill_the_catalog(light: P
     recorded = list(runs(store_of(light)))
     assert {run["invocation"] for run in recorded} == {result.run_id}
     assert len({run["config_digest"] for run in recorded}) == 1
-    found = catalog.query(store_of(light), "SELECT selection_id FROM latest_selections WHERE recipe = 'near'")
+    found = query_catalog(store_of(light), "SELECT selection_id FROM latest_selections WHERE recipe = 'near'")
     assert found[0].to_pylist() == [chosen]
 
 
@@ -146,15 +147,15 @@ def test_materialize__a_users_mistake_is_a_failure_without_traceback_or_retry(li
 
 
 def test_materialize__what_the_disk_refuses_is_tried_again(light: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish, failed = publish_stage.catalog.publish, []
+    failed: list[int] = []
 
     def full_at_first(store: Store) -> Path:
         if not failed:
             failed.append(1)
             raise OSError(28, "No space left on device")
-        return publish(store)
+        return publish_catalog(store)
 
-    monkeypatch.setattr(publish_stage.catalog, "publish", full_at_first)
+    monkeypatch.setattr(publish_stage, "publish_catalog", full_at_first)
     monkeypatch.setattr(asset_module, "RETRY_AFTER_S", 0)
     result = materialize(light, ["pool", "selection/any", "catalog"])
     assert result.success
@@ -165,7 +166,7 @@ def test_materialize__a_failed_check_blocks_what_follows(light: Path) -> None:
     keys = ["pool", "selection/any", "catalog"]
     assert materialize(light, keys).success
     latest = "SELECT selection_id FROM latest_selections"
-    before = catalog.query(Store(light / "store"), latest)
+    before = query_catalog(Store(light / "store"), latest)
     change(light, "budget: 8", "budget: 8, seed: 1, min_overlap: 1.0")
     result = materialize(light, keys)
     assert not result.success
@@ -173,7 +174,7 @@ def test_materialize__a_failed_check_blocks_what_follows(light: Path) -> None:
         "overlap_above_floor"
     ]
     assert "catalog" not in {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
-    assert catalog.query(Store(light / "store"), latest).equals(before)
+    assert query_catalog(Store(light / "store"), latest).equals(before)
 
 
 def test_schedule__cron_timezone_and_what_it_materializes(light: Path, monkeypatch: pytest.MonkeyPatch) -> None:

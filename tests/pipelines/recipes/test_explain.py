@@ -12,7 +12,7 @@ from pipelines.recipes.explain import FIRST_ROWS, excerpt, explain, ready_sql, w
 from pipelines.run import run_all
 from pipelines.stages.ingest import ingest
 from pipelines.stages.select import select
-from storage.catalog import publish as catalog
+from storage.catalog.query import query_catalog
 from tests.pipelines.conftest import change
 
 
@@ -20,7 +20,7 @@ def test_explain__counts_by_source_and_first_rows_agree_with_sql(light: Path) ->
     context = open_context(light, Log(lambda _: None))
     near, _ = run_all(context)
     explained = explain(context, near.subject)
-    counted = catalog.query(
+    counted = query_catalog(
         context.store,
         "SELECT source, count(*) AS selected FROM selected_examples WHERE selection_id = ? GROUP BY ALL",
         [near.subject],
@@ -29,7 +29,7 @@ def test_explain__counts_by_source_and_first_rows_agree_with_sql(light: Path) ->
         one["source"]: one["selected"] for one in counted
     }
     assert all(one["share_of_pool"] == 0.125 for one in explained.by_source)
-    pasted = catalog.query(context.store, ready_sql(near.subject)).to_pylist()
+    pasted = query_catalog(context.store, ready_sql(near.subject)).to_pylist()
     assert [(one["rank"], one["source"], one["prompt"]) for one in explained.first_rows] == [
         (one["rank"], one["source"], one["prompt"]) for one in pasted[:FIRST_ROWS]
     ]

@@ -19,8 +19,7 @@ from selection import Constraints
 from selection.errors import InvalidInput
 from selection.registry import parse_steps
 from selection.vectors import TensorVectors
-from storage import ids as idlib
-from storage.ids import from_arrow, to_text
+from storage.ids import from_arrow, rows_of, to_text
 from storage.records import read_selection
 from tests.conftest import row, write_rows
 from tests.pipelines.conftest import change
@@ -45,7 +44,7 @@ def drawn(project: Path, recipe: str = "any") -> tuple[SelectionResult, list[str
     context = opened(project)
     made = draw_recipe(context, recipe)
     snapshot = context.pool.snapshot
-    rows = idlib.rows_of(made.ids, snapshot.ids)
+    rows = rows_of(made.ids, snapshot.ids)
     return made, snapshot.column("source")[rows].tolist()
 
 

@@ -20,7 +20,7 @@ from selection.encoders import EncoderSpec, load_encoder
 from selection.errors import InvalidInput
 from storage.errors import NotInStore
 from storage.store import Store, read_json
-from storage.vectors.segments import StoredVectors, segments, verify
+from storage.vectors.segments import StoredVectors, segment_folders, verify_segments
 from tests.tiny_models import tiny_bert, tiny_llama
 
 SHORT = 1e-6  # seconds a segment: as few rows as a segment may have
@@ -70,7 +70,7 @@ def content(store, spec):
     """Every byte of the vectors, keys and failures, by segment."""
     return {
         f"{segment.name}/{file}": (segment / file).read_bytes()
-        for segment in segments(store, spec.fingerprint())
+        for segment in segment_folders(store, spec.fingerprint())
         for file in ("vectors.npy", "keys.npy", "failed.npy")
     }
 
@@ -89,7 +89,7 @@ def test_embed__every_id_gets_the_vector_of_its_own_text(store, spec):
     np.testing.assert_allclose(vectors, model.encode(texts), atol=1e-3)
     assert report.tokens == model.lengths(texts).sum()
     assert report.truncated == model.tokens(texts).truncated.sum() > 0
-    assert verify(store, report.encoder) == 200
+    assert verify_segments(store, report.encoder) == 200
     assert plans(store, spec) == []
     facts = read_json(store.path("vectors", report.encoder, "encoder.json"))
     assert EncoderSpec(**facts["spec"]) == spec
@@ -111,7 +111,7 @@ def test_embed__added_rows_are_encoded_and_no_others(store, spec):
     assert (report.n_rows, report.n_encoded, report.n_segments) == (77, 17, 1)
     after = content(store, spec)
     assert {name: after[name] for name in before} == before
-    assert verify(store, report.encoder) == 117
+    assert verify_segments(store, report.encoder) == 117
 
 
 def test_embed__the_order_and_size_of_what_the_source_gives_at_once_do_not_matter(tmp_path, spec):
@@ -154,7 +154,7 @@ def test_a_stopped_run__is_taken_up_with_the_same_segments(tmp_path, spec):
     store = Store(tmp_path / "stopped")
     interrupted(store, spec, Texts(range(300)), after=150)
     assert len(plans(store, spec)) == 1
-    done = sum(len(np.load(segment / "keys.npy")) for segment in segments(store, spec.fingerprint()))
+    done = sum(len(np.load(segment / "keys.npy")) for segment in segment_folders(store, spec.fingerprint()))
     assert 0 < done < 300
     # Other settings and an order of their own: the plan that was committed holds.
     report = embed(store, spec, Texts(reversed(range(300))), segment_seconds=1000)
@@ -171,7 +171,7 @@ def test_a_stopped_run__is_taken_up_by_a_pool_that_grew(tmp_path, spec):
     report = embed(store, spec, Texts(range(250)), segment_seconds=SHORT)
     after = content(store, spec)
     assert content(whole, spec).items() <= after.items()
-    assert verify(store, report.encoder) == 250
+    assert verify_segments(store, report.encoder) == 250
     assert plans(store, spec) == []
 
 
@@ -181,11 +181,11 @@ def test_a_stopped_run__whose_rows_are_no_longer_wanted_does_not_encode_them(sto
     report = embed(store, spec, source, segment_seconds=SHORT)
     assert len(plans(store, spec)) == 1
     assert report.n_encoded == 40
-    assert verify(store, report.encoder) == 40
+    assert verify_segments(store, report.encoder) == 40
     # the pool's own run still finds what it misses, and leaves no plan behind
     report = embed(store, spec, Texts(range(200)), segment_seconds=SHORT)
     assert report.n_encoded == 160
-    assert verify(store, report.encoder) == 200
+    assert verify_segments(store, report.encoder) == 200
     assert plans(store, spec) == []
 
 
@@ -292,7 +292,7 @@ def test_a_text_without_a_vector__is_recorded_and_loses_itself_alone(store, sile
     (row,) = vectors.failed_rows
     key = bytes(source.ids[row : row + 1].view("V16")[0])
     assert source.rows[key] == [("skip", "7")]
-    facts = read_json(segments(store, report.encoder)[0] / "segment.json")
+    facts = read_json(segment_folders(store, report.encoder)[0] / "segment.json")
     assert list(facts["failed"].values()) == ["no tokens"]
     again = embed(store, silent_llama, source)
     assert (again.n_encoded, again.n_failed) == (0, 1)

@@ -123,8 +123,8 @@ def test_a_line_beyond_the_limit__is_dropped_without_filling_the_memory(monkeypa
 def test_json_array__equals_json_loads_however_it_is_cut(records: list[dict[str, Any]], indent: Any, size: int):
     data = json.dumps(records, indent=indent, ensure_ascii=True).encode()
     blocks = iter([data[i : i + size] for i in range(0, len(data), size)])
-    found = [json.loads(e) for _, elements in readers._array_elements(blocks) for e in elements]
-    assert found == records
+    parsed = [json.loads(e) for _, elements in readers._array_elements(blocks) for e in elements]
+    assert parsed == records
 
 
 def test_json_array__a_bad_element_costs_itself_only():

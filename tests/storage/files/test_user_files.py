@@ -20,8 +20,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def names(found: list[str], folder: Path) -> list[str]:
-    return [str(Path(path).relative_to(folder)) for path in found]
+def names(files: list[str], folder: Path) -> list[str]:
+    return [str(Path(path).relative_to(folder)) for path in files]
 
 
 def test_expand__folder_glob_path_sorted_and_once(folder: Path):
@@ -76,9 +76,9 @@ def test_datasets_folders__their_data_files_only(tmp_path: Path):
             (part / name).write_bytes(b"{}")
         (part / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))
     (tmp_path / "mine" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
-    found = expand(["mine"], tmp_path)
-    assert names(found, tmp_path) == [f"mine/{split}/data-00000-of-00001.arrow" for split in ("test", "train")]
-    assert [default_source_of(url) for url in found] == ["mine/test", "mine/train"]
+    files = expand(["mine"], tmp_path)
+    assert names(files, tmp_path) == [f"mine/{split}/data-00000-of-00001.arrow" for split in ("test", "train")]
+    assert [default_source_of(url) for url in files] == ["mine/test", "mine/train"]
     assert default_source_of(expand(["mine/train"], tmp_path)[0]) == "mine/train"
 
 

@@ -70,8 +70,8 @@ def test_write__no_cell_begins_like_a_formula(tmp_path_factory: Any, texts: list
 def test_write__tasks_and_configuration_of_label_studio(tmp_path: Path) -> None:
     tasks, config = written(tmp_path, "label_studio")
     assert (tasks.name, config.name) == ("round-0.json", "round-0.xml")
-    found = json.loads(tasks.read_text())
-    assert found[0] == {
+    result = json.loads(tasks.read_text())
+    assert result[0] == {
         "data": {"id": NAME[A], "winnow_id": NAME[A], "prompt": "=HYPERLINK(1)", "response": "x,\ny", "round": "R"},
         "predictions": [
             {
@@ -83,13 +83,13 @@ def test_write__tasks_and_configuration_of_label_studio(tmp_path: Path) -> None:
             }
         ],
     }
-    assert found[1]["data"] == {"id": NAME[B], "winnow_id": NAME[B], "prompt": "+alone", "response": "", "round": "R"}
-    assert "predictions" not in found[1]
+    assert result[1]["data"] == {"id": NAME[B], "winnow_id": NAME[B], "prompt": "+alone", "response": "", "round": "R"}
+    assert "predictions" not in result[1]
     tree = ET.fromstring(config.read_text())
     label = next(tag for tag in tree.iter("Choices") if tag.get("name") == "label")
     assert [choice.get("value") for choice in label] == CLASSES
     shown = {tag.get("value", "").removeprefix("$") for tag in tree.iter("Text")}
-    assert all(shown <= set(task["data"]) for task in found)
+    assert all(shown <= set(task["data"]) for task in result)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -107,8 +107,8 @@ def test_write__a_batch_nobody_touched_has_no_labels(tmp_path: Path, kind: str, 
     if tasks is not None:  # an export has the annotations beside
         file.write_text(json.dumps([task | {"annotations": []} for task in tasks]))
     with file.open("rb") as opened:
-        found = read_label_file(opened, file.name, classes=CLASSES)
-    assert (found.labels, found.bad, found.unlabelled) == ([], [], len(items))
+        result = read_label_file(opened, file.name, classes=CLASSES)
+    assert (result.labels, result.bad, result.unlabelled) == ([], [], len(items))
 
 
 def test_write__an_annotators_csv_comes_back(tmp_path: Path) -> None:
@@ -120,8 +120,8 @@ def test_write__an_annotators_csv_comes_back(tmp_path: Path) -> None:
     writer = csv.DictWriter(back, list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)
-    found = read_label_file(io.BytesIO(back.getvalue().encode()), "back.csv", classes=CLASSES)
-    classes = [(label.name, label.label, label.round_id) for label in found.labels if label.kind == "class"]
+    result = read_label_file(io.BytesIO(back.getvalue().encode()), "back.csv", classes=CLASSES)
+    classes = [(label.name, label.label, label.round_id) for label in result.labels if label.kind == "class"]
     assert classes == [(NAME[A], "=1", "R"), (NAME[B], "card", "R"), (NAME[C], '<b> & "x"', "R")]
 
 

@@ -28,9 +28,9 @@ def read_one(record: Any, **options: Any) -> LabelFile:
     return read(json.dumps(record), **options)
 
 
-def said(found: LabelFile) -> list[tuple[Any, ...]]:
+def labels_of(result: LabelFile) -> list[tuple[Any, ...]]:
     """What each label says, the first letters of what it is."""
-    return [(label.name, label.kind, label.label if label.rating is None else label.rating) for label in found.labels]
+    return [(label.name, label.kind, label.label if label.rating is None else label.rating) for label in result.labels]
 
 
 def task(*results: Any, data: Any = None, **annotation: Any) -> dict[str, Any]:
@@ -79,9 +79,9 @@ def test_read__every_field_of_a_label() -> None:
 
 
 def test_read__class_rating_and_text_of_one_record_are_three_labels_and_what_it_took_counts_once() -> None:
-    found = read_one({"id": "r1", "label": "b", "rating": "4", "comment": " so so ", "seconds": 7, "cost": 1})
-    assert said(found) == [("r1", "class", "b"), ("r1", "rating", 4.0), ("r1", "text", "so so")]
-    assert [(label.seconds, label.cost) for label in found.labels] == [(7.0, 1.0), (None, None), (None, None)]
+    result = read_one({"id": "r1", "label": "b", "rating": "4", "comment": " so so ", "seconds": 7, "cost": 1})
+    assert labels_of(result) == [("r1", "class", "b"), ("r1", "rating", 4.0), ("r1", "text", "so so")]
+    assert [(label.seconds, label.cost) for label in result.labels] == [(7.0, 1.0), (None, None), (None, None)]
 
 
 @pytest.mark.parametrize(
@@ -154,25 +154,25 @@ def test_read__nobody_named() -> None:
 )
 def test_read__one_bad_label_costs_that_label(record: Any, cause: str) -> None:
     good = {"id": "r0", "label": "a"}
-    found = read("".join(f"{json.dumps(one)}\n" for one in (good, record, good)))
-    assert [label.line for label in found.labels] == [1, 3]
-    assert [(bad.line, bad.cause) for bad in found.bad] == [(2, cause)]
-    assert (found.read, found.unlabelled, found.damage) == (3, 0, None)
+    result = read("".join(f"{json.dumps(entry)}\n" for entry in (good, record, good)))
+    assert [label.line for label in result.labels] == [1, 3]
+    assert [(bad.line, bad.cause) for bad in result.bad] == [(2, cause)]
+    assert (result.read, result.unlabelled, result.damage) == (3, 0, None)
 
 
 def test_read__a_number_is_a_class_of_that_name() -> None:
-    assert said(read_one({"id": 12, "label": 3})) == [("12", "class", "3")]
+    assert labels_of(read_one({"id": 12, "label": 3})) == [("12", "class", "3")]
 
 
 def test_read__rows_of_a_batch_without_a_label_wait() -> None:
-    found = read('{"id": "r1", "round": "R", "label": null}\n{"id": "r2", "round": "R", "label": "b"}\n')
-    assert (said(found), found.bad, found.unlabelled) == ([("r2", "class", "b")], [], 1)
+    result = read('{"id": "r1", "round": "R", "label": null}\n{"id": "r2", "round": "R", "label": "b"}\n')
+    assert (labels_of(result), result.bad, result.unlabelled) == ([("r2", "class", "b")], [], 1)
 
 
 def test_read__stated_fields() -> None:
     record = {"meta": {"key": "r1"}, "verdict": "a", "label": "not this", "text": "too long", "id": "not this"}
-    found = read_one(record, fields={"id": "meta.key", "label": "verdict", "text": "text"})
-    assert said(found) == [("r1", "class", "a"), ("r1", "text", "too long")]
+    result = read_one(record, fields={"id": "meta.key", "label": "verdict", "text": "text"})
+    assert labels_of(result) == [("r1", "class", "a"), ("r1", "text", "too long")]
 
 
 def test_read__stated_fields_that_cannot_be_meant() -> None:
@@ -194,41 +194,41 @@ def test_read__csv_with_the_habits_of_spreadsheets() -> None:
         "r3,x,b\r\n"
         "r4,'=SUM(A1),,bob,,\r\n"
     )
-    found = read(text, "l.csv")
-    assert said(found) == [("r1", "class", "a"), ("r2", "class", "=x"), ("r2", "rating", 3.0)]
-    assert [label.line for label in found.labels] == [2, 4, 4]
-    assert [(bad.line, bad.cause) for bad in found.bad] == [(5, "fewer values than the header has"), (6, "no label")]
+    result = read(text, "l.csv")
+    assert labels_of(result) == [("r1", "class", "a"), ("r2", "class", "=x"), ("r2", "rating", 3.0)]
+    assert [label.line for label in result.labels] == [2, 4, 4]
+    assert [(bad.line, bad.cause) for bad in result.bad] == [(5, "fewer values than the header has"), (6, "no label")]
 
 
 @pytest.mark.parametrize(
     "encode", [str.encode, lambda text: text.encode("utf-16"), lambda text: gzip.compress(text.encode())]
 )
 def test_read__encodings_and_compression(encode: Any) -> None:
-    assert said(read(encode('{"id": "ü", "label": "a"}\r\n\r\n{"id": "r2", "label": "b"}'))) == [
+    assert labels_of(read(encode('{"id": "ü", "label": "a"}\r\n\r\n{"id": "r2", "label": "b"}'))) == [
         ("ü", "class", "a"),
         ("r2", "class", "b"),
     ]
 
 
 def test_read__bytes_that_are_not_text_and_cut_lines_cost_their_line() -> None:
-    found = read(b'{"id": "r1", "label": "a"}\n{"id": "\xff", "label": "a"}\n{"id": "r3", "lab')
-    assert [label.name for label in found.labels] == ["r1"]
-    assert [bad.line for bad in found.bad] == [2, 3]
+    result = read(b'{"id": "r1", "label": "a"}\n{"id": "\xff", "label": "a"}\n{"id": "r3", "lab')
+    assert [label.name for label in result.labels] == ["r1"]
+    assert [bad.line for bad in result.bad] == [2, 3]
 
 
 def test_read__nothing_of_a_damaged_file_is_a_label() -> None:
     whole = gzip.compress("".join(f'{{"id": "r{i}", "label": "a"}}\n' for i in range(2000)).encode())
-    found = read(whole[: len(whole) // 2], "l.jsonl.gz")
-    assert found.labels == []
-    assert found.damage is not None
-    assert "cut short" in found.damage
-    assert [bad.cause for bad in found.bad] == [found.damage]
+    result = read(whole[: len(whole) // 2], "l.jsonl.gz")
+    assert result.labels == []
+    assert result.damage is not None
+    assert "cut short" in result.damage
+    assert [bad.cause for bad in result.bad] == [result.damage]
 
 
-def test_read__junk_behind_a_whole_file_is_told() -> None:
-    found = read(gzip.compress(b'{"id": "r1", "label": "a"}\n') + b"junk", "l.jsonl.gz")
-    assert len(found.labels) == 1
-    assert [bad.line for bad in found.bad] == [2]
+def test_read__junk_behind_a_whole_file_is_reported() -> None:
+    result = read(gzip.compress(b'{"id": "r1", "label": "a"}\n') + b"junk", "l.jsonl.gz")
+    assert len(result.labels) == 1
+    assert [bad.line for bad in result.bad] == [2]
 
 
 def test_read__unknown_kind_of_file() -> None:
@@ -243,9 +243,9 @@ def test_read__tasks_of_label_studio() -> None:
     rating = {"from_name": "stars", "to_name": "prompt", "type": "rating", "value": {"rating": 4}}
     text = {"from_name": "why", "to_name": "prompt", "type": "textarea", "value": {"text": ["one", "two"]}}
     region = {"from_name": "span", "to_name": "prompt", "type": "labels", "value": {"start": 0, "labels": ["x"]}}
-    found = read(json.dumps([task(choice("a"), rating, region, text)]), "export.json")
-    assert said(found) == [("r1", "class", "a"), ("r1", "rating", 4.0), ("r1", "text", "one\ntwo")]
-    label = found.labels[0]
+    result = read(json.dumps([task(choice("a"), rating, region, text)]), "export.json")
+    assert labels_of(result) == [("r1", "class", "a"), ("r1", "rating", 4.0), ("r1", "text", "one\ntwo")]
+    label = result.labels[0]
     assert (label.annotator, label.seconds, label.round_id) == ("1", 2.5, "R")
     assert label.created_at == at("2026-03-01 10:00")
 
@@ -259,7 +259,7 @@ def test_read__tasks_of_label_studio() -> None:
     ],
 )
 def test_read__tasks_skipped_and_ignored(record: dict[str, Any], kind: str) -> None:
-    assert said(read_one(record)) == [("r1", kind, None)]
+    assert labels_of(read_one(record)) == [("r1", kind, None)]
 
 
 @pytest.mark.parametrize("who", [{"id": 3, "email": "ann@example.com"}, "ann@example.com"])
@@ -281,21 +281,21 @@ def test_read__who_completed_a_task(who: Any) -> None:
     ],
 )
 def test_read__one_bad_annotation_costs_that_annotation(record: dict[str, Any], cause: str) -> None:
-    found = read_one(record)
-    assert [(bad.line, bad.cause) for bad in found.bad] == [(1, cause)]
+    result = read_one(record)
+    assert [(bad.line, bad.cause) for bad in result.bad] == [(1, cause)]
     record["annotations"].append(task(choice("a"))["annotations"][0])
     record["data"]["winnow_id"] = "r9"
-    assert said(read_one(record))[-1] == ("r9", "class", "a")
+    assert labels_of(read_one(record))[-1] == ("r9", "class", "a")
 
 
 def test_read__stated_controls() -> None:
     record = task(choice("a"), choice("b", control="second"), data={"key": "r1"})
-    assert said(read_one(record, fields={"label": "second", "id": "key"})) == [("r1", "class", "b")]
+    assert labels_of(read_one(record, fields={"label": "second", "id": "key"})) == [("r1", "class", "b")]
 
 
 def test_read__tasks_without_annotations_wait_and_predictions_are_no_labels() -> None:
-    found = read_one({"data": {"id": "r1"}, "annotations": [], "predictions": [{"result": [choice("a")]}]})
-    assert (found.labels, found.bad, found.unlabelled) == ([], [], 1)
+    result = read_one({"data": {"id": "r1"}, "annotations": [], "predictions": [{"result": [choice("a")]}]})
+    assert (result.labels, result.bad, result.unlabelled) == ([], [], 1)
 
 
 def test_read__json_min_where_id_is_the_number_of_the_task() -> None:
@@ -313,14 +313,14 @@ def test_read__json_min_where_id_is_the_number_of_the_task() -> None:
         "updated_at": "2026-11-20T17:54:17Z",
         "lead_time": 3.5,
     }
-    found = read(json.dumps([record, record | {"label": "b", "ignore": "ignore"}]), "min.json")
-    assert said(found) == [
+    result = read(json.dumps([record, record | {"label": "b", "ignore": "ignore"}]), "min.json")
+    assert labels_of(result) == [
         ("r1", "class", "a"),
         ("r1", "rating", 5.0),
         ("r1", "text", "x\ny"),
         ("r1", "ignore", None),
     ]
-    assert found.labels[0].seconds == 3.5
+    assert result.labels[0].seconds == 3.5
 
 
 # ---- laws
@@ -357,9 +357,9 @@ def test_read__what_is_written_is_read_back_from_json_lines_and_csv(records: lis
     writer.writeheader()
     writer.writerows(plain)
     for text, url in (("".join(f"{json.dumps(r)}\n" for r in plain), "l.jsonl"), (table.getvalue(), "l.csv")):
-        found = read(text, url)
-        assert found.bad == []
-        got = [(x.name, x.label, x.annotator, x.confidence, x.seconds, x.cost, x.created_at) for x in found.labels]
+        result = read(text, url)
+        assert result.bad == []
+        got = [(x.name, x.label, x.annotator, x.confidence, x.seconds, x.cost, x.created_at) for x in result.labels]
         assert got == expected
 
 
@@ -378,10 +378,10 @@ _ANY = st.recursive(
 )
 def test_read__anything_is_a_label_or_has_a_cause(records: list[dict[str, Any]]) -> None:
     lines = [{"data": r, "annotations": [r]} if i % 2 else r for i, r in enumerate(records)]
-    found = read("".join(f"{json.dumps(line)}\n" for line in lines))
-    accounted = {label.line for label in found.labels} | {bad.line for bad in found.bad}
-    assert len(accounted) + found.unlabelled >= len(lines)
-    assert all(bad.cause for bad in found.bad)
+    result = read("".join(f"{json.dumps(line)}\n" for line in lines))
+    accounted = {label.line for label in result.labels} | {bad.line for bad in result.bad}
+    assert len(accounted) + result.unlabelled >= len(lines)
+    assert all(bad.cause for bad in result.bad)
 
 
 def test_config__is_what_the_reader_looks_for() -> None:

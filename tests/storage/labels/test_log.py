@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.catalog import publish as catalog
+from storage.catalog.publish import publish_catalog
+from storage.catalog.query import open_catalog, query_catalog
 from storage.errors import BadInput
 from storage.labels.log import LOG_SCHEMA, LabelImport, counted, import_labels, log_digest, read_import, read_log
 from storage.pool.snapshot import Snapshot, open_snapshot
@@ -38,7 +39,7 @@ def put(
     return import_labels(store, "topics", str(file), **options)
 
 
-def said(store: SmallStore, *, counting: bool = False) -> list[tuple[Any, ...]]:
+def labels_of(store: SmallStore, *, counting: bool = False) -> list[tuple[Any, ...]]:
     log = read_log(store, "topics")
     columns = ["id", "annotator", "kind", "label"]
     rows = (counted(log) if counting else log).select(columns).to_pylist()
@@ -68,13 +69,13 @@ def test_import__rows_by_winnows_id_and_by_their_own(pool: SmallStore) -> None:
     names = [str(ours), ours.hex.upper(), "r2", 3, "3", " r1 ", "again"]
     made = put(pool, "l.jsonl", [{"id": name, "label": "a", "annotator": str(i)} for i, name in enumerate(names)])
     assert (made.new, made.quarantined) == (7, 0)
-    assert [row[0] for row in said(pool)] == ["p2", "p2", "p2", "p3", "p3", "p1", "p1"]
+    assert [row[0] for row in labels_of(pool)] == ["p2", "p2", "p2", "p3", "p3", "p1", "p1"]
 
 
 def test_import__a_name_of_no_row_or_several_costs_that_label(pool: SmallStore) -> None:
     stranger = str(uuid.UUID(int=7))
     made = put(pool, "l.jsonl", [{"id": name, "label": "a"} for name in ("nobody", "twin", stranger, "r1")])
-    assert said(pool) == [("p1", "unknown", "class", "a")]
+    assert labels_of(pool) == [("p1", "unknown", "class", "a")]
     assert (made.new, made.quarantined, made.unknown_ids, made.read) == (1, 3, 3, 4)
     assert quarantined(pool, made) == [
         (1, "'nobody' names no row of the pool"),
@@ -95,9 +96,9 @@ def test_import__unknown_ids_are_tried_again_in_another_pool(pool: SmallStore) -
     assert (second.new, second.known, second.unknown_ids) == (1, 1, 0)
     assert put(pool, "l.jsonl", labels, later).new == 0
     assert len(pool.records("labels")) == 2
-    assert [row[0] for row in said(pool)] == ["p1", "p4"]
-    catalog.publish(pool)
-    assert catalog.query(pool, "FROM label_quarantine").num_rows == 0
+    assert [row[0] for row in labels_of(pool)] == ["p1", "p4"]
+    publish_catalog(pool)
+    assert query_catalog(pool, "FROM label_quarantine").num_rows == 0
 
 
 def test_import__a_row_sent_out_is_known_after_it_left_the_pool(pool: SmallStore) -> None:
@@ -105,7 +106,7 @@ def test_import__a_row_sent_out_is_known_after_it_left_the_pool(pool: SmallStore
     other = open_snapshot(pool, pool.add_snapshot([pool.add_file("c", ["p9"])]))
     labels = [{"id": str(uuid.UUID(bytes=id_of(prompt))), "label": "a"} for prompt in ("p1", "p3")]
     made = put(pool, "l.jsonl", labels, other)
-    assert (said(pool), made.unknown_ids) == ([("p1", "unknown", "class", "a")], 1)
+    assert (labels_of(pool), made.unknown_ids) == ([("p1", "unknown", "class", "a")], 1)
 
 
 # ---- once
@@ -128,15 +129,15 @@ def test_import__a_file_that_grew_adds_what_is_new(pool: SmallStore) -> None:
     put(pool, "l.jsonl", labels[:1])
     made = put(pool, "l.jsonl", labels)
     assert (made.new, made.known) == (1, 1)
-    assert [row[0] for row in said(pool)] == ["p1", "p2"]
+    assert [row[0] for row in labels_of(pool)] == ["p1", "p2"]
 
 
 def test_import__a_change_of_mind_and_back_in_a_file_that_grows(pool: SmallStore) -> None:
     labels = [{"id": "r1", "label": name} for name in "aba"]
     for count in (1, 2, 3):
         put(pool, "l.jsonl", labels[:count])
-    assert [row[3] for row in said(pool)] == ["a", "b", "a"]
-    assert said(pool, counting=True) == [("p1", "unknown", "class", "a")]
+    assert [row[3] for row in labels_of(pool)] == ["a", "b", "a"]
+    assert labels_of(pool, counting=True) == [("p1", "unknown", "class", "a")]
 
 
 def test_import__another_project_class_list_or_mapping_is_another_import(pool: SmallStore) -> None:
@@ -178,8 +179,8 @@ def test_log__an_event_that_two_imports_stored_is_there_once(pool: SmallStore) -
         content = json.loads(pool.path("records", "labels", first.id, "import.json").read_text())
         (folder / "import.json").write_text(json.dumps(content | {"id": "twin"}))
     assert len(read_log(pool, "topics")) == 1
-    catalog.publish(pool)
-    assert catalog.query(pool, "FROM labels").num_rows == 1
+    publish_catalog(pool)
+    assert query_catalog(pool, "FROM labels").num_rows == 1
 
 
 def test_log__of_a_project_without_labels(store: SmallStore) -> None:
@@ -219,7 +220,7 @@ def test_counted__the_latest_of_each_annotator_on_each_row(pool: SmallStore) -> 
             {"id": 3, "annotator": "ann", "rating": 2, "comment": "x", "time": "2026-01-03"},
         ],
     )
-    assert sorted(said(pool, counting=True), key=str) == [
+    assert sorted(labels_of(pool, counting=True), key=str) == [
         ("p1", "ann", "class", "a"),
         ("p1", "bob", "class", "b"),
         ("p2", "ann", "skip", None),
@@ -231,19 +232,19 @@ def test_counted__the_latest_of_each_annotator_on_each_row(pool: SmallStore) -> 
     ]
 
 
-def test_counted__a_label_without_a_time_was_given_when_it_was_brought(pool: SmallStore) -> None:
+def test_counted__a_label_without_a_time_was_given_when_it_was_imported(pool: SmallStore) -> None:
     put(pool, "old.jsonl", [{"id": "r1", "label": "a", "time": "2020-01-01"}])
     put(pool, "new.jsonl", [{"id": "r1", "label": "b"}])
-    assert said(pool, counting=True) == [("p1", "unknown", "class", "b")]
+    assert labels_of(pool, counting=True) == [("p1", "unknown", "class", "b")]
     put(pool, "future.jsonl", [{"id": "r1", "label": "a", "time": "2100-01-01"}])
     put(pool, "last.jsonl", [{"id": "r1", "label": "b", "seconds": 3}])
-    assert said(pool, counting=True) == [("p1", "unknown", "class", "a")]
+    assert labels_of(pool, counting=True) == [("p1", "unknown", "class", "a")]
 
 
 def test_import__known_answers_are_no_votes(pool: SmallStore) -> None:
     made = put(pool, "gold.jsonl", [{"id": "r1", "label": "a", "annotator": "ann"}, {"id": "r2", "skip": 1}], gold=True)
     assert made.gold
-    assert said(pool) == [("p1", "gold", "gold", "a"), ("p2", "unknown", "skip", None)]
+    assert labels_of(pool) == [("p1", "gold", "gold", "a"), ("p2", "unknown", "skip", None)]
 
 
 # ---- laws
@@ -312,9 +313,9 @@ def test_labels__sql_and_python_count_the_same(files: list[list[dict[str, Any]]]
             made = put(store, f"l{number}.jsonl", labels)
             assert made.read == len(labels)
         expected = counted(read_log(store, "topics"))
-        catalog.publish(store)
-        with catalog.connect(store) as connection:
-            found = connection.execute("SELECT event FROM labels ORDER BY event").fetchall()
-            assert [event for (event,) in found] == sorted(expected["event"].to_pylist())
+        publish_catalog(store)
+        with open_catalog(store) as connection:
+            counted_events = connection.execute("SELECT event FROM labels ORDER BY event").fetchall()
+            assert [event for (event,) in counted_events] == sorted(expected["event"].to_pylist())
             sent = connection.execute("SELECT count(*) FROM label_events").fetchall()
         assert sent == [(len(read_log(store, "topics")),)]

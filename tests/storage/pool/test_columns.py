@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage import ids as ids_
 from storage.errors import BadInput, NotInStore
+from storage.ids import Ids, from_bytes, rows_of, to_arrow, to_text
 from storage.pool.columns import ingest_columns, read_columns
 from storage.pool.ingest import FileSpec, Ingest, ingest_file
 from storage.pool.record_formats import identity
@@ -32,12 +32,12 @@ def pool(store: Store, tmp_path: Path) -> Ingest:
     return ingest_file(store, FileSpec(str(path)))
 
 
-def text_ids(*texts: str) -> ids_.Ids:
-    return ids_.from_bytes(identity([("text", text)]) for text in texts)
+def text_ids(*texts: str) -> Ids:
+    return from_bytes(identity([("text", text)]) for text in texts)
 
 
 def by_text(snapshot: Snapshot, name: str) -> list[Any]:
-    return snapshot.column(name)[ids_.rows_of(text_ids(*(f"t{i}" for i in range(5))), snapshot.ids)].tolist()
+    return snapshot.column(name)[rows_of(text_ids(*(f"t{i}" for i in range(5))), snapshot.ids)].tolist()
 
 
 def write(path: Path, columns: dict[str, Any]) -> str:
@@ -46,8 +46,8 @@ def write(path: Path, columns: dict[str, Any]) -> str:
 
 
 def test_columns__by_winnow_id_or_given_id_and_a_report_of_the_rest(store: Store, pool: Ingest, tmp_path: Path):
-    t2 = ids_.to_text(text_ids("t2"))[0]
-    stranger = ids_.to_text(ids_.from_bytes([bytes(16)]))[0]
+    t2 = to_text(text_ids("t2"))[0]
+    stranger = to_text(from_bytes([bytes(16)]))[0]
     url = write(
         tmp_path / "c.parquet",
         {
@@ -62,7 +62,7 @@ def test_columns__by_winnow_id_or_given_id_and_a_report_of_the_rest(store: Store
     np.testing.assert_equal(by_text(snapshot, "score"), [0.0, np.nan, 2.0, np.nan, np.nan])
     assert by_text(snapshot, "tag") == ["zero", "one", "two", None, None]
     np.testing.assert_equal(by_text(snapshot, "good"), [0.0, np.nan, 1.0, np.nan, np.nan])
-    assert snapshot.facts["column_matches"][digest] == {
+    assert snapshot.header["column_matches"][digest] == {
         "matched": 3,
         "unknown": 2,
         "unknown_examples": ["nobody", stranger],
@@ -77,7 +77,7 @@ def test_columns__two_keys_of_one_row_set_nothing(store: Store, pool: Ingest, tm
     digest = ingest_columns(store, write(tmp_path / "c.parquet", {"id": ["a", "again", "b"], "score": [1, 2, 3]}))
     snapshot = take_snapshot(store, [pool], columns=[digest])
     np.testing.assert_equal(by_text(snapshot, "score"), [np.nan, 3.0, np.nan, np.nan, np.nan])
-    assert snapshot.facts["column_matches"][digest]["ambiguous"] == 2
+    assert snapshot.header["column_matches"][digest]["ambiguous"] == 2
 
 
 def test_columns__win_over_an_extra_field_of_the_same_name(store: Store, pool: Ingest, tmp_path: Path):
@@ -88,7 +88,7 @@ def test_columns__win_over_an_extra_field_of_the_same_name(store: Store, pool: I
     assert snapshot.where("rating = 'mine'").sum() == 1
 
 
-@pytest.mark.parametrize("make", [ids_.to_arrow, lambda ids: ids_.to_arrow(ids).storage, ids_.to_text])
+@pytest.mark.parametrize("make", [to_arrow, lambda ids: to_arrow(ids).storage, to_text])
 def test_columns__winnow_ids_in_any_form(store: Store, pool: Ingest, tmp_path: Path, make: Any):
     url = write(tmp_path / "c.parquet", {"id": make(text_ids("t1", "t4")), "score": [1.0, 4.0]})
     snapshot = take_snapshot(store, [pool], columns=[ingest_columns(store, url)])
@@ -110,7 +110,7 @@ def test_columns__twice_is_once_and_the_key_field_counts(store: Store, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "message"),
     [
         ({"key": ["a"], "score": [1]}, "has no column 'id' to key by; it has key, score"),
         ({"id": ["a", "a"], "score": [1, 2]}, "key 'a' stands there more than once"),
@@ -121,10 +121,10 @@ def test_columns__twice_is_once_and_the_key_field_counts(store: Store, tmp_path:
         ({"id": ["a"]}, "there is no column beside 'id'"),
     ],
 )
-def test_columns__what_cannot_be_used(store: Store, tmp_path: Path, columns: dict[str, Any], said: str):
+def test_columns__what_cannot_be_used(store: Store, tmp_path: Path, columns: dict[str, Any], message: str):
     with pytest.raises(BadInput) as error:
         ingest_columns(store, write(tmp_path / "c.parquet", columns))
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert store.records("columns") == []
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from storage import ids as ids_
 from storage.errors import BadInput
+from storage.ids import from_bytes, rows_of
 from storage.pool.ingest import FileSpec, ingest_file
 from storage.pool.record_formats import identity
 from storage.pool.snapshot import Snapshot, take_snapshot
@@ -36,8 +36,8 @@ def snapshot(tmp_path: Path) -> Snapshot:
 
 def by_text(snapshot: Snapshot, values: np.ndarray) -> list[Any]:
     """Values of t0 .. t3."""
-    ids = ids_.from_bytes(identity([("text", f"t{i}")]) for i in range(4))
-    return values[ids_.rows_of(ids, snapshot.ids)].tolist()
+    ids = from_bytes(identity([("text", f"t{i}")]) for i in range(4))
+    return values[rows_of(ids, snapshot.ids)].tolist()
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def by_text(snapshot: Snapshot, values: np.ndarray) -> list[Any]:
     ],
 )
 def test_column__one_value_per_row(snapshot: Snapshot, name: str, values: list[Any]):
-    found = snapshot.column(name)
-    assert found.dtype == (np.float64 if isinstance(values[0], float) else object)
-    np.testing.assert_equal(by_text(snapshot, found), values)
+    result = snapshot.column(name)
+    assert result.dtype == (np.float64 if isinstance(values[0], float) else object)
+    np.testing.assert_equal(by_text(snapshot, result), values)
 
 
 def test_column__unknown_lists_the_known(snapshot: Snapshot):
@@ -86,9 +86,9 @@ def test_column__unknown_lists_the_known(snapshot: Snapshot):
     ],
 )
 def test_where__rows_that_satisfy_it(snapshot: Snapshot, expression: str, chosen: list[int]):
-    found = snapshot.where(expression)
-    assert (found.dtype, found.shape) == (np.bool_, (4,))
-    assert [i for i, yes in enumerate(by_text(snapshot, found)) if yes] == chosen
+    result = snapshot.where(expression)
+    assert (result.dtype, result.shape) == (np.bool_, (4,))
+    assert [i for i, yes in enumerate(by_text(snapshot, result)) if yes] == chosen
 
 
 @pytest.mark.parametrize(

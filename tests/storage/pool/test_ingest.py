@@ -21,11 +21,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage import ids
 from storage.errors import BadInput, NotInStore
+from storage.ids import from_arrow
 from storage.pool import ingest
 from storage.pool.ingest import FileSpec, check_bad_fraction, ingest_file, ingest_id, parts, read_ingest
-from storage.pool.record_formats import from_columns, identity
+from storage.pool.record_formats import identity, turns_from_columns
 from storage.store import Store
 
 
@@ -83,10 +83,10 @@ def test_ingest__every_row_is_accounted_for(store: Store, tmp_path: Path):
         },
         base | {"prompt": "t", "response": None, "line": 6, "extra": '{"label":null}'},
     ]
-    found = rows(store, done.id)
-    assert [{k: v for k, v in row.items() if k != "id"} for row in found] == [row | common for row in expected]
-    for row in found:
-        assert row["id"].bytes == identity(from_columns(row["prompt"], row["response"], row["messages"]))
+    result = rows(store, done.id)
+    assert [{k: v for k, v in row.items() if k != "id"} for row in result] == [row | common for row in expected]
+    for row in result:
+        assert row["id"].bytes == identity(turns_from_columns(row["prompt"], row["response"], row["messages"]))
     assert quarantine(store, done.id) == [
         common | {"line": 3, "cause": "not JSON", "excerpt": "{broken"},
         common | {"line": 7, "cause": "prompt is empty", "excerpt": '{"prompt":""}'},
@@ -104,11 +104,11 @@ def test_ingest__schemas_hold_with_no_rows(store: Store, tmp_path: Path):
 def test_ingest__duckdb_reads_what_the_contract_says(store: Store, tmp_path: Path):
     done = ingest_file(store, FileSpec(str(write(tmp_path / "a.jsonl", {"prompt": "a\x00b", "n": 1}))))
     with duckdb.connect() as connection:
-        found = connection.execute(
+        result = connection.execute(
             "SELECT typeof(id), typeof(empty_response), typeof(line), prompt, extra ->> '/n' FROM read_parquet(?)",
             [str(parts(store, done.id)[0])],
         ).fetchone()
-    assert found == ("UUID", "BOOLEAN", "BIGINT", "a\x00b", "1")
+    assert result == ("UUID", "BOOLEAN", "BIGINT", "a\x00b", "1")
 
 
 def test_ingest__an_unchanged_file_is_not_read_again(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -296,9 +296,9 @@ def test_any_turns__come_back_from_parquet(
     records = [{"messages": [{"role": role, "content": text} for role, text in turns]} for turns in chats]
     done = ingest_file(Store(folder / "store"), FileSpec(str(write(folder / "a.jsonl", *records))))
     tidy = [[(role, text.replace("\r\n", "\n").strip()) for role, text in turns] for turns in chats]
-    found = rows(Store(folder / "store"), done.id)
-    assert [from_columns(row["prompt"], row["response"], row["messages"]) for row in found] == tidy
-    assert [row["id"].bytes for row in found] == [identity(turns) for turns in tidy]
+    result = rows(Store(folder / "store"), done.id)
+    assert [turns_from_columns(row["prompt"], row["response"], row["messages"]) for row in result] == tidy
+    assert [row["id"].bytes for row in result] == [identity(turns) for turns in tidy]
 
 
 def test_kill_in_mid_ingest__leaves_nothing_half(store: Store, tmp_path: Path):
@@ -343,13 +343,13 @@ def test_check_bad_fraction__counts_causes_examples_and_what_to_do(store: Store,
     check_bad_fraction([fine], 0.01, store)  # exactly at the limit
     with pytest.raises(BadInput) as error:
         check_bad_fraction([fine, poor], 0.01, store)
-    said = str(error.value)
-    assert "1 of 2 files have more than 1.00% rows" in said
-    assert f"{poor.url}: 3 of 10 rows" in said
-    assert "2 x not JSON, for example line 8: {oops" in said
-    assert "1 x no field that holds a prompt" in said
-    assert "raise max_bad_fraction" in said
-    assert fine.url not in said
+    message = str(error.value)
+    assert "1 of 2 files have more than 1.00% rows" in message
+    assert f"{poor.url}: 3 of 10 rows" in message
+    assert "2 x not JSON, for example line 8: {oops" in message
+    assert "1 x no field that holds a prompt" in message
+    assert "raise max_bad_fraction" in message
+    assert fine.url not in message
     check_bad_fraction([fine, poor], 0.3, store)
 
 
@@ -372,5 +372,5 @@ def test_speed__a_bad_row_does_not_make_its_chunk_slow(store: Store, tmp_path: P
 
 def test_ids__of_a_stored_pool_are_ids_in_memory(store: Store, tmp_path: Path):
     done = ingest_file(store, FileSpec(str(write(tmp_path / "a.jsonl", {"text": "one"}))))
-    stored = ids.from_arrow(pq.read_table(parts(store, done.id)[0])["id"])
+    stored = from_arrow(pq.read_table(parts(store, done.id)[0])["id"])
     assert stored.tobytes() == identity([("text", "one")])

@@ -8,14 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.errors import BadInput
-from storage.pool import record_formats as shapes
-from storage.pool.record_formats import BadRecord
+from storage.pool.record_formats import (
+    BadRecord,
+    Turns,
+    check_fields,
+    detect_format,
+    identity,
+    turns_from_columns,
+    turns_to_columns,
+)
 
 content = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-def turns_of(record: dict[str, Any], **fields: str) -> shapes.Turns:
-    return shapes.detect(tuple(record), fields or None).turns(record)
+def turns_of(record: dict[str, Any], **fields: str) -> Turns:
+    return detect_format(tuple(record), fields or None).turns(record)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +55,7 @@ def turns_of(record: dict[str, Any], **fields: str) -> shapes.Turns:
         ),
     ],
 )
-def test_detect__each_shape(record: dict[str, Any], turns: shapes.Turns):
+def test_detect__each_shape(record: dict[str, Any], turns: Turns):
     assert turns_of(record) == turns
 
 
@@ -87,7 +94,7 @@ def test_turns__cause_of_what_cannot_be_read(record: dict[str, Any], cause: str)
 
 def test_stated_fields__win_over_detection_and_reach_into_objects():
     record = {"prompt": "not this", "data": {"question": {"text": "q"}}, "reply": "a", "uid": 7}
-    shape = shapes.detect(tuple(record), {"prompt": "data.question.text", "response": "reply", "id": "uid"})
+    shape = detect_format(tuple(record), {"prompt": "data.question.text", "response": "reply", "id": "uid"})
     assert shape.turns(record) == [("user", "q"), ("assistant", "a")]
     assert shape.given_id(record) == "7"
     assert shape.others(record) == {"prompt": "not this", "data": {"question": {"text": "q"}}}
@@ -100,12 +107,12 @@ def test_stated_fields__a_row_without_the_stated_prompt():
 
 def test_stated_id_only__the_text_is_still_detected():
     record = {"text": "t", "key": "k"}
-    shape = shapes.detect(tuple(record), {"id": "key"})
+    shape = detect_format(tuple(record), {"id": "key"})
     assert (shape.turns(record), shape.given_id(record), shape.extra) == ([("text", "t")], "k", ())
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"promt": "x"}, "unknown name 'promt'; known are prompt, response"),
         ({"prompt": "x", "messages": "y"}, "do not go together"),
@@ -113,9 +120,9 @@ def test_stated_id_only__the_text_is_still_detected():
         ({"response": "y"}, "do not go together"),
     ],
 )
-def test_check_fields__says_what_is_allowed(fields: dict[str, str], said: str):
-    with pytest.raises(BadInput, match=said):
-        shapes.check_fields(fields, "pool")
+def test_check_fields__says_what_is_allowed(fields: dict[str, str], message: str):
+    with pytest.raises(BadInput, match=message):
+        check_fields(fields, "pool")
 
 
 @pytest.mark.parametrize(
@@ -124,34 +131,33 @@ def test_check_fields__says_what_is_allowed(fields: dict[str, str], said: str):
 )
 def test_given_id__becomes_text_and_never_costs_the_record(given: Any, text: str | None):
     record = {"id": given, "prompt": "q"}
-    shape = shapes.detect(tuple(record))
+    shape = detect_format(tuple(record))
     assert shape.given_id(record) == text
     assert shape.turns(record)
 
 
 def test_a_constant_source__makes_the_record_s_own_an_extra_field():
-    shape = shapes.detect(("text", "source"), use_source=False)
+    shape = detect_format(("text", "source"), use_source=False)
     assert (shape.source, shape.extra) == (None, ("source",))
 
 
 def test_identity__crlf_and_outer_space_do_not_count_and_all_else_does():
-    plain = shapes.identity(turns_of({"prompt": "a\nb", "response": "c"}))
-    assert shapes.identity(turns_of({"prompt": " a\r\nb\n", "response": "c\t"})) == plain
+    plain = identity(turns_of({"prompt": "a\nb", "response": "c"}))
+    assert identity(turns_of({"prompt": " a\r\nb\n", "response": "c\t"})) == plain
     assert (
-        shapes.identity(turns_of({"messages": [{"role": "user", "content": "a\nb"}, {"from": "gpt", "value": "c"}]}))
-        == plain
+        identity(turns_of({"messages": [{"role": "user", "content": "a\nb"}, {"from": "gpt", "value": "c"}]})) == plain
     )
     for other in (
         {"prompt": "a\rb", "response": "c"},
         {"prompt": "A\nb", "response": "c"},
         {"prompt": "a\n b", "response": "c"},
     ):
-        assert shapes.identity(turns_of(other)) != plain
+        assert identity(turns_of(other)) != plain
 
 
 def test_identity__is_the_same_for_ever():
     # Ids are in users' stores: a change here orphans them all.
-    assert shapes.identity([("user", "Why?"), ("assistant", "é")]).hex() == "8a21c91b6a9ffb83c70b513421cb3476"
+    assert identity([("user", "Why?"), ("assistant", "é")]).hex() == "8a21c91b6a9ffb83c70b513421cb3476"
 
 
 roles = st.sampled_from(["user", "assistant", "system", "tool"])
@@ -161,17 +167,17 @@ chats = st.lists(st.tuples(roles, content), min_size=1, max_size=4).filter(
 
 
 @given(chats | st.tuples(st.just("text"), content.filter(bool)).map(lambda turn: [turn]))
-def test_columns__give_back_the_turns(turns: shapes.Turns):
-    prompt, response, messages, _ = shapes.to_columns(turns)
-    assert shapes.from_columns(prompt, response, messages) == turns
+def test_columns__give_back_the_turns(turns: Turns):
+    prompt, response, messages, _ = turns_to_columns(turns)
+    assert turns_from_columns(prompt, response, messages) == turns
 
 
 def test_columns__only_longer_chats_keep_messages():
-    assert shapes.to_columns([("user", "q"), ("assistant", "a")]) == ("q", "a", None, False)
-    assert shapes.to_columns([("user", "q"), ("assistant", "")]) == ("q", "", None, True)
-    assert shapes.to_columns([("text", "t")]) == ("t", None, None, False)
+    assert turns_to_columns([("user", "q"), ("assistant", "a")]) == ("q", "a", None, False)
+    assert turns_to_columns([("user", "q"), ("assistant", "")]) == ("q", "", None, True)
+    assert turns_to_columns([("text", "t")]) == ("t", None, None, False)
     long = [("system", "s"), ("user", "q"), ("assistant", "a"), ("user", "more")]
-    assert shapes.to_columns(long) == ("q", "", orjson.dumps(long).decode(), True)
+    assert turns_to_columns(long) == ("q", "", orjson.dumps(long).decode(), True)
 
 
 def test_others__messages_that_hold_more_than_role_and_text_are_kept_as_they_are():
@@ -179,6 +185,6 @@ def test_others__messages_that_hold_more_than_role_and_text_are_kept_as_they_are
     called = [plain[0], {**plain[1], "tool_calls": [{"name": "f"}], "weight": 0}]
     for messages, others in ((plain, {"year": 1}), (called, {"year": 1, "messages": called})):
         record = {"messages": messages, "year": 1}
-        shape = shapes.detect(list(record))
+        shape = detect_format(list(record))
         assert shape.turns(record) == [("user", "q"), ("assistant", "a")]
         assert shape.others(record) == others

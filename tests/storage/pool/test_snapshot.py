@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage import ids as ids_
 from storage.errors import BadInput, NotInStore
+from storage.ids import from_bytes, rows_of, to_bytes, to_text
 from storage.pool import ingest as ingest_module
 from storage.pool.columns import ingest_columns
 from storage.pool.ingest import FileSpec, Ingest, ingest_file
 from storage.pool.record_formats import identity
-from storage.pool.snapshot import Snapshot, latest_snapshot, open_snapshot, take_snapshot
+from storage.pool.snapshot import Snapshot, open_snapshot, take_snapshot
 from storage.store import Store
 
 
@@ -39,14 +39,14 @@ def text_id(text: str) -> bytes:
 
 
 def row(snapshot: Snapshot, text: str) -> int:
-    return int(ids_.rows_of(ids_.from_bytes([text_id(text)]), snapshot.ids)[0])
+    return int(rows_of(from_bytes([text_id(text)]), snapshot.ids)[0])
 
 
 def test_take_snapshot__rows_are_ascending_unique_ids(store: Store, tmp_path: Path):
     a = add(store, tmp_path / "a.jsonl", [{"text": t} for t in ("x", "y", "x")])
     b = add(store, tmp_path / "b.jsonl", [{"text": t} for t in ("y", "z")])
     snapshot = take_snapshot(store, [b, a.id, a])
-    assert ids_.to_bytes(snapshot.ids) == sorted(map(text_id, "xyz"))
+    assert to_bytes(snapshot.ids) == sorted(map(text_id, "xyz"))
     assert len(snapshot) == 3
     assert snapshot.ingests == sorted([a.id, b.id])
     assert snapshot.counts[a.id] | {"kept": 0, "duplicate": 0} == {
@@ -54,7 +54,7 @@ def test_take_snapshot__rows_are_ascending_unique_ids(store: Store, tmp_path: Pa
     }  # fmt: skip
     for counts in snapshot.counts.values():
         assert counts["read"] == counts["kept"] + counts["duplicate"] + counts["quarantined"]
-    assert sum(counts["duplicate"] for counts in snapshot.counts.values()) == snapshot.facts["duplicates"] == 2
+    assert sum(counts["duplicate"] for counts in snapshot.counts.values()) == snapshot.header["duplicates"] == 2
 
 
 def test_take_snapshot__every_occurrence_that_does_not_stand_for_its_id_is_listed(store: Store, tmp_path: Path):
@@ -66,12 +66,12 @@ def test_take_snapshot__every_occurrence_that_does_not_stand_for_its_id_is_liste
     )
     snapshot = take_snapshot(store, [a, b])
     first, second = sorted([a, b], key=lambda i: i.id)
-    found = pq.read_table(snapshot.folder / "duplicates.parquet").to_pylist()
+    result = pq.read_table(snapshot.folder / "duplicates.parquet").to_pylist()
     given = {a.id: "2", b.id: "4"}
-    assert sorted(found, key=lambda r: r["source"]) == [
-        {"snapshot": snapshot.id, "id": found[0]["id"].__class__(bytes=text_id("x")), "ingest": a.id, "file": a.url, "line": 1,
+    assert sorted(result, key=lambda r: r["source"]) == [
+        {"snapshot": snapshot.id, "id": result[0]["id"].__class__(bytes=text_id("x")), "ingest": a.id, "file": a.url, "line": 1,
          "source": "later", "given_id": "1", "kept_ingest": b.id, "kept_line": 1},
-        {"snapshot": snapshot.id, "id": found[0]["id"].__class__(bytes=text_id("y")), "ingest": second.id, "file": second.url,
+        {"snapshot": snapshot.id, "id": result[0]["id"].__class__(bytes=text_id("y")), "ingest": second.id, "file": second.url,
          "line": 2, "source": "s", "given_id": given[second.id], "kept_ingest": first.id, "kept_line": 2},
     ]  # fmt: skip
     assert snapshot.column("source")[row(snapshot, "x")] == "early"
@@ -80,19 +80,19 @@ def test_take_snapshot__every_occurrence_that_does_not_stand_for_its_id_is_liste
 def test_one_file_or_seven_in_any_order__same_ids_and_same_representatives(store: Store, tmp_path: Path):
     rng = random.Random(0)
     records = [{"text": f"t{rng.randrange(150)}", "source": f"s{rng.randrange(5)}", "id": i} for i in range(400)]
-    one = take_snapshot(store, [add(store, tmp_path / "all.jsonl", records)])
+    single = take_snapshot(store, [add(store, tmp_path / "all.jsonl", records)])
     expected = {}
     for record in records:
         expected[record["text"]] = min(expected.get(record["text"], "z"), record["source"])
-    assert [one.column("source")[row(one, text)] for text in expected] == list(expected.values())
+    assert [single.column("source")[row(single, text)] for text in expected] == list(expected.values())
     for turn in range(3):
         rng.shuffle(records)
         ingests = [add(store, tmp_path / f"{turn}-{i}.jsonl", records[i::7]) for i in range(7)]
         rng.shuffle(ingests)
         seven = take_snapshot(store, ingests)
-        assert (seven.ids == one.ids).all()
-        assert seven.column("source").tolist() == one.column("source").tolist()
-        assert seven.facts["duplicates"] == one.facts["duplicates"] == 400 - len(expected)
+        assert (seven.ids == single.ids).all()
+        assert seven.column("source").tolist() == single.column("source").tolist()
+        assert seven.header["duplicates"] == single.header["duplicates"] == 400 - len(expected)
     assert seven.id == take_snapshot(store, ingests[::-1]).id
 
 
@@ -106,16 +106,16 @@ def test_turns__streamed_in_storage_order_representatives_only(
         add(store, tmp_path / "b.jsonl", [{"text": t} for t in ("t3", "new", "t4")]),
     ]
     snapshot = take_snapshot(store, ingests)
-    wanted = ids_.from_bytes(sorted(map(text_id, ["t3", "t9", "new"])))
-    found = list(snapshot.turns(wanted))
-    pairs = [pair for ids, turns in found for pair in zip(ids_.to_bytes(ids), turns, strict=True)]
+    wanted = from_bytes(sorted(map(text_id, ["t3", "t9", "new"])))
+    result = list(snapshot.turns(wanted))
+    pairs = [pair for ids, turns in result for pair in zip(to_bytes(ids), turns, strict=True)]
     assert sorted(pairs) == sorted((text_id(t), [("text", t)]) for t in ("t3", "t9", "new"))
-    everything = [i for ids, _ in snapshot.turns(snapshot.ids) for i in ids_.to_bytes(ids)]
-    assert sorted(everything) == ids_.to_bytes(snapshot.ids)
+    everything = [i for ids, _ in snapshot.turns(snapshot.ids) for i in to_bytes(ids)]
+    assert sorted(everything) == to_bytes(snapshot.ids)
     assert [i for i, _ in pairs] == [i for i in everything if i in {p[0] for p in pairs}]
     assert list(snapshot.turns(snapshot.ids[:0])) == []
     with pytest.raises(NotInStore, match="has no row"):
-        next(snapshot.turns(ids_.from_bytes([bytes(16)])))
+        next(snapshot.turns(from_bytes([bytes(16)])))
 
 
 def test_growing__one_more_file_leaves_the_rest_untouched(store: Store, tmp_path: Path):
@@ -126,7 +126,7 @@ def test_growing__one_more_file_leaves_the_rest_untouched(store: Store, tmp_path
     assert not ingest_file(store, FileSpec(a.url)).new
     second = take_snapshot(store, [a, b], parent=first.id)
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert (second.parent, second.facts["tombstones"], len(second)) == (first.id, 0, 2)
+    assert (second.parent, second.header["tombstones"], len(second)) == (first.id, 0, 2)
     assert len(open_snapshot(store, first.id)) == 1
 
 
@@ -138,7 +138,7 @@ def test_a_changed_file__new_rows_in_and_vanished_rows_tombstoned_with_the_cause
     new = add(store, tmp_path / "a.jsonl", [{"text": "y"}, {"text": "z"}])
     assert new.id != old.id
     second = take_snapshot(store, [stays, new], parent=first.id)
-    assert set(ids_.to_bytes(second.ids)) == set(map(text_id, ["s", "also in both", "y", "z"]))
+    assert set(to_bytes(second.ids)) == set(map(text_id, ["s", "also in both", "y", "z"]))
     tombstones = {
         r["id"].bytes: (r["ingest"], r["reason"])
         for r in pq.read_table(second.folder / "tombstones.parquet").to_pylist()
@@ -147,17 +147,15 @@ def test_a_changed_file__new_rows_in_and_vanished_rows_tombstoned_with_the_cause
         text_id("x"): (old.id, f"{new.url} changed and holds it no more"),
         text_id("g"): (goes.id, f"{goes.url} left the pool"),
     }
-    assert second.facts["tombstones"] == 2
+    assert second.header["tombstones"] == 2
 
 
-def test_take_snapshot__twice_is_once_and_latest_is_the_last(store: Store, tmp_path: Path):
-    assert latest_snapshot(store) is None
+def test_take_snapshot__twice_is_once(store: Store, tmp_path: Path):
     a = add(store, tmp_path / "a.jsonl", [{"text": "x"}])
     b = add(store, tmp_path / "b.jsonl", [{"text": "y"}])
     taken = [take_snapshot(store, ingests).id for ingests in ([a], [a, b], [a])]
     assert taken[0] == taken[2]
     assert store.records("snapshots") == sorted(set(taken))
-    assert latest_snapshot(store) == taken[1]
 
 
 def test_take_snapshot__what_is_not_there(store: Store, tmp_path: Path):
@@ -208,9 +206,9 @@ def test_rows_of_names__ids_as_printed_own_ids_and_those_of_repeats(store: Store
     )
     b = add(store, tmp_path / "b.jsonl", [{"text": "z", "id": "2"}, {"text": "w"}])
     snapshot = take_snapshot(store, [a, b])
-    printed = ids_.to_text(ids_.from_bytes([text_id("w")]))[0]
+    printed = to_text(from_bytes([text_id("w")]))[0]
     x, y, z, w = (row(snapshot, text) for text in "xyzw")
     names = ["one", "again", "2", printed, printed.replace("-", ""), "none", str(uuid.UUID(int=5))]
-    found = snapshot.rows_of_names(names)
-    assert found == dict(zip(names, [[x], [x], sorted([y, z]), [w], [w], [], []], strict=True))
+    result = snapshot.rows_of_names(names)
+    assert result == dict(zip(names, [[x], [x], sorted([y, z]), [w], [w], [], []], strict=True))
     assert snapshot.rows_of_names([]) == {}

@@ -8,8 +8,8 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from storage import ids as ids_
 from storage.errors import BadInput, NotInStore
+from storage.ids import from_bytes, to_bytes
 from storage.pool.ingest import FileSpec
 from storage.pool.record_formats import identity
 from storage.pool.targets import ITEMS_SCHEMA, ingest_targets, open_targets
@@ -31,21 +31,21 @@ def test_targets__file_order_exact_repeats_once(store: Store, tmp_path: Path):
     b = spec(tmp_path / "b.jsonl", {"prompt": "b", "response": "r"}, {"text": "t", "id": "x"})
     targets = ingest_targets(store, "dev", [a, b])
     turns = [[("user", "z"), ("assistant", "")], [("user", "b"), ("assistant", "r")], [("text", "t")]]
-    assert ids_.to_bytes(targets.ids) == [identity(t) for t in turns]
+    assert to_bytes(targets.ids) == [identity(t) for t in turns]
     assert targets.given_ids == ["1", None, "x"]
     assert (targets.name, len(targets)) == ("dev", 3)
-    assert (targets.facts["read"], targets.facts["rows"], targets.facts["empty_responses"]) == (5, 3, 2)
-    wanted = ids_.from_bytes(sorted([identity(turns[2]), identity(turns[0])]))
-    assert [(ids_.to_bytes(i), t) for i, t in targets.turns(wanted)] == [
+    assert (targets.header["read"], targets.header["rows"], targets.header["empty_responses"]) == (5, 3, 2)
+    wanted = from_bytes(sorted([identity(turns[2]), identity(turns[0])]))
+    assert [(to_bytes(i), t) for i, t in targets.turns(wanted)] == [
         ([identity(turns[0]), identity(turns[2])], [turns[0], turns[2]])
     ]
     folder = store.path("records", "targets", targets.id)
     assert pq.read_schema(folder / "items.parquet").equals(ITEMS_SCHEMA)
     with duckdb.connect() as connection:
-        found = connection.execute(
+        result = connection.execute(
             "SELECT target_set, prompt, line FROM read_parquet(?)", [str(folder / "items.parquet")]
         )
-        assert found.fetchall() == [("dev", "z", 1), ("dev", "b", 2), ("dev", "t", 2)]
+        assert result.fetchall() == [("dev", "z", 1), ("dev", "b", 2), ("dev", "t", 2)]
 
 
 def test_targets__twice_is_once_and_anything_else_is_another(store: Store, tmp_path: Path):
@@ -78,4 +78,4 @@ def test_targets__what_is_not_there(store: Store, tmp_path: Path):
         open_targets(store, "none")
     targets = ingest_targets(store, "dev", [spec(tmp_path / "a.jsonl", {"text": "x"})])
     with pytest.raises(NotInStore):
-        next(targets.turns(ids_.from_bytes([bytes(16)])))
+        next(targets.turns(from_bytes([bytes(16)])))

@@ -1,4 +1,4 @@
-"""Vectors that a user brings are taken in by key; what does not fit is counted or refused, never guessed."""
+"""Vectors of user files are imported by key; what does not fit is counted or refused, never guessed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage import ids as idlib
 from storage.errors import BadInput
+from storage.ids import from_bytes, to_arrow, to_text
 from storage.pool.ingest import FileSpec
 from storage.pool.snapshot import Snapshot, open_snapshot
 from storage.pool.targets import ingest_targets
-from storage.vectors import imported as own_vectors
-from storage.vectors.imported import VectorFile, dimension, fingerprint, import_vectors
-from storage.vectors.segments import StoredVectors, segments, verify
+from storage.vectors.imported import VectorFile, files_dimension, files_fingerprint, import_vectors
+from storage.vectors.segments import StoredVectors, segment_folders, verify_segments
 from tests.storage.conftest import SmallStore
 
 NAMES = ("p1", "p2", "p3", "p4")
@@ -50,12 +49,12 @@ def pool(store: SmallStore) -> Snapshot:
 
 
 def all_keys() -> list[str]:
-    p5, p6 = idlib.to_text(idlib.from_bytes([SmallStore.id_of("p5"), SmallStore.id_of("p6")]))
+    p5, p6 = to_text(from_bytes([SmallStore.id_of("p5"), SmallStore.id_of("p6")]))
     return ["k1", "k2", "k3", "k4", p5, p6]
 
 
 def stored(store: SmallStore, encoder: str, prompts: tuple[str, ...]) -> np.ndarray:
-    ids = idlib.from_bytes(store.id_of(prompt) for prompt in prompts)
+    ids = from_bytes(store.id_of(prompt) for prompt in prompts)
     return StoredVectors(store, encoder, ids).take(np.arange(len(ids))).astype(np.float32)
 
 
@@ -80,7 +79,7 @@ def test_take_in__parquet_of_any_list_of_floats(store: SmallStore, pool: Snapsho
     assert (done.n_rows, done.n_new, done.n_failed) == (6, 6, 0)
     assert (done.unknown, done.ambiguous, done.repeated, done.notes) == (0, 0, 0, ())
     assert stored(store, done.encoder, (*NAMES, "p5", "p6")) == pytest.approx(unit(wide), abs=2e-3)
-    assert verify(store, done.encoder) == 6
+    assert verify_segments(store, done.encoder) == 6
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -98,15 +97,15 @@ def test_take_in__keys_are_winnow_ids_in_any_form(
     store: SmallStore, pool: Snapshot, tmp_path: Path, as_type: str
 ) -> None:
     keys = {
-        "text": pa.array(idlib.to_text(pool.ids)),
-        "uuid": idlib.to_arrow(pool.ids),
-        "fixed binary": idlib.to_arrow(pool.ids).storage,
-        "binary": idlib.to_arrow(pool.ids).storage.cast(pa.binary()),
+        "text": pa.array(to_text(pool.ids)),
+        "uuid": to_arrow(pool.ids),
+        "fixed binary": to_arrow(pool.ids).storage,
+        "binary": to_arrow(pool.ids).storage.cast(pa.binary()),
     }[as_type]
     vectors = some_vectors(6)
     done = import_vectors(store, [write_parquet(tmp_path / "v.parquet", keys, vectors)], pool)
-    found = StoredVectors(store, done.encoder, pool.ids).take(np.arange(6))
-    assert found.astype(np.float32) == pytest.approx(unit(vectors), abs=1e-3)
+    vectors_of_pool = StoredVectors(store, done.encoder, pool.ids).take(np.arange(6))
+    assert vectors_of_pool.astype(np.float32) == pytest.approx(unit(vectors), abs=1e-3)
 
 
 def test_take_in__several_files_are_read_as_one(store: SmallStore, pool: Snapshot, tmp_path: Path) -> None:
@@ -124,10 +123,10 @@ def test_take_in__blocks_change_nothing(
 ) -> None:
     vectors = some_vectors(6)
     file = write_npy(tmp_path / "v.npy", all_keys(), vectors)
-    monkeypatch.setattr(own_vectors, "BLOCK_BYTES", 4 * D * 2)
+    monkeypatch.setattr("storage.vectors.imported.BLOCK_BYTES", 4 * D * 2)
     seen: list[tuple[int, int]] = []
     done = import_vectors(store, [file], pool, on_progress=lambda at, total: seen.append((at, total)))
-    assert len(segments(store, done.encoder)) == 3
+    assert len(segment_folders(store, done.encoder)) == 3
     assert seen == [(2, 6), (4, 6), (6, 6)]
     assert stored(store, done.encoder, (*NAMES, "p5", "p6")) == pytest.approx(unit(vectors), abs=1e-3)
 
@@ -137,7 +136,7 @@ def test_take_in__again_reads_nothing(
 ) -> None:
     files = [write_npy(tmp_path / "v.npy", all_keys(), some_vectors(6))]
     first = import_vectors(store, files, pool)
-    monkeypatch.setattr(own_vectors, "_reading", None)  # whoever reads now fails
+    monkeypatch.setattr("storage.vectors.imported._reading", None)  # whoever reads now fails
     again = import_vectors(store, files, pool)
     assert (again.encoder, again.n_new, again.unknown) == (first.encoder, 0, None)
 
@@ -174,10 +173,12 @@ def test_take_in__missing_rows_are_an_error_that_says_how_many_and_which(
     file = write_npy(tmp_path / "v.npy", ["k1", "k2", "k3", "k9", "k44"], some_vectors(5))
     with pytest.raises(BadInput) as caught:
         import_vectors(store, [file], pool)
-    said = str(caught.value)
-    assert said.startswith(f"vectors: 3 of 6 rows of {pool.id} have no vector in {file.url} (first: ")
-    assert "'k4'" in said
-    assert "1 keys name no row (first: 'k44'); 1 keys name several rows each (first: 'k9'). Every row needs one" in said
+    message = str(caught.value)
+    assert message.startswith(f"vectors: 3 of 6 rows of {pool.id} have no vector in {file.url} (first: ")
+    assert "'k4'" in message
+    assert (
+        "1 keys name no row (first: 'k44'); 1 keys name several rows each (first: 'k9'). Every row needs one" in message
+    )
     assert not store.has("vectors")
 
 
@@ -212,56 +213,59 @@ def test_take_in__targets_by_their_own_ids(store: SmallStore, tmp_path: Path) ->
     targets = ingest_targets(store, "t", [FileSpec(str(tmp_path / "t.jsonl"))])
     vectors = some_vectors(2)
     done = import_vectors(store, [write_npy(tmp_path / "t.npy", ["t1", "t2"], vectors)], targets)
-    found = StoredVectors(store, done.encoder, targets.ids).take(np.arange(2))
-    assert found.astype(np.float32) == pytest.approx(unit(vectors)[::-1], abs=1e-3)
+    vectors_of_targets = StoredVectors(store, done.encoder, targets.ids).take(np.arange(2))
+    assert vectors_of_targets.astype(np.float32) == pytest.approx(unit(vectors)[::-1], abs=1e-3)
 
 
 def test_fingerprint__goes_by_content_and_key_field_not_by_name(store: SmallStore, tmp_path: Path) -> None:
     file = write_parquet(tmp_path / "a.parquet", ["a"], some_vectors(1))
     copy = tmp_path / "b.parquet"
     copy.write_bytes(Path(file.url).read_bytes())
-    assert fingerprint(store, [file]) == fingerprint(store, [VectorFile(str(copy))])
-    assert fingerprint(store, [file]) != fingerprint(store, [VectorFile(file.url, "text")])
+    assert files_fingerprint(store, [file]) == files_fingerprint(store, [VectorFile(str(copy))])
+    assert files_fingerprint(store, [file]) != files_fingerprint(store, [VectorFile(file.url, "text")])
 
     array = write_npy(tmp_path / "c.npy", ["a", "b"], some_vectors(2))
-    before = fingerprint(store, [array])
+    before = files_fingerprint(store, [array])
     write_npy(tmp_path / "c.npy", ["b", "a"], some_vectors(2))
     os.utime(tmp_path / "c.ids.txt", (1, 1))
-    assert fingerprint(store, [array]) != before
+    assert files_fingerprint(store, [array]) != before
 
 
 def test_dimension__differing_files_are_refused(store: SmallStore, tmp_path: Path) -> None:
     a = write_npy(tmp_path / "a.npy", ["a"], some_vectors(1, 8))
     b = write_parquet(tmp_path / "b.parquet", ["b"], some_vectors(1, 4))
-    assert (dimension(store, [a]), dimension(store, [b])) == (8, 4)
+    assert (files_dimension(store, [a]), files_dimension(store, [b])) == (8, 4)
     with pytest.raises(BadInput, match=r"but .*a.npy has 8, .*b.parquet has 4$"):
-        dimension(store, [a, b])
+        files_dimension(store, [a, b])
 
 
 def test_take_in__parquet_that_cannot_be_used(store: SmallStore, pool: Snapshot, tmp_path: Path) -> None:
     path, keys = tmp_path / "v.parquet", all_keys()
 
-    def said(**columns: Any) -> str:
+    def message(**columns: Any) -> str:
         pq.write_table(pa.table(columns), path)
         with pytest.raises(BadInput) as caught:
             import_vectors(store, [VectorFile(str(path))], pool)
         return str(caught.value).replace(str(path), "v.parquet")
 
     lists = list(some_vectors(6))
-    assert said(id=keys) == (
+    assert message(id=keys) == (
         "vectors: v.parquet must have one column of lists of floats, it has 0; its columns: id (string)"
     )
-    assert "it has 2; its columns: id (string), a (list<element: float>), b" in said(id=keys, a=lists, b=lists)
-    assert said(key=keys, v=lists) == "vectors: v.parquet has no column 'id' to key by; it has key, v"
-    assert said(id=[*keys[:5], None], v=lists) == "vectors: v.parquet: 1 rows have no 'id'"
-    assert said(id=[1.5] * 6, v=lists) == "vectors: v.parquet: 'id' must be UUID, text or integer, got double"
+    assert "it has 2; its columns: id (string), a (list<element: float>), b" in message(id=keys, a=lists, b=lists)
+    assert message(key=keys, v=lists) == "vectors: v.parquet has no column 'id' to key by; it has key, v"
+    assert message(id=[*keys[:5], None], v=lists) == "vectors: v.parquet: 1 rows have no 'id'"
+    assert message(id=[1.5] * 6, v=lists) == "vectors: v.parquet: 'id' must be UUID, text or integer, got double"
     assert (
-        said(id=[b"abc"] * 6, v=lists) == "vectors: v.parquet: 'id' is binary, but not of the 16 bytes of a winnow id"
+        message(id=[b"abc"] * 6, v=lists)
+        == "vectors: v.parquet: 'id' is binary, but not of the 16 bytes of a winnow id"
     )
-    assert said(id=keys, v=[*lists[:4], np.ones(3, np.float32), lists[5]]) == (
+    assert message(id=keys, v=[*lists[:4], np.ones(3, np.float32), lists[5]]) == (
         "vectors: v.parquet: the first vector has 8 dimensions, that of row 5 has 3"
     )
-    assert said(id=keys, v=pa.array([None] * 6, pa.list_(pa.float32()))) == "vectors: v.parquet holds no vector in 'v'"
+    assert (
+        message(id=keys, v=pa.array([None] * 6, pa.list_(pa.float32()))) == "vectors: v.parquet holds no vector in 'v'"
+    )
     path.write_text("no parquet")
     with pytest.raises(BadInput, match=r"v\.parquet is not a Parquet file"):
         import_vectors(store, [VectorFile(str(path))], pool)
@@ -270,20 +274,20 @@ def test_take_in__parquet_that_cannot_be_used(store: SmallStore, pool: Snapshot,
 def test_take_in__npy_that_cannot_be_used(store: SmallStore, pool: Snapshot, tmp_path: Path) -> None:
     path = tmp_path / "v.npy"
 
-    def said(array: Any, keys: list[str]) -> str:
+    def message(array: Any, keys: list[str]) -> str:
         file = write_npy(path, keys, array)
         with pytest.raises(BadInput) as caught:
             import_vectors(store, [file], pool)
         return str(caught.value).replace(f"{tmp_path}/", "")
 
     shape = "vectors: v.npy must hold an (n, d) array of floats, got shape "
-    assert said(np.ones(3), ["a"] * 3) == shape + "(3,) and type float64"
-    assert said(np.ones((3, 2), int), ["a"] * 3) == shape + "(3, 2) and type int64"
-    assert said(np.ones((3, 0)), ["a"] * 3) == shape + "(3, 0) and type float64"
-    assert said(np.array([["a", None]], object), ["a"]).startswith(
+    assert message(np.ones(3), ["a"] * 3) == shape + "(3,) and type float64"
+    assert message(np.ones((3, 2), int), ["a"] * 3) == shape + "(3, 2) and type int64"
+    assert message(np.ones((3, 0)), ["a"] * 3) == shape + "(3, 0) and type float64"
+    assert message(np.array([["a", None]], object), ["a"]).startswith(
         "vectors: v.npy is not an .npy array: it holds Python"
     )
-    assert said(np.ones((3, 2)), ["a"] * 4) == "vectors: v.ids.txt has 4 lines, v.npy 3 vectors"
+    assert message(np.ones((3, 2)), ["a"] * 4) == "vectors: v.ids.txt has 4 lines, v.npy 3 vectors"
     path.write_bytes(b"\x93NUMPY\x01\x00")
     with pytest.raises(BadInput, match=r"is not an \.npy array"):
         import_vectors(store, [VectorFile(str(path))], pool)

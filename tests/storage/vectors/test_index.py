@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 
 import numpy as np
@@ -7,8 +8,15 @@ import pytest
 
 from storage.errors import BadInput, MissingExtra, NotInStore
 from storage.store import Store
-from storage.vectors import index as vector_index
-from storage.vectors.index import build_index, open_index, records
+from storage.vectors.index import (
+    RECALL_WANTED,
+    IndexedVectors,
+    _kind_for,
+    build_index,
+    open_handle,
+    open_index,
+    records,
+)
 from storage.vectors.segments import StoredVectors, commit_segment, normalise
 
 N, D = 3000, 32
@@ -67,8 +75,8 @@ def test_one_cell_of_many__recall_is_measured_and_low(pool, everything):
     # Independently: the share of the ten nearest others that one cell holds.
     index = open_index(pool.store, record.index)
     queries = pool.vectors[:300].astype(np.float32)
-    true, found = exact(everything, queries, 11)[1], index.search(queries, 11)[1]
-    share = np.mean([len(set(t[1:]) & set(f[1:])) / 10 for t, f in zip(true, found, strict=True)])
+    true, result = exact(everything, queries, 11)[1], index.search(queries, 11)[1]
+    share = np.mean([len(set(t[1:]) & set(f[1:])) / 10 for t, f in zip(true, result, strict=True)])
     assert record.recall_at_10 < 0.5
     assert record.recall_at_10 == pytest.approx(share, abs=0.05)
 
@@ -81,8 +89,8 @@ def test_more_cells__raise_recall_up_to_one(pool, everything):
 
 def test_nprobe__by_default_the_fewest_cells_with_the_recall_wanted(pool, everything):
     record = pool.build(everything, kind="ivf")
-    assert record.recall_at_10 >= vector_index.RECALL_WANTED
-    assert pool.build(everything, kind="ivf", nprobe=record.nprobe // 2).recall_at_10 < vector_index.RECALL_WANTED
+    assert record.recall_at_10 >= RECALL_WANTED
+    assert pool.build(everything, kind="ivf", nprobe=record.nprobe // 2).recall_at_10 < RECALL_WANTED
 
 
 def test_rabitq__is_compared_again_with_the_stored_vectors(pool, everything):
@@ -90,8 +98,8 @@ def test_rabitq__is_compared_again_with_the_stored_vectors(pool, everything):
     index = open_index(pool.store, record.index)
     queries = pool.vectors[:50].astype(np.float32)
     similarity, rows = index.search(queries, 5)
-    for query, values, found in zip(queries, similarity, rows, strict=True):
-        np.testing.assert_allclose(values, pool.vectors[found].astype(np.float32) @ query, atol=1e-6)
+    for query, values, result in zip(queries, similarity, rows, strict=True):
+        np.testing.assert_allclose(values, pool.vectors[result].astype(np.float32) @ query, atol=1e-6)
     assert (rows[:, 0] == np.arange(50)).all()
     assert 0.3 < record.recall_at_10 <= 1  # one bit a dimension of 32 orders hard data only roughly
 
@@ -134,19 +142,21 @@ def test_search__fewer_rows_than_asked_end_in_minus_one(pool, everything):
 
 def test_stored_vectors__search_through_the_index_they_were_opened_with(pool, everything):
     record = pool.build(everything, kind="ivf", nprobe=1)
-    through = StoredVectors(pool.store, "enc", everything.ids, block_rows=100, index=record.index)
+    through = IndexedVectors(pool.store, "enc", everything.ids, block_rows=100, index=record.index)
     queries = pool.vectors[:50].astype(np.float32)
     assert (through.nearest(queries, 11)[1] != exact(everything, queries, 11)[1]).any()
     np.testing.assert_array_equal(
         through.nearest(queries, 11)[1], open_index(pool.store, record.index).search(queries, 11)[1]
     )
+    reopened = open_handle(json.loads(json.dumps(through.handle())))
+    np.testing.assert_array_equal(reopened.nearest(queries, 11)[1], through.nearest(queries, 11)[1])
     few = np.arange(0, 100)  # a few rows are compared one by one: cells could miss them
     np.testing.assert_array_equal(through.nearest(queries, 11, few)[1], exact(everything, queries, 11, few)[1])
 
 
 def test_the_same_index__is_built_once(pool, everything, monkeypatch):
     record = pool.build(everything, kind="ivf", nprobe=4)
-    monkeypatch.setattr(vector_index, "_empty", None)
+    monkeypatch.setattr("storage.vectors.index._empty", None)
     assert pool.build(everything, kind="ivf", nprobe=4) == record
     assert [r.index for r in records(pool.store, "enc")] == [record.index]
     assert records(pool.store, "another") == []
@@ -214,7 +224,7 @@ def test_equal_vectors__count_as_equally_near(tmp_path):
 
 
 def test_kinds__by_size():
-    assert [vector_index._kind_for(n) for n in (199_999, 200_000, 4_999_999, 5_000_000)] == [
+    assert [_kind_for(n) for n in (199_999, 200_000, 4_999_999, 5_000_000)] == [
         "flat",
         "ivf",
         "ivf",
@@ -253,11 +263,11 @@ def test_without_faiss__says_which_extra_to_install(pool, everything, monkeypatc
 
 
 def test_the_same_seed__gives_the_same_index(tmp_path):
-    found = []
+    result = []
     for name in ("a", "b"):
         pool = Pool(tmp_path / name)
         vectors = pool.snapshot(np.arange(N))
         record = pool.build(vectors, kind="ivf", nprobe=4)
-        found.append((record.recall_at_10, open_index(pool.store, record.index).search(np.eye(D, dtype="f4"), 9)[1]))
-    assert found[0][0] == found[1][0]
-    np.testing.assert_array_equal(found[0][1], found[1][1])
+        result.append((record.recall_at_10, open_index(pool.store, record.index).search(np.eye(D, dtype="f4"), 9)[1]))
+    assert result[0][0] == result[1][0]
+    np.testing.assert_array_equal(result[0][1], result[1][1])

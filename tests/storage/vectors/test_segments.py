@@ -9,17 +9,17 @@ from selection.types import Vectors
 from storage.errors import BadInput, NotInStore, StoreDamaged
 from storage.ids import to_text
 from storage.store import Store, read_json
+from storage.vectors.index import open_handle
 from storage.vectors.segments import (
     StoredVectors,
     commit_segment,
-    describe,
-    failures,
-    missing,
+    describe_encoder,
+    failed_ids,
+    missing_ids,
     nearest_in,
     normalise,
-    open_vectors,
-    segments,
-    verify,
+    segment_folders,
+    verify_segments,
 )
 
 N, D = 50, 8
@@ -105,17 +105,17 @@ def test_missing__gives_what_no_segment_holds_in_the_order_asked(stored):
     store, ids, _ = stored
     more, _ = make(3, seed=9)
     asked = np.concatenate([more[:2], ids[:5], more[2:], more[:1]])
-    assert missing(store, "enc", asked).tolist() == [*more[:2].tolist(), more[2], more[0]]
-    assert missing(store, "another", asked).tolist() == asked.tolist()
-    assert missing(store, "enc", ids[:0]).tolist() == []
+    assert missing_ids(store, "enc", asked).tolist() == [*more[:2].tolist(), more[2], more[0]]
+    assert missing_ids(store, "another", asked).tolist() == asked.tolist()
+    assert missing_ids(store, "enc", ids[:0]).tolist() == []
 
 
 def test_a_segment_written_twice__is_one_segment(store):
     ids, vectors = make()
     committed(store, ids, vectors)
     committed(store, ids, vectors)
-    assert len(segments(store, "enc")) == 3
-    assert verify(store, "enc") == N
+    assert len(segment_folders(store, "enc")) == 3
+    assert verify_segments(store, "enc") == N
 
 
 def test_failed_ids__are_recorded_read_as_zeros_and_not_asked_for_again(store):
@@ -125,24 +125,24 @@ def test_failed_ids__are_recorded_read_as_zeros_and_not_asked_for_again(store):
     failed[[4, 9]] = True
     vectors[4], vectors[9] = 0, np.nan
     commit_segment(store, "enc", ids, vectors, {}, failed=failed)
-    assert len(missing(store, "enc", ids)) == 0
-    assert failures(store, "enc", ids).tolist() == sorted(ids[failed].tolist())
+    assert len(missing_ids(store, "enc", ids)) == 0
+    assert failed_ids(store, "enc", ids).tolist() == sorted(ids[failed].tolist())
     read = StoredVectors(store, "enc", ids)
     assert read.failed_rows.tolist() == [4, 9]
     assert not read.take(read.failed_rows).any()
     rows = np.concatenate([rows for rows, _ in read.blocks()])
     assert sorted(rows.tolist()) == list(range(N))
     assert rows[-2:].tolist() == [4, 9]
-    facts = read_json(segments(store, "enc")[0] / "segment.json")
-    assert (facts["n_rows"], facts["n_failed"], facts["dimension"]) == (N - 2, 2, D)
-    assert verify(store, "enc") == N - 2
+    header = read_json(segment_folders(store, "enc")[0] / "segment.json")
+    assert (header["n_rows"], header["n_failed"], header["dimension"]) == (N - 2, 2, D)
+    assert verify_segments(store, "enc") == N - 2
 
 
 def test_a_segment_in_which_all_failed__can_be_read(store):
     ids, vectors = make(3)
     commit_segment(store, "enc", ids, vectors, {}, failed=np.ones(3, np.bool_))
     assert StoredVectors(store, "enc", ids).failed_rows.tolist() == [0, 1, 2]
-    assert verify(store, "enc") == 0
+    assert verify_segments(store, "enc") == 0
 
 
 @pytest.mark.parametrize("bad", [0.0, np.nan, np.inf, 1.01])
@@ -172,25 +172,25 @@ def test_normalise__unit_rows_and_which_have_a_direction():
 @pytest.mark.parametrize("file", ["vectors.npy", "keys.npy"])
 def test_verify__names_the_segment_that_changed(stored, file):
     store, _, _ = stored
-    assert verify(store, "enc") == N
-    segment = segments(store, "enc")[1]
+    assert verify_segments(store, "enc") == N
+    segment = segment_folders(store, "enc")[1]
     content = bytearray((segment / file).read_bytes())
     content[-1] ^= 1
     (segment / file).write_bytes(content)
     with pytest.raises(StoreDamaged, match=f"{segment.name}: {file}"):
-        verify(store, "enc")
+        verify_segments(store, "enc")
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove"])
 def test_verify__names_the_segment_that_lost_a_file(stored, damage):
     store, _, _ = stored
-    file = segments(store, "enc")[1] / "vectors.npy"
+    file = segment_folders(store, "enc")[1] / "vectors.npy"
     if damage == "remove":
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(StoreDamaged, match=segments(store, "enc")[1].name):
-        verify(store, "enc")
+    with pytest.raises(StoreDamaged, match=segment_folders(store, "enc")[1].name):
+        verify_segments(store, "enc")
 
 
 def test_nearest__equals_sorting_all_similarities(stored):
@@ -237,7 +237,7 @@ def test_nearest_in__ties_go_to_the_lowest_row_whatever_the_blocks(seed):
 def test_a_handle__opens_the_same_vectors_elsewhere(stored):
     store, ids, expected = stored
     handle = json.loads(json.dumps(StoredVectors(store, "enc", ids, block_rows=9).handle()))
-    opened = open_vectors(handle)
+    opened = open_handle(handle)
     assert opened.block_rows == 9
     np.testing.assert_array_equal(opened.take(np.arange(N)), expected)
 
@@ -248,12 +248,12 @@ def test_a_handle_of_a_snapshot__names_it(stored):
         np.save(folder / "ids.npy", ids)
     handle = StoredVectors(store, "enc", ids, snapshot="snap").handle()
     assert "ids" not in handle
-    np.testing.assert_array_equal(open_vectors(handle).take(np.arange(N)), expected)
+    np.testing.assert_array_equal(open_handle(handle).take(np.arange(N)), expected)
 
 
 def test_no_ids__give_the_dimension_on_record(store):
     assert StoredVectors(store, "enc", np.empty(0, "S16")).shape == (0, 0)
-    describe(store, "enc", {"dimension": D})
+    describe_encoder(store, "enc", {"dimension": D})
     empty = StoredVectors(store, "enc", np.empty(0, "S16"))
     assert empty.shape == (0, D)
     assert list(empty.blocks()) == []

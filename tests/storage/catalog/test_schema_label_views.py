@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from storage.catalog import publish as catalog
+from storage.catalog.publish import publish_catalog, rebuild_catalog
+from storage.catalog.query import open_catalog
 from tests.storage.conftest import SmallStore
 
 CLASSES = ["a", "b"]
@@ -41,22 +42,22 @@ def labelled(store: SmallStore) -> SmallStore:
     store.add_labels("topics", labels, CLASSES)
     store.add_labels("other", [{"id": "p1", "annotator": "ann", "label": "b"}], CLASSES)
     store.add_model("topics", "m0", {"p1": "b", "p2": "a"})
-    catalog.publish(store)
+    publish_catalog(store)
     return store
 
 
 def rows(store: SmallStore, sql: str) -> list[tuple[Any, ...]]:
-    with catalog.connect(store) as connection:
+    with open_catalog(store) as connection:
         return connection.execute(sql).fetchall()
 
 
 def test_labels__the_latest_of_each(labelled: SmallStore) -> None:
-    found = rows(
+    result = rows(
         labelled,
         "SELECT prompt, annotator, kind, label, rating, seconds FROM labels JOIN examples USING (id) "
         "WHERE project = 'topics' AND prompt IN ('p2', 'p4', 'p5', 'p6') ORDER BY ALL",
     )
-    assert found == [
+    assert result == [
         ("p2", "ann", "class", "a", None, 8.0),
         ("p2", "bob", "class", "a", None, None),
         ("p4", "ann", "class", "a", None, None),
@@ -73,9 +74,9 @@ def test_labels__the_latest_of_each(labelled: SmallStore) -> None:
 
 
 def test_annotators__how_much_how_well_how_fast(labelled: SmallStore) -> None:
-    found = rows(labelled, "SELECT * EXCLUDE (project) FROM annotators WHERE project = 'topics' ORDER BY annotator")
+    result = rows(labelled, "SELECT * EXCLUDE (project) FROM annotators WHERE project = 'topics' ORDER BY annotator")
     # Shared: ann with bob on p1 no, p2 yes, p4 no, p5 no, with cy on p1 no; bob with cy on p1 yes.
-    assert found == [
+    assert result == [
         # n_labels, skipped, ignored, n_shared, agreement, n_gold, gold_accuracy, median_seconds, cost
         ("ann", 5, 0, 0, 4, 1 / 5, 1, 1.0, 2.0, 3.0),
         ("bob", 4, 1, 1, 4, 2 / 5, 1, 0.0, 4.0, 1.0),
@@ -87,25 +88,25 @@ def test_annotators__how_much_how_well_how_fast(labelled: SmallStore) -> None:
 
 
 def test_label_conflicts__rows_with_their_votes(labelled: SmallStore) -> None:
-    found = rows(
+    result = rows(
         labelled,
         "SELECT prompt, n_labels, n_classes, votes FROM label_conflicts JOIN examples USING (id) ORDER BY prompt",
     )
     # p4 is ignored, p2 was settled.
-    assert found == [
+    assert result == [
         ("p1", 3, 2, '{"ann":"a","bob":"b","cy":"b"}'),
         ("p5", 2, 2, '{"ann":"a","bob":"b"}'),
     ]
 
 
 def test_rounds__what_was_sent_out_and_what_came_back(labelled: SmallStore) -> None:
-    found = rows(
+    result = rows(
         labelled,
         "SELECT round, n_items, labelled, found, cost, cost_so_far, spent, metrics, stop, reasons, model_id, record->>'phase' "
         "FROM rounds ORDER BY round",
     )
     # A label of p1 that names no round is of the latest that sent p1 out; a tie goes to the first class; p4 is ignored.
-    assert found == [
+    assert result == [
         (0, 3, 3, '{"a":2,"b":1}', 3.0, 3.0, 0.0, '{"accuracy":0.5}', None, None, None, "cold_start"),
         (1, 3, 1, '{"a":1}', 1.5, 4.5, 3.0, None, True, '["kappa 0.995 >= 0.99"]', "m0", "cold_start"),
     ]
@@ -117,8 +118,8 @@ def test_rounds__what_was_sent_out_and_what_came_back(labelled: SmallStore) -> N
 
 
 def test_label_quarantine__of_each_file_as_it_is_now(labelled: SmallStore) -> None:
-    found = rows(labelled, "SELECT project, line, cause FROM label_quarantine")
-    assert found == [("topics", 14, "unknown class 'unheard of'")]
+    result = rows(labelled, "SELECT project, line, cause FROM label_quarantine")
+    assert result == [("topics", 14, "unknown class 'unheard of'")]
     imports = rows(labelled, 'SELECT project, gold, "read", new, quarantined FROM label_imports ORDER BY number')
     assert imports == [("topics", True, 1, 1, 0), ("topics", False, 14, 15, 1), ("other", False, 1, 1, 0)]
 
@@ -127,11 +128,11 @@ def test_consensus__of_the_latest_model_of_each_project(labelled: SmallStore) ->
     consensus = "SELECT c.project, prompt, label, model_id FROM consensus c JOIN examples USING (id) ORDER BY ALL"
     labelled.add_model("other", "m9", {"p1": "b"})
     labelled.add_model("topics", "m1", {"p2": "b"})
-    catalog.publish(labelled)
+    publish_catalog(labelled)
     assert rows(labelled, consensus) == [("other", "p1", "b", "m9"), ("topics", "p2", "b", "m1")]
     labelled.add_run("fit", "topics", "m0")  # the labels are as they were: the first model again
     labelled.add_run("fit", "topics", "m1", "failed")
-    catalog.publish(labelled)
+    publish_catalog(labelled)
     assert rows(labelled, consensus)[1:] == [("topics", "p1", "b", "m0"), ("topics", "p2", "a", "m0")]
     assert rows(labelled, "SELECT model_id, n_labelled, classifier FROM models ORDER BY model_id")[0] == (
         "m0",
@@ -143,13 +144,13 @@ def test_consensus__of_the_latest_model_of_each_project(labelled: SmallStore) ->
 def test_rebuild__gives_the_same_labels_and_rounds(labelled: SmallStore) -> None:
     views = ["labels", "label_events", "annotators", "label_conflicts", "rounds", "round_items", "consensus", "models"]
     before = {view: rows(labelled, f"FROM {view} ORDER BY ALL") for view in views}
-    catalog.rebuild(labelled)
+    rebuild_catalog(labelled)
     assert {view: rows(labelled, f"FROM {view} ORDER BY ALL") for view in views} == before
     assert all(before.values())
 
 
 def test_publish__a_round_that_was_removed_is_gone(labelled: SmallStore) -> None:
     shutil.rmtree(labelled.path("records", "rounds", "topics-1"))
-    catalog.publish(labelled)
+    publish_catalog(labelled)
     assert rows(labelled, "SELECT round FROM rounds") == [(0,)]
     assert rows(labelled, "SELECT DISTINCT round_id FROM round_items") == [("topics-0",)]

@@ -5,9 +5,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from storage import ids as idlib
 from storage.errors import NotInStore, StoreDamaged
-from storage.labels.models import CONSENSUS_SCHEMA, PREDICTION_SCHEMA, commit_model, read_model
+from storage.ids import from_bytes, to_arrow
 from storage.labels.rounds import ITEM_COLUMNS, commit_round, read_round_items, read_rounds
 from storage.store import Store
 from tests.storage.conftest import SmallStore, id_of
@@ -17,7 +16,7 @@ def items(**columns: Any) -> pa.Table:
     n = len(columns.get("rank", [1, 2]))
     given = {
         "rank": [1, 2],
-        "id": idlib.to_arrow(idlib.from_bytes([id_of("p1"), id_of("p2")][:n])),
+        "id": to_arrow(from_bytes([id_of("p1"), id_of("p2")][:n])),
         "arm": ["strategy", "gold"],
         "annotators": [1, 2],
         "prediction": ["a", None],
@@ -32,8 +31,8 @@ def test_round__is_read_back_as_it_was_committed(store: Store) -> None:
     header = {"round_id": "R", "project": "topics", "round": 0, "steps": [{"power": {"beta": 2}}], "spent": 1.5}
     assert commit_round(store, header, items()) == "R"
     commit_round(store, header | {"spent": 9}, items())  # the first stands
-    (found,) = read_rounds(store, "topics")
-    assert found == header | {"n_items": 2, "created_at": found["created_at"]}
+    (committed,) = read_rounds(store, "topics")
+    assert committed == header | {"n_items": 2, "created_at": committed["created_at"]}
     table = read_round_items(store, "R")
     assert {name: table.schema.field(name).type for name in table.column_names} == ITEM_COLUMNS
     assert table.to_pylist()[0] | {"id": None} == {
@@ -59,7 +58,7 @@ def test_round__an_empty_one_is_a_record(store: Store) -> None:
     [
         ({"rank": [2, 1]}, "round R: ranks must be 1 .. 2"),
         ({"arm": ["strategy", "best"]}, "round R: arm must be one of strategy, random, gold, got 'best'"),
-        ({"id": idlib.to_arrow(idlib.from_bytes([id_of("p1")] * 2))}, "comes more than once"),
+        ({"id": to_arrow(from_bytes([id_of("p1")] * 2))}, "comes more than once"),
     ],
 )
 def test_round__what_is_refused(store: Store, columns: dict[str, Any], cause: str) -> None:
@@ -77,22 +76,3 @@ def test_round__missing_and_damaged(store: SmallStore) -> None:
     store.path("records", "rounds", name, "items.parquet").write_bytes(b"PAR1")
     with pytest.raises(StoreDamaged, match="items"):
         read_round_items(store, name)
-
-
-def test_model__is_read_back_as_it_was_committed(store: Store) -> None:
-    ids = items()["id"]
-    consensus = pa.table(
-        {"id": ids, "label": ["a", "b"], "confidence": [1.0, 0.5], "n_labels": [1, 2], "relabel_score": [None, 0.25]}
-    )
-    predictions = pa.table({"id": ids, "label": ["b", "b"], "probability": [0.75, 0.5]})
-    header = {"model_id": "M", "project": "topics", "classifier": {"logistic_regression": {"C": 1}}, "metrics": {}}
-    assert commit_model(store, header, consensus, predictions) == commit_model(store, header, consensus, predictions)
-    found, said, predicted = read_model(store, "M")
-    assert found == header | {"n_labelled": 2, "created_at": found["created_at"]}
-    assert (said.schema, predicted.schema) == (CONSENSUS_SCHEMA, PREDICTION_SCHEMA)
-    assert said.cast(consensus.schema).equals(consensus)
-    assert predicted["probability"].to_pylist() == [0.75, 0.5]
-    with pytest.raises(ValueError, match=r"model N: the table misses the columns \['relabel_score'\]"):
-        commit_model(store, header | {"model_id": "N"}, consensus.drop_columns(["relabel_score"]), predictions)
-    with pytest.raises(NotInStore, match="no model 'N'"):
-        read_model(store, "N")

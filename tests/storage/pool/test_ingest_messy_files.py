@@ -1,4 +1,4 @@
-"""Every kind of broken or awkward file that we know of, made on the spot: its rows are counted, or the error is clear."""
+"""Every broken or awkward kind of file that we know of: its rows are counted, or the error is clear."""
 
 from __future__ import annotations
 

@@ -1,0 +1,64 @@
+"""Reading the catalog: a read-only connection to the newest published file, and the result of one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from storage import duck
+from storage.errors import BadInput, NotInStore, StoreDamaged
+from storage.store import Store
+
+LINK = "winnow.duckdb"
+
+
+def open_catalog(store: Store) -> duckdb.DuckDBPyConnection:
+    """A read-only connection to the newest catalog; it keeps its snapshot while others are published.
+
+    Raises:
+        NotInStore: nothing is published yet.
+        StoreDamaged: the file is no catalog.
+    """
+    while True:
+        path = published_file(store)
+        if path is None:
+            raise NotInStore(f"no catalog is published in {store.root} yet: `winnow run` makes one")
+        try:
+            # By the file, not by the link: a second connection in this process would else share the older one's
+            # snapshot.
+            return duck.connect(path, read_only=True)
+        except duckdb.IOException as error:
+            if path == published_file(store):  # else another was published in the meantime, and this one dropped
+                raise StoreDamaged(f"{error}\nIf it is damaged, `winnow catalog rebuild` makes it anew.") from error
+
+
+def query_catalog(store: Store, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
+    """The result of one SQL statement on the newest catalog; ids are printed as UUIDs.
+
+    Raises:
+        BadInput: DuckDB refuses the statement; for an unknown table, the message lists the known ones.
+    """
+    with open_catalog(store) as connection:
+        try:
+            result = connection.sql(sql, params=params)
+            return pa.table({}) if result is None else result.to_arrow_table()
+        except duckdb.CatalogException as error:
+            known = connection.execute(
+                "SELECT name FROM (SELECT table_name AS name FROM duckdb_tables() UNION ALL "
+                "SELECT view_name FROM duckdb_views() WHERE NOT internal) ORDER BY name"
+            ).fetchall()
+            raise BadInput(f"{error}\nThe catalog has: {', '.join(name for (name,) in known)}") from error
+        except duckdb.IOException as error:
+            raise BadInput(f"{error}\nIf the store was moved, `winnow catalog rebuild` mends its paths.") from error
+        except duckdb.Error as error:
+            raise BadInput(str(error)) from error
+
+
+def published_file(store: Store) -> Path | None:
+    """The newest published catalog, None if nothing is published yet."""
+    link = store.path(LINK)
+    return link.resolve() if link.exists() else None
