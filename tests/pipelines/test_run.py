@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.context import Context, open_context
 from pipelines.diff import diff_tables
-from pipelines.errors import HeldBack, UnknownRecipe
+from pipelines.errors import HeldBack, RecipesFailed, UnknownRecipe
 from pipelines.plan import plan_lines
 from pipelines.progress import Log
 from pipelines.reproduce import reproduce
@@ -67,9 +67,25 @@ def test_run_all__without_faiss_nothing_is_begun(light: Path, monkeypatch: pytes
 def test_run_all__the_stage_that_failed_is_named(light: Path) -> None:
     change(light, "any: {steps: [random], budget: 8}", "any: {steps: [random], budget: 81}")
     said: list[str] = []
-    with pytest.raises(SelectionError, match="got 81"):
+    with pytest.raises(RecipesFailed, match=r"^recipe any: .*got 81") as failure:
         run_all(opened(light, said), ["any"])
+    assert isinstance(failure.value.errors["any"], SelectionError)
     assert "selection/any: failed" in said
+
+
+def test_run_all__every_recipe_that_failed_is_named_with_its_error(light: Path) -> None:
+    change(light, "any: {steps: [random], budget: 8}", "any: {steps: [random], budget: 81}")
+    change(
+        light, "recipes:\n", "recipes:\n  good: {steps: [random], budget: 3}\n  more: {steps: [random], budget: 82}\n"
+    )
+    context = opened(light)
+    with pytest.raises(RecipesFailed) as failure:
+        run_all(context, ["any", "good", "more"])
+    first, *others = str(failure.value).splitlines()
+    assert first == "2 of 3 recipes failed:"
+    assert [line.split(": ")[0] for line in others] == ["recipe any", "recipe more"]
+    assert [line[-6:] for line in others] == ["got 81", "got 82"]
+    assert stages_run(context)[-1] == "publish"
 
 
 def test_run_all__what_is_held_back_stops_what_follows(light: Path) -> None:
