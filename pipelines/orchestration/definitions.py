@@ -33,7 +33,7 @@ def build_definitions(config_path: Path) -> dg.Definitions:
 
     # Labels have jobs and a sensor of their own: a new file of the pool draws recipes again and sends nobody a batch.
     labeling_jobs = {name: labeling_job(name) for name in config.labeling}
-    selected = dg.AssetSelection.all()
+    selected: dg.AssetSelection = dg.AssetSelection.all()
     if labeling_jobs:
         selected -= dg.AssetSelection.groups(*map(job_name, config.labeling))
     reselect = dg.define_asset_job("reselect", selected, description="Every asset but those of labeling, in order.")
