@@ -4,7 +4,7 @@ The rooms, from the bottom up; each imports only those above it in this list, an
 
 - `errors`, `messages`, `progress`: the errors that users can mend, their wording, progress reports.
 - `config`: a winnow.yaml, from text to checked objects.
-- `runs`, `context`: the recorded runs of stages; the configuration, store and reporter of an invocation.
+- `runs`, `pool_view`, `context`: the recorded runs of stages; the pool, opened once; what an invocation works on.
 - `recipes`: from a recipe to a drawn selection.
 - `labeling`: rounds of a labeling project; it gives a recipe its inputs.
 - `stages`: ingest, embed, index, select, pull, fit, push, publish; each runs alone and is recorded.

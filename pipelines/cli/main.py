@@ -198,10 +198,10 @@ def labels_push(
     more: Annotated[bool, typer.Option("--more", help="Draw another batch although one is still out.")] = False,
 ) -> None:
     """Take in what is new (pool, labels), fit the model and write the next batch to label; an open batch is written again."""
-    from pipelines.cli.labels import push_batch, the_project
+    from pipelines.cli.labels import choose_project, push_batch
 
     context = _context(config)
-    push_batch(context, the_project(context.config, project), more=more)
+    push_batch(context, choose_project(context.config, project), more=more)
 
 
 @labels_app.command("pull")
@@ -224,10 +224,10 @@ def labels_status(
     config: ConfigOption = None,
 ) -> None:
     """Show a project's rounds, labels, annotators, cost, and whether it may be time to stop."""
-    from pipelines.cli.labels import status_tables, the_project
+    from pipelines.cli.labels import choose_project, status_tables
 
     context = _context(config)
-    for title, rows in status_tables(context, the_project(context.config, project)):
+    for title, rows in status_tables(context, choose_project(context.config, project)):
         out.print(title, markup=False)
         if rows:
             _print_table(rows)

@@ -7,7 +7,7 @@ import dagster as dg
 from pipelines.config.schema import Labeling
 from pipelines.context import Context
 from pipelines.orchestration.asset import as_sql, as_table, stage_asset
-from pipelines.recipes.explain import FIRST_ROWS, excerpt
+from pipelines.recipes.explain import FIRST_ROWS, prompts
 from pipelines.stages.fit import fit
 from pipelines.stages.pull import pull
 from pipelines.stages.push import push
@@ -78,22 +78,16 @@ def _first_rows(context: Context, outcome: Outcome) -> dict[str, Any]:
         return {}
     items = read_round_items(store, round_id).slice(0, FIRST_ROWS)
     snapshot = open_snapshot(store, read_json(store.path("records", "rounds", round_id, "round.json"))["snapshot"])
-    ids = idlib.from_arrow(items["id"])
-    prompts = {
-        row_id: conversation[0][1]
-        for some, turns in snapshot.turns(ids)
-        for row_id, conversation in zip(some.tolist(), turns, strict=True)
-    }
     rows = [
         {
             "rank": item["rank"],
             "arm": item["arm"],
-            "prompt": excerpt(prompts[row_id]),
+            "prompt": prompt,
             "prediction": item["prediction"] or "",
             "probability": item["probability"],
             "score": item["score"],
         }
-        for row_id, item in zip(ids.tolist(), items.to_pylist(), strict=True)
+        for item, prompt in zip(items.to_pylist(), prompts(snapshot, idlib.from_arrow(items["id"])), strict=True)
     ]
     return {"first_rows": as_table(rows), "sql": as_sql(_batch_sql(round_id)), "round_id": round_id}
 
