@@ -92,9 +92,6 @@ def describe(value: Any, written: str | None = None) -> str:
     return f"{written or value}, which YAML reads as a {type(value).__name__}"
 
 
-found = describe
-
-
 def expected(kind: str, context: Mapping[str, Any], message: str, value: str) -> str:
     """Word an error of pydantic.
 
