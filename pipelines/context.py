@@ -1,4 +1,4 @@
-"""What every stage works with: the configuration, the store, and where to report."""
+"""The context of a stage: the configuration, the store and the reporter."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Context:
     Attributes:
         config: the configuration as it was when the invocation began.
         store: where everything is kept.
-        report: where to tell the progress.
-        invocation: what the stages of one `winnow run` or one Dagster run have in common.
+        report: receives messages and progress.
+        invocation: an id that the stages of one `winnow run` or one Dagster run share.
     """
 
     config: Config

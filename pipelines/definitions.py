@@ -5,6 +5,6 @@ or a folder above it, else the demo's.
 """
 
 from pipelines.config.locate import find_config
-from pipelines.orchestration.assets import build_definitions
+from pipelines.orchestration.definitions import build_definitions
 
 defs = build_definitions(find_config())

@@ -1,4 +1,4 @@
-"""What changed from one selection to another."""
+"""The difference between two selections."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from storage.store import Store
 
 
 def diff_tables(store: Store, a: str, b: str | None) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Titled tables of what changed from selection `a` to `b`; or between the last two of the recipe `a`.
+    """Titled tables of the changes from selection `a` to `b`, or between the last two selections of the recipe `a`.
 
     Raises:
         NotInStore: the published catalog lacks one of them.
     """
     if b is None:
         a, b = _last_two(store, a)
-    for one in (a, b):
-        if not query_catalog(store, "SELECT 1 FROM selections WHERE selection_id = ?", [one]).num_rows:
-            raise NotInStore(f"no selection {one!r} in the published catalog; its `selections` lists them")
+    for selection in (a, b):
+        if not query_catalog(store, "SELECT 1 FROM selections WHERE selection_id = ?", [selection]).num_rows:
+            raise NotInStore(f"no selection {selection!r} in the published catalog; its `selections` lists them")
     counts = query_catalog(
         store, "SELECT change, count(*) AS n FROM selection_diff(?, ?) GROUP BY change ORDER BY change", [a, b]
     )

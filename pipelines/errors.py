@@ -1,10 +1,11 @@
-"""What can go wrong in a run, as one small tree.
+"""The errors that a user can mend, as one small tree.
 
     PipelineError
     |- ConfigError     (winnow.yaml, or what it names, is wrong; lists every problem found)
     |- HeldBack        (a blocking check failed; what follows it did not run)
     |- NoProject       (there is no winnow.yaml to work on)
     |- NothingYet      (an earlier stage has not run yet; says which)
+    |- RecipesFailed   (some recipes of a run failed; the others were drawn and published)
     |- UnknownProject  (the configuration has no labeling project of this name)
     |- UnknownRecipe   (the configuration has no recipe of this name)
     `- WouldOverwrite  (a file that a command would write is already there)
@@ -14,7 +15,7 @@ Each class is also the built-in exception that fits it, so a caller who knows no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from selection.errors import SelectionError
@@ -33,7 +34,7 @@ class Problem:
         file: the file as the user should find it, or "override" for a value given on the command line.
         line: 1-based; 0 where no line can be named.
         path: the key's path, for example `recipes.math.steps[1]`; empty for the file as a whole.
-        message: what was found and what is allowed.
+        message: the value that stands there and what is allowed.
 
     >>> print(Problem("winnow.yaml", 3, "recipes.math.budget", "must be above 0, found -5"))
     winnow.yaml:3: recipes.math.budget: must be above 0, found -5
@@ -69,7 +70,25 @@ class NoProject(PipelineError, FileNotFoundError):
 
 
 class NothingYet(PipelineError, LookupError):
-    """What a stage works on has not been made yet."""
+    """A stage needs the result of an earlier stage that has not run yet."""
+
+
+class RecipesFailed(PipelineError, RuntimeError):
+    """Recipes that failed or were held back; `errors` holds the error of each by its name.
+
+    Args:
+        errors: recipe -> its error; at least one.
+        count: how many recipes the run had.
+    """
+
+    def __init__(self, errors: Mapping[str, Exception], count: int) -> None:
+        self.errors = errors
+        lines = [
+            str(error) if isinstance(error, HeldBack) else f"recipe {name}: {error}" for name, error in errors.items()
+        ]
+        if len(lines) > 1:
+            lines.insert(0, f"{len(lines)} of {count} recipes failed:")
+        super().__init__("\n".join(lines))
 
 
 class UnknownProject(PipelineError, LookupError):
@@ -81,8 +100,8 @@ class UnknownRecipe(PipelineError, LookupError):
 
 
 class WouldOverwrite(PipelineError, FileExistsError):
-    """A file is already there, and the command was not told to replace it."""
+    """A command would overwrite a file, and `--force` was not given."""
 
 
 USER_ERRORS = (PipelineError, SelectionError, StorageError)
-"""What a command or an asset shows as a message; anything else is a fault of ours and shows a traceback."""
+"""A command or an asset shows these as a message; any other error is a bug and shows its traceback."""

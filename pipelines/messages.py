@@ -1,4 +1,4 @@
-"""How a mistake in a configuration is put into words: what was found, what is allowed, what was probably meant."""
+"""The wording of messages about a configuration: the value that stands there, what is allowed, the nearest known name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RULES = {
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names for a message.
+    """Join names for a message.
 
     >>> listed(["a", "b"])
     'a, b'
@@ -34,7 +34,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """How many of a thing.
+    """A number with its noun, in the plural where it is not 1.
 
     >>> counted(1, "file"), counted(1200, "file")
     ('1 file', '1,200 files')
@@ -43,7 +43,7 @@ def counted(count: int, thing: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """What was probably meant, to be put behind what was found; empty if nothing is close.
+    """A suggestion to append to a message about an unknown name; empty if no known name is close.
 
     >>> nearest("bugdet", ["budget", "seed"])
     ' (did you mean `budget`?)'
@@ -53,7 +53,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def no_match(pattern: str, absolute: str) -> str:
-    """Why a path that a user wrote names nothing."""
+    """Explain why a path of the configuration matches no file.
+
+    Args:
+        pattern: the path or glob as it is written.
+        absolute: the same, resolved against the configuration's folder.
+    """
     path = Path(absolute)
     if path.exists():
         return f"{pattern!r} holds nothing that can be read"
@@ -65,14 +70,14 @@ def no_match(pattern: str, absolute: str) -> str:
     return f"{pattern!r} does not exist in {path.parent}{close}"
 
 
-def found(value: Any, written: str | None = None) -> str:
-    """What a value is, in a user's words.
+def describe(value: Any, written: str | None = None) -> str:
+    """Describe a value of the configuration in a user's words.
 
     Args:
         value: the value as YAML read it.
         written: its text in the file, before YAML gave it a type.
 
-    >>> found(False, "no")
+    >>> describe(False, "no")
     'no, which YAML reads as false'
     """
     if isinstance(value, bool):
@@ -82,19 +87,19 @@ def found(value: Any, written: str | None = None) -> str:
         return f"the number {written or value}"
     if value is None or isinstance(value, (list, tuple, dict)):
         return "nothing" if value is None else "a mapping" if isinstance(value, dict) else "a list"
-    return (
-        repr(value) if isinstance(value, str) else f"{written or value}, which YAML reads as a {type(value).__name__}"
-    )
+    if isinstance(value, str):
+        return repr(value)
+    return f"{written or value}, which YAML reads as a {type(value).__name__}"
 
 
-def expected(kind: str, context: Mapping[str, Any], message: str, what: str) -> str:
-    """What pydantic refused, in our words.
+def expected(kind: str, context: Mapping[str, Any], message: str, value: str) -> str:
+    """Word an error of pydantic.
 
     Args:
         kind: pydantic's type of the error.
         context: pydantic's context: bounds, allowed values.
         message: pydantic's own message, for a type that has no rule here.
-        what: what was found, by `found`.
+        value: the value that was refused, by `describe`.
     """
     if kind == "missing":
         return "is missing"
@@ -102,9 +107,9 @@ def expected(kind: str, context: Mapping[str, Any], message: str, what: str) -> 
         return "must not be empty"
     if kind == "literal_error":
         allowed = re.findall(r"'([^']*)'", context["expected"])
-        return f"must be one of {listed(allowed)}, found {what}{nearest(what.strip(chr(39)), allowed)}"
+        return f"must be one of {listed(allowed)}, found {value}{nearest(value.strip(chr(39)), allowed)}"
     if kind.startswith(("greater", "less")):
-        what = what.removeprefix("the number ")
+        value = value.removeprefix("the number ")
     rule = _RULES.get(kind, message).format(**context)
-    mendable = kind == "string_type" and not what.startswith(("a list", "a mapping", "nothing"))
-    return f"{rule}, found {what}{'; put it in quotes' if mendable else ''}"
+    mendable = kind == "string_type" and not value.startswith(("a list", "a mapping", "nothing"))
+    return f"{rule}, found {value}{'; put it in quotes' if mendable else ''}"

@@ -1,4 +1,4 @@
-"""What `winnow run` would do."""
+"""The plan of `winnow run`: the work that it would do."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from storage.vectors.segments import missing_ids
 
 
 def plan_lines(context: Context) -> list[str]:
-    """What `run_all` would do, a line a stage."""
+    """Describe what `run_all` would do, a line for each stage."""
     config, store = context.config, context.store
     specs = config.pool.specs(config.root)
     ingests = {ingest_id(store, spec) for spec in specs}
-    new = sum(not store.has("pool", one) for one in ingests)
+    new = sum(not store.has("pool", ingest) for ingest in ingests)
     lines = [f"pool: {len(specs)} files, {new} of them new or changed"]
     last = last_run(store, "ingest")
     if last is None:
         return [*lines, "the rest is known once the pool has been read"]
     snapshot = context.pool.snapshot
-    columns = {columns_id(store, brought.url, brought.id) for brought in config.pool.columns}
+    columns = {columns_id(store, file.url, file.id) for file in config.pool.columns}
     if ingests != set(snapshot.ingests) or columns != set(snapshot.columns):
         lines.append(f"snapshot: {len(snapshot):,} rows; its files have changed, a new one will be taken")
         return [*lines, "the rest is known once the pool has been read"]

@@ -1,4 +1,4 @@
-"""What a stage tells while it works: one protocol, for the terminal and for Dagster's log."""
+"""Progress reports of a running stage: one protocol, for the terminal and for Dagster's log."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ REDRAW_EVERY_S = 0.2
 
 
 class Reporter(Protocol):
-    """Where a stage says what it does."""
+    """Receiver of a stage's messages and progress."""
 
     def say(self, line: str) -> None:
-        """One finished line."""
+        """Report a finished line."""
         ...
 
-    def progress(self, what: str, done: int, total: int | None, unit: str = "rows") -> None:
-        """How far the work has come; called as often as is convenient."""
+    def progress(self, task: str, done: int, total: int | None, unit: str = "rows") -> None:
+        """Report how much of a task is done; `total` is None where it is not known. Call it as often as convenient."""
         ...
 
 
 class Meter:
-    """Rate and time left of one piece of work.
+    """Rate and remaining time of a task.
 
     >>> meter = Meter(clock=iter([0.0, 2.0]).__next__)
     >>> meter.line("embed", 50, 200, "rows")
@@ -36,19 +36,19 @@ class Meter:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._what: str | None = None
-        self._began = 0.0
+        self._task: str | None = None
+        self._started = 0.0
         self._first = 0
 
-    def line(self, what: str, done: int, total: int | None, unit: str) -> str:
-        """Describe the progress; a new `what` starts a new measurement."""
+    def line(self, task: str, done: int, total: int | None, unit: str) -> str:
+        """Describe the progress; a new `task` starts a new measurement."""
         now = self._clock()
-        if what != self._what:
-            self._what, self._began, self._first = what, now, done
-        text = f"{what}: {done:,} {unit}" if total is None else f"{what}: {done:,} of {total:,} {unit}"
+        if task != self._task:
+            self._task, self._started, self._first = task, now, done
+        text = f"{task}: {done:,} {unit}" if total is None else f"{task}: {done:,} of {total:,} {unit}"
         if total:
             text += f" ({done / total:.0%})"
-        elapsed, gained = now - self._began, done - self._first
+        elapsed, gained = now - self._started, done - self._first
         if elapsed < 1 or gained <= 0:
             return text
         rate = gained / elapsed
@@ -72,9 +72,9 @@ class Terminal:
         self._clear()
         print(line, file=self._stream, flush=True)
 
-    def progress(self, what: str, done: int, total: int | None, unit: str = "rows") -> None:
+    def progress(self, task: str, done: int, total: int | None, unit: str = "rows") -> None:
         """Redraw the progress line, or log one now and then where nothing can be redrawn."""
-        line = self._meter.line(what, done, total, unit)
+        line = self._meter.line(task, done, total, unit)
         now = time.monotonic()
         if now - self._drawn_at < (REDRAW_EVERY_S if self._live else LOG_EVERY_S):
             return
@@ -105,16 +105,16 @@ class Log:
         """Write a line."""
         self._write(line)
 
-    def progress(self, what: str, done: int, total: int | None, unit: str = "rows") -> None:
+    def progress(self, task: str, done: int, total: int | None, unit: str = "rows") -> None:
         """Write a line every few seconds."""
-        line = self._meter.line(what, done, total, unit)
+        line = self._meter.line(task, done, total, unit)
         if time.monotonic() - self._written_at >= LOG_EVERY_S:
             self._written_at = time.monotonic()
             self._write(line)
 
 
 def duration(seconds: float) -> str:
-    """A time for people.
+    """Format a number of seconds.
 
     >>> duration(4.2), duration(75), duration(7300)
     ('4 s', '1 min 15 s', '2 h 1 min')

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pipelines.context import Context
-from pipelines.errors import USER_ERRORS, HeldBack, UnknownRecipe
+from pipelines.errors import USER_ERRORS, HeldBack, RecipesFailed, UnknownRecipe
 from pipelines.messages import nearest
 from pipelines.recipes.spec import encoders_of
 from pipelines.stages.embed import embed, embed_targets
@@ -20,28 +20,27 @@ from storage.vectors.index import require_faiss
 def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outcome]:
     """Run every stage that the recipes need; give the outcome of each recipe.
 
-    A recipe that fails or is held back does not stop the others: they are drawn and published, then its error is raised.
+    A recipe that fails or is held back does not stop the others: they are drawn and published before this raises.
 
     Raises:
-        HeldBack: a blocking check failed. Before the recipes nothing after it ran and the published catalog stays as it
-            was; a recipe that is held back keeps its last selection as its latest. Or several recipes failed.
+        HeldBack: a blocking check failed before the recipes; nothing after it ran and the published catalog stays as it
+            was.
+        RecipesFailed: recipes failed or were held back; each keeps its last selection as its latest.
         MissingExtra: the recipes need an index, and faiss is not installed; nothing ran.
     """
     chosen = _chosen(context, recipes)
     prepare(context, encoders_of(context.config, chosen))
-    drawn: list[Outcome] = []
-    failed: list[Exception] = []
+    outcomes: list[Outcome] = []
+    errors: dict[str, Exception] = {}
     for name in chosen:
         try:
-            drawn.append(run_stage(context, f"selection/{name}", select, name))
+            outcomes.append(run_stage(context, f"selection/{name}", select, name))
         except USER_ERRORS as error:
-            failed.append(error)
+            errors[name] = error
     run_stage(context, "catalog", publish)
-    if len(failed) == 1:
-        raise failed[0]
-    if failed:
-        raise HeldBack(f"{len(failed)} of {len(chosen)} recipes failed:\n" + "\n".join(map(str, failed)))
-    return drawn
+    if errors:
+        raise RecipesFailed(errors, len(chosen))
+    return outcomes
 
 
 def prepare(context: Context, encoders: Sequence[str]) -> None:
@@ -56,11 +55,11 @@ def prepare(context: Context, encoders: Sequence[str]) -> None:
             run_stage(context, f"{encoder}/target_embeddings", embed_targets, encoder)
 
 
-def run_stage(context: Context, what: str, stage: Callable[..., Outcome], *arguments: str) -> Outcome:
-    """Run one stage and say what came of it.
+def run_stage(context: Context, title: str, stage: Callable[..., Outcome], *arguments: str) -> Outcome:
+    """Run one stage and report its summary.
 
     Args:
-        what: what it is called where that is said.
+        title: the name of its result in the report, for example `selection/math`.
 
     Raises:
         HeldBack: a blocking check failed.
@@ -68,13 +67,13 @@ def run_stage(context: Context, what: str, stage: Callable[..., Outcome], *argum
     try:
         outcome = stage(context, *arguments)
     except Exception:
-        context.report.say(f"{what}: failed")  # the error may not say whose it is
+        context.report.say(f"{title}: failed")  # the error may not name the stage
         raise
-    context.report.say(f"{what}: {outcome.summary}")
+    context.report.say(f"{title}: {outcome.summary}")
     if outcome.failed_checks:
         causes = "; ".join(f"{check.name}: {check.detail}" for check in outcome.failed_checks)
         raise HeldBack(
-            f"{what} is held back: what depends on it did not run, what was published before stays. {causes}"
+            f"{title} is held back: what depends on it did not run, what was published before stays. {causes}"
         )
     return outcome
 
@@ -83,7 +82,5 @@ def _chosen(context: Context, recipes: Sequence[str] | None) -> list[str]:
     known = list(context.config.recipes)
     for name in recipes or ():
         if name not in known:
-            raise UnknownRecipe(
-                f"no recipe is called {name!r}{nearest(name, known) or ''}; there are: {', '.join(known)}"
-            )
+            raise UnknownRecipe(f"no recipe is called {name!r}{nearest(name, known)}; there are: {', '.join(known)}")
     return list(dict.fromkeys(recipes)) if recipes else known

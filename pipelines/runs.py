@@ -13,7 +13,7 @@ from storage.store import Store, read_json
 
 
 def runs(store: Store) -> Iterator[dict[str, Any]]:
-    """The recorded executions of stages, newest first: run ids are ULIDs, so their names are in order of time."""
+    """The recorded executions of stages, newest first; run ids are ULIDs, so they sort by time."""
     for run_id in reversed(store.records("runs")):
         yield read_json(store.path("records", "runs", run_id, "run.json"))
 
@@ -21,7 +21,7 @@ def runs(store: Store) -> Iterator[dict[str, Any]]:
 def last_run(
     store: Store, stage: str, target: str | None = None, *, invocation: str | None = None
 ) -> dict[str, Any] | None:
-    """The newest execution of a stage whose checks passed; of one target (a recipe, an encoder) or invocation if named."""
+    """The newest execution of a stage whose checks passed; only of this target (a recipe, an encoder) or invocation if named."""
     return next(
         (
             run

@@ -1,4 +1,4 @@
-"""What `winnow labels` does: the stages of a labeling project in one process, and where the project stands."""
+"""The work of `winnow labels`: the stages of a labeling project in one process, and tables of its state."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from storage.errors import NotInStore
 Table = tuple[str, list[dict[str, Any]]]
 
 
-def the_project(config: Config, name: str | None) -> str:
-    """The project that is meant: the one named, or the only one.
+def choose_project(config: Config, name: str | None) -> str:
+    """The named project, or the only one.
 
     Raises:
-        UnknownProject: there is none, or there are several and none is named.
+        UnknownProject: the configuration has none, or several and `name` is None.
     """
     known = list(config.labeling)
     if name is not None or len(known) == 1:
@@ -42,11 +42,11 @@ def the_project(config: Config, name: str | None) -> str:
 def split_arguments(config: Config, arguments: Sequence[str]) -> tuple[str, list[str]]:
     """A project and files: the first argument may name the project, the others are files."""
     named = bool(arguments) and arguments[0] in config.labeling
-    return the_project(config, arguments[0] if named else None), list(arguments[1:] if named else arguments)
+    return choose_project(config, arguments[0] if named else None), list(arguments[1:] if named else arguments)
 
 
 def push_batch(context: Context, project: str, *, more: bool) -> Outcome:
-    """Do all that is new: read the pool, embed, take in labels, fit, and send out the next batch.
+    """Read the pool, embed it, pull labels, fit the model and push the next batch.
 
     Raises:
         UnknownProject: before any work.
@@ -62,7 +62,7 @@ def push_batch(context: Context, project: str, *, more: bool) -> Outcome:
 
 
 def pull_labels(context: Context, project: str, files: Sequence[str]) -> None:
-    """Take in labels, from the project's files and those named, and fit the model to them."""
+    """Pull labels from the project's files and from `files`, and fit the model to them."""
     project_settings(context, project)
     run_stage(context, f"{project}/labels", pull, project, *files)
     run_stage(context, f"{project}/model", fit, project)
@@ -70,7 +70,7 @@ def pull_labels(context: Context, project: str, files: Sequence[str]) -> None:
 
 
 def status_tables(context: Context, project: str) -> list[Table]:
-    """Titled tables of where a project stands, and a last line with what the stopping rules say."""
+    """Titled tables of a project's state, and lines for its cost and the advice of the stopping rules."""
     state = project_state(context, project)
     model = project_model(state)
     tables = [
@@ -102,7 +102,7 @@ def _round(state: ProjectState, header: dict[str, Any]) -> dict[str, Any]:
 
 
 def _right(metrics: dict[str, Any]) -> str | None:
-    """How many rows of the random arm the model had right: a share alone would hide how few they are."""
+    """How many rows of the random arm the model predicted right; a share alone would hide how few they are."""
     if "accuracy" not in metrics:
         return None
     return f"{round(metrics['accuracy'] * metrics['held_out'])} of {metrics['held_out']} right"
@@ -124,7 +124,7 @@ def _labels(model: ProjectModel) -> list[dict[str, Any]]:
 
 
 def _annotators(annotations: Annotations) -> list[dict[str, Any]]:
-    """Agreement with the consensus of rows that several have labelled, as an interval: few labels say little."""
+    """Agreement with the consensus on rows that several people labelled, as an interval: a few labels say little."""
     votes, people = annotations.votes, annotations.annotators
     shared_labels = np.where(annotations.consensus.count < 2, -1, annotations.consensus.labels)
     bounds = agreement_bounds(votes, shared_labels, len(people))

@@ -1,6 +1,6 @@
-"""The `winnow` command: thin callers of the stage functions, the catalog and the demo.
+"""The `winnow` command: a function for each subcommand, which parses its arguments and prints the result.
 
-A user's mistake ends in one message and exit code 2, never in a traceback.
+A user's mistake ends in a message and exit code 2, never in a traceback.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="winnow.yaml, or its folder; else the nearest one upwards from here."),
 ]
+
+MAX_ROWS, MAX_CELL_WIDTH = 200, 80
+INTERRUPTED = 130  # the exit code of a command ended by Ctrl-C; typer turns KeyboardInterrupt into it
 
 out = Console(highlight=False, soft_wrap=True)
 
@@ -173,9 +176,9 @@ def sql(
     elif json:
         write_json_lines(table, sys.stdout)
     else:
-        _print_table(table.slice(0, MOST_ROWS).to_pylist(), columns=list(dict.fromkeys(table.column_names)))
-        if table.num_rows > MOST_ROWS:
-            out.print(f"{MOST_ROWS:,} of {table.num_rows:,} rows; --csv, --json or --parquet give all", markup=False)
+        _print_table(table.slice(0, MAX_ROWS).to_pylist(), columns=list(dict.fromkeys(table.column_names)))
+        if table.num_rows > MAX_ROWS:
+            out.print(f"{MAX_ROWS:,} of {table.num_rows:,} rows; --csv, --json or --parquet give all", markup=False)
 
 
 @app.command()
@@ -213,10 +216,10 @@ def labels_push(
     more: Annotated[bool, typer.Option("--more", help="Draw another batch although one is still out.")] = False,
 ) -> None:
     """Take in what is new (pool, labels), fit the model and write the next batch to label; an open batch is written again."""
-    from pipelines.cli.labels import push_batch, the_project
+    from pipelines.cli.labels import choose_project, push_batch
 
     context = _context(config)
-    push_batch(context, the_project(context.config, project), more=more)
+    push_batch(context, choose_project(context.config, project), more=more)
 
 
 @labels_app.command("pull")
@@ -239,10 +242,10 @@ def labels_status(
     config: ConfigOption = None,
 ) -> None:
     """Show a project's rounds, labels, annotators, cost, and whether it may be time to stop."""
-    from pipelines.cli.labels import status_tables, the_project
+    from pipelines.cli.labels import choose_project, status_tables
 
     context = _context(config)
-    for title, rows in status_tables(context, the_project(context.config, project)):
+    for title, rows in status_tables(context, choose_project(context.config, project)):
         out.print(title, markup=False)
         if rows:
             _print_table(rows)
@@ -280,21 +283,13 @@ def catalog_rebuild(config: ConfigOption = None) -> None:
     out.print(f"rebuilt {rebuild_catalog(_store(config))}", markup=False)
 
 
-MOST_ROWS = 200
-MOST_WIDTH = 80
-
-
-# What a shell gives for a command ended by Ctrl-C; typer turns KeyboardInterrupt into it.
-INTERRUPTED = 130
-
-
 def _fail(message: str) -> NoReturn:
     _say(message)
     sys.exit(2)
 
 
 def _say(message: str) -> None:
-    """A line on stderr, over the progress that may stand there half."""
+    """Print a line on stderr, over a progress line that may be half drawn."""
     clear = "\r\x1b[K" if sys.stderr.isatty() else ""
     print(f"{clear}winnow: {message}", file=sys.stderr)
 
@@ -307,7 +302,7 @@ def _context(config: Path | None) -> Any:
 
 
 def _store(config: Path | None) -> Any:
-    """The store alone: asking needs no valid recipes, only the folder."""
+    """The store alone: a query needs no valid recipes, only the folder."""
     from pipelines.config.locate import find_store
     from storage.store import Store
 
@@ -344,4 +339,4 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     text = " ".join(str(value).split())
-    return text if len(text) <= MOST_WIDTH else text[: MOST_WIDTH - 1] + "…"
+    return text if len(text) <= MAX_CELL_WIDTH else text[: MAX_CELL_WIDTH - 1] + "…"

@@ -13,17 +13,17 @@ import pyarrow.parquet as pq
 
 
 def write_csv(table: pa.Table, stream: TextIO) -> None:
-    """Write a header and a line a row; a list or struct is written as JSON, NULL as nothing."""
+    """Write a header and a line for each row; lists and structs as JSON, NULL as an empty cell."""
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(table.column_names)
     for batch in table.to_batches():
-        # By column, not as dicts: a query may give one name to two columns.
+        # By column, not as dicts: two columns of a query may have the same name.
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             writer.writerow("" if value is None else _plain(value) for value in row)
 
 
 def write_json_lines(table: pa.Table, stream: TextIO) -> None:
-    """Write one JSON object a line; NaN and infinities, which JSON has not, become null."""
+    """Write a JSON object on each line; NaN and infinities, which JSON lacks, become null."""
     for batch in table.to_batches():
         stream.writelines(_json(row) + "\n" for row in batch.to_pylist())
 
@@ -43,7 +43,7 @@ def _json(value: Any) -> str:
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(one) for one in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""The Dagster UI on one project."""
+"""`winnow ui`: the Dagster UI of a project."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ run_monitoring:
 
 
 def serve(config: Path | None, host: str, port: int) -> None:
-    """Replace this process by `dagster dev`: the web server and the daemon, without which nothing that is launched runs.
+    """Replace this process by `dagster dev`: the web server, and the daemon that starts the runs.
 
     Raises:
         ConfigError: the configuration is wrong; nothing is started.

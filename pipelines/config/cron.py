@@ -1,25 +1,35 @@
-"""Five-field cron texts, checked without importing Dagster (a second and a half)."""
+"""A check of five-field cron strings without importing Dagster, which takes a second and a half."""
 
 from __future__ import annotations
 
 import re
 
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
+_FIELDS: tuple[tuple[str, int, int, list[str]], ...] = (
+    ("minute", 0, 59, []),
+    ("hour", 0, 23, []),
+    ("day of month", 1, 31, []),
+    ("month", 1, 12, _MONTHS),
+    ("day of week", 0, 7, _DAYS),
+)
+
 
 def cron_mistake(cron: str) -> str | None:
-    """What is wrong with a five-field cron text; None if nothing is.
+    """Name the mistake in a five-field cron string; None if it has none.
 
     >>> cron_mistake("0 25 * * *")
     "hour must be in 0..23, found '25'"
     """
     parts = cron.split()
-    if len(parts) != len(_CRON):
+    if len(parts) != len(_FIELDS):
         return f"must have five fields (minute, hour, day of month, month, day of week), found {len(parts)} in {cron!r}"
-    for part, (name, low, high, words) in zip(parts, _CRON, strict=True):
+    for part, (name, low, high, words) in zip(parts, _FIELDS, strict=True):
         for item in part.lower().split(","):
             match = re.fullmatch(r"(\*|(\w+)(?:-(\w+))?)(?:/(\d+))?", item)
             if match is None or (match[4] is not None and int(match[4]) == 0):
                 return f"{name} is not a number, a range, a list or a step, found {part!r}"
-            bounds = [_cron_number(word, words) for word in (match[2], match[3]) if word is not None]
+            bounds = [_number(word, words) for word in (match[2], match[3]) if word is not None]
             if any(bound is None or not low <= bound <= high for bound in bounds):
                 return (
                     f"{name} must be in {low}..{high}{f' or {words[0]}..{words[-1]}' if words else ''}, found {part!r}"
@@ -31,18 +41,7 @@ def cron_mistake(cron: str) -> str | None:
     return None
 
 
-_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-_DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
-_CRON: tuple[tuple[str, int, int, list[str]], ...] = (
-    ("minute", 0, 59, []),
-    ("hour", 0, 23, []),
-    ("day of month", 1, 31, []),
-    ("month", 1, 12, _MONTHS),
-    ("day of week", 0, 7, _DAYS),
-)
-
-
-def _cron_number(word: str, words: list[str]) -> int | None:
+def _number(word: str, words: list[str]) -> int | None:
     if word in words:
         return words.index(word) + (1 if words is _MONTHS else 0)
     return int(word) if word.isascii() and word.isdigit() else None

@@ -39,7 +39,7 @@ from pipelines.config.schema import (
 )
 from pipelines.config.yaml_lines import KeyPath, parse
 from pipelines.errors import ConfigError, Problem
-from pipelines.messages import found, listed, nearest
+from pipelines.messages import describe, listed, nearest
 from selection.constraints import Quota, TokenBudget
 from selection.encoders import EncoderSpec
 from selection.errors import InvalidOption, SelectionError
@@ -156,7 +156,7 @@ class _ConfigLoader(ConfigReader):
         raw = self.raw.get("pool")
         if not isinstance(raw, dict):
             if "pool" in self.raw:
-                self.add(("pool",), f"must be a mapping of {listed(keys_of(Pool))}, found {found(raw)}")
+                self.add(("pool",), f"must be a mapping of {listed(keys_of(Pool))}, found {describe(raw)}")
             return None
         # What names files has short forms, so it is checked by itself; the rest of the section follows.
         checked: dict[str, Any] = {}

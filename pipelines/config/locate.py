@@ -1,4 +1,4 @@
-"""Find the project that a command or the Dagster UI is about."""
+"""Find the winnow.yaml, and the store, of the project that a command or the Dagster UI works on."""
 
 from __future__ import annotations
 
@@ -27,19 +27,18 @@ def find_config(named: Path | None = None) -> Path:
     chosen = named or (Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None)
     if chosen is not None:
         return (chosen / FILE_NAME if chosen.is_dir() else chosen).absolute()
-    here = Path.cwd()
-    places = [folder / FILE_NAME for folder in (here, *here.parents)] + [here / DEMO_FOLDER / FILE_NAME]
-    for place in places:
-        if place.is_file():
-            return place
+    working = Path.cwd()
+    for folder in (working, *working.parents, working / DEMO_FOLDER):
+        if (folder / FILE_NAME).is_file():
+            return folder / FILE_NAME
     raise NoProject(
-        f"no {FILE_NAME} in {here} or a folder above it. `winnow init DATA` writes one for your data, "
+        f"no {FILE_NAME} in {working} or a folder above it. `winnow init DATA` writes one for your data, "
         f"`winnow demo` makes a small project to look at, and --config (or {ENVIRONMENT}) names one elsewhere."
     )
 
 
 def find_store(named: Path | None = None) -> Path:
-    """The store of a project, without looking at the rest of its configuration: one may ask while one edits.
+    """The store of a project. The rest of the configuration may be wrong: a user may query while editing it.
 
     Raises:
         NoProject: there is no configuration.

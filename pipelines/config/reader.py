@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError, create_model
 from pipelines.config.schema import Config, Section, StepList, is_url
 from pipelines.config.yaml_lines import KeyPath, MarkedYaml, dotted
 from pipelines.errors import ConfigError, Problem
-from pipelines.messages import expected, found, listed, nearest, no_match
+from pipelines.messages import describe, expected, listed, nearest, no_match
 from selection.errors import InvalidOption, SelectionError
 from selection.registry import build_step, parse_steps
 from selection.step import Step
@@ -46,7 +46,7 @@ class ConfigReader:
             self.problems.append(Problem(str(file), line, dotted(path), message))
         self._stop_if_wrong()
         if not isinstance(marked.value, dict):
-            self.add((), f"must be a mapping of {listed(keys_of(Config))}, found {found(marked.value)}")
+            self.add((), f"must be a mapping of {listed(keys_of(Config))}, found {describe(marked.value)}")
             self._stop_if_wrong()
         self.raw: dict[str, Any] = marked.value
         for dotted_path, value in overrides.items():
@@ -218,7 +218,7 @@ class ConfigReader:
             at = at.setdefault(part, {})
             if not isinstance(at, dict):
                 self.overridden.add(tuple(parents[: i + 1]))
-                self.add(tuple(parents[: i + 1]), f"is {found(at)}, so `{dotted_path}` cannot be set")
+                self.add(tuple(parents[: i + 1]), f"is {describe(at)}, so `{dotted_path}` cannot be set")
                 return
         at[last] = value
         self.overridden.add((*parents, last))
@@ -237,7 +237,7 @@ class ConfigReader:
     def _found_at(self, path: KeyPath, value: Any) -> str:
         written = self.marked.scalars.get(path)
         overridden = any(path[: len(o)] == o for o in self.overridden)
-        return found(value, None if overridden else written)
+        return describe(value, None if overridden else written)
 
     def _item(self, path: KeyPath, position: int) -> KeyPath:
         """The path of an item; of the whole, where one text stands instead of a list."""

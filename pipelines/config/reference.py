@@ -73,7 +73,7 @@ def reference() -> str:
 
 
 def with_reference(document: str) -> str:
-    """A document with what stands between the two marks replaced by the reference."""
+    """The document with the reference between its two marks."""
     before, rest = document.split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n\n{reference()}\n{END}{after}"
@@ -117,7 +117,7 @@ def _kind(annotation: Any, metadata: list[Any]) -> str:
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in get_args(annotation))
     if origin in (Union, types.UnionType):
-        return " or ".join(_kind(one, []) for one in get_args(annotation) if one is not type(None))
+        return " or ".join(_kind(member, []) for member in get_args(annotation) if member is not type(None))
     if origin is tuple:
         return "one or a list"
     kind = origin or annotation
@@ -135,10 +135,10 @@ def _default(value: Any) -> str:
 
 
 def _attributes(section: type) -> dict[str, str]:
-    """The texts under `Attributes:` in a class's docstring."""
+    """The descriptions under `Attributes:` in a class's docstring, by attribute."""
     _, _, block = inspect.cleandoc(section.__doc__ or "").partition("Attributes:\n")
-    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", block, flags=re.MULTILINE)
-    return {name: " ".join(text.split()).rstrip(".") for name, text in found}
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", block, flags=re.MULTILINE)
+    return {name: " ".join(text.split()).rstrip(".") for name, text in entries}
 
 
 if __name__ == "__main__":

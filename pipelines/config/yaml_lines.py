@@ -1,4 +1,4 @@
-"""YAML with the line of every key, and without what YAML lets slip: repeated keys, keys that are not text, tabs."""
+"""YAML with the line of every key; repeated keys, keys that are not text and tabs are mistakes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 KeyPath = tuple[str | int, ...]
-"""Where a value stands: keys of mappings and positions in lists, from the top."""
+"""The path of a value: keys of mappings and positions in lists, from the top."""
 
 
 @dataclass
@@ -19,7 +19,7 @@ class MarkedYaml:
         value: the document; None if there are `mistakes` that stop the reading.
         lines: path -> 1-based line of its key (in a list, of the item).
         scalars: path -> the text as it is written, before YAML gave it a type.
-        mistakes: (line, path, message) of what makes the file unusable or ambiguous.
+        mistakes: (line, path, message) of everything that makes the file unusable or ambiguous.
     """
 
     value: Any = None
@@ -28,7 +28,7 @@ class MarkedYaml:
     mistakes: list[tuple[int, KeyPath, str]] = field(default_factory=list)
 
     def line_of(self, path: KeyPath) -> int:
-        """The line of a path, or of the nearest thing around it; 0 if there is none."""
+        """The line of a path, or of its nearest ancestor that has one; 0 if none has."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 0)
@@ -71,6 +71,7 @@ def dotted(path: KeyPath) -> str:
 
 
 def _walk(node: yaml.Node, path: KeyPath, marked: MarkedYaml, parents: list[yaml.Node]) -> None:
+    """Fill in the lines and scalars of a node and of all below it."""
     if any(node is parent for parent in parents):
         marked.mistakes.append((node.start_mark.line + 1, path, "refers to itself through an alias"))
         return
@@ -85,7 +86,7 @@ def _walk(node: yaml.Node, path: KeyPath, marked: MarkedYaml, parents: list[yaml
         for key, value in node.value:
             line = key.start_mark.line + 1
             if key.tag == "tag:yaml.org,2002:merge":
-                continue  # what `<<` brings in was checked where it stands
+                continue  # the mapping that `<<` merges in is checked at its anchor
             if key.tag != "tag:yaml.org,2002:str":
                 written = f"`{key.value}`" if isinstance(key, yaml.ScalarNode) else "this key"
                 marked.mistakes.append((line, path, f"{written} is not text to YAML; put the key in quotes"))

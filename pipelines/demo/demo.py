@@ -1,4 +1,4 @@
-"""The demo: a real pool harvested from this Python installation becomes three explained subsets, offline."""
+"""`winnow demo`: three recipes on a pool harvested from this Python installation, offline."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ def run_demo(
     show: Callable[[Context, str], None],
     say: Callable[[str], None],
 ) -> None:
-    """Make the demo project where it is not there, run it, and say what each recipe chose.
+    """Make the demo project if it does not exist, run it and show what each recipe chose.
 
     Args:
-        folder: where the project lives; run again, it only does what is new.
+        folder: the project's folder; a second run only does what is new.
         rows: how many candidates to harvest.
         own_pool: the user's file of candidates instead of the harvest.
-        report: where progress goes.
-        show: prints one selection.
-        say: prints one line.
+        report: receives progress.
+        show: prints a selection.
+        say: prints a line.
     """
     prepare(folder, rows, own_pool, say)
     context = open_context(folder / "winnow.yaml", report)
@@ -96,18 +96,18 @@ next:
 
 
 def command() -> str:
-    """How to type this command here: by its name where the shell finds it, else by its path."""
+    """The `winnow` command as the user can type it: its name where the shell finds it, else its path."""
     if shutil.which("winnow"):
         return "winnow"
     return os.path.relpath(Path(sys.executable).with_name("winnow"))
 
 
 def prepare(folder: Path, rows: int, own_pool: Path | None, say: Callable[[str], None]) -> None:
-    """Write the demo's files; a project of the same pool is left as it is."""
+    """Write the demo's files; leave a project of the same pool as it is."""
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = {"rows": rows, "pool": str(own_pool.absolute()) if own_pool else None}
+    settings = {"rows": rows, "pool": str(own_pool.absolute()) if own_pool else None}
     stamp = folder / "demo.json"
-    if stamp.is_file() and read_json(stamp) == wanted:
+    if stamp.is_file() and read_json(stamp) == settings:
         return
     if own_pool is None:
         harvested = harvest(rows, folder)
@@ -115,17 +115,19 @@ def prepare(folder: Path, rows: int, own_pool: Path | None, say: Callable[[str],
         pool, targets, budget = "pool.jsonl", {name: f"targets/{name}.jsonl" for name in harvested.targets}, 100
     else:
         pool = json.dumps(str(own_pool.absolute()))
-        count, drawn = _own_targets(folder / "targets" / "own.jsonl", own_pool)
+        count, n_targets = _own_targets(folder / "targets" / "own.jsonl", own_pool)
         targets, budget = {"own": "targets/own.jsonl"}, max(1, min(OWN_BUDGET, count // 4))
-        say(f"no targets were given, so {drawn:,} of the {count:,} rows of {own_pool}, drawn at random, stand for them")
-    listed = "\n".join(f"  {name}: {path}" for name, path in targets.items())
-    text = CONFIG.format(folder=folder, pool=pool, targets=listed, budget=budget)
+        say(
+            f"no targets were given, so {n_targets:,} of the {count:,} rows of {own_pool}, drawn at random, stand for them"
+        )
+    target_lines = "\n".join(f"  {name}: {path}" for name, path in targets.items())
+    text = CONFIG.format(folder=folder, pool=pool, targets=target_lines, budget=budget)
     write_durably(folder / "winnow.yaml", text)
-    write_durably(stamp, json.dumps(wanted))
+    write_durably(stamp, json.dumps(settings))
 
 
 def comparison(context: Context, folder: Path, selections: list[str]) -> Iterator[str]:
-    """For each selection, how many of its rows are from related modules, beside their share of the pool."""
+    """A line for each selection: the share of its rows from related modules, beside the share in the pool."""
     related = [name for names in read_json(folder / "related.json").values() for name in names]
     snapshot = context.pool.snapshot
     is_related = np.array([is_within(module, related) for module in snapshot.column("module").tolist()])
@@ -137,9 +139,9 @@ def comparison(context: Context, folder: Path, selections: list[str]) -> Iterato
 
 
 def _own_targets(file: Path, own_pool: Path) -> tuple[int, int]:
-    """Write rows of the user's own file as targets; gives how many rows it has and how many were taken.
+    """Write rows of the user's own file as targets; returns how many rows it has and how many became targets.
 
-    They are the rows with the lowest hashes, so that the draw does not change.
+    These are the rows with the lowest ids, which are hashes: random, and the same each time.
 
     Raises:
         BadInput: it holds no readable row.
@@ -148,10 +150,10 @@ def _own_targets(file: Path, own_pool: Path) -> tuple[int, int]:
     lowest: dict[bytes, tuple[str, str]] = {}
     count = 0
     with opened(Store(file.parents[1] / "store"), spec.url) as stream:
-        for found in read_rows(stream, spec, FileCounts()):
-            count += len(found.id)
-            lowest |= {one: (p, r or "") for one, p, r in zip(found.id, found.prompt, found.response, strict=True)}
-            lowest = {one: lowest[one] for one in sorted(lowest)[:OWN_TARGETS]}
+        for rows in read_rows(stream, spec, FileCounts()):
+            count += len(rows.id)
+            lowest |= {id_: (p, r or "") for id_, p, r in zip(rows.id, rows.prompt, rows.response, strict=True)}
+            lowest = dict(sorted(lowest.items())[:OWN_TARGETS])
     if not count:
         raise BadInput(f"{own_pool}: there are no readable rows")
     chosen = list(lowest.values())[: max(1, count // 10)]

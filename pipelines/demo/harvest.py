@@ -1,12 +1,12 @@
-"""The demo's real pool: the documented functions and classes of this very Python installation.
+"""The demo's pool: the documented functions and classes of this Python installation.
 
 Prompt: qualified name, signature and docstring; response: the source code without the docstring. Everything is read
 from source files with `ast`; nothing is imported and nothing runs. The functions of a few standard-library modules are
-the targets and are held out of the pool; which other modules are *related* to them was decided by their subject, so
-that one can see whether a recipe finds them.
+the targets and are held out of the pool. Other modules on the same subjects count as *related*, so that a reader sees
+whether a recipe finds them.
 
-Licences: nothing of this text is shipped with winnow or leaves the machine. It is read from the packages that are
-installed here, under their own licences, and written to a folder of the user's.
+Licences: winnow ships none of this text, and none leaves the machine. The text is read from installed packages, under
+their own licences, and written to a folder of the user's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+import itertools
 import json
 import sysconfig
 import time
@@ -26,12 +27,12 @@ from pipelines.errors import PipelineError
 from storage.store import write_durably
 
 MAX_CHARACTERS = 6000
-"""Prompts and responses above this are left out rather than cut: a row stays a whole function."""
+"""Longer prompts and responses are left out rather than cut: a row stays a whole function."""
 
-_MIN_DOCSTRING = 30  # below, it names the function a second time
-_MAX_FILE_BYTES = 400_000  # above, a file is generated more often than written
-_ROWS_PER_FILE = 5  # in one round over all packages, so that a pool is varied before it is deep
-_RELATED_SHARE = 1 / 8  # of the pool: what a random draw hits, and more than a demo's budget
+_MIN_DOCSTRING = 30  # a shorter docstring only repeats the function's name
+_MAX_FILE_BYTES = 400_000  # a larger file is mostly generated
+_ROWS_PER_FILE = 5  # in each round over all packages, so that a small pool is varied
+_RELATED_SHARE = 1 / 8  # of the pool: a random draw hits some, and there are more than a demo's budget
 
 _SKIPPED = frozenset(
     {"__pycache__", "test", "tests", "testing", "_vendor", "_vendored", "vendor", "vendored", "third_party"}
@@ -41,11 +42,11 @@ _SKIPPED = frozenset(
 
 @dataclass(frozen=True)
 class Subject:
-    """A set of targets and what is related to it, as names of modules; a package stands for all below it.
+    """A set of targets and its related modules, by module names; a package stands for all of its modules.
 
     Attributes:
-        targets: held out of the pool.
-        related: the modules of the pool that deal with the same subject. Not every one is in every installation.
+        targets: modules held out of the pool.
+        related: modules of the pool on the same subject. An installation may lack some.
     """
 
     targets: tuple[str, ...]
@@ -60,7 +61,7 @@ SUBJECTS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One documented function or class."""
+    """A documented function or class."""
 
     id: str
     prompt: str
@@ -71,15 +72,15 @@ class Row:
 
 @dataclass(frozen=True)
 class HarvestReport:
-    """What was written.
+    """The files that a harvest wrote.
 
     Attributes:
         pool: the candidates' file.
         targets: target set -> its file.
         rows: candidates; fewer than asked for only if the installation has no more.
         sources: how many packages and standard-library modules they come from.
-        related: target set -> the modules that count as related to it.
-        related_rows: target set -> how many candidates are from those.
+        related: target set -> its related modules.
+        related_rows: target set -> number of candidates from its related modules.
         seconds: time taken.
     """
 
@@ -93,7 +94,7 @@ class HarvestReport:
 
     @property
     def summary(self) -> str:
-        """One sentence for people."""
+        """A sentence for the user."""
         return (
             f"harvested {self.rows:,} documented functions and classes of {self.sources} modules and packages of this Python "
             f"in {self.seconds:.1f} s; {sum(self.related_rows.values()):,} of them are related to the targets ("
@@ -104,26 +105,26 @@ class HarvestReport:
 def harvest(rows: int, folder: Path) -> HarvestReport:
     """Write `pool.jsonl`, `targets/<set>.jsonl` and `related.json` into `folder`.
 
-    The same installation gives the same files: what is taken follows a hash of names, not the order of the disk.
+    The same installation gives the same files: the choice follows a hash of names, not the order of the disk.
 
     Raises:
         PipelineError: the installation has no standard library in source form.
 
     Cost: about 3 s for 1,500 rows, mostly parsing; files are parsed only until there are enough rows.
     """
-    began = time.monotonic()
+    started = time.monotonic()
     modules = dict(_modules())
     targets = {name: _all_rows(modules, subject.targets) for name, subject in SUBJECTS.items()}
-    empty = [name for name, found in targets.items() if not found]
+    empty = [name for name, target_rows in targets.items() if not target_rows]
     if empty:
         raise PipelineError(
             f"no source code of {', '.join(SUBJECTS[empty[0]].targets)} in {sysconfig.get_path('stdlib')}: the demo's pool "
             "comes from a Python installation with its standard library as .py files; use your own file with --pool"
         )
-    pool = _pool(modules, rows, held_out={row.response for found in targets.values() for row in found})
+    pool = _pool(modules, rows, held_out={row.response for row in itertools.chain(*targets.values())})
     _write(folder / "pool.jsonl", pool)
-    for name, found in targets.items():
-        _write(folder / "targets" / f"{name}.jsonl", found)
+    for name, target_rows in targets.items():
+        _write(folder / "targets" / f"{name}.jsonl", target_rows)
     related = {name: subject.related for name, subject in SUBJECTS.items()}
     write_durably(folder / "related.json", json.dumps(related, indent=1) + "\n")
     return HarvestReport(
@@ -133,12 +134,12 @@ def harvest(rows: int, folder: Path) -> HarvestReport:
         sources=len({row.source for row in pool}),
         related=related,
         related_rows={name: sum(is_within(row.module, names) for row in pool) for name, names in related.items()},
-        seconds=time.monotonic() - began,
+        seconds=time.monotonic() - started,
     )
 
 
 def is_within(module: str, names: Iterable[str]) -> bool:
-    """Whether a module is one of those named, or below one.
+    """Whether a module has one of the names, or belongs to a package that has.
 
     >>> is_within("scipy.stats._qmc", ["scipy.stats"]), is_within("randomly", ["random"])
     (True, False)
@@ -147,7 +148,7 @@ def is_within(module: str, names: Iterable[str]) -> bool:
 
 
 def _modules() -> Iterator[tuple[str, Path]]:
-    """Every module of the standard library and the installed packages that is a source file, with its name."""
+    """The name and source file of every module of the standard library and the installed packages."""
     seen: set[Path] = set()
     for key in ("stdlib", "purelib", "platlib"):
         root = Path(sysconfig.get_path(key)).resolve()
@@ -157,6 +158,7 @@ def _modules() -> Iterator[tuple[str, Path]]:
 
 
 def _below(folder: Path, package: str) -> Iterator[tuple[str, Path]]:
+    """The modules in a folder and its packages, in the order of their names."""
     for entry in sorted(folder.iterdir()):
         name, dot = entry.name.removesuffix(".py"), "." if package else ""
         if entry.name.endswith(".py") and (name == "__init__" or name.isidentifier()):
@@ -184,7 +186,7 @@ def _pool(modules: dict[str, Path], count: int, held_out: set[str]) -> list[Row]
             groups.setdefault(module.partition(".")[0], []).append(module)
     taken: dict[str, Row] = {}
     for position, name in enumerate(SUBJECTS):
-        # Cumulative, so that the thirds add up.
+        # Cumulative, so that rounding loses no row.
         wanted = round(count * _RELATED_SHARE * (position + 1) / len(SUBJECTS))
         _fill(taken, wanted, modules, related[name], held_out)
     _fill(taken, count, modules, groups, held_out)
@@ -212,12 +214,13 @@ def _fill(
 
 
 def _all_rows(modules: dict[str, Path], names: Iterable[str]) -> list[Row]:
-    found = [row for module in sorted(modules) if is_within(module, names) for row in _rows(module, modules[module])]
-    return sorted({row.id: row for row in found}.values(), key=lambda row: row.id)
+    """Every row of the named modules, by id."""
+    rows = [row for module in sorted(modules) if is_within(module, names) for row in _rows(module, modules[module])]
+    return sorted({row.id: row for row in rows}.values(), key=lambda row: row.id)
 
 
 def _rows(module: str, path: Path) -> Iterator[Row]:
-    """The documented, public functions, methods and classes of a file; none if it is not for this Python."""
+    """The documented, public functions, methods and classes of a file; none if this Python cannot parse it."""
     if path.stat().st_size > _MAX_FILE_BYTES:
         return
     try:
@@ -240,6 +243,7 @@ _Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def _definitions(parent: ast.Module | ast.ClassDef, prefix: str) -> Iterator[tuple[_Definition, str]]:
+    """Public functions and classes with their qualified names."""
     for node in parent.body:
         if isinstance(node, _Definition) and not node.name.startswith("_"):
             yield node, prefix + node.name
@@ -256,7 +260,7 @@ def _signature(node: _Definition, name: str) -> str:
 
 
 def _source(node: _Definition, lines: list[str]) -> str:
-    """The source without docstring and indentation; empty if nothing but the docstring is in the body."""
+    """The source without docstring and indentation; empty if the body is the docstring alone."""
     if len(node.body) < 2:
         return ""
     first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
@@ -267,7 +271,7 @@ def _source(node: _Definition, lines: list[str]) -> str:
 
 
 def _order(name: str) -> bytes:
-    """A fixed shuffle of names."""
+    """A key that sorts names in a fixed random order."""
     return hashlib.blake2b(name.encode(), digest_size=8).digest()
 
 

@@ -4,8 +4,6 @@ Assets pass handles through the store, never arrays, and each body is one call o
 annotations in this module: Dagster reads the annotations of asset bodies.)
 """
 
-import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from pipelines.stages.stage import Outcome, Stage
 RETRIES, RETRY_AFTER_S = 2, 30
 # Dagster runs at most so many steps of a pool at once; the instance's dagster.yaml sets how many.
 GPU_POOL = "gpu"
-AUTOSTART = "WINNOW_AUTOSTART"
 
 Show = Callable[[Context, Outcome], Mapping[str, Any]]
 
@@ -107,21 +104,3 @@ def as_table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
 def as_sql(query: str) -> dg.MarkdownMetadataValue:
     """A query to paste."""
     return dg.MetadataValue.md(f"```sql\n{query}\n```")
-
-
-def default_status(kind: Any) -> Any:
-    """Schedules and sensors start switched off, unless WINNOW_AUTOSTART=1 asks otherwise."""
-    return kind.RUNNING if os.environ.get(AUTOSTART) == "1" else kind.STOPPED
-
-
-def look(urls: Sequence[str]) -> str:
-    """What files look like from outside: names, sizes, times of change."""
-    seen = hashlib.blake2b(digest_size=16)
-    for url in urls:
-        path = Path(url)
-        if path.is_file():
-            status = path.stat()
-            seen.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        else:
-            seen.update(f"{url}\n".encode())
-    return seen.hexdigest()

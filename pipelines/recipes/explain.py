@@ -1,4 +1,4 @@
-"""Say what a selection chose and why: for the terminal and for the Dagster UI."""
+"""Explain a selection: its sources and its first rows with their reasons, for the terminal and the Dagster UI."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 
 from pipelines.context import Context
-from storage.ids import from_arrow, rows_of
-from storage.pool.snapshot import open_snapshot
+from storage.ids import Ids, from_arrow, rows_of
+from storage.pool.snapshot import Snapshot, open_snapshot
 from storage.records import read_selection
 
 FIRST_ROWS = 10
 SOURCES = 12
 EXCERPT = 100
-# Kinds of reason whose value says something to a person: a similarity or distance to what `ref` names.
+# Kinds of reason whose value a user can read: a similarity or distance to what `ref` names.
 SIMILAR = frozenset({"target", "target_set", "anchor", "neighbour", "centre"})
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A selection in two small tables.
+    """An explained selection: two small tables.
 
     Attributes:
         header: the selection's record.
@@ -56,18 +56,23 @@ def explain(context: Context, selection_id: str) -> Explanation:
         for source, count in selected.most_common(SOURCES)
     ]
     first = items.slice(0, FIRST_ROWS).to_pylist()
-    texts: dict[bytes, str] = {}
-    for found, turns in snapshot.turns(np.sort(ids[:FIRST_ROWS])):
-        texts |= {one: conversation[0][1] for one, conversation in zip(found.tolist(), turns, strict=True)}
     first_rows = [
-        {"rank": item["rank"], "source": sources[row], "prompt": excerpt(texts[one]), "why": why(item)}
-        for item, row, one in zip(first, rows, ids[:FIRST_ROWS].tolist(), strict=False)
+        {"rank": item["rank"], "source": sources[row], "prompt": prompt, "why": why(item)}
+        for item, row, prompt in zip(first, rows[:FIRST_ROWS], prompts(snapshot, ids[:FIRST_ROWS]), strict=True)
     ]
     return Explanation(header, by_source, first_rows)
 
 
+def prompts(snapshot: Snapshot, ids: Ids) -> list[str]:
+    """An excerpt of the first turn of each row, in the order of `ids`."""
+    texts: dict[bytes, str] = {}
+    for block, turns in snapshot.turns(np.sort(ids)):
+        texts |= {row_id: conversation[0][1] for row_id, conversation in zip(block.tolist(), turns, strict=True)}
+    return [excerpt(texts[row_id]) for row_id in ids.tolist()]
+
+
 def why(item: dict[str, Any]) -> str:
-    """One selected row's reason in words.
+    """The reason of a selected row in words.
 
     >>> why({"kind": "target", "ref": "gsm8k/17", "ref_rank": 1, "value": 0.8123})
     'target gsm8k/17, 1st in its list, 0.812'
@@ -88,7 +93,7 @@ def why(item: dict[str, Any]) -> str:
 
 
 def ordinal(number: int) -> str:
-    """A place in a list.
+    """An ordinal number.
 
     >>> [ordinal(n) for n in (1, 2, 3, 4, 11, 22, 113)]
     ['1st', '2nd', '3rd', '4th', '11th', '22nd', '113th']

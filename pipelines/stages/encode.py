@@ -1,8 +1,8 @@
-"""Encode what a source holds and the store does not, in segments that a killed run takes up again.
+"""Encode the texts of a source that have no vector yet, in segments that a killed run resumes.
 
-Before the first text is encoded, a plan is committed: which ids stand in which segment, in which order, and the token
-budget of a batch. Batches inside a segment follow from the texts' lengths and that budget alone, so a segment that was
-killed is encoded again in the same batches and gives the same bytes on the same machine.
+Before the first text is encoded, a plan is committed: the ids of each segment, in order, and the token budget of a
+batch. Batches inside a segment follow from the texts' lengths and that budget alone, so a segment whose run was killed
+is encoded again in the same batches and gives the same bytes on the same machine.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from storage.ids import Ids, rows_of, to_text
 from storage.store import Store, read_json, utc_now, write_json
 from storage.vectors.segments import commit_segment, describe_encoder, failed_ids, missing_ids, normalise
 
-# Work that a device does in a second, in multiply-adds of the model, order of magnitude only: it sizes segments. A fixed
-# number, not a measurement, so that the same texts give the same plan every time.
+# Multiply-adds of the model that a device does in a second, an order of magnitude that sizes segments. A fixed number,
+# not a measurement, so that the same texts give the same plan every time.
 NOMINAL_RATE = {"cpu": 5e10, "cuda": 5e13}
 
 MIN_SEGMENT_ROWS, MAX_SEGMENT_ROWS = 64, 16384
@@ -35,14 +35,14 @@ MIN_SEGMENT_ROWS, MAX_SEGMENT_ROWS = 64, 16384
 # Characters in a token, roughly; sizes segments only.
 CHARS_PER_TOKEN = 4
 
-# Above this share of texts without a vector something is wrong with the model or the data, not with a text.
+# Above this share of texts without a vector the fault lies with the model or the data, not with a text.
 MAX_FAILED_FRACTION = 0.01
 
 Turns = list[tuple[str, str]]
 
 
 class TextSource(Protocol):
-    """Texts by id: a snapshot of the pool, a target set."""
+    """Texts by id: a snapshot of the pool or a target set."""
 
     @property
     def name(self) -> str: ...
@@ -51,16 +51,16 @@ class TextSource(Protocol):
     def ids(self) -> Ids: ...
 
     def turns(self, wanted: Ids) -> Iterator[tuple[Ids, list[Turns]]]:
-        """The turns of the wanted ids, each once, in any order, some at a time."""
+        """The turns of the wanted ids, each once, in any order, in blocks."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedReport:
-    """What one call did.
+    """What `embed` did.
 
     Attributes:
-        encoder: the fingerprint; names the folder of the vectors.
+        encoder: the fingerprint of the encoder, and the name of the folder of its vectors.
         n_rows: distinct ids of the source.
         n_encoded: texts encoded now; the others were in the store.
         n_failed: ids of the source without a vector: no tokens, or the model overflowed. Listed in the segments'
@@ -68,7 +68,7 @@ class EmbedReport:
         n_segments: segments written now.
         tokens: tokens encoded now, padding not counted.
         truncated: texts cut at `max_tokens` among those encoded now.
-        notes: what the encoder says of itself (`Encoder.notes`); empty if nothing had to be encoded.
+        notes: the encoder's notes (`Encoder.notes`); empty if nothing had to be encoded.
     """
 
     encoder: str
@@ -100,17 +100,17 @@ def embed(
     segment_seconds: float = 30,
     device: str | None = None,
 ) -> EmbedReport:
-    """Encode the ids of a source that have no vector yet; nothing else.
+    """Encode the texts of a source whose ids have no vector yet.
 
     Args:
         on_progress: called with (texts encoded, texts to encode), first with 0, then after each batch.
-        on_wait: told who holds the lock if another process embeds with the same encoder now.
-        segment_seconds: the work in a segment, roughly: what a kill can cost.
+        on_wait: called with the holder of the lock if another process embeds with the same encoder.
+        segment_seconds: the work in a segment, roughly: what is lost when a run is killed.
         device: as `load_encoder`.
 
     Raises:
-        InvalidInput: more than 1 % of the source's texts got no vector; names one and says why. Fewer are recorded in
-            the store and counted in the report.
+        InvalidInput: more than 1 % of the source's texts got no vector. Fewer are recorded in the store and counted in
+            the report.
         NotInStore: the source did not give the text of one of its ids.
 
     Cost: one pass over the texts to plan, one to encode; memory for the texts of a segment and 40 bytes an id.
@@ -118,37 +118,37 @@ def embed(
     started = time.monotonic()
     encoder = spec.fingerprint()
     ids = np.unique(source.ids)
-    done = _Done()
+    totals = _Totals()
     notes: tuple[str, ...] = ()
     with store.lock(f"vectors-{encoder}", f"embed {source.name}", on_wait):
         todo = missing_ids(store, encoder, ids)
         if len(todo):
             job = _Job(store, encoder, source, load_encoder(spec, device))
             notes = job.model.notes
-            describe_encoder(store, encoder, _encoder_facts(encoder, spec, job.model))
+            describe_encoder(store, encoder, _encoder_record(encoder, spec, job.model))
             on_batch = _counter(on_progress, len(todo))
-            for segment, turns in _gathered(source, _segments(job, todo, segment_seconds)):
-                done += _encode(job, segment, turns, on_batch)
-                _check_failed(encoder, done.failed, len(ids))
-            _drop_spent_plans(store, encoder)
+            for segment, turns in _with_texts(source, _segments(job, todo, segment_seconds)):
+                totals += _encode(job, segment, turns, on_batch)
+                _check_failed(encoder, totals.failed, len(ids))
+            _remove_finished_plans(store, encoder)
         n_failed = len(failed_ids(store, encoder, ids))
         _check_failed(encoder, n_failed, len(ids))
     return EmbedReport(
         encoder=encoder,
         n_rows=len(ids),
-        n_encoded=done.rows,
+        n_encoded=totals.rows,
         n_failed=n_failed,
-        n_segments=done.segments,
+        n_segments=totals.segments,
         seconds=time.monotonic() - started,
-        tokens=done.tokens,
-        truncated=done.truncated,
+        tokens=totals.tokens,
+        truncated=totals.truncated,
         notes=notes,
     )
 
 
 @dataclass(frozen=True)
-class _Done:
-    """Sums over the segments written by this call."""
+class _Totals:
+    """Sums over the segments that a call wrote."""
 
     segments: int = 0
     rows: int = 0
@@ -156,12 +156,14 @@ class _Done:
     truncated: int = 0
     failed: int = 0
 
-    def __add__(self, other: _Done) -> _Done:
-        return _Done(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, other: _Totals) -> _Totals:
+        return _Totals(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
 class _Job:
+    """The source, the model and the store of a call."""
+
     store: Store
     encoder: str
     source: TextSource
@@ -169,7 +171,7 @@ class _Job:
 
 
 def _counter(on_progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
-    """What to call after each batch with its number of texts; reports the start too."""
+    """A callback that takes the number of texts of each batch and reports their sum, first 0."""
     encoded = 0
 
     def on_batch(size: int) -> None:
@@ -182,15 +184,15 @@ def _counter(on_progress: Callable[[int, int], None] | None, total: int) -> Call
     return on_batch
 
 
-def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable[[int], None]) -> _Done:
-    """Encode and commit one segment."""
+def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable[[int], None]) -> _Totals:
+    """Encode and commit a segment."""
     started = time.monotonic()
     tokens = job.model.tokens([job.model.text_of(each) for each in turns])
     vectors = job.model.encode_tokens(tokens, batch_tokens=segment.batch_tokens, on_batch=on_batch)
     unit, usable = normalise(vectors)
     failed = np.flatnonzero(~usable)
     causes = ["no tokens" if tokens.lengths[row] == 0 else "hidden states not finite" for row in failed]
-    facts = {
+    record = {
         "failed": dict(zip(to_text(segment.ids[failed]), causes, strict=True)),
         "tokens": int(tokens.lengths.sum()),
         "truncated": int(tokens.truncated.sum()),
@@ -199,12 +201,12 @@ def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable
         "created_at": utc_now(),
         **_environment(job.model),
     }
-    commit_segment(job.store, job.encoder, segment.ids, unit, facts, failed=~usable)
-    return _Done(1, len(segment.ids), facts["tokens"], facts["truncated"], len(failed))
+    commit_segment(job.store, job.encoder, segment.ids, unit, record, failed=~usable)
+    return _Totals(1, len(segment.ids), record["tokens"], record["truncated"], len(failed))
 
 
 def _check_failed(encoder: str, n_failed: int, n: int) -> None:
-    # One is always allowed: a single bad text must not stop a small pool.
+    # One failure is always allowed: a bad text must not stop a small pool.
     if n_failed > max(1, MAX_FAILED_FRACTION * n):
         raise InvalidInput(
             f"encoder {encoder}: {n_failed} of {n} texts got no vector, at most {MAX_FAILED_FRACTION:.0%} may: they have "
@@ -214,20 +216,20 @@ def _check_failed(encoder: str, n_failed: int, n: int) -> None:
 
 
 def _segments(job: _Job, todo: Ids, segment_seconds: float) -> list[_Segment]:
-    """What to encode: unfinished segments of earlier plans where they are still wanted whole, then a new plan."""
+    """The segments to encode: unfinished ones of earlier plans of which every id is still wanted, then a new plan."""
     wanted = np.sort(todo)
-    taken: list[_Segment] = []
+    resumed: list[_Segment] = []
     for plan in _plans(job.store, job.encoder):
         for segment in _read_plan(plan):
             rows = rows_of(segment.ids, wanted)
             if (rows >= 0).all():
-                taken.append(segment)
+                resumed.append(segment)
                 wanted = np.delete(wanted, rows)
-    return taken + (_plan(job, wanted, segment_seconds) if len(wanted) else [])
+    return resumed + (_plan(job, wanted, segment_seconds) if len(wanted) else [])
 
 
 def _plan(job: _Job, todo: Ids, segment_seconds: float) -> list[_Segment]:
-    """Cut `todo` into segments in the order in which the source gives it, and commit that."""
+    """Cut `todo` into segments, in the order of the source, and commit them as a plan."""
     ids: list[Ids] = []
     tokens: list[int] = []
     for some, turns in job.source.turns(todo):
@@ -242,18 +244,18 @@ def _plan(job: _Job, todo: Ids, segment_seconds: float) -> list[_Segment]:
     name = f"plan-{digest}"
     with job.store.committing("vectors", job.encoder, name) as folder:
         np.save(folder / "ids.npy", ordered, allow_pickle=False)
-        facts = {
+        record = {
             "bounds": bounds,
             "batch_tokens": job.model.batch_tokens,
             "source": job.source.name,
             "created_at": utc_now(),
         }
-        write_json(folder / "plan.json", facts)
+        write_json(folder / "plan.json", record)
     return _read_plan(job.store.path("vectors", job.encoder, name))
 
 
 def _bounds(tokens: list[int], limit: int) -> list[int]:
-    """Where segments begin and end: about `limit` tokens each, 64 to 16,384 rows.
+    """The bounds of segments of about `limit` tokens each, 64 to 16,384 rows.
 
     >>> _bounds([10] * 200, 700)
     [0, 70, 140, 200]
@@ -274,13 +276,13 @@ def _plans(store: Store, encoder: str) -> list[Path]:
 
 
 def _read_plan(folder: Path) -> list[_Segment]:
-    facts = read_json(folder / "plan.json")
+    record = read_json(folder / "plan.json")
     ids = np.load(folder / "ids.npy", allow_pickle=False)
-    return [_Segment(ids[a:b], facts["batch_tokens"]) for a, b in itertools.pairwise(facts["bounds"])]
+    return [_Segment(ids[a:b], record["batch_tokens"]) for a, b in itertools.pairwise(record["bounds"])]
 
 
-def _drop_spent_plans(store: Store, encoder: str) -> None:
-    """Remove plans of which no segment can be taken up any more: each is written, or one of its ids is elsewhere."""
+def _remove_finished_plans(store: Store, encoder: str) -> None:
+    """Remove plans of which no segment can be resumed: each is written, or one of its ids was encoded elsewhere."""
     for folder in _plans(store, encoder):
         segments = _read_plan(folder)
         open_ids = np.sort(missing_ids(store, encoder, np.concatenate([segment.ids for segment in segments])))
@@ -288,8 +290,8 @@ def _drop_spent_plans(store: Store, encoder: str) -> None:
             shutil.rmtree(folder)
 
 
-def _gathered(source: TextSource, segments: list[_Segment]) -> Iterator[tuple[_Segment, list[Turns]]]:
-    """Each segment with its turns, as soon as the source has given them all."""
+def _with_texts(source: TextSource, segments: list[_Segment]) -> Iterator[tuple[_Segment, list[Turns]]]:
+    """Each segment with its texts, as soon as the source has yielded them all."""
     ids = np.concatenate([segment.ids for segment in segments])
     starts = np.cumsum([0, *(len(segment.ids) for segment in segments)])
     order = np.argsort(ids)
@@ -309,12 +311,12 @@ def _gathered(source: TextSource, segments: list[_Segment]) -> Iterator[tuple[_S
         raise NotInStore(f"{source.name}: the texts of {absent} of {len(ids)} ids were not given")
 
 
-def _require_all(source: TextSource, wanted: Ids, given: Ids) -> None:
-    if len(given) != len(wanted) or not np.array_equal(np.sort(given), np.sort(wanted)):
-        raise NotInStore(f"{source.name}: asked for the texts of {len(wanted)} ids, got {len(given)}")
+def _require_all(source: TextSource, wanted: Ids, received: Ids) -> None:
+    if len(received) != len(wanted) or not np.array_equal(np.sort(received), np.sort(wanted)):
+        raise NotInStore(f"{source.name}: asked for the texts of {len(wanted)} ids, got {len(received)}")
 
 
-def _encoder_facts(encoder: str, spec: EncoderSpec, model: Encoder) -> dict[str, Any]:
+def _encoder_record(encoder: str, spec: EncoderSpec, model: Encoder) -> dict[str, Any]:
     return {
         "encoder": encoder,
         "spec": asdict(spec),
@@ -326,7 +328,7 @@ def _encoder_facts(encoder: str, spec: EncoderSpec, model: Encoder) -> dict[str,
 
 
 def _environment(model: Encoder) -> dict[str, Any]:
-    """What, beside the plan, the bits of a vector depend on."""
+    """The versions and settings on which the bits of a vector depend, beside the plan."""
     import sentence_transformers
     import torch
     import transformers

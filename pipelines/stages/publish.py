@@ -13,19 +13,19 @@ from storage.catalog.query import query_catalog
     checks={"every_selection_listed": "it opens, and holds every selection that was committed before"},
 )
 def publish(context: Context) -> Outcome:
-    """Publish the catalog: everything committed so far becomes visible to SQL at once."""
+    """Publish the catalog: every record committed so far becomes visible to SQL at once."""
     committed = len(context.store.records("selections"))
     path = publish_catalog(context.store)
-    listed = query_catalog(context.store, "SELECT count(*) FROM selections")[0][0].as_py()
+    published = query_catalog(context.store, "SELECT count(*) FROM selections")[0][0].as_py()
     return Outcome(
         subject=path.name,
-        metrics={"path": str(path), "size_bytes": path.stat().st_size, "selections": listed},
+        metrics={"path": str(path), "size_bytes": path.stat().st_size, "selections": published},
         summary=f"catalog published: {context.store.path('winnow.duckdb')}",
         checks=(
             Check(
                 "every_selection_listed",
-                listed >= committed,
-                f"{listed:,} selections in the catalog, {committed:,} were committed",
+                published >= committed,
+                f"{published:,} selections in the catalog, {committed:,} were committed",
             ),
         ),
     )

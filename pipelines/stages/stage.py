@@ -1,4 +1,4 @@
-"""A stage: one function, one at a time for its target, timed and recorded, with the checks that it declares."""
+"""A stage: a function that runs one at a time for its target, is timed and recorded, and declares its checks."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Metric = int | float | str | None
 
 @dataclass(frozen=True)
 class Check:
-    """A statement about a stage's result that was looked at.
+    """The result of a check.
 
     Attributes:
-        name: what must hold, as a snake_case statement.
+        name: a statement in snake_case that must hold, as the stage declares it.
         passed: whether it holds.
-        detail: the numbers behind it, for people.
-        blocking: whether what follows must not run when it fails.
+        detail: the numbers behind it, for the user.
+        blocking: whether a failure stops the stages that depend on this one.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage did: the same metrics go to the catalog, to the Dagster UI and to the terminal.
+    """The result of a stage: the same metrics go to the catalog, to the Dagster UI and to the terminal.
 
     Attributes:
-        subject: the id of what the stage made: a snapshot, encoder, index, selection or catalog file.
+        subject: the id of the result: a snapshot, encoder, index, selection or catalog file.
         metrics: numbers and names, `facts` in the record; numbers get a plot over time in the Dagster UI.
-        checks: what was checked.
-        summary: one sentence for people.
+        summary: a sentence for the user.
+        checks: the result of each declared check.
     """
 
     subject: str
@@ -120,7 +120,7 @@ class Stage:
                 )
             except Exception as error:
                 record("failed", error=f"{type(error).__name__}: {error}")
-                if isinstance(error, duckdb.IOException):  # what the disk refuses, named as all else names it
+                if isinstance(error, duckdb.IOException):  # a full disk, reported as from any other writer
                     raise OSError(str(error)) from error
                 raise
             record(

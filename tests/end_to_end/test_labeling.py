@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.context import open_context
 from pipelines.orchestration.asset import Project
-from pipelines.orchestration.assets import build_definitions
+from pipelines.orchestration.definitions import build_definitions
 from pipelines.orchestration.labeling_assets import job_name
 from pipelines.progress import Log
 from pipelines.reproduce import reproduce

@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.context import Context, open_context
+from pipelines.progress import Log
+from pipelines.run import run_all
 from tests.conftest import SUBJECTS, row, write_rows
 
 LIGHT = """\
@@ -58,6 +61,11 @@ def change(project: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
+def opened(project: Path, said: list[str] | None = None, invocation: str | None = None) -> Context:
+    """The context of an invocation; its messages go to `said`."""
+    return open_context(project, Log((said if said is not None else []).append), invocation)
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a command ended."""
@@ -79,12 +87,8 @@ def light(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project that was run once; for looking only."""
-    from pipelines.context import open_context
-    from pipelines.progress import Log
-    from pipelines.run import run_all
-
     project = make_light(tmp_path_factory.mktemp("ran") / "light")
-    run_all(open_context(project, Log(lambda _: None)))
+    run_all(opened(project))
     return project
 
 

@@ -114,7 +114,7 @@ class TestMistakes:
         (light / "allow.txt").write_text("fox-1\nnobody\n")
         change(light, "budget: 8", "budget: 8, allow: allow.txt")
         assert refused(winnow, "run", "any", "-c", light).endswith(
-            f"winnow: {light}/allow.txt: line 2: 'nobody' names no row of the pool; an id names exactly one\n"
+            f"winnow: recipe any: {light}/allow.txt: line 2: 'nobody' names no row of the pool; an id names exactly one\n"
         )
 
     def test_run__a_recipe_that_fails_does_not_keep_the_others_from_sql(self, winnow: Winnow, light: Path) -> None:

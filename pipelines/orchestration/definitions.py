@@ -1,0 +1,49 @@
+"""All that Dagster needs of one winnow.yaml: assets, checks, jobs, the nightly schedule and the sensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+
+from pipelines.config.load import load_config
+from pipelines.orchestration.asset import Project
+from pipelines.orchestration.assets import catalog_asset, encoder_assets, pool_asset, recipe_asset
+from pipelines.orchestration.labeling_assets import job_name, labeling_assets, labeling_job
+from pipelines.orchestration.schedule import schedules
+from pipelines.orchestration.sensors import new_files_sensor, new_labels_sensor
+from pipelines.recipes.spec import encoders_of
+
+
+def build_definitions(config_path: Path) -> dg.Definitions:
+    """Everything that Dagster shows and runs for one project.
+
+    Raises:
+        ConfigError: the file is wrong.
+    """
+    config = load_config(config_path)
+    of_labeling = [project.encoder for project in config.labeling.values() if project.encoder is not None]
+    assets = [pool_asset()]
+    for encoder in dict.fromkeys([*encoders_of(config, config.recipes), *of_labeling]):
+        assets += encoder_assets(encoder, targets=bool(config.targets_in(encoder)))
+    assets += [recipe_asset(name, recipe) for name, recipe in config.recipes.items()]
+    assets.append(catalog_asset(config))
+    for name, project in config.labeling.items():
+        assets += labeling_assets(name, project)
+
+    # Labels have jobs and a sensor of their own: a new file of the pool draws recipes again and sends nobody a batch.
+    labeling_jobs = {name: labeling_job(name) for name in config.labeling}
+    selected: dg.AssetSelection = dg.AssetSelection.all()
+    if labeling_jobs:
+        selected -= dg.AssetSelection.groups(*map(job_name, config.labeling))
+    reselect = dg.define_asset_job("reselect", selected, description="Every asset but those of labeling, in order.")
+    sensors = [new_files_sensor(config_path)]
+    if labeling_jobs:
+        sensors.append(new_labels_sensor(config_path, labeling_jobs))
+    return dg.Definitions(
+        assets=assets,
+        resources={"project": Project(config_path=str(config_path))},
+        jobs=[reselect, *labeling_jobs.values()],
+        schedules=schedules(config),
+        sensors=sensors,
+    )

@@ -1,0 +1,71 @@
+"""All that Dagster shows of one project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from pipelines.orchestration.definitions import build_definitions
+from tests.pipelines.conftest import change
+from tests.pipelines.orchestration.conftest import KEYS
+
+
+@pytest.mark.parametrize("kind", ["own vectors", "a model"])
+def test_definitions__every_asset_is_described_owned_and_checked(light: Path, project: Path, kind: str) -> None:
+    definitions = build_definitions((light if kind == "own vectors" else project) / "winnow.yaml")
+    dg.Definitions.validate_loadable(definitions)
+    graph = definitions.resolve_asset_graph()
+    checked = {check.asset_key for check in graph.asset_check_keys}
+    assert len(graph.materializable_asset_keys) == len(KEYS) + (kind == "a model")
+    for key in graph.materializable_asset_keys:
+        node = graph.get(key)
+        assert node.description, key
+        assert node.kinds, key
+        assert node.group_name in {"pool", "vectors", "selections", "catalog"}, key
+        assert node.owners == ["team:data"], key
+        assert key in checked, key
+    for asset in definitions.assets or ():
+        assert isinstance(asset, dg.AssetsDefinition)
+        for spec in asset.check_specs:
+            assert spec.blocking, spec
+            assert spec.description, spec
+
+
+def test_definitions__lineage_and_a_code_version_that_follows_the_recipe(light: Path) -> None:
+    def versions() -> dict[str, str | None]:
+        graph = build_definitions(light / "winnow.yaml").resolve_asset_graph()
+        return {
+            key.to_user_string(): graph.get(key).code_version
+            for key in graph.materializable_asset_keys
+            if key.path[0] == "selection"
+        }
+
+    graph = build_definitions(light / "winnow.yaml").resolve_asset_graph()
+    assert sorted(key.to_user_string() for key in graph.materializable_asset_keys) == KEYS
+    parents = {
+        key.to_user_string(): sorted(parent.to_user_string() for parent in graph.get(key).parent_keys)
+        for key in graph.materializable_asset_keys
+    }
+    assert parents["selection/near"] == ["pool", "vectors/target_embeddings", "vectors/vector_index"]
+    assert parents["selection/any"] == ["pool"]
+    assert parents["catalog"] == ["selection/any", "selection/near"]
+
+    before = versions()
+    change(light, "budget: 8", "budget: 9")
+    after = versions()
+    assert before["selection/near"] == after["selection/near"]
+    assert before["selection/any"] != after["selection/any"]
+
+
+def test_definitions__a_wrong_configuration_is_its_message(light: Path) -> None:
+    change(light, "budget: 8", "bugdet: 8")
+    with pytest.raises(ValueError, match=r"recipes\.any\.bugdet: unknown key"):
+        build_definitions(light / "winnow.yaml")
+
+
+def test_definitions__the_encoder_of_a_project_has_its_assets_without_a_recipe(labeling: Path) -> None:
+    change(labeling, "near: {steps: [rds_plus], budget: 10}", "near: {steps: [random], budget: 10}")
+    keys = build_definitions(labeling / "winnow.yaml").resolve_asset_graph().materializable_asset_keys
+    assert {"vectors/embeddings", "vectors/vector_index"} <= {key.to_user_string() for key in keys}
