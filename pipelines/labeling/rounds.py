@@ -31,7 +31,7 @@ from pipelines.runs import code_version
 from selection.learning.annotators import NONE
 from selection.learning.stopping import Advice
 from selection.noise import hash_uniform
-from selection.run import stable_hash
+from selection.streams import stable_hash
 from selection.types import Floats, Input
 from storage import ids as idlib
 from storage.ids import Ids

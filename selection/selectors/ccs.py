@@ -11,11 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from selection.allocation import as_written
-from selection.errors import InvalidOption, rows_of_parent
+from selection.errors import InvalidOption
+from selection.registry import inner_selector
+from selection.run_selector import select_in_strata
 from selection.scorers.column import numbers
 from selection.step import Selector, check_choice, check_integer, check_name, check_number
 from selection.streams import child
-from selection.types import Floats, Input, Pool, Reason, Rows, Selection
+from selection.types import Floats, Input, Pool, Rows, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +60,7 @@ class Ccs(Selector):
 
     def inner(self) -> Selector:
         """The selector inside a stratum."""
-        from selection.registry import build_step
-
-        step = build_step(self.within)
-        if not isinstance(step, Selector):
-            raise InvalidOption(
-                f"within must be a selector, {step.name!r} is a {step.kind}", step=self.name, option="within"
-            )
-        return step
+        return inner_selector(self.name, "within", self.within)
 
     @property
     def needs(self) -> frozenset[Input]:
@@ -79,26 +74,16 @@ class Ccs(Selector):
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
-        from selection.run import run_selector
-
         by = pool.get_scores() if self.cut_by is None else numbers(self.cut_by, pool.get_column(self.cut_by))
         rows = without_hardest(pool, by, self.beta, hard=self.hard)
         stratum, names = equal_width(pool.get_scores()[rows], self.n_strata)
         counts = water_fill(np.bincount(stratum, minlength=len(names)).tolist(), min(budget, len(rows)))
-        step, taken = self.inner(), pool.get_already_selected()
-        parts: list[tuple[int, Rows, Selection]] = []
-        for i in np.flatnonzero(counts).tolist():
-            frame = np.union1d(rows[stratum == i], taken)  # what is already selected counts as centres in each stratum
-            with rows_of_parent(frame):
-                parts.append((i, frame, run_selector(step, pool.take(frame), counts[i], rng=child(rng, i))))
-        ref = np.concatenate([np.full(len(picked.rows), i) for i, _, picked in parts])
-        rank = np.concatenate([np.arange(len(picked.rows)) for _, _, picked in parts])
-        order = np.lexsort((ref, (rank + 0.5) / np.bincount(ref)[ref]))
-        picks = np.concatenate([frame[picked.rows] for _, frame, picked in parts])
-        gain = np.concatenate([picked.gain for _, _, picked in parts])
-        value = np.concatenate([picked.reason.value for _, _, picked in parts])
-        reason = Reason.of("stratum", len(picks), ref=ref[order], rank=rank[order], value=value[order], names=names)
-        return Selection(picks[order], gain[order], reason)
+        taken = pool.get_already_selected()  # counts as centres in each stratum
+        parts = (
+            (i, np.union1d(rows[stratum == i], taken), counts[i], child(rng, i))
+            for i in np.flatnonzero(counts).tolist()
+        )
+        return select_in_strata(self.inner(), pool, parts, names)
 
 
 def without_hardest(pool: Pool, by: Floats, beta: float, *, hard: str) -> Rows:

@@ -153,9 +153,9 @@ class _Centres(Selector):
 
 
 def test_select__inner_selector_sees_all_that_is_already_selected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selection.registry.BUILT_IN", (_Centres,))
+    monkeypatch.setattr("selection.selectors.random.Random", _Centres)
     pool = Pool(scores=np.arange(8.0), already_selected=[0, 7])
-    picked = select([Ccs(beta=0, n_strata=2, within="centres")], pool, budget=4)
+    picked = select([Ccs(beta=0, n_strata=2, within="random")], pool, budget=4)
     assert sorted(picked.rows.tolist()) == [1, 2, 4, 5]
     assert picked.gain.tolist() == [2, 2, 2, 2]
 
