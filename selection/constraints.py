@@ -417,13 +417,14 @@ class BoundConstraints:
             if quota.divides:
                 self.shares(pool)
             else:
-                what = f"the quota by {quota.by}"
-                self._check_capacity(what, pool, self.quota_group, self.caps(pool), self.quota_names)
+                self._check_capacity(
+                    f"the quota by {quota.by}", pool, self.quota_group, self.caps(pool), self.quota_names
+                )
         if self.value_group is not None and not constraints.in_tokens:
-            what = f"max_per_group {constraints.max_per_group} of {constraints.group_by}"
-            self._check_capacity(what, pool, self.value_group, self.per_value(pool), ())
+            name = f"max_per_group {constraints.max_per_group} of {constraints.group_by}"
+            self._check_capacity(name, pool, self.value_group, self.per_value(pool), ())
 
-    def _check_capacity(self, what: str, pool: Pool, group: Rows, capacity: Costs, names: Sequence[str]) -> None:
+    def _check_capacity(self, name: str, pool: Pool, group: Rows, capacity: Costs, names: Sequence[str]) -> None:
         _, free = cost_by_group(group, pool, self.cost, len(capacity))
         gives = np.minimum(free, np.maximum(capacity, 0))
         ungrouped = float(self.cost[pool.candidates & (group == NO_GROUP)].sum())
@@ -436,7 +437,7 @@ class BoundConstraints:
         if ungrouped:
             most.append(f"all others {ungrouped:,.0f}")
         raise InvalidBudget(
-            f"{what} leaves {gives.sum() + ungrouped:,.0f} {self.constraints.unit} for a budget of {budget:,}: "
+            f"{name} leaves {gives.sum() + ungrouped:,.0f} {self.constraints.unit} for a budget of {budget:,}: "
             + (listed(most) if names else f"there are {int((free > 0).sum()):,} groups")
         )
 

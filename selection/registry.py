@@ -123,10 +123,10 @@ def build_step(spec: Spec | Step) -> Step:
         check_named(type(spec))
         return spec
     name, options = _split(spec)
-    cls = find_step(name)
+    cls: Any = find_step(name)
     if not is_dataclass(cls):
         raise BrokenStep(f"{name}: {cls.__name__} must be a frozen dataclass, whose fields are its options")
-    known: dict[str, Any] = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    known: dict[str, Any] = {f.name: f for f in fields(cls)}
     if cls.open_options is not None:
         return cls(**{cls.open_options: options})
     for option in options:

@@ -34,7 +34,7 @@ class Ccs(Selector):
         within: the selector inside a stratum.
 
     Strata are served from the smallest: each gives an equal part of the budget that is left, or all it has. A constant
-    score is one stratum. Where beta leaves fewer rows than the budget, only these are given. Picks of the strata are
+    score is one stratum. Where beta leaves fewer rows than the budget, only these are counts. Picks of the strata are
     interleaved; `ref` of a reason is the stratum, `rank` the place in it, gain and value those of the selector inside.
 
     Source: Zheng et al. 2023 (CCS), `Coreset.py`; there a constant or negative score empties strata, here never.
@@ -77,7 +77,7 @@ class Ccs(Selector):
         by = pool.get_scores() if self.cut_by is None else numbers(self.cut_by, pool.get_column(self.cut_by))
         rows = without_hardest(pool, by, self.beta, hard=self.hard)
         stratum, names = equal_width(pool.get_scores()[rows], self.n_strata)
-        counts = water_fill(np.bincount(stratum, minlength=len(names)).tolist(), min(budget, len(rows)))
+        counts = smallest_first(np.bincount(stratum, minlength=len(names)).tolist(), min(budget, len(rows)))
         taken = pool.get_already_selected()  # counts as centres in each stratum
         parts = (
             (i, np.union1d(rows[stratum == i], taken), counts[i], child(rng, i))
@@ -110,7 +110,7 @@ def equal_width(scores: Floats, count: int) -> tuple[Rows, tuple[str, ...]]:
     return np.minimum(place.astype(np.int64), count - 1), names
 
 
-def water_fill(sizes: Sequence[int], budget: int) -> list[int]:
+def smallest_first(sizes: Sequence[int], budget: int) -> list[int]:
     """From the smallest stratum on, each gets an equal part of what is left of the budget, or all it has.
 
     Args:
@@ -121,12 +121,12 @@ def water_fill(sizes: Sequence[int], budget: int) -> list[int]:
         One count for each stratum, at most its size; they sum to the budget. Ties go by the order of the strata, so
         that a remainder goes to the last of the largest, as in the released code.
 
-    >>> water_fill([0, 3, 10, 100, 2], 30), water_fill([5, 5, 5], 7)
+    >>> smallest_first([0, 3, 10, 100, 2], 30), smallest_first([5, 5, 5], 7)
     ([0, 3, 10, 15, 2], [2, 2, 3])
     """
-    given = [0] * len(sizes)
+    counts = [0] * len(sizes)
     order = sorted((i for i, size in enumerate(sizes) if size), key=lambda i: sizes[i])
     for done, i in enumerate(order):
-        given[i] = min(sizes[i], budget // (len(order) - done))
-        budget -= given[i]
-    return given
+        counts[i] = min(sizes[i], budget // (len(order) - done))
+        budget -= counts[i]
+    return counts
