@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, cast
@@ -123,10 +123,10 @@ def build_step(spec: Spec | Step) -> Step:
         check_named(type(spec))
         return spec
     name, options = _split(spec)
-    cls: Any = find_step(name)
-    if not is_dataclass(cls):
+    cls = find_step(name)
+    if not hasattr(cls, "__dataclass_fields__"):
         raise BrokenStep(f"{name}: {cls.__name__} must be a frozen dataclass, whose fields are its options")
-    known: dict[str, Any] = {f.name: f for f in fields(cls)}
+    known: dict[str, Any] = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     if cls.open_options is not None:
         return cls(**{cls.open_options: options})
     for option in options:
