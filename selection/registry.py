@@ -189,7 +189,7 @@ def step_spec(step: Step) -> dict[str, Any]:
     """The JSON of a step, with every option: `build_step(step_spec(step)) == step`.
 
     >>> step_spec(build_step("keep_top"))
-    {'keep_top': {'times': 5}}
+    {'keep_top': {'times': 5.0}}
     """
     if step.open_options is not None:
         return {step.name: getattr(step, step.open_options)}
