@@ -113,10 +113,14 @@ def _picked(
         _check_constraints(bound, pool, filters, allow_short=allow_short)
         return constrained_selection(bound, step, pool, stream, allow_short=allow_short)
     budget, left = bound.constraints.amount, int(pool.candidates.sum())
-    short = _check_enough_left(left, budget, filters, allow_short=allow_short)
+    if left < budget and not allow_short:
+        names = ", ".join(filters)
+        raise InvalidBudget(f"budget must be in 0..{left} (candidates left after {names}), got {budget}")
     picked = run_selector(step, pool, min(budget, left), rng=stream())
-    short |= _check_filled(step, len(picked.rows), budget, allow_short=allow_short)
-    return replace(picked, exhausted=short)
+    count = len(picked.rows)
+    if count < budget and not allow_short:
+        raise InvalidBudget(f"{step.name} found only {count} rows for a budget of {budget}; allow_short takes these")
+    return replace(picked, exhausted=count < budget)
 
 
 def _frame_rows(pool: Pool) -> Rows:
@@ -190,20 +194,3 @@ def _check_constraints(bound: BoundConstraints, pool: Pool, filters: Sequence[st
     except InvalidBudget as error:
         after = f" (candidates left after {', '.join(filters)})" if filters else ""
         raise InvalidBudget(f"{error}{after}. allow_short takes what there is") from None
-
-
-def _check_enough_left(left: int, budget: int, filters: Sequence[str], *, allow_short: bool) -> bool:
-    if left >= budget:
-        return False
-    if not allow_short:
-        names = ", ".join(filters)
-        raise InvalidBudget(f"budget must be in 0..{left} (candidates left after {names}), got {budget}")
-    return True
-
-
-def _check_filled(step: Step, got: int, budget: int, *, allow_short: bool) -> bool:
-    if got >= budget:
-        return False
-    if not allow_short:
-        raise InvalidBudget(f"{step.name} found only {got} rows for a budget of {budget}; allow_short takes these")
-    return True

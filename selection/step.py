@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeGuard
 
 import numpy as np
 
@@ -133,9 +133,13 @@ def check_integer(step: str, option: str, value: Any, *, least: int) -> None:
 def check_number(step: str, option: str, value: Any, *, above: float | None = None, least: float | None = None) -> None:
     """Raise `InvalidOption` unless `value` is a finite number, above a bound or at least one."""
     bound = f" > {above:g}" if above is not None else f" >= {least:g}" if least is not None else ""
-    wrong = isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
-    if wrong or (above is not None and value <= above) or (least is not None and value < least):
+    if not is_number(value) or (above is not None and value <= above) or (least is not None and value < least):
         raise InvalidOption(f"{option} must be a finite number{bound}, got {value!r}", step=step, option=option)
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value is a finite number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_flag(step: str, option: str, value: Any) -> None:
