@@ -442,7 +442,8 @@ class BoundConstraints:
 
 def plain(constraint: Quota | TokenBudget) -> dict[str, Any]:
     """JSON-plain options, without those at their defaults; they rebuild the object."""
-    return {key: value for key, value in asdict(constraint).items() if value is not None and value not in ((), [])}
+    options = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(constraint).items()}
+    return {key: value for key, value in options.items() if value is not None and value != []}
 
 
 def _known_options(cls: type, step: str, options: Any) -> dict[str, Any]:
