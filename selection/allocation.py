@@ -1,4 +1,4 @@
-"""How a budget is divided among strata: integers only, so that nothing hangs on a rounding error."""
+"""How a budget is divided among groups: integers only, so that nothing depends on a rounding error."""
 
 from __future__ import annotations
 
@@ -94,17 +94,17 @@ def water_fill(have: Sequence[int], budget: int, most: Sequence[int]) -> list[in
     """
     _check_room(budget, most)
 
-    def given(level: int) -> list[int]:
-        return [min(room, max(0, level - mine)) for mine, room in zip(have, most, strict=True)]
+    def counts_at(level: int) -> list[int]:
+        return [min(room, max(0, level - before)) for before, room in zip(have, most, strict=True)]
 
     # The highest level that the budget fills; what is left is less than one for each group at that level.
-    low, high = 0, max((mine + room for mine, room in zip(have, most, strict=True)), default=0)
+    low, high = 0, max((before + room for before, room in zip(have, most, strict=True)), default=0)
     while low < high:
         level = (low + high + 1) // 2
-        low, high = (level, high) if sum(given(level)) <= budget else (low, level - 1)
-    counts = given(low)
-    open_ = [i for i, mine in enumerate(have) if mine + counts[i] == low and counts[i] < most[i]]
-    for i in open_[: budget - sum(counts)]:
+        low, high = (level, high) if sum(counts_at(level)) <= budget else (low, level - 1)
+    counts = counts_at(low)
+    unfilled = [i for i, before in enumerate(have) if before + counts[i] == low and counts[i] < most[i]]
+    for i in unfilled[: budget - sum(counts)]:
         counts[i] += 1
     return counts
 
@@ -121,7 +121,7 @@ def inverse_frequency(have: Sequence[int], budget: int, most: Sequence[int]) -> 
     [1, 6, 2]
     """
     _check_room(budget, most)
-    weights = [Fraction(1, mine + 1) for mine in have]
+    weights = [Fraction(1, before + 1) for before in have]
     total = sum(weights, Fraction(0))
     counts = [min(room, math.floor(budget * weight / total)) for weight, room in zip(weights, most, strict=True)]
     for i in sorted(range(len(have)), key=lambda i: (have[i], i)):
@@ -140,9 +140,9 @@ def _check_room(budget: int, most: Sequence[int]) -> None:
 
 def _divide(weights: Sequence[int], budget: int, low: Sequence[int], high: Sequence[int]) -> list[int]:
     """Proportional to `weights` within bounds; a weight of 0 gets its lower bound."""
-    given = [low[i] if weight == 0 else 0 for i, weight in enumerate(weights)]
+    counts = [low[i] if weight == 0 else 0 for i, weight in enumerate(weights)]
     free = [i for i, weight in enumerate(weights) if weight > 0]
-    rest = budget - sum(given)
+    rest = budget - sum(counts)
     # Settle the strata beyond a bound, on the side that is off by more, until none is (as CSS flexbox resolves lengths).
     while free:
         total = sum(weights[i] for i in free)
@@ -154,17 +154,17 @@ def _divide(weights: Sequence[int], budget: int, low: Sequence[int], high: Seque
         deficit = sum(low[i] * total - rest * weights[i] for i in under)
         settled = set(over if excess > deficit else under if deficit > excess else over + under)
         for i in settled:
-            given[i] = high[i] if i in over else low[i]
-        rest -= sum(given[i] for i in settled)
+            counts[i] = high[i] if i in over else low[i]
+        rest -= sum(counts[i] for i in settled)
         free = [i for i in free if i not in settled]
     if free:
         total = sum(weights[i] for i in free)
         for i in free:
-            given[i] = rest * weights[i] // total
-        missing = rest - sum(given[i] for i in free)
+            counts[i] = rest * weights[i] // total
+        missing = rest - sum(counts[i] for i in free)
         for i in sorted(free, key=lambda i: (-(rest * weights[i] % total), i))[:missing]:
-            given[i] += 1
-    return given
+            counts[i] += 1
+    return counts
 
 
 def _weight(size: int, how: str) -> int:

@@ -202,9 +202,9 @@ def check_inputs_not_written(step: Step) -> None:
     targets = inputs["targets"].vectors.copy()
     run(step, Pool(**inputs, already_selected=[4, 2]), 9)
     for name, value in before.items():
-        for key, one in value.items() if name == "columns" else [(name, value)]:
+        for key, array in value.items() if name == "columns" else [(name, value)]:
             now = inputs[name][key] if name == "columns" else inputs[name]
-            equal(np.asarray(one), np.asarray(now), f"the caller's {key} after the run")
+            equal(np.asarray(array), np.asarray(now), f"the caller's {key} after the run")
     equal(targets, inputs["targets"].vectors, "the caller's targets after the run")
 
 
@@ -300,8 +300,8 @@ def check_float16_vectors(step: Step) -> None:
     """float16 vectors give what the same values in float32 give."""
     if Input.VECTORS in step.needs:
         inputs = make_inputs(step)
-        half = inputs | {"vectors": inputs["vectors"].astype(np.float16)}
-        same(run(step, Pool(**inputs), 15), run(step, Pool(**half), 15), "float16 vectors")
+        narrow = inputs | {"vectors": inputs["vectors"].astype(np.float16)}
+        same(run(step, Pool(**inputs), 15), run(step, Pool(**narrow), 15), "float16 vectors")
 
 
 def check_memory_grows_with_rows_alone(step: Step) -> None:
@@ -362,26 +362,26 @@ def expect(met: bool, message: str) -> None:
         raise BrokenContract(message)
 
 
-def equal(expected: Array, got: Array, what: str) -> None:
+def equal(expected: Array, got: Array, subject: str) -> None:
     """Raise `BrokenContract` unless two arrays are the same."""
-    expect(np.array_equal(expected, got), f"{what}: expected {expected}, got {got}")
+    expect(np.array_equal(expected, got), f"{subject}: expected {expected}, got {got}")
 
 
-def same(expected: Selection, got: Selection, what: str) -> None:
+def same(expected: Selection, got: Selection, subject: str) -> None:
     """Raise `BrokenContract` unless two selections are the same to the bit."""
-    equal(expected.rows, got.rows, f"rows with {what}")
-    equal(expected.gain, got.gain, f"gains with {what}")
-    equal(expected.reason.ref, got.reason.ref, f"reasons with {what}")
-    equal(expected.reason.rank, got.reason.rank, f"ranks with {what}")
+    equal(expected.rows, got.rows, f"rows with {subject}")
+    equal(expected.gain, got.gain, f"gains with {subject}")
+    equal(expected.reason.ref, got.reason.ref, f"reasons with {subject}")
+    equal(expected.reason.rank, got.reason.rank, f"ranks with {subject}")
 
 
-def raises(kind: type[SelectionError], what: str, act: Callable[[], object]) -> SelectionError:
+def raises(kind: type[SelectionError], subject: str, act: Callable[[], object]) -> SelectionError:
     """Raise `BrokenContract` unless `act` raises an error of one kind; return that error."""
     try:
-        given = act()
+        result = act()
     except kind as error:
         return error
-    raise BrokenContract(f"{what}: must raise {kind.__name__}, gave {given}")
+    raise BrokenContract(f"{subject}: must raise {kind.__name__}, gave {result}")
 
 
 def _run_on(step: Step, inputs: Mapping[str, Any], eligible: Array) -> Selection:

@@ -21,7 +21,7 @@ import numpy as np
 from selection.allocation import BALANCES, apportion, as_written
 from selection.errors import InvalidBudget, InvalidInput, InvalidOption, InvalidRecipe
 from selection.groups import NO_GROUP, Costs, banded, by_value, cost_by_group, listed, predicted_class, strata
-from selection.step import Selector, Step, check_choice, check_integer, check_name
+from selection.step import Selector, Step, check_choice, check_integer, check_name, is_number
 from selection.types import Input, Pool, Rows
 
 REST = "rest"
@@ -66,18 +66,16 @@ class Quota:
         object.__setattr__(self, "bands", tuple(self.bands))  # so that a list in a file is the same quota
         rules = [name for name in ("shares", "caps", "balance") if getattr(self, name) is not None]
         if len(rules) != 1:
-            raise InvalidOption(
-                f"needs one of shares, caps and balance, got {' and '.join(rules) or 'none'}", step="quota"
-            )
+            raise _invalid_quota(f"needs one of shares, caps and balance, got {' and '.join(rules) or 'none'}")
         if self.predicts and self.bands:
-            raise InvalidOption(f"bands need a numeric column, {PREDICTED_CLASS} is none", step="quota", option="bands")
+            raise _invalid_quota(f"bands need a numeric column, {PREDICTED_CLASS} is none", "bands")
         if self.balance is not None:
             check_choice("quota", "balance", self.balance, BALANCES)
         elif self.shares is not None:
             _check_shares(self.shares)
         elif isinstance(self.caps, Mapping):
             if not self.caps:
-                raise InvalidOption("caps names no group", step="quota", option="caps")
+                raise _invalid_quota("caps names no group", "caps")
             for name, cap in self.caps.items():
                 _check_cap(f" of {name}", cap)
         else:
@@ -122,7 +120,7 @@ class Quota:
             return group, names
         unknown = sorted(set(self.named) - {REST} - set(names))
         if unknown and len(pool):
-            raise InvalidOption(f"no row has {self.by} {unknown[0]!r}; there are: {listed(names)}", step="quota")
+            raise _invalid_quota(f"no row has {self.by} {unknown[0]!r}; there are: {listed(names)}")
         place = {name: i for i, name in enumerate(self.named)}
         rest = place.pop(REST, NO_GROUP)
         table = np.array([place.get(name, rest) for name in names], np.int64)
@@ -417,13 +415,14 @@ class BoundConstraints:
             if quota.divides:
                 self.shares(pool)
             else:
-                what = f"the quota by {quota.by}"
-                self._check_capacity(what, pool, self.quota_group, self.caps(pool), self.quota_names)
+                self._check_capacity(
+                    f"the quota by {quota.by}", pool, self.quota_group, self.caps(pool), self.quota_names
+                )
         if self.value_group is not None and not constraints.in_tokens:
-            what = f"max_per_group {constraints.max_per_group} of {constraints.group_by}"
-            self._check_capacity(what, pool, self.value_group, self.per_value(pool), ())
+            name = f"max_per_group {constraints.max_per_group} of {constraints.group_by}"
+            self._check_capacity(name, pool, self.value_group, self.per_value(pool), ())
 
-    def _check_capacity(self, what: str, pool: Pool, group: Rows, capacity: Costs, names: Sequence[str]) -> None:
+    def _check_capacity(self, name: str, pool: Pool, group: Rows, capacity: Costs, names: Sequence[str]) -> None:
         _, free = cost_by_group(group, pool, self.cost, len(capacity))
         gives = np.minimum(free, np.maximum(capacity, 0))
         ungrouped = float(self.cost[pool.candidates & (group == NO_GROUP)].sum())
@@ -436,14 +435,15 @@ class BoundConstraints:
         if ungrouped:
             most.append(f"all others {ungrouped:,.0f}")
         raise InvalidBudget(
-            f"{what} leaves {gives.sum() + ungrouped:,.0f} {self.constraints.unit} for a budget of {budget:,}: "
+            f"{name} leaves {gives.sum() + ungrouped:,.0f} {self.constraints.unit} for a budget of {budget:,}: "
             + (listed(most) if names else f"there are {int((free > 0).sum()):,} groups")
         )
 
 
 def plain(constraint: Quota | TokenBudget) -> dict[str, Any]:
     """JSON-plain options, without those at their defaults; they rebuild the object."""
-    return {key: value for key, value in asdict(constraint).items() if value is not None and value not in ((), [])}
+    options = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(constraint).items()}
+    return {key: value for key, value in options.items() if value is not None and value != []}
 
 
 def _known_options(cls: type, step: str, options: Any) -> dict[str, Any]:
@@ -459,28 +459,26 @@ def _known_options(cls: type, step: str, options: Any) -> dict[str, Any]:
 
 
 def _check_bands(bands: Any) -> None:
-    numeric = isinstance(bands, Sequence) and all(
-        isinstance(edge, int | float) and not isinstance(edge, bool) and math.isfinite(edge) for edge in bands
-    )
-    if not numeric or any(low >= high for low, high in pairwise(bands)):
-        raise InvalidOption(f"bands must be a list of ascending numbers, got {bands!r}", step="quota", option="bands")
+    if not isinstance(bands, Sequence) or not all(map(is_number, bands)) or any(a >= b for a, b in pairwise(bands)):
+        raise _invalid_quota(f"bands must be a list of ascending numbers, got {bands!r}", "bands")
 
 
 def _check_shares(shares: Any) -> None:
-    if not isinstance(shares, Mapping) or not all(
-        isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 1 for share in shares.values()
-    ):
-        raise InvalidOption(f"shares must be group: number from 0 to 1, got {shares!r}", step="quota", option="shares")
+    if not isinstance(shares, Mapping) or not all(is_number(share) and 0 <= share <= 1 for share in shares.values()):
+        raise _invalid_quota(f"shares must be group: number from 0 to 1, got {shares!r}", "shares")
     total = sum((as_written(share) for share in shares.values()), Fraction(0))
     if abs(total - 1) > Fraction(1, 1000):
         hint = f"; `{REST}` gives a share to all that is not named" if total < 1 and REST not in shares else ""
-        raise InvalidOption(f"shares must add up to 1, got {float(total):g}{hint}", step="quota", option="shares")
+        raise _invalid_quota(f"shares must add up to 1, got {float(total):g}{hint}", "shares")
 
 
 def _check_cap(of: str, cap: Any) -> None:
     whole = isinstance(cap, int) and not isinstance(cap, bool) and cap >= 0
     if not whole and not (isinstance(cap, float) and 0 < cap < 1):
-        raise InvalidOption(
-            f"the cap{of} must be a whole number (of rows or tokens) or a part of the budget between 0 and 1, got {cap!r}",
-            step="quota",
+        raise _invalid_quota(
+            f"the cap{of} must be a whole number (of rows or tokens) or a part of the budget between 0 and 1, got {cap!r}"
         )
+
+
+def _invalid_quota(reason: str, option: str | None = None) -> InvalidOption:
+    return InvalidOption(reason, step="quota", option=option)

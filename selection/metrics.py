@@ -12,7 +12,8 @@ import numpy as np
 from selection.allocation import as_written
 from selection.errors import InvalidInput, InvalidOption
 from selection.groups import strata
-from selection.types import Array, Vectors
+from selection.step import check_number
+from selection.types import Array, Pool, Rows, Vectors
 
 # Rows whose vectors are widened at once.
 BLOCK_ROWS = 4096
@@ -56,14 +57,12 @@ class Balance:
     shares: dict[str, float]
 
 
-def coverage(
-    vectors: Vectors | Array, selected: Array | Sequence[int], *, shares: Sequence[float] = SHARES
-) -> Coverage:
+def coverage(vectors: Vectors | Array, rows: Array | Sequence[int], *, shares: Sequence[float] = SHARES) -> Coverage:
     """Coverage of the rows of `vectors` by some of them, in one pass over the vectors.
 
     Args:
         vectors: (n, d) float16 or float32.
-        selected: (b,) rows, b >= 1.
+        rows: (b,) the selected rows, b >= 1.
         shares: each in 0 < p <= 1.
 
     Raises:
@@ -77,14 +76,14 @@ def coverage(
     (2.0, 0.667, {0.8: 1.0})
     """
     from selection.kernels.assign import nearest_centres
-    from selection.types import Pool
 
     known = Pool(vectors=vectors).get_vectors()
     n = known.shape[0]
-    rows = _selected(selected, n)
-    for p in shares:
-        if not 0 < p <= 1:
-            raise InvalidOption(f"a share must be in 0 < p <= 1, got {p!r}", step="coverage", option="shares")
+    rows = _checked_rows(rows, n)
+    for share in shares:
+        check_number("coverage", "shares", share)
+        if not 0 < share <= 1:
+            raise InvalidOption(f"a share must be in 0 < p <= 1, got {share!r}", step="coverage", option="shares")
     near, similar = nearest_centres(known, np.asarray(known.take(rows), np.float32))
     ordered = np.sort(near.value)
     similarity = np.where(similar.place >= 0, (1 + similar.value) / 2, 0.0)
@@ -98,7 +97,7 @@ def coverage(
     )
 
 
-def vendi_score(vectors: Vectors | Array, selected: Array | Sequence[int]) -> float:
+def vendi_score(vectors: Vectors | Array, rows: Array | Sequence[int]) -> float:
     """How many different rows some rows amount to: 1 if all point the same way, their number if all are orthogonal.
 
     The exponential of the entropy of the eigenvalues of their cosines, divided by their number (Friedman and Dieng 2023). Zero
@@ -106,7 +105,7 @@ def vendi_score(vectors: Vectors | Array, selected: Array | Sequence[int]) -> fl
 
     Args:
         vectors: (n, d) float16 or float32.
-        selected: (b,) rows, b >= 1.
+        rows: (b,) the selected rows, b >= 1.
 
     Raises:
         InvalidInput: no row is selected, one is out of range, all vectors are zero, or one is not finite.
@@ -116,28 +115,26 @@ def vendi_score(vectors: Vectors | Array, selected: Array | Sequence[int]) -> fl
     >>> round(vendi_score([[1, 0], [1, 0], [0, 1], [0, 2]], [0, 1, 2, 3]), 6)
     2.0
     """
-    from selection.types import Pool
-
     known = Pool(vectors=vectors).get_vectors()
-    rows = _selected(selected, known.shape[0])
+    rows = _checked_rows(rows, known.shape[0])
     X = _unit_rows(known, rows)
     X = X[X.any(axis=1)]
     if not len(X):
-        raise InvalidInput("selected: every vector is zero")
+        raise InvalidInput("rows: every vector is zero")
     # Both products have the same eigenvalues but for zeros.
     values = np.linalg.eigvalsh((X @ X.T if len(X) < X.shape[1] else X.T @ X) / len(X))
     values = values[values > 0]
     return float(np.exp(-(values * np.log(values)).sum()))
 
 
-def mean_discrepancy(vectors: Vectors | Array, selected: Array | Sequence[int]) -> float:
+def mean_discrepancy(vectors: Vectors | Array, rows: Array | Sequence[int]) -> float:
     """How far the mean direction of some rows is from the pool's: the squared distance of the means of their unit vectors.
 
     This is the squared maximum mean discrepancy (MMD) with the cosine as kernel: 0 for a subset that leans nowhere, 4 at most.
 
     Args:
         vectors: (n, d) float16 or float32.
-        selected: (b,) rows, b >= 1.
+        rows: (b,) the selected rows, b >= 1.
 
     Raises:
         InvalidInput: no row is selected, one is out of range, or a vector is not finite.
@@ -147,20 +144,18 @@ def mean_discrepancy(vectors: Vectors | Array, selected: Array | Sequence[int]) 
     >>> mean_discrepancy([[1, 0], [0, 1]], [0])
     0.5
     """
-    from selection.types import Pool
-
     known = Pool(vectors=vectors).get_vectors()
-    rows = _selected(selected, known.shape[0])
+    rows = _checked_rows(rows, known.shape[0])
     gap = _mean_direction(known, np.arange(known.shape[0])) - _mean_direction(known, rows)
     return float(gap @ gap)
 
 
-def balance(groups: Array | Sequence[Any], selected: Array | Sequence[int]) -> Balance:
+def balance(groups: Array | Sequence[Any], rows: Array | Sequence[int]) -> Balance:
     """The groups of some rows beside those of all.
 
     Args:
         groups: (n,) any values; null is a group of its own.
-        selected: (b,) rows, b >= 1.
+        rows: (b,) the selected rows, b >= 1.
 
     Raises:
         InvalidInput: no row is selected or one is out of range.
@@ -169,16 +164,19 @@ def balance(groups: Array | Sequence[Any], selected: Array | Sequence[int]) -> B
     >>> round(b.entropy, 4), round(b.normalized_entropy, 4), b.kl_to_pool
     (1.0397, 0.9464, 0.0)
     """
-    of_row, names = strata(np.asarray(groups))
-    rows = _selected(selected, len(of_row))
+    values = np.asarray(groups)
+    if values.ndim != 1:
+        raise InvalidInput(f"groups: must have one value a row, got shape {values.shape}")
+    of_row, names = strata(values)
+    rows = _checked_rows(rows, len(of_row))
     pool = np.bincount(of_row, minlength=len(names)) / len(of_row)
     subset = np.bincount(of_row[rows], minlength=len(names)) / len(rows)
-    there = subset > 0
-    entropy = float(-(subset[there] * np.log(subset[there])).sum())
+    present = subset > 0
+    entropy = float(-(subset[present] * np.log(subset[present])).sum())
     return Balance(
         entropy=entropy,
         normalized_entropy=entropy / math.log(len(names)) if len(names) > 1 else 1.0,
-        kl_to_pool=float((subset[there] * np.log(subset[there] / pool[there])).sum()),
+        kl_to_pool=float((subset[present] * np.log(subset[present] / pool[present])).sum()),
         shares=dict(zip(names, subset.tolist(), strict=True)),
     )
 
@@ -199,11 +197,13 @@ def _unit_rows(vectors: Vectors, rows: Array) -> Array:
     return np.asarray(X / np.where(length > 0, length, 1.0)[:, None])
 
 
-def _selected(selected: Array | Sequence[int], n: int) -> Array:
-    rows = np.asarray(selected)
-    if rows.ndim != 1 or not len(rows) or rows.dtype.kind not in "iu":
-        raise InvalidInput(f"selected: must be at least one row (integers), got {rows.dtype} of shape {rows.shape}")
-    outside = rows[(rows < 0) | (rows >= n)]
+def _checked_rows(rows: Array | Sequence[int], n: int) -> Rows:
+    checked = np.asarray(rows)
+    if checked.ndim != 1 or not len(checked) or checked.dtype.kind not in "iu":
+        raise InvalidInput(
+            f"rows: at least one row must be selected, as integers, got {checked.dtype} of shape {checked.shape}"
+        )
+    outside = checked[(checked < 0) | (checked >= n)]
     if len(outside):
-        raise InvalidInput(f"selected: row {outside[0]} is outside 0..{n - 1}")
-    return rows.astype(np.int64)
+        raise InvalidInput(f"rows: selected row {outside[0]} is outside 0..{n - 1}")
+    return checked.astype(np.int64)

@@ -5,103 +5,67 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
-from typing import Any
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, cast
 
-from selection.errors import InvalidOption, InvalidRecipe, UnknownStep
-from selection.filters.anchors import Anchors
-from selection.filters.keep_top import KeepTop
-from selection.filters.near_duplicates import NearDuplicates
-from selection.filters.outliers import Outliers
-from selection.filters.random_subpool import RandomSubpool
-from selection.filters.seals import Seals
-from selection.filters.semdedup import SemDedup
-from selection.scorers.cal import Cal
-from selection.scorers.column import Column
-from selection.scorers.combine import Combine
-from selection.scorers.committee import Bald, CommitteeKL, VoteEntropy
-from selection.scorers.density import Density
-from selection.scorers.epig import Epig
-from selection.scorers.expected_gradient_length import ExpectedGradientLength
-from selection.scorers.rds import RdsMax, RdsMean
-from selection.scorers.training_dynamics import Aum, Cartography, El2n, Forgetting
-from selection.scorers.uncertainty import Entropy, ExpectedCost, LeastConfidence, Margin
-from selection.selectors.badge import Badge
-from selection.selectors.batch_bald import BatchBald
-from selection.selectors.ccs import Ccs
-from selection.selectors.clue import Clue
-from selection.selectors.facility_location import FacilityLocation
-from selection.selectors.falcun import Falcun
-from selection.selectors.herding import Herding
-from selection.selectors.influence import Influence
-from selection.selectors.k_center import KCenter
-from selection.selectors.kmeans_pp import KMeansPP
-from selection.selectors.lightweight import Lightweight
-from selection.selectors.pcoreset import PCoreSet
-from selection.selectors.probcover import ProbCover
-from selection.selectors.random import Random
-from selection.selectors.ranked_batch import RankedBatch
-from selection.selectors.rds_plus import RdsPlus
-from selection.selectors.rs2 import Rs2
-from selection.selectors.stochastic import Power, Softmax, Softrank
-from selection.selectors.stratified import Stratified
-from selection.selectors.top import Top
-from selection.selectors.typiclust import TypiClust
-from selection.selectors.vote_k import VoteK
+from selection.errors import BrokenStep, InvalidOption, InvalidRecipe, UnknownStep
 from selection.step import Filter, Scorer, Selector, Step
 from selection.types import Input
 
-BUILT_IN: tuple[type[Step], ...] = (
-    Anchors,
-    KeepTop,
-    NearDuplicates,
-    Outliers,
-    RandomSubpool,
-    Seals,
-    SemDedup,
-    Aum,
-    Bald,
-    Cal,
-    Cartography,
-    Column,
-    Combine,
-    CommitteeKL,
-    Density,
-    El2n,
-    Entropy,
-    Epig,
-    ExpectedCost,
-    ExpectedGradientLength,
-    Forgetting,
-    LeastConfidence,
-    Margin,
-    RdsMax,
-    RdsMean,
-    VoteEntropy,
-    Badge,
-    BatchBald,
-    Ccs,
-    Clue,
-    FacilityLocation,
-    Falcun,
-    Herding,
-    Influence,
-    KCenter,
-    KMeansPP,
-    Lightweight,
-    PCoreSet,
-    Power,
-    ProbCover,
-    Random,
-    RankedBatch,
-    RdsPlus,
-    Rs2,
-    Softmax,
-    Softrank,
-    Stratified,
-    Top,
-    TypiClust,
-    VoteK,
-)
+# Where each step is: it is imported when a recipe first names it.
+BUILT_IN = {
+    "anchors": "selection.filters.anchors:Anchors",
+    "keep_top": "selection.filters.keep_top:KeepTop",
+    "near_duplicates": "selection.filters.near_duplicates:NearDuplicates",
+    "outliers": "selection.filters.outliers:Outliers",
+    "random_subpool": "selection.filters.random_subpool:RandomSubpool",
+    "seals": "selection.filters.seals:Seals",
+    "semdedup": "selection.filters.semdedup:SemDedup",
+    "aum": "selection.scorers.training_dynamics:Aum",
+    "bald": "selection.scorers.committee:Bald",
+    "cal": "selection.scorers.cal:Cal",
+    "cartography": "selection.scorers.training_dynamics:Cartography",
+    "column": "selection.scorers.column:Column",
+    "combine": "selection.scorers.combine:Combine",
+    "committee_kl": "selection.scorers.committee:CommitteeKL",
+    "density": "selection.scorers.density:Density",
+    "el2n": "selection.scorers.training_dynamics:El2n",
+    "entropy": "selection.scorers.uncertainty:Entropy",
+    "epig": "selection.scorers.epig:Epig",
+    "expected_cost": "selection.scorers.uncertainty:ExpectedCost",
+    "expected_gradient_length": "selection.scorers.expected_gradient_length:ExpectedGradientLength",
+    "forgetting": "selection.scorers.training_dynamics:Forgetting",
+    "least_confidence": "selection.scorers.uncertainty:LeastConfidence",
+    "margin": "selection.scorers.uncertainty:Margin",
+    "rds_max": "selection.scorers.rds:RdsMax",
+    "rds_mean": "selection.scorers.rds:RdsMean",
+    "vote_entropy": "selection.scorers.committee:VoteEntropy",
+    "badge": "selection.selectors.badge:Badge",
+    "batch_bald": "selection.selectors.batch_bald:BatchBald",
+    "ccs": "selection.selectors.ccs:Ccs",
+    "clue": "selection.selectors.clue:Clue",
+    "facility_location": "selection.selectors.facility_location:FacilityLocation",
+    "falcun": "selection.selectors.falcun:Falcun",
+    "herding": "selection.selectors.herding:Herding",
+    "influence": "selection.selectors.influence:Influence",
+    "k_center": "selection.selectors.k_center:KCenter",
+    "kmeans_pp": "selection.selectors.kmeans_pp:KMeansPP",
+    "lightweight": "selection.selectors.lightweight:Lightweight",
+    "pcoreset": "selection.selectors.pcoreset:PCoreSet",
+    "power": "selection.selectors.stochastic:Power",
+    "probcover": "selection.selectors.probcover:ProbCover",
+    "random": "selection.selectors.random:Random",
+    "ranked_batch": "selection.selectors.ranked_batch:RankedBatch",
+    "rds_plus": "selection.selectors.rds_plus:RdsPlus",
+    "rs2": "selection.selectors.rs2:Rs2",
+    "softmax": "selection.selectors.stochastic:Softmax",
+    "softrank": "selection.selectors.stochastic:Softrank",
+    "stratified": "selection.selectors.stratified:Stratified",
+    "top": "selection.selectors.top:Top",
+    "typiclust": "selection.selectors.typiclust:TypiClust",
+    "vote_k": "selection.selectors.vote_k:VoteK",
+}
 
 ENTRY_POINTS = "winnow.steps"
 
@@ -110,28 +74,39 @@ Spec = str | Mapping[str, Any]
 
 
 def step_names() -> tuple[str, ...]:
-    """The names of all steps, built in and installed, sorted; nothing is imported."""
-    return tuple(sorted({step.name for step in BUILT_IN} | set(_installed())))
+    """The names of all steps, built in and installed, sorted; no step is imported."""
+    return tuple(sorted({*BUILT_IN, *_installed()}))
 
 
 def find_step(name: str) -> type[Step]:
-    """The class of a step.
+    """The class of a step, imported now if it is not yet.
 
     Raises:
-        UnknownStep: lists the known names and the nearest one.
+        UnknownStep: lists the known names and the nearest one; or an entry point is no step of its name.
+        BrokenStep: an installed step has no name.
     """
-    for step in BUILT_IN:
-        if step.name == name:
-            return step
+    if name in BUILT_IN:
+        module, _, cls = BUILT_IN[name].partition(":")
+        return cast("type[Step]", getattr(import_module(module), cls))
     installed = _installed()
     if name in installed:
-        loaded = installed[name].load()
-        if not (isinstance(loaded, type) and issubclass(loaded, Step) and loaded.name == name):
-            raise UnknownStep(f"{name}: the entry point {installed[name].value} is not a step of that name")
-        return loaded
+        step = installed[name].load()
+        if isinstance(step, type) and issubclass(step, Step):
+            check_named(step)
+            if step.name == name:
+                return step
+        raise UnknownStep(f"{name}: the entry point {installed[name].value} is not a step of that name")
     near = difflib.get_close_matches(str(name), step_names(), n=1)
     guess = f" Did you mean {near[0]!r}?" if near else ""
     raise UnknownStep(f"unknown step {name!r}.{guess} Known: {', '.join(step_names())}")
+
+
+def check_named(step: type[Step]) -> None:
+    """Raise `BrokenStep` unless a class has a name."""
+    if not isinstance(getattr(step, "name", None), str):
+        raise BrokenStep(
+            f"{step.__name__} has no name for recipes to call it by: give the class a `name: ClassVar[str] = ...`"
+        )
 
 
 def build_step(spec: Spec | Step) -> Step:
@@ -139,14 +114,18 @@ def build_step(spec: Spec | Step) -> Step:
 
     Raises:
         UnknownStep, InvalidOption: the name or an option is not known, or an option is out of range.
+        BrokenStep: an installed step has no name or is no dataclass.
 
     >>> build_step({"rds_plus": {"on_duplicate": "advance"}})
     RdsPlus(on_duplicate='advance', per='auto')
     """
     if isinstance(spec, Step):
+        check_named(type(spec))
         return spec
     name, options = _split(spec)
     cls = find_step(name)
+    if not hasattr(cls, "__dataclass_fields__"):
+        raise BrokenStep(f"{name}: {cls.__name__} must be a frozen dataclass, whose fields are its options")
     known: dict[str, Any] = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     if cls.open_options is not None:
         return cls(**{cls.open_options: options})
@@ -167,6 +146,22 @@ def build_step(spec: Spec | Step) -> Step:
     return cls(**options)
 
 
+def inner_selector(step: str, option: str, spec: Any) -> Selector:
+    """The selector that an option of another step names.
+
+    Raises:
+        UnknownStep, InvalidOption: see `build_step`; or it is no selector.
+    """
+    if not isinstance(spec, str | Mapping):
+        raise InvalidOption(
+            f"{option} must be a selector's name or {{name: options}}, got {spec!r}", step=step, option=option
+        )
+    inner = build_step(spec)
+    if not isinstance(inner, Selector):
+        raise InvalidOption(f"{option} must be a selector, {inner.name!r} is a {inner.kind}", step=step, option=option)
+    return inner
+
+
 def parse_steps(specs: Spec | Step | Sequence[Spec | Step]) -> tuple[Step, ...]:
     """The steps of a recipe, checked to fit together; `top` is added after a last scorer, and one step is a list of one.
 
@@ -185,7 +180,7 @@ def parse_steps(specs: Spec | Step | Sequence[Spec | Step]) -> tuple[Step, ...]:
         raise InvalidRecipe("steps is empty: a recipe ends in a selector or a scorer")
     steps = [build_step(spec) for spec in specs]
     if isinstance(steps[-1], Scorer):
-        steps.append(Top())
+        steps.append(build_step("top"))
     _check_order(steps)
     return tuple(steps)
 
@@ -193,8 +188,8 @@ def parse_steps(specs: Spec | Step | Sequence[Spec | Step]) -> tuple[Step, ...]:
 def step_spec(step: Step) -> dict[str, Any]:
     """The JSON of a step, with every option: `build_step(step_spec(step)) == step`.
 
-    >>> step_spec(Top())
-    {'top': {}}
+    >>> step_spec(build_step("keep_top"))
+    {'keep_top': {'times': 5.0}}
     """
     if step.open_options is not None:
         return {step.name: getattr(step, step.open_options)}
@@ -250,6 +245,4 @@ def _check_order(steps: Sequence[Step]) -> None:
 
 
 def _installed() -> dict[str, Any]:
-    from importlib.metadata import entry_points
-
     return {point.name: point for point in entry_points(group=ENTRY_POINTS)}

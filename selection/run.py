@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,13 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from selection.capped import Stream, select_within
+from selection.capped import Stream
+from selection.constrained import constrained_selection
 from selection.constraints import BoundConstraints, Constraints, Quota, TokenBudget
 from selection.errors import BrokenStep, InvalidBudget, InvalidInput, InvalidOption, MissingInput, rows_of_parent
 from selection.inputs import available
 from selection.registry import Spec, parse_steps, required
+from selection.run_selector import checked_rows, empty_selection, in_parent, run_selector, subpool
 from selection.step import Filter, Scorer, Selector, Step
-from selection.types import Array, DroppedRows, FilterReport, Input, Pool, Reason, RetrievedRows, Rows, Selection
+from selection.streams import step_stream
+from selection.types import Array, DroppedRows, FilterReport, Input, Pool, RetrievedRows, Rows, Selection
 from selection.vectors import exact
 
 
@@ -56,96 +58,49 @@ def select(
     array([2, 0])
     """
     plan = parse_steps(steps)
-    for what, number in (("seed", seed), ("round", round)):
+    for name, number in (("seed", seed), ("round", round)):
         if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 0:
-            raise InvalidOption(f"{what} must be an integer >= 0, got {number!r}", option=what)
+            raise InvalidOption(f"{name} must be an integer >= 0, got {number!r}", option=name)
     constraints = Constraints.of(budget, quota, group_by, max_per_group)
     constraints.check_selector(plan[-1])
     _check_inputs(plan, pool, constraints)
     bound = constraints.on(pool, predict=False)  # classes are predicted only for the rows that the filters leave
     budget = bound.rows(pool)
     _check_budget(pool, budget, allow_short=allow_short)
-    _check_limits(bound, pool, allow_short=allow_short)
-
+    _check_constraints(bound, pool, allow_short=allow_short)
     if budget == 0 or not pool.candidates.any():
-        exhausted = constraints.amount > 0
-        return Selection(np.empty(0, np.int64), np.empty(0, np.float32), Reason.of("none", 0), exhausted=exhausted)
+        return empty_selection(exhausted=constraints.amount > 0)
 
-    rows = _frame(pool)
+    rows = _frame_rows(pool)
     frame = pool if len(rows) == len(pool) else pool.take(rows)
     # What is in the frame is eligible or already selected, so steps need not look at `eligible`.
     frame = replace(frame, eligible=None)
     if not any(step.searches for step in plan):
         frame = _exact(frame)
     filters: list[str] = []
-    told: list[FilterReport] = []
+    reports: list[FilterReport] = []
     for position, step in enumerate(plan):
-        rng = _generator(int(seed), int(round), position, step.name)
-        seen = frame if step.searches else _exact(frame)
+        stream = partial(step_stream, int(seed), int(round), position, step.name)
+        visible = frame if step.searches else _exact(frame)
         with rows_of_parent(rows):
             if isinstance(step, Filter):
-                named, says = _kept(step, seen, min(budget, int(frame.candidates.sum())), rng)
-                kept, frame = subpool(frame, named)
-                if says is not None:
-                    told.append(replace(says, rows=rows[says.rows], reason=says.reason.translated(rows)))
-                rows = rows[kept]
+                kept, report = _kept(step, visible, min(budget, int(frame.candidates.sum())), stream())
+                if report is not None:
+                    reports.append(replace(report, rows=rows[report.rows], reason=report.reason.translated(rows)))
+                remaining, frame = subpool(frame, kept)
+                rows = rows[remaining]
                 filters.append(step.name)
             elif isinstance(step, Scorer):
-                frame = replace(frame, scores=_scored(step, seen, rng))
+                frame = replace(frame, scores=_scored(step, visible, stream()))
             elif isinstance(step, Selector):
-                stream = partial(_generator, int(seed), int(round), position, step.name)
-                picked = _picked(step, seen, bound.take(rows), filters, stream, allow_short=allow_short)
+                picked = _picked(step, visible, bound.take(rows), filters, stream, allow_short=allow_short)
+                picked = in_parent(picked, rows)
                 return replace(
                     picked,
-                    rows=rows[picked.rows],
-                    reason=picked.reason.translated(rows),
-                    dropped=tuple(one for one in told if isinstance(one, DroppedRows)),
-                    found=tuple(one.of(rows[picked.rows]) for one in told if isinstance(one, RetrievedRows)),
+                    dropped=tuple(report for report in reports if isinstance(report, DroppedRows)),
+                    retrieved=tuple(report.of(picked.rows) for report in reports if isinstance(report, RetrievedRows)),
                 )
     raise AssertionError("parse_steps ends every recipe in a selector")
-
-
-def run_selector(step: Selector, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
-    """Run one selector and check what it gives; also for a selector inside another.
-
-    Args:
-        budget: 0 .. the number of candidates; a selector is not called for 0.
-        rng: the selector's.
-
-    Raises:
-        BrokenStep: rows out of range, twice, not candidates; gains or reasons of another length.
-    """
-    if budget == 0:
-        return Selection(np.empty(0, np.int64), np.empty(0, np.float32), Reason.of("none", 0))
-    given = step.select(pool, budget, rng=rng)
-    rows = _checked_rows(step, given.rows, len(pool))
-    if len(rows) > budget:
-        raise BrokenStep(f"{step.name}: gave {len(rows)} rows for a budget of {budget}")
-    refused = rows[~pool.candidates[rows]]
-    if len(refused):
-        raise BrokenStep(f"{step.name}: gave row {refused[0]}, which is already selected or not a candidate")
-    gain = np.asarray(given.gain, np.float32)
-    if gain.shape != rows.shape or not np.isfinite(gain).all():
-        raise BrokenStep(f"{step.name}: needs one finite gain for each of {len(rows)} rows, got {gain.shape}")
-    columns = (given.reason.kind, given.reason.ref, given.reason.rank, given.reason.value)
-    if any(len(column) != len(rows) for column in columns):
-        raise BrokenStep(f"{step.name}: needs one reason for each of {len(rows)} rows")
-    return replace(given, rows=rows, gain=gain)
-
-
-def subpool(pool: Pool, eligible: Array) -> tuple[Rows, Pool]:
-    """The rows that a step sees when only `eligible` (n,) may be taken, ascending, and the subpool of them.
-
-    The already selected rows stay, as centres. So do the labelled rows of a partly labelled pool, since later steps
-    compare with them; those that are not eligible are then no candidates. (Where every row has a label, labels are
-    classes and mark nothing to compare with.)
-    """
-    stays = eligible.copy()
-    stays[pool.get_already_selected()] = True
-    if pool.labels is not None and (pool.labels < 0).any():
-        stays |= pool.labels >= 0
-    rows = np.flatnonzero(stays).astype(np.int64)
-    return rows, replace(pool.take(rows), eligible=eligible[rows])
 
 
 def _picked(
@@ -155,16 +110,20 @@ def _picked(
     if bound.constraints.needs:
         bound = bound.constraints.on(pool)
     if bound.constraints.beyond_rows:
-        _check_limits(bound, pool, filters, allow_short=allow_short)
-        return select_within(bound, step, pool, run_selector, stream, allow_short=allow_short)
+        _check_constraints(bound, pool, filters, allow_short=allow_short)
+        return constrained_selection(bound, step, pool, stream, allow_short=allow_short)
     budget, left = bound.constraints.amount, int(pool.candidates.sum())
-    short = _check_left(left, budget, filters, allow_short=allow_short)
+    if left < budget and not allow_short:
+        names = ", ".join(filters)
+        raise InvalidBudget(f"budget must be in 0..{left} (candidates left after {names}), got {budget}")
     picked = run_selector(step, pool, min(budget, left), rng=stream())
-    short |= _check_filled(step, len(picked.rows), budget, allow_short=allow_short)
-    return replace(picked, exhausted=short)
+    count = len(picked.rows)
+    if count < budget and not allow_short:
+        raise InvalidBudget(f"{step.name} found only {count} rows for a budget of {budget}; allow_short takes these")
+    return replace(picked, exhausted=count < budget)
 
 
-def _frame(pool: Pool) -> Rows:
+def _frame_rows(pool: Pool) -> Rows:
     """The rows that steps see: eligible or already selected."""
     if pool.eligible is None:
         return np.arange(len(pool), dtype=np.int64)
@@ -182,11 +141,11 @@ def _exact(pool: Pool) -> Pool:
 
 
 def _kept(step: Filter, pool: Pool, budget: int, rng: np.random.Generator) -> tuple[Array, FilterReport | None]:
-    """(n,) which candidates a filter leaves; and what it tells of them or the others."""
-    named = np.zeros(len(pool), bool)
-    kept, told = step.apply(pool, budget, rng=rng)
-    named[_checked_rows(step, kept, len(pool))] = True
-    return named & pool.candidates, told
+    """(n,) bool, the candidates that a filter keeps; and its report."""
+    rows, report = step.apply(pool, budget, rng=rng)
+    kept = np.zeros(len(pool), bool)
+    kept[checked_rows(step, rows, len(pool))] = True
+    return kept & pool.candidates, report
 
 
 def _scored(step: Scorer, pool: Pool, rng: np.random.Generator) -> Array:
@@ -198,20 +157,6 @@ def _scored(step: Scorer, pool: Pool, rng: np.random.Generator) -> Array:
     if len(bad):
         raise InvalidInput(f"{step.name}: the score of row {{row}} is {scores[bad[0]]}", row=int(bad[0]))
     return scores
-
-
-def _checked_rows(step: Step, rows: Array, n: int) -> Rows:
-    rows = np.asarray(rows)
-    if rows.ndim != 1 or (len(rows) and rows.dtype.kind not in "iu"):
-        raise BrokenStep(f"{step.name}: rows must be a flat array of integers, got {rows.dtype} {rows.shape}")
-    rows = rows.astype(np.int64)
-    ordered = np.sort(rows)
-    if len(ordered) and (ordered[0] < 0 or ordered[-1] >= n):
-        raise BrokenStep(f"{step.name}: rows must be in 0..{n - 1}, got {ordered[0]}..{ordered[-1]}")
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    if len(twice):
-        raise BrokenStep(f"{step.name}: gave row {twice[0]} more than once")
-    return rows
 
 
 def _check_inputs(plan: Sequence[Step], pool: Pool, constraints: Constraints) -> None:
@@ -241,7 +186,7 @@ def _check_budget(pool: Pool, budget: int, *, allow_short: bool) -> None:
         raise InvalidBudget(f"budget must be in 0..{candidates} ({counts}), got {budget}")
 
 
-def _check_limits(bound: BoundConstraints, pool: Pool, filters: Sequence[str] = (), *, allow_short: bool) -> None:
+def _check_constraints(bound: BoundConstraints, pool: Pool, filters: Sequence[str] = (), *, allow_short: bool) -> None:
     if allow_short:
         return
     try:
@@ -249,30 +194,3 @@ def _check_limits(bound: BoundConstraints, pool: Pool, filters: Sequence[str] = 
     except InvalidBudget as error:
         after = f" (candidates left after {', '.join(filters)})" if filters else ""
         raise InvalidBudget(f"{error}{after}. allow_short takes what there is") from None
-
-
-def _check_left(left: int, budget: int, filters: Sequence[str], *, allow_short: bool) -> bool:
-    if left >= budget:
-        return False
-    if not allow_short:
-        names = ", ".join(filters)
-        raise InvalidBudget(f"budget must be in 0..{left} (candidates left after {names}), got {budget}")
-    return True
-
-
-def _check_filled(step: Step, got: int, budget: int, *, allow_short: bool) -> bool:
-    if got >= budget:
-        return False
-    if not allow_short:
-        raise InvalidBudget(f"{step.name} found only {got} rows for a budget of {budget}; allow_short takes these")
-    return True
-
-
-def _generator(seed: int, round_: int, position: int, name: str) -> np.random.Generator:
-    """A stream for each step of each draw: none shares numbers with another."""
-    return np.random.default_rng([seed, round_, position, stable_hash(name)])
-
-
-def stable_hash(text: str) -> int:
-    """64 bits of a text, the same in every process."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

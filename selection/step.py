@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeGuard
 
 import numpy as np
 
@@ -20,7 +20,7 @@ Kind = Literal["filter", "scorer", "selector"]
 
 
 class Step:
-    """What every step says of itself. `needs` and the like are properties, so that they may depend on an option.
+    """What every step declares. `needs` and the like are properties, so that they may depend on an option.
 
     Attributes:
         name: how a recipe names the step.
@@ -45,7 +45,7 @@ class Step:
 
     @property
     def searches(self) -> bool:
-        """Whether `Vectors.nearest` may go through an approximate index. Every other step is given vectors without one."""
+        """Whether `Vectors.nearest` may go through an approximate index. Every other step gets vectors without one."""
         return False
 
 
@@ -66,9 +66,12 @@ class Filter(Step):
         """
 
     def apply(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, FilterReport | None]:
-        """What `keep` gives; and why the other candidates go, or what found those kept, where the filter can tell.
+        """The rows that `keep` gives, and a report of them; the runner calls this.
 
-        The runner calls this.
+        A filter that knows why it drops or keeps a row overrides this method. Its report is `DroppedRows` (the
+        duplicates that it leaves out, each with the row that it repeats) or `RetrievedRows` (the rows that it keeps,
+        each with the row that it was searched from). The report need not hold every row; None where there is nothing
+        to report.
         """
         return self.keep(pool, budget, rng=rng), None
 
@@ -130,9 +133,13 @@ def check_integer(step: str, option: str, value: Any, *, least: int) -> None:
 def check_number(step: str, option: str, value: Any, *, above: float | None = None, least: float | None = None) -> None:
     """Raise `InvalidOption` unless `value` is a finite number, above a bound or at least one."""
     bound = f" > {above:g}" if above is not None else f" >= {least:g}" if least is not None else ""
-    wrong = isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
-    if wrong or (above is not None and value <= above) or (least is not None and value < least):
+    if not is_number(value) or (above is not None and value <= above) or (least is not None and value < least):
         raise InvalidOption(f"{option} must be a finite number{bound}, got {value!r}", step=step, option=option)
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value is a finite number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_flag(step: str, option: str, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Random streams with a name: [seed, round, position of the step, hash of its name, ...], as the runner makes them.
+"""Random streams with a name: [seed, round, position of the step, hash of its name, ...].
 
 A step that draws in parts gives each part a stream of its own, so that no part depends on what another consumed. A step
 whose rounds belong together (`rs2`) asks which round it is and draws from the stream that all rounds share.
@@ -6,6 +6,7 @@ whose rounds belong together (`rs2`) asks which round it is and draws from the s
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, cast
 
 import numpy as np
@@ -14,6 +15,16 @@ from selection.errors import InvalidRecipe
 
 ROUND = 1
 LEAST_PATH = 4
+
+
+def step_stream(seed: int, round_: int, position: int, name: str) -> np.random.Generator:
+    """The stream of one step of one draw: none shares numbers with another."""
+    return np.random.default_rng([seed, round_, position, stable_hash(name)])
+
+
+def stable_hash(text: str) -> int:
+    """64 bits of a text, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def path_of(rng: np.random.Generator) -> list[int] | None:
@@ -31,8 +42,8 @@ def child(rng: np.random.Generator, *path: int) -> np.random.Generator:
     >>> path_of(child(outer, 7))
     [0, 3, 0, 99, 7]
     """
-    here = path_of(rng)
-    return np.random.default_rng([*(here or [int(rng.integers(2**63))]), *path])
+    parent = path_of(rng) or [int(rng.integers(2**63))]
+    return np.random.default_rng([*parent, *path])
 
 
 def across_rounds(step: str, rng: np.random.Generator) -> tuple[list[int], int]:
@@ -41,11 +52,11 @@ def across_rounds(step: str, rng: np.random.Generator) -> tuple[list[int], int]:
     Raises:
         InvalidRecipe: the stream has no round, since it was not derived from the runner's.
     """
-    here = path_of(rng)
-    if here is None:
+    path = path_of(rng)
+    if path is None:
         raise InvalidRecipe(
             "needs the round, which this generator does not carry: run it by `select`, not inside a step that draws a "
             "generator of its own",
             step=step,
         )
-    return here[:ROUND] + here[ROUND + 1 :], here[ROUND]
+    return path[:ROUND] + path[ROUND + 1 :], path[ROUND]

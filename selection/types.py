@@ -216,7 +216,7 @@ class DroppedRows(FilterReport):
 
 
 class RetrievedRows(FilterReport):
-    """Rows that a filter kept, and what found each: "anchor" with the row searched from as `ref`, and their similarity."""
+    """Rows that a filter kept, and why: "anchor" with the row searched from as `ref`, and their similarity."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,8 +228,8 @@ class Selection:
         gain: (b,) float32, the value of each pick at the moment of picking.
         reason: why each was taken.
         exhausted: the pool could not fill the budget (only with `allow_short`).
-        dropped: what the filters left out that tell why, one entry a filter.
-        found: what brought the rows through the filters that tell it, one entry a filter; only of `rows`, in their order.
+        dropped: what the filters left out, one entry for each filter that reports why.
+        retrieved: why the filters kept the rows, one entry for each filter that reports it; only of `rows`, in their order.
     """
 
     rows: Rows
@@ -237,7 +237,7 @@ class Selection:
     reason: Reason
     exhausted: bool = False
     dropped: tuple[DroppedRows, ...] = ()
-    found: tuple[RetrievedRows, ...] = ()
+    retrieved: tuple[RetrievedRows, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -31,7 +31,7 @@ from pipelines.runs import code_version
 from selection.learning.annotators import NONE
 from selection.learning.stopping import Advice
 from selection.noise import hash_uniform
-from selection.run import stable_hash
+from selection.streams import stable_hash
 from selection.types import Floats, Input
 from storage.ids import Ids, from_arrow, hash_keys, rows_of, to_arrow, to_bytes, to_text
 from storage.labels.batches import BatchItem, write_batch

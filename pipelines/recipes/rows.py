@@ -81,7 +81,7 @@ def select_rows(view: PoolView, spec: SelectionSpec, inputs: DrawInputs) -> Draw
         vectors=None if pool.vectors is None else pool.get_vectors(),
         items=items_table([kept, picked], snapshot.ids),
         dropped=reports_table(picked.dropped, snapshot.ids),
-        retrieved=reports_table(picked.found, snapshot.ids),
+        retrieved=reports_table(picked.retrieved, snapshot.ids),
         counts=counts,
         exhausted=picked.exhausted,
     )
@@ -115,7 +115,7 @@ def _first(selection: Selection, count: int) -> Selection:
         rows=rows,
         gain=selection.gain[:count],
         reason=selection.reason.take(np.arange(len(rows))),
-        found=tuple(report.of(rows) for report in selection.found),
+        retrieved=tuple(report.of(rows) for report in selection.retrieved),
     )
 
 

@@ -70,7 +70,7 @@ class Anchors(Filter):
         return self.apply(pool, budget, rng=rng)[0]
 
     def apply(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, RetrievedRows | None]:  # noqa: ARG002
-        """See `Filter.sift`; tells of each row its most similar anchor, where there was a search."""
+        """See `Filter.apply`; tells of each row its most similar anchor, where there was a search."""
         candidates, labels = pool.candidates, pool.get_labels()
         if candidates.sum() <= self.rows:
             return np.flatnonzero(candidates).astype(np.int64), None

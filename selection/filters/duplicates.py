@@ -28,7 +28,7 @@ class DuplicateFilter(Filter):
         return self.apply(pool, budget, rng=rng)[0]
 
     def apply(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, DroppedRows]:  # noqa: ARG002
-        """See `Filter.sift`."""
+        """See `Filter.apply`."""
         found = self.duplicates(pool, rng=rng)
         stays = pool.candidates
         stays[found.row] = False

@@ -77,7 +77,7 @@ class Outliers(Filter):
         return self.apply(pool, budget, rng=rng)[0]
 
     def apply(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, DroppedRows]:  # noqa: ARG002
-        """See `Filter.sift`."""
+        """See `Filter.apply`."""
         rows = np.flatnonzero(pool.candidates).astype(np.int64)
         if self.fields:
             score = np.asarray(Cartography(fields=self.fields).score(pool, rng=rng))[rows].astype(np.float64)

@@ -50,7 +50,7 @@ class Seals(Filter):
         return self.apply(pool, budget, rng=rng)[0]
 
     def apply(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, RetrievedRows | None]:  # noqa: ARG002
-        """See `Filter.sift`; tells of each row its most similar labelled row, where there was a search."""
+        """See `Filter.apply`; tells of each row its most similar labelled row, where there was a search."""
         candidates, labels = pool.candidates, pool.get_labels()
         most = int(candidates.sum()) if self.rows is None else self.rows
         labelled = np.flatnonzero(labels >= 0).astype(np.int64)

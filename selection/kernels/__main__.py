@@ -15,7 +15,7 @@ import numpy as np
 
 from selection.checks import make_inputs
 from selection.errors import InvalidOption
-from selection.registry import BUILT_IN, build_step
+from selection.registry import BUILT_IN, build_step, find_step
 from selection.run import select
 from selection.step import Filter, Scorer, Step
 from selection.types import Pool
@@ -35,7 +35,7 @@ OPTIONS: tuple[dict[str, dict[str, Any]], ...] = (
 
 def steps() -> Iterator[Step]:
     """One of each built-in step that needs no options, and those of OPTIONS."""
-    for cls in BUILT_IN:
+    for cls in map(find_step, BUILT_IN):
         with suppress(InvalidOption, TypeError):  # it needs options
             yield cls()
     yield from map(build_step, OPTIONS)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from selection.errors import InvalidOption
+from selection.registry import build_step
 from selection.step import Scorer, check_number
 from selection.types import Floats, Input, Pool
 
@@ -39,8 +40,6 @@ class Combine(Scorer):
 
     def parts(self) -> list[tuple[Scorer, float]]:
         """The scorers and their weights."""
-        from selection.registry import build_step
-
         parts = []
         for name, value in self.weights.items():
             for entry in value if isinstance(value, list | tuple) else [value]:

@@ -11,11 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from selection.allocation import as_written
-from selection.errors import InvalidOption, rows_of_parent
+from selection.errors import InvalidOption
+from selection.registry import inner_selector
+from selection.run_selector import select_in_strata
 from selection.scorers.column import numbers
 from selection.step import Selector, check_choice, check_integer, check_name, check_number
 from selection.streams import child
-from selection.types import Floats, Input, Pool, Reason, Rows, Selection
+from selection.types import Floats, Input, Pool, Rows, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,7 @@ class Ccs(Selector):
         within: the selector inside a stratum.
 
     Strata are served from the smallest: each gives an equal part of the budget that is left, or all it has. A constant
-    score is one stratum. Where beta leaves fewer rows than the budget, only these are given. Picks of the strata are
+    score is one stratum. Where beta leaves fewer rows than the budget, only these are counts. Picks of the strata are
     interleaved; `ref` of a reason is the stratum, `rank` the place in it, gain and value those of the selector inside.
 
     Source: Zheng et al. 2023 (CCS), `Coreset.py`; there a constant or negative score empties strata, here never.
@@ -58,14 +60,7 @@ class Ccs(Selector):
 
     def inner(self) -> Selector:
         """The selector inside a stratum."""
-        from selection.registry import build_step
-
-        step = build_step(self.within)
-        if not isinstance(step, Selector):
-            raise InvalidOption(
-                f"within must be a selector, {step.name!r} is a {step.kind}", step=self.name, option="within"
-            )
-        return step
+        return inner_selector(self.name, "within", self.within)
 
     @property
     def needs(self) -> frozenset[Input]:
@@ -79,26 +74,16 @@ class Ccs(Selector):
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
-        from selection.run import run_selector
-
         by = pool.get_scores() if self.cut_by is None else numbers(self.cut_by, pool.get_column(self.cut_by))
         rows = without_hardest(pool, by, self.beta, hard=self.hard)
         stratum, names = equal_width(pool.get_scores()[rows], self.n_strata)
-        counts = water_fill(np.bincount(stratum, minlength=len(names)).tolist(), min(budget, len(rows)))
-        step, taken = self.inner(), pool.get_already_selected()
-        parts: list[tuple[int, Rows, Selection]] = []
-        for i in np.flatnonzero(counts).tolist():
-            frame = np.union1d(rows[stratum == i], taken)  # what is already selected counts as centres in each stratum
-            with rows_of_parent(frame):
-                parts.append((i, frame, run_selector(step, pool.take(frame), counts[i], rng=child(rng, i))))
-        ref = np.concatenate([np.full(len(picked.rows), i) for i, _, picked in parts])
-        rank = np.concatenate([np.arange(len(picked.rows)) for _, _, picked in parts])
-        order = np.lexsort((ref, (rank + 0.5) / np.bincount(ref)[ref]))
-        picks = np.concatenate([frame[picked.rows] for _, frame, picked in parts])
-        gain = np.concatenate([picked.gain for _, _, picked in parts])
-        value = np.concatenate([picked.reason.value for _, _, picked in parts])
-        reason = Reason.of("stratum", len(picks), ref=ref[order], rank=rank[order], value=value[order], names=names)
-        return Selection(picks[order], gain[order], reason)
+        counts = smallest_first(np.bincount(stratum, minlength=len(names)).tolist(), min(budget, len(rows)))
+        taken = pool.get_already_selected()  # counts as centres in each stratum
+        parts = (
+            (i, np.union1d(rows[stratum == i], taken), counts[i], child(rng, i))
+            for i in np.flatnonzero(counts).tolist()
+        )
+        return select_in_strata(self.inner(), pool, parts, names)
 
 
 def without_hardest(pool: Pool, by: Floats, beta: float, *, hard: str) -> Rows:
@@ -125,7 +110,7 @@ def equal_width(scores: Floats, count: int) -> tuple[Rows, tuple[str, ...]]:
     return np.minimum(place.astype(np.int64), count - 1), names
 
 
-def water_fill(sizes: Sequence[int], budget: int) -> list[int]:
+def smallest_first(sizes: Sequence[int], budget: int) -> list[int]:
     """From the smallest stratum on, each gets an equal part of what is left of the budget, or all it has.
 
     Args:
@@ -136,12 +121,12 @@ def water_fill(sizes: Sequence[int], budget: int) -> list[int]:
         One count for each stratum, at most its size; they sum to the budget. Ties go by the order of the strata, so
         that a remainder goes to the last of the largest, as in the released code.
 
-    >>> water_fill([0, 3, 10, 100, 2], 30), water_fill([5, 5, 5], 7)
+    >>> smallest_first([0, 3, 10, 100, 2], 30), smallest_first([5, 5, 5], 7)
     ([0, 3, 10, 15, 2], [2, 2, 3])
     """
-    given = [0] * len(sizes)
+    counts = [0] * len(sizes)
     order = sorted((i for i, size in enumerate(sizes) if size), key=lambda i: sizes[i])
     for done, i in enumerate(order):
-        given[i] = min(sizes[i], budget // (len(order) - done))
-        budget -= given[i]
-    return given
+        counts[i] = min(sizes[i], budget // (len(order) - done))
+        budget -= counts[i]
+    return counts

@@ -17,9 +17,9 @@ sizes_strategy = st.lists(st.integers(0, 10_000), min_size=1, max_size=30)
 def test_allocate__sums_to_the_budget_within_bounds(data, sizes, how, minimum):
     low = [min(minimum, size) for size in sizes]
     budget = data.draw(st.integers(sum(low), sum(sizes)))
-    given_ = allocate(sizes, budget, how, minimum=minimum)
-    assert sum(given_) == budget
-    assert all(lo <= count <= size for lo, count, size in zip(low, given_, sizes, strict=True))
+    counts = allocate(sizes, budget, how, minimum=minimum)
+    assert sum(counts) == budget
+    assert all(lo <= count <= size for lo, count, size in zip(low, counts, sizes, strict=True))
 
 
 @given(data=st.data(), sizes=st.lists(st.integers(1, 1000), min_size=1, max_size=20))
@@ -61,9 +61,9 @@ def test_allocate__is_the_rounded_water_level_within_the_bounds(data, sizes, how
 @given(data=st.data(), sizes=sizes_strategy)
 def test_allocate__equal_differs_by_one_at_most_unless_a_stratum_is_empty(data, sizes):
     budget = data.draw(st.integers(0, sum(sizes)))
-    given_ = allocate(sizes, budget, "equal")
-    room = [count for count, size in zip(given_, sizes, strict=True) if count < size]
-    assert not room or max(given_) - min(room) <= 1
+    counts = allocate(sizes, budget, "equal")
+    room = [count for count, size in zip(counts, sizes, strict=True) if count < size]
+    assert not room or max(counts) - min(room) <= 1
 
 
 @given(sizes=sizes_strategy, how=st.sampled_from(ALLOCATIONS), data=st.data())
@@ -112,13 +112,13 @@ def test_apportion__sums_to_the_budget_within_one_of_each_exact_share(weights, b
 def test_apportion__never_below_what_a_part_has_and_the_others_keep_their_proportion(parts, more):
     weights, low = [weight for weight, _ in parts], [least for _, least in parts]
     budget = sum(low) + more
-    given_ = apportion(weights, budget, low=low)
-    assert sum(given_) == budget
-    assert all(part >= least for part, least in zip(given_, low, strict=True))
-    free = [i for i in range(len(parts)) if given_[i] > low[i]]
+    counts = apportion(weights, budget, low=low)
+    assert sum(counts) == budget
+    assert all(part >= least for part, least in zip(counts, low, strict=True))
+    free = [i for i in range(len(parts)) if counts[i] > low[i]]
     for i in free:
         for j in free:
-            assert given_[i] * weights[j] <= (given_[j] + 2) * weights[i] + 2 * weights[j]
+            assert counts[i] * weights[j] <= (counts[j] + 2) * weights[i] + 2 * weights[j]
 
 
 def test_apportion__refuses_what_cannot_be():

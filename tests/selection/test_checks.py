@@ -18,7 +18,7 @@ from selection.filters.outliers import Outliers
 from selection.filters.random_subpool import RandomSubpool
 from selection.filters.seals import Seals
 from selection.filters.semdedup import SemDedup
-from selection.registry import BUILT_IN
+from selection.registry import BUILT_IN, find_step
 from selection.scorers.cal import Cal
 from selection.scorers.column import Column
 from selection.scorers.combine import Combine
@@ -206,7 +206,7 @@ def test_check_step__every_option_is_checked_with_two_values():
 
 
 def test_check_step__every_built_in_step_is_checked():
-    assert {type(step) for step in STEPS} == set(BUILT_IN)
+    assert {type(step) for step in STEPS} == set(map(find_step, BUILT_IN))
     assert {step.name for step in STEPS} <= set(step_names())
 
 

@@ -15,16 +15,16 @@ EIGHT = np.array([[-1, 0], [5, 9], [-9, -7], [6, 9], [-5, -4], [7, -1], [-4, 6],
 
 
 def test_coverage__line_of_six() -> None:
-    found = coverage(LINE, [0, 5, 3], shares=[0.5, 0.8, 1.0])
-    assert found.radius == 2.0
-    assert found.mean_distance == pytest.approx(2 / 3, abs=1e-15)
-    assert found.p_radius == {0.5: 0.0, 0.8: 1.0, 1.0: 2.0}
+    measured = coverage(LINE, [0, 5, 3], shares=[0.5, 0.8, 1.0])
+    assert measured.radius == 2.0
+    assert measured.mean_distance == pytest.approx(2 / 3, abs=1e-15)
+    assert measured.p_radius == {0.5: 0.0, 0.8: 1.0, 1.0: 2.0}
 
 
 def test_coverage__eight_in_the_plane() -> None:
-    found = coverage(EIGHT, [0, 3, 5])
-    assert found.facility_location == pytest.approx(7.52506348102226, rel=1e-14)
-    assert found.mean_similarity == pytest.approx(0.9406329351277825, rel=1e-14)
+    measured = coverage(EIGHT, [0, 3, 5])
+    assert measured.facility_location == pytest.approx(7.52506348102226, rel=1e-14)
+    assert measured.mean_similarity == pytest.approx(0.9406329351277825, rel=1e-14)
 
 
 @settings(max_examples=25)
@@ -41,11 +41,11 @@ def test_coverage__is_what_float64_says(n: int, d: int, seed: int, scale: float)
     norm = np.linalg.norm(exact, axis=1)
     cosine = exact @ exact[rows].T / np.where(norm > 0, norm, 1)[:, None] / np.where(norm > 0, norm, 1)[rows]
     similarity = np.where((norm[:, None] > 0) & (norm[rows] > 0), (1 + cosine) / 2, 0).max(axis=1)
-    found = coverage(x, rows, shares=[0.3, 1.0])
-    np.testing.assert_allclose(found.radius, distance.max(), rtol=1e-12)
-    np.testing.assert_allclose(found.mean_distance, distance.mean(), rtol=1e-12)
-    np.testing.assert_allclose(found.p_radius[0.3], np.sort(distance)[math.ceil(0.3 * n - 1e-9) - 1], rtol=1e-12)
-    np.testing.assert_allclose(found.facility_location, similarity.sum(), rtol=1e-12)
+    measured = coverage(x, rows, shares=[0.3, 1.0])
+    np.testing.assert_allclose(measured.radius, distance.max(), rtol=1e-12)
+    np.testing.assert_allclose(measured.mean_distance, distance.mean(), rtol=1e-12)
+    np.testing.assert_allclose(measured.p_radius[0.3], np.sort(distance)[math.ceil(0.3 * n - 1e-9) - 1], rtol=1e-12)
+    np.testing.assert_allclose(measured.facility_location, similarity.sum(), rtol=1e-12)
 
 
 def test_coverage__blocks_do_not_matter_and_half_precision_is_read_as_it_is() -> None:
@@ -70,6 +70,18 @@ def test_coverage__bad_input_is_named() -> None:
             coverage(LINE, bad)
     with pytest.raises(InvalidOption, match="share"):
         coverage(LINE, [0], shares=[0])
+    with pytest.raises(InvalidOption, match="coverage: shares must be a finite number, got '90%'"):
+        coverage(LINE, [0], shares=["90%"])
+
+
+def test_metrics__take_their_rows_by_name_and_lists_for_arrays() -> None:
+    vectors = EIGHT.tolist()
+    assert coverage(vectors, rows=[0, 3, 5]) == coverage(EIGHT, np.array([0, 3, 5]))
+    assert vendi_score(vectors, rows=[0, 3]) == vendi_score(EIGHT, [0, 3])
+    assert mean_discrepancy(vectors, rows=[0, 3]) == mean_discrepancy(EIGHT, [0, 3])
+    assert balance(groups=["a", "b"], rows=[1]).shares == {"a": 0.0, "b": 1.0}
+    with pytest.raises(InvalidInput, match="groups: must have one value a row"):
+        balance([["a", "b"]], [0])
 
 
 def test_vendi_score__eight_in_the_plane_and_its_ends() -> None:
@@ -120,20 +132,20 @@ def test_vendi_score_and_mean_discrepancy__bad_input_is_named() -> None:
 
 def test_balance__entropy_and_distance_to_the_pool() -> None:
     groups = np.array(["a", "a", "b", "c"])
-    found = balance(groups, [0, 1, 2, 3])
-    assert found.entropy == pytest.approx(1.0397207708399179)
-    assert found.entropy / math.log(2) == pytest.approx(1.5)
-    assert found.normalized_entropy == pytest.approx(0.946394630357186)
-    assert found.kl_to_pool == 0
-    one = balance(groups, [2])
-    assert one.entropy == 0
-    assert one.kl_to_pool == pytest.approx(math.log(4))
-    assert one.shares == {"a": 0, "b": 1, "c": 0}
+    measured = balance(groups, [0, 1, 2, 3])
+    assert measured.entropy == pytest.approx(1.0397207708399179)
+    assert measured.entropy / math.log(2) == pytest.approx(1.5)
+    assert measured.normalized_entropy == pytest.approx(0.946394630357186)
+    assert measured.kl_to_pool == 0
+    single = balance(groups, [2])
+    assert single.entropy == 0
+    assert single.kl_to_pool == pytest.approx(math.log(4))
+    assert single.shares == {"a": 0, "b": 1, "c": 0}
 
 
 def test_balance__null_is_a_group_and_one_group_is_balanced() -> None:
-    found = balance(np.array(["x", None, "x", None], object), [0, 1])
-    assert found.shares == {"x": 0.5, "null": 0.5}
+    measured = balance(np.array(["x", None, "x", None], object), [0, 1])
+    assert measured.shares == {"x": 0.5, "null": 0.5}
     assert balance([1, 1, 1], [0]).normalized_entropy == 1
     with pytest.raises(InvalidInput, match="outside"):
         balance([1, 1, 1], [3])

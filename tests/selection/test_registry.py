@@ -5,6 +5,7 @@ import json
 import pytest
 
 from selection import (
+    BrokenStep,
     Input,
     InvalidOption,
     InvalidRecipe,
@@ -16,7 +17,9 @@ from selection import (
     step_names,
     step_spec,
 )
+from selection.registry import find_step
 from selection.selectors.top import Top
+from selection.step import Scorer
 
 
 def test_parse_steps__bare_names_and_options():
@@ -105,3 +108,28 @@ def test_find_step__third_parties_come_by_entry_point(monkeypatch):
     assert "theirs" in step_names()
     with pytest.raises(UnknownStep, match="other: the entry point their_package:Step is not a step of that name"):
         build_step("other")
+
+
+def test_find_step__every_built_in_step_is_where_the_table_says():
+    for name in registry.BUILT_IN:
+        assert find_step(name).name == name
+
+
+class Nameless(Scorer):
+    pass
+
+
+class Optionless(Scorer):
+    name = "optionless"
+
+
+def test_build_step__what_an_installed_step_lacks_is_named(monkeypatch):
+    monkeypatch.setattr(
+        registry, "_installed", lambda: {"nameless": Installed(Nameless), "optionless": Installed(Optionless)}
+    )
+    with pytest.raises(BrokenStep, match=r"Nameless has no name .*: give the class a `name: ClassVar\[str\] = \.\.\.`"):
+        build_step("nameless")
+    with pytest.raises(BrokenStep, match="Nameless has no name"):
+        parse_steps([Nameless(), "top"])
+    with pytest.raises(BrokenStep, match="optionless: Optionless must be a frozen dataclass"):
+        build_step("optionless")

@@ -191,7 +191,7 @@ def test_select__what_found_each_row_is_told():
     )
     for step in (Anchors(n_neighbors=2, rows=5), Seals(n_neighbors=2)):
         picked = select([step, {"random_subpool": {"rows": 4}}, "random"], pool, budget=3)
-        (found,) = picked.found
+        (found,) = picked.retrieved
         assert found.step == step.name
         assert found.rows.tolist() == picked.rows.tolist()
         assert set(found.reason.kind) == {"anchor"}
@@ -200,7 +200,7 @@ def test_select__what_found_each_row_is_told():
         angle = np.deg2rad(np.array(POOL + LABELLED))
         np.testing.assert_allclose(found.reason.value, np.cos(angle[found.rows] - angle[found.reason.ref]), atol=1e-6)
     assert picked.reason.kind[0] == "draw"
-    assert select([Anchors(), "random"], pool, budget=3).found == ()  # nothing was searched: the whole pool stays
+    assert select([Anchors(), "random"], pool, budget=3).retrieved == ()  # nothing was searched: the whole pool stays
 
 
 def test_best_of_each__ties_to_the_lowest_class_and_row():

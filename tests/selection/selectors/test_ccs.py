@@ -23,7 +23,7 @@ from selection import (
     step_spec,
 )
 from selection.checks import check_step
-from selection.selectors.ccs import Ccs, equal_width, water_fill, without_hardest
+from selection.selectors.ccs import Ccs, equal_width, smallest_first, without_hardest
 
 TEN = [0.05, 0.1, 0.15, 0.2, 0.3, 0.32, 0.35, 0.5, 0.55, 0.9]
 
@@ -153,9 +153,9 @@ class _Centres(Selector):
 
 
 def test_select__inner_selector_sees_all_that_is_already_selected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selection.registry.BUILT_IN", (_Centres,))
+    monkeypatch.setattr("selection.selectors.random.Random", _Centres)
     pool = Pool(scores=np.arange(8.0), already_selected=[0, 7])
-    picked = select([Ccs(beta=0, n_strata=2, within="centres")], pool, budget=4)
+    picked = select([Ccs(beta=0, n_strata=2, within="random")], pool, budget=4)
     assert sorted(picked.rows.tolist()) == [1, 2, 4, 5]
     assert picked.gain.tolist() == [2, 2, 2, 2]
 
@@ -169,22 +169,22 @@ def test_select__a_draw_follows_the_keys_not_the_order() -> None:
 
 
 @given(sizes=st.lists(st.integers(0, 60), min_size=1, max_size=12), data=st.data())
-def test_water_fill__sums_to_the_budget_within_the_sizes(sizes: list[int], data: st.DataObject) -> None:
+def test_smallest_first__sums_to_the_budget_within_the_sizes(sizes: list[int], data: st.DataObject) -> None:
     budget = data.draw(st.integers(0, sum(sizes)))
-    given_ = water_fill(sizes, budget)
-    assert sum(given_) == budget
-    assert all(0 <= g <= s for g, s in zip(given_, sizes, strict=True))
-    short = [g for g, s in zip(given_, sizes, strict=True) if g < s]
+    counts = smallest_first(sizes, budget)
+    assert sum(counts) == budget
+    assert all(0 <= g <= s for g, s in zip(counts, sizes, strict=True))
+    short = [g for g, s in zip(counts, sizes, strict=True) if g < s]
     if short:  # the level of the water: no stratum that is not empty stands above it by more than the remainder
-        assert max(given_) - min(short) <= 1
+        assert max(counts) - min(short) <= 1
 
 
 @pytest.mark.parametrize(
     ("sizes", "budget", "expected"),
     [([0, 3, 10, 100, 2], 30, [0, 3, 10, 15, 2]), ([5, 5, 5], 7, [2, 2, 3]), ([1, 2, 3], 6, [1, 2, 3])],
 )
-def test_water_fill__known_answers(sizes: list[int], budget: int, expected: list[int]) -> None:
-    assert water_fill(sizes, budget) == expected
+def test_smallest_first__known_answers(sizes: list[int], budget: int, expected: list[int]) -> None:
+    assert smallest_first(sizes, budget) == expected
 
 
 @pytest.mark.parametrize(
