@@ -17,10 +17,11 @@ from selection.errors import (
     SelectionError,
     UnknownStep,
 )
+from selection.pool import Pool, Targets
 from selection.registry import build_step, parse_steps, required, step_names, step_spec
 from selection.run import select
 from selection.step import Filter, Scorer, Selector, Step
-from selection.types import DroppedRows, Input, Pool, Reason, RetrievedRows, Selection, Targets, Vectors
+from selection.types import DroppedRows, Input, Reason, RetrievedRows, Selection, Vectors
 from selection.vectors import ArrayVectors
 
 __all__ = [

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 
 from selection.errors import InvalidBudget, InvalidInput, MissingInput, SelectionError
+from selection.pool import Pool, Targets
 from selection.registry import build_step, step_spec
 from selection.run import select
 from selection.step import Filter, Scorer, Selector, Step
-from selection.types import Array, Input, Pool, Rows, Selection, Targets
+from selection.types import Array, Input, Rows, Selection
 from selection.vectors import ArrayVectors, TensorVectors
 
 N, D, CLASSES = 60, 12, 4

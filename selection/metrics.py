@@ -12,8 +12,9 @@ import numpy as np
 from selection.allocation import as_written
 from selection.errors import InvalidInput, InvalidOption
 from selection.groups import strata
+from selection.pool import Pool
 from selection.step import check_number
-from selection.types import Array, Pool, Rows, Vectors
+from selection.types import Array, Rows, Vectors
 
 # Rows whose vectors are widened at once.
 BLOCK_ROWS = 4096

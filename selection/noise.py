@@ -6,9 +6,8 @@ A draw made with it does not depend on the order of the pool or on what else is 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-UInts = npt.NDArray[np.uint64]
+from selection.types import Doubles, UInts
 
 
 def hash_bits(keys: UInts, rng: np.random.Generator) -> UInts:
@@ -20,7 +19,7 @@ def hash_bits(keys: UInts, rng: np.random.Generator) -> UInts:
     return _mix(_mix(np.asarray(keys, np.uint64) ^ first) ^ second)
 
 
-def hash_uniform(keys: UInts, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def hash_uniform(keys: UInts, rng: np.random.Generator) -> Doubles:
     """(n,) float64, uniform in the open interval (0, 1)."""
     return ((hash_bits(keys, rng) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 

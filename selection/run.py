@@ -13,12 +13,12 @@ from selection.capped import Stream
 from selection.constrained import constrained_selection
 from selection.constraints import BoundConstraints, Constraints, Quota, TokenBudget
 from selection.errors import BrokenStep, InvalidBudget, InvalidInput, InvalidOption, MissingInput, rows_of_parent
-from selection.inputs import available
+from selection.pool import Pool, available
 from selection.registry import Spec, parse_steps, required
 from selection.run_selector import checked_rows, empty_selection, in_parent, run_selector, subpool
 from selection.step import Filter, Scorer, Selector, Step
 from selection.streams import step_stream
-from selection.types import Array, DroppedRows, FilterReport, Input, Pool, RetrievedRows, Rows, Selection
+from selection.types import Array, DroppedRows, FilterReport, Input, RetrievedRows, Rows, Selection
 from selection.vectors import exact
 
 

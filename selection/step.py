@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Literal, TypeGuard
 import numpy as np
 
 from selection.errors import InvalidOption
-from selection.types import Array, FilterReport, Input, Pool, Rows, Selection
+from selection.pool import Pool
+from selection.types import Array, FilterReport, Input, Rows, Selection
 
 Kind = Literal["filter", "scorer", "selector"]
 

@@ -6,19 +6,21 @@ Axes in docstrings: n candidates, m targets, d dimensions, C classes, b budget.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol, Self, cast, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from selection.errors import InvalidInput, MissingInput
-
-Rows = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
+Rows = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int32]
+UInts = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 NO_REF = -1
 
@@ -37,6 +39,7 @@ class Input(StrEnum):
     COLUMNS = "columns"
 
 
+@runtime_checkable
 class RowBlocks(Protocol):
     """Anything by row that can be read in blocks or by row numbers: probabilities, vectors."""
 
@@ -52,17 +55,38 @@ class RowBlocks(Protocol):
         ...
 
 
-@runtime_checkable
-class Vectors(RowBlocks, Protocol):
-    """The candidates' vectors, (n, d) float16 or float32, wherever they are stored."""
+class Points(RowBlocks, Protocol):
+    """Vectors that need not be searched: (n, d) float16 or float32."""
 
     @property
     def device(self) -> str:
-        """Where the vectors lie: "cpu", or the device that holds the copy of `TensorVectors`, on which kernels dispatch.
+        """Where the vectors lie: "cpu", or the device of `DeviceVectors`.
 
         What `blocks` and `take` give lies on the host whatever this says.
         """
         ...
+
+
+@runtime_checkable
+class DeviceVectors(Points, Protocol):
+    """Vectors of which a device holds a copy. Kernels that are implemented for devices dispatch on this class."""
+
+    def part(self, rows: Any) -> Any:
+        """(r, d) tensor on the device, as stored, of a slice of the rows or of those that an int64 tensor names."""
+        ...
+
+    def squares(self) -> Any:
+        """(n,) float64 tensor of squared lengths, summed as `kernels.compiled.sums.dot`; not finite where a vector is not."""
+        ...
+
+    def norms(self) -> Any:
+        """(n,) float64 tensor of lengths, to the bit those of the compiled loops."""
+        ...
+
+
+@runtime_checkable
+class Vectors(Points, Protocol):
+    """The candidates' vectors, wherever they are stored."""
 
     def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
         """The `k` rows of highest inner product with each query, among `within` if given.
@@ -75,53 +99,6 @@ class Vectors(RowBlocks, Protocol):
             similarity (m, k) float32 and row (m, k) int64, both by descending similarity.
         """
         ...
-
-
-@dataclass(frozen=True, eq=False)
-class Targets:
-    """Examples of the task to match.
-
-    Attributes:
-        vectors: (m, d) float16 or float32, the same encoder as the candidates.
-        sets: (m,) int64, which target set each belongs to: an index into `names`.
-        names: the target sets' names, in the order in which round robin visits them.
-        ids: (m,) a printable name of each target, for the reasons of a selection.
-        committee: (m, members, C) each target's class probabilities by the members of the pool's committee, in their order.
-
-    Raises:
-        InvalidInput: the lengths differ, a set is out of range, a vector is not finite or probabilities are none.
-    """
-
-    vectors: Array
-    sets: Rows
-    names: tuple[str, ...]
-    ids: tuple[str, ...] = ()
-    committee: Array | None = None
-
-    def __post_init__(self) -> None:
-        if np.ndim(self.vectors) != 2:
-            raise InvalidInput(
-                f"targets: vectors must have two axes (targets, dimensions), got shape {np.shape(self.vectors)}"
-            )
-        m = len(self.vectors)
-        if len(self.sets) != m or (self.ids and len(self.ids) != m):
-            raise InvalidInput(
-                f"targets: {m} vectors need as many sets and ids, got {len(self.sets)} sets and {len(self.ids)} ids"
-            )
-        if m and not (int(np.min(self.sets)) >= 0 and int(np.max(self.sets)) < len(self.names)):
-            raise InvalidInput(f"targets: sets must be in 0..{len(self.names) - 1}, the indices of {self.names}")
-        bad = np.flatnonzero(~np.isfinite(np.asarray(self.vectors, np.float32)).all(axis=1))
-        if len(bad):
-            raise InvalidInput(f"targets: vector {bad[0]} holds a value that is not finite")
-        if self.committee is not None:
-            from selection import inputs
-
-            inputs.check_target_committee(self.committee, m)
-
-    def printable(self) -> tuple[str, ...]:
-        """One name for each target: `set/id`, or `set/position` where no ids were given."""
-        ids = self.ids or tuple(str(i) for i in range(len(self.sets)))
-        return tuple(f"{self.names[s]}/{i}" for s, i in zip(self.sets, ids, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +166,7 @@ class Reason:
 
 @dataclass(frozen=True, eq=False)
 class FilterReport:
-    """What a filter tells of some rows.
+    """What a filter reports of some rows.
 
     Attributes:
         step: the filter's name.
@@ -202,7 +179,7 @@ class FilterReport:
     reason: Reason
 
     def of(self, rows: Rows) -> Self:
-        """What is told of `rows`, in their order; a filter need not tell of every row."""
+        """The report of `rows`, in their order; a filter need not report every row."""
         order = np.argsort(self.rows)
         at = np.searchsorted(self.rows[order], rows)
         inside = at < len(order)
@@ -219,7 +196,7 @@ class RetrievedRows(FilterReport):
     """Rows that a filter kept, and why: "anchor" with the row searched from as `ref`, and their similarity."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Selection:
     """What a selector gives.
 
@@ -239,132 +216,6 @@ class Selection:
     dropped: tuple[DroppedRows, ...] = ()
     retrieved: tuple[RetrievedRows, ...] = ()
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Pool:
-    """The candidates and all that is known of them, by row. Everything is optional; the length is that of what is given.
-
-    Attributes:
-        vectors: (n, d), an array or anything that satisfies `Vectors`.
-        scores: (n,) float32, higher = take first.
-        probabilities: (n, C), array or `RowBlocks`.
-        committee: (n, members, C), array or `RowBlocks`.
-        labels: (n,) int64, -1 = none.
-        groups: (n,) any hashable values, the strata of `stratified` when it names no column.
-        targets: examples of the task to match.
-        texts: (n,) str.
-        columns: name -> (n,) array, numeric or str.
-        keys: (n,) uint64 drawn from the candidate's id; they feed hash noise, so that a random draw does not depend
-            on the order or growth of the pool. Row numbers by default.
-        already_selected: rows (or a mask) that count as centres and are never returned; kept as ascending int64.
-        eligible: (n,) bool; the others (leased, ignored, denied) are neither returned nor centres. All by default.
-
-    Raises:
-        InvalidInput: an input has another length, a wrong dtype or a value that is not finite; names input and row.
-
-    >>> pool = Pool(vectors=np.eye(3, dtype=np.float32), already_selected=[2])
-    >>> len(pool), pool.candidates.tolist()
-    (3, [True, True, False])
-    """
-
-    vectors: Vectors | Array | None = None
-    scores: Array | None = None
-    probabilities: RowBlocks | Array | None = None
-    committee: RowBlocks | Array | None = None
-    labels: Array | None = None
-    groups: Array | None = None
-    targets: Targets | None = None
-    texts: Sequence[str] | None = None
-    columns: Mapping[str, Array] = field(default_factory=dict)
-    keys: Array | None = None
-    already_selected: Array | Sequence[int] | None = None
-    eligible: Array | None = None
-    _size: int = field(init=False, repr=False, default=0)
-
-    def __post_init__(self) -> None:
-        from selection import inputs
-
-        inputs.normalise(self)
-
-    def __len__(self) -> int:
-        return self._size
-
-    @property
-    def candidates(self) -> npt.NDArray[np.bool_]:
-        """(n,) bool: the rows that a selector may return, eligible and not already selected."""
-        mask = np.ones(len(self), bool) if self.eligible is None else np.array(self.eligible, bool)
-        mask[self.get_already_selected()] = False
-        return mask
-
-    @property
-    def given(self) -> frozenset[Input]:
-        """The inputs that this pool holds."""
-        return frozenset(i for i in Input if getattr(self, i) is not None and (i is not Input.COLUMNS or self.columns))
-
-    def get_vectors(self) -> Vectors:
-        """The vectors.
-
-        Raises:
-            MissingInput: there are none; so say the other `get_` methods of theirs.
-        """
-        return cast("Vectors", self._get(Input.VECTORS))
-
-    def get_scores(self) -> Floats:
-        """(n,) float32."""
-        return cast("Floats", self._get(Input.SCORES))
-
-    def get_probabilities(self) -> RowBlocks:
-        """(n, C)."""
-        return cast("RowBlocks", self._get(Input.PROBABILITIES))
-
-    def get_committee(self) -> RowBlocks:
-        """(n, members, C)."""
-        return cast("RowBlocks", self._get(Input.COMMITTEE))
-
-    def get_labels(self) -> Rows:
-        """(n,) int64, -1 = none."""
-        return cast("Rows", self._get(Input.LABELS))
-
-    def get_groups(self) -> Array:
-        """(n,) of any dtype."""
-        return cast("Array", self._get(Input.GROUPS))
-
-    def get_targets(self) -> Targets:
-        """The examples of the task; at least one, and one or more in each set."""
-        return cast("Targets", self._get(Input.TARGETS))
-
-    def get_texts(self) -> Sequence[str]:
-        """(n,) str."""
-        return cast("Sequence[str]", self._get(Input.TEXTS))
-
-    def get_column(self, name: str) -> Array:
-        """One of the named columns."""
-        if name not in self.columns:
-            raise MissingInput(f"the pool has no column {name!r}; it has {sorted(self.columns) or 'none'}")
-        return self.columns[name]
-
-    def get_keys(self) -> npt.NDArray[np.uint64]:
-        """(n,) uint64."""
-        return cast("npt.NDArray[np.uint64]", self.keys)
-
-    def get_already_selected(self) -> Rows:
-        """The rows taken before, ascending."""
-        return cast("Rows", self.already_selected)
-
-    def take(self, rows: Rows) -> Pool:
-        """The subpool of `rows` in its own frame: its row i is row `rows[i]` here.
-
-        Args:
-            rows: int64, ascending and unique, so that the lowest row stays the lowest id.
-
-        Vectors, probabilities and committee are restricted lazily; the rest is copied.
-        """
-        from selection import inputs
-
-        return inputs.subpool(self, rows)
-
-    def _get(self, what: Input) -> object:
-        value = getattr(self, what)
-        if value is None:
-            raise MissingInput(f"the pool has no {what}")
-        return value
+    def __repr__(self) -> str:
+        rows = ", ".join(map(str, self.rows[:8].tolist())) + (", ..." if len(self.rows) > 8 else "")
+        return f"Selection({len(self.rows)} rows: {rows}{'; exhausted' if self.exhausted else ''})"

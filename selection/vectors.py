@@ -1,54 +1,20 @@
-"""Values by row: arrays in memory or memory-mapped, and the lazy restriction to a subpool."""
+"""The vectors of a pool: in arrays, compared without an index, or copied to a device."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selection.errors import InvalidInput, rows_of_parent
-from selection.types import Array, Floats, RowBlocks, Rows, Vectors
+from selection.blocks import STREAM_SHARE, ArrayBlocks, restricted
+from selection.errors import rows_of_parent
+from selection.types import Array, Floats, Points, Rows, Vectors
 
-BLOCK_ROWS = 8192
-
-# A subpool of at least this share of the rows streams the parent's blocks in storage order; a smaller one takes its
-# rows one by one, which reads less.
-STREAM_SHARE = 0.25
-
-
-class ArrayBlocks:
-    """An array with one entry a row, read in blocks; nothing is copied, and what it gives cannot be written to.
-
-    Args:
-        array: (n, ...), in memory or memory-mapped.
-        block_rows: rows in a block.
-    """
-
-    device = "cpu"
-
-    def __init__(self, array: Array, *, block_rows: int = BLOCK_ROWS) -> None:
-        self.array = array.view()
-        self.array.flags.writeable = False
-        self.block_rows = block_rows
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, ...)."""
-        return self.array.shape
-
-    def blocks(self) -> Iterator[tuple[Rows, Array]]:
-        """Yield `(rows, block)` in row order."""
-        for start in range(0, len(self.array), self.block_rows):
-            block = self.array[start : start + self.block_rows]
-            yield np.arange(start, start + len(block), dtype=np.int64), block
-
-    def take(self, rows: Rows) -> Array:
-        """The entries of `rows`, copied."""
-        # Of an array that is not contiguous, `take` would copy all first.
-        return np.asarray(self.array.take(rows, axis=0) if self.array.flags.c_contiguous else self.array[rows])
+if TYPE_CHECKING:
+    from selection.kernels.device.tensor import DeviceCopy
 
 
 class ArrayVectors(ArrayBlocks):
@@ -62,75 +28,6 @@ class ArrayVectors(ArrayBlocks):
     def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
         """Exact; ties to the lowest row. See `Vectors.nearest`."""
         return nearest_rows(self, queries, k, within)
-
-
-class SubBlocks:
-    """Some rows of a `RowBlocks`, in a frame of their own; only these rows are ever asked for.
-
-    Args:
-        parent: what is restricted.
-        rows: ascending, unique; row i here is row `rows[i]` of the parent.
-    """
-
-    def __init__(self, parent: RowBlocks, rows: Rows) -> None:
-        self.parent = parent
-        self.rows = rows
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(len(rows), ...)."""
-        return (len(self.rows), *self.parent.shape[1:])
-
-    def blocks(self) -> Iterator[tuple[Rows, Array]]:
-        """Yield `(rows, block)` in row order, taken from the parent block by block."""
-        for start in range(0, len(self.rows), BLOCK_ROWS):
-            part = self.rows[start : start + BLOCK_ROWS]
-            yield np.arange(start, start + len(part), dtype=np.int64), self.parent.take(part)
-
-    def take(self, rows: Rows) -> Array:
-        """The entries of `rows` of this frame."""
-        return self.parent.take(self.rows[rows])
-
-
-class SubVectors(SubBlocks):
-    """Some rows of `Vectors`, in a frame of their own."""
-
-    parent: Vectors
-
-    @property
-    def device(self) -> str:
-        """The parent's."""
-        return self.parent.device
-
-    def blocks(self) -> Iterator[tuple[Rows, Array]]:
-        """Yield `(rows, block)`: in storage order for a large share of the parent, else as taken."""
-        if len(self.rows) < STREAM_SHARE * self.parent.shape[0]:
-            yield from super().blocks()
-            return
-        here = np.full(self.parent.shape[0], -1, np.int64)
-        here[self.rows] = np.arange(len(self.rows))
-        for parent_rows, block in self.parent.blocks():
-            rows = here[parent_rows]
-            kept = rows >= 0
-            if kept.all():
-                yield rows, block
-            elif kept.any():
-                yield rows[kept], block[kept]
-
-    def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
-        """The parent's search among these rows. See `Vectors.nearest`."""
-        within = self.rows if within is None else self.rows[within]
-        try:
-            similarity, found = self.parent.nearest(queries, k, within=within)
-        except InvalidInput as error:
-            if error.row is None:
-                raise
-            # Named in this frame, as all else that a subpool says of its rows.
-            raise InvalidInput(error.template, row=int(np.searchsorted(self.rows, error.row))) from error
-        if not len(self.rows):
-            return similarity, found
-        there = np.searchsorted(self.rows, found)
-        return similarity, np.where(found < 0, -1, there).astype(np.int64)
 
 
 class ExactVectors:
@@ -161,13 +58,17 @@ class ExactVectors:
         """Exact; ties to the lowest row. See `Vectors.nearest`."""
         return nearest_rows(self.parent, queries, k, within)
 
+    def restricted(self, rows: Rows) -> ExactVectors:
+        """Some rows in a frame of their own, without the index too."""
+        return ExactVectors(restricted(self.parent, rows))
+
 
 class TensorVectors:
-    """Vectors of which a device holds a copy: kernels with a body there use it, all others read the source on the host.
+    """Vectors of which a device holds a copy (`DeviceVectors`): kernels implemented for devices use it, others read the source.
 
     Args:
         source: (n, d) the vectors.
-        device: as torch names it: "cuda:0"; "cpu" runs the same bodies on the host.
+        device: as torch names it: "cuda:0"; "cpu" runs the same implementations on the host.
         copy, rows: of a restriction: the copy that it shares, and which rows of it these are.
 
     Memory on the device: the vectors as stored, from when a kernel first asks for them, and 16 bytes a row.
@@ -178,10 +79,12 @@ class TensorVectors:
     """
 
     def __init__(
-        self, source: Vectors, device: str, *, copy: _DeviceCopy | None = None, rows: Rows | None = None
+        self, source: Vectors, device: str, *, copy: DeviceCopy | None = None, rows: Rows | None = None
     ) -> None:
+        from selection.kernels.device.tensor import DeviceCopy
+
         self.source, self.device, self.rows = source, device, rows
-        self.copy = copy or _DeviceCopy(source, device)
+        self.copy = copy or DeviceCopy(source, device)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -203,20 +106,20 @@ class TensorVectors:
         return self.source.nearest(queries, k, within)
 
     def part(self, rows: Any) -> Any:
-        """(r, d) tensor on the device, as stored, of a slice of the rows or of those that an int64 tensor names."""
-        return self.copy.tensor[rows if self._on_device is None else self._on_device[rows]]
+        """See `DeviceVectors.part`."""
+        return self.copy.part(rows if self._on_device is None else self._on_device[rows])
 
     def squares(self) -> Any:
-        """(n,) float64 tensor of squared lengths, summed in the order of `kernels.sums.dot`; not finite where a vector is not."""
-        return self.copy.squares if self._on_device is None else self.copy.squares[self._on_device]
+        """See `DeviceVectors.squares`."""
+        return self.copy.squares() if self._on_device is None else self.copy.squares()[self._on_device]
 
     def norms(self) -> Any:
-        """(n,) float64 tensor of lengths, to the bit those of the compiled loops."""
-        return self.copy.norms if self._on_device is None else self._norms
+        """See `DeviceVectors.norms`."""
+        return self.copy.norms() if self._on_device is None else self._norms
 
     @cached_property
     def _norms(self) -> Any:
-        return self.copy.norms[self._on_device]
+        return self.copy.norms()[self._on_device]
 
     def restricted(self, rows: Rows) -> TensorVectors:
         """Some rows in a frame of their own, over the same copy."""
@@ -237,45 +140,12 @@ class TensorVectors:
         return None if self.rows is None else torch.tensor(self.rows, device=self.device)
 
 
-class _DeviceCopy:
-    """What a device holds of some vectors; made when it is first asked for."""
-
-    def __init__(self, source: Vectors, device: str) -> None:
-        self.source, self.device = source, device
-
-    @cached_property
-    def tensor(self) -> Any:
-        """(n, d) float16 or float32."""
-        import torch
-
-        half = self.source.take(np.empty(0, np.int64)).dtype == np.float16
-        kind = np.float16 if half else np.float32
-        tensor = torch.empty(self.source.shape, dtype=torch.float16 if half else torch.float32, device=self.device)
-        for rows, block in self.source.blocks():
-            tensor[torch.tensor(rows, device=self.device)] = torch.tensor(np.asarray(block, kind), device=self.device)
-        return tensor
-
-    @cached_property
-    def squares(self) -> Any:
-        """(n,) float64."""
-        from selection.kernels.device.tensor import squares
-
-        return squares(self.tensor)
-
-    @cached_property
-    def norms(self) -> Any:
-        """(n,) float64; roots are numpy's, since torch's need not be the nearest float64."""
-        import torch
-
-        return torch.tensor(np.sqrt(self.squares.cpu().numpy()), device=self.device)
-
-
 def on_gpu(vectors: Vectors, *, least: int = 2**26, share: float = 0.5) -> Vectors:
-    """The vectors with a copy on the CUDA card for the kernels that have a body there; as they are without a card.
+    """The vectors with a copy on the GPU for the kernels that are implemented there; as they are without a GPU.
 
     Args:
         least: fewer numbers than this stay: a step over them takes no longer than torch does to load.
-        share: of the card's free memory that the copy may take; the rest is for the kernels.
+        share: of the GPU's free memory that the copy may take; the rest is for the kernels.
 
     Whatever the answer, steps choose the same rows. torch is imported only where a driver is.
     """
@@ -297,7 +167,7 @@ def exact(vectors: Vectors) -> Vectors:
     return vectors if isinstance(vectors, ArrayVectors | ExactVectors) else ExactVectors(vectors)
 
 
-def nearest_rows(vectors: Vectors, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
+def nearest_rows(vectors: Points, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
     """What `Vectors.nearest` gives, exactly: by one pass over the blocks, or over the rows of a small `within`.
 
     Raises:
@@ -310,21 +180,10 @@ def nearest_rows(vectors: Vectors, queries: Array, k: int, within: Rows | None =
         if len(within) < STREAM_SHARE * vectors.shape[0]:
             rows = np.unique(np.asarray(within, np.int64))
             with rows_of_parent(rows):
-                found = top_k(restricted(vectors, rows), queries, depth=k)
-            row = np.where(found.row < 0, -1, rows[found.row]) if len(rows) else found.row
-            return found.score.astype(np.float32), row
+                top = top_k(restricted(vectors, rows), queries, depth=k)
+            row = np.where(top.row < 0, -1, rows[top.row]) if len(rows) else top.row
+            return top.score.astype(np.float32), row
         skip = np.ones(vectors.shape[0], bool)
         skip[within] = False
-    found = top_k(vectors, queries, depth=k, skip=skip)
-    return found.score.astype(np.float32), found.row
-
-
-def restricted(values: RowBlocks, rows: Rows) -> Any:
-    """`values` of some rows, lazily; a restriction of a restriction is one restriction."""
-    if isinstance(values, TensorVectors):
-        return values.restricted(rows)
-    if isinstance(values, ExactVectors):
-        return ExactVectors(restricted(values.parent, rows))
-    if isinstance(values, SubBlocks):
-        return restricted(values.parent, values.rows[rows])
-    return SubVectors(values, rows) if isinstance(values, Vectors) else SubBlocks(values, rows)
+    top = top_k(vectors, queries, depth=k, skip=skip)
+    return top.score.astype(np.float32), top.row

@@ -11,12 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from selection.learning.annotators import NONE, Consensus, Votes, dawid_skene, majority
-from selection.types import Rows
+from selection.types import Mask, Rows
 from storage.ids import Ids, from_arrow, rows_of
 from storage.labels.log import GOLD, counted, last_import, log_digest, read_log
 from storage.store import Store
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)

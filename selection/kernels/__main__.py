@@ -1,6 +1,6 @@
 """Compile the loops of every step beforehand, so that no first call waits: `python -m selection.kernels`.
 
-Where numba keeps what it compiles: see `cached`.
+Where numba keeps what it compiles: see `compiled.jit.cache_folder`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 
 from selection.checks import make_inputs
 from selection.errors import InvalidOption
+from selection.pool import Pool
 from selection.registry import BUILT_IN, build_step, find_step
 from selection.run import select
 from selection.step import Filter, Scorer, Step
-from selection.types import Pool
 
 # Options that lead to loops which the defaults do not need.
 OPTIONS: tuple[dict[str, dict[str, Any]], ...] = (

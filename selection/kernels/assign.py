@@ -1,8 +1,7 @@
 """The nearest of some centres for every row, exactly, in one pass over vectors that come in any order.
 
-Exact means the float64 distance or cosine in one fixed order of summation. BLAS in float32 only filters: a product errs by at
-most g |x| |c| with g = d u / (1 - d u), u = 2**-24 (Higham 2002, section 3.1). What that leaves open is worked out, ties to the
-first centre.
+Exact means the float64 distance or cosine in one fixed order of summation. BLAS in float32 only filters (see `margin`). What that
+leaves open is worked out, ties to the first centre.
 """
 
 from __future__ import annotations
@@ -10,14 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from selection.kernels.compiled import assign as loops
+from selection.kernels.compiled.margin import LARGEST_SIZE, product_margin
+from selection.kernels.device import assign as device
 from selection.kernels.top_k import TILE_ROWS, TILE_VALUES, tiles
-from selection.types import Floats, Rows, Vectors
-from selection.vectors import TensorVectors
-
-Doubles = npt.NDArray[np.float64]
+from selection.types import DeviceVectors, Doubles, Floats, Points, Rows
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Assigned:
     value: Doubles
 
 
-def nearest_centres(vectors: Vectors, centres: Floats) -> tuple[Assigned, Assigned]:
+def nearest_centres(vectors: Points, centres: Floats) -> tuple[Assigned, Assigned]:
     """The centre at the smallest Euclidean distance, and that of the highest cosine.
 
     Args:
@@ -52,7 +49,7 @@ def nearest_centres(vectors: Vectors, centres: Floats) -> tuple[Assigned, Assign
     return near, similar
 
 
-def most_similar_centre(vectors: Vectors, centres: Floats) -> Assigned:
+def most_similar_centre(vectors: Points, centres: Floats) -> Assigned:
     """The centre of the highest cosine. Arguments, errors and cost as for `nearest_centres`."""
     n = vectors.shape[0]
     similar = Assigned(np.empty(n, np.int64), np.empty(n))
@@ -60,25 +57,19 @@ def most_similar_centre(vectors: Vectors, centres: Floats) -> Assigned:
     return similar
 
 
-def product_margin(d: int) -> float:
-    """How far a float32 inner product of unit vectors of d dimensions can be off, whatever the order of its sum."""
-    return d * 2.0**-24 / (1 - min(d * 2.0**-24, 0.5)) * 1.001 + d * 2.0**-126
-
-
-def _pass(vectors: Vectors, centres: Floats, near: Assigned | None, similar: Assigned) -> None:
+def _pass(vectors: Points, centres: Floats, near: Assigned | None, similar: Assigned) -> None:
     centres = np.ascontiguousarray(centres, np.float32)
     c_norm = loops.norms(centres)
-    if isinstance(vectors, TensorVectors):
-        from selection.kernels.device.assign import assign
-
-        assign(vectors, centres, c_norm, near, similar)
+    if isinstance(vectors, DeviceVectors):
+        nearest = None if near is None else (near.value, near.place)
+        device.assign(vectors, centres, c_norm, nearest, (similar.value, similar.place))
         return
     smallest = min(c_norm[c_norm > 0], default=1.0)
     for rows, tile, norm in tiles(vectors, max(64, min(TILE_ROWS, TILE_VALUES // len(centres)))):
         x_norm = loops.norms(tile)
         least = min(x_norm[x_norm > 0], default=1.0) * smallest
         # Near the ends of float32's range products overflow or vanish: then nothing is filtered.
-        in_range = norm * c_norm.max() < 2.0**126 and least > 2.0**-60
+        in_range = norm * c_norm.max() < LARGEST_SIZE and least > 2.0**-60
         margin = product_margin(tile.shape[1]) if in_range else np.inf
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             coarse = tile @ centres.T

@@ -6,22 +6,21 @@ It trains on a sample whose order is hashed from the keys, with exact assignment
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from selection.blocks import ArrayBlocks
 from selection.kernels.assign import Assigned, most_similar_centre
 from selection.kernels.compiled import duplicates as loops
+from selection.kernels.device.tensor import DeviceCopy
 from selection.kernels.normalize import unit_rows
 from selection.kernels.top_k import TILE_ROWS, tiles
-from selection.noise import UInts
-from selection.types import Floats, Rows, Vectors
-from selection.vectors import ArrayVectors, TensorVectors
+from selection.types import DeviceVectors, Floats, Mask, Points, Rows, UInts, Vectors
 
 # faiss's default; more rows move the centroids little.
 SAMPLE_PER_CLUSTER = 256
 ITERATIONS = 10
 
 
-def hashed_order(vectors: Vectors, noise: UInts, among: npt.NDArray[np.bool_] | None = None) -> Rows:
+def hashed_order(vectors: Vectors, noise: UInts, among: Mask | None = None) -> Rows:
     """The rows that have a direction, by ascending noise.
 
     Args:
@@ -57,12 +56,12 @@ def spherical_clusters(vectors: Vectors, order: Rows, count: int) -> tuple[Assig
     for start in range(0, len(trained), TILE_ROWS):
         sample[start : start + TILE_ROWS] = unit_rows(vectors.take(trained[start : start + TILE_ROWS]))
     centroids = sample[:count].copy()
-    held: Vectors = ArrayVectors(sample)
-    if isinstance(vectors, TensorVectors):
-        held = TensorVectors(held, vectors.device)
+    points: Points = ArrayBlocks(sample)
+    if isinstance(vectors, DeviceVectors):
+        points = DeviceCopy(points, vectors.device)
     for _ in range(ITERATIONS if count > 1 else 1):
         total = np.zeros(centroids.shape)
-        loops.add_rows(sample, most_similar_centre(held, centroids).place, total)
+        loops.add_rows(sample, most_similar_centre(points, centroids).place, total)
         length = np.sqrt((total**2).sum(axis=1))
         moved = length > 0  # a centroid without rows stays
         before = centroids.copy()

@@ -5,19 +5,17 @@ from __future__ import annotations
 from threading import Lock
 
 import numpy as np
-import numpy.typing as npt
 
-from selection.kernels.compiled.jit import compiled
-from selection.kernels.compiled.sums import square_distance
+from selection.kernels.compiled import density as loops
 from selection.kernels.threads import Threads
 from selection.kernels.top_k import TILE_ROWS, tiles
-from selection.types import Vectors
+from selection.types import Doubles, Vectors
 
 # Rows that meet each other row before the next: their vectors stay in a cache meanwhile.
 PANEL = 64
 
 
-def mean_closeness(vectors: Vectors) -> npt.NDArray[np.float64]:
+def mean_closeness(vectors: Vectors) -> Doubles:
     """(n,) float64: each row's mean of 1 / (1 + distance) over all n rows, itself included, which adds 1.
 
     Distances are Euclidean, in float64. The terms are added up as whole multiples of one small power of two, so a sum is the
@@ -37,22 +35,9 @@ def mean_closeness(vectors: Vectors) -> npt.NDArray[np.float64]:
     total, lock = np.zeros(n, np.int64), Lock()
 
     def add(start: int, stop: int) -> None:
-        part = _sums(X, scale, start, stop)
+        part = loops.closeness_sums(X, scale, start, stop)
         with lock:
             np.add(total, part, out=total)
 
     Threads().run(add, n, PANEL)
     return total / (scale * n)
-
-
-@compiled
-def _sums(X, scale, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """(n,) int64: what rows start .. stop-1 and the rows after them add to each other's sums, in units of 1 / scale."""
-    total = np.zeros(X.shape[0], np.int64)
-    for j in range(start, X.shape[0]):
-        for i in range(start, min(j + 1, stop)):
-            term = np.int64(np.rint(scale / (1.0 + np.sqrt(square_distance(X[i], X[j])))))
-            total[i] += term
-            if i < j:
-                total[j] += term
-    return total

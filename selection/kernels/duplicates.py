@@ -1,7 +1,7 @@
 """Rows whose vectors are nearly the same, looked for inside clusters.
 
-The cosine that decides is that of float64 arithmetic in one fixed order. Float32 products only filter, with the margin of
-`assign`. For the clusters see `clusters`.
+The cosine that decides is that of float64 arithmetic in one fixed order. Float32 products only filter (see
+`margin`). For the clusters see `clusters`.
 """
 
 from __future__ import annotations
@@ -10,19 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from selection.kernels.assign import product_margin
 from selection.kernels.compiled import assign as assign_loops
 from selection.kernels.compiled import duplicates as loops
+from selection.kernels.compiled.duplicates import Pairs
+from selection.kernels.compiled.margin import product_margin
+from selection.kernels.device import duplicates as device
 from selection.kernels.normalize import unit_rows
-from selection.types import DroppedRows, Floats, Reason, Rows, Vectors
-from selection.vectors import TensorVectors
-
-Doubles = npt.NDArray[np.float64]
-
-# The first row of a block; where the pairs of each of its rows start; the earlier row of each pair, ascending; its coarse cosine.
-Pairs = tuple[int, Rows, npt.NDArray[np.int32], Floats]
+from selection.types import DeviceVectors, Doubles, DroppedRows, Floats, Mask, Reason, Rows, Vectors
 
 # Rows compared at once with all before them, and pairs that this may be.
 BLOCK_ROWS = 1024
@@ -78,13 +73,11 @@ def duplicates_in(vectors: Vectors, rows: Rows, *, fixed: int, threshold: float,
     kept, of = np.ones(len(rows), bool), np.full(len(rows), -1, np.int64)
     similarity, parent = np.zeros(len(rows)), np.arange(len(rows))
     counts = kept if rule == "greedy" else np.ones(len(rows), bool)  # of "greedy", dropped rows drop no others
-    if isinstance(vectors, TensorVectors):
-        from selection.kernels.device import duplicates as tensor_duplicates
-
-        found = tensor_duplicates.pairs_above(vectors, rows, low, counts)
+    if isinstance(vectors, DeviceVectors):
+        pairs_by_block = device.pairs_above(vectors, rows, blocks(len(rows)), low, counts)
     else:
-        found = _pairs_above(unit_rows(xs, norm), low, counts)
-    for pairs in found:
+        pairs_by_block = _pairs_above(unit_rows(xs, norm), low, counts)
+    for pairs in pairs_by_block:
         if rule == "component":
             loops.join(*pairs, xs, norm, threshold, margin, parent)
         else:
@@ -102,7 +95,7 @@ def blocks(count: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + size, count)
 
 
-def _pairs_above(unit: Floats, low: np.float32, counts: npt.NDArray[np.bool_]) -> Iterator[Pairs]:
+def _pairs_above(unit: Floats, low: np.float32, counts: Mask) -> Iterator[Pairs]:
     """Yield, block by block, the pairs of a row and one before it that counts by then, of a float32 cosine above `low`."""
     for first, last in blocks(len(unit)):
         yield first, *loops.above(unit[first:last] @ unit[:last].T, first, low, counts)

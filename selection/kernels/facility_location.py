@@ -5,9 +5,9 @@ vector has similarity 0 to everything. Exact means here: the cosine of float64 a
 multiple of 2**-40, the rest in integers. Sums of integers have no order, so gains that tie in truth tie here, however
 the rows are ordered, and ties go to the lowest row; gains never rise, so a bound from an earlier pick stays a bound.
 
-Float32 products only filter. With g = d u / (1 - d u), u = 2**-24, the result for unit vectors errs by at most g + 2.1 u (Higham
-2002, section 3.1; the unit vectors are rounded too), so s by `margin` = g / 2 + 4 u, which also covers its own rounding and
-that of what a reference is covered with. A reference whose similarity lies below what it has by more than that adds nothing
+Float32 products only filter. With g and u of `compiled.margin`, the result for unit vectors errs by at most g + 2.1 u (the unit
+vectors are rounded too), so s by `margin` = g / 2 + 4 u, which also covers its own rounding and that of what a reference is
+covered with. A reference whose similarity lies below what it has by more than that adds nothing
 to a gain; the others add at most `margin` each to its error. So a bound on the gain costs one pass over a row of
 float32 similarities, and only the rows whose bounds come first are worked out exactly, over the few references in doubt.
 
@@ -17,20 +17,15 @@ multiplied again when their turn comes. This changes time, never a pick.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-import numpy.typing as npt
 
-from selection.kernels import float16 as half
 from selection.kernels.compiled import facility_location as loops
+from selection.kernels.compiled.margin import U, product_margin
+from selection.kernels.device import facility_location as device
+from selection.kernels.float16 import as_float32
 from selection.kernels.normalize import unit_rows
 from selection.kernels.top_k import TILE_ROWS, similarity_to, tiles
-from selection.types import Floats, Rows, Vectors
-from selection.vectors import TensorVectors
-
-if TYPE_CHECKING:
-    from selection.kernels.device.facility_location import Similarities
+from selection.types import DeviceVectors, Doubles, Floats, Mask, Rows, Vectors
 
 BITS = 40
 # Rows multiplied with all references at once.
@@ -38,8 +33,6 @@ CHUNK_ROWS = 8192
 CHUNK_VALUES = 2**24
 # Rows of a held-out sample measured at once.
 SAMPLE_ROWS = 256
-
-Doubles = npt.NDArray[np.float64]
 
 
 class Coverage:
@@ -54,7 +47,8 @@ class Coverage:
 
     Cost: two passes over the vectors; then 2*d operations for each pair of a candidate and a reference that is
     multiplied, and a scan of the similarities for each bound. Memory: `max_bytes` at most, 8 bytes * references * d,
-    80 bytes * n, a chunk of 64 MiB or one row. A card multiplies somewhat more pairs; its memory: `tensor_facility_location`.
+    80 bytes * n, a chunk of 64 MiB or one row. A GPU multiplies somewhat more pairs; for its memory see
+    `device.facility_location`.
     """
 
     def __init__(
@@ -77,15 +71,14 @@ class Coverage:
         self.scale = float(weights[references].max(initial=0.0)) or 1.0
         self.weight = weights[references] / self.scale
         self.weight32 = self.weight.astype(np.float32)
-        self.refs = half.float32(vectors.take(references))
+        self.refs = as_float32(vectors.take(references))
         self.ref_norm = self.norms[references]
         # Where a candidate's vector stands among the references, so that it need not be kept twice.
         self.place = np.full(n, -1, np.int64)
         self.place[references] = np.arange(len(references))
 
         self.unit = 2.0 ** min(BITS, 62 - len(references).bit_length())
-        u = 2.0**-24
-        self.margin = np.float32((d * u / (1 - min(d * u, 0.5)) / 2 + 4 * u) * 1.001)
+        self.margin = np.float32(product_margin(d) / 2 + 4.01 * U)
         self.covered = np.zeros(len(references), np.int64)
         # Coarse similarities up to this cannot be above what a reference is covered with.
         self.low = np.full(len(references), -self.margin, np.float32)
@@ -97,12 +90,10 @@ class Coverage:
         self.memo_at = np.full(n, -1, np.int32)
         self.memo_at[self.norms == 0] = np.iinfo(np.int32).max
 
-        self.card: Similarities | None = None
-        if isinstance(vectors, TensorVectors):
-            from selection.kernels.device import facility_location as tensor_facility_location
-
-            self.card = tensor_facility_location.Similarities(vectors, references, self.weight32, self.unit)
-            self.chunk = self.card.chunk
+        self.device: device.Similarities | None = None
+        if isinstance(vectors, DeviceVectors):
+            self.device = device.Similarities(vectors, references, self.weight32, self.unit)
+            self.chunk = self.device.chunk
         else:
             self.unit_refs = unit_rows(self.refs, self.ref_norm)
             self.chunk = max(1, min(CHUNK_ROWS, CHUNK_VALUES // max(1, len(references))))
@@ -132,10 +123,10 @@ class Coverage:
 
     def similarities(self, rows: Rows, out: Floats | None = None) -> tuple[Floats, Floats]:
         """(rows, references) float32 similarities, and the rows' vectors. Those of a zero vector mean nothing: its bound is 0."""
-        xs = half.float32(self.vectors.take(rows))
-        if self.card is not None:
+        xs = as_float32(self.vectors.take(rows))
+        if self.device is not None:
             similar = np.empty((len(rows), len(self.refs)), np.float32) if out is None else out
-            self.card.write(rows, similar)
+            self.device.write(rows, similar)
             return similar, xs
         similar = np.matmul(unit_rows(xs, self.norms[rows]), self.unit_refs.T, out=out)
         similar += np.float32(1)
@@ -146,11 +137,11 @@ class Coverage:
         """Lower the bounds of some rows to what their similarities say now."""
         loops.upper_gains(similar, rows, self.upper, self.coarse_at, self.version, self.low, self.weight32, self.unit)
 
-    def tighten(self, card: Similarities, left: Rows) -> None:
-        """Bring the highest bounds of some rows up to date on a card, so that few of these rows need to come to the host."""
-        rows = _highest(self.upper, left, card.bounded)
+    def tighten(self, similarities: device.Similarities, left: Rows) -> None:
+        """Bring the highest bounds of some rows up to date on the device, so that few of these rows need to come to the host."""
+        rows = _highest(self.upper, left, similarities.bounded)
         rows = rows[(self.coarse_at[rows] < self.version) & (self.upper[rows] > 0)]
-        self.upper[rows] = np.minimum(self.upper[rows], card.bounds(rows, self.low))
+        self.upper[rows] = np.minimum(self.upper[rows], similarities.bounds(rows, self.low))
         self.coarse_at[rows] = self.version
 
     def _first_bounds(self) -> Rows:
@@ -195,11 +186,11 @@ class _Cache:
         self.size = 0
         self.used = 0  # slots from here on were never used
 
-    def fill(self, left: Rows, first: int, outside: npt.NDArray[np.bool_]) -> None:
+    def fill(self, left: Rows, first: int, outside: Mask) -> None:
         """Bring in the rows of highest bound among those `left` outside, `first` for certain, for the lowest here."""
         coverage, upper = self.coverage, self.coverage.upper
-        if coverage.card is not None:
-            coverage.tighten(coverage.card, left)
+        if coverage.device is not None:
+            coverage.tighten(coverage.device, left)
             first = int(left[np.argmax(upper[left])])
         count = min(coverage.chunk, self.slots)
         if len(left) > count:
@@ -280,12 +271,10 @@ def _directions(vectors: Vectors, rows: Rows) -> Doubles:
     return np.asarray(xs / np.where(length > 0, length, 1.0)[:, None])
 
 
-def _norms_and_hashes(vectors: Vectors) -> tuple[Doubles, npt.NDArray[np.int64]]:
+def _norms_and_hashes(vectors: Vectors) -> tuple[Doubles, Rows]:
     """(n,) lengths, and hashes that are equal for equal vectors."""
-    if isinstance(vectors, TensorVectors):
-        from selection.kernels.device import facility_location as tensor_facility_location
-
-        return tensor_facility_location.norms_and_hashes(vectors)
+    if isinstance(vectors, DeviceVectors):
+        return device.norms_and_hashes(vectors)
     norms, hashes = np.zeros(vectors.shape[0]), np.zeros(vectors.shape[0], np.uint64)
     for rows, tile, _ in tiles(vectors, TILE_ROWS):
         loops.norms_of(tile, rows, norms)
@@ -293,7 +282,7 @@ def _norms_and_hashes(vectors: Vectors) -> tuple[Doubles, npt.NDArray[np.int64]]
     return norms, hashes.view(np.int64)
 
 
-def _twins(vectors: Vectors, hashes: npt.NDArray[np.int64]) -> Rows:
+def _twins(vectors: Vectors, hashes: Rows) -> Rows:
     """(n,) the lowest row with the same vector: what is known of one is known of all."""
     _, first, which = np.unique(hashes, return_index=True, return_inverse=True)
     twin = first[which].astype(np.int64)

@@ -8,18 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from selection.kernels import float16 as half
 from selection.kernels.compiled import facility_location as loops
 from selection.kernels.facility_location import BITS
+from selection.kernels.float16 import as_float32
 from selection.kernels.top_k import TILE_ROWS, tiles
-from selection.types import Array, Rows, Vectors
+from selection.types import Array, Doubles, Rows, Vectors
 
 # Rows whose neighbours are looked up at once.
 NEIGHBOUR_ROWS = 1024
-
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -81,21 +78,21 @@ def neighbour_lists(vectors: Vectors, count: int) -> tuple[Rows, Rows, Doubles]:
     norms = np.zeros(n)
     for rows, tile, _ in tiles(vectors, TILE_ROWS):
         loops.norms_of(tile, rows, norms)
-    found = np.empty((n, count + 1), np.int64)
+    neighbours = np.empty((n, count + 1), np.int64)
     similarity = np.empty((n, count + 1))
     for start in range(0, n, NEIGHBOUR_ROWS):
         rows = np.arange(start, min(start + NEIGHBOUR_ROWS, n), dtype=np.int64)
-        xs = half.float32(vectors.take(rows))
+        xs = as_float32(vectors.take(rows))
         _, near = vectors.nearest(xs, count)
         near = np.where(near == rows[:, None], -1, near)
         near = np.concatenate([near, rows[:, None]], axis=1)
         others, which = np.unique(near, return_inverse=True)
-        ys = half.float32(vectors.take(np.maximum(others, 0)))
+        ys = as_float32(vectors.take(np.maximum(others, 0)))
         which = np.where(near < 0, -1, which.reshape(near.shape))
-        found[rows] = near
+        neighbours[rows] = near
         similarity[rows] = loops.exact_pairs(xs, norms[rows], ys, norms[np.maximum(others, 0)], which, 2.0**BITS)
     row, place = np.nonzero(similarity > 0)
-    by = found[row, place]
+    by = neighbours[row, place]
     order = np.argsort(by, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(by, minlength=n))]).astype(np.int64)
     return starts, row[order].astype(np.int64), similarity[row, place][order]

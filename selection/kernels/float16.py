@@ -2,72 +2,24 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
-import numba
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
-from llvmlite.binding import get_host_cpu_features  # type: ignore[import-untyped]
-from numba import types
-from numba.extending import intrinsic
 
-from selection.kernels.compiled.jit import compiled
+from selection.kernels.compiled import float16 as loops
 from selection.types import Array, Floats
 
-LANES = 16
 
-
-def float32(array: Array) -> Floats:
+def as_float32(array: Array) -> Floats:
     """A C-contiguous float32 array of the same numbers: itself if it is that, else a copy."""
-    if array.dtype != np.float16 or not _has_instruction():
+    if array.dtype != np.float16 or not loops.has_instruction():
         return np.ascontiguousarray(array, np.float32)
     out = np.empty(array.shape, np.float32)
-    write(array, out)
+    write_float32(array, out)
     return out
 
 
-def write(array: Array, out: Floats) -> None:
+def write_float32(array: Array, out: Floats) -> None:
     """Write the numbers of a float16 or float32 array to a C-contiguous float32 array of the same shape."""
-    if array.dtype == np.float16 and _has_instruction():
-        _widen(np.ascontiguousarray(array).view(np.uint16).reshape(-1), out.reshape(-1))
+    if array.dtype == np.float16 and loops.has_instruction():
+        loops.widen(np.ascontiguousarray(array).view(np.uint16).reshape(-1), out.reshape(-1))
     else:
         out[...] = array
-
-
-@cache
-def _has_instruction() -> bool:
-    """Of x86 processors those since 2013; for others numba might call a function that is not there."""
-    chosen = numba.config.CPU_NAME or numba.config.CPU_FEATURES  # type: ignore[attr-defined]
-    return not chosen and bool(get_host_cpu_features().get("f16c"))
-
-
-def _write_lanes(typing_context, bits, out, at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
-    """out[at : at + LANES] = the float16 numbers of these bits."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        def pointer(which: int, kind: Any) -> Any:
-            data = context.make_array(signature.args[which])(context, builder, args[which]).data
-            return builder.bitcast(builder.gep(data, [args[2]]), ir.VectorType(kind, LANES).as_pointer())
-
-        halves = builder.load(pointer(0, ir.HalfType()), align=2)
-        wide = builder.fpext(halves, ir.VectorType(ir.FloatType(), LANES))
-        builder.store(wide, pointer(1, ir.FloatType()), align=4)
-        return context.get_dummy_value()
-
-    return types.void(bits, out, types.intp), emit
-
-
-write_lanes: Any = intrinsic(_write_lanes)
-
-
-@compiled
-def _widen(bits, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    whole = len(bits) - len(bits) % LANES
-    for at in range(0, whole, LANES):
-        write_lanes(bits, out, at)
-    if whole < len(bits):
-        few, wide = np.zeros(LANES, np.uint16), np.empty(LANES, np.float32)
-        few[: len(bits) - whole] = bits[whole:]
-        write_lanes(few, wide, 0)
-        out[whole:] = wide[: len(bits) - whole]

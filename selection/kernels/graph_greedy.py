@@ -8,15 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from selection.kernels.compiled import graph_greedy as loops
-from selection.kernels.neighbours import Ints, Lists, voters
-from selection.types import Rows
-
-Doubles = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
-UInts = npt.NDArray[np.uint64]
+from selection.kernels.neighbours import Lists, voters
+from selection.types import Doubles, Ints, Mask, Rows, UInts
 
 # Live-edge samples: one a bit of a word, so that all are followed at once.
 SAMPLES = 64

@@ -23,26 +23,17 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
-from selection.kernels import float16 as half
+from selection.kernels.compiled import herding as loops
 from selection.kernels.compiled.assign import norms
-from selection.kernels.compiled.jit import compiled
-from selection.kernels.compiled.sums import dot, square_distance
+from selection.kernels.compiled.herding import LOW, ROWS_AT_ONCE
+from selection.kernels.float16 import as_float32
 from selection.kernels.threads import Threads
 from selection.kernels.top_k import TILE_ROWS, tiles
-from selection.types import Floats, Rows, Vectors
+from selection.types import Doubles, Floats, Mask, Rows, Vectors
 
-Doubles = npt.NDArray[np.float64]
-
-# Rows that one thread works on before it takes more.
-ROWS_AT_ONCE = 4096
 # Rows from which centre and spread of the features are estimated.
 SAMPLE_ROWS = 1024
-
-# What is known of each row: |x - c|^2, what a unit of the copy stands for, |x'|, |e|, and what |q - W x|^2 / W is at least, less a
-# constant; inf for a row that cannot be picked.
-SQUARE, STEP, REACH, REST, LOW = range(5)
 
 
 @dataclass(frozen=True)
@@ -59,9 +50,7 @@ class Herd:
     error: Doubles
 
 
-def herd(
-    vectors: Vectors, budget: int, *, taken: Rows, candidates: npt.NDArray[np.bool_], weights: Doubles | None = None
-) -> Herd:
+def herd(vectors: Vectors, budget: int, *, taken: Rows, candidates: Mask, weights: Doubles | None = None) -> Herd:
     """Pick the rows that bring the mean of what is taken nearest to the weighted mean of all n rows.
 
     Args:
@@ -97,7 +86,7 @@ def herd(
 class _Short:
     """A copy of vectors with 8 bits a number, and which of them can still be picked."""
 
-    def __init__(self, vectors: Vectors, candidates: npt.NDArray[np.bool_]) -> None:
+    def __init__(self, vectors: Vectors, candidates: Mask) -> None:
         n, d = vectors.shape
         self.vectors, self.threads = vectors, Threads()
         sample = _take(vectors, np.unique(np.linspace(0, n - 1, SAMPLE_ROWS).astype(np.int64))).astype(np.float64)
@@ -110,7 +99,7 @@ class _Short:
         self.longest = 0.0
         for rows, tile, norm in tiles(vectors, TILE_ROWS):
             self.longest = max(self.longest, norm)
-            task = partial(_shorten, tile, rows, self.centre, self.spread, self.copy, self.known)
+            task = partial(loops.shorten, tile, rows, self.centre, self.spread, self.copy, self.known)
             self.threads.run(task, len(rows), -(-len(rows) // self.threads.count))
         self.known[LOW] = np.where(candidates, 0.0, np.inf)
 
@@ -124,15 +113,15 @@ class _Short:
         norm, rest = _norm(scaled), _norm(scaled - step * k)
         slack = (d + 16) * 2.0**-50
         all_else = (_norm(q) + W * _norm(self.centre)) ** 2 / W
-        half = 0.500001 * float(np.abs(scaled).sum())
-        by = np.array([W, step, norm, half, 2 * rest + slack * norm, slack * W, slack * all_else])
+        half_sum = 0.500001 * float(np.abs(scaled).sum())
+        by = np.array([W, step, norm, half_sum, 2 * rest + slack * norm, slack * W, slack * all_else])
         high = np.empty(-(-n // ROWS_AT_ONCE))
-        self.threads.run(partial(_bounds, self.copy, self.known, k, by, high), n, ROWS_AT_ONCE)
+        self.threads.run(partial(loops.bounds, self.copy, self.known, k, by, high), n, ROWS_AT_ONCE)
         doubtful = np.flatnonzero(self.known[LOW] <= high.min())
         best, row = np.inf, -1
         for start in range(0, len(doubtful), TILE_ROWS):
             part = doubtful[start : start + TILE_ROWS]
-            square = _square_distances(W * _take(self.vectors, part).astype(np.float64), q)
+            square = loops.square_distances(W * _take(self.vectors, part).astype(np.float64), q)
             at = int(square.argmin())
             if square[at] < best:
                 best, row = float(square[at]), int(part[at])
@@ -151,85 +140,19 @@ def _mean_of(vectors: Vectors, longest: float, weights: Doubles | None) -> tuple
     unit = 2.0 ** (bits - math.frexp(longest)[1])
     whole = np.zeros(d, np.int64)
     for rows, tile, _ in tiles(vectors, TILE_ROWS):
-        _add_scaled(whole, tile, unit * weights[rows])
+        loops.add_scaled(whole, tile, unit * weights[rows])
     return whole / unit, int(np.rint(weights * 2.0**bits).astype(np.int64).sum()) / 2.0**bits, unit
 
 
 def _take(vectors: Vectors, rows: Rows) -> Floats:
-    X = half.float32(vectors.take(rows)).view()
+    X = as_float32(vectors.take(rows)).view()
     X.flags.writeable = False  # as tiles are, since loops are compiled once for each kind
     return X
 
 
 def _add(whole: Rows, X: Floats, unit: float) -> None:
-    _add_scaled(whole, X, np.full(len(X), unit))
+    loops.add_scaled(whole, X, np.full(len(X), unit))
 
 
 def _norm(x: Doubles) -> float:
     return float(norms(x[None])[0])
-
-
-@compiled
-def _add_scaled(whole, tile, factor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Add the rows times their factors, each number rounded to an integer."""
-    for j in range(tile.shape[0]):
-        for f in range(tile.shape[1]):
-            whole[f] += np.int64(np.rint(factor[j] * np.float64(tile[j, f])))
-
-
-@compiled
-def _shorten(tile, rows, centre, spread, copy, known, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Write the short copies of rows start .. stop-1 of a tile, and what is known of each."""
-    d = tile.shape[1]
-    x = np.empty(d)
-    for j in range(start, stop):
-        i = rows[j]
-        for f in range(d):
-            x[f] = np.float64(tile[j, f]) - centre[f]
-        known[SQUARE, i] = dot(x, x)
-        peak = 0.0
-        for f in range(d):
-            x[f] /= spread[f]
-            peak = max(peak, abs(x[f]))
-        known[STEP, i] = step = peak / 127
-        known[REACH, i] = np.sqrt(dot(x, x))
-        for f in range(d):
-            k = np.rint(x[f] / step) if step > 0 else 0.0
-            copy[i, f] = np.int8(k)
-            x[f] -= step * k
-        known[REST, i] = np.sqrt(dot(x, x))
-
-
-@compiled
-def _bounds(copy, known, q, by, high, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Write `low` of rows start .. stop-1, and the smallest upper bound to `high`.
-
-    Args:
-        q: (d,) int16, the whole numbers of q'.
-        by: W, their step, and what the margin takes times rest (or step), reach, square and 1.
-        high: one for each ROWS_AT_ONCE rows.
-    """
-    W, step, by_rest, by_step, by_reach, by_square, margin = by
-    least = np.inf
-    for i in range(start, stop):
-        if known[LOW, i] == np.inf:
-            continue
-        x = copy[i]
-        product = np.int32(0)
-        for f in range(q.shape[0]):  # 32 bits throughout, which has vector instructions
-            product = np.int32(product + np.int32(np.int32(x[f]) * np.int32(q[f])))
-        middle = W * known[SQUARE, i] - 2.0 * step * known[STEP, i] * product
-        cut = min(by_rest * known[REST, i], by_step * known[STEP, i])
-        off = 2.0 * (cut + by_reach * known[REACH, i] + by_square * known[SQUARE, i] + margin)
-        known[LOW, i] = middle - off
-        least = min(least, middle + off)
-    high[start // ROWS_AT_ONCE] = least
-
-
-@compiled
-def _square_distances(X, q):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """(b,) the squared distance of each row to q, summed in the fixed order."""
-    out = np.empty(X.shape[0])
-    for j in range(X.shape[0]):
-        out[j] = square_distance(X[j], q)
-    return out

@@ -12,20 +12,16 @@ from functools import partial
 
 import numpy as np
 
-from selection.kernels.compiled import nearest as loops
-from selection.kernels.compiled.jit import compiled
-from selection.kernels.compiled.products import LANES, ROWS, packed
-from selection.kernels.nearest import Doubles, Nearest, Picks, put
-from selection.kernels.top_k import Points
-from selection.types import Array, Floats, Rows
+from selection.kernels.compiled import kmeans_pp as loops
+from selection.kernels.compiled.kmeans_pp import GAIN_ROWS
+from selection.kernels.compiled.products import LANES, packed
+from selection.kernels.nearest import Nearest, Picks, put_records
+from selection.types import Array, Doubles, Floats, Points, Rows
 
 # Proposals drawn at once: few at first, for a small budget, then enough to fill the register-blocked loops. The
 # schedule does not depend on the budget, so that a smaller one gives the first picks of a larger one.
 FIRST_PROPOSALS = 32
 MOST_PROPOSALS = 1024
-
-# Rows of the sample that one task of `_gains` adds up, one after the other; a multiple of LANES.
-GAIN_ROWS = 256
 
 
 def kmeans_pp(
@@ -127,9 +123,9 @@ class _Draw:
             start = self._consume(X, state, rows, threshold, start)
             if self.rejects[0] >= self.rejects[1] and known.count < self.end:
                 self.rejects[0] = 0
-                anyone = self._uniform(rng)
-                self._consume(known.take(anyone), known.state[anyone], anyone, np.full(1, -1.0), 0)
-        put(known.state, rows, state)
+                row = self._uniform(rng)
+                self._consume(known.take(row), known.state[row], row, np.full(1, -1.0), 0)
+        put_records(known.state, rows, state)
 
     def fill(self, rng: np.random.Generator) -> None:
         """Take what is wanted uniformly: every candidate coincides with a centre."""
@@ -153,7 +149,7 @@ class _Draw:
 
     def _consume(self, X: Floats, state: Array, rows: Rows, threshold: Doubles, start: int) -> int:
         known, (trial, trial_row, trial_value) = self.known, self.trials
-        start = _accept(
+        start = loops.accept(
             X, state, rows, threshold, start, known.centres, known.high, known.low, known.count,
             self.rejects, trial, trial_row, trial_value, self.n_trials, known.split,
         )  # fmt: skip
@@ -180,7 +176,7 @@ class _Sample:
         """The trial that lowers the cost most, the first of equals; it becomes a centre."""
         gains, products = self.gains(trial)
         best = int(np.argmax(gains))
-        lower = partial(_lower, self.X, self.state, products[best], trial[best], self.split)
+        lower = partial(loops.lower, self.X, self.state, products[best], trial[best], self.split)
         self.threads.run(lower, len(self.X), GAIN_ROWS)
         return best
 
@@ -189,74 +185,6 @@ class _Sample:
         m, t = len(self.X), len(trial)
         products = np.empty((t, len(self.packed) * LANES), np.float32)
         part = np.zeros((-(-m // GAIN_ROWS), t))
-        gain = partial(_gains, self.X, self.state, self.packed, trial, self.split, products, part)
+        gain = partial(loops.gains, self.X, self.state, self.packed, trial, self.split, products, part)
         self.threads.run(gain, m, GAIN_ROWS)
         return part.sum(axis=0), products
-
-
-@compiled
-def _accept(  # type: ignore[no-untyped-def]  # noqa: ANN202
-    X, state, rows, threshold, start, centres, high, low, count, rejects,  # noqa: ANN001
-    trial, trial_row, trial_value, n_trials, split,  # noqa: ANN001
-):  # fmt: skip
-    """Go through proposals from `start` until the trials of a pick are there, or too many were rejected in a row.
-
-    Returns:
-        the first proposal not looked at.
-    """
-    work = np.empty((1, loops.WORK))
-    for p in range(start, len(rows)):
-        if state[p].bound > threshold[p]:
-            if state[p].version < count:
-                loops.refresh_one(X[p], state, p, work, centres, high, low, count, threshold[p], split)
-            if state[p].bound > threshold[p] and not state[p].exact:
-                loops.resolve(X[p], state, p, centres, low, split)
-        if not state[p].bound > threshold[p]:
-            rejects[0] += 1
-            if rejects[0] >= rejects[1]:
-                return p + 1
-            continue
-        rejects[0] = 0
-        t = n_trials[0]
-        for f in range(X.shape[1]):  # the assignment of a row would compile for seconds
-            trial[t, f] = X[p, f]
-        trial_row[t, 0] = rows[p]
-        trial_row[t, 1] = state[p].near
-        trial_value[t] = state[p].bound
-        n_trials[0] = t + 1
-        if t + 1 == len(trial):
-            return p + 1
-    return len(rows)
-
-
-@compiled
-def _gains(X, state, packed, trial, split, products, part, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Write what each trial gains on rows start .. stop-1 of the sample to part[start // GAIN_ROWS]."""
-    gamma = loops.margin(X.shape[1])
-    out = np.empty((2, ROWS, LANES), np.float32)
-    places = np.empty(ROWS, np.int64)
-    task = start // GAIN_ROWS
-    for j in range(0, len(trial), ROWS):
-        for e in range(ROWS):
-            places[e] = min(j + e, len(trial) - 1)
-        for group in range(start // LANES, (stop + LANES - 1) // LANES):
-            loops.products(trial, places, packed, group, split, out)
-            for e in range(min(ROWS, len(trial) - j)):
-                low = loops.square_norm(trial[j + e], split) * (1.0 - gamma)
-                for i in range(group * LANES, min((group + 1) * LANES, stop)):
-                    products[j + e, i] = out[0, e, i - group * LANES]
-                    cut = state[i].bound - state[i].square * (1.0 - gamma) + loops.TINY
-                    if low - 2.0 * products[j + e, i] < cut:
-                        exact = loops.exact_square(X[i], trial[j + e], split)
-                        part[task, j + e] += state[i].scale * max(0.0, state[i].bound - exact)
-
-
-@compiled
-def _lower(X, state, products, centre, split, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Lower the squared distances of rows start .. stop-1 to those to a new centre, given its products."""
-    gamma = loops.margin(X.shape[1])
-    low = loops.square_norm(centre, split) * (1.0 - gamma)
-    for i in range(start, stop):
-        cut = state[i].bound - state[i].square * (1.0 - gamma) + loops.TINY
-        if low - 2.0 * products[i] < cut:
-            state[i].bound = min(state[i].bound, loops.exact_square(X[i], centre, split))

@@ -1,7 +1,7 @@
 """The distance of each row to the nearest of a growing set of centres, brought up to date only where it may matter.
 
 Distance is Euclidean. Its exact value is the float64 sum over d of the squared differences, in one fixed order. Float32
-arithmetic only bounds it (see `nearest_loops`): what the bounds cannot decide, the caller resolves exactly. So what is
+arithmetic only bounds it (see `compiled.nearest`): what the bounds cannot decide, the caller resolves exactly. So what is
 decided depends on nothing but the vectors: not on block size, block order, number of threads or kind of processor.
 The exact squared distance of `OuterProducts` is |g|^2 + |h|^2 - 2 g.h, of float64 inner products of their factors.
 """
@@ -14,18 +14,16 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
-from selection.kernels import float16 as half
+from selection.blocks import ArrayBlocks
 from selection.kernels import sketch as sketches
 from selection.kernels.compiled import nearest as loops
 from selection.kernels.compiled.products import LANES
+from selection.kernels.device import nearest as device
+from selection.kernels.float16 import write_float32
 from selection.kernels.threads import Threads
-from selection.kernels.top_k import TILE_ROWS, Points, tiles
-from selection.types import Array, Floats, Rows, Vectors
-from selection.vectors import ArrayVectors, TensorVectors
-
-Doubles = npt.NDArray[np.float64]
+from selection.kernels.top_k import TILE_ROWS, tiles
+from selection.types import Array, DeviceVectors, Doubles, Floats, Mask, Points, Rows, Vectors
 
 # Outside these, squares could leave the range of float32: vectors are then multiplied by a power of two, which is exact.
 LARGEST_NORM = 2.0**50
@@ -104,7 +102,7 @@ class Nearest:
         scale: (n,) float64 >= 0 that multiplies squared distances; 1 by default.
 
     Attributes:
-        state: (n,) of `nearest_loops.ROW`.
+        state: (n,) of `compiled.nearest.ROW`.
         centre_rows: (capacity,) int64.
         count: how many centres there are.
         split: features of the first factor of outer products; d for vectors.
@@ -119,7 +117,7 @@ class Nearest:
         self,
         vectors: Points,
         centres: Rows,
-        wanted: npt.NDArray[np.bool_],
+        wanted: Mask,
         capacity: int,
         scale: Doubles | None = None,
     ) -> None:
@@ -162,13 +160,13 @@ class Nearest:
     def take(self, rows: Rows, out: Floats | None = None) -> Floats:
         """(b, d) float32, in the unit of the centres; written to the first rows of `out` if given."""
         X = np.empty((len(rows), self.centres.shape[1]), np.float32) if out is None else out[: len(rows)]
-        array = self.vectors.array if isinstance(self.vectors, ArrayVectors) else None
+        array = self.vectors.array if isinstance(self.vectors, ArrayBlocks) else None
         if array is not None and array.dtype == np.float32 and array.flags.c_contiguous:
             array.take(rows, axis=0, out=X, mode="clip")  # copied once; other modes buffer
         else:
             for start in range(0, len(rows), TILE_ROWS):
                 part = slice(start, start + TILE_ROWS)
-                half.write(self.vectors.take(rows[part]), X[part])
+                write_float32(self.vectors.take(rows[part]), X[part])
         if self.unit != 1.0:
             X[:, : self.split] *= np.float32(self.unit)
         return X
@@ -209,17 +207,36 @@ class Nearest:
             X, state = self.take(part), self.state.take(part)
             self.refresh(X, state, -np.inf)
             loops.resolve_all(X, state, self.centres, self.low, self.split)
-            put(self.state, part, state)
+            put_records(self.state, part, state)
 
     def distance(self, bound: Array) -> Doubles:
         """The distance, in the unit of the vectors, that a bound stands for."""
         return np.sqrt(np.asarray(bound, np.float64)) / self.unit
 
 
-def put(state: Array, rows: Rows, part: Array) -> None:
+def put_records(state: Array, rows: Rows, part: Array) -> None:
     """state[rows] = part; whole records are copied ten times faster than their fields."""
     record = f"V{state.itemsize}"
     state.view(record)[rows] = part.view(record)
+
+
+def largest(bound: Array, count: int) -> tuple[Rows, float, int]:
+    """The places of the `count` largest bounds above -inf, equal ones by ascending place; and what is left out.
+
+    Returns:
+        places, ascending; a bound that none left out exceeds; the first place left out that has it, -1 if there is none.
+    """
+    bound = np.ascontiguousarray(bound)
+    n = len(bound)
+    floor = float(np.partition(bound, n - count)[n - count]) if count < n else -np.inf
+    if floor == -np.inf:
+        return np.flatnonzero(bound > -np.inf), floor, -1
+    places = np.flatnonzero(bound >= floor)
+    if len(places) == count:
+        return places, floor, -1
+    level = places[bound[places] == floor]
+    out = level[len(level) - (len(places) - count) :]
+    return np.setdiff1d(places, out, assume_unique=True), floor, int(out[0])
 
 
 def split_of(vectors: Points) -> int:
@@ -235,9 +252,7 @@ def mean_vector(vectors: Vectors, rows: Rows) -> Doubles:
     return total / len(rows)
 
 
-def farthest_from(
-    point: Doubles, vectors: Points, candidates: npt.NDArray[np.bool_], scale: Doubles | None = None
-) -> int:
+def farthest_from(point: Doubles, vectors: Points, candidates: Mask, scale: Doubles | None = None) -> int:
     """The candidate of largest scaled squared distance to a float64 point; ties to the lowest row.
 
     Raises:
@@ -254,10 +269,8 @@ def farthest_from(
 
 def _begin(vectors: Points, first: Doubles, state: Array, threads: Threads) -> float:
     """Give every row its exact distance to a first centre; the largest norm."""
-    if isinstance(vectors, TensorVectors):
-        from selection.kernels.device.nearest import begin
-
-        return begin(vectors, first, state)
+    if isinstance(vectors, DeviceVectors):
+        return device.begin(vectors, first, state)
     largest = 0.0
     for rows, tile, norm in tiles(vectors, TILE_ROWS):
         threads.run(partial(loops.begin, tile, rows, first, state, split_of(vectors)), len(rows), ROWS_AT_ONCE)

@@ -1,8 +1,7 @@
 """Graphs of the pool's rows: the nearest of each, or all within a distance. Exact, for vectors that come in any order.
 
 The nearest go by cosine: the float64 inner product, in the fixed order of `top_k`, of the vectors scaled to unit length in float32. A
-distance is the float64 Euclidean one of `nearest_loops`. BLAS in float32 only filters, with the margin of `assign`; ties go to the
-lowest row.
+distance is the float64 Euclidean one of `compiled.nearest`. BLAS in float32 only filters (see `margin`); ties go to the lowest row.
 """
 
 from __future__ import annotations
@@ -11,20 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from selection.errors import InvalidInput
-from selection.kernels import float16 as half
-from selection.kernels.assign import product_margin
 from selection.kernels.compiled import neighbours as loops
 from selection.kernels.compiled.assign import norms
+from selection.kernels.compiled.margin import LARGEST_SIZE, SMALLEST_NORMAL, product_margin
+from selection.kernels.float16 import as_float32
 from selection.kernels.normalize import UnitVectors, unit_vectors
 from selection.kernels.top_k import TILE_ROWS, TILE_VALUES, tiles, top_k
-from selection.types import Array, Floats, Rows, Vectors
-from selection.vectors import TensorVectors
-
-Doubles = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int32]
+from selection.types import Array, DeviceVectors, Doubles, Floats, Ints, Mask, Points, Rows, Vectors
 
 # Rows whose neighbours are looked up in one pass over the vectors: of the nearest, and of those within a distance.
 QUERY_ROWS = 2048
@@ -64,7 +58,7 @@ def nearest_neighbours(vectors: Vectors, count: int) -> Ints:
 
     Cost: 2*n*n*d operations in float32; float64 products only for rows within rounding of the last neighbour, or k*(1 + ln(n/k)) for
     each row that has more of these than neighbours. Memory: 4 bytes * n * k; 4 bytes * d and 24 bytes * k for each of QUERY_ROWS
-    rows; vectors of PAIRS_AT_ONCE rows. On a card as `top_k`.
+    rows; vectors of PAIRS_AT_ONCE rows. On a GPU as `top_k`.
     """
     n = vectors.shape[0]
     unit = unit_vectors(vectors)
@@ -72,12 +66,12 @@ def nearest_neighbours(vectors: Vectors, count: int) -> Ints:
     for rows, tile, _ in tiles(unit, TILE_ROWS):
         zero[rows] = ~tile.any(axis=1)
     asked = np.flatnonzero(~zero).astype(np.int64)
-    found = np.full((n, max(0, min(count, n - 1))), -1, np.int32)
-    if found.shape[1]:
+    nearest = np.full((n, max(0, min(count, n - 1))), -1, np.int32)
+    if nearest.shape[1]:
         for start in range(0, len(asked), QUERY_ROWS):
             rows = asked[start : start + QUERY_ROWS]
-            found[rows] = _nearest_of(unit, rows, found.shape[1], zero)
-    return found
+            nearest[rows] = _nearest_of(unit, rows, nearest.shape[1], zero)
+    return nearest
 
 
 def cosines(vectors: Vectors, neighbours: Ints) -> Doubles:
@@ -86,23 +80,23 @@ def cosines(vectors: Vectors, neighbours: Ints) -> Doubles:
     Cost: n*k products. Memory: 8 bytes * n * k, vectors of PAIRS_AT_ONCE rows.
     """
     unit = UnitVectors(vectors)
-    found = np.zeros(neighbours.shape)
+    cosine = np.zeros(neighbours.shape)
     at_once = max(1, PAIRS_AT_ONCE // max(1, neighbours.shape[1]))
     for start in range(0, len(neighbours), at_once):
         rows = np.arange(start, min(start + at_once, len(neighbours)), dtype=np.int64)
         i, e = np.nonzero(neighbours[rows] >= 0)
-        found[rows[i], e] = loops.pair_products(unit.take(rows), i, unit.take(neighbours[rows[i], e].astype(np.int64)))
-    return found
+        cosine[rows[i], e] = loops.pair_products(unit.take(rows), i, unit.take(neighbours[rows[i], e].astype(np.int64)))
+    return cosine
 
 
-def _nearest_of(unit: Vectors, asked: Rows, depth: int, zero: npt.NDArray[np.bool_]) -> Ints:
+def _nearest_of(unit: Points, asked: Rows, depth: int, zero: Mask) -> Ints:
     """(q, depth) the nearest rows of `asked`, -1 where there are fewer.
 
     Products in float32 are off by up to a margin m. Rows whose product is above the depth-th highest by more than 2 m are
     among the nearest, rows below it by more are not; the rows between are decided by their exact products.
     """
     queries = unit.take(asked)
-    if isinstance(unit, TensorVectors):
+    if isinstance(unit, DeviceVectors):
         return _searched(unit, queries, asked, depth, zero)
     slack = 2.01 * product_margin(queries.shape[1])
     room = 2 * depth + 64
@@ -111,8 +105,8 @@ def _nearest_of(unit: Vectors, asked: Rows, depth: int, zero: npt.NDArray[np.boo
     floor, crowded = np.full(len(asked), -np.inf), np.zeros(len(asked), bool)
     for rows, tile, _ in tiles(unit, max(64, TILE_VALUES // len(asked))):
         loops.offer(queries @ tile.T, asked, rows, zero, slack, depth, product, row, size, floor, crowded)
-    found = np.full((len(asked), depth), -1, np.int32)
-    loops.settle(depth, slack, product, row, size, sure, crowded, found)
+    nearest = np.full((len(asked), depth), -1, np.int32)
+    loops.settle(depth, slack, product, row, size, sure, crowded, nearest)
     # Few enough at once that the vectors of all their rows between fit.
     between = np.where(crowded, 0, size - sure)
     for some in np.array_split(np.flatnonzero(between), 1 + int(between.sum()) // PAIRS_AT_ONCE):
@@ -123,14 +117,14 @@ def _nearest_of(unit: Vectors, asked: Rows, depth: int, zero: npt.NDArray[np.boo
         exact = loops.pair_products(queries, i, unit.take(near.astype(np.int64)))
         near = near[np.lexsort((near, -exact, i))]
         wanted = place < depth
-        found[i[wanted], place[wanted]] = near[wanted]
+        nearest[i[wanted], place[wanted]] = near[wanted]
     for some in np.array_split(np.flatnonzero(crowded), 1 + int(crowded.sum()) // 256):
         if len(some):
-            found[some] = _searched(unit, queries[some], asked[some], depth, zero)
-    return found
+            nearest[some] = _searched(unit, queries[some], asked[some], depth, zero)
+    return nearest
 
 
-def _searched(unit: Vectors, queries: Array, asked: Rows, depth: int, zero: npt.NDArray[np.bool_]) -> Ints:
+def _searched(unit: Points, queries: Array, asked: Rows, depth: int, zero: Mask) -> Ints:
     """As `_nearest_of`, by `top_k`; `queries` are the vectors of `asked`."""
     best = top_k(unit, queries, depth=depth + 1, skip=zero).row
     other = best != asked[:, None]
@@ -196,7 +190,7 @@ def distance_to_others(vectors: Vectors, rows: Rows, place: Rows) -> Doubles:
     square = np.full(len(rows), np.inf)
     for start in range(0, len(rows), RANGE_ROWS):
         part = rows[start : start + RANGE_ROWS]
-        queries = half.float32(vectors.take(part))
+        queries = as_float32(vectors.take(part))
         q_norm = norms(queries)
         best = square[start : start + RANGE_ROWS]
         for at, tile, x_norm, margin, coarse in _products(vectors, queries, q_norm):
@@ -204,9 +198,9 @@ def distance_to_others(vectors: Vectors, rows: Rows, place: Rows) -> Doubles:
     return np.asarray(np.sqrt(square))
 
 
-def _tiles_within(vectors: Vectors, rows: Rows, distance: float) -> Iterator[tuple[npt.NDArray[np.bool_], Rows]]:
+def _tiles_within(vectors: Vectors, rows: Rows, distance: float) -> Iterator[tuple[Mask, Rows]]:
     """Yield (rows, tile) bool, whether each pair lies within the distance, and the rows of the tile."""
-    queries = half.float32(vectors.take(rows))
+    queries = as_float32(vectors.take(rows))
     q_norm = norms(queries)
     for at, tile, x_norm, margin, coarse in _products(vectors, queries, q_norm):
         near = np.empty(coarse.shape, np.bool_)
@@ -221,7 +215,7 @@ def _products(
     d = queries.shape[1]
     for rows, tile, norm in tiles(vectors, TILE_VALUES // RANGE_ROWS):
         # Near the end of float32's range a partial sum may overflow: then nothing is filtered.
-        margin = product_margin(d) if norm * q_norm.max() < 2.0**126 else np.inf
+        margin = product_margin(d) if norm * q_norm.max() < LARGEST_SIZE else np.inf
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             coarse = queries @ tile.T
-        yield rows, tile, norms(tile), (margin, d * 2.0**-126), coarse
+        yield rows, tile, norms(tile), (margin, d * SMALLEST_NORMAL), coarse

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
-from selection.kernels import float16 as half
 from selection.kernels.compiled.assign import norms
-from selection.types import Array, Floats, Rows, Vectors
-from selection.vectors import TensorVectors, nearest_rows
-
-Doubles = npt.NDArray[np.float64]
+from selection.kernels.device.normalize import UnitDeviceVectors
+from selection.kernels.float16 import as_float32
+from selection.types import Array, DeviceVectors, Doubles, Floats, Points, Rows, Vectors
 
 ROWS_AT_ONCE = 1024
 
@@ -38,21 +35,11 @@ class UnitVectors:
         """(rows, d) float32."""
         return unit_rows(self.vectors.take(rows))
 
-    def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
-        """Exact; ties to the lowest row. See `Vectors.nearest`."""
-        return nearest_rows(self, queries, k, within)
 
-
-def unit_vectors(vectors: Vectors) -> Vectors:
-    """The same vectors at unit length; on a device where a copy of them is there."""
+def unit_vectors(vectors: Vectors) -> Points:
+    """The same vectors at unit length; on the device that holds a copy of them, if there is one."""
     unit = UnitVectors(vectors)
-    if not isinstance(vectors, TensorVectors):
-        return unit
-    from selection.kernels.device.tensor import UnitTensor
-
-    there = TensorVectors(unit, vectors.device)
-    there.copy.tensor = UnitTensor(vectors)
-    return there
+    return UnitDeviceVectors(unit, vectors) if isinstance(vectors, DeviceVectors) else unit
 
 
 def unit_rows(values: Array, length: Doubles | None = None) -> Floats:
@@ -64,7 +51,7 @@ def unit_rows(values: Array, length: Doubles | None = None) -> Floats:
 
     Memory: the result, and ROWS_AT_ONCE rows in float64.
     """
-    xs = half.float32(values)
+    xs = as_float32(values)
     length = norms(xs) if length is None else length
     divisor = np.where(length > 0, length, 1.0)[:, None]
     out = np.empty(xs.shape, np.float32)

@@ -9,15 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from selection.errors import InvalidInput
-from selection.types import Array, Floats, RowBlocks, Rows
+from selection.types import Array, Doubles, Floats, RowBlocks, Rows
 
 SUM_TOLERANCE = 1e-3  # what float16 may lose
 TILE_VALUES = 2**16  # probabilities at once, as float64: half a MiB, which stays in the caches
-
-Doubles = npt.NDArray[np.float64]
 
 
 def tiles(blocks: RowBlocks, name: str) -> Iterator[tuple[Rows, Doubles]]:
@@ -66,13 +63,13 @@ def checked(values: Array, rows: Rows | None, name: str) -> Doubles:
     place, member = divmod(bad, len(flat) // len(tile))
     p = flat[bad]
     wrong = p[~np.isfinite(p) | (p < 0)]
-    what = f"holds {wrong[0]:g}, must be finite and >= 0" if len(wrong) else f"sums to {p.sum():.6g}, must sum to 1"
-    who = f", member {member}" if tile.ndim == 3 else ""
-    raise InvalidInput(f"{name}: row {{row}}{who} {what}", row=place if rows is None else int(rows[place]))
+    fault = f"holds {wrong[0]:g}, must be finite and >= 0" if len(wrong) else f"sums to {p.sum():.6g}, must sum to 1"
+    where = f", member {member}" if tile.ndim == 3 else ""
+    raise InvalidInput(f"{name}: row {{row}}{where} {fault}", row=place if rows is None else int(rows[place]))
 
 
 def by_row(blocks: RowBlocks, name: str, loop: Callable[..., None], *arguments: Any) -> Floats:
-    """(n,) float32 of what a loop of `probabilities_loops` makes of each row, in one pass.
+    """(n,) float32 of what a loop of `compiled.probabilities` makes of each row, in one pass.
 
     Cost: that of the loop; one tile of float64 and n floats beside what the blocks hold.
     """

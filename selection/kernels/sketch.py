@@ -4,22 +4,20 @@ For orthonormal directions Q, let y = Q' x and r the length of what is left of x
 a vector of p + 1 features, |x|^2 + |c|^2 - 2 z_x.z_c bounds the squared distance from below: it costs p + 1 products instead of d.
 
 What is stored is rounded. Let Q be the orthonormal matrix next to the directions P that are stored, |P - Q| <= t. A product with P in
-float32 errs by g = d u / (1 - d u) for each direction, so |y' - y| <= e |x| with e = t + (1 + t) g sqrt(p). Hence
+float32 errs by g (see `margin`) for each direction, so |y' - y| <= e |x| with e = t + (1 + t) g sqrt(p). Hence
 y_x.y_c <= y'_x.y'_c + e (2 + e) |x| |c|, and r^2 <= |x|^2 (1 + 2 e (1 + e)) - |y'|^2, which is rounded up. The product of two sketches
 errs by (p + 1) u (1 + 5 e) |x| |c| or so. Since 2 |x| |c| <= |x|^2 + |c|^2, all of this is covered by taking
-m (|x|^2 + |c|^2) away, m = e (2 + e) + 1.01 (p + 17) u (1 + 5 e).
+m (|x|^2 + |c|^2) away, m = e (2 + e) + `distance_margin` (1 + 5 e) of p + 1 features.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from selection.kernels.compiled import nearest as loops
+from selection.kernels.compiled.margin import distance_margin, product_margin
 from selection.kernels.compiled.products import LANES, ROWS, packed
-from selection.types import Array, Floats
-
-Doubles = npt.NDArray[np.float64]
+from selection.types import Array, Doubles, Floats
 
 # How many directions a sketch may have: multiples of LANES.
 DIRECTIONS = (64, 128, 256)
@@ -32,8 +30,6 @@ TRY_ROWS = 512
 ALONE = 15.0
 # A sketch is used if it leaves less than this share of the work.
 WORTH_IT = 0.8
-
-U = 2.0**-24
 
 
 class Sketch:
@@ -54,9 +50,8 @@ class Sketch:
         d, p = directions.shape
         self.directions = directions.astype(np.float32)
         rounded = float(np.linalg.norm(self.directions - directions)) + 1e-12
-        g = d * U / (1 - min(d * U, 0.5))
-        e = rounded + (1 + rounded) * g * p**0.5 * 1.01
-        errors = np.array([e, e * (2 + e) + 1.01 * (p + 17) * U * (1 + 5 * e)])
+        e = rounded + (1 + rounded) * product_margin(d) * p**0.5 * 1.01
+        errors = np.array([e, e * (2 + e) + distance_margin(p + 1) * (1 + 5 * e)])
         groups = -(-capacity // LANES)
         # A centre that is not there is infinitely far.
         low = np.full(groups * LANES, np.inf, np.float32)
@@ -72,8 +67,8 @@ class Sketch:
         squares = (new.astype(np.float64) ** 2).sum(axis=1)
         z = np.empty((len(new), sketches.shape[1]), np.float32)
         z[:, :-1] = new @ self.directions
-        for one, square in zip(z, squares.tolist(), strict=True):
-            loops.end_sketch(one, square, errors[0])
+        for sketch, square in zip(z, squares.tolist(), strict=True):
+            loops.end_sketch(sketch, square, errors[0])
         places = np.arange(self.count, len(centres))
         sketches[places // LANES, :, places % LANES] = z
         low[places] = squares * (1.0 - errors[1])
@@ -99,7 +94,7 @@ def worth_it(X: Floats, state: Array, centres: Floats, capacity: int) -> Sketch:
     """The sketch of some centres that saves the most work on rows like X, which have seen them; `none` if none saves enough.
 
     Args:
-        X: (b, d) float32; `state`: (b,) of `nearest_loops.ROW`.
+        X: (b, d) float32; `state`: (b,) of `compiled.nearest.ROW`.
         capacity: how many centres there may be in the end.
 
     Cost: 4 * FIT_ROWS * d * min(FIT_ROWS, d) operations or so: 0.05 s for d = 384, half a second for d = 4096.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import numba
+from selection.kernels.compiled.jit import thread_count
 
 
 class Threads:
     """As many threads as `numba.get_num_threads()` says; they end with this object."""
 
     def __init__(self) -> None:
-        self.count = numba.get_num_threads()
+        self.count = thread_count()
         self.pool = ThreadPoolExecutor(self.count) if self.count > 1 else None
 
     def run(self, task: Callable[[int, int], object], count: int, block: int) -> None:

@@ -2,41 +2,29 @@
 
 Similarity is the inner product. Its exact value is the float64 sum over d of the products, in one fixed order (eight
 interleaved partial sums, then these). Products of float16 or float32 are exact in float64, so the value depends on
-nothing but the two vectors. BLAS in float32 only filters: for any order of summation its result s satisfies
-|s - exact| <= g |q| |x| with g = d u / (1 - d u), u = 2**-24 (Higham 2002, section 3.1). A row is dropped only if s lies below what
-counts by more than that; every other is decided by its exact value, ties to the lowest row. So results are the same
-for any block size, block order and number of threads.
+nothing but the two vectors. BLAS in float32 only filters: a row is dropped only if its product lies below what counts by more
+than products may be off (see `margin`); every other is decided by its exact value, ties to the lowest row. So results are the
+same for any block size, block order and number of threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from selection.errors import InvalidInput
-from selection.kernels import float16 as half
 from selection.kernels.compiled import top_k as loops
-from selection.types import Array, Floats, RowBlocks, Rows, Vectors
-from selection.vectors import TensorVectors
+from selection.kernels.compiled.margin import absolute_margin
+from selection.kernels.device import top_k as device
+from selection.kernels.float16 import as_float32
+from selection.kernels.query_lists import QueryLists
+from selection.types import Array, DeviceVectors, Doubles, Floats, Mask, Points, Rows
 
 # Similarities computed at once, as float32: 8 MiB, which stays near the caches.
 TILE_VALUES = 2**21
 TILE_ROWS = 4096
-# Lists are taken this many at a time, so that a tile keeps a useful number of rows however many queries there are.
-TILE_QUERIES = 2048
-
-Doubles = npt.NDArray[np.float64]
-
-
-class Points(RowBlocks, Protocol):
-    """(n, d) by row, on a device: vectors that need not be searched."""
-
-    @property
-    def device(self) -> str: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +41,12 @@ class TopRows:
 
 
 def top_k(
-    vectors: Vectors,
+    vectors: Points,
     queries: Array,
     *,
     depth: int,
     starts: Array | None = None,
-    skip: npt.NDArray[np.bool_] | None = None,
+    skip: Mask | None = None,
     below: tuple[Doubles, Rows] | None = None,
 ) -> TopRows:
     """The `depth` rows of highest similarity to each query, or to each group of queries.
@@ -76,20 +64,18 @@ def top_k(
         InvalidInput: a vector is not finite; names the row.
 
     Cost: 2*n*m*d operations in float32, about lists*depth*(1+ln(n/depth)) float64 inner products for rows in random
-    order, and 48 bytes * lists * depth beside one tile. Many rows tied at a list's end cost one float64 product each. On a card
+    order, and 48 bytes * lists * depth beside one tile. Many rows tied at a list's end cost one float64 product each. On a GPU
     twice the float32 operations and about lists*depth products.
     """
     n = vectors.shape[0]
-    lists = Lists(queries, starts)
-    found = TopRows(np.full((lists.count, depth), -np.inf), np.full((lists.count, depth), -1, np.int64))
+    lists = QueryLists(queries, starts)
+    top = TopRows(np.full((lists.count, depth), -np.inf), np.full((lists.count, depth), -1, np.int64))
     depth = min(depth, n)
     if depth == 0 or lists.count == 0:
-        return found
-    if isinstance(vectors, TensorVectors):
-        from selection.kernels.device import top_k as device_top_k
-
-        device_top_k.top_k(vectors, lists, depth, skip, below, found.score, found.row)
-        return found
+        return top
+    if isinstance(vectors, DeviceVectors):
+        device.top_k(vectors, lists, depth, skip, below, top.score, top.row)
+        return top
     # Room for twice the depth: filled up, it is cut back to the best half, so each row costs O(1).
     score = np.empty((lists.count, 2 * depth))
     row = np.empty((lists.count, 2 * depth), np.int64)
@@ -107,35 +93,31 @@ def top_k(
     for i in range(lists.count):
         entries, rows_of = score[i, : size[i]], row[i, : size[i]]
         order = np.lexsort((rows_of, -entries))[:depth]
-        found.score[i, : len(order)] = entries[order]
-        found.row[i, : len(order)] = rows_of[order]
-    return found
+        top.score[i, : len(order)] = entries[order]
+        top.row[i, : len(order)] = rows_of[order]
+    return top
 
 
-def max_similarity(vectors: Vectors, queries: Array) -> Floats:
+def max_similarity(vectors: Points, queries: Array) -> Floats:
     """(n,) float32 of the exact highest similarity of each row to any of the queries.
 
     Cost: 2*n*m*d operations in float32, a few float64 products a row; one tile and n floats of memory.
     """
     n = vectors.shape[0]
-    lists = Lists(queries, np.array([0, len(queries)]))
-    if isinstance(vectors, TensorVectors):
-        from selection.kernels.device import top_k as device_top_k
-
-        return device_top_k.max_similarity(vectors, lists)
+    lists = QueryLists(queries, np.array([0, len(queries)]))
+    if isinstance(vectors, DeviceVectors):
+        return device.max_similarity(vectors, lists)
     best = np.empty(n, np.float32)
     for rows, tile, margin, _, coarse in _similarities(vectors, lists):
         loops.exact_maxima(coarse, tile, rows, lists.queries, margin[0], best)
     return best
 
 
-def similarity_to(vectors: Vectors, query: Array) -> Doubles:
+def similarity_to(vectors: Points, query: Array) -> Doubles:
     """(n,) float64 inner product of each row with one float64 query, summed in the fixed order. Cost: n*d operations."""
     query = np.ascontiguousarray(query, np.float64)
-    if isinstance(vectors, TensorVectors):
-        from selection.kernels.device import top_k as device_top_k
-
-        return device_top_k.similarity_to(vectors, query)
+    if isinstance(vectors, DeviceVectors):
+        return device.similarity_to(vectors, query)
     result = np.empty(vectors.shape[0])
     for rows, tile, _ in tiles(vectors, TILE_ROWS):
         loops.dot_all(tile, query, rows, result)
@@ -151,7 +133,7 @@ def tiles(vectors: Points, rows_at_once: int) -> Iterator[tuple[Rows, Floats, fl
     for rows, block in vectors.blocks():
         for start in range(0, len(rows), rows_at_once):
             part = np.ascontiguousarray(rows[start : start + rows_at_once], np.int64)
-            tile = half.float32(block[start : start + rows_at_once]).view()
+            tile = as_float32(block[start : start + rows_at_once]).view()
             tile.flags.writeable = False  # always, since loops are compiled once for each kind
             bad, norm = loops.scan(tile)
             if bad >= 0:
@@ -159,34 +141,13 @@ def tiles(vectors: Points, rows_at_once: int) -> Iterator[tuple[Rows, Floats, fl
             yield part, tile, norm
 
 
-class Lists:
-    """Queries in float32, grouped into lists, with the largest norm of each list."""
-
-    def __init__(self, queries: Array, starts: Array | None) -> None:
-        self.queries: Floats = np.ascontiguousarray(queries, np.float32)
-        self.starts: Rows = np.asarray(np.arange(len(queries) + 1) if starts is None else starts, np.int64)
-        self.count = len(self.starts) - 1
-        norms = np.sqrt((self.queries.astype(np.float64) ** 2).sum(axis=1))
-        self.norms = np.array([norms[a:b].max() for a, b in zip(self.starts, self.starts[1:], strict=False)])
-        # Each part is a run of lists with up to TILE_QUERIES queries, or one list with more.
-        self.parts: list[tuple[int, int]] = []
-        first = 0
-        for last in range(1, self.count + 1):
-            if last == self.count or self.starts[last + 1] - self.starts[first] > TILE_QUERIES:
-                self.parts.append((first, last))
-                first = last
-        self.widest = max((int(self.starts[b] - self.starts[a]) for a, b in self.parts), default=1)
-
-
-def _similarities(vectors: Vectors, lists: Lists) -> Iterator[tuple[Rows, Floats, Doubles, tuple[int, int], Floats]]:
+def _similarities(
+    vectors: Points, lists: QueryLists
+) -> Iterator[tuple[Rows, Floats, Doubles, tuple[int, int], Floats]]:
     """Yield rows, tile, the error margin of each list, the part of the lists, and (queries of the part, rows) float32."""
     d = vectors.shape[1]
-    gamma = d * 2.0**-24 / (1 - min(d * 2.0**-24, 0.5)) * 1.001  # the factor covers rounding in the margin itself
-    underflow = d * 2.0**-126  # products may be flushed to zero
     for rows, tile, norm in tiles(vectors, max(64, min(TILE_ROWS, TILE_VALUES // lists.widest))):
-        size = lists.norms * norm
-        # Near the end of float32's range a partial sum may overflow: then nothing is filtered.
-        margin = np.where(size < 2.0**126, gamma * size + underflow, np.inf)
+        margin = absolute_margin(d, lists.norms, norm)
         for first, last in lists.parts:
             with np.errstate(over="ignore", invalid="ignore"):
                 coarse = lists.queries[lists.starts[first] : lists.starts[last]] @ tile.T

@@ -1,7 +1,7 @@
 """The row of a set with the smallest mean distance to its nearest others, exactly.
 
 Exact means the float64 distances in one fixed order, the smallest added up in ascending order. Float32 products bound each
-row's mean from both sides (see `nearest_loops` for the margin); only rows whose lower bound does not exceed the smallest upper
+row's mean from both sides (see `margin`); only rows whose lower bound does not exceed the smallest upper
 bound are worked out.
 """
 
@@ -13,9 +13,9 @@ import numpy as np
 
 from selection.kernels.compiled import typicality as loops
 from selection.kernels.compiled.assign import norms
-from selection.kernels.nearest import LARGEST_NORM, SMALLEST_NORM, Doubles
+from selection.kernels.nearest import LARGEST_NORM, SMALLEST_NORM
 from selection.kernels.top_k import TILE_VALUES
-from selection.types import Floats
+from selection.types import Doubles, Floats
 
 
 def most_typical(X: Floats, k: int, *, squared: bool = False) -> tuple[int, float]:

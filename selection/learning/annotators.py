@@ -1,31 +1,29 @@
-"""Several annotators: one label a row out of their votes, how good each annotator is, what to have labelled again."""
+"""Several annotators: a consensus label for each row, how accurate each annotator is, which rows to label again."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from selection.errors import InvalidInput, InvalidOption
-from selection.types import Array, Floats, RowBlocks, Rows
+from selection.types import Array, Doubles, Floats, Mask, RowBlocks, Rows
 
 NONE = -1
 
-# What everyone is taken to have said of each class before the first vote. With one label on most rows the votes do not
-# tell annotators from classes: without this trust "one class, named at random" explains them as well, and wins.
-VOTES_BEFORE = 20.0
-RIGHT_BEFORE = 0.9
+# The prior: votes of each annotator on each class that are assumed before the first real vote, and the share of them that is
+# right. If most rows have one label, the votes alone cannot separate annotators from classes: "a single class, named at
+# random" explains them as well, and would win without the prior.
+PRIOR_VOTES = 20.0
+PRIOR_ACCURACY = 0.9
 
-# Posteriors this close are a tie, which the lowest class wins: symmetric votes may differ in the last bits.
+# Posteriors this close are a tie, and the lowest class wins: symmetric votes may differ in the last bits.
 TIE = 1e-9
-
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Votes:
-    """Who gave which row which class; at most one vote of an annotator on a row.
+    """Which annotator gave which row which class; at most one vote of an annotator on a row.
 
     Attributes:
         rows, annotators, labels: (v,) int64 >= 0, aligned.
@@ -51,8 +49,8 @@ class Votes:
         order = np.lexsort((self.annotators, self.rows))
         twice = (np.diff(self.rows[order]) == 0) & (np.diff(self.annotators[order]) == 0)
         if twice.any():
-            at = order[int(twice.argmax())]
-            raise InvalidInput(f"votes: annotator {self.annotators[at]} voted twice on row {self.rows[at]}")
+            first = order[int(twice.argmax())]
+            raise InvalidInput(f"votes: annotator {self.annotators[first]} voted twice on row {self.rows[first]}")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,11 +58,11 @@ class Votes:
 
 @dataclass(frozen=True, eq=False)
 class Consensus:
-    """One label a row.
+    """One label for each row.
 
     Attributes:
         labels: (n,) int64, -1 = no vote.
-        confidence: (n,) float32 in 0..1, 0 where there is no label: the label's share of the votes, or its posterior.
+        confidence: (n,) float32 in 0..1, the label's share of the votes or its posterior; 0 for a row without a label.
         count: (n,) int64 votes.
         annotator_accuracy: (A,) float32: how often each annotator gives the consensus, or the true class by their
             estimated confusion; NaN for an annotator without votes.
@@ -78,13 +76,13 @@ class Consensus:
 
 @dataclass(frozen=True, eq=False)
 class DawidSkene:
-    """What the votes say of rows and annotators together.
+    """The joint estimate of true classes and annotators' confusions.
 
     Attributes:
-        posterior: (r, C) of each voted row.
-        prior: (C,).
-        confusion: (A, C, C): how annotator a names a row of true class c.
-        iterations: how many were done.
+        posterior: (r, C) the probability of each class for each row with votes.
+        prior: (C,) the frequency of each class.
+        confusion: (A, C, C): the probability that annotator a gives a row of true class c each class.
+        iterations: how many iterations ran.
     """
 
     posterior: Doubles
@@ -101,13 +99,13 @@ class Bounds:
     mean: Doubles
     upper: Doubles
 
-    def accepted(self, epsilon: float = 0.9) -> npt.NDArray[np.bool_]:
-        """(A,) bool: whose upper bound is at least `epsilon` of the best (IEThresh)."""
+    def accepted(self, epsilon: float = 0.9) -> Mask:
+        """(A,) bool: the annotators whose upper bound is at least `epsilon` times the best one (IEThresh)."""
         return np.asarray(self.upper >= epsilon * self.upper.max(initial=0))
 
 
 def majority(votes: Votes, n_rows: int, n_classes: int) -> Consensus:
-    """The class with most votes; ties to the lowest class.
+    """The class with the most votes; ties to the lowest class.
 
     >>> votes = Votes(np.array([0, 0, 0, 2]), np.array([0, 1, 2, 0]), np.array([1, 0, 1, 0]))
     >>> majority(votes, 3, 2).labels
@@ -129,35 +127,34 @@ def dawid_skene(
     n_annotators: int,
     n_classes: int,
     *,
-    votes_before: float = VOTES_BEFORE,
+    votes_before: float = PRIOR_VOTES,
     max_iterations: int = 50,
     tolerance: float = 1e-6,
 ) -> Consensus:
     """The most probable class of each row given every annotator's estimated confusion; ties to the lowest class.
 
-    The accuracy of an annotator is the mean, over the classes as frequent as estimated, of naming the class right.
+    The accuracy of an annotator is the probability of giving the right class, weighted by the estimated class frequencies.
 
     Args:
-        votes_before: what everyone is taken to have said of each class before: nine in ten right, the others spread. It keeps
-            the classes apart where most rows have one label.
+        votes_before: the prior: how many votes on each class every annotator is assumed to have given before, nine in ten of
+            them right and the others spread. It keeps the classes apart if most rows have one label.
 
     Other arguments and cost as `estimate_confusion`.
     """
     if not votes_before > 0:
         raise InvalidOption(f"votes_before > 0, got {votes_before}", step="dawid_skene", option="votes_before")
-    wrong = (1 - RIGHT_BEFORE) / max(n_classes - 1, 1)
-    before = votes_before * np.where(np.eye(n_classes, dtype=np.bool_), RIGHT_BEFORE, wrong)
+    wrong = (1 - PRIOR_ACCURACY) / max(n_classes - 1, 1)
     voted, share = _shares(votes, n_rows, n_annotators, n_classes)
-    found = estimate_confusion(
+    estimate = estimate_confusion(
         Votes(np.searchsorted(voted, votes.rows), votes.annotators, votes.labels),
         share,
         n_annotators,
-        alpha=before,
+        alpha=votes_before * np.where(np.eye(n_classes, dtype=np.bool_), PRIOR_ACCURACY, wrong),
         max_iterations=max_iterations,
         tolerance=tolerance,
     )
-    consensus = _consensus(votes, n_rows, voted, found.posterior)
-    accuracy = np.einsum("c,acc->a", found.prior, found.confusion)
+    consensus = _consensus(votes, n_rows, voted, estimate.posterior)
+    accuracy = np.einsum("c,acc->a", estimate.prior, estimate.confusion)
     accuracy[np.bincount(votes.annotators, minlength=n_annotators) == 0] = np.nan
     return Consensus(consensus.labels, consensus.confidence, consensus.count, accuracy.astype(np.float32))
 
@@ -171,16 +168,16 @@ def estimate_confusion(
     max_iterations: int = 50,
     tolerance: float = 1e-6,
 ) -> DawidSkene:
-    """Expectation maximisation of true classes and confusions.
+    """Estimate true classes and annotators' confusions by expectation maximisation.
 
     Args:
         votes: with rows 0 .. r-1.
         start: (r, C) first posterior: the shares of the votes.
-        alpha: >= 0, added to each count of a confusion, so that few votes say little; or (C, C), [true, given].
+        alpha: >= 0, the smoothing: a number added to each count of a confusion, or (C, C), [true class, class given].
         max_iterations: >= 1.
-        tolerance: stop when no posterior changed by more.
+        tolerance: stop when no posterior changed by more than this.
 
-    Source: Dawid and Skene 1979, with the smoothing named. Cost: O(iterations * v * C) and A * C**2 floats.
+    Source: Dawid and Skene 1979, with the smoothing `alpha`. Cost: O(iterations * v * C) and A * C**2 floats.
     """
     if not (np.all(np.asarray(alpha) >= 0) and max_iterations >= 1 and tolerance >= 0):
         raise InvalidOption(
@@ -191,11 +188,11 @@ def estimate_confusion(
     posterior = start
     prior = np.full(n_classes, 1 / n_classes)
     confusion = np.full((n_annotators, n_classes, n_classes), 1 / n_classes)
-    done = 0
-    while done < max_iterations and len(start):
-        done += 1
+    iterations = 0
+    while iterations < max_iterations and len(start):
+        iterations += 1
         prior = posterior.mean(axis=0)
-        counts = np.zeros((n_annotators, n_classes, n_classes))  # [annotator, given, true]
+        counts = np.zeros((n_annotators, n_classes, n_classes))  # [annotator, class given, true class]
         np.add.at(counts, (votes.annotators, votes.labels), posterior[votes.rows])
         confusion = alpha + counts.transpose(0, 2, 1)
         total = confusion.sum(axis=2, keepdims=True)
@@ -205,49 +202,49 @@ def estimate_confusion(
             log = np.tile(np.log(prior), (len(posterior), 1))
             np.add.at(log, votes.rows, np.log(confusion)[votes.annotators, :, votes.labels])
         log -= log.max(axis=1, keepdims=True)
-        now = np.exp(log)
-        now /= now.sum(axis=1, keepdims=True)
-        moved = float(np.abs(now - posterior).max())
-        posterior = now
-        if moved <= tolerance:
+        before, posterior = posterior, np.exp(log)
+        posterior /= posterior.sum(axis=1, keepdims=True)
+        if np.abs(posterior - before).max() <= tolerance:
             break
-    return DawidSkene(posterior, prior, confusion, done)
+    return DawidSkene(posterior, prior, confusion, iterations)
 
 
 def agreement_bounds(votes: Votes, reference: Rows, n_annotators: int, *, alpha: float = 0.05) -> Bounds:
     """How often each annotator gives the reference label, as a t interval of level 1 - alpha.
 
     Args:
-        reference: (n,) int64, -1 = none: gold labels, or a consensus. Where that is the annotator's own vote alone it
-            says nothing: give -1 there (`np.where(consensus.count > 1, consensus.labels, -1)`).
+        reference: (n,) int64, -1 = none: gold labels, or a consensus. A consensus of a single vote is the annotator's own:
+            set such rows to -1 (`np.where(consensus.count > 1, consensus.labels, -1)`).
         alpha: 0 < alpha < 1.
 
-    Everyone starts with one agreement and one disagreement, so that an annotator with few votes has a wide interval
+    Every annotator starts with one agreement and one disagreement, so that an annotator with few votes has a wide interval
     and is tried. Source: Donmez, Carbonell and Schneider 2009 (IEThresh).
     """
     from scipy.stats import t
 
     if not 0 < alpha < 1:
         raise InvalidOption(f"alpha must be in 0 < alpha < 1, got {alpha!r}", step="agreement", option="alpha")
-    known = reference[votes.rows] >= 0
-    who = votes.annotators[known]
-    right = np.bincount(who, (reference[votes.rows] == votes.labels)[known], minlength=n_annotators) + 1
-    count = np.bincount(who, minlength=n_annotators) + 2
+    has_reference = reference[votes.rows] >= 0
+    annotators = votes.annotators[has_reference]
+    agrees = (reference[votes.rows] == votes.labels)[has_reference]
+    right = np.bincount(annotators, agrees, minlength=n_annotators) + 1
+    count = np.bincount(annotators, minlength=n_annotators) + 2
     mean = right / count
     deviation = np.sqrt(mean * (1 - mean) * count / (count - 1))
-    half = t.ppf(1 - alpha / 2, count - 1) * deviation / np.sqrt(count)
-    return Bounds(np.maximum(mean - half, 0), mean, np.minimum(mean + half, 1))
+    half_width = t.ppf(1 - alpha / 2, count - 1) * deviation / np.sqrt(count)
+    return Bounds(np.maximum(mean - half_width, 0), mean, np.minimum(mean + half_width, 1))
 
 
 def relabel_scores(consensus: Consensus, probabilities: RowBlocks | Array | None = None) -> Floats:
-    """(n,) float32 in 0..1: how much each label is in doubt; 0 for a row without one.
+    """(n,) float32 in 0..1: how doubtful each label is; 0 for a row without a label.
 
-    1 minus the mean support of the label, where the model's probability of it counts as one more vote beside those of
-    the annotators. One label that the model thinks impossible scores 0.5; each annotator who agrees with it lowers that.
+    The score is 1 minus the mean support of the label, where the model's probability of the label counts as another vote
+    besides those of the annotators. A single vote for a class that the model gives probability 0 scores 0.5; each annotator
+    who agrees lowers the score.
 
     Args:
-        probabilities: (n, C) of a model; of one that did not see the row's label, where the doubt is to be the model's own
-            (`selection.learning.classifier.out_of_fold`). Only labelled rows are computed.
+        probabilities: (n, C) of a model, best of one that did not see the row's label
+            (`selection.learning.classifier.out_of_fold`). Only labelled rows are read.
     """
     rows = np.flatnonzero(consensus.labels >= 0)
     score = np.zeros(len(consensus.labels), np.float32)
@@ -262,7 +259,7 @@ def relabel_scores(consensus: Consensus, probabilities: RowBlocks | Array | None
 
 
 def _shares(votes: Votes, n_rows: int, n_annotators: int, n_classes: int) -> tuple[Rows, Doubles]:
-    """The rows with votes, ascending, and the share of each class in their votes (r, C)."""
+    """The rows with votes, ascending, and (r, C) the share of each class in their votes."""
     for name, values, limit in (
         ("row", votes.rows, n_rows),
         ("annotator", votes.annotators, n_annotators),

@@ -1,7 +1,8 @@
-"""Classes from vectors: a classifier is fitted to the labels of a round and gives probabilities, row by row, on demand.
+"""Classifiers on vectors: fitted to the labels of a round, they give class probabilities for any rows on demand.
 
-A linear model's probability of a row depends on the row alone (see `linear`). Other estimators get float64 vectors and
-give float32 probabilities: their own block effects (some 1e-16) all but never survive that.
+A linear model's probabilities of a row depend on that row alone (see `linear`). Other estimators get float64 vectors, and
+their probabilities are rounded to float32. Results of theirs that depend on the block (by about 1e-16) almost never survive
+the rounding.
 """
 
 from __future__ import annotations
@@ -14,14 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from selection.errors import InvalidInput, InvalidOption, rows_of_parent
 from selection.learning.linear import LinearModel, check_finite, linear_probabilities
 from selection.step import check_flag, check_integer, check_number
-from selection.types import Array, Floats, Rows, Vectors
-
-Doubles = npt.NDArray[np.float64]
+from selection.types import Array, Doubles, Floats, Rows, Vectors
 
 FOLDS = 5
 LABELS_TO_CALIBRATE = 3
@@ -29,27 +27,27 @@ SHARPEST, FLATTEST = 1 / 20, 20.0
 
 
 class Model(Protocol):
-    """What was learned from some labels."""
+    """A fitted classifier."""
 
     @property
     def n_classes(self) -> int: ...
 
     def probabilities(self, vectors: Array) -> Floats:
-        """(r, C) float32, each row >= 0 and of sum 1, of vectors (r, d)."""
+        """(r, C) float32 for vectors (r, d): values >= 0, each row of sum 1."""
         ...
 
 
 class Classifier(Protocol):
-    """A way to learn: options, no state."""
+    """The options of a classifier; it has no state."""
 
     def fit(self, vectors: Array, labels: Rows, n_classes: int, *, seed: int) -> Model:
-        """Learn from m labelled vectors.
+        """Fit a model to m labelled vectors.
 
         Args:
             vectors: (m, d).
             labels: (m,) in 0 .. n_classes - 1. A class without labels gets probability 0.
             n_classes: C >= 2.
-            seed: of whatever is random; the same labels in the same order give the same model.
+            seed: of everything random; the same labels in the same order give the same model.
 
         Raises:
             InvalidInput: fewer than two classes have labels; lengths, classes or vectors are wrong.
@@ -62,11 +60,11 @@ class LogisticRegression:
     """Multinomial logistic regression (scikit-learn, lbfgs), in float64 on one thread.
 
     Args:
-        C: > 0, how far the weights may go: the inverse of the penalty on their squares.
-        balanced: each class weighs the same, however many labels it has.
+        C: > 0, the inverse of the penalty on squared weights: a larger C allows larger weights.
+        balanced: give every class the same weight, however many labels it has.
         calibrated: divide the logits by the temperature that makes held-out labels most likely (Guo et al. 2017), from 5
-            folds of the labels of classes that have 3 or more. Where these are fewer than half of all labels, or of one
-            class, nothing is calibrated; the model's `notes` say so.
+            folds. Only labels of classes with 3 or more labels count. If these are fewer than half of all labels, or of one
+            class, the model is not calibrated and its `notes` say so.
 
     Cost: about a second for 1,000 labels of 77 classes, six times that when calibrated.
     """
@@ -103,11 +101,11 @@ class LogisticRegression:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimator:
-    """Any class with `fit(X, y)` and `predict_proba(X)`, such as scikit-learn's, by its import path.
+    """Any class with `fit(X, y)` and `predict_proba(X)`, such as those of scikit-learn, by its import path.
 
     Args:
         path: "package.module:Class".
-        options: its keyword arguments. A `random_state` that it has and these do not name gets the seed of the fit.
+        options: keyword arguments of the class. If it has a `random_state` that is not among them, it gets the seed of the fit.
     """
 
     path: str
@@ -135,22 +133,22 @@ class Estimator:
         """
         module, _, name = self.path.partition(":")
         try:
-            found = getattr(importlib.import_module(module), name, None)
+            cls = getattr(importlib.import_module(module), name, None)
         except Exception as error:  # whatever a foreign module raises when it is imported
             raise InvalidOption(
                 f"cannot import {module}: {type(error).__name__}: {error}", step="estimator", option="path"
             ) from error
-        if not isinstance(found, type):
+        if not isinstance(cls, type):
             raise InvalidOption(f"{module} has no class {name!r}", step="estimator", option="path")
-        missing = [method for method in ("fit", "predict_proba") if not callable(getattr(found, method, None))]
+        missing = [method for method in ("fit", "predict_proba") if not callable(getattr(cls, method, None))]
         if missing:
             raise InvalidOption(
                 f"{self.path} has no method {' and no '.join(missing)}", step="estimator", option="path"
             )
-        return found
+        return cls
 
     def fit(self, vectors: Array, labels: Rows, n_classes: int, *, seed: int) -> Model:
-        """See `Classifier.fit`; also raises `InvalidInput` with the estimator's own words where it fails."""
+        """See `Classifier.fit`; also raises `InvalidInput` with the estimator's own message if it fails."""
         X, y = _checked(vectors, labels, n_classes)
         cls = self.load()
         options = dict(self.options)
@@ -179,9 +177,9 @@ class EstimatorModel:
     """A fitted estimator.
 
     Attributes:
-        estimator: has `predict_proba`.
-        path: its class, for messages.
-        classes: the class number of each of its columns.
+        estimator: an object with `predict_proba`.
+        path: the import path of its class, for messages.
+        classes: the class number of each column that it predicts.
         n_classes: C.
     """
 
@@ -194,24 +192,26 @@ class EstimatorModel:
         """See `Model.probabilities`.
 
         Raises:
-            InvalidInput: the estimator gives no probabilities: a wrong shape, a negative value, a sum off by > 1e-3.
+            InvalidInput: the estimator's values are no probabilities: a wrong shape, a negative value, a sum off by > 1e-3.
         """
         X = np.asarray(vectors, np.float64)
         check_finite(X)
         if not len(X):
             return np.zeros((0, self.n_classes), np.float32)
         try:
-            given = np.asarray(self.estimator.predict_proba(X), np.float64)
+            predicted = np.asarray(self.estimator.predict_proba(X), np.float64)
         except Exception as error:  # foreign code
             raise InvalidInput(f"estimator: {self.path} failed to predict: {type(error).__name__}: {error}") from error
         expected = (len(vectors), len(self.classes))
-        if given.shape != expected:
-            raise InvalidInput(f"estimator: {self.path} must give probabilities of shape {expected}, got {given.shape}")
-        total = given.sum(axis=1)
-        if not (np.isfinite(given).all() and given.min() >= 0 and np.abs(total - 1).max() <= 1e-3):
+        if predicted.shape != expected:
+            raise InvalidInput(
+                f"estimator: {self.path} must give probabilities of shape {expected}, got {predicted.shape}"
+            )
+        total = predicted.sum(axis=1)
+        if not (np.isfinite(predicted).all() and predicted.min() >= 0 and np.abs(total - 1).max() <= 1e-3):
             raise InvalidInput(f"estimator: {self.path} gives rows that are no probabilities (>= 0, of sum 1)")
         P = np.zeros((len(vectors), self.n_classes), np.float32)
-        P[:, self.classes] = given / total[:, None]
+        P[:, self.classes] = predicted / total[:, None]
         return P
 
 
@@ -223,7 +223,7 @@ def build_classifier(spec: str | Mapping[str, Any] | Classifier) -> Classifier:
             "options": {...}}.
 
     Raises:
-        InvalidOption: names what is wrong and what is allowed.
+        InvalidOption: the classifier or one of its options is unknown or wrong; says what is allowed.
 
     >>> build_classifier({"logistic_regression": {"C": 1.0}})
     LogisticRegression(C=1.0, balanced=True, calibrated=True)
@@ -251,10 +251,10 @@ def build_classifier(spec: str | Mapping[str, Any] | Classifier) -> Classifier:
 def fit_committee(
     classifier: Classifier, vectors: Array, labels: Rows, n_classes: int, *, members: int, seed: int
 ) -> list[Model]:
-    """Models of bootstrap samples: each draws as many labels of each class as there are, with replacement.
+    """Models fitted to bootstrap samples: each sample draws as many labels of each class as there are, with replacement.
 
-    So every class stays. Members are not calibrated: a sample holds copies of a label, which would fall on both sides
-    of a fold. Arguments as `Classifier.fit`; members >= 1, and a member does not depend on how many there are.
+    So every class is in every sample. Members are not calibrated: a sample has copies of a label, which would be on both
+    sides of a fold. Arguments as for `Classifier.fit`; members >= 1, and a member does not depend on how many there are.
     """
     check_integer("committee", "members", members, least=1)
     if isinstance(classifier, LogisticRegression):
@@ -263,8 +263,8 @@ def fit_committee(
     models = []
     for member in range(members):
         rng = np.random.default_rng([seed, member])
-        drawn = [rng.choice(np.flatnonzero(y == c), int((y == c).sum())) for c in np.unique(y)]
-        rows = np.sort(np.concatenate(drawn))
+        samples = [rng.choice(np.flatnonzero(y == c), int((y == c).sum())) for c in np.unique(y)]
+        rows = np.sort(np.concatenate(samples))
         models.append(classifier.fit(X[rows], y[rows], n_classes, seed=int(rng.integers(2**31))))
     return models
 
@@ -272,18 +272,18 @@ def fit_committee(
 def out_of_fold(
     classifier: Classifier, vectors: Array, labels: Rows, n_classes: int, *, seed: int, folds: int = FOLDS
 ) -> Floats:
-    """(m, C): each row's probabilities by a model that did not see its label, from stratified folds.
+    """(m, C) float32: each row's probabilities by a model that did not see its label, from stratified folds.
 
-    A class with a single label is unknown to the model of its fold.
+    A class with a single label is unknown to the model that predicts that label.
 
     Raises:
-        InvalidInput: as `Classifier.fit`, also where the labels outside a fold are of one class.
+        InvalidInput: as `Classifier.fit`, and also if the labels outside a fold are of one class.
     """
     check_integer("out_of_fold", "folds", folds, least=2)
     X, y = _checked(vectors, labels, n_classes)
     fold = np.empty(len(y), np.int64)
     rng = np.random.default_rng(seed)
-    start = 0  # classes go on where the last one stopped, so that folds are of one size
+    start = 0  # each class continues at the fold where the previous class stopped, so that folds have equal sizes
     for c in np.unique(y):
         rows = rng.permutation(np.flatnonzero(y == c))
         fold[rows] = (start + np.arange(len(rows))) % folds
@@ -296,13 +296,9 @@ def out_of_fold(
 
 
 class PredictedProbabilities:
-    """A model's probabilities of a pool, (n, C) float32; only what is asked for is computed, and nothing is kept.
+    """A model's probabilities of a pool, (n, C) float32, as `RowBlocks`. Rows are computed when they are read, and not kept.
 
-    Args:
-        vectors: (n, d).
-        model: the model.
-
-    Satisfies `RowBlocks`. A vector that is not finite is an `InvalidInput` that names its row.
+    A vector that is not finite raises an `InvalidInput` that names its row.
     """
 
     def __init__(self, vectors: Vectors, model: Model) -> None:
@@ -329,11 +325,9 @@ class PredictedProbabilities:
 
 
 class CommitteeProbabilities(PredictedProbabilities):
-    """A committee's probabilities of a pool, (n, members, C) float32. See `PredictedProbabilities`.
+    """The probabilities of a pool by several models of the same classes, (n, members, C) float32.
 
-    Args:
-        vectors: (n, d).
-        models: at least one, of the same classes.
+    See `PredictedProbabilities`. Raises `InvalidInput` if there is no model.
     """
 
     def __init__(self, vectors: Vectors, models: Sequence[Model]) -> None:
@@ -361,14 +355,14 @@ def _fit_logistic(X: Doubles, y: Rows, n_classes: int, *, C: float, balanced: bo
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     notes: tuple[str, ...] = ()
-    # On one thread: BLAS splits its sums by the number of threads, and the weights would differ in their last bits.
+    # On one thread: BLAS splits sums by the number of threads, so the last bits of the weights would depend on it.
     with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fitted = Sklearn(C=C, class_weight="balanced" if balanced else None, max_iter=2000).fit(X, y)
     if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
         notes = ("the fit did not converge in 2,000 steps: are the vectors of unit length?",)
     classes, coefficients, intercept = fitted.classes_, fitted.coef_, fitted.intercept_
-    if len(classes) == 2:  # one row for the second class; the first has weight 0
+    if len(classes) == 2:  # scikit-learn gives one row, for the second class; the first has weight 0
         coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
         intercept = np.concatenate([[0.0], intercept])
     weights = np.zeros((X.shape[1], n_classes))
@@ -378,10 +372,10 @@ def _fit_logistic(X: Doubles, y: Rows, n_classes: int, *, C: float, balanced: bo
 
 
 def _fit_temperature(P: Floats, y: Rows) -> float:
-    """The temperature that makes the labels most likely, within 1/20 .. 20.
+    """The temperature in 1/20 .. 20 that makes the labels most likely.
 
-    Each label is believed up to one count in all for every class, as Platt (1999) smooths his targets: where every held-out label
-    is met, the likeliest temperature would be 0.
+    Targets are smoothed by one count of each class, as in Platt (1999). Without smoothing, the likeliest temperature would
+    be 0 if every held-out label is predicted right.
     """
     from scipy.optimize import minimize_scalar
 
@@ -396,8 +390,8 @@ def _fit_temperature(P: Floats, y: Rows) -> float:
         scaled -= np.log(np.exp(scaled).sum(axis=1, keepdims=True))
         return -float((target * scaled).sum())
 
-    found = minimize_scalar(loss, bounds=(np.log(SHARPEST), np.log(FLATTEST)), method="bounded")
-    return float(np.exp(found.x))
+    minimum = minimize_scalar(loss, bounds=(np.log(SHARPEST), np.log(FLATTEST)), method="bounded")
+    return float(np.exp(minimum.x))
 
 
 def _checked(vectors: Array, labels: Array, n_classes: int) -> tuple[Doubles, Rows]:
@@ -409,7 +403,7 @@ def _checked(vectors: Array, labels: Array, n_classes: int) -> tuple[Doubles, Ro
     if len(y) and not (y.min() >= 0 and y.max() < n_classes):
         raise InvalidInput(f"classifier: labels must be in 0..{n_classes - 1}, got {y.min()}..{y.max()}")
     if len(np.unique(y)) < 2:
-        found = f"all {len(y)} are of class {y[0]}" if len(y) else "there are none"
-        raise InvalidInput(f"classifier: needs labels of two classes, {found}")
+        reason = f"all {len(y)} are of class {y[0]}" if len(y) else "there are none"
+        raise InvalidInput(f"classifier: needs labels of two classes, {reason}")
     check_finite(X)
     return X, y.astype(np.int64)

@@ -1,8 +1,8 @@
-"""A linear model of classes whose probability of a row depends on the row alone: not on the rows beside it, the block size,
-the number of threads or the library that multiplies.
+"""A linear classifier whose probabilities of a row depend on that row alone.
 
-Both factors of each logit are rounded to integers whose products sum to less than 2**53, so float64 adds them without
-error in any order; the rest is arithmetic of one row.
+They do not depend on the other rows of a block, the number of threads or the BLAS library. Both factors of each logit are
+rounded to integers whose products sum to less than 2**53, so float64 adds them without error in any order. The remaining
+arithmetic uses a single row.
 """
 
 from __future__ import annotations
@@ -12,19 +12,15 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
 from selection.errors import InvalidInput
-from selection.types import Array, Floats
+from selection.types import Array, Doubles, Floats
 
-Doubles = npt.NDArray[np.float64]
-
-# Significant bits that a vector's largest value keeps (float16 has 11), and that a class's weights share: 53 in all.
+# Significant bits of a vector's largest value (float16 has 11), and of the sum of a class's weights: 53 together.
 VECTOR_BITS = 22
 WEIGHT_BITS = 53 - VECTOR_BITS
 
-# 1.5 MB of float32 at 384 dimensions, which stays near the caches.
-TILE_ROWS = 1024
+TILE_ROWS = 1024  # 1.5 MB of float32 at 384 dimensions, about the size of a cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +30,9 @@ class LinearModel:
     Attributes:
         weights: (d, C) float64.
         bias: (C,) float64, -inf for a class without labels.
-        temperature: logits are divided by it; 1 where it was not fitted.
-        notes: what the user should know: how it was calibrated, or why not.
-        scaled: the weights over the temperature as integers (d, C), and the exponent of two that they were multiplied by.
+        temperature: logits are divided by it; 1 if the model is not calibrated.
+        notes: messages for the user: how the model was calibrated, or why not.
+        scaled: (d, C) the weights over the temperature as integers, and the exponent of two by which they were multiplied.
     """
 
     weights: Doubles
@@ -47,7 +43,7 @@ class LinearModel:
 
     def __post_init__(self) -> None:
         W = self.weights / self.temperature
-        # The largest sum of absolute weights of a class, as a power of two above it; twice, for what rounding adds.
+        # The power of two above the largest sum of absolute weights of a class, twice to allow for rounding.
         largest = float(np.abs(W).sum(axis=0).max(initial=0))
         exponent = WEIGHT_BITS - 1 - int(np.frexp(largest)[1])
         object.__setattr__(self, "scaled", (np.rint(np.ldexp(W, exponent)), exponent))
@@ -78,7 +74,7 @@ def linear_probabilities(vectors: Array, models: Sequence[LinearModel]) -> Float
         tile = np.array(vectors[start : start + TILE_ROWS], np.float32)
         largest = np.maximum(tile.max(axis=1, initial=0), -tile.min(axis=1, initial=0))
         check_finite(largest[:, None], start)
-        # Powers of two, so that multiplying is exact. Vectors of norm below 2**-100 keep fewer bits.
+        # Scaling by powers of two is exact. Vectors of norm below 2**-100 keep fewer bits.
         exponents = np.maximum(np.frexp(largest)[1], -100)
         tile *= np.ldexp(np.float32(1), VECTOR_BITS - exponents)[:, None]
         integers = np.rint(tile, out=tile).astype(np.float64)
@@ -88,7 +84,7 @@ def linear_probabilities(vectors: Array, models: Sequence[LinearModel]) -> Float
 
 
 def check_finite(values: Array, start: int = 0) -> None:
-    """Name the first row of (r, any) with a value that is not finite; `start` is the number of the first row."""
+    """Raise `InvalidInput` for the first row of (r, any) with a value that is not finite; rows are counted from `start`."""
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):
         raise InvalidInput("vectors: row {row} holds a value that is not finite", row=start + int(bad[0]))
@@ -97,7 +93,7 @@ def check_finite(values: Array, start: int = 0) -> None:
 def _softmax(logits: Doubles) -> Doubles:
     """Over the last axis."""
     P = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    # Summed class by class: the order within a row must not depend on how many rows there are.
+    # Summed class by class, since the order of a sum must not depend on the number of rows.
     total = np.zeros(P.shape[:-1])
     for c in range(P.shape[-1]):
         total += P[..., c]

@@ -1,4 +1,4 @@
-"""When labelling may stop: rules over the rounds so far. They advise; nothing here stops anything."""
+"""When labelling may stop: rules over the rounds so far. They only advise; the caller decides."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from selection.types import Array, Rows
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Observation:
-    """What is known after one round.
+    """The state of a labeling project after a round.
 
     Attributes:
         predictions: (s,) the class predicted for each row of the stop set, the same rows in every round; None in a round
@@ -34,16 +34,16 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """When to advise a stop; None turns a rule off, and any one that is met suffices.
+    """When to advise a stop: as soon as any rule is met. None turns a rule off.
 
     Args:
-        kappa: mean agreement (Cohen's kappa) of successive predictions over the last `window` pairs of rounds is at
+        kappa: the mean agreement (Cohen's kappa) of successive predictions over the last `window` pairs of rounds is at
             least this. Source: Bloodgood and Vijay-Shanker 2009; F then moves by at most `f_bound(kappa)`.
         window: >= 1.
         uncertainty: the mean normalised entropy of the stop set is below this. Source: Zhu et al. 2008.
         change: at most this share of the predictions changed in the last round. Source: Zhu et al. 2008.
         plateau: the metric's best value is at least this many rounds old.
-        budget: at least this was spent.
+        budget: at least this much is spent.
     """
 
     kappa: float | None = 0.99
@@ -64,17 +64,17 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Whether to stop, and the sentence of each rule that says so."""
+    """Whether to stop, and a sentence for each rule that is met."""
 
     stop: bool
     reasons: tuple[str, ...]
 
 
 def advise(rules: Rules, history: Sequence[Observation]) -> Advice:
-    """What the rules say after the last of these rounds; no rounds, no advice.
+    """The advice of the rules after the last of these rounds; not to stop if there are no rounds.
 
     Raises:
-        InvalidInput: two rounds hold predictions of different length: not the same stop set.
+        InvalidInput: two rounds have predictions of different length, so they are not of the same stop set.
 
     >>> same = [Observation(predictions=np.array([0, 1, 1])) for _ in range(4)]
     >>> advise(Rules(change=None), same).reasons
@@ -84,9 +84,9 @@ def advise(rules: Rules, history: Sequence[Observation]) -> Advice:
         return Advice(False, ())
     last = history[-1]
     reasons = []
-    modelled = _since_last_gap(history)
-    if rules.kappa is not None and len(modelled) > rules.window:
-        recent = modelled[-rules.window - 1 :]
+    predictions = _since_last_gap(history)
+    if rules.kappa is not None and len(predictions) > rules.window:
+        recent = predictions[-rules.window - 1 :]
         mean = float(np.mean([cohen_kappa(a, b) for a, b in pairwise(recent)]))
         if mean >= rules.kappa:
             bound = f": F moves by at most {f_bound(rules.kappa):.3f}" if rules.kappa > 0 else ""
@@ -97,10 +97,10 @@ def advise(rules: Rules, history: Sequence[Observation]) -> Advice:
         and last.mean_uncertainty < rules.uncertainty
     ):
         reasons.append(f"mean uncertainty {last.mean_uncertainty:.4f} is below {rules.uncertainty:g}")
-    if rules.change is not None and len(modelled) > 1:
-        changed = 1 - unchanged(modelled[-2], modelled[-1])
+    if rules.change is not None and len(predictions) > 1:
+        changed = 1 - unchanged(predictions[-2], predictions[-1])
         # A share of s rows is a multiple of 1 / s, so half of that only absorbs rounding.
-        if changed <= rules.change + 0.5 / len(modelled[-1]):
+        if changed <= rules.change + 0.5 / len(predictions[-1]):
             reasons.append(f"{changed:.2%} of the predictions changed in the last round, at most {rules.change:.2%}")
     if rules.plateau is not None:
         age = _age_of_best(history)
@@ -112,7 +112,7 @@ def advise(rules: Rules, history: Sequence[Observation]) -> Advice:
 
 
 def cohen_kappa(a: Array, b: Array) -> float:
-    """Agreement of two labelings beyond chance, -1..1; 1 where both are one and the same class throughout.
+    """Agreement of two labelings beyond chance, -1..1; 1 if both give the same single class to all rows.
 
     Args:
         a, b: (s,) integers, s >= 1.
@@ -167,16 +167,16 @@ def f_bound(kappa: float) -> float:
 
 
 def _since_last_gap(history: Sequence[Observation]) -> list[Rows]:
-    """The predictions of the last rounds that all had a model."""
-    found: list[Rows] = []
-    for seen in reversed(history):
-        if seen.predictions is None:
+    """The predictions of the rounds since the last round without a model."""
+    predictions: list[Rows] = []
+    for observation in reversed(history):
+        if observation.predictions is None:
             break
-        found.append(seen.predictions)
-    return found[::-1]
+        predictions.append(observation.predictions)
+    return predictions[::-1]
 
 
 def _age_of_best(history: Sequence[Observation]) -> int:
-    """How many rounds with a metric came after the one that first reached its best value; 0 without metrics."""
-    values = [seen.metric for seen in history if seen.metric is not None]
+    """How many rounds with a metric followed the round that first reached the best value; 0 if there are no metrics."""
+    values = [observation.metric for observation in history if observation.metric is not None]
     return len(values) - 1 - int(np.argmax(values)) if values else 0

@@ -1,7 +1,7 @@
-"""Which rows of a stream to label, each decided when it comes, within a budget: the share of rows that may be labelled.
+"""Which rows of a stream to label: each row is decided when it arrives. The budget is the share of rows to label.
 
-A rule holds the options and its state is plain data (`dataclasses.asdict` gives JSON, the class takes it back), so that it goes on
-where it was after a night. Sources: `VariableUncertainty` Zliobaite et al. 2014; `Biqf` Kottke, Krempl and Spiliopoulou 2015.
+A rule holds the options. Its state is plain data (`dataclasses.asdict` gives JSON, the class takes it back), so that it can
+continue later. Sources: `VariableUncertainty` Zliobaite et al. 2014; `Biqf` Kottke, Krempl and Spiliopoulou 2015.
 
 >>> rule = Biqf(budget=0.5)
 >>> state, asked = BiqfState(), []
@@ -26,11 +26,11 @@ from selection.step import check_integer, check_number
 
 @dataclass(frozen=True, slots=True)
 class VariableUncertaintyState:
-    """What `VariableUncertainty` knows so far.
+    """The state of `VariableUncertainty`.
 
     Attributes:
-        threshold: rows are asked for whose highest probability is below this.
-        labelled: how many of the last `window` rows were asked for, older ones fading out.
+        threshold: a row is asked for if its highest probability is below this.
+        labelled: how many of the last `window` rows were asked for, where the weight of older rows fades.
     """
 
     threshold: float = 1.0
@@ -39,15 +39,15 @@ class VariableUncertaintyState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariableUncertainty:
-    """Ask for rows of which the model is less sure than a threshold that falls with each question and rises without.
+    """Ask for a row if the model is less sure of it than a threshold, which falls after each question and rises otherwise.
 
-    So the threshold follows the stream when the model or the data drift. While the budget is spent nothing is asked and the
-    threshold stays.
+    So the threshold follows the stream when the model or the data drift. While the budget is spent, no row is asked for and
+    the threshold stays.
 
     Args:
         budget: the share of rows to label, > 0 and <= 1.
-        step: by which share the threshold moves, > 0 and < 1.
-        window: over how many rows the budget is kept, >= 1.
+        step: the share by which the threshold moves, > 0 and < 1.
+        window: the number of rows over which the budget is kept, >= 1.
 
     Cost: O(1) a row.
     """
@@ -67,7 +67,7 @@ class VariableUncertainty:
         """Whether to ask for the label of the next row, and the state after it.
 
         Args:
-            state: after the row before; `VariableUncertaintyState()` in front of the first.
+            state: the state after the previous row; `VariableUncertaintyState()` before the first row.
             uncertainty: 1 - the highest probability (`least_confidence`), 0..1.
 
         Raises:
@@ -85,12 +85,12 @@ class VariableUncertainty:
 
 @dataclass(frozen=True, slots=True)
 class BiqfState:
-    """What `Biqf` knows so far.
+    """The state of `Biqf`.
 
     Attributes:
         recent: the utilities of the last `window` rows, oldest first.
-        seen: rows so far.
-        asked: of these, how many were asked for.
+        seen: how many rows have arrived.
+        asked: how many of them were asked for.
     """
 
     recent: Sequence[float] = ()
@@ -100,15 +100,15 @@ class BiqfState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Biqf:
-    """Ask for rows of which the utility reaches a quantile of the last ones (balanced incremental quantile filter).
+    """Ask for a row if its utility reaches a quantile of the last utilities (balanced incremental quantile filter).
 
-    Any utility does, whatever its unit. The quantile is lowered where fewer rows were asked for than the budget allows and
-    raised where more were, so the budget is met in the long run.
+    The utility may have any unit. The threshold is lowered if fewer rows were asked for than the budget allows, and raised if
+    more were, so the budget is met in the long run.
 
     Args:
         budget: the share of rows to label, > 0 and <= 1.
-        window: of how many last rows the quantile is, >= 1.
-        tolerance: how many labels the count may be off before the threshold has moved by the whole range of the window, > 0.
+        window: the number of last rows whose quantile is taken, >= 1.
+        tolerance: by how many labels the count must be off to move the threshold by the whole range of the window, > 0.
 
     Cost: O(window) a row.
     """
@@ -126,8 +126,8 @@ class Biqf:
         """Whether to ask for the label of the next row, and the state after it.
 
         Args:
-            state: after the row before; `BiqfState()` in front of the first.
-            utility: any score of the row, finite, higher = rather label.
+            state: the state after the previous row; `BiqfState()` before the first row.
+            utility: any finite score of the row, higher = more useful to label.
 
         Raises:
             InvalidInput: the utility is not finite.
@@ -140,7 +140,7 @@ class Biqf:
         return bool(ask), BiqfState(recent, seen, state.asked + bool(ask))
 
     def threshold(self, recent: Sequence[float], seen: int, asked: int) -> float:
-        """The utility from which on a row is asked for: `recent` and `seen` count it already, `asked` does not.
+        """The utility at which a row is asked for; `recent` and `seen` already include the row, `asked` does not.
 
         >>> Biqf(budget=0.5, tolerance=10).threshold([0.0, 1.0, 0.5], 3, 1)
         0.45

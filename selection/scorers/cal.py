@@ -1,4 +1,4 @@
-"""Rows that the classifier judges unlike the labelled rows beside them."""
+"""Rows whose predicted classes differ from those of similar labelled rows."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ import numpy as np
 
 from selection.errors import MissingInput
 from selection.kernels.probabilities import taken
+from selection.pool import Pool
 from selection.step import Scorer, check_integer
-from selection.types import Floats, Input, Pool, RowBlocks, Rows, Vectors
+from selection.types import Floats, Input, RowBlocks, Rows, Vectors
 from selection.vectors import ArrayVectors
 
-LEAST_PROBABILITY = 1e-7  # a class that one row rules out and another does not would count infinitely much
+LEAST_PROBABILITY = 1e-7  # without it, a class that only one of two rows rules out would make the divergence infinite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cal(Scorer):
     """Contrastive active learning: the mean KL(p_l || p_row) over the labelled rows l of highest cosine to the row.
 
-    High where the classifier predicts something else than for labelled rows with nearly the same vector. Probabilities are
-    clipped at 1e-7 and made to sum to 1. A zero vector is similar to nothing, so its neighbours are the lowest labelled rows.
+    The score is high where the classifier's prediction differs from its predictions for labelled rows with nearly the same
+    vector. Probabilities are clipped at 1e-7 and rescaled to sum to 1. A zero vector has cosine 0 to every row, so its
+    neighbours are the lowest labelled rows.
 
     Args:
-        n_neighbors: labelled rows that a row is compared with; all if there are no more. Ties go to the lowest row.
+        n_neighbors: how many labelled rows each row is compared with; all if there are no more. Ties go to the lowest row.
 
     A labelled row that is still a candidate is its own neighbour; in a labeling project it is already selected.
 
     Source: Margatina et al. 2021 (CAL), `acquisition/cal.py`, 10 neighbours.
-    Cost: 2*n*l*d operations in float32 for l labelled rows, beside the probabilities; memory for the labelled rows'
-    vectors and probabilities, one block, and n floats.
+    Cost: 2*n*l*d operations in float32 for l labelled rows, besides the probabilities. Memory: the vectors and
+    probabilities of the labelled rows, one block, and n floats.
     """
 
     n_neighbors: int = 10
@@ -58,23 +60,24 @@ class Cal(Scorer):
 
 
 def contrast(vectors: Vectors, probabilities: RowBlocks, labelled: Rows, k: int) -> Floats:
-    """(n,) float32, the score of `Cal`.
+    """(n,) float32, the score of `Cal` with `k` neighbours.
 
     Args:
-        labelled: ascending, at least one.
+        labelled: (l,) ascending, l >= 1.
 
     Raises:
-        InvalidInput: a vector is not finite or a row is no distribution; names the row.
+        InvalidInput: a vector is not finite, or a row's probabilities are no distribution; names the row.
     """
-    from selection.kernels.compiled.probabilities import contrast as loop
+    from selection.kernels.compiled import probabilities as loops
     from selection.kernels.normalize import unit_rows
     from selection.kernels.top_k import TILE_ROWS, tiles, top_k
 
-    known = taken(probabilities, labelled, Input.PROBABILITIES)
-    # Dividing a row by its length changes none of its comparisons, so only the labelled rows need to be of unit length.
+    of_labelled = taken(probabilities, labelled, Input.PROBABILITIES)
+    # The length of a row does not change which labelled rows are nearest to it, so only those need unit length.
     unit = ArrayVectors(unit_rows(vectors.take(labelled)))
-    out = np.empty(vectors.shape[0], np.float32)
+    scores = np.empty(vectors.shape[0], np.float32)
     for rows, tile, _ in tiles(vectors, TILE_ROWS):
         neighbours = top_k(unit, tile, depth=min(k, len(labelled))).row
-        loop(taken(probabilities, rows, Input.PROBABILITIES), known, neighbours, LEAST_PROBABILITY, rows, out)
-    return out
+        of_tile = taken(probabilities, rows, Input.PROBABILITIES)
+        loops.contrast(of_tile, of_labelled, neighbours, LEAST_PROBABILITY, rows, scores)
+    return scores

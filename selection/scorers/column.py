@@ -1,4 +1,4 @@
-"""A column of the pool as the score."""
+"""A numeric column of the pool as the score."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from selection.errors import InvalidInput
+from selection.pool import Pool
 from selection.step import Scorer, check_flag, check_name
-from selection.types import Array, Floats, Input, Pool
+from selection.types import Array, Floats, Input
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,7 @@ class Column(Scorer):
 
 
 def numbers(field: str, values: Array) -> Floats:
-    """(n,) float32 from a column of numbers; an object column of numbers (one with nulls) is read as float.
+    """(n,) float32 from a column of numbers. An object column whose values are all numbers is accepted, too.
 
     Raises:
         InvalidInput: a value is missing, not a number or not finite.

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from selection.errors import InvalidOption
+from selection.pool import Pool
 from selection.registry import build_step
 from selection.step import Scorer, check_number
-from selection.types import Floats, Input, Pool
+from selection.types import Floats, Input
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

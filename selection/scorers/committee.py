@@ -6,75 +6,71 @@ Cost of each: one pass over n*members*C probabilities, one block and n floats; t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from selection.kernels.probabilities import by_row
-from selection.step import Scorer, check_choice
-from selection.types import Floats, Input, Pool
-
-NEEDS = frozenset({Input.COMMITTEE})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bald(Scorer):
-    """The mutual information of a row's label and the member, in nats: H(mean p) - mean H(p).
-
-    It is the mean KL divergence of a member from the mean of all, and computed so, since no large numbers cancel.
-
-    Source: Houlsby et al. 2011.
-    """
-
-    name: ClassVar[str] = "bald"
-    needs: ClassVar[frozenset[Input]] = NEEDS
-
-    def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
-        """See `Scorer.score`."""
-        from selection.kernels.compiled.probabilities import divergence
-
-        return by_row(pool.get_committee(), Input.COMMITTEE, divergence, False)
+from selection.pool import Pool
+from selection.scorers.probability_scorer import ProbabilityScorer
+from selection.step import check_choice
+from selection.types import Input
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CommitteeKL(Scorer):
-    """The KL divergence of a member from the mean of all, in nats.
+class CommitteeKL(ProbabilityScorer):
+    """The KL divergence of a member's probabilities from the mean of all members, in nats.
 
     Args:
-        over: "mean" over the members, which is `bald`, or "max": one dissenter is enough.
+        over: "mean" over the members, which is `bald`; or "max", where a single member that disagrees is enough.
 
     Source: McCallum & Nigam 1998; the maximum as in modAL `max_disagreement_sampling`.
     """
 
     over: str = "mean"
     name: ClassVar[str] = "committee_kl"
-    needs: ClassVar[frozenset[Input]] = NEEDS
+    source: ClassVar[Input] = Input.COMMITTEE
+    loop: ClassVar[str] = "divergence"
 
     def __post_init__(self) -> None:
         check_choice(self.name, "over", self.over, ("mean", "max"))
 
-    def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
-        """See `Scorer.score`."""
-        from selection.kernels.compiled.probabilities import divergence
-
-        return by_row(pool.get_committee(), Input.COMMITTEE, divergence, self.over == "max")
+    def arguments(self, pool: Pool, *, rng: np.random.Generator) -> tuple[Any, ...]:  # noqa: ARG002
+        """Whether to take the maximum."""
+        return (self.over == "max",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VoteEntropy(Scorer):
-    """The entropy of the members' votes in nats: each votes for its likeliest class, ties to the lowest.
+class Bald(ProbabilityScorer):
+    """The mutual information between a row's label and the choice of member, in nats: H(mean p) - mean H(p).
+
+    It equals the mean KL divergence of a member from the mean of all members. It is computed that way, because no large
+    numbers cancel then.
+
+    Source: Houlsby et al. 2011.
+    """
+
+    name: ClassVar[str] = "bald"
+    source: ClassVar[Input] = Input.COMMITTEE
+    loop: ClassVar[str] = "divergence"
+
+    def arguments(self, pool: Pool, *, rng: np.random.Generator) -> tuple[Any, ...]:  # noqa: ARG002
+        """The mean, not the maximum."""
+        return (False,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoteEntropy(ProbabilityScorer):
+    """The entropy of the members' votes in nats. Each member votes for its likeliest class, ties to the lowest.
 
     Source: Dagan & Engelson 1995.
     """
 
     name: ClassVar[str] = "vote_entropy"
-    needs: ClassVar[frozenset[Input]] = NEEDS
+    source: ClassVar[Input] = Input.COMMITTEE
+    loop: ClassVar[str] = "vote_entropy"
 
-    def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
-        """See `Scorer.score`."""
-        from selection.kernels.compiled.probabilities import vote_entropy
-
-        committee = pool.get_committee()
-        share = np.arange(committee.shape[1] + 1) / max(committee.shape[1], 1)
-        terms = -share * np.log(np.where(share > 0, share, 1.0))
-        return by_row(committee, Input.COMMITTEE, vote_entropy, terms)
+    def arguments(self, pool: Pool, *, rng: np.random.Generator) -> tuple[Any, ...]:  # noqa: ARG002
+        """(members + 1,) the term - s log s for each share s of the votes that a class can have."""
+        members = pool.get_committee().shape[1]
+        share = np.arange(members + 1) / max(members, 1)
+        return (-share * np.log(np.where(share > 0, share, 1.0)),)

@@ -1,4 +1,4 @@
-"""Rows that stand for many others."""
+"""Rows that are close to many others."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import ClassVar
 import numpy as np
 
 from selection.errors import InvalidInput
+from selection.pool import Pool
 from selection.step import Scorer, check_number
-from selection.types import Floats, Input, Pool
+from selection.types import Floats, Input
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Density(Scorer):
-    """The mean of 1 / (1 + Euclidean distance) over all rows of the pool, the row itself and those selected before included.
+    """The mean of 1 / (1 + Euclidean distance) over all rows of the pool, including itself and already selected rows.
 
     Args:
-        beta: None: the density alone. A number: the score so far times density ** beta (information density); scores must
-            be >= 0, or density would count against a row.
+        beta: None gives the density alone. A number gives the preceding score times density ** beta (information density);
+            those scores must be >= 0, or density would count against a row.
 
     Source: Settles & Craven 2008; as in modAL `information_density`.
-    Cost: n*n*d/2 operations in float64 and 8*n*d bytes, so set a filter in front of a large pool.
+    Cost: n*n*d/2 operations in float64 and 8*n*d bytes, so put a filter in front of a large pool.
     """
 
     beta: float | None = None
@@ -33,7 +34,7 @@ class Density(Scorer):
 
     @property
     def needs(self) -> frozenset[Input]:
-        """The vectors, and the scores to multiply where there is a beta."""
+        """The vectors; with `beta` also the scores to multiply."""
         return frozenset({Input.VECTORS}) | (frozenset() if self.beta is None else frozenset({Input.SCORES}))
 
     def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002

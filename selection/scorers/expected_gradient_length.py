@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from selection.kernels.probabilities import by_row
-from selection.step import Scorer, check_flag
-from selection.types import Floats, Input, Pool
+from selection.pool import Pool
+from selection.scorers.probability_scorer import ProbabilityScorer
+from selection.step import check_flag
+from selection.types import Input
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExpectedGradientLength(Scorer):
-    """The length of the gradient that a row's label would cause, expected over the labels: |[x, 1]| * sum_c p_c |p - e_c|.
+class ExpectedGradientLength(ProbabilityScorer):
+    """The expected length of the gradient that a row's label would cause: |[x, 1]| * sum_c p_c |p - e_c|.
 
-    That is the gradient of the cross-entropy of a linear softmax classifier with a bias, in its weights: the outer product of
-    p - e_c and [x, 1]. Vectors that are not of unit length count for more the longer they are.
+    The gradient is that of the cross-entropy of a linear softmax classifier with a bias, with respect to its weights: the
+    outer product of p - e_c and [x, 1]. Of vectors that are not of unit length, the longer ones score higher.
 
     Args:
-        squared: expect the squared length, |[x, 1]|^2 * (1 - sum_c p_c^2).
+        squared: expect the squared length instead, |[x, 1]|^2 * (1 - sum_c p_c^2).
 
     Source: Settles, Craven & Ray 2007.
     Cost: one pass over the vectors and one over the probabilities, n*(d + C) operations; 8*n bytes and one block of each.
@@ -29,19 +30,17 @@ class ExpectedGradientLength(Scorer):
     squared: bool = False
     name: ClassVar[str] = "expected_gradient_length"
     needs: ClassVar[frozenset[Input]] = frozenset({Input.VECTORS, Input.PROBABILITIES})
+    loop: ClassVar[str] = "expected_gradient"
 
     def __post_init__(self) -> None:
         check_flag(self.name, "squared", self.squared)
 
-    def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
-        """See `Scorer.score`."""
+    def arguments(self, pool: Pool, *, rng: np.random.Generator) -> tuple[Any, ...]:  # noqa: ARG002
+        """(n,) float64 the length of each vector, and whether to square."""
         from selection.kernels.compiled.assign import norms
-        from selection.kernels.compiled.probabilities import expected_gradient
         from selection.kernels.top_k import TILE_ROWS, tiles
 
-        # Both first, so that a missing input is named before a pass is made.
-        vectors, probabilities = pool.get_vectors(), pool.get_probabilities()
         length = np.empty(len(pool))
-        for rows, tile, _ in tiles(vectors, TILE_ROWS):
+        for rows, tile, _ in tiles(pool.get_vectors(), TILE_ROWS):
             length[rows] = norms(tile)
-        return by_row(probabilities, Input.PROBABILITIES, expected_gradient, length, self.squared)
+        return length, self.squared

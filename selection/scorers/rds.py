@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from selection.selectors.rds_plus import target_vectors
+from selection.errors import InvalidInput
+from selection.pool import Pool, Targets
 from selection.step import Scorer, check_flag
-from selection.types import Floats, Input, Pool
+from selection.types import Floats, Input
 
 NEEDS = frozenset({Input.VECTORS, Input.TARGETS})
 
@@ -37,11 +38,11 @@ class RdsMean(Scorer):
     """The mean similarity to the targets, as one inner product with their mean.
 
     Args:
-        normalized: bring each target's similarities to 0..1 over the pool first, so that a target that is close to
-            everything weighs no more than another; a target equally close to all rows counts nothing.
+        normalized: first scale each target's similarities to 0..1 over the pool, so that a target that is close to every
+            row weighs no more than another. A target that is equally close to all rows then adds nothing.
 
     Source: Ivison et al. 2025 (RDS+), `mean_max` and `normalized_mean`.
-    Cost: n*d operations in float64, n floats; normalized adds a pass of 4*n*m*d operations.
+    Cost: n*d operations in float64, n floats; `normalized` adds a pass of 4*n*m*d operations.
     """
 
     normalized: bool = False
@@ -68,3 +69,14 @@ class RdsMean(Scorer):
         weight = np.divide(1.0, m * spread, out=np.zeros(m), where=spread > 0)
         direction = (weight[:, None] * targets.astype(np.float64)).sum(axis=0)
         return np.asarray(similarity_to(vectors, direction) - (weight * lowest).sum(), np.float32)
+
+
+def target_vectors(targets: Targets) -> Floats:
+    """(m, d) float32.
+
+    Raises:
+        InvalidInput: there are no targets.
+    """
+    if not len(targets.vectors):
+        raise InvalidInput("targets: there are none")
+    return np.asarray(targets.vectors, np.float32)

@@ -1,7 +1,8 @@
-"""How hard a row was to learn, from columns that a training run wrote down: el2n, aum, forgetting, cartography.
+"""How hard a row was to learn, from columns that a training run recorded: el2n, aum, forgetting, cartography.
 
-One column holds the ready score. Several hold what was measured at each epoch, in the order of the epochs, and are added
-up here. Scores are given as published, so they point different ways: see each.
+A single column holds the finished score. Several columns hold one measurement for each epoch, in the order of the epochs,
+and the scorer combines them. Scores keep the direction in which they were published: each docstring says whether high or
+low is hard.
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ from typing import ClassVar
 import numpy as np
 
 from selection.errors import InvalidInput, InvalidOption
+from selection.pool import Pool
 from selection.scorers.column import numbers
 from selection.step import Scorer, check_choice, check_flag, check_name
-from selection.types import Array, Floats, Input, Pool
+from selection.types import Array, Floats, Input
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingDynamics(Scorer):
-    """What they have in common.
+    """The base of these scorers.
 
     Args:
-        fields: the column of the score, or the columns of the epochs.
-        descending: highest first, or lowest first with false.
+        fields: the column of the score, or a list with the column of each epoch.
+        descending: true for highest first, false for lowest first.
     """
 
     fields: str | Sequence[str]
@@ -59,47 +61,48 @@ class TrainingDynamics(Scorer):
             InvalidInput: a value is missing, not a number or impossible; names column and row.
         """
         epochs = np.stack([numbers(field, pool.get_column(field)) for field in self.fields])
-        scores = self.of_epochs(epochs).astype(np.float32)
+        scores = self.score_epochs(epochs).astype(np.float32)
         return scores if self.descending else -scores
 
-    def of_epochs(self, epochs: Floats) -> Array:
-        """(n,) the score from (epochs, n)."""
+    def score_epochs(self, epochs: Floats) -> Array:
+        """(n,) the score from the measurements (epochs, n): their sum, unless a scorer says otherwise."""
         return np.asarray(epochs.sum(axis=0, dtype=np.float64))
+
+    def refuse(self, wrong: Array, epochs: Floats, rule: str) -> None:
+        """Raise `InvalidInput` for the first value of (epochs, n) that is wrong; `rule` says what a value must be."""
+        for epoch, row in np.argwhere(wrong)[:1].tolist():
+            column, value = self.fields[epoch], epochs[epoch, row]
+            raise InvalidInput(f"{self.name}: column {column!r}: row {{row}} is {value:g}, {rule}", row=row)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class El2n(TrainingDynamics):
-    """The error norm: the sum over early epochs of |p - y|, p the predicted probabilities and y the label as one-hot.
+    """The error norm: the sum over early epochs of |p - y|, with p the predicted probabilities and y the one-hot label.
 
-    High is hard (or wrongly labelled), so `top` takes the hardest; `ccs` wants `hard: high`. In 0 .. sqrt(2) an epoch.
+    High is hard (or wrongly labelled), so `top` takes the hardest and `ccs` needs `hard: high`. Each epoch adds 0 .. sqrt(2).
 
     Source: Paul et al. 2021; the first 10 epochs summed as in CCS, `generate_importance_score.py`.
     """
 
     name: ClassVar[str] = "el2n"
 
-    def of_epochs(self, epochs: Floats) -> Array:
+    def score_epochs(self, epochs: Floats) -> Array:
         """The sum.
 
         Raises:
             InvalidInput: a norm is negative.
         """
-        negative = np.argwhere(epochs < 0)
-        if len(negative):
-            at, row = negative[0].tolist()
-            raise InvalidInput(
-                f"el2n: column {self.fields[at]!r}: row {{row}} is {epochs[at, row]:g}, a norm is >= 0", row=row
-            )
-        return TrainingDynamics.of_epochs(self, epochs)
+        self.refuse(epochs < 0, epochs, "a norm is >= 0")
+        return TrainingDynamics.score_epochs(self, epochs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aum(TrainingDynamics):
     """The area under the margin: the sum over epochs of p(label) - max p(other).
 
-    Low is hard (or wrongly labelled), so `top` takes the easiest unless `descending: false`; `ccs` wants `hard: low`.
+    Low is hard (or wrongly labelled), so `top` takes the easiest unless `descending: false`, and `ccs` needs `hard: low`.
 
-    Source: Pleiss et al. 2020; with probabilities, not logits, and a sum, not a mean, as in CCS.
+    Source: Pleiss et al. 2020; with probabilities instead of logits and a sum instead of a mean, as in CCS.
     """
 
     name: ClassVar[str] = "aum"
@@ -107,14 +110,14 @@ class Aum(TrainingDynamics):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forgetting(TrainingDynamics):
-    """How often a row was right in one epoch and wrong in the next, from columns of 1 (right) and 0 (wrong).
+    """How often a row was predicted right in one epoch and wrong in the next, from columns of 1 (right) and 0 (wrong).
 
     Args:
-        never_learned: the score of a row that was right in no epoch: "most", above every count (the paper: it counts as
-            forgotten most), or "zero" (CCS: nothing was forgotten, which ranks it with the easiest). Of epochs only:
-            a ready count is taken as it is.
+        never_learned: the score of a row that was right in no epoch. "most" is above every count (as in the paper); "zero"
+            says that nothing was forgotten, which ranks the row with the easiest (as in CCS). Used with several columns
+            only: a finished count in a single column stays as it is.
 
-    High is hard, so `top` takes the hardest; `ccs` wants `hard: high`.
+    High is hard, so `top` takes the hardest and `ccs` needs `hard: high`.
 
     Source: Toneva et al. 2019; `zero` as in CCS, `generate_importance_score.py`.
     """
@@ -126,21 +129,15 @@ class Forgetting(TrainingDynamics):
         TrainingDynamics.__post_init__(self)
         check_choice(self.name, "never_learned", self.never_learned, ("most", "zero"))
 
-    def of_epochs(self, epochs: Floats) -> Array:
-        """The count of right, then wrong.
+    def score_epochs(self, epochs: Floats) -> Array:
+        """The count; a single column is the finished count.
 
         Raises:
             InvalidInput: a value is neither 0 nor 1.
         """
         if len(epochs) == 1:
             return np.asarray(epochs[0])
-        wrong = np.argwhere((epochs != 0) & (epochs != 1))
-        if len(wrong):
-            at, row = wrong[0].tolist()
-            raise InvalidInput(
-                f"forgetting: column {self.fields[at]!r}: row {{row}} is {epochs[at, row]:g}, must be 1 (right) or 0 (wrong)",
-                row=row,
-            )
+        self.refuse((epochs != 0) & (epochs != 1), epochs, "must be 1 (right) or 0 (wrong)")
         count = ((epochs[:-1] == 1) & (epochs[1:] == 0)).sum(axis=0)
         if self.never_learned == "most":
             count[~epochs.any(axis=0)] = len(epochs)
@@ -149,28 +146,22 @@ class Forgetting(TrainingDynamics):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cartography(TrainingDynamics):
-    """Confidence times variability: the mean over epochs of the probability of the label, times its standard deviation.
+    """Confidence times variability: the mean over epochs of the label's probability, times its standard deviation.
 
-    Low is an outlier: a row that no epoch learned. `top` takes the highest, `outliers` drops the lowest.
+    A low score marks an outlier: a row that no epoch learned. `top` takes the highest, `outliers` drops the lowest.
 
     Source: Karamcheti et al. 2021, on the data maps of Swayamdipta et al. 2020.
     """
 
     name: ClassVar[str] = "cartography"
 
-    def of_epochs(self, epochs: Floats) -> Array:
-        """The product; a ready score is taken as it is.
+    def score_epochs(self, epochs: Floats) -> Array:
+        """The product; a single column is the finished score.
 
         Raises:
             InvalidInput: a probability is not in 0..1.
         """
         if len(epochs) == 1:
             return np.asarray(epochs[0])
-        wrong = np.argwhere((epochs < 0) | (epochs > 1))
-        if len(wrong):
-            at, row = wrong[0].tolist()
-            raise InvalidInput(
-                f"cartography: column {self.fields[at]!r}: row {{row}} is {epochs[at, row]:g}, must be a probability",
-                row=row,
-            )
+        self.refuse((epochs < 0) | (epochs > 1), epochs, "must be a probability")
         return np.asarray(epochs.mean(axis=0, dtype=np.float64) * epochs.std(axis=0, dtype=np.float64))

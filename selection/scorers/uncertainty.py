@@ -7,77 +7,57 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from selection.errors import InvalidOption
-from selection.kernels.probabilities import by_row
-from selection.step import Scorer, check_choice, check_number
-from selection.types import Floats, Input, Pool
-
-NEEDS = frozenset({Input.PROBABILITIES})
+from selection.pool import Pool
+from selection.scorers.probability_scorer import ProbabilityScorer
+from selection.step import check_choice, check_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeastConfidence(Scorer):
-    """1 - p1, p1 the probability of the likeliest class. In 0 .. 1 - 1/C.
+class LeastConfidence(ProbabilityScorer):
+    """1 - p1, where p1 is the probability of the likeliest class. In 0 .. 1 - 1/C.
 
     Source: Lewis & Gale 1994.
     """
 
     name: ClassVar[str] = "least_confidence"
-    needs: ClassVar[frozenset[Input]] = NEEDS
-
-    def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
-        """See `Scorer.score`."""
-        from selection.kernels.compiled.probabilities import least_confidence
-
-        return by_row(pool.get_probabilities(), Input.PROBABILITIES, least_confidence)
+    loop: ClassVar[str] = "least_confidence"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Margin(Scorer):
-    """1 - (p1 - p2), the probabilities of the two likeliest classes. In 0 .. 1; 0 where there is one class.
+class Margin(ProbabilityScorer):
+    """1 - (p1 - p2), where p1 and p2 are the probabilities of the two likeliest classes. In 0 .. 1; 0 if there is one class.
 
     Source: Scheffer et al. 2001.
     """
 
     name: ClassVar[str] = "margin"
-    needs: ClassVar[frozenset[Input]] = NEEDS
-
-    def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
-        """See `Scorer.score`."""
-        from selection.kernels.compiled.probabilities import margin
-
-        return by_row(pool.get_probabilities(), Input.PROBABILITIES, margin)
+    loop: ClassVar[str] = "margin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entropy(Scorer):
+class Entropy(ProbabilityScorer):
     """- sum p log p in nats, with 0 log 0 = 0. In 0 .. ln C.
 
     Source: Shannon 1948; Joshi et al. 2009.
     """
 
     name: ClassVar[str] = "entropy"
-    needs: ClassVar[frozenset[Input]] = NEEDS
-
-    def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
-        """See `Scorer.score`."""
-        from selection.kernels.compiled.probabilities import entropy
-
-        return by_row(pool.get_probabilities(), Input.PROBABILITIES, entropy)
+    loop: ClassVar[str] = "entropy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExpectedCost(Scorer):
-    """Uncertainty where mistakes differ in what they cost.
+class ExpectedCost(ProbabilityScorer):
+    """Uncertainty where some mistakes cost more than others.
 
     Args:
-        cost: C lists of C numbers: `cost[i][j]` is what it costs to predict class j where the truth is class i.
-        by: "lowest", the expected cost of the cheapest prediction (with 0 for right and 1 for wrong: `least_confidence`);
-            or "margin", minus the gap to the second cheapest (then `margin`, less 1).
+        cost: C lists of C numbers: `cost[i][j]` is the cost of predicting class j when the truth is class i.
+        by: "lowest", the expected cost of the cheapest prediction (`least_confidence` if a right prediction costs 0 and a
+            wrong one 1); or "margin", minus the gap to the second cheapest (then `margin`, less 1).
 
     Source: Chen & Lin 2013; as in scikit-activeml `uncertainty_scores`.
     """
@@ -85,7 +65,7 @@ class ExpectedCost(Scorer):
     cost: Sequence[Sequence[float]]
     by: str = "lowest"
     name: ClassVar[str] = "expected_cost"
-    needs: ClassVar[frozenset[Input]] = NEEDS
+    loop: ClassVar[str] = "expected_cost"
 
     def __post_init__(self) -> None:
         rows = self.cost if isinstance(self.cost, list | tuple) else ()
@@ -101,21 +81,17 @@ class ExpectedCost(Scorer):
         object.__setattr__(self, "cost", tuple(tuple(row) for row in rows))
         check_choice(self.name, "by", self.by, ("lowest", "margin"))
 
-    def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
-        """See `Scorer.score`.
+    def arguments(self, pool: Pool, *, rng: np.random.Generator) -> tuple[Any, ...]:  # noqa: ARG002
+        """The costs, and whether to score by the margin.
 
         Raises:
-            InvalidOption: the costs are for another number of classes.
+            InvalidOption: the costs are for another number of classes than the probabilities.
         """
-        from selection.kernels.compiled.probabilities import expected_cost
-
-        probabilities = pool.get_probabilities()
-        classes = probabilities.shape[1]
+        classes = pool.get_probabilities().shape[1]
         if len(self.cost) != classes:
             raise InvalidOption(
                 f"cost is for {len(self.cost)} classes, but the probabilities have {classes}",
                 step=self.name,
                 option="cost",
             )
-        cost = np.array(self.cost, np.float64)
-        return by_row(probabilities, Input.PROBABILITIES, expected_cost, cost, self.by == "margin")
+        return np.array(self.cost, np.float64), self.by == "margin"

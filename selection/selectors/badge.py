@@ -1,4 +1,4 @@
-"""A batch that is uncertain and diverse: draw by squared distance between the gradients that labels would cause."""
+"""An uncertain and diverse batch: rows drawn by squared distance between the gradients that their labels would cause."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from selection.pool import Pool
 from selection.selectors.k_center import centres_selection
 from selection.step import Selector, check_flag
-from selection.types import Input, Pool, Selection
+from selection.types import Input, Selection
 
 if TYPE_CHECKING:
     from selection.kernels.nearest import OuterProducts
@@ -19,21 +20,21 @@ if TYPE_CHECKING:
 class Badge(Selector):
     """k-means++ seeding over the gradient embeddings of the last layer, exactly (BADGE, Ash et al. 2020).
 
-    A row's embedding is the outer product of p - onehot(argmax p) and its vector, C*d dimensions that are never written
-    down: distances come from the two factors. The first pick has the longest embedding, ties to the lowest row; each
-    other is drawn with probability proportional to its squared distance to the nearest pick.
+    A row's embedding is the outer product of p - onehot(argmax p) and its vector. It has C*d dimensions and is never
+    stored: distances are computed from the two factors. The first pick has the longest embedding, ties to the lowest row.
+    Each further pick is drawn with probability proportional to its squared distance to the nearest pick.
 
     Args:
-        greedy: take the row farthest from the picks in place of a draw.
+        greedy: take the row farthest from the picks instead of drawing one.
 
-    Already selected rows are no centres, as in the authors' code: only candidates count. When all that is left coincides
-    with picks, it is drawn uniformly. The draw follows the keys of the rows, not their order. p - onehot is rounded to float32;
-    of equal probabilities the lowest class is the argmax. The gain is the distance to the nearest earlier pick, and of the
-    first pick its length; `ref` is that pick, `value` the gain.
+    Already selected rows are no centres, as in the authors' code: only candidates count. When all rows left coincide with
+    picks, they are drawn uniformly. The draw depends on the keys of the rows, not on their order. p - onehot is rounded to
+    float32; of equal probabilities the lowest class is the argmax. The gain is the distance to the nearest earlier pick, for
+    the first pick its length; `ref` is that earlier pick, `value` the gain.
 
     Cost for n rows, d dimensions, C classes: three passes over the vectors of n*(C+d) operations, then two to six proposals
-    a pick, each of at most one product with every pick. Memory: about (130 + 4C)*n bytes, 8*(C+d)
-    bytes for a pick and 4*(C+d) for each of 1024 proposals.
+    a pick, each of at most one product with every pick. Memory: about (130 + 4*C)*n bytes, 8*(C+d) bytes for each pick, and
+    4*(C+d) for each of 1024 proposals.
     Source: JordanAsh/badge, `badge_sampling.py`.
     """
 
@@ -59,18 +60,16 @@ class Badge(Selector):
             candidates[first] = False
             rest = k_center(points, budget - 1, centres=first, candidates=candidates)
         else:
-            # By key, so that the draw is the same whatever the order of the pool.
-            order = np.argsort(pool.get_keys(), kind="stable")
-            order = order[candidates[order] & (order != first[0])]
-            rest = kmeans_pp(points, budget - 1, centres=first, order=order, rng=rng)
+            order = pool.candidates_by_key()
+            rest = kmeans_pp(points, budget - 1, centres=first, order=order[order != first], rng=rng)
         return centres_selection(first, rest.rows, rest.distance, rest.near, first_value=length)
 
 
 def gradients(pool: Pool) -> OuterProducts:
-    """The gradient embedding of every row, for cross-entropy with the predicted class as label.
+    """The gradient embedding of every row, for cross-entropy with the predicted class as the label.
 
     Raises:
-        InvalidInput: a row of the probabilities is no distribution; names it.
+        InvalidInput: a row's probabilities are no distribution; names the row.
 
     Cost: one pass over the probabilities; 4*n*C bytes.
     """

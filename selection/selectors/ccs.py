@@ -12,12 +12,13 @@ import numpy as np
 
 from selection.allocation import as_written
 from selection.errors import InvalidOption
+from selection.pool import Pool
 from selection.registry import inner_selector
 from selection.run_selector import select_in_strata
 from selection.scorers.column import numbers
 from selection.step import Selector, check_choice, check_integer, check_name, check_number
 from selection.streams import child
-from selection.types import Floats, Input, Pool, Rows, Selection
+from selection.types import Floats, Input, Rows, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Facility location: rows that together are close to every row of the pool."""
+"""Facility location: picks such that every row of the pool is similar to one of them."""
 
 from __future__ import annotations
 
@@ -10,40 +10,42 @@ import numpy as np
 
 from selection.errors import InvalidInput, InvalidOption
 from selection.noise import hash_bits
+from selection.pool import Pool
+from selection.scorers.column import numbers
 from selection.selectors.weighted import Weighted
 from selection.step import check_choice, check_integer, check_number
 from selection.streams import child
-from selection.types import Array, Pool, Reason, Rows, Selection
+from selection.types import Array, Reason, Rows, Selection
 
 MODES = ("auto", "exact", "reference", "knn", "stochastic")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FacilityLocation(Weighted):
-    """Pick, one after the other, the row that raises the pool's mean similarity to its nearest pick the most.
+    """Pick one row at a time, the one that most raises the mean similarity of the pool's rows to their nearest pick.
 
     Args:
-        mode: "exact" covers every row. "reference" covers a random sample of `n_ref` rows instead. "knn" lets a row be
-            covered only by its `n_neighbors` nearest rows (and itself). "stochastic" covers every row but looks, at each
-            pick, at a random sample of n / budget * ln(1 / eps) candidates only. "auto" is exact if the similarities of all
-            pairs fit into `memory_gb`, else reference.
-        n_ref: rows of the sample. Many times the budget is good: the picks are fitted to it, and once it is covered they
-            add nothing.
-        n_neighbors: of "knn", by highest inner product.
-        eps: of "stochastic": the expected value is at least (1 - 1/e - eps) of the best.
-        weights: a column, >= 0: what covering a row counts.
-        memory_gb: for kept similarities; less of it costs time and changes no pick.
+        mode: "exact" covers every row. "reference" covers a random sample of `n_ref` rows instead. In "knn", only the
+            `n_neighbors` nearest rows of a row (and the row itself) can cover it. "stochastic" covers every row, but each
+            pick is the best of a random sample of n / budget * ln(1 / eps) candidates. "auto" is "exact" if the similarities
+            of all pairs fit into `memory_gb`, else "reference".
+        n_ref: the size of the sample. Choose many times the budget: the picks are fitted to the sample, and once it is
+            covered, further picks add nothing.
+        n_neighbors: for "knn", by highest inner product.
+        eps: for "stochastic": the expected value is at least (1 - 1/e - eps) of the best.
+        weights: a column of numbers >= 0: how much covering a row counts.
+        memory_gb: the memory for similarities. Less memory costs time; the picks stay the same.
 
-    Similarity is (1 + cosine) / 2, a zero vector's is 0. The value of the picks is at least (1 - 1/e) of the best of any
-    rows (Nemhauser et al. 1978), gains never rise. What is already selected covers from the start. Exact for the
-    rows that are covered, ties to the lowest row: see `selection.kernels.facility_location`. The gain is what a pick adds
-    to the sum of similarities over all n rows (for "reference", to that over the sample, times n / n_ref), the reason's
-    value the mean similarity reached with it (for "reference", over as many other rows, held out).
+    Similarity is (1 + cosine) / 2; that of a zero vector is 0. The value of the picks is at least (1 - 1/e) of the best
+    possible (Nemhauser et al. 1978), and gains never rise. Already selected rows cover from the start. Exact for the rows
+    that are covered, ties to the lowest row: see `selection.kernels.facility_location`. The gain is what a pick adds to the
+    sum of similarities over all n rows (for "reference": over the sample, times n / n_ref). The reason's value is the mean
+    similarity with all picks so far (for "reference": over a held-out sample of the same size).
 
-    Cost for n rows of d dimensions: exact multiplies all pairs once, n*n*d*2 operations, and scans about nine times as
-    many similarities, in 4*n*n bytes; beyond `memory_gb` it multiplies again what it cannot keep. reference: n * n_ref in
-    place of n * n, a few times. knn: one search for n queries, 20 bytes * n * n_neighbors. stochastic: ln(1/eps) * n * n pairs.
-    Beside these 8 bytes * d for each row covered and 80 bytes a row.
+    Cost for n rows of d dimensions: "exact" multiplies all pairs once, n*n*d*2 operations, and scans about nine times as
+    many similarities, in 4*n*n bytes; similarities that do not fit into `memory_gb` are computed again. "reference": n * n_ref
+    in place of n * n, a few times. "knn": one search with n queries, 20 bytes * n * n_neighbors. "stochastic": ln(1/eps) * n * n
+    pairs. All modes also take 8 bytes * d for each covered row and 80 bytes a row.
 
     Source: Lin and Bilmes 2009; lazy greedy Minoux 1978; stochastic greedy Mirzasoleiman et al. 2015.
     """
@@ -68,13 +70,13 @@ class FacilityLocation(Weighted):
 
     @property
     def nested(self) -> bool:
-        """Greedy picks are, unless the sample of each depends on the budget."""
+        """True unless stochastic, where the size of each pick's sample depends on the budget."""
         return self.mode != "stochastic"
 
     @property
     def incremental(self) -> bool:
-        """As `nested`: the sample that is covered depends on the seed and round alone."""
-        return self.mode != "stochastic"
+        """As `nested`: the sample of "reference" depends on the seed and round alone."""
+        return self.nested
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
@@ -94,7 +96,7 @@ class FacilityLocation(Weighted):
             references, held_out = np.sort(order[: self.n_ref]), order[self.n_ref : 2 * self.n_ref]
             rows, gain, before = _by_vectors(pool, budget, references, weights, max_bytes, None, rng)
             gain = gain * (weights.sum() / weights[references].sum())
-            # The picks are fitted to the references, so what they reach there says little of the rest of the pool.
+            # The picks are fitted to the references, so the mean similarity is measured on other rows.
             if len(held_out):
                 mean = mean_similarity_after(vectors, held_out, rows, weights=weights, taken=taken)
         else:
@@ -113,8 +115,6 @@ def weights_of(pool: Pool, column: str) -> Array:
     Raises:
         InvalidInput: a weight is negative or not a number, or all are 0.
     """
-    from selection.scorers.column import numbers
-
     weights = numbers(column, pool.get_column(column)).astype(np.float64)
     negative = np.flatnonzero(weights < 0)
     if len(negative):
@@ -144,20 +144,19 @@ def _by_vectors(
         taken=pool.get_already_selected(),
         max_bytes=max_bytes,
     )
-    among = np.flatnonzero(pool.candidates).astype(np.int64)
+    candidates = pool.candidate_rows
     if eps is None:
-        return *coverage.greedy(among, budget), coverage.before
-    # Drawn by place in an order that is hashed from the keys, so that the order of the pool does not matter.
-    among = among[np.argsort(hash_bits(pool.get_keys()[among], child(rng, 0)), kind="stable")]
-    size = math.ceil(len(among) / budget * math.log(1 / eps))
-    draw = child(rng, 1)
+        return *coverage.greedy(candidates, budget), coverage.before
+    # Samples are drawn by position in an order hashed from the keys, so the order of the pool does not matter.
+    left = candidates[np.argsort(hash_bits(pool.get_keys()[candidates], child(rng, 0)), kind="stable")]
+    size = math.ceil(len(left) / budget * math.log(1 / eps))
+    stream = child(rng, 1)
     rows, gain = np.empty(budget, np.int64), np.empty(budget)
     for i in range(budget):
-        places = draw.choice(len(among), min(size, len(among)), replace=False, shuffle=False)
-        rows[i : i + 1], gain[i : i + 1] = coverage.greedy(np.sort(among[places]), 1)
-        at = int(places[among[places] == rows[i]][0])
-        among[at] = among[-1]
-        among = among[:-1]
+        sample = stream.choice(len(left), min(size, len(left)), replace=False, shuffle=False)
+        rows[i : i + 1], gain[i : i + 1] = coverage.greedy(np.sort(left[sample]), 1)
+        left[sample[left[sample] == rows[i]]] = left[-1]
+        left = left[:-1]
     return rows, gain, coverage.before
 
 
@@ -165,6 +164,13 @@ def _by_neighbours(pool: Pool, budget: int, count: int, weights: Array) -> tuple
     from selection.kernels.facility_location_lists import greedy_lists, neighbour_lists
 
     starts, refs, similarity = neighbour_lists(pool.get_vectors(), count)
-    among = np.flatnonzero(pool.candidates).astype(np.int64)
-    picks = greedy_lists(starts, refs, similarity, among, budget, weights=weights, taken=pool.get_already_selected())
+    picks = greedy_lists(
+        starts,
+        refs,
+        similarity,
+        pool.candidate_rows,
+        budget,
+        weights=weights,
+        taken=pool.get_already_selected(),
+    )
     return picks.rows, picks.gain, picks.before

@@ -6,20 +6,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from selection.allocation import as_written
 from selection.errors import InvalidInput, InvalidOption
+from selection.pool import Pool
 from selection.selectors.random import drawn_rows
 from selection.selectors.weighted import Weighted
 from selection.step import check_choice
-from selection.types import NO_REF, Array, Pool, Reason, Rows, Selection, Vectors
+from selection.types import NO_REF, Array, Doubles, Reason, Rows, Selection, Vectors
 
 FIRST = ("random", "farthest_from_mean")
 ZERO = ("fill", "stop")
 
-# The square of a weight times that of a distance stays in the range of float64.
-LARGEST_WEIGHT = 1e50
+LARGEST_WEIGHT = 1e50  # its square times that of a distance is in the range of float64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,16 +26,16 @@ class KCenter(Weighted):
     """Greedy k-center in Euclidean distance, exact: the radius is at most twice the smallest possible (Gonzalez 1985).
 
     Args:
-        first: the first pick where nothing is already selected: "random" (by hash noise), "farthest_from_mean" of the
+        first: the first pick if no row is already selected: "random" (by hash noise), "farthest_from_mean" of the
             candidates, or a row of the pool that the step sees.
         weights: a column of finite numbers >= 0 that multiply each row's distance.
-        outlier_quantile: in 0 .. 1, this share of the pool's rows is passed over at each pick, the farthest; picks then
-            are no outliers. The last picks of a pool that is taken whole are the ones passed over.
+        outlier_quantile: in 0 .. 1, the share of the pool's rows that each pick skips, the farthest ones, so that picks are
+            no outliers. If the whole pool is taken, the skipped rows are the last picks.
         zero: what to do when every candidate coincides with a centre: "fill" with the lowest rows, or "stop".
 
     Already selected rows are centres. The gain is the distance to the nearest centre at the moment of picking (0 for a
-    first pick, which has none), times the weight; `ref` is that centre, `value` the gain (NaN for a first pick). With
-    nothing passed over, gains do not rise and the last bounds the radius of the pool.
+    first pick, which has no centre), times the weight; `ref` is that centre, `value` the gain (NaN for a first pick). If no
+    rows are skipped, gains do not rise, and the last gain bounds the radius of the pool.
 
     Cost and memory: see `selection.kernels.k_center`.
     """
@@ -60,7 +59,7 @@ class KCenter(Weighted):
         check_choice(self.name, "zero", self.zero, ZERO)
 
     def points(self, pool: Pool) -> Vectors:
-        """(n, d) what distances are between: the vectors."""
+        """(n, d) the points whose distances count: the vectors."""
         return pool.get_vectors()
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
@@ -86,22 +85,19 @@ class KCenter(Weighted):
         )
         return centres_selection(first, rest.rows, rest.distance, rest.near)
 
-    def _first(
-        self, pool: Pool, points: Vectors, weights: npt.NDArray[np.float64] | None, rng: np.random.Generator
-    ) -> int:
+    def _first(self, pool: Pool, points: Vectors, weights: Doubles | None, rng: np.random.Generator) -> int:
         from selection.kernels.nearest import farthest_from, mean_vector
 
         if self.first != "farthest_from_mean":
             return first_row(pool, self.name, self.first, rng)
-        rows = np.flatnonzero(pool.candidates)
-        mean = mean_vector(points, rows)
+        mean = mean_vector(points, pool.candidate_rows)
         return farthest_from(mean, points, pool.candidates, None if weights is None else weights**2)
 
 
 def centres_selection(
     first: Rows, rows: Rows, distance: Array, near: Rows, *, first_value: float = np.nan
 ) -> Selection:
-    """A selection whose rows were pulled by their distance to the nearest earlier centre; `first`, which had none, by that value."""
+    """The selection of `first`, which has no centre and that value, then `rows` with the distance to their nearest centre."""
     value = np.concatenate([np.full(len(first), first_value), distance]).astype(np.float32)
     ref = np.concatenate([np.full(len(first), NO_REF), near])
     gain = np.nan_to_num(value, nan=0.0)
@@ -132,7 +128,7 @@ def first_row(pool: Pool, step: str, first: str | int, rng: np.random.Generator)
     return first
 
 
-def weight_column(pool: Pool, step: str, name: str) -> npt.NDArray[np.float64]:
+def weight_column(pool: Pool, step: str, name: str) -> Doubles:
     """(n,) float64.
 
     Raises:
@@ -144,6 +140,8 @@ def weight_column(pool: Pool, step: str, name: str) -> npt.NDArray[np.float64]:
     weights = column.astype(np.float64)
     bad = np.flatnonzero(~((weights >= 0) & (weights <= LARGEST_WEIGHT)))
     if len(bad):
-        found = f"column {name!r} has {weights[bad[0]]} in row {{row}}"
-        raise InvalidInput(f"{step}: weights must be in 0..{LARGEST_WEIGHT:g}, {found}", row=int(bad[0]))
+        raise InvalidInput(
+            f"{step}: weights must be in 0..{LARGEST_WEIGHT:g}, column {name!r} has {weights[bad[0]]} in row {{row}}",
+            row=int(bad[0]),
+        )
     return weights

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
+from selection.pool import Pool
 from selection.selectors.k_center import centres_selection, check_first, first_row, weight_column
 from selection.selectors.random import drawn_rows
 from selection.selectors.weighted import Weighted
 from selection.step import check_integer
-from selection.types import Pool, Selection
+from selection.types import Doubles, Selection
 
-# Rows on which trials are compared; as many as there are, where there are fewer.
-SAMPLE_ROWS = 16_384
+SAMPLE_ROWS = 16_384  # on which the trials of a pick are compared; all candidates if there are fewer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,17 +22,18 @@ class KMeansPP(Weighted):
     """Draw each row with probability proportional to its squared distance to the nearest centre (k-means++ seeding).
 
     Args:
-        first: the first pick where nothing is already selected: "random", or a row of the pool that the step sees.
+        first: the first pick if no row is already selected: "random", or a row of the pool that the step sees.
         local_trials: draw this many rows for each pick and keep the one that lowers the cost most (1 is plain
-            k-means++; scikit-learn takes 2 + ln(budget)). The cost is that of 16,384 rows drawn at random.
-        max_rejects: after so many rejected proposals in a row, take a row uniformly: a bound on the work of each pick
-            that gives up the exact law. None keeps it.
-        weights: a column of finite numbers >= 0 that multiply each row's squared distance; a first pick at random is
-            then drawn in proportion to them.
+            k-means++; scikit-learn takes 2 + ln(budget)). The cost is measured on 16,384 rows drawn at random.
+        max_rejects: after this many rejected proposals in a row, draw a row uniformly. That bounds the work of each pick,
+            but the distribution is no longer exact. None keeps it exact.
+        weights: a column of finite numbers >= 0 that multiply each row's squared distance; a random first pick is then
+            drawn in proportion to them.
 
     Already selected rows are centres. The gain is the distance to the nearest centre at the moment of picking (0 for a
-    first pick, which has none), times the root of the weight; `ref` is that centre, `value` the gain (NaN for a first
-    pick). When all that is left coincides with centres or weighs nothing, it is drawn uniformly. The draw follows the keys of the rows, not their order.
+    first pick, which has no centre), times the square root of the weight; `ref` is that centre, `value` the gain (NaN for a
+    first pick). When all rows left coincide with centres or have weight 0, they are drawn uniformly. The draw depends on the
+    keys of the rows, not on their order.
 
     Cost and memory: see `selection.kernels.kmeans_pp`.
     """
@@ -63,14 +63,12 @@ class KMeansPP(Weighted):
             first = np.array([self._first(pool, weights, rng)])
             centres = first
         sample = None if self.local_trials == 1 else drawn_rows(pool, SAMPLE_ROWS, rng)[0]
-        # By key, so that the draw is the same whatever the order of the pool.
-        order = np.argsort(pool.get_keys(), kind="stable")
-        order = order[pool.candidates[order] & (order != first[0] if len(first) else True)]
+        order = pool.candidates_by_key()
         rest = kmeans_pp(
             pool.get_vectors(),
             budget - len(first),
             centres=centres,
-            order=order,
+            order=order[~np.isin(order, first)],
             rng=rng,
             trials=self.local_trials,
             sample=sample,
@@ -79,10 +77,10 @@ class KMeansPP(Weighted):
         )
         return centres_selection(first, rest.rows, rest.distance, rest.near)
 
-    def _first(self, pool: Pool, weights: npt.NDArray[np.float64] | None, rng: np.random.Generator) -> int:
+    def _first(self, pool: Pool, weights: Doubles | None, rng: np.random.Generator) -> int:
         if weights is None or isinstance(self.first, int):
             return first_row(pool, self.name, self.first, rng)
         rows, noise = drawn_rows(pool, len(pool), rng)
-        # The least of exponential numbers with these rates; where all weigh nothing, the first of the draw.
+        # The smallest of exponential numbers with these rates; if all weights are 0, the first row of the draw.
         waits = np.divide(-np.log(noise), weights[rows], out=np.full(len(rows), np.inf), where=weights[rows] > 0)
         return int(rows[np.argmin(waits)])

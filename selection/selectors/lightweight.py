@@ -1,4 +1,4 @@
-"""A weighted sample for clustering: half of the chance is even, half goes by squared distance from the mean."""
+"""A weighted sample for clustering: drawn half uniformly, half by squared distance to the mean."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
+from selection.kernels.ranking import highest
 from selection.noise import hash_uniform
-from selection.selectors.top import highest
+from selection.pool import Pool
 from selection.step import Selector
-from selection.types import Input, Pool, Reason, Rows, Selection
-
-Doubles = npt.NDArray[np.float64]
+from selection.types import Doubles, Input, Reason, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lightweight(Selector):
-    """Draw rows with chances q = 1/(2n) + d**2 / (2 * sum of d**2), d the distance to the mean (Bachem et al. 2018).
+    """Draw rows with probability q = 1/(2n) + d**2 / (2 * sum of d**2), d the distance to the mean (Bachem et al. 2018).
 
-    n, mean and sum are those of the candidates. A draw of b rows is without replacement, each row with a chance proportional
-    to its q among those left, where the published one is with replacement: no row comes twice, and the first is drawn by q
-    itself. The reason's `value` is the published weight 1 / (b*q), by which a row counts in k-means over the subset; for b much
-    smaller than n the two draws agree. The gain is q. Where all rows coincide, q is 1/n.
+    n, mean and sum are those of the candidates. The b rows are drawn without replacement, each with a probability
+    proportional to its q among the rows left; the published method draws with replacement. For b much smaller than n the two
+    agree. The reason's `value` is the published weight 1 / (b*q), by which a row counts in a k-means over the subset. The gain
+    is q. If all rows coincide, q is 1/n.
 
     The noise is hashed from the keys, so the draw does not depend on the order of the pool.
 
@@ -39,8 +37,8 @@ class Lightweight(Selector):
         from selection.kernels.compiled.probabilities import logs
 
         q = chances(pool)
-        rows = np.flatnonzero(pool.candidates).astype(np.int64)
-        # The highest of log q + Gumbel noise are such a draw, see `selection.selectors.stochastic`.
+        rows = pool.candidate_rows
+        # The highest values of log q + Gumbel noise are such a draw, see `selection.selectors.stochastic`.
         gumbel = -logs(-logs(hash_uniform(pool.get_keys()[rows], rng)))
         rows = rows[highest(logs(q[rows]) + gumbel, budget)]
         reason = Reason.of("draw", len(rows), rank=np.arange(len(rows)), value=1.0 / (budget * q[rows]))
@@ -48,7 +46,7 @@ class Lightweight(Selector):
 
 
 def chances(pool: Pool) -> Doubles:
-    """(n,) q of each candidate, which sum to 1; 0 for the other rows.
+    """(n,) q of each candidate, with sum 1; 0 for the other rows.
 
     Raises:
         InvalidInput: a vector is not finite; names the row.
@@ -57,9 +55,9 @@ def chances(pool: Pool) -> Doubles:
     from selection.kernels.top_k import TILE_ROWS, tiles
 
     vectors = pool.get_vectors()
-    order = by_key(pool)
+    order = pool.candidates_by_key()
     square = np.empty(len(pool))
-    with np.errstate(invalid="ignore"):  # what is not finite is named by `tiles`
+    with np.errstate(invalid="ignore"):  # `tiles` names a row that is not finite
         mean = mean_vector(vectors, order)
     for rows, tile, _ in tiles(vectors, TILE_ROWS):
         square[rows] = ((tile - mean) ** 2).sum(axis=1)
@@ -67,9 +65,3 @@ def chances(pool: Pool) -> Doubles:
     q = np.zeros(len(pool))
     q[order] = (1.0 + len(order) * square[order] / total) / (2 * len(order)) if total > 0 else 1.0 / len(order)
     return q
-
-
-def by_key(pool: Pool) -> Rows:
-    """The candidates in an order that does not depend on that of the pool: in it, sums are the same for any."""
-    order = np.argsort(pool.get_keys(), kind="stable").astype(np.int64)
-    return np.asarray(order[pool.candidates[order]])

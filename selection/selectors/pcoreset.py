@@ -1,4 +1,4 @@
-"""Cover what the model says: each pick is the row whose class probabilities are farthest from those picked before."""
+"""Cover the model's predictions: each pick is the row whose class probabilities are farthest from all earlier picks."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import ClassVar
 
 import numpy as np
 
+from selection.pool import Pool
 from selection.selectors.k_center import KCenter
-from selection.types import Input, Pool, Vectors
+from selection.types import Input, Vectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PCoreSet(KCenter):
     """Greedy k-center in the Euclidean distance between rows of class probabilities, exact (PCoreSet, Kang et al. 2025).
 
-    Options, gains and reasons are those of `k_center`. Already selected rows are centres by what the model says of them,
+    Options, gains and reasons are those of `k_center`. Already selected rows are centres by their predicted probabilities,
     not by their labels. Probabilities are rounded to float32.
 
-    Cost and memory: see `selection.kernels.k_center`, with d classes; 4*n*C bytes for the probabilities.
-    Source: erjui/PCoreSet, `strategies.py`, which measures all distances anew for each pick: the picks are the same.
+    Cost and memory: see `selection.kernels.k_center`, with d = C classes; 4*n*C bytes for the probabilities.
+    Source: erjui/PCoreSet, `strategies.py`, which computes all distances again for each pick: the picks are the same.
     """
 
     name: ClassVar[str] = "pcoreset"

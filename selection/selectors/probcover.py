@@ -1,4 +1,4 @@
-"""Cover the pool by balls of one radius: each pick's ball holds the most rows that none before holds."""
+"""Cover the pool with balls of equal radius: the ball of each pick holds the most rows that are not covered yet."""
 
 from __future__ import annotations
 
@@ -11,35 +11,36 @@ import numpy as np
 from selection.allocation import as_written
 from selection.errors import InvalidInput, InvalidOption
 from selection.noise import hash_bits
+from selection.pool import Pool
 from selection.step import Selector, check_integer, check_number
 from selection.streams import child
-from selection.types import Array, Input, Pool, Reason, Selection
+from selection.types import Array, Input, Reason, Selection
 
-# Rows at which the purity of balls is measured: its standard error at 0.95 is 0.5 %.
-PURITY_ROWS = 2048
-BYTES_AN_EDGE = 8
+PURITY_ROWS = 2048  # the sample of balls whose purity is measured: the standard error at 0.95 is 0.5 %
+EDGE_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbCover(Selector):
-    """Pick, one after the other, the row with the most uncovered rows within a distance, itself included (Yehuda et al. 2022).
+    """Pick one row at a time, the one with the most uncovered rows (itself included) within a distance (ProbCover).
 
     Args:
         delta: the Euclidean distance, > 0; a row at exactly delta is covered.
-        classes: in place of `delta`: how many classes the rows are of. delta is then the largest with which a share `alpha` of the
-            balls is pure: holds rows of one cluster only, where the clusters are those of spherical k-means with so many
-            centres. Measured at 2048 rows, hashed from the keys, against the whole pool.
+        classes: the number of classes in the pool, given in place of `delta`. Then delta is the largest distance at which a
+            share `alpha` of the balls is pure. A ball is pure if all its rows are in the same cluster of a spherical k-means
+            with this many clusters. Purity is measured for 2048 balls, hashed from the keys, against the whole pool.
         alpha: in 0 < alpha <= 1.
-        memory_gb: for the pairs of rows within delta, 8 bytes for each way; more pairs are an error.
+        memory_gb: the memory for pairs of rows within delta, 8 bytes for each direction; more pairs are an error.
 
-    Already selected rows cover from the start. Exact, ties to the lowest row. Where no ball holds an uncovered row the method
-    has no more to give and stops: that is an error, or with `allow_short` a selection that is `exhausted`. The gain is how many rows
-    a pick covers, the reason's value the share of the pool covered with it.
+    Already selected rows cover from the start. Exact, ties to the lowest row. When no ball holds an uncovered row, the
+    method has no more picks: that is an error, or with `allow_short` a selection that is `exhausted`. The gain is the number
+    of rows that a pick newly covers; the reason's value is the share of the pool covered so far.
 
-    Cost for n rows of d dimensions: 2*n*n*d operations for the pairs, the pairs once, and n a pick. Memory: `memory_gb` and 30 bytes
-    a row; see `selection.kernels.neighbours`. `classes` adds the clusters (as `semdedup`) and 2 * 2048 * n * d operations.
+    Cost for n rows of d dimensions: 2*n*n*d operations for the pairs, one pass over the pairs, and n a pick. Memory:
+    `memory_gb` and 30 bytes a row; see `selection.kernels.neighbours`. `classes` adds the clustering (as in `semdedup`) and
+    2 * 2048 * n * d operations.
 
-    Source: Yehuda et al. 2022. Their code leaves the last n mod 500 rows out as centres; this does not.
+    Source: Yehuda et al. 2022. Their code leaves out the last n mod 500 rows as centres; this step does not.
     """
 
     delta: float | None = None
@@ -68,7 +69,7 @@ class ProbCover(Selector):
 
     @property
     def incremental(self) -> bool:
-        """The same delta gives the same picks; the clusters are those of the pool, whatever is selected."""
+        """True: the same delta gives the same picks, and the clusters do not depend on what is selected."""
         return True
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
@@ -78,9 +79,9 @@ class ProbCover(Selector):
 
         delta = self.delta
         if delta is None:
-            distance = _to_other_clusters(pool, int(self.classes or 0), rng)
-            delta = purest(distance, self.alpha)
-        balls = within_distance(pool.get_vectors(), delta, max_edges=int(self.memory_gb * 2**30) // BYTES_AN_EDGE)
+            distance = _distance_to_other_clusters(pool, int(self.classes or 0), rng)
+            delta = largest_pure_radius(distance, self.alpha)
+        balls = within_distance(pool.get_vectors(), delta, max_edges=int(self.memory_gb * 2**30) // EDGE_BYTES)
         taken = pool.get_already_selected()
         before = len(np.unique(np.concatenate([balls.of(row) for row in taken]))) if len(taken) else 0
         picks = cover(balls, budget, taken=taken, candidates=pool.candidates)
@@ -89,25 +90,25 @@ class ProbCover(Selector):
         return Selection(picks.rows, picks.gain.astype(np.float32), reason)
 
 
-def purest(distance: Array, alpha: float) -> float:
-    """The largest delta with which a share `alpha` of balls is pure.
+def largest_pure_radius(distance: Array, alpha: float) -> float:
+    """The largest radius at which a share `alpha` of balls is pure.
 
     Args:
-        distance: (m,) of each centre to the nearest row of another cluster: its ball is pure if delta is smaller.
+        distance: (m,) from each centre to the nearest row of another cluster: its ball is pure if the radius is smaller.
         alpha: in 0 < alpha <= 1.
 
-    >>> round(purest(np.array([3.0, 1.0, 2.0, 4.0]), 0.75), 6)
+    >>> round(largest_pure_radius(np.array([3.0, 1.0, 2.0, 4.0]), 0.75), 6)
     2.0
     """
     impure = len(distance) - math.ceil(as_written(alpha) * len(distance))
     return float(np.nextafter(np.sort(distance)[impure], 0.0))
 
 
-def _to_other_clusters(pool: Pool, classes: int, rng: np.random.Generator) -> Array:
-    """(m,) for up to PURITY_ROWS rows, the distance to the nearest row of another cluster.
+def _distance_to_other_clusters(pool: Pool, classes: int, rng: np.random.Generator) -> Array:
+    """(m,) the distance of up to PURITY_ROWS rows to the nearest row of another cluster.
 
     Raises:
-        InvalidInput: there are no two clusters.
+        InvalidInput: there are fewer than two clusters.
     """
     from selection.kernels.clusters import hashed_order, spherical_clusters
     from selection.kernels.neighbours import distance_to_others

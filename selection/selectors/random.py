@@ -7,18 +7,19 @@ from typing import ClassVar
 
 import numpy as np
 
+from selection.kernels.ranking import highest
 from selection.noise import hash_uniform
-from selection.selectors.top import highest
+from selection.pool import Pool
 from selection.step import Selector
-from selection.types import Array, Pool, Reason, Rows, Selection
+from selection.types import Array, Reason, Rows, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Random(Selector):
     """Draw uniformly without replacement.
 
-    Each candidate has a number in (0, 1) hashed from its key, the seed and the round; the highest are taken. So the
-    draw depends neither on the order of the pool nor on what else is in it: a pool that grows keeps most of its draw.
+    Each candidate has a number in (0, 1), hashed from its key, the seed and the round; the rows of highest number are taken.
+    So the draw depends neither on the order of the pool nor on its other rows: when a pool grows, most of the draw stays.
     The gain is that number. Cost: one hash a row and a partition.
     """
 
@@ -36,7 +37,7 @@ class Random(Selector):
 
 def drawn_rows(pool: Pool, count: int, rng: np.random.Generator) -> tuple[Rows, Array]:
     """Up to `count` candidates by descending hash noise, and the noise; ties to the lowest row."""
-    rows = np.flatnonzero(pool.candidates).astype(np.int64)
+    rows = pool.candidate_rows
     noise = hash_uniform(pool.get_keys()[rows], rng)
     order = highest(noise, count)
     return rows[order], noise[order]

@@ -1,4 +1,4 @@
-"""A batch that is uncertain and unlike what is labelled: the fewer labels there are, the more the second counts."""
+"""An uncertain batch unlike the selected rows: the fewer rows are selected, the more the dissimilarity counts."""
 
 from __future__ import annotations
 
@@ -6,32 +6,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
+from selection.pool import Pool
 from selection.selectors.top import best_rows
 from selection.step import Selector
-from selection.types import NO_REF, Array, Input, Pool, Reason, Selection
+from selection.types import NO_REF, Array, Doubles, Input, Reason, Selection
 
 if TYPE_CHECKING:
     from selection.kernels.nearest import Nearest
 
-# Rows whose distances are brought up to date at first for a pick; twice as many each time that these do not decide it.
-ROWS_AT_FIRST = 128
+# How many distances are updated first for a pick; twice as many each time that these do not decide the pick.
+FIRST_UPDATES = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedBatch(Selector):
     """Ranked batch mode: each pick has the highest alpha * (1 - 1 / (1 + distance)) + (1 - alpha) * score.
 
-    The distance is Euclidean, to the nearest row that is already selected or picked before; alpha = u / (u + l) for the u
-    candidates still there and the l rows already selected or picked. Ties go to the lowest row. Scores are meant to be in
-    0..1, as the first term is (`least_confidence`, `margin`). Where nothing is selected all distances are infinite: the
-    first pick has the highest score, and a gain of 1. The gain is the value at the moment of picking; `ref` is the
-    nearest selected row, `value` the gain.
+    The distance is Euclidean, to the nearest row that is already selected or picked; alpha = u / (u + l) for the u candidates
+    left and the l rows already selected or picked. Ties go to the lowest row. Scores should be in 0..1, as the first term is
+    (`least_confidence`, `margin`). If no row is already selected, all distances are infinite: the first pick has the highest
+    score and a gain of 1. The gain is the value at the moment of picking; `ref` is the nearest selected row, `value` the gain.
 
-    Distances only fall, so a stale one bounds the value from above, and only rows whose bound is the highest are brought up to
-    date. Cost: one pass over the vectors, a few operations on n numbers a pick, and at most n*d float32 operations for each
-    row that is selected or picked. Memory: about 80*n bytes, 8*d bytes for each of those rows.
+    Distances only fall, so an outdated distance bounds the value from above, and only rows with the highest bounds are
+    updated. Cost: one pass over the vectors, a few operations on n numbers a pick, and at most n*d float32 operations for
+    each row that is selected or picked. Memory: about 80*n bytes, and 8*d bytes for each of those rows.
     Source: Cardoso et al. 2017; as in modAL `uncertainty_batch_sampling` (but for the first pick).
     """
 
@@ -64,22 +63,22 @@ class RankedBatch(Selector):
         return Selection(rows, value, Reason.of("centre", budget, ref=ref, value=value))
 
 
-def _best(known: Nearest, score: npt.NDArray[np.float64], alpha: float) -> tuple[int, float]:
+def _best(known: Nearest, score: Doubles, alpha: float) -> tuple[int, float]:
     """The row of highest value, ties to the lowest, and that value."""
-    from selection.kernels.k_center import largest
+    from selection.kernels.nearest import largest
 
-    def value(state: Array, own: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def value(state: Array, own: Doubles) -> Doubles:
         distance = known.distance(np.maximum(state["bound"], 0.0))
         return alpha * (1.0 - 1.0 / (1.0 + distance)) + (1.0 - alpha) * own
 
     bound = np.where(known.state["bound"] > -np.inf, value(known.state, score), -np.inf)
-    at_once = ROWS_AT_FIRST
+    updates = FIRST_UPDATES
     while True:
         row = int(np.argmax(bound))
         if known.state["version"][row] == known.count:
             return row, float(bound[row])
-        places, _, _ = largest(bound, at_once)
+        places, _, _ = largest(bound, updates)
         places = places[known.state["version"][places] < known.count]
         known.measure(places)
         bound[places] = value(known.state[places], score[places])
-        at_once *= 2
+        updates *= 2

@@ -1,4 +1,4 @@
-"""Repeated random sampling: another part of the pool each round, until all of it was seen."""
+"""Repeated random sampling: a new part of the pool each round, until every row had its turn."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ from typing import ClassVar
 
 import numpy as np
 
-from selection.noise import UInts, hash_bits
+from selection.noise import hash_bits
+from selection.pool import Pool
 from selection.step import Selector, check_choice
 from selection.streams import across_rounds
-from selection.types import Pool, Reason, Rows, Selection
+from selection.types import Reason, Rows, Selection, UInts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rs2(Selector):
-    """Shuffle the candidates once a pass and hand out the next `budget` of them each round.
+    """Shuffle the candidates once for each pass; each round takes the next `budget` of them.
 
     Args:
-        tail: what becomes of the candidates left at the end of a pass when they are fewer than the budget. "carry":
-            they open the next round, which goes on with the next pass, so every candidate is taken equally often
-            (to within one) at any moment. "drop": each pass hands out its whole rounds only.
+        tail: what happens to the candidates left at the end of a pass if they are fewer than the budget. "carry": they start
+            the next round, which continues with the next pass, so at any moment every candidate was taken equally often
+            (to within one). "drop": each pass has whole rounds only.
 
-    A function of seed and round alone, as long as candidates and budget stay the same: no state is kept, round 7 can
-    be drawn without rounds 0 to 6. All whole rounds of a pass are disjoint, and no round holds a row twice. The order
-    within a pass is by a hash of the candidate's key, so it does not depend on the order of the pool. Rows that are
-    already selected are no candidates: give each round the same ones, or none, if the rounds are to be disjoint.
-    `ref` is none, `rank` the place in the round, gain and value the pass (0 is the first).
+    The result depends on seed and round alone as long as candidates and budget stay the same: no state is kept, and round 7
+    can be drawn without rounds 0 to 6. All whole rounds of a pass are disjoint, and no round has a row twice. The order
+    within a pass is by a hash of the candidate's key, so it does not depend on the order of the pool. Already selected rows
+    are no candidates: if the rounds are to be disjoint, give each round the same already selected rows, or none. A reason has
+    no `ref`; its `rank` is the position in the round, gain and value are the pass (0 is the first).
 
     Source: Okanovic et al. 2024 (RS2), `uniform_no_replacement.py` (whose chunks wrap one row short).
-    Cost: one or two sorts of n hashes; with "carry" and a budget above n/2, one for each pass so far.
+    Cost: one or two sorts of n hashes; with "carry" and a budget above n/2, one sort for each pass so far.
     """
 
     tail: str = "carry"
@@ -41,16 +42,16 @@ class Rs2(Selector):
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
         shared, round_ = across_rounds(self.name, rng)
-        rows = np.flatnonzero(pool.candidates).astype(np.int64)
+        rows = pool.candidate_rows
         keys = pool.get_keys()[rows]
-        which = dropping if self.tail == "drop" else carrying
-        places, passes = which(keys, budget, round_, shared)
+        take_round = dropping if self.tail == "drop" else carrying
+        places, passes = take_round(keys, budget, round_, shared)
         reason = Reason.of("draw", len(places), rank=np.arange(len(places)), value=passes)
         return Selection(rows[places], passes.astype(np.float32), reason)
 
 
 def dropping(keys: UInts, budget: int, round_: int, shared: list[int]) -> tuple[Rows, Rows]:
-    """The places of a round among `keys` and the pass of each, where passes begin anew with whole rounds."""
+    """The positions of a round's rows in `keys` and the pass of each, where each pass has whole rounds only."""
     rounds = len(keys) // budget
     number = round_ // rounds
     first = (round_ % rounds) * budget
@@ -58,7 +59,7 @@ def dropping(keys: UInts, budget: int, round_: int, shared: list[int]) -> tuple[
 
 
 def carrying(keys: UInts, budget: int, round_: int, shared: list[int]) -> tuple[Rows, Rows]:
-    """The places of a round among `keys` and the pass of each, where passes follow one another without a gap."""
+    """The positions of a round's rows in `keys` and the pass of each, where a round may continue into the next pass."""
     n = len(keys)
     number, first = divmod(round_ * budget, n)
     order = _pass(keys, budget, number, shared)[first : first + budget]
@@ -68,16 +69,16 @@ def carrying(keys: UInts, budget: int, round_: int, shared: list[int]) -> tuple[
 
 
 def shuffled(keys: UInts, shared: list[int], number: int) -> Rows:
-    """The order of one pass: by hash, ties to the lowest place."""
+    """The order of a pass: by hash, ties to the lowest position."""
     return np.argsort(hash_bits(keys, np.random.default_rng([*shared, number])), kind="stable").astype(np.int64)
 
 
 def _pass(keys: UInts, budget: int, number: int, shared: list[int]) -> Rows:
-    """One pass as it is handed out: shuffled, except that the round it shares with the pass before repeats no row.
+    """The order of a pass with "carry": shuffled, except that the round it shares with the previous pass repeats no row.
 
-    The rows that open that round (the tail of the pass before) are passed over until the round is full. This moves
-    rows among the first `budget` places only, so where the tail lies behind those, the pass before is known from its
-    own shuffle.
+    The rows that start that round (the tail of the previous pass) are skipped until the round is full. This moves rows
+    among the first `budget` positions only. So if the tail of a pass lies behind those, its own shuffle gives the tail, and
+    the passes before it need not be computed.
     """
     n = len(keys)
     start = number

@@ -10,11 +10,12 @@ import numpy as np
 
 from selection.allocation import ALLOCATIONS, allocate
 from selection.groups import strata
+from selection.pool import Pool
 from selection.registry import inner_selector
 from selection.run_selector import select_in_strata
 from selection.step import Selector, check_choice, check_integer, check_name
 from selection.streams import child, stable_hash
-from selection.types import Input, Pool, Selection
+from selection.types import Input, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

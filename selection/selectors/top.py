@@ -1,4 +1,4 @@
-"""Take the highest scores."""
+"""Take the rows of highest score."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from selection.kernels.ranking import highest
+from selection.pool import Pool
 from selection.step import Selector
-from selection.types import Array, Input, Pool, Reason, Rows, Selection
+from selection.types import Input, Reason, Rows, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,21 +34,5 @@ class Top(Selector):
 
 def best_rows(pool: Pool, count: int) -> Rows:
     """Up to `count` candidates by descending score, ties to the lowest row."""
-    rows = np.flatnonzero(pool.candidates).astype(np.int64, copy=False)
+    rows = pool.candidate_rows
     return rows[highest(pool.get_scores()[rows], count)]
-
-
-def highest(values: Array, count: int) -> Rows:
-    """The places of up to `count` highest values, descending, ties to the lowest place.
-
-    Cost: a partition of the values and a sort of those that are taken.
-
-    >>> highest(np.array([1.0, 3.0, 1.0, 2.0]), 3)
-    array([1, 3, 0])
-    """
-    last = len(values) - count
-    if 0 < last < len(values):
-        places = np.flatnonzero(values >= np.partition(values, last)[last])
-    else:
-        places = np.arange(len(values))
-    return places[np.argsort(-values[places], kind="stable")[:count]].astype(np.int64)

@@ -7,44 +7,43 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from selection.noise import hash_bits
+from selection.pool import Pool
 from selection.step import Selector, check_flag, check_integer
 from selection.streams import child
-from selection.types import Input, Pool, Reason, Rows, Selection, Vectors
+from selection.types import Input, Reason, Rows, Selection, Vectors
 
-# Keeps the typicality of rows that coincide with their neighbours finite, as in the authors' code.
-LEAST_DISTANCE = 1e-5
-
-Doubles = npt.NDArray[np.float64]
+LEAST_DISTANCE = (
+    1e-5  # keeps the typicality of rows that coincide with their neighbours finite, as in the authors' code
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypiClust(Selector):
-    """From each cluster in turn take the row with the smallest mean distance to its nearest cluster mates (TypiClust).
+    """Take, from each cluster in turn, the row with the smallest mean distance to its nearest rows there (TypiClust).
 
-    The rows, selected ones included, are divided into as many clusters as there are selected rows and picks to come, so
-    at least one cluster for each pick holds nothing selected. Those with the fewest selected rows come first, then the
-    largest; after the last the first comes again. Typicality is 1 / (mean distance + 1e-5), among the cluster's
-    rows that are not selected.
+    All rows, already selected ones included, are divided into as many clusters as there are selected rows and picks to
+    come, so at least one cluster for each pick has no selected row. Clusters with the fewest selected rows come first, then
+    the largest; after the last cluster the first comes again. Typicality is 1 / (mean distance + 1e-5), among the rows of
+    the cluster that are not selected.
 
     Args:
-        n_neighbors: cluster mates that count, at most half of those left, at least one.
-        min_size: clusters of so many rows or fewer wait until the larger ones are used up.
-        max_clusters: how many there are at most.
-        squared: squared Euclidean distances, as the authors' code has them; the paper has Euclidean ones.
+        n_neighbors: how many nearest rows of the cluster count: at most half of those left, at least one.
+        min_size: clusters of this many rows or fewer wait until the larger clusters are used up.
+        max_clusters: the most clusters.
+        squared: use squared Euclidean distances, as in the authors' code; the paper has Euclidean distances.
 
-    Clusters are those of spherical k-means, see `selection.kernels.clusters`: by cosine, on a sample hashed from the keys,
-    the same for any order of rows and blocks. Zero vectors belong to none and come last. Typicality is exact, ties to the
-    lowest row; it is 0 where no mate is left. `ref` of a reason is the cluster, `rank` how often it was visited
-    before, gain and value the typicality. Other budgets give other clusters, so the step is not nested.
+    The clusters are those of spherical k-means, see `selection.kernels.clusters`: by cosine, on a sample hashed from the
+    keys, the same for any order of rows and blocks. Zero vectors are in no cluster and come last. Typicality is exact, ties
+    to the lowest row; it is 0 if the row is the last of its cluster. `ref` of a reason is the cluster, `rank` how often the
+    cluster had its turn before, gain and value the typicality. Other budgets give other clusters, so the step is not nested.
 
     Cost for K clusters of n rows: 2*d*K*(256*K*10 + n) operations to cluster; then for each pick 2*d times the squared size
-    of its cluster, about (n/K)**2: put `random_subpool` before it where n is large and K small. Memory: vectors of 256*K
-    rows, then 4*d bytes a row of the largest cluster.
+    of its cluster, about (n/K)**2. Put `random_subpool` in front if n is large and K small. Memory: vectors of 256*K rows,
+    then 4*d bytes for each row of the largest cluster.
 
-    Source: Hacohen et al. 2022, `typiclust.py` (k-means++ by faiss or scikit-learn there, without a seed).
+    Source: Hacohen et al. 2022, `typiclust.py`, which runs k-means++ by faiss or scikit-learn without a seed.
     """
 
     n_neighbors: int = 20
@@ -73,14 +72,14 @@ class TypiClust(Selector):
         return self.draw(pool, budget, cluster)
 
     def draw(self, pool: Pool, budget: int, cluster: Rows) -> Selection:
-        """Choose among rows whose clusters are known.
+        """Choose among rows with known clusters.
 
         Args:
-            cluster: (n,) of each row, -1 = none.
+            cluster: (n,) int64, the cluster of each row, -1 = none.
         """
         count = int(cluster.max(initial=-1)) + 1
         cluster = np.where(cluster < 0, count, cluster)
-        candidates = np.flatnonzero(pool.candidates).astype(np.int64)
+        candidates = pool.candidate_rows
         candidates = candidates[np.argsort(cluster[candidates], kind="stable")]
         left = np.split(candidates, np.cumsum(np.bincount(cluster[candidates], minlength=count + 1))[:-1])
         rows: list[int] = []
@@ -103,21 +102,23 @@ class TypiClust(Selector):
         return Selection(np.array(rows, np.int64), np.array(value, np.float32), reason)
 
     def _visits(self, pool: Pool, cluster: Rows, left: list[int]) -> Iterator[tuple[int, int]]:
-        """Yield `(cluster, how often it was visited)`, once for each of its rows that are left; the last cluster is none."""
+        """Yield `(cluster, earlier visits)`, once for each row left in the cluster. The last one holds rows without a cluster."""
         size = np.bincount(cluster, minlength=len(left))
         selected = np.bincount(cluster[pool.get_already_selected()], minlength=len(left))
-        waits = (size <= self.min_size).astype(np.int64)
-        waits[-1] = 2
-        order = np.lexsort((np.arange(len(left)), -size, selected, waits))
-        for stage in range(3):
-            turns = [c for c in order.tolist() if waits[c] == stage]
+        stage = (size <= self.min_size).astype(
+            np.int64
+        )  # larger clusters, then small ones, then rows without a cluster
+        stage[-1] = 2
+        order = np.lexsort((np.arange(len(left)), -size, selected, stage))
+        for current in range(3):
+            turns = [c for c in order.tolist() if stage[c] == current]
             for visit in range(max((left[c] for c in turns), default=0)):
                 for c in turns:
                     if visit < left[c]:
                         yield c, visit
 
     def _most_typical(self, vectors: Vectors, rows: Rows) -> tuple[int, float]:
-        """The place of the most typical of some rows, and its typicality."""
+        """The position of the most typical of `rows`, and its typicality."""
         from selection.kernels.typicality import most_typical
 
         if len(rows) == 1:

@@ -1,4 +1,4 @@
-"""Choose what to label first: rows that many others have among their neighbours, and not yet a pick."""
+"""Choose what to label first: rows that are neighbours of many others whose neighbours hold no pick yet."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from typing import ClassVar
 
 import numpy as np
 
+from selection.pool import Pool
 from selection.step import Selector, check_flag, check_integer
-from selection.types import Array, Input, Pool, Reason, Rows, Selection
+from selection.types import Array, Input, Reason, Rows, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VoteK(Selector):
-    """Pick, one after the other, the row with the most votes of its neighbours (vote-k, Su et al. 2023).
+    """Pick one row at a time, the one with the most votes of its neighbours (vote-k, Su et al. 2023).
 
     Args:
-        n_neighbors: each row votes for so many rows, those of the highest cosine to it.
-        rho: a vote counts rho ** -(selected rows that the voter votes for), and nothing once the voter is selected.
-        buckets: the second stage of the published method. It takes scores, higher = less confident, leaves out the tenth
-            of the candidates of which the model is most confident, cuts the rest into as many equal buckets as the
-            budget, the least confident first, and takes the best vote in each. A budget above 0.9 of the candidates leaves
-            out fewer.
+        n_neighbors: each row votes for this many rows, those of highest cosine to it.
+        rho: a vote weighs rho ** -(number of selected rows that the voter votes for), and 0 once the voter is selected.
+        buckets: use the second stage of the published method. It takes scores, higher = less confident. It leaves out the
+            tenth of the candidates with the most confident predictions, cuts the rest into as many equal buckets as the
+            budget, the least confident first, and takes the row with the most votes from each bucket. If the budget is above
+            0.9 of the candidates, it leaves out fewer.
 
     The published method is two draws: `vote_k` for the first labels, then `[least_confidence, {vote_k: {buckets: true}}]` with
-    those already selected, whose votes count in both. Exact, ties to the lowest row; rows that nobody votes for score 0 and
-    come last. The gain is the score; the reason's `ref` is the bucket.
+    these as already selected rows. Already selected rows count in both. Exact, ties to the lowest row; rows without votes
+    score 0 and come last. The gain is the score; the reason's `ref` is the bucket.
 
-    Cost for n rows of d dimensions: 2*n*n*d operations for the neighbours, then n + n_neighbors**2 a pick. Memory: 8 bytes * n * n_neighbors
-    and 32 bytes a row; see `selection.kernels.neighbours`.
+    Cost for n rows of d dimensions: 2*n*n*d operations for the neighbours, then n + n_neighbors**2 a pick. Memory:
+    8 bytes * n * n_neighbors and 32 bytes a row; see `selection.kernels.neighbours`.
     """
 
     n_neighbors: int = 150
@@ -43,12 +44,12 @@ class VoteK(Selector):
 
     @property
     def needs(self) -> frozenset[Input]:
-        """Vectors, and scores for buckets."""
+        """Vectors; with `buckets` also scores."""
         return frozenset({Input.VECTORS} | ({Input.SCORES} if self.buckets else set()))
 
     @property
     def nested(self) -> bool:
-        """Unless the buckets go by the budget."""
+        """False with buckets, since their number is the budget."""
         return not self.buckets
 
     @property
@@ -61,8 +62,9 @@ class VoteK(Selector):
         from selection.kernels.graph_greedy import vote_k
         from selection.kernels.neighbours import nearest_neighbours
 
-        among = np.flatnonzero(pool.candidates).astype(np.int64)
-        parts = equal_buckets(among, pool.get_scores()[among], budget) if self.buckets else [among] * budget
+        candidates = pool.candidate_rows
+        scores = pool.get_scores()[candidates] if self.buckets else None
+        parts = [candidates] * budget if scores is None else equal_buckets(candidates, scores, budget)
         graph = nearest_neighbours(pool.get_vectors(), self.n_neighbors)
         picks = vote_k(graph, rho=self.rho, taken=pool.get_already_selected(), parts=parts)
         rank = np.arange(budget)
@@ -74,7 +76,7 @@ class VoteK(Selector):
 
 
 def equal_buckets(rows: Rows, scores: Array, count: int) -> list[Rows]:
-    """Rows by descending score, the last tenth left out, in `count` runs of the same length; ties to the lowest row.
+    """Rows by descending score without the last tenth, in `count` parts of the same length; ties to the lowest row.
 
     >>> [part.tolist() for part in equal_buckets(np.arange(10), np.arange(10)[::-1], 3)]
     [[0, 1, 2], [3, 4, 5], [6, 7, 8]]

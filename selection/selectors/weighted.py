@@ -1,4 +1,4 @@
-"""What selectors with a column of weights have in common."""
+"""The base of selectors with a column of weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from selection.types import Input
 
 
 class Weighted(Selector):
-    """A selector over vectors, or what else `covers` says, whose option `weights` may name a column."""
+    """A selector whose option `weights` may name a column. `covers` is the input that its distances are computed from."""
 
     __slots__ = ()
 
@@ -17,13 +17,13 @@ class Weighted(Selector):
     weights: str | None
 
     def check_weights(self) -> None:
-        """Refuse a name that no column can have."""
+        """Raise `InvalidOption` unless `weights` is None or may be the name of a column."""
         if self.weights is not None:
             check_name(self.name, "weights", self.weights)
 
     @property
     def needs(self) -> frozenset[Input]:
-        """What is covered, and columns where one holds weights."""
+        """The covered input; with `weights` also columns."""
         return frozenset({self.covers} | (set() if self.weights is None else {Input.COLUMNS}))
 
     @property

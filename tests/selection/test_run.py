@@ -25,7 +25,7 @@ from selection import (
     Targets,
     select,
 )
-from selection.vectors import SubVectors
+from selection.blocks import SubVectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

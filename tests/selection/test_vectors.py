@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from selection import ArrayVectors, InvalidInput, Pool, Vectors, select
+from selection.blocks import SubBlocks, SubVectors, restricted
 from selection.checks import ShuffledVectors
-from selection.vectors import ExactVectors, SubBlocks, SubVectors, exact, restricted
+from selection.vectors import ExactVectors, exact
 
 
 def whole(vectors):

@@ -6,6 +6,10 @@ import numpy as np
 
 from selection.kernels.compiled.jit import compiled
 from selection.kernels.compiled.sums import dot
+from selection.types import Floats, Ints, Rows
+
+# The first row of a block; where the pairs of each of its rows start; the earlier row of each pair, ascending; its coarse cosine.
+Pairs = tuple[int, Rows, Ints, Floats]
 
 
 @compiled

@@ -128,30 +128,30 @@ def reach(row, neighbours, live, covered, reached, pending, queue, seen, take): 
     pending[row] = start
     queue[0] = row
     seen[0] = row
-    head, waiting, found = 0, 1, 1
+    head, waiting, count = 0, 1, 1
     while waiting:
-        here = queue[head]
+        node = queue[head]
         head = (head + 1) % n
         waiting -= 1
-        samples = pending[here]
-        pending[here] = _EMPTY
+        samples = pending[node]
+        pending[node] = _EMPTY
         for e in range(neighbours.shape[1]):
-            there = neighbours[here, e]
-            if there < 0:
+            neighbour = neighbours[node, e]
+            if neighbour < 0:
                 continue
-            new = samples & live[here, e] & ~(reached[there] | covered[there])
+            new = samples & live[node, e] & ~(reached[neighbour] | covered[neighbour])
             if new == _EMPTY:
                 continue
-            if reached[there] == _EMPTY:
-                seen[found] = there
-                found += 1
-            if pending[there] == _EMPTY:
-                queue[(head + waiting) % n] = there
+            if reached[neighbour] == _EMPTY:
+                seen[count] = neighbour
+                count += 1
+            if pending[neighbour] == _EMPTY:
+                queue[(head + waiting) % n] = neighbour
                 waiting += 1
-            reached[there] |= new
-            pending[there] |= new
+            reached[neighbour] |= new
+            pending[neighbour] |= new
     total = np.int64(0)
-    for i in range(found):
+    for i in range(count):
         total += bits(reached[seen[i]])
         if take:
             covered[seen[i]] |= reached[seen[i]]

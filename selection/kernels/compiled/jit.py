@@ -33,7 +33,7 @@ def compiled(function: Any = None, /, **options: Any) -> Any:
 
 
 def cache_folder(sources: Path) -> Path:
-    """Where numba keeps what it compiles of the `*.py` in a folder and below, as they are now.
+    """Where numba keeps what it compiles of the `*.py` in a folder and below, for their present state.
 
     Below NUMBA_CACHE_DIR if that is set, else beside the sources, or among temporary files where they cannot be written to.
     """
@@ -48,4 +48,9 @@ def cache_folder(sources: Path) -> Path:
 
 @cache
 def _folder() -> str:
-    return str(cache_folder(Path(__file__).parents[1]))
+    return str(cache_folder(Path(__file__).parent))
+
+
+def thread_count() -> int:
+    """How many threads numba is allowed."""
+    return int(numba.get_num_threads())

@@ -3,10 +3,8 @@
 A row's state is a record of `ROW`. Its distances are brought up to date against centres `version`, `version + 1`, ...
 only when they may matter. Float32 inner products give an interval that holds the exact squared distance of a pair:
 
-    |x|^2 + |c|^2 - 2 x.c  -+  gamma (|x|^2 + |c|^2),   gamma = 1.01 (d + 16) u,  u = 2**-24
+    |x|^2 + |c|^2 - 2 x.c  -+  gamma (|x|^2 + |c|^2),   gamma = `distance_margin(d)`
 
-since for any order of summation |fl(x.c) - x.c| <= d u / (1 - d u) |x| |c| (Higham 2002, section 3.1) and
-2 |x| |c| <= |x|^2 + |c|^2; the 16 covers the rounding of the two norms, of their sum and of the bounds themselves.
 `high` and `low` hold |c|^2 with the margin added and taken away.
 
 A vector may be the outer product of two factors, d = p q entries that are never written down: a row then holds the p
@@ -19,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from selection.kernels.compiled.jit import compiled
+from selection.kernels.compiled.margin import distance_margin
 from selection.kernels.compiled.products import LANES, ROWS, below, write_products
 from selection.kernels.compiled.sums import dot, square_distance
 
@@ -105,19 +104,13 @@ def begin(tile, rows, centre, state, split, start, stop):  # type: ignore[no-unt
 @compiled
 def add_centre(x, centres, packed, high, low, count, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Write one more centre with its norms, also packed for `write_products`."""
-    gamma = margin(x.shape[0])
+    gamma = distance_margin(x.shape[0])
     square = square_norm(x, split)
     for f in range(x.shape[0]):
         centres[count, f] = x[f]
         packed[count // LANES, f, count % LANES] = x[f]
     high[count] = square * (1.0 + gamma)
     low[count] = square * (1.0 - gamma)
-
-
-@compiled
-def margin(d):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """`gamma` of the module's description."""
-    return 1.01 * (d + 16) * 2.0**-24
 
 
 @compiled
@@ -214,24 +207,24 @@ def refresh(  # type: ignore[no-untyped-def]  # noqa: ANN201
         start, stop: the part of `order` to do.
     """
     directions, sketched_packed, sketched_low, errors = sketch
-    gamma = margin(X.shape[1])
+    gamma = distance_margin(X.shape[1])
     work = np.empty((PANEL, WORK))
     active = np.empty(PANEL, np.int64)
     out = np.empty((2, ROWS, LANES), np.float32)
     Z = np.empty((PANEL, sketched_packed.shape[1]), np.float32)
     for first in range(start, stop, PANEL):
-        here = order[first : min(first + PANEL, stop)]
+        panel = order[first : min(first + PANEL, stop)]
         least = floor[first : min(first + PANEL, stop)]
-        to_meet = count - np.int64(state[here[0]].version)
+        to_meet = count - np.int64(state[panel[0]].version)
         sketched = 0 < len(directions) * LANES * CENTRES_PER_DIRECTION <= to_meet
         if sketched:
-            sketch_rows(X, state, here, directions, errors[0], out, Z)
+            sketch_rows(X, state, panel, directions, errors[0], out, Z)
         waiting = m = np.int64(0)  # a literal would have `start_row` compiled once more
-        group = np.int64(state[here[0]].version) // LANES
+        group = np.int64(state[panel[0]].version) // LANES
         while group * LANES < count:
             end = min((group + 1) * LANES, count)
-            while waiting < len(here) and state[here[waiting]].version < end:
-                i = here[waiting]
+            while waiting < len(panel) and state[panel[waiting]].version < end:
+                i = panel[waiting]
                 if state[i].bound == 0.0:
                     state[i].version = count  # nothing is nearer than that
                 elif state[i].bound >= least[waiting]:
@@ -242,24 +235,24 @@ def refresh(  # type: ignore[no-untyped-def]  # noqa: ANN201
                 waiting += 1
             if sketched:
                 meet_few(
-                    X, state, here, active[:m], work, out, Z, sketched_packed, sketched_low, centres, high, low, group
+                    X, state, panel, active[:m], work, out, Z, sketched_packed, sketched_low, centres, high, low, group
                 )
             else:
-                meet_group(X, state, here, active[:m], work, out, packed, high, low, group, split)
-            m = still_active(state, here, active[:m], least, end, count)
+                meet_group(X, state, panel, active[:m], work, out, packed, high, low, group, split)
+            m = still_active(state, panel, active[:m], least, end, count)
             group += 1
             if m == 0:
-                if waiting == len(here):
+                if waiting == len(panel):
                     break
-                group = max(group, np.int64(state[here[waiting]].version) // LANES)
+                group = max(group, np.int64(state[panel[waiting]].version) // LANES)
 
 
 @compiled
-def still_active(state, here, active, least, end, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def still_active(state, panel, active, least, end, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Let go of the rows that have met all centres or fell below their floor; how many are left, the first of `active`."""
     kept = np.int64(0)
     for a in range(len(active)):
-        i = here[active[a]]
+        i = panel[active[a]]
         if state[i].bound >= least[active[a]] and end < count:
             active[kept] = active[a]
             kept += 1
@@ -269,13 +262,13 @@ def still_active(state, here, active, least, end, count):  # type: ignore[no-unt
 
 
 @compiled
-def meet_group(X, state, here, active, work, out, packed, high, low, group, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def meet_group(X, state, panel, active, work, out, packed, high, low, group, split):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The active rows of a panel meet a group of centres. Where fewer than four rows are left, the last stands in for more."""
     rows = np.empty(ROWS, np.int64)
     last = len(active) - 1
     for a in range(0, len(active), ROWS):
         for e in range(ROWS):
-            rows[e] = here[active[min(a + e, last)]]
+            rows[e] = panel[active[min(a + e, last)]]
         products(X, rows, packed, group, split, out)
         for e in range(min(ROWS, len(active) - a)):
             p = active[a + e]
@@ -283,24 +276,24 @@ def meet_group(X, state, here, active, work, out, packed, high, low, group, spli
             if mask:
                 for b in range(LANES):
                     if mask >> b & 1:
-                        meet(state, here[p], work, p, group * LANES + b, out[0, e, b], high, low)
-                end_row(state, here[p], work, p)
+                        meet(state, panel[p], work, p, group * LANES + b, out[0, e, b], high, low)
+                end_row(state, panel[p], work, p)
 
 
 @compiled
-def sketch_rows(X, state, here, directions, error, out, Z):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def sketch_rows(X, state, panel, directions, error, out, Z):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Write the sketches of a panel of rows to Z."""
     rows = np.empty(ROWS, np.int64)
-    for p in range(0, len(here), ROWS):
+    for p in range(0, len(panel), ROWS):
         for e in range(ROWS):
-            rows[e] = here[min(p + e, len(here) - 1)]
+            rows[e] = panel[min(p + e, len(panel) - 1)]
         for group in range(len(directions)):
             write_products(X, rows, directions, group, 0, X.shape[1], out[0])
-            for e in range(min(ROWS, len(here) - p)):
+            for e in range(min(ROWS, len(panel) - p)):
                 for b in range(LANES):
                     Z[p + e, group * LANES + b] = out[0, e, b]
-    for p in range(len(here)):
-        end_sketch(Z[p], state[here[p]].square, error)
+    for p in range(len(panel)):
+        end_sketch(Z[p], state[panel[p]].square, error)
 
 
 @compiled
@@ -322,7 +315,7 @@ def coarse_dot(x, c):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
 
 @compiled
 def meet_few(  # type: ignore[no-untyped-def]  # noqa: ANN201
-    X, state, here, active, work, out, Z, packed, sketched_low, centres, high, low, group,  # noqa: ANN001
+    X, state, panel, active, work, out, Z, packed, sketched_low, centres, high, low, group,  # noqa: ANN001
 ):  # fmt: skip
     """As `meet_group`, but a row meets only the centres that its sketch does not rule out."""
     places = np.empty(ROWS, np.int64)
@@ -335,7 +328,7 @@ def meet_few(  # type: ignore[no-untyped-def]  # noqa: ANN201
             p = places[e]
             mask = below(sketched_low, group, out[0], e, work[p, BEST] - work[p, SKETCHED])
             if mask:
-                i = here[p]
+                i = panel[p]
                 for b in range(LANES):
                     if mask >> b & 1:
                         j = group * LANES + b
@@ -350,7 +343,7 @@ def refresh_one(x, state, i, work, centres, high, low, count, floor, split):  # 
         state[i].version = count
         return
     p = np.int64(0)
-    start_row(state, i, work, p, margin(x.shape[0]), high, low)
+    start_row(state, i, work, p, distance_margin(x.shape[0]), high, low)
     for j in range(np.int64(state[i].version), count, 4):
         last = min(j + 4, count) - 1
         four = products_4(x, centres, j, min(j + 1, last), min(j + 2, last), min(j + 3, last), split)
@@ -371,7 +364,7 @@ def resolve(x, state, i, centres, low, split):  # type: ignore[no-untyped-def]  
     near = int(state[i].near)
     best = exact_square(x, centres[near], split)
     if not state[i].rest > best:
-        lower = state[i].square * (1.0 - margin(x.shape[0])) - TINY
+        lower = state[i].square * (1.0 - distance_margin(x.shape[0])) - TINY
         count = int(state[i].version)
         for j in range(0, count, 4):
             last = min(j + 4, count) - 1

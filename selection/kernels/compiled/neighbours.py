@@ -59,8 +59,8 @@ def shorten(product, row, size, depth, slack):  # type: ignore[no-untyped-def]  
 
 
 @compiled
-def settle(depth, slack, product, row, size, sure, crowded, found):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Write the rows that are among the nearest for sure to `found`, and bring them to the front of their list.
+def settle(depth, slack, product, row, size, sure, crowded, nearest):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write the rows that are among the nearest for sure to `nearest`, and bring them to the front of their list.
 
     `sure` and `size` bound the rows between, of which some are to be chosen: there are none if all that are left are in.
     """
@@ -77,7 +77,7 @@ def settle(depth, slack, product, row, size, sure, crowded, found):  # type: ign
                     product[i, front], product[i, at] = product[i, at], product[i, front]
                     row[i, front], row[i, at] = row[i, at], row[i, front]
                     front += 1
-        found[i, :front] = row[i, :front]
+        nearest[i, :front] = row[i, :front]
         size[i] = kept
         sure[i] = front
 

@@ -38,14 +38,14 @@ def log(x, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """
     mantissa = np.empty(CHUNK)
     bits = mantissa.view(np.int64)
-    given = x.view(np.int64)
+    words = x.view(np.int64)
     for start in range(0, x.shape[0], CHUNK):
         count = min(CHUNK, x.shape[0] - start)
-        here = given[start : start + count]
+        chunk = words[start : start + count]
         result = out[start : start + count]
         # x = 2**exponent * mantissa, the mantissa between the square roots of 1/2 and 2.
         for i in range(count):
-            shifted = here[i] + (0x3FF0000000000000 - 0x3FE6A09E00000000)
+            shifted = chunk[i] + (0x3FF0000000000000 - 0x3FE6A09E00000000)
             result[i] = np.float64(np.int32((shifted >> 52) - 1023))
             bits[i] = (shifted & 0x000FFFFFFFFFFFFF) + 0x3FE6A09E00000000
         for i in range(count):

@@ -6,7 +6,8 @@ import numpy as np
 from numba import prange
 
 from selection.kernels.compiled.jit import compiled
-from selection.kernels.compiled.nearest import TINY, margin
+from selection.kernels.compiled.margin import distance_margin
+from selection.kernels.compiled.nearest import TINY
 from selection.kernels.compiled.sums import square_distance
 
 
@@ -29,7 +30,7 @@ def bound_means(coarse, start, square, k, d, squared, low, high):  # type: ignor
         square: (m,) float64 squared norms.
         low, high: (m,) written to.
     """
-    gamma, largest = margin(d), square.max()
+    gamma, largest = distance_margin(d), square.max()
     for j in prange(coarse.shape[0]):
         row = start + j
         smallest = np.full(k, np.inf)
@@ -52,7 +53,7 @@ def bound_means(coarse, start, square, k, d, squared, low, high):  # type: ignor
 @compiled
 def exact_mean(X, row, coarse, square, k, squared):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The mean distance of one row to its k nearest others, given its float32 inner products with all rows (m,)."""
-    slack = margin(X.shape[1]) * (square[row] + square.max()) + TINY
+    slack = distance_margin(X.shape[1]) * (square[row] + square.max()) + TINY
     smallest = np.full(k, np.inf)
     for i in range(len(coarse)):
         value = square[i] - 2.0 * np.float64(coarse[i])

@@ -1,4 +1,4 @@
-"""The body of `assign` for vectors on a card (see `tensor`)."""
+"""The implementation of `assign` for vectors on a device (see `tensor`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from selection.kernels.assign import Assigned, Doubles, product_margin
+from selection.kernels.compiled.margin import LARGEST_SIZE, product_margin
 from selection.kernels.device.tensor import (
     Tensor,
     checked_squares,
@@ -17,12 +17,21 @@ from selection.kernels.device.tensor import (
     square_distances,
     to_device,
 )
-from selection.types import Floats
-from selection.vectors import TensorVectors
+from selection.types import DeviceVectors, Doubles, Floats, Rows
 
 
-def assign(vectors: TensorVectors, centres: Floats, c_norms: Doubles, near: Assigned | None, similar: Assigned) -> None:
-    """Fill in the nearest and the most similar centre of every row, as `assign_loops.nearest` and `most_similar`.
+def assign(
+    vectors: DeviceVectors,
+    centres: Floats,
+    c_norms: Doubles,
+    near: tuple[Doubles, Rows] | None,
+    similar: tuple[Doubles, Rows],
+) -> None:
+    """Find the nearest and the most similar centre of every row, as the compiled `nearest` and `most_similar`.
+
+    Args:
+        near: (n,) distances and (n,) places of the nearest centres, written to.
+        similar: (n,) cosines and (n,) places of the most similar centres, written to.
 
     Raises:
         InvalidInput: a vector is not finite; names the row.
@@ -38,27 +47,27 @@ def assign(vectors: TensorVectors, centres: Floats, c_norms: Doubles, near: Assi
         return
     C, c_norm = to_device(centres, vectors), to_device(c_norms, vectors)
     largest = float(c_norm.max())
-    in_range = float(x_norms.max()) * largest < 2.0**126 and _smallest(x_norms) * _smallest(c_norm) > 2.0**-60
+    in_range = float(x_norms.max()) * largest < LARGEST_SIZE and _smallest(x_norms) * _smallest(c_norm) > 2.0**-60
     margin = product_margin(d) if in_range else np.inf
     for at in slices(n, d, len(C)):
         X, x_norm = vectors.part(at), x_norms[at, None]
         with full_float32():
             coarse = (X.float() @ C.T).double()
         if near is not None:
-            half = 0.5 * c_norm * c_norm - coarse
+            half_square = 0.5 * c_norm * c_norm - coarse
             slack = 2 * margin * x_norm * largest + 1e-14 * (largest * largest + x_norm * largest)
-            row, centre = (~(half > half.amin(dim=1, keepdim=True) + slack)).nonzero(as_tuple=True)
+            row, centre = (~(half_square > half_square.amin(dim=1, keepdim=True) + slack)).nonzero(as_tuple=True)
             square = _of_pairs(square_distances, X, row, C, centre)
             value, place = _lowest(square, row, centre, len(X))
-            near.value[at], near.place[at] = np.sqrt(value.cpu().numpy()), place.cpu().numpy()
+            near[0][at], near[1][at] = np.sqrt(value.cpu().numpy()), place.cpu().numpy()
         directed = (c_norm > 0) & (x_norm > 0)
         cosine = torch.where(directed, coarse / c_norm, -torch.inf)
         floor = cosine.amax(dim=1, keepdim=True) - (2 * margin + 1e-14) * x_norm
         row, centre = (directed & ~(cosine < floor)).nonzero(as_tuple=True)
         exact = _of_pairs(dots, X, row, C, centre) / (x_norms[at][row] * c_norm[centre])
         value, place = _lowest(-exact, row, centre, len(X))
-        similar.value[at] = torch.where(place >= 0, (-value).clamp(-1.0, 1.0), 0.0).cpu().numpy()
-        similar.place[at] = place.cpu().numpy()
+        similar[0][at] = torch.where(place >= 0, (-value).clamp(-1.0, 1.0), 0.0).cpu().numpy()
+        similar[1][at] = place.cpu().numpy()
 
 
 def _smallest(norms: Tensor) -> float:

@@ -1,11 +1,11 @@
-"""The body of `facility_location` for vectors on a card (see `tensor`): similarities, and the bounds that follow from them.
+"""The implementation of `facility_location` for vectors on a device (see `tensor`): similarities, and the bounds that follow from them.
 
 A similarity errs by no more than on the host: the unit vectors are divided in float64 and rounded once, the margin of a product
 holds for any order of its sum, and a contracted 0.5 + 0.5 c only rounds less. A bound is the compiled loops': float32 terms of three
 roundings each, here summed in float64, which for r references is off by r * 2**-53 of the sum. The factor that the loops allow for sums of
 float32 covers both, so that no exact gain is above its bound.
 
-The host picks, so rows come to it with their similarities. A card bounds many rows for each that comes.
+The host picks, so rows come to it with their similarities. A GPU bounds many rows for each that comes.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from selection.kernels.compiled.facility_location import SLACK
-from selection.kernels.device.tensor import Tensor, checked_squares, full_float32, slices, to_device, unit_rows
-from selection.types import Floats, Rows
-from selection.vectors import TensorVectors
+from selection.kernels.device.normalize import unit_rows
+from selection.kernels.device.tensor import Tensor, checked_squares, full_float32, slices, to_device
+from selection.types import DeviceVectors, Doubles, Floats, Rows
 
 # Rows whose similarities come to the host at once, and 8 MiB of these.
 CHUNK_ROWS = 1024
@@ -27,7 +26,7 @@ CHUNK_VALUES = 2**21
 BOUND_VALUES = 2**28
 
 
-def norms_and_hashes(vectors: TensorVectors) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+def norms_and_hashes(vectors: DeviceVectors) -> tuple[Doubles, Rows]:
     """(n,) lengths, to the bit the host's, and hashes that are equal for equal vectors.
 
     Raises:
@@ -54,14 +53,14 @@ class Similarities:
     Memory on the device: 4*d bytes a reference, a few tiles.
     """
 
-    def __init__(self, vectors: TensorVectors, references: Rows, weights: Floats, unit: float) -> None:
+    def __init__(self, vectors: DeviceVectors, references: Rows, weights: Floats, unit: float) -> None:
         import torch
 
         self.vectors, self.unit = vectors, unit
         self.unit_refs = torch.empty((len(references), vectors.shape[1]), device=vectors.device)
-        there = to_device(references, vectors)
+        device_rows = to_device(references, vectors)
         for at in slices(*self.unit_refs.shape):
-            self.unit_refs[at] = unit_rows(vectors, there[at])
+            self.unit_refs[at] = unit_rows(vectors, device_rows[at])
         self.weights = to_device(weights, vectors)
         r = max(1, len(references))
         self.chunk = max(1, min(CHUNK_ROWS, CHUNK_VALUES // r))
@@ -75,19 +74,19 @@ class Similarities:
             torch.from_numpy(out[at]).copy_(similar)
 
     def bounds(self, rows: Rows, low: Floats) -> Rows:
-        """(rows,) no less than the exact gain of each; `low` as `facility_location_loops.upper_gain` has it."""
+        """(rows,) no less than the exact gain of each; `low` as the compiled `upper_gain` has it."""
         import torch
 
-        found = np.empty(len(rows), np.int64)
+        bounds = np.empty(len(rows), np.int64)
         floor = to_device(low, self.vectors)
         for at, similar in self._tiles(rows):
             gain = similar.sub_(floor).clamp_(min=0).mul_(self.weights).sum(dim=1, dtype=torch.float64)
-            found[at] = (gain * SLACK * self.unit).ceil().long().cpu().numpy()
-        return found
+            bounds[at] = (gain * SLACK * self.unit).ceil().long().cpu().numpy()
+        return bounds
 
     def _tiles(self, rows: Rows) -> Iterator[tuple[slice, Tensor]]:
-        there = to_device(rows, self.vectors)
+        device_rows = to_device(rows, self.vectors)
         for at in slices(len(rows), *reversed(self.unit_refs.shape)):
             with full_float32():
-                cosine = unit_rows(self.vectors, there[at]) @ self.unit_refs.T
+                cosine = unit_rows(self.vectors, device_rows[at]) @ self.unit_refs.T
             yield at, cosine.add_(1).mul_(0.5)

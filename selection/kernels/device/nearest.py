@@ -1,26 +1,15 @@
-"""The body of `k_center`, and what others of `nearest` need, for vectors on a card (see `tensor`).
-
-A card brings the bounds of all rows up to date at once, against every new centre, so no row has a version. The rows of a phase
-then go to the host with the state that the compiled loops know, and are picked there.
-"""
+"""The implementation of `nearest` for vectors on a device (see `tensor`)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from selection.kernels.compiled import nearest as loops
-from selection.kernels.device.tensor import Tensor, checked_squares, full_float32, slices, square_distances, to_device
-from selection.kernels.k_center import largest
-from selection.kernels.nearest import Doubles, Nearest
-from selection.types import Array, Rows
-from selection.vectors import TensorVectors
-
-# Centres that a row meets at once.
-CENTRES_AT_ONCE = 1024
+from selection.kernels.device.tensor import checked_squares, slices, square_distances, to_device
+from selection.types import Array, DeviceVectors, Doubles
 
 
-def begin(vectors: TensorVectors, centre: Doubles, state: Array) -> float:
-    """As `nearest_loops.begin` for all rows: their exact distance to a float64 point; gives the largest norm.
+def begin(vectors: DeviceVectors, centre: Doubles, state: Array) -> float:
+    """As the compiled `begin` for all rows: their exact distance to a float64 point; gives the largest norm.
 
     Raises:
         InvalidInput: a vector is not finite; names the row.
@@ -35,82 +24,3 @@ def begin(vectors: TensorVectors, centre: Doubles, state: Array) -> float:
     state["square"] = squares.cpu().numpy()
     state["rest"], state["near"], state["version"], state["exact"] = np.inf, 0, 1, 1
     return float(squares.max().sqrt())
-
-
-class Bounds:
-    """The bounds of `Nearest`, of all rows and on the device.
-
-    Memory there: 24 n bytes, the centres, a few tiles.
-    """
-
-    def __init__(self, vectors: TensorVectors, known: Nearest) -> None:
-        self.vectors, self.known = vectors, known
-        self.bound, self.square, self.scale = (
-            to_device(np.ascontiguousarray(known.state[name]), vectors) for name in ("bound", "square", "scale")
-        )
-        self.gamma = loops.margin(vectors.shape[1])
-        self.centres = to_device(np.empty(known.centres.shape, np.float32), vectors)
-        self.high = to_device(np.empty(len(known.centres), np.float32), vectors)
-        self.seen = 0
-
-    def refresh(self) -> None:
-        """Lower the bounds to those of all centres there are by now."""
-        known, count = self.known, self.known.count
-        new = slice(self.seen, count)
-        self.centres[new] = to_device(known.centres[new], self.vectors)
-        self.high[new] = to_device(known.high[new], self.vectors)
-        for start in range(self.seen, count, CENTRES_AT_ONCE):
-            some = slice(start, min(start + CENTRES_AT_ONCE, count))
-            for at in slices(len(self.bound), self.vectors.shape[1], some.stop - some.start):
-                least = self._over(at, some).amin(dim=1)
-                self.bound[at] = self.bound[at].minimum(self._bound(at, least))
-        self.seen = count
-
-    def largest(self, count: int) -> tuple[Rows, float, int]:
-        """As `k_center.largest` of all bounds."""
-        floor = float(self.bound.topk(count).values[-1]) if count < len(self.bound) else -np.inf
-        found = (self.bound >= floor if floor > -np.inf else self.bound > floor).nonzero()[:, 0]
-        rows = found.cpu().numpy()
-        if floor == -np.inf or len(rows) == count:
-            return rows, floor, -1
-        places, _, out = largest(self.bound[found].cpu().numpy(), count)
-        return rows[places], floor, int(rows[out])
-
-    def state(self, rows: Rows) -> Array:
-        """(b,) of `nearest_loops.ROW`, over all centres seen."""
-        there = to_device(rows, self.vectors)
-        state = np.zeros(len(rows), loops.ROW)
-        all_centres = slice(0, self.seen)
-        width = float(np.max(self.known.high[all_centres].astype(np.float64) - self.known.low[all_centres]))
-        for at in slices(len(rows), self.vectors.shape[1], self.seen):
-            over = self._over(there[at], all_centres)
-            two, near = over.topk(min(2, self.seen), dim=1, largest=False)
-            bound = self.bound[there[at]].minimum(self._bound(there[at], two[:, 0]))
-            # What lies under the others, whichever is the nearest of them.
-            rest = self.square[there[at]] * (1 - self.gamma) - loops.TINY + two[:, -1].double() - width
-            for name, value in (("near", near[:, 0]), ("bound", bound), ("rest", rest)):
-                state[name][at] = value.cpu().numpy()
-            for name, values in (("square", self.square), ("scale", self.scale)):
-                state[name][at] = values[there[at]].cpu().numpy()
-        state["version"] = self.seen
-        # Nothing is nearer than the first centre of these, and of equals it is the earliest.
-        at_first = self.known.state["bound"][rows] == 0
-        state["near"][at_first], state["exact"][at_first] = 0, 1
-        return state
-
-    def put(self, rows: Rows, state: Array) -> None:
-        """Take the bounds of some rows back."""
-        bound = to_device(np.ascontiguousarray(state["bound"]), self.vectors)
-        self.bound[to_device(rows, self.vectors)] = bound
-
-    def _over(self, rows: Tensor, centres: slice) -> Tensor:
-        """(rows, centres) float32: the squared length of a centre, its margin, less twice the product with a row."""
-        X = self.vectors.part(rows).float()
-        if self.known.unit != 1.0:
-            X = X * self.known.unit
-        with full_float32():
-            return self.high[centres] - 2 * (X @ self.centres[centres].T)
-
-    def _bound(self, rows: Tensor, over: Tensor) -> Tensor:
-        """(rows,) float64, as `nearest_loops.start_row` and `meet` have it."""
-        return self.scale[rows] * (self.square[rows] * (1 + self.gamma) + loops.TINY + over.double())

@@ -1,28 +1,27 @@
-"""What the kernels' bodies for a card share. They are written in torch and dispatched to by `TensorVectors`.
+"""What the implementations of kernels for devices share: torch on CUDA. Kernels dispatch to them on `DeviceVectors`.
 
-A body decides as the compiled one does: a float32 product filters, with the margin g |q| |x|, g = d u / (1 - d u), u = 2**-24,
-that holds for any order of summation (Higham 2002, section 3.1) and so for any tiling of a matrix product on any device; what
+An implementation decides as the compiled loops do: a float32 product filters, with the margin of `compiled.margin`; what
 it leaves open is worked out in float64, by the same sums in the same order, which IEEE arithmetic gives everywhere. TF32,
-which rounds what it multiplies, is off meanwhile. So a card picks the rows that the host picks, ties included.
+which rounds what it multiplies, is off meanwhile. So a GPU picks the rows that the host picks, ties included.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from selection.errors import InvalidInput
 from selection.kernels.compiled.sums import LANES
-from selection.types import Array
-from selection.vectors import TensorVectors
+from selection.types import Array, DeviceVectors, Points, Rows
 
 # torch is imported by functions only, so its types have no name here.
 Tensor = Any
 
-# Values of one tile: 64 MiB of float32 products or vectors, which keeps a card busy.
+# Values of one tile: 64 MiB of float32 products or vectors, which keeps a GPU busy.
 TILE_VALUES = 2**24
 
 
@@ -51,7 +50,7 @@ def full_float32() -> Iterator[None]:
             setattr(backend, name, value)
 
 
-def to_device(array: Array, vectors: TensorVectors) -> Tensor:
+def to_device(array: Array, vectors: DeviceVectors) -> Tensor:
     """A copy of an array beside the vectors."""
     import torch
 
@@ -63,17 +62,6 @@ def slices(n: int, d: int, columns: int = 1) -> Iterator[slice]:
     size = max(1, TILE_VALUES // max(1, d, columns))
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
-
-
-def product_margin(d: int, q_norm: Any, x_norm: float) -> Any:
-    """How far a float32 product may be off: for norms of queries (float64, array or tensor) and the largest of a row.
-
-    Inputs and products below the smallest normal number may be flushed to zero. Near the end of float32's range a partial
-    sum may overflow: then nothing is filtered.
-    """
-    gamma = d * 2.0**-24 / (1 - min(d * 2.0**-24, 0.5)) * 1.001
-    size = q_norm * x_norm
-    return np.where(size < 2.0**126, gamma * size + d * 2.0**-126 * (1 + q_norm + x_norm), np.inf)
 
 
 def below(x: Tensor) -> Tensor:
@@ -96,8 +84,8 @@ def ordered_sum(terms: Callable[[slice], Tensor], count: int, d: int, like: Tens
     for f in range(0, whole, LANES):
         sums += terms(slice(f, f + LANES))
     while sums.shape[1] > 1:
-        half = sums.shape[1] // 2
-        sums = sums[:, :half] + sums[:, half:]
+        middle = sums.shape[1] // 2
+        sums = sums[:, :middle] + sums[:, middle:]
     total = sums[:, 0]
     for f in range(whole, d):
         total = total + terms(slice(f, f + 1))[:, 0]
@@ -119,49 +107,86 @@ def square_distances(X: Tensor, Y: Tensor) -> Tensor:
     return ordered_sum(terms, len(X), X.shape[1], X)
 
 
-def squares(tensor: Tensor) -> Tensor:
-    """(n,) float64 squared lengths."""
-    import torch
-
-    n, d = tensor.shape
-    out = torch.empty(n, dtype=torch.float64, device=tensor.device)
-    for at in slices(n, d):
-        out[at] = dots(tensor[at], tensor[at])
-    return out
-
-
-def checked_squares(vectors: TensorVectors) -> Tensor:
+def checked_squares(vectors: DeviceVectors) -> Tensor:
     """(n,) float64 squared lengths.
 
     Raises:
         InvalidInput: a vector is not finite; names the row.
     """
-    found = vectors.squares()
-    finite = found.isfinite()
+    squares = vectors.squares()
+    finite = squares.isfinite()
     if not bool(finite.all()):
         row = int((~finite).nonzero()[0, 0])
         raise InvalidInput("vectors: row {row} holds a value that is not finite", row=row)
-    return found
+    return squares
 
 
-def unit_rows(vectors: TensorVectors, rows: Any) -> Tensor:
-    """(r, d) float32, to the bit as `unit.unit_rows`: a slice of the rows, or those that an int64 tensor names, at unit length.
+class DeviceCopy:
+    """`DeviceVectors`: what a device holds of some vectors, copied when it is first asked for.
 
-    Memory: 16*d bytes a row, of which 4*d are the result.
+    Args:
+        source: (n, d) the vectors on the host.
+        device: as torch names it.
     """
-    length = vectors.norms()[rows, None]
-    return (vectors.part(rows).double() / length.where(length > 0, 1.0)).float()
 
+    def __init__(self, source: Points, device: str) -> None:
+        self.source, self.device = source, device
 
-class UnitTensor:
-    """(n, d) float32 on the device: the vectors there at unit length, made of those rows that are asked for."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, d)."""
+        return self.source.shape
 
-    def __init__(self, vectors: TensorVectors) -> None:
-        self.vectors, self.shape, self.device = vectors, vectors.shape, vectors.device
+    def blocks(self) -> Iterator[tuple[Rows, Array]]:
+        """The source's."""
+        return self.source.blocks()
 
-    def __getitem__(self, rows: Any) -> Tensor:
-        """(r, d), as `unit_rows`."""
-        return unit_rows(self.vectors, rows)
+    def take(self, rows: Rows) -> Array:
+        """The source's."""
+        return self.source.take(rows)
+
+    def part(self, rows: Any) -> Tensor:
+        """See `DeviceVectors.part`."""
+        return self.tensor[rows]
+
+    def squares(self) -> Tensor:
+        """See `DeviceVectors.squares`."""
+        return self._squares
+
+    def norms(self) -> Tensor:
+        """See `DeviceVectors.norms`."""
+        return self._norms
+
+    @cached_property
+    def tensor(self) -> Tensor:
+        """(n, d) float16 or float32."""
+        import torch
+
+        is_float16 = self.source.take(np.empty(0, np.int64)).dtype == np.float16
+        dtype = np.float16 if is_float16 else np.float32
+        kind = torch.float16 if is_float16 else torch.float32
+        tensor = torch.empty(self.source.shape, dtype=kind, device=self.device)
+        for rows, block in self.source.blocks():
+            tensor[torch.tensor(rows, device=self.device)] = torch.tensor(np.asarray(block, dtype), device=self.device)
+        return tensor
+
+    @cached_property
+    def _squares(self) -> Tensor:
+        import torch
+
+        n, d = self.shape
+        out = torch.empty(n, dtype=torch.float64, device=self.device)
+        for at in slices(n, d):
+            part = self.part(at)
+            out[at] = dots(part, part)
+        return out
+
+    @cached_property
+    def _norms(self) -> Tensor:
+        import torch
+
+        # Roots are numpy's: torch's need not be the nearest float64.
+        return torch.tensor(np.sqrt(self._squares.cpu().numpy()), device=self.device)
 
 
 def pairs_at_once(d: int) -> int:

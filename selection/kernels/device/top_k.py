@@ -1,12 +1,12 @@
-"""The bodies of `top_k` for vectors on a card (see `tensor`)."""
+"""The implementation of `top_k` for vectors on a device (see `tensor`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
+from selection.kernels.compiled.margin import absolute_margin
 from selection.kernels.device.tensor import (
     Tensor,
     below,
@@ -14,28 +14,26 @@ from selection.kernels.device.tensor import (
     dots,
     full_float32,
     pairs_at_once,
-    product_margin,
     slices,
     to_device,
 )
-from selection.kernels.top_k import Doubles, Lists
-from selection.types import Floats, Rows
-from selection.vectors import TensorVectors
+from selection.kernels.query_lists import QueryLists
+from selection.types import DeviceVectors, Doubles, Floats, Mask, Rows
 
 # Entries held on the host before lists are cut back to their depth.
 HELD = 2**21
 
 
 def top_k(
-    vectors: TensorVectors,
-    lists: Lists,
+    vectors: DeviceVectors,
+    lists: QueryLists,
     depth: int,
-    skip: npt.NDArray[np.bool_] | None,
+    skip: Mask | None,
     bound: tuple[Doubles, Rows] | None,
     score: Doubles,
     row: Rows,
 ) -> None:
-    """Write the best rows of each list to score and row, as `top_k.top_r` describes.
+    """Write the best rows of each list to score and row, as `top_k.top_k` describes.
 
     A first pass finds the depth-th highest float32 similarity of each list. Rows lower than that by more than two margins are not
     among the best; a second pass works out all others.
@@ -52,12 +50,12 @@ def top_k(
             top = to_device(ceiling[first:last], vectors)
             floor = part.floor(keep, top, depth)
             best = _Best(last - first, depth, bound and (bound[0][first:last], bound[1][first:last]))
-            for found in part.exact(keep, floor, top):
-                best.offer(*found)
+            for entries in part.exact(keep, floor, top):
+                best.offer(*entries)
             best.write(score[first:last], row[first:last])
 
 
-def max_similarity(vectors: TensorVectors, lists: Lists) -> Floats:
+def max_similarity(vectors: DeviceVectors, lists: QueryLists) -> Floats:
     """(n,) float32, as `top_k.max_similarity`; `lists` is one of all queries."""
     n = vectors.shape[0]
     best = np.full(n, -np.inf)
@@ -70,7 +68,7 @@ def max_similarity(vectors: TensorVectors, lists: Lists) -> Floats:
         return best.astype(np.float32)
 
 
-def similarity_to(vectors: TensorVectors, query: Doubles) -> Doubles:
+def similarity_to(vectors: DeviceVectors, query: Doubles) -> Doubles:
     """(n,) float64, as `top_k.similarity_to`."""
     n, d = vectors.shape
     checked_squares(vectors)
@@ -81,7 +79,7 @@ def similarity_to(vectors: TensorVectors, query: Doubles) -> Doubles:
     return out
 
 
-def _largest_norm(vectors: TensorVectors) -> float:
+def _largest_norm(vectors: DeviceVectors) -> float:
     squares = checked_squares(vectors)
     return float(squares.max().sqrt()) if len(squares) else 0.0
 
@@ -93,7 +91,7 @@ class _Part:
         norm: the largest of a row.
     """
 
-    def __init__(self, vectors: TensorVectors, lists: Lists, first: int, last: int, norm: float) -> None:
+    def __init__(self, vectors: DeviceVectors, lists: QueryLists, first: int, last: int, norm: float) -> None:
         import torch
 
         self.vectors = vectors
@@ -102,7 +100,7 @@ class _Part:
         self.lengths = to_device(np.diff(lists.starts[first : last + 1]), vectors)
         self.single = len(self.queries) == len(self.lengths)
         self.list_of = torch.repeat_interleave(self.lengths)
-        margin = product_margin(vectors.shape[1], lists.norms[first:last], norm)
+        margin = absolute_margin(vectors.shape[1], lists.norms[first:last], norm)
         self.margin = to_device(margin, vectors)[:, None]
 
     def tiles(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
@@ -128,8 +126,8 @@ class _Part:
         for at, _, highest in self.tiles():
             # Not a number, after an overflow, is not sure.
             sure = torch.where(keep[at] & (highest < under), highest, -torch.inf)
-            here = sure.topk(min(depth, sure.shape[1]), dim=1).values
-            best = torch.cat([best, here], dim=1).topk(depth, dim=1).values
+            tile_best = sure.topk(min(depth, sure.shape[1]), dim=1).values
+            best = torch.cat([best, tile_best], dim=1).topk(depth, dim=1).values
         return best[:, -1].double() - 2 * self.margin[:, 0]
 
     def exact(self, keep: Tensor, floor: Tensor, top: Tensor) -> Iterator[tuple[Rows, Rows, Doubles]]:

@@ -6,65 +6,13 @@ import numpy as np
 import pytest
 
 from selection import InvalidInput, InvalidOption, MissingInput, Pool, build_step, select
-from selection.filters.anchors import Anchors, best_of_each
+from selection.filters.anchors import Anchors, best_of_each_class
 from selection.filters.seals import Seals
 from selection.kernels.neighbor_search import nearest_of, row_scores
-from selection.selectors.top import highest
+from selection.kernels.ranking import highest
+from tests.selection.filters.retrieval_cases import LABELLED, LABELS, POOL, circle, clustered, naive, on_circle
 
 RNG = np.random.default_rng([0, 0, 0, 1])
-POOL, LABELLED, LABELS = [5, 13, 26, 60, 81, 100, 170, 200], [0, 20, 90], [1, 1, 0]
-
-
-def on_circle(degrees):
-    angle = np.deg2rad(np.asarray(degrees, float))
-    return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
-
-
-def circle(pool=POOL, labelled=LABELLED, labels=LABELS, **others):
-    """Rows of the pool first, then the labelled ones."""
-    n = len(pool)
-    return Pool(
-        vectors=on_circle([*pool, *labelled]),
-        labels=np.array([-1] * n + list(labels)),
-        already_selected=np.arange(n, n + len(labelled)),
-        **others,
-    )
-
-
-def clustered(n=600, d=8, classes=3, labelled=60, seed=0):
-    rng = np.random.default_rng(seed)
-    of = rng.integers(0, classes, n)
-    x = 2 * rng.normal(size=(classes, d))[of] + rng.normal(size=(n, d))
-    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
-    labels = np.where(np.arange(n) < labelled, of, -1)
-    return Pool(
-        vectors=x, labels=labels, already_selected=np.arange(labelled), keys=rng.integers(0, 2**63, n, dtype=np.uint64)
-    )
-
-
-def naive(pool, anchors, k, count, aggregation, balanced):
-    """The definition, in float64 and by loops."""
-    x, labels = pool.get_vectors().take(np.arange(len(pool))).astype(np.float64), pool.get_labels()
-    free = [row for row in range(len(pool)) if labels[row] < 0 and pool.candidates[row]]
-    found = {}
-    for anchor in anchors:
-        for row in sorted(free, key=lambda row: (-(x[row] @ x[anchor]), row))[:k]:
-            found.setdefault(row, []).append(anchor)
-    score, label = {}, {}
-    for row, by in found.items():
-        over = anchors if aggregation == "mean_all" else by
-        each = [x[row] @ x[anchor] for anchor in over]
-        score[row] = max(each) if aggregation == "max" else np.mean(each)
-        label[row] = labels[max(by, key=lambda anchor: x[row] @ x[anchor])]
-    order = sorted(found, key=lambda row: (-score[row], row))
-    if not balanced or len(order) <= count:
-        return order[:count]
-    kept = {c: [] for c in sorted(set(label.values()))}
-    while sum(map(len, kept.values())) < count:
-        left = {c: [row for row in order if label[row] == c and row not in kept[c]] for c in kept}
-        c = min((c for c in kept if left[c]), key=lambda c: (len(kept[c]), c))
-        kept[c].append(left[c][0])
-    return [row for rows in kept.values() for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -81,10 +29,10 @@ def naive(pool, anchors, k, count, aggregation, balanced):
 )
 def test_row_scores__known_answers(aggregation, scores, kept):
     pool = circle()
-    hits = nearest_of(pool, np.array([8, 9, 10]), 3, pool.candidates)
-    assert hits.row.tolist() == [0, 1, 2, 2, 1, 0, 4, 5, 3]
-    assert hits.anchor.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    rows, score, _ = row_scores(hits, aggregation, pool)
+    neighbors = nearest_of(pool.get_vectors(), np.array([8, 9, 10]), 3, pool.candidates)
+    assert neighbors.row.tolist() == [0, 1, 2, 2, 1, 0, 4, 5, 3]
+    assert neighbors.anchor.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    rows, score, _ = row_scores(neighbors, aggregation, pool.get_vectors())
     assert rows.tolist() == [0, 1, 2, 3, 4, 5]
     np.testing.assert_allclose(score, scores, atol=1e-7)
     assert rows[highest(score, 4)].tolist() == kept
@@ -191,46 +139,23 @@ def test_select__what_found_each_row_is_told():
     )
     for step in (Anchors(n_neighbors=2, rows=5), Seals(n_neighbors=2)):
         picked = select([step, {"random_subpool": {"rows": 4}}, "random"], pool, budget=3)
-        (found,) = picked.retrieved
-        assert found.step == step.name
-        assert found.rows.tolist() == picked.rows.tolist()
-        assert set(found.reason.kind) == {"anchor"}
-        by = dict(zip(found.rows.tolist(), found.reason.ref.tolist(), strict=True))
+        (retrieved,) = picked.retrieved
+        assert retrieved.step == step.name
+        assert retrieved.rows.tolist() == picked.rows.tolist()
+        assert set(retrieved.reason.kind) == {"anchor"}
+        by = dict(zip(retrieved.rows.tolist(), retrieved.reason.ref.tolist(), strict=True))
         assert by.items() <= {0: 8, 1: 9, 2: 9, 4: 10, 5: 10}.items()
         angle = np.deg2rad(np.array(POOL + LABELLED))
-        np.testing.assert_allclose(found.reason.value, np.cos(angle[found.rows] - angle[found.reason.ref]), atol=1e-6)
+        np.testing.assert_allclose(
+            retrieved.reason.value, np.cos(angle[retrieved.rows] - angle[retrieved.reason.ref]), atol=1e-6
+        )
     assert picked.reason.kind[0] == "draw"
     assert select([Anchors(), "random"], pool, budget=3).retrieved == ()  # nothing was searched: the whole pool stays
 
 
 def test_best_of_each__ties_to_the_lowest_class_and_row():
-    kept = best_of_each(np.array([3, 5, 8, 9]), np.ones(4), np.array([7, 2, 7, 2]), 3)
+    kept = best_of_each_class(np.array([3, 5, 8, 9]), np.ones(4), np.array([7, 2, 7, 2]), 3)
     assert kept.tolist() == [5, 9, 3]
-
-
-def test_seals__known_answers():
-    assert sorted(Seals(n_neighbors=3).keep(circle(), 1, rng=RNG)) == [0, 1, 2, 3, 4, 5]
-    later = Pool(
-        vectors=on_circle(POOL + LABELLED),
-        labels=np.array([-1] * 5 + [0] + [-1] * 2 + LABELS),
-        already_selected=[5, 8, 9, 10],
-    )
-    assert nearest_of(later, np.array([5]), 3, later.candidates).row.tolist() == [4, 3, 6]
-    assert sorted(Seals(n_neighbors=3).keep(later, 1, rng=RNG)) == [0, 1, 2, 3, 4, 6]
-
-
-@pytest.mark.parametrize("rows", [None, 5, 60])
-def test_seals__is_the_definition(rows):
-    pool = clustered()
-    labelled = np.flatnonzero(pool.get_labels() >= 0).tolist()
-    kept = Seals(n_neighbors=4, rows=rows).keep(pool, 1, rng=RNG)
-    assert sorted(kept.tolist()) == sorted(naive(pool, labelled, 4, rows or 540, "max", False))
-
-
-def test_seals__without_labels():
-    pool = clustered(labelled=0)
-    assert len(Seals().keep(pool, 1, rng=RNG)) == 600
-    assert len(Seals(rows=20).keep(pool, 1, rng=RNG)) == 20
 
 
 def test_steps__a_vector_of_an_anchor_that_is_not_finite_is_named():

@@ -32,17 +32,17 @@ def jaccard(a: str, b: str) -> float:
 def test_duplicates__every_one_is_near_a_kept_row_and_few_are_missed() -> None:
     texts = corpus()
     step = NearDuplicates(threshold=0.6)
-    found = step.duplicates(Pool(texts=texts), rng=RNG)
+    duplicates = step.duplicates(Pool(texts=texts), rng=RNG)
     kept = step.keep(Pool(texts=texts), 1, rng=RNG)
-    assert sorted([*found.row, *kept]) == list(range(600))
-    assert np.isin(found.of, kept).all()
-    truth = [jaccard(texts[a], texts[b]) for a, b in zip(found.row, found.of, strict=True)]
-    assert found.similarity.tolist() == truth
+    assert sorted([*duplicates.row, *kept]) == list(range(600))
+    assert np.isin(duplicates.of, kept).all()
+    truth = [jaccard(texts[a], texts[b]) for a, b in zip(duplicates.row, duplicates.of, strict=True)]
+    assert duplicates.similarity.tolist() == truth
     assert min(truth) >= 0.6
     near = [2 * i + 1 for i in range(300) if jaccard(texts[2 * i], texts[2 * i + 1]) >= 0.6]
     assert 50 < len(near) < 250
-    assert set(found.row.tolist()) <= set(near)
-    assert len(found.row) >= 0.98 * len(near)
+    assert set(duplicates.row.tolist()) <= set(near)
+    assert len(duplicates.row) >= 0.98 * len(near)
 
 
 def test_duplicates__agree_with_datasketch() -> None:

@@ -47,10 +47,10 @@ def test_duplicates__chain_on_an_arc(
     pool = Pool(vectors=ARC6, columns={"order": -np.arange(6.0)})
     step = SemDedup(eps=EPS, n_clusters=1, rule=rule, prefer="column", column="order")
     assert step.keep(pool, 1, rng=RNG).tolist() == kept
-    found = step.duplicates(pool, rng=RNG)
-    assert found.row.tolist() == [row for row in range(6) if row not in kept]
-    assert found.of.tolist() == of
-    np.testing.assert_allclose(found.similarity, np.cos(ARC[found.row] - ARC[found.of]), atol=1e-7)
+    duplicates = step.duplicates(pool, rng=RNG)
+    assert duplicates.row.tolist() == [row for row in range(6) if row not in kept]
+    assert duplicates.of.tolist() == of
+    np.testing.assert_allclose(duplicates.similarity, np.cos(ARC[duplicates.row] - ARC[duplicates.of]), atol=1e-7)
 
 
 @pytest.mark.parametrize("prefer", ["hard", "easy"])
@@ -70,13 +70,13 @@ def test_duplicates__every_dropped_row_lies_within_eps_of_a_kept_one(n_clusters:
     x = clustered()
     pool = Pool(vectors=x, already_selected=[5, 6, 100])
     step = SemDedup(eps=0.04, n_clusters=n_clusters)
-    found = step.duplicates(pool, rng=RNG)
+    duplicates = step.duplicates(pool, rng=RNG)
     kept = step.keep(pool, 1, rng=RNG)
-    assert 50 < len(found.row) < 550
-    assert sorted([*found.row, *kept, 5, 6, 100]) == list(range(600))
-    assert np.isin(found.of, [*kept, 5, 6, 100]).all()
-    np.testing.assert_allclose(found.similarity, cosines(x)[found.row, found.of], rtol=1e-12)
-    assert (found.similarity > 0.96).all()
+    assert 50 < len(duplicates.row) < 550
+    assert sorted([*duplicates.row, *kept, 5, 6, 100]) == list(range(600))
+    assert np.isin(duplicates.of, [*kept, 5, 6, 100]).all()
+    np.testing.assert_allclose(duplicates.similarity, cosines(x)[duplicates.row, duplicates.of], rtol=1e-12)
+    assert (duplicates.similarity > 0.96).all()
     if n_clusters == 1:
         c = cosines(x)[np.ix_(kept, kept)]
         assert (c[~np.eye(len(kept), dtype=bool)] <= 0.96).all()
@@ -90,8 +90,8 @@ def test_select__what_is_already_selected_removes_its_copies_and_no_one_removes_
     assert sorted(picked.rows.tolist()) == [3, 6]  # 0 repeats what is already selected
     for rule in ("greedy", "reference", "component"):
         step = SemDedup(n_clusters=1, rule=rule)
-        found = step.duplicates(Pool(vectors=x, already_selected=[1, 2]), rng=RNG)
-        assert found.row.tolist() == [0, 4, 5, 7, 8]
+        duplicates = step.duplicates(Pool(vectors=x, already_selected=[1, 2]), rng=RNG)
+        assert duplicates.row.tolist() == [0, 4, 5, 7, 8]
 
 
 def test_select__tells_what_was_dropped_in_the_rows_of_the_pool() -> None:
@@ -132,13 +132,13 @@ def test_clusters__find_what_is_there() -> None:
     x = (np.eye(5, 12)[true] + 0.05 * rng.normal(size=(400, 12))).astype(np.float32)
     # One row of each cluster first: the start is then a good one, and k-means must keep it.
     order = np.concatenate([[np.flatnonzero(true == i)[0] for i in range(5)], np.arange(400)])
-    found, centroids = clusters.spherical_clusters(
+    assigned, centroids = clusters.spherical_clusters(
         Pool(vectors=x).get_vectors(), np.unique(order, return_index=True)[0], 5
     )
     assert centroids.shape == (5, 12)
-    assert found.value.min() > 0.5
-    found, _ = clusters.spherical_clusters(Pool(vectors=x).get_vectors(), order.astype(np.int64), 5)
-    assert found.place.tolist() == true.tolist()
+    assert assigned.value.min() > 0.5
+    assigned, _ = clusters.spherical_clusters(Pool(vectors=x).get_vectors(), order.astype(np.int64), 5)
+    assert assigned.place.tolist() == true.tolist()
 
 
 def test_keep__a_value_that_is_not_finite_is_named() -> None:

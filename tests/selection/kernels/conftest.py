@@ -9,12 +9,12 @@ def on_device(device):
     return lambda vectors: TensorVectors(vectors, device)
 
 
-@pytest.fixture(params=["compiled", "tensor", pytest.param("card", marks=pytest.mark.gpu)])
-def body(request):
-    """Puts vectors where another body of a kernel takes them: the compiled one, torch's on the host, torch's on a card."""
+@pytest.fixture(params=["compiled", "tensor", pytest.param("gpu", marks=pytest.mark.gpu)])
+def implementation(request):
+    """Puts vectors where another implementation of a kernel takes them: the compiled one, torch's on the host, torch's on a GPU."""
     if request.param == "compiled":
         return lambda vectors: vectors
     torch = pytest.importorskip("torch")
-    if request.param == "card" and not torch.cuda.is_available():
-        pytest.skip("there is no CUDA card")
-    return on_device("cuda:0" if request.param == "card" else "cpu")
+    if request.param == "gpu" and not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    return on_device("cuda:0" if request.param == "gpu" else "cpu")

@@ -43,36 +43,36 @@ def phase_rows(request, monkeypatch):
 
 @pytest.mark.parametrize("name", HARD)
 @pytest.mark.parametrize("skip", [0, 5])
-def test_k_center__equals_the_definition_pick_for_pick(name, skip, phase_rows, body):
+def test_k_center__equals_the_definition_pick_for_pick(name, skip, phase_rows, implementation):
     X = HARD[name]
     centres = [3, 11, 20]
     budget = min(len(X) - 3, 100)
     rows, distance, near = naive_k_center(X, budget, centres, skip=skip)
-    got = run(body(ArrayVectors(X)), budget, centres, skip=skip)
+    got = run(implementation(ArrayVectors(X)), budget, centres, skip=skip)
     assert got.rows.tolist() == rows
     assert got.near.tolist() == near
     np.testing.assert_allclose(got.distance, distance, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["clustered", "signs", "duplicates"])
-def test_k_center__scaled_distances_equal_the_definition(name, phase_rows, body):
+def test_k_center__scaled_distances_equal_the_definition(name, phase_rows, implementation):
     X = HARD[name]
     scale = np.random.default_rng(0).choice([0.0, 0.3, 1.0, 2.0], len(X))
     rows, distance, near = naive_k_center(X, 100, [0], scale=scale)
-    got = run(body(ArrayVectors(X)), 100, [0], scale=scale)
+    got = run(implementation(ArrayVectors(X)), 100, [0], scale=scale)
     assert (got.rows.tolist(), got.near.tolist()) == (rows, near)
     np.testing.assert_allclose(got.distance, distance, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["clustered", "duplicates", "identical", "zeros"])
-def test_k_center__stops_when_nothing_is_away_from_the_centres(name, phase_rows, body):
+def test_k_center__stops_when_nothing_is_away_from_the_centres(name, phase_rows, implementation):
     X = HARD[name]
     rows, *_ = naive_k_center(X, len(X) - 1, [0], stop_at_zero=True)
-    assert run(body(ArrayVectors(X)), len(X) - 1, [0], stop_at_zero=True).rows.tolist() == rows
+    assert run(implementation(ArrayVectors(X)), len(X) - 1, [0], stop_at_zero=True).rows.tolist() == rows
 
 
 @pytest.mark.parametrize("name", HARD)
-def test_k_center__storage_order_block_size_threads_and_dtype_change_nothing(name, body):
+def test_k_center__storage_order_block_size_threads_and_dtype_change_nothing(name, implementation):
     X = HARD[name]
     budget = min(100, len(X) - 1)
     expected = run(ArrayVectors(X), budget, [2])
@@ -80,22 +80,24 @@ def test_k_center__storage_order_block_size_threads_and_dtype_change_nothing(nam
     try:
         for block_rows, n_threads in ((1, threads), (7, 1), (10_000, threads)):
             numba.set_num_threads(n_threads)
-            got = run(body(Shuffled(X, block_rows=block_rows)), budget, [2])
+            got = run(implementation(Shuffled(X, block_rows=block_rows)), budget, [2])
             assert got.rows.tolist() == expected.rows.tolist()
             assert got.distance.tolist() == expected.distance.tolist()
     finally:
         numba.set_num_threads(threads)
     if X.dtype == np.float16:
-        assert run(body(ArrayVectors(X.astype(np.float32))), budget, [2]).rows.tolist() == expected.rows.tolist()
+        assert (
+            run(implementation(ArrayVectors(X.astype(np.float32))), budget, [2]).rows.tolist() == expected.rows.tolist()
+        )
 
 
-def test_k_center__more_centres_at_the_start_than_a_tile_holds(body):
+def test_k_center__more_centres_at_the_start_than_a_tile_holds(implementation):
     X = np.random.default_rng(1).standard_normal((5000, 3)).astype(np.float32)
     centres = np.arange(0, 4500)
     rows, _, near = naive_k_center(X[4000:], 20, list(range(500)))
-    got = run(body(ArrayVectors(X[np.r_[4000:5000]])), 20, range(500))
+    got = run(implementation(ArrayVectors(X[np.r_[4000:5000]])), 20, range(500))
     assert (got.rows.tolist(), got.near.tolist()) == (rows, near)
-    assert (run(body(ArrayVectors(X)), 20, centres).rows >= 4500).all()
+    assert (run(implementation(ArrayVectors(X)), 20, centres).rows >= 4500).all()
 
 
 @settings(max_examples=60)
@@ -136,8 +138,8 @@ def test_k_center__memory_stays_within_what_is_stated():
     assert peak < 65 * n + 8 * d * budget + 4 * d * module.PHASE_ROWS + 2 * tile
 
 
-def test_k_center__a_vector_that_is_not_finite_is_named(body):
+def test_k_center__a_vector_that_is_not_finite_is_named(implementation):
     X = np.ones((50, 4), np.float32)
     X[31, 2] = np.nan
     with pytest.raises(InvalidInput, match="row 31"):
-        run(body(Shuffled(X)), 5, [0])
+        run(implementation(Shuffled(X)), 5, [0])

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from selection import InvalidInput, Pool, Targets, select
+from selection.blocks import ArrayBlocks
 from selection.checks import ShuffledVectors
 from selection.kernels.compiled import probabilities as loops
 from selection.kernels.probabilities import TILE_VALUES, by_row, checked, taken, tiles
-from selection.vectors import ArrayBlocks
 
 
 def test_log__within_a_unit_in_the_last_place_of_libm() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selection import InvalidInput, InvalidOption
+from selection.blocks import ArrayBlocks
 from selection.learning.annotators import (
     Votes,
     agreement_bounds,
@@ -16,7 +17,6 @@ from selection.learning.annotators import (
     majority,
     relabel_scores,
 )
-from selection.vectors import ArrayBlocks
 
 TABLE = [[0, 0, 1], [1, 1, 1], [0, 0, 0], [1, 0, 1], [-1, 1, 0]]
 SHARES = np.array([[2, 1], [0, 3], [3, 0], [1, 2], [1.5, 1.5]]) / 3
@@ -28,11 +28,11 @@ def votes_of(table: list[list[int]]) -> Votes:
 
 
 def test_majority__ties_go_to_the_lowest_class() -> None:
-    found = majority(votes_of(TABLE), 6, 2)
-    assert found.labels.tolist() == [0, 1, 0, 1, 0, -1]
-    assert found.count.tolist() == [3, 3, 3, 3, 2, 0]
-    np.testing.assert_allclose(found.confidence, [2 / 3, 1, 1, 2 / 3, 0.5, 0], rtol=1e-6)
-    np.testing.assert_allclose(found.annotator_accuracy, [1, 3 / 5, 4 / 5], rtol=1e-6)
+    consensus = majority(votes_of(TABLE), 6, 2)
+    assert consensus.labels.tolist() == [0, 1, 0, 1, 0, -1]
+    assert consensus.count.tolist() == [3, 3, 3, 3, 2, 0]
+    np.testing.assert_allclose(consensus.confidence, [2 / 3, 1, 1, 2 / 3, 0.5, 0], rtol=1e-6)
+    np.testing.assert_allclose(consensus.annotator_accuracy, [1, 3 / 5, 4 / 5], rtol=1e-6)
 
 
 def test_dawid_skene__known_first_and_fifth_iteration() -> None:
@@ -56,10 +56,10 @@ def test_dawid_skene__known_first_and_fifth_iteration() -> None:
 
 
 def test_dawid_skene__a_symmetric_row_is_a_tie() -> None:
-    found = dawid_skene(votes_of(TABLE), 7, 4, 2, max_iterations=5)
-    assert found.labels.tolist() == [0, 1, 0, 1, 0, -1, -1]
-    assert math.isnan(found.annotator_accuracy[3])
-    assert found.annotator_accuracy[0] > found.annotator_accuracy[1] == found.annotator_accuracy[2] > 0.8
+    consensus = dawid_skene(votes_of(TABLE), 7, 4, 2, max_iterations=5)
+    assert consensus.labels.tolist() == [0, 1, 0, 1, 0, -1, -1]
+    assert math.isnan(consensus.annotator_accuracy[3])
+    assert consensus.annotator_accuracy[0] > consensus.annotator_accuracy[1] == consensus.annotator_accuracy[2] > 0.8
 
 
 def naive_dawid_skene(table: list[list[int]], n_classes: int, iterations: int) -> np.ndarray:
@@ -85,8 +85,8 @@ def test_dawid_skene__is_the_literal_one(seed: int, n_classes: int, iterations: 
     table = rng.integers(-1, n_classes, (9, 4))
     table[:, 0] = np.maximum(table[:, 0], 0)
     start = np.array([[(row == c).sum() / (row >= 0).sum() for c in range(n_classes)] for row in table])
-    found = estimate_confusion(votes_of(table.tolist()), start, 4, max_iterations=iterations, tolerance=0)
-    np.testing.assert_allclose(found.posterior, naive_dawid_skene(table.tolist(), n_classes, iterations), atol=1e-12)
+    estimate = estimate_confusion(votes_of(table.tolist()), start, 4, max_iterations=iterations, tolerance=0)
+    np.testing.assert_allclose(estimate.posterior, naive_dawid_skene(table.tolist(), n_classes, iterations), atol=1e-12)
 
 
 def test_dawid_skene__outvotes_a_careless_pair() -> None:
@@ -127,12 +127,14 @@ def test_agreement_bounds__a_t_interval_with_one_right_and_one_wrong_to_start() 
     from scipy.stats import t
 
     votes = votes_of([[0, 1, -1], [1, 1, -1], [0, 0, -1], [0, 1, -1]])
-    found = agreement_bounds(votes, np.array([0, 1, 0, -1]), 3)
+    bounds = agreement_bounds(votes, np.array([0, 1, 0, -1]), 3)
     for a, right in enumerate([[1, 1, 1], [0, 1, 1], []]):
         seen = np.array([0, 1, *right])
         half = t.interval(0.95, len(seen) - 1, seen.mean(), seen.std(ddof=1) / math.sqrt(len(seen)))
-        np.testing.assert_allclose([found.lower[a], found.mean[a], found.upper[a]], [max(half[0], 0), seen.mean(), 1])
-    assert found.accepted().tolist() == [True, True, True]
+        np.testing.assert_allclose(
+            [bounds.lower[a], bounds.mean[a], bounds.upper[a]], [max(half[0], 0), seen.mean(), 1]
+        )
+    assert bounds.accepted().tolist() == [True, True, True]
 
 
 def test_agreement_bounds__one_who_is_often_wrong_is_not_accepted() -> None:

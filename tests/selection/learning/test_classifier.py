@@ -5,11 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from selection import ArrayVectors, InvalidInput, InvalidOption, Pool
-from selection.checks import ShuffledVectors
 from selection.learning.classifier import (
     CommitteeProbabilities,
     Estimator,
@@ -19,21 +16,9 @@ from selection.learning.classifier import (
     fit_committee,
     out_of_fold,
 )
-from selection.learning.linear import LinearModel
+from tests.selection.learning.blobs import blobs
 
 PLAIN = LogisticRegression(calibrated=False)
-
-
-def blobs(m: int, n_classes: int, *, d: int = 24, noise: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    y = rng.permutation(np.arange(m) % n_classes)
-    X = rng.normal(size=(n_classes, d))[y] + noise * rng.normal(size=(m, d))
-    return (X / np.linalg.norm(X, axis=1, keepdims=True)).astype(np.float16), y
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    e = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
 
 
 class Prior:
@@ -135,44 +120,6 @@ def test_calibration__labels_that_are_all_met_do_not_make_the_model_certain() ->
     assert P.max() < 0.9999
 
 
-@settings(max_examples=40)
-@given(
-    seed=st.integers(0, 9), n_classes=st.integers(2, 6), scale=st.sampled_from([1e-6, 1, 1e3]), block=st.integers(1, 50)
-)
-def test_linear_model__a_row_does_not_depend_on_the_rows_beside_it(
-    seed: int, n_classes: int, scale: float, block: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    X = (rng.normal(size=(50, 33)) * scale).astype(np.float32)
-    X[3] = 0
-    W, b = rng.normal(size=(33, n_classes)) * 5 / scale, rng.normal(size=n_classes)
-    models = [LinearModel(W, b), LinearModel(W[::-1] * 7, b, temperature=3.0)]
-    P = models[0].probabilities(X)
-    np.testing.assert_allclose(P, softmax(X.astype(float) @ W + b), atol=2e-4)
-    order = rng.permutation(50)
-    vectors = ShuffledVectors(X, order, block_rows=block)
-    for lazy, whole in (
-        (PredictedProbabilities(vectors, models[0]), P),
-        (CommitteeProbabilities(vectors, models), np.stack([m.probabilities(X) for m in models], axis=1)),
-    ):
-        assert lazy.shape == whole.shape
-        seen = np.empty_like(whole)
-        for rows, part in lazy.blocks():
-            seen[rows] = part
-        np.testing.assert_array_equal(seen, whole)
-        np.testing.assert_array_equal(lazy.take(order[:7]), whole[order[:7]])
-
-
-def test_linear_model__no_order_of_summation_changes_a_bit() -> None:
-    X, y = blobs(300, 5, d=700)
-    model = PLAIN.fit(X, y, 5, seed=0)
-    P = model.probabilities(X)
-    for seed in range(5):
-        order = np.random.default_rng(seed).permutation(700)
-        np.testing.assert_array_equal(P, LinearModel(model.weights[order], model.bias).probabilities(X[:, order]))
-    assert (LogisticRegression(C=9, calibrated=False).fit(X, y, 5, seed=0).probabilities(X) != P).any()
-
-
 def test_logistic_regression__number_of_threads_does_not_change_a_bit() -> None:
     from threadpoolctl import threadpool_limits
 
@@ -181,13 +128,6 @@ def test_logistic_regression__number_of_threads_does_not_change_a_bit() -> None:
         two = PLAIN.fit(X, y, 3, seed=0)
     with threadpool_limits(1):
         np.testing.assert_array_equal(two.weights, PLAIN.fit(X, y, 3, seed=0).weights)
-
-
-def test_linear_model__error_is_that_of_float32() -> None:
-    X, y = blobs(600, 10, d=384)
-    model = LogisticRegression().fit(X, y, 10, seed=0)
-    exact = softmax((X.astype(float) @ model.weights + model.bias) / model.temperature)
-    np.testing.assert_allclose(model.probabilities(X), exact, rtol=5e-6)
 
 
 def test_probabilities__only_the_rows_that_filters_leave_are_computed() -> None:

@@ -22,20 +22,20 @@ def test_el2n__sum_of_the_error_norms_of_the_epochs() -> None:
 
 
 def test_aum__sum_of_the_margins_and_the_easiest_first() -> None:
-    given = pool(m0=[0.8, -0.5, 0.1], m1=[0.9, -0.7, 0.3])
-    np.testing.assert_allclose(Aum(fields=["m0", "m1"]).score(given, rng=RNG), [1.7, -1.2, 0.4], rtol=1e-6)
-    assert select([{"aum": {"fields": ["m0", "m1"]}}], given, budget=1).rows.tolist() == [0]
-    hardest = select([{"aum": {"fields": ["m0", "m1"], "descending": False}}], given, budget=1)
+    epochs = pool(m0=[0.8, -0.5, 0.1], m1=[0.9, -0.7, 0.3])
+    np.testing.assert_allclose(Aum(fields=["m0", "m1"]).score(epochs, rng=RNG), [1.7, -1.2, 0.4], rtol=1e-6)
+    assert select([{"aum": {"fields": ["m0", "m1"]}}], epochs, budget=1).rows.tolist() == [0]
+    hardest = select([{"aum": {"fields": ["m0", "m1"], "descending": False}}], epochs, budget=1)
     assert hardest.rows.tolist() == [1]
 
 
 def test_forgetting__counts_right_then_wrong() -> None:
     # Rows: always right; learned once; forgotten twice; never learned; forgotten once at the end.
     right = np.array([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [1, 0, 1, 0, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 0]], float)
-    given = pool(**{f"e{i}": right[:, i].tolist() for i in range(5)})
+    epochs = pool(**{f"e{i}": right[:, i].tolist() for i in range(5)})
     fields = [f"e{i}" for i in range(5)]
-    assert Forgetting(fields=fields).score(given, rng=RNG).tolist() == [0, 0, 2, 5, 1]
-    assert Forgetting(fields=fields, never_learned="zero").score(given, rng=RNG).tolist() == [0, 0, 2, 0, 1]
+    assert Forgetting(fields=fields).score(epochs, rng=RNG).tolist() == [0, 0, 2, 5, 1]
+    assert Forgetting(fields=fields, never_learned="zero").score(epochs, rng=RNG).tolist() == [0, 0, 2, 0, 1]
 
 
 @pytest.mark.parametrize("step", [El2n, Aum, Forgetting])
@@ -65,7 +65,7 @@ def test_options__fields_must_be_columns(fields: object) -> None:
 def test_options__round_trip_and_reach_ccs() -> None:
     step = build_step({"forgetting": {"fields": ["a", "b"], "never_learned": "zero"}})
     assert build_step(step_spec(step)) == step
-    given = pool(a=[1, 1, 1, 0, 0, 0], b=[0, 1, 0, 1, 0, 0])
-    picked = select([step, {"ccs": {"beta": 0.3, "hard": "high", "n_strata": 2}}], given, budget=5)
+    epochs = pool(a=[1, 1, 1, 0, 0, 0], b=[0, 1, 0, 1, 0, 0])
+    picked = select([step, {"ccs": {"beta": 0.3, "hard": "high", "n_strata": 2}}], epochs, budget=5)
     assert len(picked.rows) == 5
     assert 0 not in picked.rows  # forgotten once, as row 2; one of six is cut off, the lower row

@@ -129,9 +129,11 @@ def test_select__the_draw_follows_the_keys_not_the_order():
     x = rng.standard_normal((60, 4)).astype(np.float32)
     p = rng.dirichlet(np.ones(3), 60)
     keys, order = rng.permutation(1000)[:60].astype(np.uint64), rng.permutation(60)
-    there = select(["badge"], Pool(vectors=x, probabilities=p, keys=keys), budget=30, seed=3).rows
-    here = select(["badge"], Pool(vectors=x[order], probabilities=p[order], keys=keys[order]), budget=30, seed=3).rows
-    assert keys[there].tolist() == keys[order][here].tolist()
+    plain = select(["badge"], Pool(vectors=x, probabilities=p, keys=keys), budget=30, seed=3).rows
+    permuted = select(
+        ["badge"], Pool(vectors=x[order], probabilities=p[order], keys=keys[order]), budget=30, seed=3
+    ).rows
+    assert keys[plain].tolist() == keys[order][permuted].tolist()
 
 
 def test_select__one_class_has_no_gradient():

@@ -99,25 +99,26 @@ def test_select__already_selected_rows_do_not_count() -> None:
     assert draw(3, committee, already=range(4, 8)).rows.tolist() == [0, 1, 2]
 
 
-def told(committee, picks, seed):
-    """What each row's label would still tell once those of the picks are known."""
+def information_after(committee, picks, seed):
+    """The states after the labels of the picks, and the information that each row's label adds."""
     from selection.kernels.compiled.probabilities import information
 
-    rng, known, out = np.random.default_rng(seed), module.Knowledge.before(committee.shape[1]), np.empty(len(committee))
+    rng, out = np.random.default_rng(seed), np.empty(len(committee))
+    states = module.LabelStates.without_labels(committee.shape[1])
     for row in picks:
-        known = known.after(committee[row], rng)
-    information(committee, known.weights, known.chance, out)
-    return known, out
+        states = states.with_label(committee[row], rng)
+    information(committee, states.weights, states.chance, out)
+    return states, out
 
 
-def test_knowledge__a_sample_has_the_information_of_all_tuples_as_its_mean(monkeypatch) -> None:
+def test_label_states__a_sample_has_the_information_of_all_tuples_as_its_mean(monkeypatch) -> None:
     committee = np.random.default_rng(3).dirichlet(np.ones(2), (12, 4))
-    known, exact = told(committee, range(7), 0)
-    assert (known.sampled, len(known.chance)) == (False, 2**7)
-    assert known.chance.sum() == pytest.approx(1)
+    states, exact = information_after(committee, range(7), 0)
+    assert (states.sampled, len(states.chance)) == (False, 2**7)
+    assert states.chance.sum() == pytest.approx(1)
     # Four labels are written out, the fifth starts the sample, two more are drawn.
     monkeypatch.setattr(module, "TUPLES", 20)
-    sampled = np.array([told(committee, range(7), seed)[1] for seed in range(400)])
+    sampled = np.array([information_after(committee, range(7), seed)[1] for seed in range(400)])
     error = sampled.std(axis=0) / np.sqrt(400)
     assert (np.abs(sampled.mean(axis=0) - exact) < 4 * error).all()
     assert (error < 0.1 * exact).all()

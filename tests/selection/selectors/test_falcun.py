@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from selection import InvalidInput, InvalidOption, MissingInput, Pool, select
-from selection.selectors.falcun import Falcun, lowered, masses, read
+from selection.selectors.falcun import Falcun, draw_weights, lowered, read_probabilities
 
 P = np.array([[0.7, 0.2, 0.1], [0.34, 0.33, 0.33], [0.1, 0.8, 0.1], [0.45, 0.45, 0.1], [0.25, 0.05, 0.7]])
 UNCERTAINTY = [0.5, 0.99, 0.3, 1.0, 0.55]
@@ -44,16 +44,16 @@ def by_hand(p, gamma, uniforms):
 
 
 def test_read__known_uncertainty():
-    probabilities, uncertainty = read(Pool(probabilities=P), np.arange(5))
+    probabilities, uncertainty = read_probabilities(Pool(probabilities=P), np.arange(5))
     np.testing.assert_allclose(uncertainty, UNCERTAINTY, atol=1e-7)
     np.testing.assert_allclose(probabilities, P, atol=1e-7)
 
 
-def test_masses__known_answers():
-    probabilities, uncertainty = read(Pool(probabilities=P), np.arange(5))
-    first = masses(2 * uncertainty, np.ones(5, bool), 10)
+def test_draw_weights__known_answers():
+    probabilities, uncertainty = read_probabilities(Pool(probabilities=P), np.arange(5))
+    first = draw_weights(2 * uncertainty, np.ones(5, bool), 10)
     np.testing.assert_allclose(first / first.sum(), DRAW_1, atol=1e-6)
-    second = masses(uncertainty + lowered(uncertainty, probabilities, 1), np.arange(5) != 1, 10)
+    second = draw_weights(uncertainty + lowered(uncertainty, probabilities, 1), np.arange(5) != 1, 10)
     np.testing.assert_allclose(second / second.sum(), DRAW_2, atol=1e-6)
 
 

@@ -22,8 +22,8 @@ def reached(edges: list[tuple[int, int]], rows: set[int]) -> int:
     """How many rows the edges lead to from some rows, these included."""
     seen, waiting = set(rows), list(rows)
     while waiting:
-        here = waiting.pop()
-        new = {there for origin, there in edges if origin == here} - seen
+        row = waiting.pop()
+        new = {end for start, end in edges if start == row} - seen
         seen |= new
         waiting += new
     return len(seen)
@@ -33,8 +33,8 @@ def sigma(edges: list[tuple[int, int, float]], rows: set[int]) -> float:
     """The expected number of rows reached: over every set of live edges, with its probability."""
     total = 0.0
     for live in product([False, True], repeat=len(edges)):
-        chance = np.prod([p if there else 1 - p for (_, _, p), there in zip(edges, live, strict=True)])
-        total += chance * reached([(a, b) for (a, b, _), there in zip(edges, live, strict=True) if there], rows)
+        chance = np.prod([p if is_live else 1 - p for (_, _, p), is_live in zip(edges, live, strict=True)])
+        total += chance * reached([(a, b) for (a, b, _), is_live in zip(edges, live, strict=True) if is_live], rows)
     return total
 
 

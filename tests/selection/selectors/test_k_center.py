@@ -89,9 +89,9 @@ def test_select__random_first_follows_the_keys_not_the_order():
     X = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
     keys = np.arange(100, 130, dtype=np.uint64)
     back = np.arange(30)[::-1]
-    there = select(["k_center"], Pool(vectors=X, keys=keys), budget=12, seed=3).rows
-    here = select(["k_center"], Pool(vectors=X[back], keys=keys[back]), budget=12, seed=3).rows
-    assert keys[there].tolist() == keys[back][here].tolist()
+    plain = select(["k_center"], Pool(vectors=X, keys=keys), budget=12, seed=3).rows
+    permuted = select(["k_center"], Pool(vectors=X[back], keys=keys[back]), budget=12, seed=3).rows
+    assert keys[plain].tolist() == keys[back][permuted].tolist()
 
 
 def test_select__weights_multiply_distances():

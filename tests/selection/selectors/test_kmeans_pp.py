@@ -60,9 +60,9 @@ def test_select__the_draw_follows_the_keys_not_the_order():
     X = np.random.default_rng(0).standard_normal((60, 4)).astype(np.float32)
     keys = np.random.default_rng(1).permutation(1000)[:60].astype(np.uint64)
     order = np.random.default_rng(2).permutation(60)
-    there = draw(X, 30, keys=keys, seed=3).rows
-    here = draw(X[order], 30, keys=keys[order], seed=3).rows
-    assert keys[there].tolist() == keys[order][here].tolist()
+    plain = draw(X, 30, keys=keys, seed=3).rows
+    permuted = draw(X[order], 30, keys=keys[order], seed=3).rows
+    assert keys[plain].tolist() == keys[order][permuted].tolist()
 
 
 def test_select__local_trials_lower_the_cost():

@@ -41,8 +41,8 @@ def test_select__first_without_anything_selected():
 
 def test_select__zero_stop_ends_where_all_are_predicted_alike():
     pool = Pool(probabilities=P[[0, 2, 0, 2, 2]])
-    found = select([{"pcoreset": {"first": 0, "zero": "stop"}}], pool, budget=4, allow_short=True)
-    assert (found.rows.tolist(), found.exhausted) == ([0, 1], True)
+    selection = select([{"pcoreset": {"first": 0, "zero": "stop"}}], pool, budget=4, allow_short=True)
+    assert (selection.rows.tolist(), selection.exhausted) == ([0, 1], True)
 
 
 def test_select__a_row_that_is_no_distribution_is_named():

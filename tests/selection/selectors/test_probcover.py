@@ -5,7 +5,7 @@ import pytest
 
 from selection import InvalidBudget, InvalidInput, InvalidOption, Pool, Selection, build_step, select
 from selection.kernels.neighbours import distance_to_others
-from selection.selectors.probcover import ProbCover, purest
+from selection.selectors.probcover import ProbCover, largest_pure_radius
 
 LINE = np.array([[0.0], [0.4], [0.8], [1.2], [3.0], [3.3], [3.6], [8.0]], np.float32)
 
@@ -47,18 +47,20 @@ def test_select__rows_on_a_line() -> None:
     assert picked.reason.value.tolist() == [0.625, 0.875, 1.0]
 
 
-def test_purest__rows_on_a_line() -> None:
+def test_largest_pure_radius__rows_on_a_line() -> None:
     clusters = np.array([0, 0, 0, 0, 1, 1, 1, 1])
     distance = distance_to_others(Pool(vectors=LINE).get_vectors(), np.arange(8), clusters)
     deltas = [0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 5.0]
     purity = [float((distance > delta).mean()) for delta in deltas]
     assert purity == [1, 1, 1, 1, 1, 0.75, 0.125, 0.125]
-    best = purest(distance, 0.95)
+    best = largest_pure_radius(distance, 0.95)
     assert max(delta for delta in deltas if delta <= best) == 1.0  # the best of these
     assert best == pytest.approx(1.8, rel=1e-6)  # the best of all: 1.2 and 3.0 are of two clusters
-    assert purest(distance, 0.75) == pytest.approx(2.1, rel=1e-6)
-    assert purest(np.array([3.0, 1.0]), 1.0) < 1.0  # at the distance itself the ball holds the other row
-    assert purest(np.arange(1, 101), 0.9) == pytest.approx(11)  # ten of a hundred balls hold another cluster at 11
+    assert largest_pure_radius(distance, 0.75) == pytest.approx(2.1, rel=1e-6)
+    assert largest_pure_radius(np.array([3.0, 1.0]), 1.0) < 1.0  # at the distance itself the ball holds the other row
+    assert largest_pure_radius(np.arange(1, 101), 0.9) == pytest.approx(
+        11
+    )  # ten of a hundred balls hold another cluster at 11
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -94,7 +96,7 @@ def test_select__delta_of_pure_balls_keeps_clusters_apart() -> None:
     assert sorted(centre[picked.rows[:4]].argmax(axis=1).tolist()) == [0, 1, 2, 3]
     assert picked.reason.value[3] > 0.95
     distance = distance_to_others(Pool(vectors=x).get_vectors(), np.arange(400), centre.argmax(axis=1))
-    assert picked.rows.tolist() == run(x, 10, delta=purest(distance, 0.95)).rows.tolist()
+    assert picked.rows.tolist() == run(x, 10, delta=largest_pure_radius(distance, 0.95)).rows.tolist()
 
 
 def test_select__zero_vectors_and_copies_are_points_like_others() -> None:

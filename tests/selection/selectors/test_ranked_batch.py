@@ -57,7 +57,7 @@ def naive(vectors, scores, budget, already):
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("at_first", [1, 16, 128])
 def test_select__is_the_naive_one_whatever_is_brought_up_to_date(already, seed, at_first, monkeypatch) -> None:
-    monkeypatch.setattr(ranked_batch, "ROWS_AT_FIRST", at_first)
+    monkeypatch.setattr(ranked_batch, "FIRST_UPDATES", at_first)
     rng = np.random.default_rng(seed)
     # Whole numbers: sums of squares are exact, and ties abound.
     vectors = rng.integers(-3, 4, (200, 3)).astype(np.float32)

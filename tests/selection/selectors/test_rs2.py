@@ -15,7 +15,7 @@ def _rounds(n: int, k: int, count: int, tail: str, seed: int = 0) -> list[list[i
 
 
 def _flat(rounds: list[list[int]]) -> list[int]:
-    return [row for one in rounds for row in one]
+    return [row for rows in rounds for row in rows]
 
 
 @pytest.mark.parametrize("tail", ["carry", "drop"])
@@ -48,8 +48,8 @@ def test_select__carry_takes_every_candidate_equally_often_at_any_moment(
 def test_select__drop_gives_whole_disjoint_rounds(n: int, data: st.DataObject) -> None:
     k = data.draw(st.integers(1, n))
     rounds = _rounds(n, k, 2 * (n // k), "drop")
-    for one in (rounds[: n // k], rounds[n // k :]):
-        taken = _flat(one)
+    for part in (rounds[: n // k], rounds[n // k :]):
+        taken = _flat(part)
         assert len(taken) == len(set(taken)) == k * (n // k)
 
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from selection import ArrayVectors
+from selection.blocks import restricted
 from selection.checks import ShuffledVectors
 from selection.kernels import duplicates
 from selection.kernels.assign import nearest_centres
 from selection.kernels.compiled import facility_location as facility_location_loops
-from selection.kernels.device import facility_location as tensor_facility_location
-from selection.kernels.device import nearest as tensor_nearest
+from selection.kernels.device import facility_location as device_facility_location
+from selection.kernels.device import k_center as device_k_center
 from selection.kernels.device import tensor
 from selection.kernels.duplicates import duplicates_in
 from selection.kernels.facility_location import Coverage
@@ -23,7 +24,7 @@ from selection.kernels.nearest import farthest_from
 from selection.kernels.neighbours import nearest_neighbours
 from selection.kernels.normalize import unit_rows, unit_vectors
 from selection.kernels.top_k import max_similarity, similarity_to, top_k
-from selection.vectors import TensorVectors, exact, on_gpu, restricted
+from selection.vectors import TensorVectors, exact, on_gpu
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from coverage_cases import hard_vectors, row_dots, row_square_distances
@@ -35,7 +36,7 @@ HARD = hard_vectors()
 @pytest.fixture(params=["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
 def device(request):
     if request.param != "cpu" and not torch.cuda.is_available():
-        pytest.skip("there is no CUDA card")
+        pytest.skip("there is no CUDA device")
     return request.param
 
 
@@ -59,7 +60,7 @@ def test_sums__are_those_of_the_compiled_loops_to_the_bit(d, device):
 
 
 @pytest.mark.parametrize("name", HARD)
-def test_top_r__both_bodies_agree_to_the_bit(name, device, tile_values):
+def test_top_k__both_implementations_agree_to_the_bit(name, device, tile_values):
     X = HARD[name]
     rng = np.random.default_rng(0)
     queries = np.concatenate([X[:7], X[50:60], np.zeros_like(X[:1])])
@@ -80,7 +81,7 @@ def test_top_r__both_bodies_agree_to_the_bit(name, device, tile_values):
     assert similarity_to(there, query).tolist() == similarity_to(host, query).tolist()
 
 
-def test_top_r__entries_held_are_cut_back(monkeypatch, device):
+def test_top_k__entries_held_are_cut_back(monkeypatch, device):
     from selection.kernels.device import top_k as device_top_k
 
     monkeypatch.setattr(device_top_k, "HELD", 1)
@@ -152,8 +153,8 @@ def test_full_float32__turns_tf32_off_and_then_back(setting, fast, full):
         setattr(backend, setting, before)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA card")
-def test_on_card__without_a_card_is_the_same_vectors_and_imports_no_torch():
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_on_gpu__without_a_gpu_is_the_same_vectors_and_imports_no_torch():
     vectors = ArrayVectors(np.eye(3, dtype=np.float32))
     assert on_gpu(vectors, least=0) is vectors
     code = "import sys, numpy as np; from selection.vectors import *; on_gpu(ArrayVectors(np.eye(3)), least=0); print(*sys.modules)"
@@ -162,8 +163,8 @@ def test_on_card__without_a_card_is_the_same_vectors_and_imports_no_torch():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA card")
-def test_on_card__what_fits_is_put_there():
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_on_gpu__what_fits_is_put_there():
     vectors = ArrayVectors(np.eye(3, dtype=np.float32))
     assert on_gpu(vectors, least=0).device == "cuda:0"
     assert on_gpu(vectors, least=0, share=0.0) is vectors
@@ -171,8 +172,8 @@ def test_on_card__what_fits_is_put_there():
 
 
 @pytest.mark.parametrize("name", HARD)
-def test_k_center_and_kmeans_pp__both_bodies_agree_to_the_bit(name, device, tile_values, monkeypatch):
-    monkeypatch.setattr(tensor_nearest, "CENTRES_AT_ONCE", 5)
+def test_k_center_and_kmeans_pp__both_implementations_agree_to_the_bit(name, device, tile_values, monkeypatch):
+    monkeypatch.setattr(device_k_center, "CENTRES_AT_ONCE", 5)
     X = HARD[name]
     budget = min(60, len(X) // 2)
     host, there = ArrayVectors(X), TensorVectors(ArrayVectors(X, block_rows=17), device)
@@ -192,7 +193,7 @@ def test_k_center_and_kmeans_pp__both_bodies_agree_to_the_bit(name, device, tile
 
 
 @pytest.mark.parametrize("name", HARD)
-def test_assign__both_bodies_agree_to_the_bit(name, device, tile_values):
+def test_assign__both_implementations_agree_to_the_bit(name, device, tile_values):
     X = HARD[name]
     host, there = ArrayVectors(X), TensorVectors(ArrayVectors(X, block_rows=17), device)
     for centres in (X[:40].astype(np.float32), X[::3].astype(np.float32), np.zeros((2, X.shape[1]), np.float32)):
@@ -203,7 +204,7 @@ def test_assign__both_bodies_agree_to_the_bit(name, device, tile_values):
 
 @pytest.mark.parametrize("rule", ["greedy", "reference", "component"])
 @pytest.mark.parametrize("name", HARD)
-def test_duplicates_in__both_bodies_agree_to_the_bit(name, rule, device, monkeypatch):
+def test_duplicates_in__both_implementations_agree_to_the_bit(name, rule, device, monkeypatch):
     monkeypatch.setattr(duplicates, "BLOCK_VALUES", 20_000)
     monkeypatch.setattr(tensor, "TILE_VALUES", 3000)
     X = HARD[name]
@@ -220,9 +221,9 @@ def test_duplicates_in__both_bodies_agree_to_the_bit(name, rule, device, monkeyp
 
 
 @pytest.mark.parametrize("name", HARD)
-def test_facility_location__both_bodies_agree_to_the_bit(name, device, tile_values, monkeypatch):
-    monkeypatch.setattr(tensor_facility_location, "CHUNK_ROWS", 7)
-    monkeypatch.setattr(tensor_facility_location, "BOUND_VALUES", 3000)
+def test_facility_location__both_implementations_agree_to_the_bit(name, device, tile_values, monkeypatch):
+    monkeypatch.setattr(device_facility_location, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(device_facility_location, "BOUND_VALUES", 3000)
     X = HARD[name]
     rng = np.random.default_rng(4)
     weights = rng.random(len(X)) * (rng.random(len(X)) < 0.9)
@@ -244,13 +245,13 @@ def test_facility_location__both_bodies_agree_to_the_bit(name, device, tile_valu
 
 
 @pytest.mark.parametrize("name", HARD)
-def test_facility_location__no_bound_of_a_card_is_below_the_exact_gain(name, device, tile_values):
+def test_facility_location__no_bound_of_a_gpu_is_below_the_exact_gain(name, device, tile_values):
     X = HARD[name]
     weights = np.random.default_rng(5).random(len(X)) ** 9
     there = TensorVectors(ArrayVectors(X), device)
     coverage = Coverage(ArrayVectors(X), weights=weights, taken=np.array([0, 5]), max_bytes=2**30)
     references = np.flatnonzero(coverage.norms > 0)
-    similarities = tensor_facility_location.Similarities(there, references, coverage.weight32, coverage.unit)
+    similarities = device_facility_location.Similarities(there, references, coverage.weight32, coverage.unit)
     bounds = similarities.bounds(references, coverage.low)
     for row, bound in zip(references, bounds, strict=True):
         exact = np.array(
@@ -266,7 +267,7 @@ def test_facility_location__no_bound_of_a_card_is_below_the_exact_gain(name, dev
 
 
 @pytest.mark.parametrize("name", HARD)
-def test_nearest_neighbours__both_bodies_find_the_same(name, device, tile_values):
+def test_nearest_neighbours__both_implementations_find_the_same(name, device, tile_values):
     X = HARD[name]
     part = np.arange(0, len(X), 2)
     there = TensorVectors(ArrayVectors(X, block_rows=17), device)
@@ -281,4 +282,4 @@ def test_unit_vectors__are_the_same_on_a_device_to_the_bit(name, device):
     X = HARD[name]
     there = unit_vectors(TensorVectors(ArrayVectors(X), device))
     assert there.part(slice(None)).cpu().numpy().tolist() == unit_rows(X).tolist()
-    assert restricted(there, np.array([3, 50])).part(slice(1, 2)).cpu().numpy().tolist() == unit_rows(X[50:51]).tolist()
+    assert there.part(torch.tensor([3, 50], device=device))[1:].cpu().numpy().tolist() == unit_rows(X[50:51]).tolist()

@@ -1,0 +1,29 @@
+"""The queries of a search, grouped into lists."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from selection.types import Array, Floats, Rows
+
+# Lists are taken this many at a time, so that a tile keeps a useful number of rows however many queries there are.
+TILE_QUERIES = 2048
+
+
+class QueryLists:
+    """Queries in float32, grouped into lists, with the largest norm of each list."""
+
+    def __init__(self, queries: Array, starts: Array | None) -> None:
+        self.queries: Floats = np.ascontiguousarray(queries, np.float32)
+        self.starts: Rows = np.asarray(np.arange(len(queries) + 1) if starts is None else starts, np.int64)
+        self.count = len(self.starts) - 1
+        norms = np.sqrt((self.queries.astype(np.float64) ** 2).sum(axis=1))
+        self.norms = np.array([norms[a:b].max() for a, b in zip(self.starts, self.starts[1:], strict=False)])
+        # Each part is a run of lists with up to TILE_QUERIES queries, or one list with more.
+        self.parts: list[tuple[int, int]] = []
+        first = 0
+        for last in range(1, self.count + 1):
+            if last == self.count or self.starts[last + 1] - self.starts[first] > TILE_QUERIES:
+                self.parts.append((first, last))
+                first = last
+        self.widest = max((int(self.starts[b] - self.starts[a]) for a, b in self.parts), default=1)

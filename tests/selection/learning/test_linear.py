@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selection import InvalidInput
+from selection.checks import ShuffledVectors
+from selection.learning.classifier import CommitteeProbabilities, LogisticRegression, PredictedProbabilities
+from selection.learning.linear import LinearModel, check_finite
+from tests.selection.learning.blobs import blobs
+
+PLAIN = LogisticRegression(calibrated=False)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def test_linear_model__known_answer() -> None:
+    model = LinearModel(np.array([[np.log(3.0), 0.0]]), np.array([0.0, 0.0]))
+    np.testing.assert_allclose(model.probabilities(np.array([[1.0], [0.0]])), [[0.75, 0.25], [0.5, 0.5]], rtol=1e-6)
+    never = LinearModel(np.zeros((1, 2)), np.array([0.0, -np.inf]))  # the second class has no labels
+    assert never.probabilities(np.array([[2.0]])).tolist() == [[1, 0]]
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 9), n_classes=st.integers(2, 6), scale=st.sampled_from([1e-6, 1, 1e3]), block=st.integers(1, 50)
+)
+def test_linear_model__a_row_does_not_depend_on_the_rows_beside_it(
+    seed: int, n_classes: int, scale: float, block: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    X = (rng.normal(size=(50, 33)) * scale).astype(np.float32)
+    X[3] = 0
+    W, b = rng.normal(size=(33, n_classes)) * 5 / scale, rng.normal(size=n_classes)
+    models = [LinearModel(W, b), LinearModel(W[::-1] * 7, b, temperature=3.0)]
+    P = models[0].probabilities(X)
+    np.testing.assert_allclose(P, softmax(X.astype(float) @ W + b), atol=2e-4)
+    order = rng.permutation(50)
+    vectors = ShuffledVectors(X, order, block_rows=block)
+    for lazy, whole in (
+        (PredictedProbabilities(vectors, models[0]), P),
+        (CommitteeProbabilities(vectors, models), np.stack([m.probabilities(X) for m in models], axis=1)),
+    ):
+        assert lazy.shape == whole.shape
+        seen = np.empty_like(whole)
+        for rows, part in lazy.blocks():
+            seen[rows] = part
+        np.testing.assert_array_equal(seen, whole)
+        np.testing.assert_array_equal(lazy.take(order[:7]), whole[order[:7]])
+
+
+def test_linear_model__no_order_of_summation_changes_a_bit() -> None:
+    X, y = blobs(300, 5, d=700)
+    model = PLAIN.fit(X, y, 5, seed=0)
+    P = model.probabilities(X)
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(700)
+        np.testing.assert_array_equal(P, LinearModel(model.weights[order], model.bias).probabilities(X[:, order]))
+    assert (LogisticRegression(C=9, calibrated=False).fit(X, y, 5, seed=0).probabilities(X) != P).any()
+
+
+def test_linear_model__error_is_that_of_float32() -> None:
+    X, y = blobs(600, 10, d=384)
+    model = LogisticRegression().fit(X, y, 10, seed=0)
+    exact = softmax((X.astype(float) @ model.weights + model.bias) / model.temperature)
+    np.testing.assert_allclose(model.probabilities(X), exact, rtol=5e-6)
+
+
+def test_check_finite__names_the_first_bad_row_counted_from_the_start() -> None:
+    values = np.zeros((4, 2), np.float32)
+    check_finite(values)
+    values[2:, 1] = np.nan, np.inf
+    with pytest.raises(InvalidInput, match="row 12 holds a value that is not finite") as error:
+        check_finite(values, start=10)
+    assert error.value.row == 12
