@@ -9,9 +9,10 @@ import numpy as np
 
 from selection.errors import BrokenStep
 from selection.groups import NO_GROUP, Costs
+from selection.pool import Pool
 from selection.run_selector import at_places, run_selector
 from selection.step import Selector
-from selection.types import Array, Pool, Rows, Selection
+from selection.types import Array, Rows, Selection
 
 Stream = Callable[[], np.random.Generator]
 

@@ -11,9 +11,10 @@ from selection.capped import GroupCapacity, Stream, capped_selection
 from selection.constraints import BoundConstraints, Constraints
 from selection.errors import InvalidBudget, rows_of_parent
 from selection.groups import listed
+from selection.pool import Pool
 from selection.run_selector import in_parent, interleaved, run_selector, subpool
 from selection.step import Selector
-from selection.types import Pool, Selection
+from selection.types import Selection
 
 
 def constrained_selection(

@@ -21,8 +21,9 @@ import numpy as np
 from selection.allocation import BALANCES, apportion, as_written
 from selection.errors import InvalidBudget, InvalidInput, InvalidOption, InvalidRecipe
 from selection.groups import NO_GROUP, Costs, banded, by_value, cost_by_group, listed, predicted_class, strata
+from selection.pool import Pool
 from selection.step import Selector, Step, check_choice, check_integer, check_name, is_number
-from selection.types import Input, Pool, Rows
+from selection.types import Input, Rows
 
 REST = "rest"
 PREDICTED_CLASS = "predicted_class"

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from selection.blocks import restricted
 from selection.errors import InvalidInput, rows_of_parent
 from selection.kernels.probabilities import tiles
-from selection.types import Array, Input, Pool, Rows
-from selection.vectors import restricted
+from selection.pool import Pool
+from selection.types import Array, Input, Rows
 
 NO_GROUP = -1
 _LISTED = 8

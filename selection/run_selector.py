@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from selection.errors import BrokenStep, rows_of_parent
+from selection.pool import Pool
 from selection.step import Selector, Step
-from selection.types import Array, Pool, Reason, Rows, Selection
+from selection.types import Array, Reason, Rows, Selection
 
 
 def run_selector(step: Selector, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
