@@ -303,13 +303,13 @@ def measured(task: Task, labelled: Array, model: Model | None) -> dict[str, floa
     y, C = task.test_classes, task.n_classes
     P = model.probabilities(task.test_vectors) if model else np.full((len(y), C), 1 / C, np.float32)
     predicted = P.argmax(axis=1)
-    found = task.classes[labelled]
+    found_classes = task.classes[labelled]
     one_class = C == 2
     judged = [task.focus] if one_class else np.unique(y).tolist()
     return {
         "average precision": statistics.fmean(average_precision_score(y == c, P[:, c]) for c in judged),
         "recall": float((predicted[y == task.focus] == task.focus).mean()),
-        "found": float((found == task.focus).sum() if one_class else len(np.unique(found))),
+        "found": float((found_classes == task.focus).sum() if one_class else len(np.unique(found_classes))),
         "accuracy": float((predicted == y).mean()),
     }
 

@@ -134,19 +134,19 @@ def in_ms(times: list[float]) -> str:
 
 def growth(way: type[Winnow | OneFile], n_items: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        one = way(Path(folder))
-        one.commit(0, 100)
-        one.publish()
+        catalog = way(Path(folder))
+        catalog.commit(0, 100)
+        catalog.publish()
         done = 1
         for goal in (100, 1000):
-            one.fill(range(done, goal - 10))
-            one.publish()
+            catalog.fill(range(done, goal - 10))
+            catalog.publish()
             commits, publishes = [], []
             for seed in range(goal - 10, goal):
-                commits.append(timed(partial(one.commit, seed, n_items)))
-                publishes.append(timed(one.publish))
+                commits.append(timed(partial(catalog.commit, seed, n_items)))
+                publishes.append(timed(catalog.publish))
             done = goal
-            asked = [timed(partial(ask, one.file, seed)) for seed in range(goal - 10, goal)]
+            asked = [timed(partial(ask, catalog.file, seed)) for seed in range(goal - 10, goal)]
             print(f"{way.__name__:8} {goal:6,} {in_ms(commits)}   {in_ms(publishes)}   {in_ms(asked)}")
 
 
@@ -159,14 +159,14 @@ def ask(file: Path, seed: int) -> None:
 
 
 def write(way: type[Winnow | OneFile], folder: Path, who: int, count: int, n_items: int, out: Any) -> None:
-    one, lost = way(folder), 0
+    catalog, lost = way(folder), 0
     for number in range(count):
         try:
-            one.commit(1000 * who + number, n_items)
-            one.publish()
+            catalog.commit(1000 * who + number, n_items)
+            catalog.publish()
         except duckdb.IOException:
             lost += 1
-    out.put({"lost": lost, "retries": one.retries})
+    out.put({"lost": lost, "retries": catalog.retries})
 
 
 def read(file: Path, hold_s: float, stop: Event, out: Any) -> None:
@@ -188,11 +188,11 @@ def together(way: type[Winnow | OneFile], count: int, n_items: int) -> None:
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
         folder, stop = Path(name), context.Event()
-        one = way(folder)
-        one.commit(0, n_items)
-        one.publish()
+        catalog = way(folder)
+        catalog.commit(0, n_items)
+        catalog.publish()
         wrote, seen = context.Queue(), context.Queue()
-        readers = [context.Process(target=read, args=(one.file, hold, stop, seen)) for hold in (0.0, 1.0)]
+        readers = [context.Process(target=read, args=(catalog.file, hold, stop, seen)) for hold in (0.0, 1.0)]
         writers = [context.Process(target=write, args=(way, folder, who, count, n_items, wrote)) for who in (1, 2)]
         for process in (*readers, *writers):
             process.start()

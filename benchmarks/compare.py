@@ -153,14 +153,14 @@ def run(
     """`measure` in a process of its own."""
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))
     spawn = multiprocessing.get_context("spawn")
-    here, there = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=measure, args=(name, method, folder, threads, budget, there))
+    receiver, sender = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=measure, args=(name, method, folder, threads, budget, sender))
     process.start()
-    there.close()
+    sender.close()
     result = f"stopped after {limit:.0f} s"
-    if here.poll(limit):
+    if receiver.poll(limit):
         try:
-            result = here.recv()
+            result = receiver.recv()
         except EOFError:
             result = "died"
     process.kill()

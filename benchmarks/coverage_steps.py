@@ -44,8 +44,8 @@ def semdedup(eps: float = EPS, **options: Any) -> Method:
 
     def run(vectors: Array, _budget: int) -> Array:
         pool = Pool(vectors=ArrayVectors(vectors))
-        found = SemDedup(eps=eps, **options).duplicates(pool, rng=np.random.default_rng(0))
-        return np.stack([found.row, found.of])
+        duplicates = SemDedup(eps=eps, **options).duplicates(pool, rng=np.random.default_rng(0))
+        return np.stack([duplicates.row, duplicates.of])
 
     return run
 
@@ -224,10 +224,10 @@ def _cascade(near: Array, weight: Array, rows: list[int], rng: np.random.Generat
     seen, waiting = set(rows), list(rows)
     while waiting:
         row = waiting.pop()
-        for there in near[row][rng.random(near.shape[1]) < weight[row]].tolist():
-            if there not in seen:
-                seen.add(there)
-                waiting.append(there)
+        for neighbor in near[row][rng.random(near.shape[1]) < weight[row]].tolist():
+            if neighbor not in seen:
+                seen.add(neighbor)
+                waiting.append(neighbor)
     return len(seen)
 
 
@@ -272,15 +272,15 @@ def held_out_note(vectors: Array, rows: Array, _peer: Array | None) -> str:
     return f"mean similarity {similar / len(sample):.6f} on held-out rows"
 
 
-def dropped_note(vectors: Array, found: Array, _peer: Array | None) -> str:
+def dropped_note(vectors: Array, dropped: Array, _peer: Array | None) -> str:
     """How many rows were dropped, whether each for a kept one, and the lowest cosine of such a pair."""
     least = 1.0
-    for start in range(0, found.shape[1], 8192):
-        x, y = (vectors[rows].astype(np.float64) for rows in found[:, start : start + 8192])
+    for start in range(0, dropped.shape[1], 8192):
+        x, y = (vectors[rows].astype(np.float64) for rows in dropped[:, start : start + 8192])
         length = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
         least = min(least, float(((x * y).sum(axis=1) / length).min()))
-    stays = "each for a kept row" if not np.isin(found[1], found[0]).any() else "some for a dropped row"
-    return f"{found.shape[1]} dropped, {stays} of cosine >= {least:.6f}"
+    stays = "each for a kept row" if not np.isin(dropped[1], dropped[0]).any() else "some for a dropped row"
+    return f"{dropped.shape[1]} dropped, {stays} of cosine >= {least:.6f}"
 
 
 def cost(vectors: Array, rows: Array) -> tuple[float, float]:

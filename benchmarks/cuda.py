@@ -85,16 +85,16 @@ def main() -> int:
     for d in args.dimensions:
         vectors = make_vectors(args.rows, d)
         host = ArrayVectors(vectors)
-        there = TensorVectors(host, args.device)
-        copied = seconds(lambda held: held.squares(), there)  # type: ignore[attr-defined]
+        on_device = TensorVectors(host, args.device)
+        copied = seconds(lambda held: held.squares(), on_device)  # type: ignore[attr-defined]
         print(f"\n{args.rows} x {d} float16\n\n| | host s | {args.device} s | same rows |\n|---|---|---|---|")
         print(f"| copy to the device | | {copied:.2f} | |")
         for name, call in cases(vectors, args.budget).items():
-            found = call(there)
-            taken = seconds(call, there)
+            selection = call(on_device)
+            taken = seconds(call, on_device)
             beside, same = "", ""
             if not args.no_host:
-                same = "yes" if np.array_equal(call(host), found) else "NO"
+                same = "yes" if np.array_equal(call(host), selection) else "NO"
                 beside = f"{seconds(call, host):.2f}"
             print(f"| {name} | {beside} | {taken:.2f} | {same} |", flush=True)
     return 0

@@ -103,7 +103,7 @@ def main() -> int:
     parser.add_argument("--targets", type=int, default=280)
     parser.add_argument("--budget", type=int, default=10_000)
     options = parser.parse_args()
-    found: dict[str, tuple[float, float, float, list[int]]] = {}
+    results: dict[str, tuple[float, float, float, list[int]]] = {}
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -113,16 +113,16 @@ def main() -> int:
             f"{'method':<20}{'seconds':>9}{'CPU s':>9}{'faster':>9}{'peak MiB':>10}  rows shared with the dense method"
         )
         for method in METHODS:
-            here, there = spawn.Pipe(duplex=False)
-            process = spawn.Process(target=measure, args=(method, folder, options.budget, there))
+            receiver, sender = spawn.Pipe(duplex=False)
+            process = spawn.Process(target=measure, args=(method, folder, options.budget, sender))
             process.start()
-            there.close()
-            found[method] = here.recv()
+            sender.close()
+            results[method] = receiver.recv()
             process.join()
-            seconds, cpu, peak, rows = found[method]
+            seconds, cpu, peak, rows = results[method]
             ratio, shared = "", ""
             if method in PEERS:
-                peer = found[PEERS[method]]
+                peer = results[PEERS[method]]
                 ratio = f"{peer[1] / cpu:.1f}x"
                 shared = f"{len(set(rows) & set(peer[3])) / len(rows):.4%}"
             print(f"{method:<20}{seconds:>9.2f}{cpu:>9.2f}{ratio:>9}{peak:>10.0f}  {shared}", flush=True)

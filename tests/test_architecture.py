@@ -28,6 +28,9 @@ ONLY_INSIDE_FUNCTIONS = {"torch", "sentence_transformers", "transformers", "skle
 TORCH = {"selection/encoders/pooling.py"}
 DAGSTER = "pipelines/orchestration/"
 COMPILED = "selection/kernels/compiled"
+NAMED = [*MODULES, *sorted((ROOT / "benchmarks").glob("*.py"))]
+# A name is a noun that a reader can search for; these say nothing of what they hold.
+EMPTY_NAMES = {"one", "found", "told", "here", "there"}
 
 # Room -> the rooms of the same package that it may import besides itself. A room is a folder, or a module that stands apart
 # from the others in its folder; the name of a folder stands for the modules directly in it.
@@ -168,3 +171,12 @@ def test_import__leaves_heavy_packages_alone(module: str, heavy: set[str]) -> No
         cwd=ROOT,
     )
     assert not heavy & set(process.stdout.split())
+
+
+@pytest.mark.parametrize("path", NAMED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_names__say_what_they_hold(path: Path) -> None:
+    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    names |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assert not names & EMPTY_NAMES

@@ -135,11 +135,11 @@ def divergence(tile, highest, rows, out):  # type: ignore[no-untyped-def]  # noq
     for j in range(count):
         total = most = 0.0
         for m in range(members):
-            one = 0.0
+            kl = 0.0
             for c in range(classes):
-                one += tile[j, m, c] * (logged[j, m, c] - logged_mean[j, c])
-            total += one
-            most = max(most, one)
+                kl += tile[j, m, c] * (logged[j, m, c] - logged_mean[j, c])
+            total += kl
+            most = max(most, kl)
         out[rows[j]] = most if highest else max(total / members, 0.0)
 
 
