@@ -131,11 +131,24 @@ def check_integer(step: str, option: str, value: Any, *, least: int) -> None:
         raise InvalidOption(f"{option} must be an integer >= {least}, got {value!r}", step=step, option=option)
 
 
-def check_number(step: str, option: str, value: Any, *, above: float | None = None, least: float | None = None) -> None:
-    """Raise `InvalidOption` unless `value` is a finite number, above a bound or at least one."""
+def check_number(
+    step: str,
+    option: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+) -> None:
+    """Raise `InvalidOption` unless `value` is a finite number within the bounds."""
     bound = f" > {above:g}" if above is not None else f" >= {least:g}" if least is not None else ""
     if not is_number(value) or (above is not None and value <= above) or (least is not None and value < least):
         raise InvalidOption(f"{option} must be a finite number{bound}, got {value!r}", step=step, option=option)
+    if (below is not None and value >= below) or (most is not None and value > most):
+        low = f"{above:g} < " if above is not None else f"{least:g} <= " if least is not None else ""
+        high = f"< {below:g}" if below is not None else f"<= {most:g}"
+        raise InvalidOption(f"{option} must be in {low}{option} {high}, got {value!r}", step=step, option=option)
 
 
 def is_number(value: Any) -> TypeGuard[float]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from selection.errors import InvalidOption
 from selection.filters.duplicates import DuplicateFilter
 from selection.pool import Pool
 from selection.scorers.column import numbers
@@ -54,11 +53,7 @@ class NearDuplicates(DuplicateFilter):
     name: ClassVar[str] = "near_duplicates"
 
     def __post_init__(self) -> None:
-        check_number(self.name, "threshold", self.threshold, above=0)
-        if self.threshold > 1:
-            raise InvalidOption(
-                f"threshold must be in 0 < threshold <= 1, got {self.threshold!r}", step=self.name, option="threshold"
-            )
+        check_number(self.name, "threshold", self.threshold, above=0, most=1)
         check_choice(self.name, "unit", self.unit, ("word", "char"))
         check_integer(self.name, "length", self.length, least=1)
         check_integer(self.name, "num_perm", self.num_perm, least=1)

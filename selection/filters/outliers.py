@@ -47,11 +47,7 @@ class Outliers(Filter):
     name: ClassVar[str] = "outliers"
 
     def __post_init__(self) -> None:
-        check_number(self.name, "drop", self.drop, above=0)
-        if self.drop > MAX_DROP:
-            raise InvalidOption(
-                f"drop must be in 0 < drop <= {MAX_DROP}, got {self.drop!r}", step=self.name, option="drop"
-            )
+        check_number(self.name, "drop", self.drop, above=0, most=MAX_DROP)
         check_integer(self.name, "n_neighbors", self.n_neighbors, least=1)
         fields: Sequence[str] = ()
         if self.fields not in ((), []):

@@ -54,9 +54,7 @@ class SemDedup(DuplicateFilter):
     name: ClassVar[str] = "semdedup"
 
     def __post_init__(self) -> None:
-        check_number(self.name, "eps", self.eps, above=0)
-        if self.eps > 2:
-            raise InvalidOption(f"eps must be in 0 < eps <= 2, got {self.eps!r}", step=self.name, option="eps")
+        check_number(self.name, "eps", self.eps, above=0, most=2)
         if self.n_clusters != "sqrt":
             if isinstance(self.n_clusters, str):
                 raise InvalidOption(

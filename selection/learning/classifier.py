@@ -233,10 +233,12 @@ def build_classifier(spec: str | Mapping[str, Any] | Classifier) -> Classifier:
     known = tuple(LogisticRegression.__dataclass_fields__)[:-1]
     options: Any = {LogisticRegression.name: {}} if spec == LogisticRegression.name else spec
     if isinstance(options, Mapping) and set(options) == {LogisticRegression.name}:
-        given = options[LogisticRegression.name] or {}
-        if isinstance(given, Mapping) and set(given) <= set(known):
-            return LogisticRegression(**given)
-        raise InvalidOption(f"logistic_regression has the options {', '.join(known)}, got {given!r}", step="classifier")
+        chosen = options[LogisticRegression.name] or {}
+        if isinstance(chosen, Mapping) and set(chosen) <= set(known):
+            return LogisticRegression(**chosen)
+        raise InvalidOption(
+            f"logistic_regression has the options {', '.join(known)}, got {chosen!r}", step="classifier"
+        )
     if isinstance(options, Mapping) and "estimator" in options and set(options) <= {"estimator", "options"}:
         estimator = Estimator(path=options["estimator"], options=options.get("options") or {})
         estimator.load()

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from selection.errors import InvalidInput, InvalidOption
+from selection.errors import InvalidInput
 from selection.noise import hash_bits
 from selection.pool import Pool
 from selection.scorers.column import numbers
@@ -62,9 +62,7 @@ class FacilityLocation(Weighted):
         check_choice(self.name, "mode", self.mode, MODES)
         check_integer(self.name, "n_ref", self.n_ref, least=1)
         check_integer(self.name, "n_neighbors", self.n_neighbors, least=1)
-        check_number(self.name, "eps", self.eps, above=0)
-        if self.eps >= 1:
-            raise InvalidOption(f"eps must be in 0 < eps < 1, got {self.eps!r}", step=self.name, option="eps")
+        check_number(self.name, "eps", self.eps, above=0, below=1)
         check_number(self.name, "memory_gb", self.memory_gb, above=0)
         self.check_weights()
 

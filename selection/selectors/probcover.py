@@ -62,9 +62,7 @@ class ProbCover(Selector):
             check_number(self.name, "delta", self.delta, above=0)
         if self.classes is not None:
             check_integer(self.name, "classes", self.classes, least=2)
-        check_number(self.name, "alpha", self.alpha, above=0)
-        if self.alpha > 1:
-            raise InvalidOption(f"alpha must be in 0 < alpha <= 1, got {self.alpha!r}", step=self.name, option="alpha")
+        check_number(self.name, "alpha", self.alpha, above=0, most=1)
         check_number(self.name, "memory_gb", self.memory_gb, above=0)
 
     @property
