@@ -1,10 +1,9 @@
 """Encoders: from text to unit vectors and token counts.
 
-`spec` says what vectors depend on (model, pooling, template ...), `format` turns a conversation into text, `encoder` runs the
-model, `pooling` reduces its hidden states to one unit vector, `tokenizer` counts tokens. Modules here import `errors`,
-`types` and `step` of `selection`; torch, transformers and sentence-transformers only inside functions. A new pooling or
-template is a function in `pooling` or `format`, an entry of its `Literal`, and a line in `docs/encoders.md`: see
-CONTRIBUTING.md.
+`spec` says what vectors depend on (model, pooling, template ...), `format` turns a conversation into text, `encoder`
+runs the model, `pooling` reduces its hidden states to one unit vector, `tokenizer` counts tokens. Modules here import
+`errors` and `types` of `selection`; torch, transformers and sentence-transformers only inside functions. To add a
+pooling, see CONTRIBUTING.md.
 
 >>> from selection.encoders import EncoderSpec
 >>> EncoderSpec(model="sentence-transformers/all-MiniLM-L6-v2", pooling="mean").template

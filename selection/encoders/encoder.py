@@ -22,8 +22,8 @@ from selection.types import Floats, Ints, Mask, Rows
 
 Lengths = Rows
 
-# Tokens in a batch, padding included. On a CPU one thread computes a batch, which should fit into its cache; a GPU needs
-# enough tokens to be busy.
+# Tokens in a batch, padding included. On a CPU one thread computes a batch, which should fit into its cache; a GPU
+# needs enough tokens to be busy.
 BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}
 
 _TOKENISE_ROWS = 1024  # texts tokenised at once
@@ -146,9 +146,9 @@ class Encoder:
             batch_tokens: tokens in a batch, padding included; by default a number that suits the device.
             on_batch: called after each batch with its number of texts.
 
-        Batches depend on the lengths and `batch_tokens` alone, so the same texts give the same batches. On a CPU each batch
-        runs in one thread, and several batches run at a time. That is faster than all threads on one batch, since no thread
-        waits for another inside a layer, and the vectors do not depend on the number of threads.
+        Batches depend on the lengths and `batch_tokens` alone, so the same texts give the same batches. On a CPU each
+        batch runs in one thread, and several batches run at a time. That is faster than all threads on one batch, since
+        no thread waits for another inside a layer, and the vectors do not depend on the number of threads.
         """
         vectors = np.zeros((len(tokens.ids), self.dimension), np.float32)
         parts = list(batches(tokens.lengths, batch_tokens or self.batch_tokens))
@@ -286,7 +286,7 @@ def _unused_modules(folder: Path | None) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[list[str]]:
-    """Suppress progress bars and the load report while weights load; yields the names of weights that the files miss."""
+    """Hide progress bars and the load report while weights load; yields the names of weights that the files miss."""
     from transformers.utils import logging as progress
 
     missing: list[str] = []

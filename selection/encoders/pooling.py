@@ -20,8 +20,8 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, how: Pooling) -> torch.Tensor
             counts as t = 1). "mean"; "last" and "cls": the last and the first real token.
 
     Returns:
-        (b, d) float32 of norm 1, summed and normalised in float32 and never cast back to half precision, which would change
-        ranks. Zeros if there is no real token or the sum is zero; NaN if a real token's state is not finite.
+        (b, d) float32 of norm 1, summed and normalised in float32 and never cast back to half precision, which would
+        change ranks. Zeros if there is no real token or the sum is zero; NaN if a real token's state is not finite.
 
     Source: RDS+ (Ivison et al. 2025); position weights of SGPT (Muennighoff 2022).
     """

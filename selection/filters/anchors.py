@@ -30,17 +30,17 @@ class Anchors(Filter):
         n_anchors: how many anchors each class has; all of its labelled rows if there are no more.
         n_neighbors: how many unlabelled candidates each anchor retrieves.
         rows: the most candidates to keep. A pool with no more candidates than that stays as it is.
-        aggregation: the score of a retrieved row: its mean similarity to the anchors that retrieved it ("mean_hits"), its
-            highest similarity to any of them ("max"), or its mean similarity to all anchors ("mean_all").
-        balanced: if more than `rows` candidates were retrieved, share `rows` as evenly as possible among the classes, so that
-            a large class cannot fill the subpool. A row counts for the class of its most similar anchor, and each class
-            keeps its best rows. Without `balanced` the best of all rows are kept.
+        aggregation: the score of a retrieved row: its mean similarity to the anchors that retrieved it ("mean_hits"),
+            its highest similarity to any of them ("max"), or its mean similarity to all anchors ("mean_all").
+        balanced: if more than `rows` candidates were retrieved, share `rows` as evenly as possible among the classes,
+            so that a large class cannot fill the subpool. A row counts for the class of its most similar anchor, and
+            each class keeps its best rows. Without `balanced` the best of all rows are kept.
         choose: how the anchors of a class are chosen: "kmeans_pp" (each drawn by its squared distance to the previous
             ones), "random", or "all" labelled rows.
         local_trials: an option of `kmeans_pp`; see that step.
 
-    Each round of a recipe draws new anchors. If no row is labelled, the subpool is `rows` candidates at random. With few
-    labels it is small: at most classes * n_anchors * n_neighbors rows. Ties go to the lowest row.
+    Each round of a recipe draws new anchors. If no row is labelled, the subpool is `rows` candidates at random. With
+    few labels it is small: at most classes * n_anchors * n_neighbors rows. Ties go to the lowest row.
 
     Searches the vector index if there is one; exact otherwise.
 

@@ -28,18 +28,20 @@ class NearDuplicates(DuplicateFilter):
     """Drop a row if its text shares most of its shingles with the text of a kept row.
 
     Args:
-        threshold: the Jaccard similarity from which on a row is dropped: the number of shared shingles over the number of all
-            shingles of the two texts.
+        threshold: the Jaccard similarity from which on a row is dropped: the number of shared shingles over the number
+            of all shingles of the two texts.
         unit: a shingle is `length` consecutive words ("word") or characters ("char", for scripts without spaces).
         length: see `unit`. A shorter text is a single shingle.
-        num_perm: how many hashes a MinHash has. More of them find more of the pairs near the threshold, at proportional cost.
+        num_perm: how many hashes a MinHash has. More of them find more of the pairs near the threshold, at proportional
+            cost.
         column: of two duplicates, the row with the higher value in this column stays; without a column, the lowest row.
 
     MinHash with banding only proposes pairs. Each pair is verified on the shingles themselves, so no row is dropped by
-    mistake. A pair at the threshold is missed with a probability of at most 0.01, a pair above it with less. Case and white
-    space are ignored. Already selected rows stay and count as kept. Needs `rensa`.
+    mistake. A pair at the threshold is missed with a probability of at most 0.01, a pair above it with less. Case and
+    white space are ignored. Already selected rows stay and count as kept. Needs `rensa`.
 
-    Cost: Python cuts each text into shingles once, which takes most of the time; each proposed pair cuts two texts again.
+    Cost: Python cuts each text into shingles once, which takes most of the time; each proposed pair cuts two texts
+    again.
     Memory: 4 bytes * num_perm for each kept row, and the index of bands.
 
     Source: Broder 1997; MinHash and its index by rensa.

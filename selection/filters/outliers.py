@@ -25,8 +25,8 @@ class Outliers(Filter):
     """Drop the candidates of lowest mean similarity to their nearest rows; or of lowest `cartography` score.
 
     Args:
-        drop: the largest share of the candidates to drop, at most 0.25; the number of rows is rounded down. Rows tied with
-            the lowest that stays also stay.
+        drop: the largest share of the candidates to drop, at most 0.25; the number of rows is rounded down. Rows tied
+            with the lowest that stays also stay.
         n_neighbors: how many nearest rows a row is compared with, without itself but with already selected rows.
         fields: columns of a training run, as the scorer `cartography` takes them. They replace the vectors.
 
@@ -34,11 +34,11 @@ class Outliers(Filter):
 
     Searches the vector index if there is one; exact otherwise.
 
-    Cost: one search for each row of the pool, 2*n*n*d operations if exact: for a large pool put a filter in front, or build
-    an index. Memory: 8*n bytes, and 4096 * (4*d + 12*n_neighbors). With `fields`: one pass over the columns.
+    Cost: one search for each row of the pool, 2*n*n*d operations if exact: for a large pool put a filter in front, or
+    build an index. Memory: 8*n bytes, and 4096 * (4*d + 12*n_neighbors). With `fields`: one pass over the columns.
 
-    Source: Karamcheti et al. 2021 (outliers defeat active learning; the score by cartography of Swayamdipta et al. 2020);
-    the mean over the nearest rows as in Angiulli, Pizzuti 2002.
+    Source: Karamcheti et al. 2021 (outliers defeat active learning; the score by cartography of Swayamdipta et al.
+    2020); the mean over the nearest rows as in Angiulli, Pizzuti 2002.
     """
 
     drop: float = 0.05

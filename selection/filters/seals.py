@@ -21,8 +21,8 @@ class Seals(Filter):
 
     Args:
         n_neighbors: how many unlabelled candidates each labelled row retrieves.
-        rows: the most candidates to keep, those most similar to a labelled row; ties to the lowest row. None keeps every
-            retrieved row. A pool with no more candidates than that stays as it is.
+        rows: the most candidates to keep, those most similar to a labelled row; ties to the lowest row. None keeps
+            every retrieved row. A pool with no more candidates than that stays as it is.
 
     If no row is labelled, all candidates stay, or `rows` of them at random. Each round searches from all labelled rows
     among the rows that are unlabelled then, so no state is kept between rounds. The published method searches from new

@@ -27,23 +27,24 @@ class SemDedup(DuplicateFilter):
 
     Args:
         eps: the largest distance (1 - cosine) at which two rows count as duplicates. A larger eps drops more.
-        n_clusters: the number of clusters of spherical k-means: "sqrt" of the number of rows, or a number. Duplicates in
-            different clusters are missed; 1 compares all pairs.
-        prefer: which of two duplicates stays: the "hard" one (far from its centroid), the "easy" one (near its centroid),
-            a "random" one, or the one with the higher value in a "column".
+        n_clusters: the number of clusters of spherical k-means: "sqrt" of the number of rows, or a number. Duplicates
+            in different clusters are missed; 1 compares all pairs.
+        prefer: which of two duplicates stays: the "hard" one (far from its centroid), the "easy" one (near its
+            centroid), a "random" one, or the one with the higher value in a "column".
         column: the column for `prefer: column`.
         rule: "greedy" drops a row if it duplicates a kept row. So every dropped row is within eps of a kept row, and no
-            two kept rows of a cluster are duplicates. "reference" (SemDeDup, NeMo Curator) also drops a row that duplicates
-            a dropped row, so chains collapse. "component" keeps one row of each chain of duplicates.
+            two kept rows of a cluster are duplicates. "reference" (SemDeDup, NeMo Curator) also drops a row that
+            duplicates a dropped row, so chains collapse. "component" keeps one row of each chain of duplicates.
 
-    Already selected rows stay and count as kept. Zero vectors have cosine 0 to every row and stay. Ties go to the lowest
-    row. The deciding cosine is exact; the clusters are the same for any order of rows and blocks.
+    Already selected rows stay and count as kept. Zero vectors have cosine 0 to every row and stay. Ties go to the
+    lowest row. The deciding cosine is exact; the clusters are the same for any order of rows and blocks.
 
-    Cost for C clusters of n rows: 2*d*C*(256*C*10 + n) operations to cluster, and d times the sum of the squared cluster
-    sizes to compare. Memory: vectors of 256*C rows, 8*d bytes for each row of the largest cluster, and at most 340 MB to
-    compare.
+    Cost for C clusters of n rows: 2*d*C*(256*C*10 + n) operations to cluster, and d times the sum of the squared
+    cluster sizes to compare. Memory: vectors of 256*C rows, 8*d bytes for each row of the largest cluster, and at most
+    340 MB to compare.
 
-    Source: Abbas et al. 2023 (SemDeDup), `semdedup.py`: eps and order as in the code (its README has eps the wrong way round).
+    Source: Abbas et al. 2023 (SemDeDup), `semdedup.py`: eps and order as in the code (its README has eps the wrong way
+    round).
     """
 
     eps: float = 0.01

@@ -11,9 +11,9 @@ from selection.types import Array, Doubles, Floats, Mask, RowBlocks, Rows
 
 NONE = -1
 
-# The prior: votes of each annotator on each class that are assumed before the first real vote, and the share of them that is
-# right. If most rows have one label, the votes alone cannot separate annotators from classes: "a single class, named at
-# random" explains them as well, and would win without the prior.
+# The prior: votes of each annotator on each class that are assumed before the first real vote, and the share of them
+# that is right. If most rows have one label, the votes alone cannot separate annotators from classes: "a single class,
+# named at random" explains them as well, and would win without the prior.
 PRIOR_VOTES = 20.0
 PRIOR_ACCURACY = 0.9
 
@@ -133,11 +133,12 @@ def dawid_skene(
 ) -> Consensus:
     """The most probable class of each row given every annotator's estimated confusion; ties to the lowest class.
 
-    The accuracy of an annotator is the probability of giving the right class, weighted by the estimated class frequencies.
+    The accuracy of an annotator is the probability of giving the right class, weighted by the estimated class
+    frequencies.
 
     Args:
-        votes_before: the prior: how many votes on each class every annotator is assumed to have given before, nine in ten of
-            them right and the others spread. It keeps the classes apart if most rows have one label.
+        votes_before: the prior: how many votes on each class every annotator is assumed to have given before, nine in
+            ten of them right and the others spread. It keeps the classes apart if most rows have one label.
 
     Other arguments and cost as `estimate_confusion`.
     """
@@ -213,12 +214,12 @@ def agreement_bounds(votes: Votes, reference: Rows, n_annotators: int, *, alpha:
     """How often each annotator gives the reference label, as a t interval of level 1 - alpha.
 
     Args:
-        reference: (n,) int64, -1 = none: gold labels, or a consensus. A consensus of a single vote is the annotator's own:
-            set such rows to -1 (`np.where(consensus.count > 1, consensus.labels, -1)`).
+        reference: (n,) int64, -1 = none: gold labels, or a consensus. A consensus of a single vote is the annotator's
+            own: set such rows to -1 (`np.where(consensus.count > 1, consensus.labels, -1)`).
         alpha: 0 < alpha < 1.
 
-    Every annotator starts with one agreement and one disagreement, so that an annotator with few votes has a wide interval
-    and is tried. Source: Donmez, Carbonell and Schneider 2009 (IEThresh).
+    Every annotator starts with one agreement and one disagreement, so that an annotator with few votes has a wide
+    interval and is tried. Source: Donmez, Carbonell and Schneider 2009 (IEThresh).
     """
     from scipy.stats import t
 
@@ -238,9 +239,9 @@ def agreement_bounds(votes: Votes, reference: Rows, n_annotators: int, *, alpha:
 def relabel_scores(consensus: Consensus, probabilities: RowBlocks | Array | None = None) -> Floats:
     """(n,) float32 in 0..1: how doubtful each label is; 0 for a row without a label.
 
-    The score is 1 minus the mean support of the label, where the model's probability of the label counts as another vote
-    besides those of the annotators. A single vote for a class that the model gives probability 0 scores 0.5; each annotator
-    who agrees lowers the score.
+    The score is 1 minus the mean support of the label, where the model's probability of the label counts as another
+    vote besides those of the annotators. A single vote for a class that the model gives probability 0 scores 0.5; each
+    annotator who agrees lowers the score.
 
     Args:
         probabilities: (n, C) of a model, best of one that did not see the row's label

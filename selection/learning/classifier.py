@@ -1,8 +1,8 @@
 """Classifiers on vectors: fitted to the labels of a round, they give class probabilities for any rows on demand.
 
-A linear model's probabilities of a row depend on that row alone (see `linear`). Other estimators get float64 vectors, and
-their probabilities are rounded to float32. Results of theirs that depend on the block (by about 1e-16) almost never survive
-the rounding.
+A linear model's probabilities of a row depend on that row alone (see `linear`). Other estimators get float64 vectors,
+and their probabilities are rounded to float32. Results of theirs that depend on the block (by about 1e-16) almost never
+survive the rounding.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class LogisticRegression:
     Args:
         C: > 0, the inverse of the penalty on squared weights: a larger C allows larger weights.
         balanced: give every class the same weight, however many labels it has.
-        calibrated: divide the logits by the temperature that makes held-out labels most likely (Guo et al. 2017), from 5
-            folds. Only labels of classes with 3 or more labels count. If these are fewer than half of all labels, or of one
-            class, the model is not calibrated and its `notes` say so.
+        calibrated: divide the logits by the temperature that makes held-out labels most likely (Guo et al. 2017), from
+            5 folds. Only labels of classes with 3 or more labels count. If these are fewer than half of all labels, or
+            of one class, the model is not calibrated and its `notes` say so.
 
     Cost: about a second for 1,000 labels of 77 classes, six times that when calibrated.
     """
@@ -105,7 +105,8 @@ class Estimator:
 
     Args:
         path: "package.module:Class".
-        options: keyword arguments of the class. If it has a `random_state` that is not among them, it gets the seed of the fit.
+        options: keyword arguments of the class. If it has a `random_state` that is not among them, it gets the seed of
+            the fit.
     """
 
     path: str
@@ -192,7 +193,8 @@ class EstimatorModel:
         """See `Model.probabilities`.
 
         Raises:
-            InvalidInput: the estimator's values are no probabilities: a wrong shape, a negative value, a sum off by > 1e-3.
+            InvalidInput: the estimator's values are no probabilities: a wrong shape, a negative value, a sum off by >
+                1e-3.
         """
         X = np.asarray(vectors, np.float64)
         check_finite(X)
@@ -253,10 +255,11 @@ def build_classifier(spec: str | Mapping[str, Any] | Classifier) -> Classifier:
 def fit_committee(
     classifier: Classifier, vectors: Array, labels: Rows, n_classes: int, *, members: int, seed: int
 ) -> list[Model]:
-    """Models fitted to bootstrap samples: each sample draws as many labels of each class as there are, with replacement.
+    """Models fitted to bootstrap samples, which draw as many labels of each class as there are, with replacement.
 
-    So every class is in every sample. Members are not calibrated: a sample has copies of a label, which would be on both
-    sides of a fold. Arguments as for `Classifier.fit`; members >= 1, and a member does not depend on how many there are.
+    So every class is in every sample. Members are not calibrated: a sample has copies of a label, which would be on
+    both sides of a fold. Arguments as for `Classifier.fit`; members >= 1, and a member does not depend on how many
+    there are.
     """
     check_integer("committee", "members", members, least=1)
     if isinstance(classifier, LogisticRegression):
@@ -298,9 +301,10 @@ def out_of_fold(
 
 
 class PredictedProbabilities:
-    """A model's probabilities of a pool, (n, C) float32, as `RowBlocks`. Rows are computed when they are read, and not kept.
+    """A model's probabilities of a pool, (n, C) float32, as `RowBlocks`.
 
-    A vector that is not finite raises an `InvalidInput` that names its row.
+    Rows are computed when they are read, and not kept. A vector that is not finite raises an `InvalidInput` that names
+    its row.
     """
 
     def __init__(self, vectors: Vectors, model: Model) -> None:
@@ -376,8 +380,8 @@ def _fit_logistic(X: Doubles, y: Rows, n_classes: int, *, C: float, balanced: bo
 def _fit_temperature(P: Floats, y: Rows) -> float:
     """The temperature in 1/20 .. 20 that makes the labels most likely.
 
-    Targets are smoothed by one count of each class, as in Platt (1999). Without smoothing, the likeliest temperature would
-    be 0 if every held-out label is predicted right.
+    Targets are smoothed by one count of each class, as in Platt (1999). Without smoothing, the likeliest temperature
+    would be 0 if every held-out label is predicted right.
     """
     from scipy.optimize import minimize_scalar
 

@@ -1,8 +1,8 @@
 """A linear classifier whose probabilities of a row depend on that row alone.
 
-They do not depend on the other rows of a block, the number of threads or the BLAS library. Both factors of each logit are
-rounded to integers whose products sum to less than 2**53, so float64 adds them without error in any order. The remaining
-arithmetic uses a single row.
+They do not depend on the other rows of a block, the number of threads or the BLAS library. Both factors of each logit
+are rounded to integers whose products sum to less than 2**53, so float64 adds them without error in any order. The
+remaining arithmetic uses a single row.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class LinearModel:
         bias: (C,) float64, -inf for a class without labels.
         temperature: logits are divided by it; 1 if the model is not calibrated.
         notes: messages for the user: how the model was calibrated, or why not.
-        scaled: (d, C) the weights over the temperature as integers, and the exponent of two by which they were multiplied.
+        scaled: (d, C) the weights over the temperature as integers, and the exponent of two by which they were
+            multiplied.
     """
 
     weights: Doubles
@@ -84,7 +85,7 @@ def linear_probabilities(vectors: Array, models: Sequence[LinearModel]) -> Float
 
 
 def check_finite(values: Array, start: int = 0) -> None:
-    """Raise `InvalidInput` for the first row of (r, any) with a value that is not finite; rows are counted from `start`."""
+    """Raise `InvalidInput` for the first row of (r, any) that has a value that is not finite, counted from `start`."""
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):
         raise InvalidInput("vectors: row {row} holds a value that is not finite", row=start + int(bad[0]))

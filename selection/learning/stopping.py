@@ -19,8 +19,8 @@ class Observation:
     """The state of a labeling project after a round.
 
     Attributes:
-        predictions: (s,) the class predicted for each row of the stop set, the same rows in every round; None in a round
-            without a model.
+        predictions: (s,) the class predicted for each row of the stop set, the same rows in every round; None in a
+            round without a model.
         mean_uncertainty: `overall_uncertainty` of the stop set, 0..1.
         metric: any measure of quality, higher = better.
         spent: rows or money so far.

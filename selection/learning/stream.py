@@ -1,7 +1,7 @@
 """Which rows of a stream to label: each row is decided when it arrives. The budget is the share of rows to label.
 
-A rule holds the options. Its state is plain data (`dataclasses.asdict` gives JSON, the class takes it back), so that it can
-continue later. Sources: `VariableUncertainty` Zliobaite et al. 2014; `Biqf` Kottke, Krempl and Spiliopoulou 2015.
+A rule holds the options. Its state is plain data (`dataclasses.asdict` gives JSON, the class takes it back), so that it
+can continue later. Sources: `VariableUncertainty` Zliobaite et al. 2014; `Biqf` Kottke, Krempl and Spiliopoulou 2015.
 
 >>> rule = Biqf(budget=0.5)
 >>> state, asked = BiqfState(), []
@@ -39,10 +39,10 @@ class VariableUncertaintyState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariableUncertainty:
-    """Ask for a row if the model is less sure of it than a threshold, which falls after each question and rises otherwise.
+    """Ask for a row if the model is less sure of it than a threshold that falls after each question, else rises.
 
-    So the threshold follows the stream when the model or the data drift. While the budget is spent, no row is asked for and
-    the threshold stays.
+    So the threshold follows the stream when the model or the data drift. While the budget is spent, no row is asked for
+    and the threshold stays.
 
     Args:
         budget: the share of rows to label, > 0 and <= 1.
@@ -102,8 +102,8 @@ class BiqfState:
 class Biqf:
     """Ask for a row if its utility reaches a quantile of the last utilities (balanced incremental quantile filter).
 
-    The utility may have any unit. The threshold is lowered if fewer rows were asked for than the budget allows, and raised if
-    more were, so the budget is met in the long run.
+    The utility may have any unit. The threshold is lowered if fewer rows were asked for than the budget allows, and
+    raised if more were, so the budget is met in the long run.
 
     Args:
         budget: the share of rows to label, > 0 and <= 1.

@@ -21,12 +21,13 @@ LEAST_PROBABILITY = 1e-7  # without it, a class that only one of two rows rules 
 class Cal(Scorer):
     """Contrastive active learning: the mean KL(p_l || p_row) over the labelled rows l of highest cosine to the row.
 
-    The score is high where the classifier's prediction differs from its predictions for labelled rows with nearly the same
-    vector. Probabilities are clipped at 1e-7 and rescaled to sum to 1. A zero vector has cosine 0 to every row, so its
-    neighbours are the lowest labelled rows.
+    The score is high where the classifier's prediction differs from its predictions for labelled rows with nearly the
+    same vector. Probabilities are clipped at 1e-7 and rescaled to sum to 1. A zero vector has cosine 0 to every row, so
+    its neighbours are the lowest labelled rows.
 
     Args:
-        n_neighbors: how many labelled rows each row is compared with; all if there are no more. Ties go to the lowest row.
+        n_neighbors: how many labelled rows each row is compared with; all if there are no more. Ties go to the lowest
+            row.
 
     A labelled row that is still a candidate is its own neighbour; in a labeling project it is already selected.
 

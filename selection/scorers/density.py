@@ -18,8 +18,8 @@ class Density(Scorer):
     """The mean of 1 / (1 + Euclidean distance) over all rows of the pool, including itself and already selected rows.
 
     Args:
-        beta: None gives the density alone. A number gives the preceding score times density ** beta (information density);
-            those scores must be >= 0, or density would count against a row.
+        beta: None gives the density alone. A number gives the preceding score times density ** beta (information
+            density); those scores must be >= 0, or density would count against a row.
 
     Source: Settles & Craven 2008; as in modAL `information_density`.
     Cost: n*n*d/2 operations in float64 and 8*n*d bytes, so put a filter in front of a large pool.

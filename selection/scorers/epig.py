@@ -19,19 +19,20 @@ from selection.types import Input
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epig(ProbabilityScorer):
-    """Expected predictive information gain: the mutual information between a row's label and a target's, mean over targets.
+    """Expected predictive information gain: the mean mutual information between a row's label and those of the targets.
 
-    In nats. I(y; y*) = H(mean p) + H(mean p*) - H(mean of the products), over the members of the committee. `bald` asks what a
-    label would tell about the model; `epig` asks what it would tell about the predictions that matter.
+    In nats. I(y; y*) = H(mean p) + H(mean p*) - H(mean of the products), over the members of the committee. `bald` asks
+    what a label would tell about the model; `epig` asks what it would tell about the predictions that matter.
 
     Args:
-        targets: how many rows stand for what is to be predicted, if the pool's targets have no probabilities of their own
-            (`Targets.committee`). They are drawn at random from the pool that the scorer sees, labelled rows included, by
-            noise hashed from the keys; all rows if there are no more. Targets that have probabilities are all used.
+        targets: how many rows stand for what is to be predicted, if the pool's targets have no probabilities of their
+            own (`Targets.committee`). They are drawn at random from the pool that the scorer sees, labelled rows
+            included, by noise hashed from the keys; all rows if there are no more. Targets that have probabilities are
+            all used.
 
     Source: Bickford Smith et al. 2023, equation 5; as in baal `EPIG`.
-    Cost: n*m*C*C*(members + 10) operations for m targets, so put a filter in front of a large pool. Memory: the targets'
-    probabilities, one block and n floats.
+    Cost: n*m*C*C*(members + 10) operations for m targets, so put a filter in front of a large pool. Memory: the
+    targets' probabilities, one block and n floats.
     """
 
     targets: int = 500

@@ -17,14 +17,15 @@ from selection.types import Input
 class ExpectedGradientLength(ProbabilityScorer):
     """The expected length of the gradient that a row's label would cause: |[x, 1]| * sum_c p_c |p - e_c|.
 
-    The gradient is that of the cross-entropy of a linear softmax classifier with a bias, with respect to its weights: the
-    outer product of p - e_c and [x, 1]. Of vectors that are not of unit length, the longer ones score higher.
+    The gradient is that of the cross-entropy of a linear softmax classifier with a bias, with respect to its weights:
+    the outer product of p - e_c and [x, 1]. Of vectors that are not of unit length, the longer ones score higher.
 
     Args:
         squared: expect the squared length instead, |[x, 1]|^2 * (1 - sum_c p_c^2).
 
     Source: Settles, Craven & Ray 2007.
-    Cost: one pass over the vectors and one over the probabilities, n*(d + C) operations; 8*n bytes and one block of each.
+    Cost: one pass over the vectors and one over the probabilities, n*(d + C) operations; 8*n bytes and one block of
+    each.
     """
 
     squared: bool = False

@@ -38,8 +38,8 @@ class RdsMean(Scorer):
     """The mean similarity to the targets, as one inner product with their mean.
 
     Args:
-        normalized: first scale each target's similarities to 0..1 over the pool, so that a target that is close to every
-            row weighs no more than another. A target that is equally close to all rows then adds nothing.
+        normalized: first scale each target's similarities to 0..1 over the pool, so that a target that is close to
+            every row weighs no more than another. A target that is equally close to all rows then adds nothing.
 
     Source: Ivison et al. 2025 (RDS+), `mean_max` and `normalized_mean`.
     Cost: n*d operations in float64, n floats; `normalized` adds a pass of 4*n*m*d operations.

@@ -1,8 +1,8 @@
 """How hard a row was to learn, from columns that a training run recorded: el2n, aum, forgetting, cartography.
 
-A single column holds the finished score. Several columns hold one measurement for each epoch, in the order of the epochs,
-and the scorer combines them. Scores keep the direction in which they were published: each docstring says whether high or
-low is hard.
+A single column holds the finished score. Several columns hold one measurement for each epoch, in the order of the
+epochs, and the scorer combines them. Scores keep the direction in which they were published: each docstring says
+whether high or low is hard.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ class TrainingDynamics(Scorer):
 class El2n(TrainingDynamics):
     """The error norm: the sum over early epochs of |p - y|, with p the predicted probabilities and y the one-hot label.
 
-    High is hard (or wrongly labelled), so `top` takes the hardest and `ccs` needs `hard: high`. Each epoch adds 0 .. sqrt(2).
+    High is hard (or wrongly labelled), so `top` takes the hardest and `ccs` needs `hard: high`. Each epoch adds 0 ..
+    sqrt(2).
 
     Source: Paul et al. 2021; the first 10 epochs summed as in CCS, `generate_importance_score.py`.
     """
@@ -100,7 +101,8 @@ class El2n(TrainingDynamics):
 class Aum(TrainingDynamics):
     """The area under the margin: the sum over epochs of p(label) - max p(other).
 
-    Low is hard (or wrongly labelled), so `top` takes the easiest unless `descending: false`, and `ccs` needs `hard: low`.
+    Low is hard (or wrongly labelled), so `top` takes the easiest unless `descending: false`, and `ccs` needs `hard:
+    low`.
 
     Source: Pleiss et al. 2020; with probabilities instead of logits and a sum instead of a mean, as in CCS.
     """
@@ -113,9 +115,9 @@ class Forgetting(TrainingDynamics):
     """How often a row was predicted right in one epoch and wrong in the next, from columns of 1 (right) and 0 (wrong).
 
     Args:
-        never_learned: the score of a row that was right in no epoch. "most" is above every count (as in the paper); "zero"
-            says that nothing was forgotten, which ranks the row with the easiest (as in CCS). Used with several columns
-            only: a finished count in a single column stays as it is.
+        never_learned: the score of a row that was right in no epoch. "most" is above every count (as in the paper);
+            "zero" says that nothing was forgotten, which ranks the row with the easiest (as in CCS). Used with several
+            columns only: a finished count in a single column stays as it is.
 
     High is hard, so `top` takes the hardest and `ccs` needs `hard: high`.
 

@@ -1,6 +1,7 @@
 """How unsure a classifier is of a row, from its class probabilities.
 
-Cost of each: one pass over the probabilities (n*C operations, C times as many for `expected_cost`), one block and n floats.
+Cost of each: one pass over the probabilities (n*C operations, C times as many for `expected_cost`), one block and n
+floats.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class LeastConfidence(ProbabilityScorer):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Margin(ProbabilityScorer):
-    """1 - (p1 - p2), where p1 and p2 are the probabilities of the two likeliest classes. In 0 .. 1; 0 if there is one class.
+    """1 - (p1 - p2), where p1 and p2 are the probabilities of the two likeliest classes. In 0 .. 1; 0 for one class.
 
     Source: Scheffer et al. 2001.
     """
@@ -56,8 +57,8 @@ class ExpectedCost(ProbabilityScorer):
 
     Args:
         cost: C lists of C numbers: `cost[i][j]` is the cost of predicting class j when the truth is class i.
-        by: "lowest", the expected cost of the cheapest prediction (`least_confidence` if a right prediction costs 0 and a
-            wrong one 1); or "margin", minus the gap to the second cheapest (then `margin`, less 1).
+        by: "lowest", the expected cost of the cheapest prediction (`least_confidence` if a right prediction costs 0 and
+            a wrong one 1); or "margin", minus the gap to the second cheapest (then `margin`, less 1).
 
     Source: Chen & Lin 2013; as in scikit-activeml `uncertainty_scores`.
     """

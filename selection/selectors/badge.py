@@ -1,4 +1,4 @@
-"""An uncertain and diverse batch: rows drawn by squared distance between the gradients that their labels would cause."""
+"""An uncertain and diverse batch: rows drawn by squared distance between the gradients of their labels."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class Badge(Selector):
     """k-means++ seeding over the gradient embeddings of the last layer, exactly (BADGE, Ash et al. 2020).
 
     A row's embedding is the outer product of p - onehot(argmax p) and its vector. It has C*d dimensions and is never
-    stored: distances are computed from the two factors. The first pick has the longest embedding, ties to the lowest row.
-    Each further pick is drawn with probability proportional to its squared distance to the nearest pick.
+    stored: distances are computed from the two factors. The first pick has the longest embedding, ties to the lowest
+    row. Each further pick is drawn with probability proportional to its squared distance to the nearest pick.
 
     Args:
         greedy: take the row farthest from the picks instead of drawing one.
 
-    Already selected rows are no centres, as in the authors' code: only candidates count. When all rows left coincide with
-    picks, they are drawn uniformly. The draw depends on the keys of the rows, not on their order. p - onehot is rounded to
-    float32; of equal probabilities the lowest class is the argmax. The gain is the distance to the nearest earlier pick, for
-    the first pick its length; `ref` is that earlier pick, `value` the gain.
+    Already selected rows are no centres, as in the authors' code: only candidates count. When all rows left coincide
+    with picks, they are drawn uniformly. The draw depends on the keys of the rows, not on their order. p - onehot is
+    rounded to float32; of equal probabilities the lowest class is the argmax. The gain is the distance to the nearest
+    earlier pick, for the first pick its length; `ref` is that earlier pick, `value` the gain.
 
-    Cost for n rows, d dimensions, C classes: three passes over the vectors of n*(C+d) operations, then two to six proposals
-    a pick, each of at most one product with every pick. Memory: about (130 + 4*C)*n bytes, 8*(C+d) bytes for each pick, and
-    4*(C+d) for each of 1024 proposals.
+    Cost for n rows, d dimensions, C classes: three passes over the vectors of n*(C+d) operations, then two to six
+    proposals a pick, each of at most one product with every pick. Memory: about (130 + 4*C)*n bytes, 8*(C+d) bytes for
+    each pick, and 4*(C+d) for each of 1024 proposals.
     Source: JordanAsh/badge, `badge_sampling.py`.
     """
 

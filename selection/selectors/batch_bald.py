@@ -19,21 +19,25 @@ DECIMALS = 12  # of a gain in nats: gains that differ by less are a tie, since t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchBald(Selector):
-    """Pick one row at a time, the one that most raises the mutual information between the batch's labels and the member.
+    """Pick one row at a time, the one that most raises the mutual information between the batch's labels and the model.
 
-    In nats, H(y_1 .. y_b) minus the sum of the rows' mean H(y_i | member) (BatchBALD, Kirsch et al. 2019). A row's gain is
-    the information that its label adds to the labels of the picks, so the second of two equal rows gains less.
+    The model is one member of the committee, all equally likely before the first label.
+
+    In nats, H(y_1 .. y_b) minus the sum of the rows' mean H(y_i | member) (BatchBALD, Kirsch et al. 2019). A row's gain
+    is the information that its label adds to the labels of the picks, so the second of two equal rows gains less.
 
     Args:
-        candidates: only this many rows of highest `bald` are considered, ties to the lowest row; the budget if it is larger.
+        candidates: only this many rows of highest `bald` are considered, ties to the lowest row; the budget if it is
+            larger.
 
     Exact while the labels of the previous picks have at most 10,000 tuples of positive probability (so at least while
-    C^b <= 10,000). After that it is the mean over 10,000 tuples drawn from their joint distribution, where each pick adds
-    a label to every tuple. Ties, to 1e-12 nats, go to the lowest row. Already selected rows are ignored, because the members
-    were trained on their labels. The gain is the information that a pick adds; the reason's value is the information of the
-    batch so far.
+    C^b <= 10,000). After that it is the mean over 10,000 tuples drawn from their joint distribution, where each pick
+    adds a label to every tuple. Ties, to 1e-12 nats, go to the lowest row. Already selected rows are ignored, because
+    the members were trained on their labels. The gain is the information that a pick adds; the reason's value is the
+    information of the batch so far.
 
-    Cost for t candidates: one pass over n*members*C probabilities, then at most t*10,000*C*(members + 10) operations a pick.
+    Cost for t candidates: one pass over n*members*C probabilities, then at most t*10,000*C*(members + 10) operations a
+    pick.
     Memory: the candidates' probabilities, n floats and 10,000*(2*C + 2*members) float64.
     Source: Kirsch et al. 2019, equations 5 to 13.
     """

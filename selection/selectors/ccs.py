@@ -30,12 +30,12 @@ class Ccs(Selector):
             row. The paper takes 0.1 to 0.3 for budgets of 30 to 10 percent.
         n_strata: how many strata of equal width lie between the lowest and the highest score left.
         hard: which end is hard, of the score or of `cut_by`: "low" (aum) or "high" (el2n, forgetting).
-        cut_by: the column that says which rows are hardest; the score by default. Strata go by the score in any case. The
-            released code cuts by AUM, whatever the strata go by: `cut_by: aum, hard: low`.
+        cut_by: the column that says which rows are hardest; the score by default. Strata go by the score in any case.
+            The released code cuts by AUM, whatever the strata go by: `cut_by: aum, hard: low`.
         within: the selector inside a stratum.
 
     Strata are served from the smallest: each gives an equal part of the budget that is left, or all it has. A constant
-    score is one stratum. Where beta leaves fewer rows than the budget, only these are counts. Picks of the strata are
+    score is one stratum. Where beta leaves fewer rows than the budget, only these are selected. Picks of the strata are
     interleaved; `ref` of a reason is the stratum, `rank` the place in it, gain and value those of the selector inside.
 
     Source: Zheng et al. 2023 (CCS), `Coreset.py`; there a constant or negative score empties strata, here never.

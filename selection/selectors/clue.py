@@ -20,19 +20,19 @@ MARGIN = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clue(Selector):
-    """k-means with as many clusters as picks, each row weighted by its entropy; the row nearest to each centroid (CLUE).
+    """The rows nearest to the centroids of a k-means with rows weighted by entropy, a cluster for each pick (CLUE).
 
-    Only candidates count. k-means++ with the same weights gives the start; up to 20 iterations of Lloyd's algorithm follow.
-    If every row has entropy 0, all have the same weight. A centroid whose rows all have weight 0 does not move. Centroids
-    choose in the order in which k-means++ drew them: each takes the nearest row that is not taken yet, from any cluster, ties
-    to the lowest row. Other budgets give other clusters, so the step is not nested.
+    Only candidates count. k-means++ with the same weights gives the start; up to 20 iterations of Lloyd's algorithm
+    follow. If every row has entropy 0, all have the same weight. A centroid whose rows all have weight 0 does not move.
+    Centroids choose in the order in which k-means++ drew them: each takes the nearest row that is not taken yet, from
+    any cluster, ties to the lowest row. Other budgets give other clusters, so the step is not nested.
 
     Distances are exact and sums follow the keys, so the order of rows, blocks or threads does not change the batch. The
     reason's `ref` is the cluster, its `value` the distance to the centroid; the gain is the row's entropy.
 
-    Cost for n rows, d dimensions and b picks: up to 20 passes of 4*n*b*d operations, one of 2*n*b*d in float64, and one of
-    2*n*d for each centroid whose nearest row was taken. For large pools put a filter in front. Memory: about 100 bytes a row
-    and one block.
+    Cost for n rows, d dimensions and b picks: up to 20 passes of 4*n*b*d operations, one of 2*n*b*d in float64, and one
+    of 2*n*d for each centroid whose nearest row was taken. For large pools put a filter in front. Memory: about 100
+    bytes a row and one block.
     Source: Prabhu et al. 2021, `CLUESampling`, at temperature 1.
     """
 

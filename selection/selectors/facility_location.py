@@ -26,9 +26,9 @@ class FacilityLocation(Weighted):
 
     Args:
         mode: "exact" covers every row. "reference" covers a random sample of `n_ref` rows instead. In "knn", only the
-            `n_neighbors` nearest rows of a row (and the row itself) can cover it. "stochastic" covers every row, but each
-            pick is the best of a random sample of n / budget * ln(1 / eps) candidates. "auto" is "exact" if the similarities
-            of all pairs fit into `memory_gb`, else "reference".
+            `n_neighbors` nearest rows of a row (and the row itself) can cover it. "stochastic" covers every row, but
+            each pick is the best of a random sample of n / budget * ln(1 / eps) candidates. "auto" is "exact" if the
+            similarities of all pairs fit into `memory_gb`, else "reference".
         n_ref: the size of the sample. Choose many times the budget: the picks are fitted to the sample, and once it is
             covered, further picks add nothing.
         n_neighbors: for "knn", by highest inner product.
@@ -37,15 +37,15 @@ class FacilityLocation(Weighted):
         memory_gb: the memory for similarities. Less memory costs time; the picks stay the same.
 
     Similarity is (1 + cosine) / 2; that of a zero vector is 0. The value of the picks is at least (1 - 1/e) of the best
-    possible (Nemhauser et al. 1978), and gains never rise. Already selected rows cover from the start. Exact for the rows
-    that are covered, ties to the lowest row: see `selection.kernels.facility_location`. The gain is what a pick adds to the
-    sum of similarities over all n rows (for "reference": over the sample, times n / n_ref). The reason's value is the mean
-    similarity with all picks so far (for "reference": over a held-out sample of the same size).
+    possible (Nemhauser et al. 1978), and gains never rise. Already selected rows cover from the start. Exact for the
+    rows that are covered, ties to the lowest row: see `selection.kernels.facility_location`. The gain is what a pick
+    adds to the sum of similarities over all n rows (for "reference": over the sample, times n / n_ref). The reason's
+    value is the mean similarity with all picks so far (for "reference": over a held-out sample of the same size).
 
-    Cost for n rows of d dimensions: "exact" multiplies all pairs once, n*n*d*2 operations, and scans about nine times as
-    many similarities, in 4*n*n bytes; similarities that do not fit into `memory_gb` are computed again. "reference": n * n_ref
-    in place of n * n, a few times. "knn": one search with n queries, 20 bytes * n * n_neighbors. "stochastic": ln(1/eps) * n * n
-    pairs. All modes also take 8 bytes * d for each covered row and 80 bytes a row.
+    Cost for n rows of d dimensions: "exact" multiplies all pairs once, n*n*d*2 operations, and scans about nine times
+    as many similarities, in 4*n*n bytes; similarities that do not fit into `memory_gb` are computed again. "reference":
+    n * n_ref in place of n * n, a few times. "knn": one search with n queries, 20 bytes * n * n_neighbors.
+    "stochastic": ln(1/eps) * n * n pairs. All modes also take 8 bytes * d for each covered row and 80 bytes a row.
 
     Source: Lin and Bilmes 2009; lazy greedy Minoux 1978; stochastic greedy Mirzasoleiman et al. 2015.
     """

@@ -18,19 +18,19 @@ BLOCK_ROWS = 4096  # whose distances are computed at once, in float64
 class Falcun(Selector):
     """Draw each row with probability proportional to (uncertainty + distance) ** gamma (FALCUN, Gilhuber et al. 2023).
 
-    Uncertainty is 1 - (p1 - p2) of the two likeliest classes. The distance starts as the uncertainty. After each pick it is
-    lowered to the L1 distance between a row's probabilities and those of the pick, then divided by the largest distance, so
-    that the largest is 1.
+    Uncertainty is 1 - (p1 - p2) of the two likeliest classes. The distance starts as the uncertainty. After each pick
+    it is lowered to the L1 distance between a row's probabilities and those of the pick, then divided by the largest
+    distance, so that the largest is 1.
 
     Args:
         gamma: >= 0: 0 draws uniformly, a large gamma takes the row of highest sum.
 
-    Only candidates count: already selected rows do not count as picks, as in the published algorithm. If all sums left are
-    0, the draw is uniform. It depends on the keys of the rows, not on their order. The gain and the reason's value are
-    uncertainty + distance at the moment of picking.
+    Only candidates count: already selected rows do not count as picks, as in the published algorithm. If all sums left
+    are 0, the draw is uniform. It depends on the keys of the rows, not on their order. The gain and the reason's value
+    are uncertainty + distance at the moment of picking.
 
-    Cost for n rows and C classes: one pass over the probabilities, then n*C operations and n powers a pick. Memory: 4*C + 60
-    bytes a row, since probabilities may come from a model and are read only once.
+    Cost for n rows and C classes: one pass over the probabilities, then n*C operations and n powers a pick. Memory: 4*C
+    + 60 bytes a row, since probabilities may come from a model and are read only once.
     Source: scikit-activeml, `Falcun`.
     """
 
@@ -64,7 +64,7 @@ class Falcun(Selector):
 
 
 def read_probabilities(pool: Pool, order: Rows) -> tuple[Floats, Doubles]:
-    """The probabilities of the rows `order`, (r, C) float32, and (r,) 1 - (p1 - p2) of each; 0 if there is only one class.
+    """(r, C) float32, the probabilities of the rows `order`, and (r,) 1 - (p1 - p2) of each; 0 if there is one class.
 
     Raises:
         InvalidInput: a row's probabilities are no distribution; names the row.
@@ -87,7 +87,7 @@ def read_probabilities(pool: Pool, order: Rows) -> tuple[Floats, Doubles]:
 
 
 def draw_weights(score: Doubles, left: Array, gamma: float) -> Doubles:
-    """(n,) in 0 .. 1: score ** gamma, scaled, of the rows left and 0 for others; all rows left are equal if all scores are 0."""
+    """(n,) in 0 .. 1: score ** gamma of the rows left, scaled, and 0 for others; equal weights if all scores are 0."""
     highest = score[left].max(initial=0.0)
     relative = score / highest if highest > 0 else np.ones(len(score))
     return np.where(left, np.minimum(relative, 1.0) ** gamma, 0.0)

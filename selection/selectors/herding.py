@@ -22,12 +22,14 @@ class Herding(Weighted):
         weights: a column of finite numbers >= 0 for a weighted mean of the pool; a row of weight 0 may still be picked.
 
     Let mu be the mean of all rows that are candidates or already selected, and S the t rows already selected or picked.
-    The pick is the candidate x of smallest |(t+1) mu - sum of S - x|, ties to the lowest row (herding with a linear kernel).
-    On bounded vectors |mu - mean of S| falls like 1/t; for random rows it falls like 1/sqrt(t). The reason's value is that
-    distance after the pick. The gain says by how much the pick lowered it; if no row was selected, the distance before the
-    first pick is the length of mu. A gain may be negative: once the mean is matched, any further row moves it away.
+    The pick is the candidate x of smallest |(t+1) mu - sum of S - x|, ties to the lowest row (herding with a linear
+    kernel). On bounded vectors |mu - mean of S| falls like 1/t; for random rows it falls like 1/sqrt(t). The reason's
+    value is that distance after the pick. The gain says by how much the pick lowered it; if no row was selected, the
+    distance before the first pick is the length of mu. A gain may be negative: once the mean is matched, any further
+    row moves it away.
 
-    Exact. Cost and memory: each pick is one pass over a copy with one byte for each number, see `selection.kernels.herding`.
+    Exact. Cost and memory: each pick is one pass over a copy with one byte for each number, see
+    `selection.kernels.herding`.
     Source: Welling 2009; Chen et al. 2010. DeepCore's `herding.py` takes the largest distance in place of the smallest.
     """
 

@@ -21,18 +21,19 @@ class Influence(Selector):
     Args:
         n_neighbors: how many rows of highest cosine each row passes its influence to.
 
-    An edge from a row to a neighbour is live with a probability of their cosine (0 if negative) over the sum of the cosines
-    to all its neighbours. A selection reaches every row that live edges lead to (independent cascade). The expectation is
-    the mean over 64 samples of all edges, hashed from the keys of the two rows, the seed and the round; every pick uses the
-    same samples. A row counts once in a sample. Given the samples, the picks are those of plain greedy search, ties to the
-    lowest row, so their value is at least 1 - 1/e of the best. Rows that the already selected rows reach count as reached from
-    the start. The gain is what a pick adds to the mean; the reason's value is the mean reached by the picks of this draw so far.
+    An edge from a row to a neighbour is live with a probability of their cosine (0 if negative) over the sum of the
+    cosines to all its neighbours. A selection reaches every row that live edges lead to (independent cascade). The
+    expectation is the mean over 64 samples of all edges, hashed from the keys of the two rows, the seed and the round;
+    every pick uses the same samples. A row counts once in a sample. Given the samples, the picks are those of plain
+    greedy search, ties to the lowest row, so their value is at least 1 - 1/e of the best. Rows that the already
+    selected rows reach count as reached from the start. The gain is what a pick adds to the mean; the reason's value is
+    the mean reached by the picks of this draw so far.
 
-    The authors' code runs ten new cascades each time it looks at a row, and counts a row twice if it is reached twice in
-    one step; this step does neither.
+    The authors' code runs ten new cascades each time it looks at a row, and counts a row twice if it is reached twice
+    in one step; this step does neither.
 
-    Cost for n rows of d dimensions: 2*n*n*d operations for the neighbours, then the reach of each row once in all samples
-    together, and a few more for each pick. Memory: 56 bytes * n * n_neighbors and 48 bytes a row; see
+    Cost for n rows of d dimensions: 2*n*n*d operations for the neighbours, then the reach of each row once in all
+    samples together, and a few more for each pick. Memory: 56 bytes * n * n_neighbors and 48 bytes a row; see
     `selection.kernels.neighbours`.
     """
 

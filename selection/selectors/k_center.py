@@ -29,13 +29,13 @@ class KCenter(Weighted):
         first: the first pick if no row is already selected: "random" (by hash noise), "farthest_from_mean" of the
             candidates, or a row of the pool that the step sees.
         weights: a column of finite numbers >= 0 that multiply each row's distance.
-        outlier_quantile: in 0 .. 1, the share of the pool's rows that each pick skips, the farthest ones, so that picks are
-            no outliers. If the whole pool is taken, the skipped rows are the last picks.
+        outlier_quantile: in 0 .. 1, the share of the pool's rows that each pick skips, the farthest ones, so that picks
+            are no outliers. If the whole pool is taken, the skipped rows are the last picks.
         zero: what to do when every candidate coincides with a centre: "fill" with the lowest rows, or "stop".
 
     Already selected rows are centres. The gain is the distance to the nearest centre at the moment of picking (0 for a
-    first pick, which has no centre), times the weight; `ref` is that centre, `value` the gain (NaN for a first pick). If no
-    rows are skipped, gains do not rise, and the last gain bounds the radius of the pool.
+    first pick, which has no centre), times the weight; `ref` is that centre, `value` the gain (NaN for a first pick).
+    If no rows are skipped, gains do not rise, and the last gain bounds the radius of the pool.
 
     Cost and memory: see `selection.kernels.k_center`.
     """
@@ -97,7 +97,7 @@ class KCenter(Weighted):
 def centres_selection(
     first: Rows, rows: Rows, distance: Array, near: Rows, *, first_value: float = np.nan
 ) -> Selection:
-    """The selection of `first`, which has no centre and that value, then `rows` with the distance to their nearest centre."""
+    """The selection of `first`, without a centre but with that value, then `rows` with their distance and centre."""
     value = np.concatenate([np.full(len(first), first_value), distance]).astype(np.float32)
     ref = np.concatenate([np.full(len(first), NO_REF), near])
     gain = np.nan_to_num(value, nan=0.0)

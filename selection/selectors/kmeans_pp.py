@@ -25,15 +25,15 @@ class KMeansPP(Weighted):
         first: the first pick if no row is already selected: "random", or a row of the pool that the step sees.
         local_trials: draw this many rows for each pick and keep the one that lowers the cost most (1 is plain
             k-means++; scikit-learn takes 2 + ln(budget)). The cost is measured on 16,384 rows drawn at random.
-        max_rejects: after this many rejected proposals in a row, draw a row uniformly. That bounds the work of each pick,
-            but the distribution is no longer exact. None keeps it exact.
+        max_rejects: after this many rejected proposals in a row, draw a row uniformly. That bounds the work of each
+            pick, but the distribution is no longer exact. None keeps it exact.
         weights: a column of finite numbers >= 0 that multiply each row's squared distance; a random first pick is then
             drawn in proportion to them.
 
     Already selected rows are centres. The gain is the distance to the nearest centre at the moment of picking (0 for a
-    first pick, which has no centre), times the square root of the weight; `ref` is that centre, `value` the gain (NaN for a
-    first pick). When all rows left coincide with centres or have weight 0, they are drawn uniformly. The draw depends on the
-    keys of the rows, not on their order.
+    first pick, which has no centre), times the square root of the weight; `ref` is that centre, `value` the gain (NaN
+    for a first pick). When all rows left coincide with centres or have weight 0, they are drawn uniformly. The draw
+    depends on the keys of the rows, not on their order.
 
     Cost and memory: see `selection.kernels.kmeans_pp`.
     """

@@ -16,16 +16,18 @@ from selection.types import Doubles, Input, Reason, Selection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lightweight(Selector):
-    """Draw rows with probability q = 1/(2n) + d**2 / (2 * sum of d**2), d the distance to the mean (Bachem et al. 2018).
+    """Draw rows with probability q = 1/(2n) + d**2 / (2 * sum of d**2), where d is the distance to the mean.
 
     n, mean and sum are those of the candidates. The b rows are drawn without replacement, each with a probability
-    proportional to its q among the rows left; the published method draws with replacement. For b much smaller than n the two
-    agree. The reason's `value` is the published weight 1 / (b*q), by which a row counts in a k-means over the subset. The gain
-    is q. If all rows coincide, q is 1/n.
+    proportional to its q among the rows left; the published method draws with replacement. So no row comes twice, and
+    the first row is drawn by q itself. For b much smaller than n the two methods agree. The reason's `value` is the
+    published weight 1 / (b*q), by which a row counts in a k-means over the subset. The gain is q. If all rows coincide,
+    q is 1/n.
 
     The noise is hashed from the keys, so the draw does not depend on the order of the pool.
 
     Cost: two passes over the vectors. Memory: about 60 bytes a row and one block.
+    Source: Bachem et al. 2018.
     """
 
     name: ClassVar[str] = "lightweight"

@@ -14,10 +14,10 @@ from selection.types import Input, Vectors
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PCoreSet(KCenter):
-    """Greedy k-center in the Euclidean distance between rows of class probabilities, exact (PCoreSet, Kang et al. 2025).
+    """Greedy k-center in Euclidean distance between rows of class probabilities, exact (PCoreSet, Kang et al. 2025).
 
-    Options, gains and reasons are those of `k_center`. Already selected rows are centres by their predicted probabilities,
-    not by their labels. Probabilities are rounded to float32.
+    Options, gains and reasons are those of `k_center`. Already selected rows are centres by their predicted
+    probabilities, not by their labels. Probabilities are rounded to float32.
 
     Cost and memory: see `selection.kernels.k_center`, with d = C classes; 4*n*C bytes for the probabilities.
     Source: erjui/PCoreSet, `strategies.py`, which computes all distances again for each pick: the picks are the same.

@@ -26,19 +26,20 @@ class ProbCover(Selector):
 
     Args:
         delta: the Euclidean distance, > 0; a row at exactly delta is covered.
-        classes: the number of classes in the pool, given in place of `delta`. Then delta is the largest distance at which a
-            share `alpha` of the balls is pure. A ball is pure if all its rows are in the same cluster of a spherical k-means
-            with this many clusters. Purity is measured for 2048 balls, hashed from the keys, against the whole pool.
+        classes: the number of classes in the pool, given in place of `delta`. Then delta is the largest distance at
+            which a share `alpha` of the balls is pure. A ball is pure if all its rows are in the same cluster of a
+            spherical k-means with this many clusters. Purity is measured for 2048 balls, hashed from the keys, against
+            the whole pool.
         alpha: in 0 < alpha <= 1.
         memory_gb: the memory for pairs of rows within delta, 8 bytes for each direction; more pairs are an error.
 
     Already selected rows cover from the start. Exact, ties to the lowest row. When no ball holds an uncovered row, the
-    method has no more picks: that is an error, or with `allow_short` a selection that is `exhausted`. The gain is the number
-    of rows that a pick newly covers; the reason's value is the share of the pool covered so far.
+    method has no more picks: that is an error, or with `allow_short` a selection that is `exhausted`. The gain is the
+    number of rows that a pick newly covers; the reason's value is the share of the pool covered so far.
 
     Cost for n rows of d dimensions: 2*n*n*d operations for the pairs, one pass over the pairs, and n a pick. Memory:
-    `memory_gb` and 30 bytes a row; see `selection.kernels.neighbours`. `classes` adds the clustering (as in `semdedup`) and
-    2 * 2048 * n * d operations.
+    `memory_gb` and 30 bytes a row; see `selection.kernels.neighbours`. `classes` adds the clustering (as in `semdedup`)
+    and 2 * 2048 * n * d operations.
 
     Source: Yehuda et al. 2022. Their code leaves out the last n mod 500 rows as centres; this step does not.
     """
@@ -92,7 +93,8 @@ def largest_pure_radius(distance: Array, alpha: float) -> float:
     """The largest radius at which a share `alpha` of balls is pure.
 
     Args:
-        distance: (m,) from each centre to the nearest row of another cluster: its ball is pure if the radius is smaller.
+        distance: (m,) from each centre to the nearest row of another cluster: its ball is pure if the radius is
+            smaller.
         alpha: in 0 < alpha <= 1.
 
     >>> round(largest_pure_radius(np.array([3.0, 1.0, 2.0, 4.0]), 0.75), 6)

@@ -18,9 +18,9 @@ from selection.types import Array, Reason, Rows, Selection
 class Random(Selector):
     """Draw uniformly without replacement.
 
-    Each candidate has a number in (0, 1), hashed from its key, the seed and the round; the rows of highest number are taken.
-    So the draw depends neither on the order of the pool nor on its other rows: when a pool grows, most of the draw stays.
-    The gain is that number. Cost: one hash a row and a partition.
+    Each candidate has a number in (0, 1), hashed from its key, the seed and the round; the rows of highest number are
+    taken. So the draw depends neither on the order of the pool nor on its other rows: when a pool grows, most of the
+    draw stays. The gain is that number. Cost: one hash a row and a partition.
     """
 
     name: ClassVar[str] = "random"

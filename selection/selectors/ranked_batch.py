@@ -23,14 +23,15 @@ FIRST_UPDATES = 128
 class RankedBatch(Selector):
     """Ranked batch mode: each pick has the highest alpha * (1 - 1 / (1 + distance)) + (1 - alpha) * score.
 
-    The distance is Euclidean, to the nearest row that is already selected or picked; alpha = u / (u + l) for the u candidates
-    left and the l rows already selected or picked. Ties go to the lowest row. Scores should be in 0..1, as the first term is
-    (`least_confidence`, `margin`). If no row is already selected, all distances are infinite: the first pick has the highest
-    score and a gain of 1. The gain is the value at the moment of picking; `ref` is the nearest selected row, `value` the gain.
+    The distance is Euclidean, to the nearest row that is already selected or picked; alpha = u / (u + l) for the u
+    candidates left and the l rows already selected or picked. Ties go to the lowest row. Scores should be in 0..1, as
+    the first term is (`least_confidence`, `margin`). If no row is already selected, all distances are infinite: the
+    first pick has the highest score and a gain of 1. The gain is the value at the moment of picking; `ref` is the
+    nearest selected row, `value` the gain.
 
     Distances only fall, so an outdated distance bounds the value from above, and only rows with the highest bounds are
-    updated. Cost: one pass over the vectors, a few operations on n numbers a pick, and at most n*d float32 operations for
-    each row that is selected or picked. Memory: about 80*n bytes, and 8*d bytes for each of those rows.
+    updated. Cost: one pass over the vectors, a few operations on n numbers a pick, and at most n*d float32 operations
+    for each row that is selected or picked. Memory: about 80*n bytes, and 8*d bytes for each of those rows.
     Source: Cardoso et al. 2017; as in modAL `uncertainty_batch_sampling` (but for the first pick).
     """
 

@@ -13,8 +13,8 @@ from selection.scorers.rds import target_vectors
 from selection.step import Selector, check_choice
 from selection.types import Array, Floats, Input, Reason, Rows, Selection, Vectors
 
-# How many list entries are computed at first for each row of the budget. Between 1.2 and 14 are needed on clustered data,
-# 2.8 in BETR.
+# How many list entries are computed at first for each row of the budget. Between 1.2 and 14 are needed on clustered
+# data, 2.8 in BETR.
 OVERLAP = 4
 LEAST_DEPTH = 64
 # The most memory for all lists together. A deeper search continues in bands, with a pass over the vectors for each.
@@ -27,19 +27,20 @@ class RdsPlus(Selector):
     """Each target has a list of the candidates by descending similarity; the lists take turns, round by round.
 
     Args:
-        on_duplicate: what a list does when its next row is already taken: "lose_turn" (as in the released RDS+ code), or
-            "advance" to its next row that is not taken.
+        on_duplicate: what a list does when its next row is already taken: "lose_turn" (as in the released RDS+ code),
+            or "advance" to its next row that is not taken.
         per: one list for each target ("query"), or for each target set ("set": the highest similarity to any of its
             targets). "auto" means sets if there is more than one.
 
-    Similarity is the inner product of the vectors as they are (for unit vectors, the cosine). Ties go to the lowest row.
-    With "lose_turn", already selected rows keep their places in the lists and cost them the turn, so that a selection can
-    be continued; with "advance" they are skipped. The gain and the reason's value are the similarity, `ref` is the target or
-    set that took the row, `rank` the round.
+    Similarity is the inner product of the vectors as they are (for unit vectors, the cosine). Ties go to the lowest
+    row. With "lose_turn", already selected rows keep their places in the lists and cost them the turn, so that a
+    selection can be continued; with "advance" they are skipped. The gain and the reason's value are the similarity,
+    `ref` is the target or set that took the row, `rank` the round.
 
-    Exact for any order and size of blocks. Cost for m targets and budget b: a pass over the vectors is 2*n*m*d operations.
-    The lists have about 4*b entries at first; another pass follows if these are too few. Memory: the lists, at most 256 MiB,
-    n bits and n bytes to mark rows, and one tile. A budget near n needs lists as long as the pool, in many passes.
+    Exact for any order and size of blocks. Cost for m targets and budget b: a pass over the vectors is 2*n*m*d
+    operations. The lists have about 4*b entries at first; another pass follows if these are too few. Memory: the lists,
+    at most 256 MiB, n bits and n bytes to mark rows, and one tile. A budget near n needs lists as long as the pool, in
+    many passes.
 
     Source: Ivison et al. 2025 (RDS+), `get_top_influences.py` and `get_top_aggregated_influences.py`.
     """
@@ -127,8 +128,8 @@ def lose_turn(
     """Round robin in which a list loses its turn if its next row is already taken.
 
     Reading the lists round by round, the first occurrence of each row is a pick: row x comes at the turn
-    min over lists of rank * lists + position. A row outside all lists of depth R comes after round R, so lists of depth R
-    suffice once they contain `budget` rows.
+    min over lists of rank * lists + position. A row outside all lists of depth R comes after round R, so lists of depth
+    R suffice once they contain `budget` rows.
 
     Args:
         taken: rows that keep their places in the lists and are never picked.
@@ -177,8 +178,8 @@ def advance(
 ) -> tuple[Rows, Rows, Array]:
     """Round robin in which a list whose next row is already taken moves on to its next row that is not.
 
-    When a list ends in the middle of a round, all lists are filled again with the rows that are not used yet, and the round
-    continues. Arguments and result as for `lose_turn`.
+    When a list ends in the middle of a round, all lists are filled again with the rows that are not used yet, and the
+    round continues. Arguments and result as for `lose_turn`.
     """
     from selection.kernels.compiled import top_k as loops
     from selection.kernels.top_k import top_k
@@ -209,7 +210,7 @@ def _first_depth(count: int, lists: int) -> int:
 
 
 def _distinct(vectors: Floats) -> tuple[Floats, Rows]:
-    """The distinct vectors, bit by bit, in the order of their first occurrence, and the position of each vector in them."""
+    """The vectors that differ in any bit, in the order of first occurrence, and the position of each vector in them."""
     as_bytes = np.ascontiguousarray(vectors).view(np.dtype((np.void, vectors.shape[1] * 4))).ravel()
     _, first, inverse = np.unique(as_bytes, return_index=True, return_inverse=True)
     order = np.argsort(first)

@@ -19,15 +19,16 @@ class Rs2(Selector):
     """Shuffle the candidates once for each pass; each round takes the next `budget` of them.
 
     Args:
-        tail: what happens to the candidates left at the end of a pass if they are fewer than the budget. "carry": they start
-            the next round, which continues with the next pass, so at any moment every candidate was taken equally often
-            (to within one). "drop": each pass has whole rounds only.
+        tail: what happens to the candidates left at the end of a pass if they are fewer than the budget. "carry": they
+            start the next round, which continues with the next pass, so at any moment every candidate was taken equally
+            often (to within one). "drop": each pass has whole rounds only.
 
-    The result depends on seed and round alone as long as candidates and budget stay the same: no state is kept, and round 7
-    can be drawn without rounds 0 to 6. All whole rounds of a pass are disjoint, and no round has a row twice. The order
-    within a pass is by a hash of the candidate's key, so it does not depend on the order of the pool. Already selected rows
-    are no candidates: if the rounds are to be disjoint, give each round the same already selected rows, or none. A reason has
-    no `ref`; its `rank` is the position in the round, gain and value are the pass (0 is the first).
+    The result depends on seed and round alone as long as candidates and budget stay the same: no state is kept, and
+    round 7 can be drawn without rounds 0 to 6. All whole rounds of a pass are disjoint, and no round has a row twice.
+    The order within a pass is by a hash of the candidate's key, so it does not depend on the order of the pool. Already
+    selected rows are no candidates: if the rounds are to be disjoint, give each round the same already selected rows,
+    or none. A reason has no `ref`; its `rank` is the position in the round, gain and value are the pass (0 is the
+    first).
 
     Source: Okanovic et al. 2024 (RS2), `uniform_no_replacement.py` (whose chunks wrap one row short).
     Cost: one or two sorts of n hashes; with "carry" and a budget above n/2, one sort for each pass so far.
@@ -74,11 +75,11 @@ def shuffled(keys: UInts, shared: list[int], number: int) -> Rows:
 
 
 def _pass(keys: UInts, budget: int, number: int, shared: list[int]) -> Rows:
-    """The order of a pass with "carry": shuffled, except that the round it shares with the previous pass repeats no row.
+    """The order of a pass with "carry": shuffled, but the round that it shares with the previous pass repeats no row.
 
     The rows that start that round (the tail of the previous pass) are skipped until the round is full. This moves rows
-    among the first `budget` positions only. So if the tail of a pass lies behind those, its own shuffle gives the tail, and
-    the passes before it need not be computed.
+    among the first `budget` positions only. So if the tail of a pass lies behind those, its own shuffle gives the tail,
+    and the passes before it need not be computed.
     """
     n = len(keys)
     start = number

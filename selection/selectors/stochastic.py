@@ -1,9 +1,9 @@
-"""Random draws weighted by score: softmax, power and softrank. They keep a batch from being many copies of the same row.
+"""Random draws weighted by score: softmax, power and softrank. They keep similar rows from filling a batch.
 
-Each draws rows one at a time without replacement, each row with a probability proportional to its weight among the rows that
-are left (the Plackett-Luce distribution). Adding Gumbel noise to the logarithm of the weights and taking the highest sums gives
-exactly that distribution, in one pass. The noise is hashed from seed, round and key, so it does not depend on the order of
-the pool.
+Each draws rows one at a time without replacement, each row with a probability proportional to its weight among the rows
+that are left (the Plackett-Luce distribution). Adding Gumbel noise to the logarithm of the weights and taking the
+highest sums gives exactly that distribution, in one pass. The noise is hashed from seed, round and key, so it does not
+depend on the order of the pool.
 
 Source: Kirsch et al. 2023, "Stochastic Batch Acquisition"; Gumbel top-b: Yellott 1977, Vieira 2014.
 """
@@ -37,11 +37,11 @@ class WeightedDraw(Selector):
     Args:
         beta: >= 0, how much the score counts: 0 is a uniform draw, large values approach `top`.
 
-    The gain is the score. A reason's `value` is the row's inclusion probability: the chance that a draw of this budget takes
-    the row, without regard to quotas and other limits of the recipe. See `inclusion_probabilities`.
+    The gain is the score. A reason's `value` is the row's inclusion probability: the chance that a draw of this budget
+    takes the row, without regard to quotas and other limits of the recipe. See `inclusion_probabilities`.
 
-    Cost: a hash and three logarithms a row, and a partition. For budgets above 2, the inclusion probabilities take about
-    twenty more passes. About 100 bytes a row.
+    Cost: a hash and three logarithms a row, and a partition. For budgets above 2, the inclusion probabilities take
+    about twenty more passes. About 100 bytes a row.
     """
 
     beta: float = 1.0
@@ -82,7 +82,7 @@ class WeightedDraw(Selector):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Softmax(WeightedDraw):
-    """Draw with weights exp(beta * score). Only differences of scores count, so beta has the inverse unit of the score."""
+    """Draw with weights exp(beta * score). Only differences of scores count, so beta has the score's inverse unit."""
 
     name: ClassVar[str] = "softmax"
     incremental: ClassVar[bool] = True
@@ -114,8 +114,8 @@ class Power(WeightedDraw):
 class Softrank(WeightedDraw):
     """Draw with weights rank ** -beta. Only the order of the scores counts. The best candidate has rank 1.
 
-    Equal scores share the mean of their ranks, so they have the same chance. Ranks are among the candidates, so they change
-    when others are selected: several small draws follow a different distribution than a single large one.
+    Equal scores share the mean of their ranks, so they have the same chance. Ranks are among the candidates, so they
+    change when others are selected: several small draws follow a different distribution than a single large one.
     """
 
     name: ClassVar[str] = "softrank"
@@ -135,13 +135,14 @@ def inclusion_probabilities(log_weights: Doubles, budget: int) -> Doubles:
         budget: 1 .. n.
 
     Returns:
-        (n,) float64 that sum to the budget. Exact for a budget of 1, 2 or n and for weights of 0; an estimate for others.
+        (n,) float64 that sum to the budget. Exact for a budget of 1, 2 or n and for weights of 0; an estimate for
+        others.
 
-    The estimate: let each row arrive after an exponential time whose rate is its weight; the first `budget` arrivals are the
-    draw (Rosén 1972). A row is among them if it arrives before the budget-th of the others. The time of that arrival is
-    modelled by a gamma distribution, with the mean and variance that the counts of arrivals imply. Times are scaled so that
-    the sum is the budget. Compared with simulations, the error is up to 0.03 for a handful of rows of very unequal weight, and
-    less than 0.01 from 300 rows and budget 20 on.
+    The estimate: let each row arrive after an exponential time whose rate is its weight; the first `budget` arrivals
+    are the draw (Rosén 1972). A row is among them if it arrives before the budget-th of the others. The time of that
+    arrival is modelled by a gamma distribution, with the mean and variance that the counts of arrivals imply. Times are
+    scaled so that the sum is the budget. Compared with simulations, the error is up to 0.03 for a handful of rows of
+    very unequal weight, and less than 0.01 from 300 rows and budget 20 on.
 
     Cost: for budgets above 2, about 25 passes of exponentials over n; 80 bytes a row.
 

@@ -24,9 +24,9 @@ class TypiClust(Selector):
     """Take, from each cluster in turn, the row with the smallest mean distance to its nearest rows there (TypiClust).
 
     All rows, already selected ones included, are divided into as many clusters as there are selected rows and picks to
-    come, so at least one cluster for each pick has no selected row. Clusters with the fewest selected rows come first, then
-    the largest; after the last cluster the first comes again. Typicality is 1 / (mean distance + 1e-5), among the rows of
-    the cluster that are not selected.
+    come, so at least one cluster for each pick has no selected row. Clusters with the fewest selected rows come first,
+    then the largest; after the last cluster the first comes again. Typicality is 1 / (mean distance + 1e-5), among the
+    rows of the cluster that are not selected.
 
     Args:
         n_neighbors: how many nearest rows of the cluster count: at most half of those left, at least one.
@@ -34,14 +34,15 @@ class TypiClust(Selector):
         max_clusters: the most clusters.
         squared: use squared Euclidean distances, as in the authors' code; the paper has Euclidean distances.
 
-    The clusters are those of spherical k-means, see `selection.kernels.clusters`: by cosine, on a sample hashed from the
-    keys, the same for any order of rows and blocks. Zero vectors are in no cluster and come last. Typicality is exact, ties
-    to the lowest row; it is 0 if the row is the last of its cluster. `ref` of a reason is the cluster, `rank` how often the
-    cluster had its turn before, gain and value the typicality. Other budgets give other clusters, so the step is not nested.
+    The clusters are those of spherical k-means, see `selection.kernels.clusters`: by cosine, on a sample hashed from
+    the keys, the same for any order of rows and blocks. Zero vectors are in no cluster and come last. Typicality is
+    exact, ties to the lowest row; it is 0 if the row is the last of its cluster. `ref` of a reason is the cluster,
+    `rank` how often the cluster had its turn before, gain and value the typicality. Other budgets give other clusters,
+    so the step is not nested.
 
-    Cost for K clusters of n rows: 2*d*K*(256*K*10 + n) operations to cluster; then for each pick 2*d times the squared size
-    of its cluster, about (n/K)**2. Put `random_subpool` in front if n is large and K small. Memory: vectors of 256*K rows,
-    then 4*d bytes for each row of the largest cluster.
+    Cost for K clusters of n rows: 2*d*K*(256*K*10 + n) operations to cluster; then for each pick 2*d times the squared
+    size of its cluster, about (n/K)**2. Put `random_subpool` in front if n is large and K small. Memory: vectors of
+    256*K rows, then 4*d bytes for each row of the largest cluster.
 
     Source: Hacohen et al. 2022, `typiclust.py`, which runs k-means++ by faiss or scikit-learn without a seed.
     """
@@ -102,7 +103,7 @@ class TypiClust(Selector):
         return Selection(np.array(rows, np.int64), np.array(value, np.float32), reason)
 
     def _visits(self, pool: Pool, cluster: Rows, left: list[int]) -> Iterator[tuple[int, int]]:
-        """Yield `(cluster, earlier visits)`, once for each row left in the cluster. The last one holds rows without a cluster."""
+        """Yield `(cluster, earlier visits)` for each row left in a cluster; the last cluster is that of rows in none."""
         size = np.bincount(cluster, minlength=len(left))
         selected = np.bincount(cluster[pool.get_already_selected()], minlength=len(left))
         stage = (size <= self.min_size).astype(

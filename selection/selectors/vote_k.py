@@ -19,14 +19,14 @@ class VoteK(Selector):
     Args:
         n_neighbors: each row votes for this many rows, those of highest cosine to it.
         rho: a vote weighs rho ** -(number of selected rows that the voter votes for), and 0 once the voter is selected.
-        buckets: use the second stage of the published method. It takes scores, higher = less confident. It leaves out the
-            tenth of the candidates with the most confident predictions, cuts the rest into as many equal buckets as the
-            budget, the least confident first, and takes the row with the most votes from each bucket. If the budget is above
-            0.9 of the candidates, it leaves out fewer.
+        buckets: use the second stage of the published method. It takes scores, higher = less confident. It leaves out
+            the tenth of the candidates with the most confident predictions, cuts the rest into as many equal buckets as
+            the budget, the least confident first, and takes the row with the most votes from each bucket. If the budget
+            is above 0.9 of the candidates, it leaves out fewer.
 
-    The published method is two draws: `vote_k` for the first labels, then `[least_confidence, {vote_k: {buckets: true}}]` with
-    these as already selected rows. Already selected rows count in both. Exact, ties to the lowest row; rows without votes
-    score 0 and come last. The gain is the score; the reason's `ref` is the bucket.
+    The published method is two draws: `vote_k` for the first labels, then with these as already selected rows
+    `[least_confidence, {vote_k: {buckets: true}}]`. Already selected rows count in both. Exact, ties to the lowest row;
+    rows without votes score 0 and come last. The gain is the score; the reason's `ref` is the bucket.
 
     Cost for n rows of d dimensions: 2*n*n*d operations for the neighbours, then n + n_neighbors**2 a pick. Memory:
     8 bytes * n * n_neighbors and 32 bytes a row; see `selection.kernels.neighbours`.

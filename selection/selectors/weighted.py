@@ -9,7 +9,7 @@ from selection.types import Input
 
 
 class Weighted(Selector):
-    """A selector whose option `weights` may name a column. `covers` is the input that its distances are computed from."""
+    """A selector whose option `weights` may name a column. `covers` is the input from which distances are computed."""
 
     __slots__ = ()
 
