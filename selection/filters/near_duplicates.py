@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -114,10 +114,11 @@ def shingles(text: str, unit: str, length: int) -> set[str]:
     >>> sorted(shingles("abcd", "char", 3)), shingles("ab", "char", 3)
     (['abc', 'bcd'], {'ab'})
     """
-    words: Sequence[str] = text.lower().split()
-    separator = " " if unit == "word" else ""
-    parts = words if unit == "word" else " ".join(words)
-    return {separator.join(parts[i : i + length]) for i in range(max(1, len(parts) - length + 1))}
+    words = text.lower().split()
+    if unit == "word":
+        return {" ".join(words[i : i + length]) for i in range(max(1, len(words) - length + 1))}
+    joint = " ".join(words)
+    return {joint[i : i + length] for i in range(max(1, len(joint) - length + 1))}
 
 
 def _jaccard(a: set[str], b: set[str]) -> float:

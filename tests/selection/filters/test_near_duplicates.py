@@ -84,8 +84,8 @@ def test_bands_for__a_pair_at_the_threshold_is_rarely_missed() -> None:
         assert bands == 128 or (1 - threshold ** (128 // bands)) ** bands <= 0.01
 
 
-def test_contract() -> None:
-    check_step(NearDuplicates())
+@pytest.mark.slow
+def test_contract__of_long_runs_of_characters() -> None:
     check_step(NearDuplicates(column="length", unit="char", length=8))
 
 
