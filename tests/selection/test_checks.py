@@ -200,9 +200,9 @@ def test_check_step__every_option_is_checked_with_two_values():
         for field in fields(step):
             values.setdefault((step.name, field.name), set()).add(repr(getattr(step, field.name)))
     assert {option for option, seen in values.items() if len(seen) < 2} == set(VARIED_ELSEWHERE)
-    here = Path(__file__).parent
+    folder = Path(__file__).parent
     for (_, option), reason in VARIED_ELSEWHERE.items():
-        assert f"{option}=" in (here / reason.split(": ")[-1]).read_text()
+        assert f"{option}=" in (folder / reason.split(": ")[-1]).read_text()
 
 
 def test_check_step__every_built_in_step_is_checked():
@@ -210,7 +210,7 @@ def test_check_step__every_built_in_step_is_checked():
     assert {step.name for step in STEPS} <= set(step_names())
 
 
-def given(rows, gain=None):
+def selection_of(rows, gain=None):
     rows = np.asarray(rows)
     return Selection(rows, np.zeros(len(rows), np.float32) if gain is None else gain, Reason.of("score", len(rows)))
 
@@ -226,14 +226,14 @@ class GlobalGenerator(Faulty):
 
     def select(self, pool, budget, *, rng):
         rows = np.flatnonzero(pool.candidates)
-        return given(np.random.permutation(rows)[:budget])  # noqa: NPY002
+        return selection_of(np.random.permutation(rows)[:budget])  # noqa: NPY002
 
 
 class PicksSelectedAgain(Faulty):
     """Top scores without regard to what is already selected."""
 
     def select(self, pool, budget, *, rng):
-        return given(np.argsort(-pool.get_scores(), kind="stable")[:budget])
+        return selection_of(np.argsort(-pool.get_scores(), kind="stable")[:budget])
 
 
 class TwoFrames(Faulty):
@@ -241,7 +241,7 @@ class TwoFrames(Faulty):
 
     def select(self, pool, budget, *, rng):
         rows = np.flatnonzero(pool.candidates)
-        return given(np.argsort(-pool.get_scores()[rows], kind="stable")[:budget])
+        return selection_of(np.argsort(-pool.get_scores()[rows], kind="stable")[:budget])
 
 
 class MaskThenUnmasked(Faulty):
@@ -253,7 +253,7 @@ class MaskThenUnmasked(Faulty):
         for _ in range(budget):
             picked.append(int(np.argmax(scores)))
             scores[picked[-1]] = scores.min()
-        return given(picked)
+        return selection_of(picked)
 
 
 class WritesTheScores(Faulty):
@@ -263,7 +263,7 @@ class WritesTheScores(Faulty):
         scores = pool.get_column("score")
         scores[~pool.candidates] = -np.inf
         rows = np.argsort(-scores, kind="stable")[:budget]
-        return given(rows)
+        return selection_of(rows)
 
     needs: ClassVar[frozenset[Input]] = frozenset({Input.COLUMNS})
     columns: ClassVar[frozenset[str]] = frozenset({"score"})
@@ -276,7 +276,7 @@ class TopsUpAtRandom(Faulty):
         rows = np.flatnonzero(pool.candidates)
         best = rows[pool.get_scores()[rows] > 0.9]
         rest = np.random.default_rng().permutation(np.setdiff1d(rows, best))
-        return given(np.concatenate([best, rest])[:budget])
+        return selection_of(np.concatenate([best, rest])[:budget])
 
 
 class BlockOffsetForgotten(Faulty):
@@ -289,7 +289,7 @@ class BlockOffsetForgotten(Faulty):
         for _, block in pool.get_vectors().blocks():
             size[: len(block)] = np.maximum(size[: len(block)], np.abs(block).sum(axis=1))
         size[~pool.candidates] = -2
-        return given(np.argsort(-size, kind="stable")[:budget])
+        return selection_of(np.argsort(-size, kind="stable")[:budget])
 
 
 class TiesByStorageOrder(Faulty):
@@ -302,7 +302,7 @@ class TiesByStorageOrder(Faulty):
             (-abs(float(v[0])), int(r)) for rows, b in pool.get_vectors().blocks() for r, v in zip(rows, b, strict=True)
         ]
         entries.sort(key=lambda entry: entry[0])
-        return given([row for _, row in entries if pool.candidates[row]][:budget])
+        return selection_of([row for _, row in entries if pool.candidates[row]][:budget])
 
 
 class HidesNaN(Faulty):
@@ -313,7 +313,7 @@ class HidesNaN(Faulty):
     def select(self, pool, budget, *, rng):
         first = np.nan_to_num(pool.get_vectors().take(np.arange(len(pool)))[:, 0], posinf=0, neginf=0)
         rows = np.flatnonzero(pool.candidates)
-        return given(rows[np.argsort(-first[rows], kind="stable")[:budget]])
+        return selection_of(rows[np.argsort(-first[rows], kind="stable")[:budget]])
 
 
 class ReadsUndeclaredInput(Faulty):
@@ -321,7 +321,7 @@ class ReadsUndeclaredInput(Faulty):
 
     def select(self, pool, budget, *, rng):
         rows = np.flatnonzero(pool.candidates)
-        return given(rows[np.argsort(pool.get_labels()[rows], kind="stable")[:budget]])
+        return selection_of(rows[np.argsort(pool.get_labels()[rows], kind="stable")[:budget]])
 
 
 class ClaimsNested(Faulty):
@@ -332,7 +332,7 @@ class ClaimsNested(Faulty):
     def select(self, pool, budget, *, rng):
         rows = np.flatnonzero(pool.candidates)
         ordered = rows[np.argsort(-pool.get_scores()[rows], kind="stable")]
-        return given(ordered[:budget][::-1])
+        return selection_of(ordered[:budget][::-1])
 
 
 class ClaimsIncremental(Faulty):
@@ -342,7 +342,7 @@ class ClaimsIncremental(Faulty):
 
     def select(self, pool, budget, *, rng):
         rows = np.flatnonzero(pool.candidates)
-        return given(rng.permutation(rows)[:budget])
+        return selection_of(rng.permutation(rows)[:budget])
 
 
 class Remembers(Faulty):
@@ -353,7 +353,7 @@ class Remembers(Faulty):
     def select(self, pool, budget, *, rng):
         self.seen["calls"] += 1
         rows = np.roll(np.flatnonzero(pool.candidates), self.seen["calls"])
-        return given(rows[:budget])
+        return selection_of(rows[:budget])
 
 
 class NoiseByRow(Faulty):
@@ -362,7 +362,7 @@ class NoiseByRow(Faulty):
     def select(self, pool, budget, *, rng):
         noise = rng.random(len(pool))
         noise[~pool.candidates] = -1
-        return given(np.argsort(-noise)[:budget])
+        return selection_of(np.argsort(-noise)[:budget])
 
 
 class DividesByNorm(Faulty):
@@ -375,14 +375,14 @@ class DividesByNorm(Faulty):
         with np.errstate(all="ignore"):
             cosine = vectors[:, 0] / np.linalg.norm(vectors, axis=1)
         rows = np.flatnonzero(pool.candidates)[:budget]
-        return given(rows, gain=cosine[rows].astype(np.float32))
+        return selection_of(rows, gain=cosine[rows].astype(np.float32))
 
 
 class ShortWithoutSaying(Faulty):
     """Gives less than was asked for."""
 
     def select(self, pool, budget, *, rng):
-        return given(np.flatnonzero(pool.candidates)[: budget - budget // 10])
+        return selection_of(np.flatnonzero(pool.candidates)[: budget - budget // 10])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -392,7 +392,7 @@ class OptionIsASet(Faulty):
     wanted: frozenset[int] = frozenset({1})
 
     def select(self, pool, budget, *, rng):
-        return given(np.flatnonzero(pool.candidates)[:budget])
+        return selection_of(np.flatnonzero(pool.candidates)[:budget])
 
 
 class ScoresNothing(Scorer):
@@ -440,7 +440,7 @@ class KeepsAllDistances(Faulty):
             picked.append(int(np.argmax(distance.min(axis=1))))
             distance[:, t + 1] = np.linalg.norm(vectors - vectors[picked[-1]], axis=1)
             distance[picked[-1]] = -np.inf
-        return given(picked)
+        return selection_of(picked)
 
 
 FAULTS = {

@@ -1,4 +1,4 @@
-"""Draws within limits, beside a naive walk along the whole order."""
+"""Draws within constraints, beside a naive walk along the whole order."""
 
 from __future__ import annotations
 
@@ -198,10 +198,10 @@ def test_select__shares_of_tokens_stop_before_the_row_that_overflows():
         ["top"], pool, budget={"tokens": 500, "column": "n_tokens"}, quota={"by": "source", "shares": shares}
     ).rows
     order = np.array(order_of(["top"], pool))
-    for mine, part in ((source == "a", 300), (source != "a", 200)):
-        ordered = order[mine[order]]
+    for members, part in ((source == "a", 300), (source != "a", 200)):
+        ordered = order[members[order]]
         expected = ordered[np.cumsum(tokens[ordered]) <= part]
-        assert [row for row in got.tolist() if mine[row]] == expected.tolist()
+        assert [row for row in got.tolist() if members[row]] == expected.tolist()
 
 
 def test_select__shares_and_max_per_group_combine():
@@ -351,12 +351,12 @@ def test_select__a_named_group_that_no_row_has():
     select(["random"], pool_of(eligible=eligible), budget=1, quota={"by": "source", "caps": {"a": 1}})
 
 
-def test_select__limits_need_their_columns():
+def test_select__constraints_need_their_columns():
     with pytest.raises(MissingInput, match=r"quota, group_by or budget needs column 'lang'"):
         select(["random"], pool_of(), budget=1, group_by="lang")
 
 
-def test_select__limits_that_walk_need_a_nested_selector():
+def test_select__constraints_that_walk_need_a_nested_selector():
     with pytest.raises(InvalidRecipe, match=r"a quota of caps walks .*'ccs', with these options, is not"):
         select(["ccs"], pool_of(), budget=1, quota={"by": "source", "caps": 1})
 
@@ -409,8 +409,8 @@ def test_select__balance_gives_to_the_classes_that_have_least(balance, counts, s
     assert np.bincount(classes[picked.rows], minlength=3).tolist() == counts
     if step == "top":
         for c in range(3):
-            mine = np.flatnonzero((classes == c) & (inputs["labels"] < 0))
-            best = mine[np.argsort(-inputs["scores"][mine])][: counts[c]]
+            members = np.flatnonzero((classes == c) & (inputs["labels"] < 0))
+            best = members[np.argsort(-inputs["scores"][members])][: counts[c]]
             assert picked.rows[classes[picked.rows] == c].tolist() == best.tolist()
 
 

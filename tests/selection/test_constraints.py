@@ -199,17 +199,17 @@ def test_most__parts_are_rounded_down_as_they_are_written():
 
 
 @pytest.mark.parametrize(
-    ("constraints", "what"),
+    ("constraints", "demand"),
     [
         ({"budget": {"tokens": 1, "column": "n"}}, "a budget in tokens"),
         ({"budget": 1, "group_by": "c"}, "max_per_group"),
         ({"budget": 1, "quota": {"by": "s", "caps": 1}}, "a quota of caps"),
     ],
 )
-def test_check_selector__what_walks_needs_a_nested_one(constraints, what):
+def test_check_selector__what_walks_needs_a_nested_one(constraints, demand):
     constraints = Constraints.of(**constraints)
     for step in ("rs2", "ccs", {"facility_location": {"mode": "stochastic"}}):
-        with pytest.raises(InvalidRecipe, match=f"^{what} walks the selector's picks in order"):
+        with pytest.raises(InvalidRecipe, match=f"^{demand} walks the selector's picks in order"):
             constraints.check_selector(build_step(step))
     constraints.check_selector(build_step("random"))
     Constraints.of(1, {"by": "s", "shares": {"a": 1}}).check_selector(build_step("rs2"))

@@ -24,6 +24,6 @@ def test_hash_bits__depends_on_key_and_salt_only():
 
 def test_hash_uniform__streams_of_two_salts_are_not_related():
     keys = np.arange(50_000, dtype=np.uint64)
-    one = hash_uniform(keys, np.random.default_rng(1))
-    two = hash_uniform(keys, np.random.default_rng(2))
-    assert abs(np.corrcoef(one, two)[0, 1]) < 0.02
+    first = hash_uniform(keys, np.random.default_rng(1))
+    second = hash_uniform(keys, np.random.default_rng(2))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.02

@@ -251,9 +251,9 @@ class Indexed(ArrayVectors):
     """Vectors with an index that finds row 0 only."""
 
     def nearest(self, queries, k, within=None):
-        found = np.full((len(queries), k), -1)
-        found[:, 0] = 0
-        return np.where(found == 0, 1, -np.inf).astype(np.float32), found
+        rows = np.full((len(queries), k), -1)
+        rows[:, 0] = 0
+        return np.where(rows == 0, 1, -np.inf).astype(np.float32), rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
