@@ -16,6 +16,7 @@ from pipelines.cli.main import app
 from selection import Pool, select, step_names
 from selection.checks import make_inputs
 from selection.registry import parse_steps
+from tests.test_architecture import ROOMS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -106,6 +107,30 @@ def test_docs__planned_rooms_are_not_there_yet() -> None:
 def test_docs__the_map_has_every_folder_of_the_packages() -> None:
     inner = [path.parent.relative_to(ROOT) for name in PACKAGES for path in (ROOT / name).glob("*/**/__init__.py")]
     assert [f"{folder}/" for folder in inner if f"`{folder}/`" not in TEXTS["docs/architecture.md"]] == []
+
+
+def test_docs__the_map_says_what_each_folder_may_import() -> None:
+    rows = re.findall(r"^\| `([\w/]+)/` \| .* \| (.*) \|$", TEXTS["docs/architecture.md"], re.MULTILINE)
+    stated = {folder.replace("/", "."): set(re.findall(r"`([\w.]+)`", cell)) for folder, cell in rows}
+    assert len(stated) > len(PACKAGES)
+    for folder, names in stated.items():
+        package = folder.partition(".")[0]
+        allowed = {room for room in ROOMS[folder] - set(PACKAGES) if ROOT.joinpath(*room.split(".")).is_dir()}
+        assert {f"{package}.{name}" for name in names} == allowed
+
+
+@pytest.mark.parametrize(
+    ("question", "content"),
+    [
+        ("a recipe's asset made", 'key=["selection", name]'),
+        ("the nightly schedule", "dg.ScheduleDefinition("),
+        ("the seed enter", "np.random.default_rng([seed,"),
+    ],
+)
+def test_docs__questions_are_answered_by_the_right_file(question: str, content: str) -> None:
+    answer = re.search(rf"{question}\? `([\w/.]+)`", TEXTS["CONTRIBUTING.md"])
+    assert answer is not None
+    assert content in (ROOT / answer[1]).read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", TEXTS)
