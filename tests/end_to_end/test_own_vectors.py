@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.context import open_context
+from pipelines.errors import RecipesFailed
 from pipelines.plan import plan_lines
 from pipelines.progress import Log
 from pipelines.reproduce import reproduce
@@ -132,8 +133,9 @@ def test_run__a_pool_vector_without_a_direction_leaves_its_row_out(project: Path
 
 def test_run__a_target_vector_without_a_direction_is_named(project: Path) -> None:
     np.save(project / "targets" / "foxes.npy", np.array([direction("fox"), np.zeros(D)]))
-    with pytest.raises(BadInput, match=r"target 'fox-101' of 'foxes' has no vector: "):
+    with pytest.raises(RecipesFailed, match=r"^recipe near: target 'fox-101' of 'foxes' has no vector: ") as caught:
         run_here(project)
+    assert isinstance(caught.value.errors["near"], BadInput)
 
 
 def test_run__own_vectors_beside_a_model_are_used_where_they_are_named(project: Path, model: Path) -> None:

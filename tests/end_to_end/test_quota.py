@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipelines.context import open_context
-from pipelines.errors import HeldBack
+from pipelines.errors import HeldBack, RecipesFailed
 from pipelines.progress import Log
 from pipelines.reproduce import reproduce
 from pipelines.run import run_all
@@ -140,24 +140,33 @@ def test_run__top_up_counts_what_is_kept(project: Path) -> None:
 
 
 def test_run__impossible_limits_name_groups_and_numbers(project: Path) -> None:
-    with pytest.raises(
-        InvalidBudget, match=r"the quota by source cannot be met, in rows: code has 15 for a share of 16\."
-    ):
-        run(project, a="{steps: [random], budget: 20, quota: {by: source, shares: {code: 0.8, wiki: 0.2}}}")
-    with pytest.raises(InvalidBudget, match=r"max_per_group 1 of talk leaves 34 rows for a budget of 40"):
-        run(project, a="{steps: [random], budget: 40, group_by: talk}")
-    with pytest.raises(InvalidOption, match=r"no row has source 'wikis'; there are: code, forum, wiki"):
-        run(project, a="{steps: [random], budget: 5, quota: {by: source, caps: {wikis: 3}}}")
-    with pytest.raises(BadInput, match="no column 'lang'; known are "):
-        run(project, a="{steps: [random], budget: 5, group_by: lang}")
+    cases = [
+        (
+            "budget: 20, quota: {by: source, shares: {code: 0.8, wiki: 0.2}}",
+            InvalidBudget,
+            r"the quota by source cannot be met, in rows: code has 15 for a share of 16\.",
+        ),
+        ("budget: 40, group_by: talk", InvalidBudget, r"max_per_group 1 of talk leaves 34 rows for a budget of 40"),
+        (
+            "budget: 5, quota: {by: source, caps: {wikis: 3}}",
+            InvalidOption,
+            r"no row has source 'wikis'; there are: code, forum, wiki",
+        ),
+        ("budget: 5, group_by: lang", BadInput, "no column 'lang'; known are "),
+    ]
+    for options, kind, message in cases:
+        with pytest.raises(RecipesFailed, match=message) as caught:
+            run(project, a=f"{{steps: [random], {options}}}")
+        assert isinstance(caught.value.errors["a"], kind)
     short = run(project, a="{steps: [random], budget: 40, group_by: talk, allow_short: true}")
     assert len(short["a"]) == 34
 
 
 def test_run__a_token_budget_that_the_pool_cannot_fill(project: Path) -> None:
     whole = "{steps: [random], budget: {tokens: 9000, column: n_tokens}}"
-    with pytest.raises((InvalidBudget, HeldBack), match=r"100 candidates have 2,550 tokens for a budget of 9,000"):
+    with pytest.raises(RecipesFailed, match=r"100 candidates have 2,550 tokens for a budget of 9,000") as caught:
         run(project, a=whole)
+    assert isinstance(caught.value.errors["a"], InvalidBudget | HeldBack)
     done = run(project, a=whole.replace("}}", "}, allow_short: true}"))
     assert len(done["a"]) == 100
     assert any("selection/a: drew 100 rows" in line for line in done["said"])
