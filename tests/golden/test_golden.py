@@ -36,6 +36,7 @@ def archived(tmp_path: Path) -> Path:
     return project
 
 
+@pytest.mark.slow
 def test_a_fresh_run__stores_and_draws_what_it_did(tmp_path: Path) -> None:
     project, before = tmp_path / "fresh", tmp_path / "archived"
     archive.unpack_inputs(project)
@@ -80,6 +81,7 @@ def test_the_resolved_configuration__is_what_it_was(tmp_path: Path) -> None:
     assert [one.name for one in (project / "store" / "configs").glob("*.yaml")] == [kept.name]
 
 
+@pytest.mark.slow
 def test_an_archived_store__opens_and_reproduces_every_selection(archived: Path) -> None:
     stored = contents.selection_ids(archived)
     arms = [one[arm] for some in EXPECTED["rounds"].values() for one in some for arm in ARMS if one[arm]]
