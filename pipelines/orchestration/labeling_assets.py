@@ -12,7 +12,7 @@ from pipelines.stages.fit import fit
 from pipelines.stages.pull import pull
 from pipelines.stages.push import push
 from pipelines.stages.stage import Outcome
-from storage import ids as idlib
+from storage.ids import from_arrow
 from storage.labels.rounds import read_round_items
 from storage.pool.snapshot import open_snapshot
 from storage.store import read_json
@@ -87,7 +87,7 @@ def _first_rows(context: Context, outcome: Outcome) -> dict[str, Any]:
             "probability": item["probability"],
             "score": item["score"],
         }
-        for item, prompt in zip(items.to_pylist(), prompts(snapshot, idlib.from_arrow(items["id"])), strict=True)
+        for item, prompt in zip(items.to_pylist(), prompts(snapshot, from_arrow(items["id"])), strict=True)
     ]
     return {"first_rows": as_table(rows), "sql": as_sql(_batch_sql(round_id)), "round_id": round_id}
 
