@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import settings
+
+# The processes of a parallel run share the cores: threads that wait for one another there cost several times the work.
+# Tests of what threads do set a number of their own.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 # Time says nothing here: a first example imports a library or compiles a loop, and machines have other work to do.
 settings.register_profile("winnow", deadline=None)
