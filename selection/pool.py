@@ -357,9 +357,7 @@ def _eligible(value: Any) -> Array:
 
 def _texts(value: Any) -> list[str]:
     texts = _list("texts", value)
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InvalidInput(f"texts: row {{row}} is {_kind(text)}, must be a string", row=row)
+    _check_entries("texts", texts, str, "a string")
     return texts
 
 
@@ -393,10 +391,16 @@ def _groups(value: Any) -> Array:
 def _values(name: str, value: Any) -> Array:
     values = _flat(name, value)
     if values.dtype == object:
-        for row, entry in enumerate(values):
-            if not isinstance(entry, Hashable):
-                raise InvalidInput(f"{name}: row {{row}} is {_kind(entry)}, must be a number or a string", row=row)
+        _check_entries(name, values.tolist(), Hashable, "a number or a string")
     return values
+
+
+def _check_entries(name: str, entries: list[Any], kind: type[Any], wanted: str) -> None:
+    """Raise `InvalidInput` for the first entry of another kind. Pools are remade at each step, so it looks at classes only."""
+    wrong = tuple(entry_class for entry_class in set(map(type, entries)) if not issubclass(entry_class, kind))
+    if wrong:
+        row, entry = next((row, entry) for row, entry in enumerate(entries) if type(entry) in wrong)
+        raise InvalidInput(f"{name}: row {{row}} is {_kind(entry)}, must be {wanted}", row=row)
 
 
 def _flat(name: str, value: Any) -> Array:
