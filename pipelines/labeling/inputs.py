@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 from pipelines.labeling.annotations import Annotations, read_annotations
 from pipelines.labeling.spending import SpendingLimit
 from pipelines.pool_view import PoolView
-from pipelines.recipes.eligible import mask, rows_in
 from pipelines.recipes.inputs import DrawInputs, Mask
 from pipelines.recipes.spec import SelectionSpec
 from selection import Targets
@@ -129,7 +128,7 @@ class LabelingInputs(DrawInputs):
     @cached_property
     def labelled(self) -> Rows:
         """Rows with a label, ascending; held out ones too."""
-        return rows_in(self.annotations.ids[self.annotations.labelled], self.snapshot)
+        return _rows_in(self.annotations.ids[self.annotations.labelled], self.snapshot)
 
     @cached_property
     def exclusions(self) -> Mapping[str, Mask]:
@@ -141,8 +140,8 @@ class LabelingInputs(DrawInputs):
             "gold": annotations.ids[annotations.gold != NONE],
             "random_arm": _selected_ids(store, self.arm.other_selection),
         }
-        rules = {"labelled": mask(self.labelled, n)}
-        rules |= {rule: mask(rows_in(excluded, self.snapshot), n) for rule, excluded in ids.items()}
+        rules = {"labelled": _mask(self.labelled, n)}
+        rules |= {rule: _mask(_rows_in(excluded, self.snapshot), n) for rule, excluded in ids.items()}
         if self._imported is not None:
             rules["without_probabilities"] = ~self._imported[1]
         return rules
@@ -262,3 +261,16 @@ def _selected_ids(store: Store, selection_id: str | None) -> Ids:
     if selection_id is None:
         return np.empty(0, "S16")
     return from_arrow(read_selection(store, selection_id)[1]["id"])
+
+
+def _mask(rows: Rows, n: int) -> Mask:
+    """(n,) true at `rows`."""
+    flags = np.zeros(n, np.bool_)
+    flags[rows] = True
+    return flags
+
+
+def _rows_in(ids: Ids, snapshot: Snapshot) -> Rows:
+    """Those of the ids that the snapshot has, as rows, ascending."""
+    rows = rows_of(ids, snapshot.ids)
+    return np.sort(rows[rows >= 0])

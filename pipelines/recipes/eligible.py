@@ -10,7 +10,6 @@ import numpy as np
 from pipelines.recipes.inputs import Mask
 from pipelines.recipes.spec import SelectionSpec
 from selection.types import Rows
-from storage.ids import Ids, rows_of
 from storage.pool.snapshot import Snapshot
 from storage.pool.targets import TargetSet
 from storage.vectors.segments import StoredVectors
@@ -58,16 +57,3 @@ def eligible_rows(
         exclude(rule, excluded)
     counts["eligible"] = int(eligible.sum())
     return eligible, counts
-
-
-def mask(rows: Rows, n: int) -> Mask:
-    """(n,) true at `rows`."""
-    flags = np.zeros(n, np.bool_)
-    flags[rows] = True
-    return flags
-
-
-def rows_in(ids: Ids, snapshot: Snapshot) -> Rows:
-    """Those of the ids that the snapshot has, as rows, ascending."""
-    rows = rows_of(ids, snapshot.ids)
-    return np.sort(rows[rows >= 0])
