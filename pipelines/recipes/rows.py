@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.pool_view import PoolView
@@ -17,11 +16,11 @@ from pipelines.recipes.inputs import DrawInputs
 from pipelines.recipes.items import items_table, reports_table
 from pipelines.recipes.measure import Counts, counted
 from pipelines.recipes.spec import SelectionSpec
+from pipelines.recipes.top_up import kept_rows
 from selection import Selection, TokenBudget, select
 from selection.errors import InvalidInput
-from selection.types import Reason, Rows, Vectors
-from storage.ids import Ids, from_arrow, rows_of, to_text
-from storage.records import read_selection
+from selection.types import Rows, Vectors
+from storage.ids import Ids, to_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +54,7 @@ def select_rows(view: PoolView, spec: SelectionSpec, inputs: DrawInputs) -> Draw
     pool, snapshot, excluded = assemble(view, spec, inputs)
     constraints = spec.constraints
     cost = constraints.costs(pool)
-    last = None if spec.previous is None else read_selection(view.store, spec.previous)[1]
-    kept = _kept(last, snapshot.ids, pool.candidates, cost, spec.budget)
+    kept = kept_rows(view, spec, snapshot.ids, pool.candidates, cost)
     pool = replace(pool, already_selected=kept.rows if inputs.labelled is None else inputs.labelled)
     left = max(spec.budget - math.ceil(cost[kept.rows].sum()), 0)
     with _rows_named_by_id(snapshot.ids):
@@ -90,19 +88,6 @@ def select_rows(view: PoolView, spec: SelectionSpec, inputs: DrawInputs) -> Draw
 def dropped_by(step: str) -> str:
     """How the metric is called that says how many rows a filter dropped."""
     return f"dropped_by_{step}"
-
-
-def _kept(
-    last: pa.Table | None, ids: Ids, eligible: npt.NDArray[np.bool_], cost: npt.NDArray[np.float64], budget: int
-) -> Selection:
-    """What a top-up keeps of the last selection, in its order: the rows still in the pool and eligible, to the budget."""
-    if last is None:
-        return Selection(np.empty(0, np.int64), np.empty(0, np.float32), Reason.of("kept", 0))
-    rows = rows_of(from_arrow(last["id"]), ids)
-    alive = (rows >= 0) & eligible[np.maximum(rows, 0)]
-    rows, gain = rows[alive], last["gain"].to_numpy()[alive]
-    fits = int(np.searchsorted(np.cumsum(cost[rows]), budget, side="right"))
-    return Selection(rows[:fits], gain[:fits], Reason.of("kept", fits))
 
 
 def _first(selection: Selection, count: int) -> Selection:
