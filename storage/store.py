@@ -66,23 +66,33 @@ class Store:
         return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
     @contextmanager
+    def scratch(self, name: str) -> Iterator[Path]:
+        """An empty folder under `tmp/` to write in, removed when the block ends."""
+        folder = self.path("tmp", f"{name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
     def committing(self, *parts: str) -> Iterator[Path]:
         """A folder to write a record in; committed as `parts` when the block ends, dropped when it raises.
 
         If the record is already there, what was written is dropped: a name is a hash of all that the record depends on.
         """
-        tmp = self.path("tmp", f"{parts[-1]}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-        tmp.mkdir(parents=True)
-        try:
-            yield tmp
-            sync_tree(tmp)
-            target = self.path(*parts)
+        target = self.path(*parts)
+        with self.scratch(parts[-1]) as folder:
+            yield folder
+            sync_tree(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
-            _rename_or_drop(tmp, target)
-            sync_folder(target.parent)
-        except BaseException:
-            shutil.rmtree(tmp, ignore_errors=True)
-            raise
+            try:
+                folder.rename(target)
+            except OSError:
+                # A record is never empty, so renaming onto one that is there fails: it was committed before.
+                if not target.is_dir():
+                    raise
+            sync_path(target.parent)
 
     @contextmanager
     def lock(self, name: str, holder: str, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
@@ -103,7 +113,8 @@ class Store:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if on_wait is not None:
-                    on_wait(_holder(file))
+                    file.seek(0)
+                    on_wait(file.read().strip() or "another process")
                 fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             file.truncate()
@@ -166,46 +177,23 @@ def write_durably(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     tmp.write_text(text, "utf-8")
-    _sync_file(tmp)
+    sync_path(tmp)
     tmp.replace(path)
-    sync_folder(path.parent)
+    sync_path(path.parent)
 
 
 def sync_tree(folder: Path) -> None:
     """Flush every file below a folder, and the folders, to disk."""
     for parent, _, names in os.walk(folder):
         for name in names:
-            _sync_file(Path(parent) / name)
-        sync_folder(Path(parent))
+            sync_path(Path(parent, name))
+        sync_path(Path(parent))
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk, so that a rename outlives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_file(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """Flush a file to disk, or a folder's entries, so that a rename outlives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _rename_or_drop(tmp: Path, target: Path) -> None:
-    try:
-        tmp.rename(target)
-    except OSError:
-        # A record is never empty, so renaming onto one that is there fails: it was committed before.
-        if not target.is_dir():
-            raise
-        shutil.rmtree(tmp)
-
-
-def _holder(file: Any) -> str:
-    file.seek(0)
-    return file.read().strip() or "another process"

@@ -8,9 +8,6 @@ nobody will ever write to.
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from pathlib import Path
 
 import duckdb
@@ -20,7 +17,7 @@ from storage.catalog import content, schema
 from storage.catalog.query import LINK, published_file
 from storage.duck import literal
 from storage.errors import StorageError
-from storage.store import Store, sync_folder, sync_tree
+from storage.store import Store, sync_path, sync_tree
 
 # Readers that opened an older file keep it through an unlink; the ones kept are for people who want to look back.
 KEPT_FILES = 5
@@ -54,9 +51,7 @@ def rebuild_catalog(store: Store) -> Path:
 
 def _publish(store: Store, *, afresh: bool) -> Path:
     with store.lock("catalog", "publishing the catalog"):
-        folder = store.path("tmp", f"catalog.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-        folder.mkdir(parents=True)
-        try:
+        with store.scratch("catalog") as folder:
             file = folder / "next.duckdb"
             _build(store, file, None if afresh else published_file(store))
             if (folder / "next.duckdb.wal").exists():
@@ -67,13 +62,11 @@ def _publish(store: Store, *, afresh: bool) -> Path:
             catalog.mkdir(exist_ok=True)
             target = catalog / f"{max(_numbers(catalog), default=0) + 1:04d}.duckdb"
             file.rename(target)
-            sync_folder(catalog)
+            sync_path(catalog)
             link = folder / LINK
             link.symlink_to(target.relative_to(store.root))
             link.replace(store.path(LINK))
-            sync_folder(store.root)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            sync_path(store.root)
         _drop_old(catalog)
         store.sweep_tmp()
         return target
