@@ -50,9 +50,8 @@ def from_arrow(column: pa.Array | pa.ChunkedArray) -> Ids:
 
 def to_arrow(ids: Ids) -> pa.Array:
     """Ids as an Arrow UUID column, which Parquet and DuckDB keep as UUID; no copy."""
-    storage = pa.Array.from_buffers(
-        pa.binary(ID_BYTES), len(ids), [None, pa.py_buffer(np.ascontiguousarray(ids, dtype=_DTYPE))]
-    )
+    data = pa.py_buffer(np.ascontiguousarray(ids, dtype=_DTYPE))
+    storage = pa.Array.from_buffers(pa.binary(ID_BYTES), len(ids), [None, data])
     return pa.ExtensionArray.from_storage(pa.uuid(), storage)
 
 
@@ -72,6 +71,14 @@ def from_text(values: Iterable[str]) -> Ids:
         ValueError: a value is not a UUID.
     """
     return from_bytes(uuid.UUID(value).bytes for value in values)
+
+
+def id_of_text(text: str) -> bytes | None:
+    """The 16 bytes of one printed id; None for a text that is no UUID."""
+    try:
+        return uuid.UUID(text).bytes
+    except ValueError:
+        return None
 
 
 def hash_keys(ids: Ids) -> npt.NDArray[np.uint64]:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from storage import duck
 from storage.errors import NotInStore, StoreDamaged
-from storage.ids import from_arrow, to_arrow, to_text
+from storage.ids import from_arrow, to_text
 from storage.store import Store, read_json, utc_now, write_json
 
 ITEM_COLUMNS = {
@@ -30,13 +30,7 @@ ITEM_COLUMNS = {
     "value": pa.float32(),
 }
 # Of a row that a filter dropped or kept, and why.
-REPORT_COLUMNS = {
-    "id": pa.uuid(),
-    "step": pa.string(),
-    "kind": pa.string(),
-    "ref": pa.string(),
-    "value": pa.float32(),
-}
+REPORT_COLUMNS = {"id": pa.uuid(), "step": pa.string(), "kind": pa.string(), "ref": pa.string(), "value": pa.float32()}
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _last_run_id = 0
@@ -97,9 +91,7 @@ def commit_selection(
     """
     items = checked_items(f"selection {header['selection_id']}", items, ITEM_COLUMNS)
     reports = {"dropped": dropped, "found": retrieved}
-    tables = {
-        name: table.select(list(REPORT_COLUMNS)) for name, table in reports.items() if table is not None and len(table)
-    }
+    tables = {name: table.select(list(REPORT_COLUMNS)) for name, table in reports.items() if table}
     return commit_record(store, "selection", {**header, "n_items": len(items)}, {"items": items, **tables})
 
 
@@ -197,8 +189,7 @@ def checked_items(record: str, items: pa.Table, columns: Mapping[str, pa.DataTyp
     unique, counts = np.unique(ids, return_counts=True)
     if len(unique) != len(ids):
         raise ValueError(f"{record}: id {to_text(unique[counts > 1][:1])[0]} comes more than once")
-    cast = {name: items[name].cast(kind) for name, kind in columns.items() if name != "id"}
-    return pa.table({**cast, "id": to_arrow(ids)}).select(list(columns))
+    return items.select(list(columns)).cast(pa.schema(columns))
 
 
 def read_items(path: Path, columns: Iterable[str]) -> pa.Table:

@@ -51,12 +51,7 @@ class BatchItem:
     model: str | None = None
 
 
-def write_batch(
-    path: Path,
-    format: str,  # noqa: A002
-    items: Sequence[BatchItem],
-    classes: Sequence[str],
-) -> list[Path]:
+def write_batch(path: Path, format: str, items: Sequence[BatchItem], classes: Sequence[str]) -> list[Path]:  # noqa: A002
     """Write a batch; gives the files: one, and for Label Studio the labeling configuration beside it.
 
     Args:
@@ -72,7 +67,7 @@ def write_batch(
     if format == "label_studio":
         tasks, config = path.with_suffix(".json"), path.with_suffix(".xml")
         write_durably(config, labeling_config(classes))
-        write_durably(tasks, _text(orjson.dumps([_task(item) for item in items], option=orjson.OPT_INDENT_2)) + "\n")
+        write_durably(tasks, orjson.dumps([_task(item) for item in items], option=orjson.OPT_INDENT_2).decode() + "\n")
         return [tasks, config]
     path = path.with_suffix(f".{format}")
     write_durably(path, _csv(items) if format == "csv" else _json_lines(items))
@@ -112,15 +107,16 @@ def labeling_config(classes: Sequence[str]) -> str:
 
 
 def _row(item: BatchItem) -> dict[str, Any]:
-    """The text of an item as it is shown: a single text, or what was asked and the last answer."""
+    """The id and text of an item as they are shown: a single text, or what was asked and the last answer."""
+    name = str(UUID(bytes=item.id))
     if item.turns[0][0] == "text":
-        return {"text": item.turns[0][1]}
+        return {"id": name, "text": item.turns[0][1]}
     *context, last = item.turns
     if last[0] != "assistant":
         context, last = item.turns, ("assistant", "")
     plain = len(context) == 1 and context[0][0] == "user"
     prompt = context[0][1] if plain else "\n\n".join(f"{role}: {content}" for role, content in context)
-    return {"prompt": prompt, "response": last[1]}
+    return {"id": name, "prompt": prompt, "response": last[1]}
 
 
 def _predicted(item: BatchItem) -> dict[str, Any]:
@@ -135,33 +131,21 @@ def _plain(number: float | None) -> float | None:
 def _json_lines(items: Sequence[BatchItem]) -> str:
     lines = []
     for item in items:
-        row = {"id": str(UUID(bytes=item.id)), **_row(item)}
+        row = _row(item)
         if len(item.turns) > 2:
             row["messages"] = [{"role": role, "content": content} for role, content in item.turns]
         lines.append(orjson.dumps(row | _predicted(item) | {"round": item.round_id, "label": None}))
-    return "".join(f"{_text(line)}\n" for line in lines)
+    return "".join(f"{line.decode()}\n" for line in lines)
 
 
-_CSV_COLUMNS = (
-    "id",
-    "text",
-    "prompt",
-    "response",
-    "prediction",
-    "probability",
-    "round",
-    "label",
-    "annotator",
-    "comment",
-)
+_TEXT_COLUMNS = ("text", "prompt", "response")
+_CSV_COLUMNS = ("id", *_TEXT_COLUMNS, "prediction", "probability", "round", "label", "annotator", "comment")
 
 
 def _csv(items: Sequence[BatchItem]) -> str:
-    rows = [
-        {"id": str(UUID(bytes=item.id)), **_row(item), **_predicted(item), "round": item.round_id} for item in items
-    ]
+    rows = [_row(item) | _predicted(item) | {"round": item.round_id} for item in items]
     filled = {name for row in rows for name, value in row.items() if value is not None}
-    columns = [name for name in _CSV_COLUMNS if name in filled or name not in ("text", "prompt", "response")]
+    columns = [name for name in _CSV_COLUMNS if name in filled or name not in _TEXT_COLUMNS]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="")
     writer.writeheader()
@@ -174,22 +158,12 @@ def _cell(value: Any) -> Any:
 
 
 def _task(item: BatchItem) -> Mapping[str, Any]:
-    name = str(UUID(bytes=item.id))
     row = _row(item)
     # A configuration may name only what every task has, so a single text is a prompt without a response.
     shown = {"prompt": row.get("prompt", row.get("text")), "response": row.get("response", "")}
-    task: dict[str, Any] = {"data": {"id": name, "winnow_id": name, **shown, "round": item.round_id}}
+    task: dict[str, Any] = {"data": {"id": row["id"], "winnow_id": row["id"], **shown, "round": item.round_id}}
     if item.prediction is not None:
-        choice = {
-            "from_name": "label",
-            "to_name": "prompt",
-            "type": "choices",
-            "value": {"choices": [item.prediction]},
-        }
-        prediction = {"model_version": item.model or "", "score": _plain(item.probability), "result": [choice]}
-        task["predictions"] = [prediction]
+        choice = {"from_name": "label", "to_name": "prompt", "type": "choices", "value": {"choices": [item.prediction]}}
+        score = _plain(item.probability)
+        task["predictions"] = [{"model_version": item.model or "", "score": score, "result": [choice]}]
     return task
-
-
-def _text(encoded: bytes) -> str:
-    return encoded.decode("utf-8")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -178,7 +179,8 @@ class _Reader:
         else:
             self.keys.update(list(record)[:100])
             self.unseen = {name: at for name, at in self.unseen.items() if not has_field(list(record), at)}
-            self._add(result, line, record, partial(self._plain, record))
+            values = {name: self._first(record, names) for name, names in self.names.items()}
+            self._add(result, line, record, partial(self._labels, values))
 
     def _add(self, result: LabelFile, line: int, entry: Any, labels: Callable[[], list[Label]]) -> None:
         try:
@@ -187,10 +189,6 @@ class _Reader:
             result.unlabelled += 1
         except _NoLabel as cause:
             result.bad.append(Bad(line, str(cause), excerpt(entry)))
-
-    def _plain(self, record: Mapping[str, Any]) -> list[Label]:
-        fields = {name: self._first(record, names) for name, names in self.names.items()}
-        return self._labels(fields)
 
     def _annotation(self, data: Mapping[str, Any], entry: Any) -> list[Label]:
         if not isinstance(entry, dict):
@@ -330,14 +328,11 @@ def _time(value: Any) -> datetime | None:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     try:
+        moment = value
         if isinstance(value, str):
-            try:
+            with suppress(ValueError):
                 moment = datetime.fromisoformat(value.strip())
-            except ValueError:
-                moment = datetime.fromtimestamp(float(value), UTC)
-        elif isinstance(value, datetime):
-            moment = value
-        else:
+        if not isinstance(moment, datetime):
             moment = datetime.fromtimestamp(float(value), UTC)
         return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
     except (TypeError, ValueError, OverflowError, OSError):

@@ -17,7 +17,6 @@ stand each by themselves; `ignore` is for good.
 from __future__ import annotations
 
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,8 +32,8 @@ import pyarrow.parquet as pq
 from storage.files import readers
 from storage.files.readers import Bad, excerpt
 from storage.files.user_files import file_digest, opened
-from storage.ids import from_arrow, from_bytes, to_arrow, to_bytes
-from storage.labels.files import Label, LabelFile, read_label_file
+from storage.ids import from_arrow, id_of_text, to_bytes
+from storage.labels.files import LabelFile, read_label_file
 from storage.labels.rounds import read_round_items, read_rounds
 from storage.pool.snapshot import Snapshot
 from storage.records import digest_of
@@ -67,6 +66,8 @@ LOG_SCHEMA = pa.schema(
 QUARANTINE_SCHEMA = pa.schema(
     [("project", _TEXT), ("file", _TEXT), ("line", pa.int64()), ("cause", _TEXT), ("excerpt", _TEXT)]
 )
+# The columns of an event that come from its label.
+_LABEL_COLUMNS = [name for name in LOG_SCHEMA.names if name not in ("event", "project", "id", "file")]
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,8 @@ def import_labels(
         label_file = read_label_file(file, url, classes=classes, fields=fields)
         events, unknown = _events(store, project, label_file, snapshot, gold=gold)
         imports = _imports(store)
-        seen = _events_of(store, [entry for entry in imports if entry.project == project])
+        earlier = [_path(store, entry) for entry in imports if entry.project == project and entry.new]
+        seen = set(pq.read_table(earlier, columns=["event"])["event"].to_pylist()) if earlier else set()
         new = [event for event in events if event["event"] not in seen]
         bad = sorted([*label_file.bad, *unknown], key=lambda bad: bad.line)
         result = LabelImport(
@@ -176,8 +178,11 @@ def import_labels(
             created_at=datetime.fromtimestamp(time.time_ns() // 1000 / 1e6, UTC).isoformat(),
         )
         with store.committing("records", "labels", import_id) as folder:
-            pq.write_table(_table(new, url), folder / "labels.parquet", compression="zstd")
-            pq.write_table(_quarantine(project, url, bad), folder / "quarantine.parquet", compression="zstd")
+            labels = pa.Table.from_pylist([{"file": url, **event} for event in new], LOG_SCHEMA)
+            pq.write_table(labels, folder / "labels.parquet", compression="zstd")
+            quarantined = [{"project": project, "file": url, **asdict(row)} for row in bad]
+            quarantine = pa.Table.from_pylist(quarantined, QUARANTINE_SCHEMA)
+            pq.write_table(quarantine, folder / "quarantine.parquet", compression="zstd")
             write_json(folder / "import.json", asdict(result))
     return result
 
@@ -206,10 +211,9 @@ def read_log(store: Store, project: str, upto: int | None = None) -> pa.Table:
     imports = [entry for entry in imports if upto is None or entry.number <= upto]
     tables = [pq.read_table(_path(store, entry), schema=LOG_SCHEMA) for entry in imports]
     log = pa.concat_tables([LOG_SCHEMA.empty_table(), *tables]).combine_chunks()
-    imported_at = [
-        _moment(entry.created_at) for entry, table in zip(imports, tables, strict=True) for _ in range(len(table))
-    ]
-    number = [entry.number for entry, table in zip(imports, tables, strict=True) for _ in range(len(table))]
+    origin = [entry for entry, table in zip(imports, tables, strict=True) for _ in range(len(table))]
+    imported_at = [datetime.fromisoformat(entry.created_at) for entry in origin]
+    number = [entry.number for entry in origin]
     # Two imports at once, where locks do not hold, may both have stored an event: the earlier one stands.
     at = pc.coalesce(log["created_at"], pa.array(imported_at, pa.timestamp("us")))
     events, (_, first) = log["event"].to_pylist(), np.unique(log["event"].to_pylist(), return_index=True)
@@ -238,15 +242,19 @@ def _events(
 ) -> tuple[list[dict[str, Any]], list[Bad]]:
     """The labels as events, and those that name no row or several."""
     ids = _ids_of_names(store, project, snapshot, {label.name for label in label_file.labels})
+    labels = [
+        replace(label, kind="gold", annotator=GOLD) if gold and label.kind == "class" else label
+        for label in label_file.labels
+    ]
     times: Counter[str] = Counter()
     events, bad = [], []
-    for label in label_file.labels:
+    for label in labels:
         named = ids[label.name]
         if len(named) != 1:
             cause = f"{label.name[:60]!r} names {'no row' if not named else f'{len(named)} rows'} of the pool"
             bad.append(Bad(label.line, cause, excerpt(label.record)))
             continue
-        event = _event(project, named[0], label, gold=gold and label.kind == "class")
+        event = {"project": project, "id": named[0], **{name: getattr(label, name) for name in _LABEL_COLUMNS}}
         key = digest_of({**event, "id": event["id"].hex(), "line": None, "created_at": str(event["created_at"])})
         times[key] += 1
         name = key if times[key] == 1 else digest_of([key, times[key]])
@@ -254,28 +262,11 @@ def _events(
     return events, bad
 
 
-def _event(project: str, row: bytes, label: Label, *, gold: bool) -> dict[str, Any]:
-    return {
-        "project": project,
-        "id": row,
-        "round_id": label.round_id,
-        "annotator": GOLD if gold else label.annotator,
-        "kind": "gold" if gold else label.kind,
-        "label": label.label,
-        "rating": label.rating,
-        "confidence": label.confidence,
-        "seconds": label.seconds,
-        "cost": label.cost,
-        "created_at": label.created_at,
-        "line": label.line,
-    }
-
-
 def _ids_of_names(store: Store, project: str, snapshot: Snapshot, names: Iterable[str]) -> dict[str, list[bytes]]:
     """The ids that each name stands for: of rows of the pool, else of rows that left it after a batch sent them out."""
     rows = snapshot.rows_of_names(names)
     ids = {name: to_bytes(snapshot.ids[matches]) for name, matches in rows.items()}
-    missing = {name: key for name, matches in rows.items() if not matches and (key := _uuid(name)) is not None}
+    missing = {name: key for name, matches in rows.items() if not matches and (key := id_of_text(name))}
     if missing:
         sent = {
             key
@@ -284,13 +275,6 @@ def _ids_of_names(store: Store, project: str, snapshot: Snapshot, names: Iterabl
         }
         ids |= {name: [key] for name, key in missing.items() if key in sent}
     return ids
-
-
-def _uuid(name: str) -> bytes | None:
-    try:
-        return uuid.UUID(name).bytes
-    except ValueError:
-        return None
 
 
 def _to_be_tried_again(store: Store, import_id: str, snapshot: Snapshot) -> bool:
@@ -304,40 +288,5 @@ def _imports(store: Store) -> list[LabelImport]:
     return sorted(imports, key=lambda entry: (entry.number, entry.id))
 
 
-def _events_of(store: Store, imports: Iterable[LabelImport]) -> set[str]:
-    return {
-        event
-        for entry in imports
-        if entry.new
-        for event in pq.read_table(_path(store, entry), columns=["event"])["event"].to_pylist()
-    }
-
-
 def _path(store: Store, entry: LabelImport) -> Path:
     return store.path("records", "labels", entry.id, "labels.parquet")
-
-
-def _table(events: Sequence[Mapping[str, Any]], url: str) -> pa.Table:
-    columns = {
-        column.name: pa.array([event[column.name] for event in events], column.type)
-        for column in LOG_SCHEMA
-        if column.name not in ("id", "file")
-    }
-    columns["id"] = to_arrow(from_bytes(event["id"] for event in events))
-    columns["file"] = pa.repeat(url, len(events))
-    return pa.table([columns[name] for name in LOG_SCHEMA.names], schema=LOG_SCHEMA)
-
-
-def _quarantine(project: str, url: str, bad: Sequence[Bad]) -> pa.Table:
-    columns = {
-        "project": [project] * len(bad),
-        "file": [url] * len(bad),
-        "line": [row.line for row in bad],
-        "cause": [row.cause for row in bad],
-        "excerpt": [row.excerpt for row in bad],
-    }
-    return pa.table(columns, schema=QUARANTINE_SCHEMA)
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=None)

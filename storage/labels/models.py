@@ -15,7 +15,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.ids import from_arrow, to_arrow
 from storage.records import commit_record, read_items, record_folder
 from storage.store import Store, read_json
 
@@ -46,14 +45,11 @@ def commit_model(store: Store, header: Mapping[str, Any], consensus: pa.Table, p
     Raises:
         ValueError: a column is missing.
     """
-    model_id = str(header["model_id"])
     tables = {
-        "consensus": _typed(model_id, consensus, CONSENSUS_SCHEMA),
-        "predictions": _typed(model_id, predictions, PREDICTION_SCHEMA),
+        "consensus": _typed(header, consensus, CONSENSUS_SCHEMA),
+        "predictions": _typed(header, predictions, PREDICTION_SCHEMA),
     }
-    project = str(header["project"])
-    named = {name: table.add_column(0, "project", pa.repeat(project, len(table))) for name, table in tables.items()}
-    return commit_record(store, "model", {**header, "n_labelled": len(consensus)}, named)
+    return commit_record(store, "model", {**header, "n_labelled": len(consensus)}, tables)
 
 
 def read_model(store: Store, model_id: str) -> tuple[dict[str, Any], pa.Table, pa.Table]:
@@ -71,12 +67,12 @@ def read_model(store: Store, model_id: str) -> tuple[dict[str, Any], pa.Table, p
     )
 
 
-def _typed(model_id: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
+def _typed(header: Mapping[str, Any], table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table in the types of a schema, behind the name of the model's project."""
     missing = [name for name in schema.names if name not in table.column_names]
     if missing:
-        raise ValueError(f"model {model_id}: the table misses the columns {missing}, got {table.column_names}")
-    columns = [
-        to_arrow(from_arrow(table[column.name])) if column.name == "id" else table[column.name].cast(column.type)
-        for column in schema
-    ]
-    return pa.table(columns, schema=schema)
+        raise ValueError(
+            f"model {header['model_id']}: the table misses the columns {missing}, got {table.column_names}"
+        )
+    typed = table.select(schema.names).cast(schema)
+    return typed.add_column(0, "project", pa.repeat(str(header["project"]), len(table)))

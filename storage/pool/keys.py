@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from storage.errors import BadInput
-from storage.ids import Ids, from_arrow, from_text, rows_of, to_text
+from storage.ids import Ids, from_arrow, from_bytes, id_of_text, rows_of, to_text
 
 _UUID_CHARS = 36
 
@@ -71,8 +70,8 @@ def match_keys(keys: list[str], ids: Ids, given_ids: pa.ChunkedArray, rows: npt.
         rows: (occurrences,) its row.
     """
     matches = np.full(len(keys), -1, np.int64)
-    as_id = [i for i, key in enumerate(keys) if _is_uuid(key)]
-    matches[as_id] = rows_of(from_text(keys[i] for i in as_id), ids)
+    as_id = {i: id_ for i, key in enumerate(keys) if len(key) == _UUID_CHARS and (id_ := id_of_text(key))}
+    matches[list(as_id)] = rows_of(from_bytes(as_id.values()), ids)
     ambiguous = np.zeros(len(keys), bool)
     missing = np.flatnonzero(matches < 0)
     if len(missing):
@@ -122,13 +121,3 @@ def _match_given(
     )
     several = joined["several"].fill_null(value=False).to_numpy()
     return np.where(several, -1, joined["row"].fill_null(-1).to_numpy()), several
-
-
-def _is_uuid(key: str) -> bool:
-    if len(key) != _UUID_CHARS:
-        return False
-    try:
-        uuid.UUID(key)
-    except ValueError:
-        return False
-    return True

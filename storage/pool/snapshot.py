@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.errors import BadInput, NotInStore
-from storage.ids import Ids, from_arrow, from_text, rows_of, to_arrow, to_text
+from storage.ids import Ids, from_arrow, from_bytes, id_of_text, rows_of, to_arrow, to_text
 from storage.pool.columns import read_columns
 from storage.pool.examples import POOL_COLUMNS, Examples, ImportedColumns, by_row
 from storage.pool.ingest import Ingest, common_type, parts, read_ingest
@@ -493,8 +493,5 @@ def _coded(names: list[str], codes: npt.NDArray[np.int64]) -> pa.Array:
 
 
 def _rows_of_text(name: str, ids: Ids) -> list[int]:
-    try:
-        rows = rows_of(from_text([name]), ids)
-    except ValueError:
-        return []
-    return [int(row) for row in rows if row >= 0]
+    id_ = id_of_text(name)
+    return [] if id_ is None else [row for row in rows_of(from_bytes([id_]), ids).tolist() if row >= 0]
