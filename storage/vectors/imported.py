@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -143,10 +143,8 @@ def import_vectors(
             d = files_dimension(store, files)
             match = match_source(_keys(store, files), source)
             _require_all(files, match, ids, source, todo)
-            spec = {"model": ", ".join(file.url for file in files)}
-            describe_encoder(
-                store, encoder, {"encoder": encoder, "spec": spec, "dimension": d, "created_at": utc_now()}
-            )
+            header = {"encoder": encoder, "spec": {"model": _listed(files)}, "dimension": d, "created_at": utc_now()}
+            describe_encoder(store, encoder, header)
             n_new = _commit(store, encoder, files, _id_of_keys(match, ids, todo), on_progress)
             report = _report(match)
     n_failed = len(failed_ids(store, encoder, ids))
@@ -255,17 +253,9 @@ def _commit(
     return kept + flush() if ids else kept
 
 
-class _Reader(Protocol):
-    dimension: int
-
-    def keys(self) -> list[str]: ...
-
-    def blocks(self) -> Iterator[Array]:
-        """(rows, d) float, in the order of the keys."""
-        ...
-
-
 class _Npy:
+    """An open .npy file with its file of keys; the methods are those of `_Parquet`."""
+
     def __init__(self, file: BinaryIO, ids: BinaryIO, url: str) -> None:
         try:
             self._array = _mapped(file)
@@ -297,6 +287,8 @@ class _Npy:
 
 
 class _Parquet:
+    """An open Parquet file of vectors."""
+
     def __init__(self, file: BinaryIO, id_field: str, url: str) -> None:
         try:
             self._file = pq.ParquetFile(file)
@@ -319,6 +311,7 @@ class _Parquet:
         return key_texts(column, self._id_field, f"vectors: {self._url}").to_pylist()  # type: ignore[no-any-return]
 
     def blocks(self) -> Iterator[Array]:
+        """(rows, d) float, in the order of the keys."""
         start = 0
         for batch in self._file.iter_batches(_block_rows(self.dimension), columns=[self._column]):
             column = batch.column(0)
@@ -347,7 +340,7 @@ class _Parquet:
 
 
 @contextmanager
-def _reading(store: Store, file: VectorFile) -> Iterator[_Reader]:
+def _reading(store: Store, file: VectorFile) -> Iterator[_Npy | _Parquet]:
     with opened(store, file.url) as vectors:
         if file.url.endswith(".npy"):
             with opened(store, ids_file(file.url)) as ids:
@@ -388,10 +381,6 @@ def _digest(store: Store, url: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _digest_in_state(
-    store: Store,
-    url: str,
-    state: tuple[int, int, int] | None,  # noqa: ARG001 - the cache's key
-) -> str:
+def _digest_in_state(store: Store, url: str, state: tuple[int, ...] | None) -> str:  # noqa: ARG001 - the cache's key
     with opened(store, url) as file:
         return file_digest(file)

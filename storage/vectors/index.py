@@ -140,7 +140,7 @@ def build_index(
     opened = VectorIndex(faiss, index, rowmap, kind=kind, nprobe=nprobe or 1, vectors=vectors)
     recall = _tune(opened, vectors, live, nprobe=nprobe, sample=recall_sample, seed=seed)
     record = IndexRecord(
-        index=_digest([content, parent.index if parent else None], None),
+        index=_digest([content, parent.index if parent else None], vectors.ids[:0]),
         encoder=vectors.encoder,
         snapshot=snapshot,
         content=content,
@@ -222,8 +222,7 @@ class VectorIndex:
             cells looks into `nprobe` of them only, into more where `within` leaves few rows in each.
         """
         queries = np.ascontiguousarray(queries, np.float32)
-        wanted = k * REFINE if self._kind == "rabitq" else k
-        wanted = min(wanted, max(1, len(self._rowmap)))
+        wanted = min(k * REFINE if self._kind == "rabitq" else k, max(1, len(self._rowmap)))
         selector, share = self._selector(within)
         similarity, positions = self._search(queries, wanted, selector, self._probes(share))
         rows = np.where(positions >= 0, self._rowmap[positions], -1) if len(self._rowmap) else positions
@@ -256,13 +255,11 @@ class VectorIndex:
         on_gpu = selector is None and self._kind in _GPU_KINDS and max(k, nprobe) <= _GPU_MAX
         if on_gpu and self._gpu is None:
             self._gpu = _to_gpu(self._faiss, self._index, self._kind)
-        flat = self._kind == "flat"
-        make = self._faiss.SearchParameters if flat else self._faiss.SearchParametersIVF
-        options = {} if flat else {"nprobe": nprobe}
-        if selector is not None:
-            options["sel"] = selector
-        index = self._gpu if on_gpu else self._index
-        return index.search(queries, k, params=make(**options))  # type: ignore[no-any-return]
+        if self._kind == "flat":
+            params = self._faiss.SearchParameters(sel=selector)
+        else:
+            params = self._faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)
+        return (self._gpu if on_gpu else self._index).search(queries, k, params=params)  # type: ignore[no-any-return]
 
     def _refined(self, queries: Floats, rows: Rows, k: int) -> tuple[Floats, Rows]:
         """The best `k` of each query's candidates, compared with the stored vectors."""
@@ -469,8 +466,7 @@ def _without_self(rows: Rows, similarity: Floats, neighbours: Rows, k: int) -> F
     return -np.sort(-others, axis=1)[:, :k]
 
 
-def _digest(depends_on: list[Any], ids: Ids | None) -> str:
+def _digest(depends_on: list[Any], ids: Ids) -> str:
     digest = hashlib.blake2b(json.dumps(depends_on).encode(), digest_size=16)
-    if ids is not None:
-        digest.update(np.ascontiguousarray(ids, "S16").tobytes())
+    digest.update(np.ascontiguousarray(ids, "S16").tobytes())
     return digest.hexdigest()

@@ -30,8 +30,6 @@ MIN_NORM = 1e-12
 
 BLOCK_ROWS = 16384
 
-_ARRAYS = ("vectors.npy", "keys.npy", "failed.npy")
-
 
 def normalise(vectors: Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Unit vectors, and which rows have a direction at all.
@@ -75,12 +73,6 @@ def segment_folders(store: Store, encoder: str) -> list[Path]:
     ]
 
 
-def segment_name(encoder: str, ids: Ids) -> str:
-    """The name of the segment that holds `ids`, in this order."""
-    depends_on = encoder.encode() + b"\0" + np.ascontiguousarray(ids, "S16").tobytes()
-    return "seg-" + hashlib.blake2b(depends_on, digest_size=16).hexdigest()
-
-
 def commit_segment(
     store: Store,
     encoder: str,
@@ -117,8 +109,9 @@ def commit_segment(
             f"encoder {encoder}: {len(bad)} of {len(kept)} vectors are not finite or not of norm 1 "
             f"(first: {to_text(ids[row : row + 1])[0]}, norm {norms[bad[0]]:.6g})"
         )
-    name = segment_name(encoder, ids)
-    arrays = dict(zip(_ARRAYS, (kept, ids[~failed], ids[failed]), strict=True))
+    depends_on = encoder.encode() + b"\0" + np.ascontiguousarray(ids, "S16").tobytes()
+    name = "seg-" + hashlib.blake2b(depends_on, digest_size=16).hexdigest()
+    arrays = {"vectors.npy": kept, "keys.npy": ids[~failed], "failed.npy": ids[failed]}
     with store.committing("vectors", encoder, name) as folder:
         for file, array in arrays.items():
             np.save(folder / file, array, allow_pickle=False)
@@ -180,13 +173,7 @@ class StoredVectors:
     device = "cpu"
 
     def __init__(
-        self,
-        store: Store,
-        encoder: str,
-        ids: Ids,
-        *,
-        block_rows: int = BLOCK_ROWS,
-        snapshot: str | None = None,
+        self, store: Store, encoder: str, ids: Ids, *, block_rows: int = BLOCK_ROWS, snapshot: str | None = None
     ) -> None:
         self.store, self.encoder, self.ids = store, encoder, ids
         self.block_rows, self.snapshot = block_rows, snapshot
