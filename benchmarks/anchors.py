@@ -119,7 +119,7 @@ def make_store(folder: Path, rows: int) -> Store:
         commit_segment(store, ENCODER, ids[part], block / np.linalg.norm(block, axis=1, keepdims=True), {})
     with store.committing("records", "snapshots", SNAPSHOT) as path:
         np.save(path / "ids.npy", ids)
-    vectors = StoredVectors(store, ENCODER, ids, snapshot=SNAPSHOT)
+    vectors = StoredVectors(store, ENCODER, ids)
     with Watched() as watched:
         built = build_index(store, vectors, snapshot=SNAPSHOT, kind="ivf", recall_sample=200)
     print(
@@ -151,9 +151,9 @@ def run(store: Store, rows: int, name: str, *, indexed: bool, steps: list[Any], 
     labels[first] = truth[first]
     index = records(store, ENCODER)[-1].index if indexed else None
     for number in range(rounds):
-        model = fitted(StoredVectors(store, ENCODER, ids, snapshot=SNAPSHOT), labels)
+        model = fitted(StoredVectors(store, ENCODER, ids), labels)
         with Watched() as watched:
-            vectors = open_vectors(store, ENCODER, ids, snapshot=SNAPSHOT, index=index)
+            vectors = open_vectors(store, ENCODER, ids, index=index)
             opened = time.perf_counter()
             pool = Pool(
                 vectors=vectors if indexed else exact(vectors),

@@ -104,7 +104,7 @@ class PoolView:
         """
         key = (encoder, snapshot.id, index)
         if key not in self._vectors:
-            self._vectors[key] = open_vectors(self.store, encoder, snapshot.ids, snapshot=snapshot.id, index=index)
+            self._vectors[key] = open_vectors(self.store, encoder, snapshot.ids, index=index)
         return self._vectors[key]
 
     def newest_index(self, encoder: str) -> str | None:

@@ -10,7 +10,6 @@ import hashlib
 import importlib.util
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -19,8 +18,8 @@ import numpy as np
 
 from selection.types import Array, Floats, Rows
 from storage.errors import BadInput, MissingExtra, NotInStore
-from storage.ids import Ids, from_text, rows_of
-from storage.store import Store, read_array, read_json, utc_now, write_json
+from storage.ids import Ids, rows_of
+from storage.store import Store, read_json, utc_now, write_json
 from storage.vectors.segments import BLOCK_ROWS, StoredVectors, nearest_in
 
 # Sizes at which an exact scan, then float16 cells, stop being the best choice (measured for 384 dimensions).
@@ -191,7 +190,7 @@ def open_index(store: Store, index_id: str, *, vectors: StoredVectors | None = N
     rowmap = np.load(folder / "rowmap.npy", allow_pickle=False)
     if vectors is None:
         ids = np.load(store.path("records", "snapshots", record.snapshot, "ids.npy"), mmap_mode="r", allow_pickle=False)
-        vectors = StoredVectors(store, record.encoder, ids, snapshot=record.snapshot)
+        vectors = StoredVectors(store, record.encoder, ids)
     if vectors.encoder != record.encoder or record.ids != _digest([], vectors.ids):
         raise NotInStore(
             f"index {index_id} is of encoder {record.encoder} and snapshot {record.snapshot}, not of these"
@@ -279,17 +278,8 @@ class IndexedVectors(StoredVectors):
         index: an index over the same ids; the others as in `StoredVectors`.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        encoder: str,
-        ids: Ids,
-        *,
-        index: str,
-        block_rows: int = BLOCK_ROWS,
-        snapshot: str | None = None,
-    ) -> None:
-        super().__init__(store, encoder, ids, block_rows=block_rows, snapshot=snapshot)
+    def __init__(self, store: Store, encoder: str, ids: Ids, *, index: str, block_rows: int = BLOCK_ROWS) -> None:
+        super().__init__(store, encoder, ids, block_rows=block_rows)
         self.index = index
 
     def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
@@ -305,32 +295,10 @@ class IndexedVectors(StoredVectors):
     def _search_index(self) -> VectorIndex:
         return open_index(self.store, self.index, vectors=self)
 
-    def handle(self) -> dict[str, Any]:
-        """As in `StoredVectors`, with the index."""
-        return super().handle() | {"index": self.index}
 
-
-def open_vectors(
-    store: Store,
-    encoder: str,
-    ids: Ids,
-    *,
-    index: str | None = None,
-    block_rows: int = BLOCK_ROWS,
-    snapshot: str | None = None,
-) -> StoredVectors:
+def open_vectors(store: Store, encoder: str, ids: Ids, *, index: str | None = None) -> StoredVectors:
     """`IndexedVectors` where an index is named, else `StoredVectors`."""
-    if index is None:
-        return StoredVectors(store, encoder, ids, block_rows=block_rows, snapshot=snapshot)
-    return IndexedVectors(store, encoder, ids, index=index, block_rows=block_rows, snapshot=snapshot)
-
-
-def open_handle(handle: Mapping[str, Any]) -> StoredVectors:
-    """The vectors that a handle names."""
-    store, snapshot = Store(handle["store"]), handle.get("snapshot")
-    ids = read_array(store.path("records", "snapshots", snapshot, "ids.npy")) if snapshot else from_text(handle["ids"])
-    options = {key: handle[key] for key in ("index", "block_rows")}
-    return open_vectors(store, handle["encoder"], ids, snapshot=snapshot, **options)
+    return StoredVectors(store, encoder, ids) if index is None else IndexedVectors(store, encoder, ids, index=index)
 
 
 # What FAISS can hold on a card, and the most neighbours and cells that its search there takes.

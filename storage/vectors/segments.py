@@ -162,7 +162,6 @@ class StoredVectors:
     Args:
         ids: (n,) in any order; an id may stand more than once.
         block_rows: rows that `blocks` gives at once; memory only, never results.
-        snapshot: the snapshot whose ids these are, so that a handle names it instead of listing them.
 
     Raises:
         NotInStore: ids without a vector, with their number.
@@ -172,11 +171,8 @@ class StoredVectors:
 
     device = "cpu"
 
-    def __init__(
-        self, store: Store, encoder: str, ids: Ids, *, block_rows: int = BLOCK_ROWS, snapshot: str | None = None
-    ) -> None:
-        self.store, self.encoder, self.ids = store, encoder, ids
-        self.block_rows, self.snapshot = block_rows, snapshot
+    def __init__(self, store: Store, encoder: str, ids: Ids, *, block_rows: int = BLOCK_ROWS) -> None:
+        self.store, self.encoder, self.ids, self.block_rows = store, encoder, ids, block_rows
         self._arrays: list[Array] = []
         self._locate()
 
@@ -268,17 +264,6 @@ class StoredVectors:
             wanted[within] = True
             blocks = ((rows[wanted[rows]], block[wanted[rows]]) for rows, block in blocks)
         return nearest_in(blocks, queries, k)
-
-    def handle(self) -> dict[str, Any]:
-        """JSON-plain arguments for a worker to open the same vectors; ids are named by their snapshot, else listed."""
-        ids = {"snapshot": self.snapshot} if self.snapshot else {"ids": to_text(self.ids)}
-        return {
-            "store": str(self.store.root),
-            "encoder": self.encoder,
-            "block_rows": self.block_rows,
-            "index": None,
-            **ids,
-        }
 
 
 def nearest_in(blocks: Iterator[tuple[Rows, Array]], queries: Array, k: int) -> tuple[Floats, Rows]:

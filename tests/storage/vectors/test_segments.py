@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,6 @@ from selection.types import Vectors
 from storage.errors import BadInput, NotInStore, StoreDamaged
 from storage.ids import to_text
 from storage.store import Store, read_json
-from storage.vectors.index import open_handle
 from storage.vectors.segments import (
     StoredVectors,
     commit_segment,
@@ -232,23 +229,6 @@ def test_nearest_in__ties_go_to_the_lowest_row_whatever_the_blocks(seed):
     for size in (1, 7, 64, 200):
         blocks = ((rows[at : at + size], block[at : at + size]) for at in range(0, 200, size))
         np.testing.assert_array_equal(nearest_in(blocks, queries, 12)[1], expected)
-
-
-def test_a_handle__opens_the_same_vectors_elsewhere(stored):
-    store, ids, expected = stored
-    handle = json.loads(json.dumps(StoredVectors(store, "enc", ids, block_rows=9).handle()))
-    opened = open_handle(handle)
-    assert opened.block_rows == 9
-    np.testing.assert_array_equal(opened.take(np.arange(N)), expected)
-
-
-def test_a_handle_of_a_snapshot__names_it(stored):
-    store, ids, expected = stored
-    with store.committing("records", "snapshots", "snap") as folder:
-        np.save(folder / "ids.npy", ids)
-    handle = StoredVectors(store, "enc", ids, snapshot="snap").handle()
-    assert "ids" not in handle
-    np.testing.assert_array_equal(open_handle(handle).take(np.arange(N)), expected)
 
 
 def test_no_ids__give_the_dimension_on_record(store):
