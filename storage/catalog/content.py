@@ -36,14 +36,14 @@ class _Source:
 
     Attributes:
         key: the columns that hold the folder's name, one a level.
-        rows: the content of the file -> rows, by column; what is no column is left out.
+        rows: the content of the file -> rows, by column; what is no column is left out. `record` is that content.
     """
 
     table: str
     root: Name
     key: Name
     file: str
-    rows: Callable[[Row], list[Row]]
+    rows: Callable[[Row], list[Row]] = lambda document: [document]
 
     def names(self, store: Store) -> list[Name]:
         names: list[Name] = [()]
@@ -53,15 +53,10 @@ class _Source:
 
 
 def _snapshot(document: Row) -> list[Row]:
-    return [
-        document
-        | {
-            "ingests": len(document["ingests"]),
-            "examples": document["rows"],
-            # Two snapshots within a second: the exact time says which is the later.
-            "created_at": datetime.fromtimestamp(document["created_ns"] / 1e9, UTC).isoformat(),
-        }
-    ]
+    # Two snapshots within a second: the exact time says which is the later.
+    created_at = datetime.fromtimestamp(document["created_ns"] / 1e9, UTC).isoformat()
+    row = {"ingests": len(document["ingests"]), "examples": document["rows"], "created_at": created_at}
+    return [document | row]
 
 
 def _snapshot_files(document: Row) -> list[Row]:
@@ -70,32 +65,21 @@ def _snapshot_files(document: Row) -> list[Row]:
     ]
 
 
-def _whole(document: Row) -> list[Row]:
-    return [document | {"record": document}]
-
-
-def _same(document: Row) -> list[Row]:
-    return [document]
-
-
 def _round(document: Row) -> list[Row]:
     advice = document.get("advice") or {}
-    return [
-        document
-        | {"model_id": document.get("model"), "stop": advice.get("stop"), "reasons": advice.get("reasons")}
-        | {"record": document}
-    ]
+    row = {"model_id": document.get("model"), "stop": advice.get("stop"), "reasons": advice.get("reasons")}
+    return [document | row]
 
 
 _SNAPSHOTS = ("records", "snapshots")
 _SOURCES = (
-    _Source("ingests", ("pool",), ("ingest",), "ingest.json", _same),
+    _Source("ingests", ("pool",), ("ingest",), "ingest.json"),
     _Source("snapshots", _SNAPSHOTS, ("snapshot",), "snapshot.json", _snapshot),
     _Source("snapshot_files", _SNAPSHOTS, ("snapshot",), "snapshot.json", _snapshot_files),
-    _Source("encoders", ("vectors",), ("encoder",), "encoder.json", lambda d: [d["spec"] | d | {"record": d}]),
-    _Source("embeddings", ("vectors",), ("encoder", "segment"), "segment.json", _same),
-    _Source("indexes", ("indexes",), ("index",), "index.json", _whole),
-    _Source("selections", ("records", "selections"), ("selection_id",), "selection.json", _whole),
+    _Source("encoders", ("vectors",), ("encoder",), "encoder.json", lambda d: [d["spec"] | d]),
+    _Source("embeddings", ("vectors",), ("encoder", "segment"), "segment.json"),
+    _Source("indexes", ("indexes",), ("index",), "index.json"),
+    _Source("selections", ("records", "selections"), ("selection_id",), "selection.json"),
     _Source(
         "metrics",
         ("records", "metrics"),
@@ -103,10 +87,10 @@ _SOURCES = (
         "metrics.json",
         lambda d: [d | {"name": name, "value": value} for name, value in d["values"].items()],
     ),
-    _Source("runs", ("records", "runs"), ("run_id",), "run.json", _same),
-    _Source("label_imports", ("records", "labels"), ("import",), "import.json", _same),
+    _Source("runs", ("records", "runs"), ("run_id",), "run.json"),
+    _Source("label_imports", ("records", "labels"), ("import",), "import.json"),
     _Source("round_records", ("records", "rounds"), ("round_id",), "round.json", _round),
-    _Source("models", ("records", "models"), ("model_id",), "model.json", _whole),
+    _Source("models", ("records", "models"), ("model_id",), "model.json"),
 )
 
 
@@ -145,15 +129,12 @@ def _read(store: Store, connection: duckdb.DuckDBPyConnection, source: _Source, 
         path = store.path(*source.root, *name, source.file)
         # An encoder's folder is there before its description is.
         if name not in present and (source.table != "encoders" or path.exists()):
-            rows += [row | dict(zip(source.key, name, strict=True)) for row in source.rows(read_json(path))]
+            document = read_json(path)
+            own = {"record": document, **dict(zip(source.key, name, strict=True))}
+            rows += [row | own for row in source.rows(document)]
     if not rows:
         return
-    described = connection.execute(
-        "SELECT column_name, data_type FROM duckdb_columns() "
-        "WHERE database_name = current_database() AND table_name = ?",
-        [source.table],
-    )
-    types = dict(described.fetchall())
+    types = {column: kind for column, kind, *_ in connection.execute(f"DESCRIBE {source.table}").fetchall()}
     plain = [{column: row.get(column) for column in types} for row in rows]
     connection.execute(
         f"INSERT INTO {source.table} BY NAME SELECT unnest(from_json_strict(?, ?), max_depth := 2)",
@@ -199,7 +180,6 @@ def create_views(store: Store, connection: duckdb.DuckDBPyConnection) -> None:
             renamed="".join(f", e.{quoted(name)} AS {quoted(_free(name, taken | set(columns)))}" for name in clashing),
         )
     )
-
     connection.execute(schema.LABEL_VIEWS)
 
 

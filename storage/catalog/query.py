@@ -47,11 +47,8 @@ def query_catalog(store: Store, sql: str, params: Sequence[Any] | Mapping[str, A
             result = connection.sql(sql, params=params)
             return pa.table({}) if result is None else result.to_arrow_table()
         except duckdb.CatalogException as error:
-            known = connection.execute(
-                "SELECT name FROM (SELECT table_name AS name FROM duckdb_tables() UNION ALL "
-                "SELECT view_name FROM duckdb_views() WHERE NOT internal) ORDER BY name"
-            ).fetchall()
-            raise BadInput(f"{error}\nThe catalog has: {', '.join(name for (name,) in known)}") from error
+            known = ", ".join(name for (name,) in connection.execute("SHOW TABLES").fetchall())
+            raise BadInput(f"{error}\nThe catalog has: {known}") from error
         except duckdb.IOException as error:
             raise BadInput(f"{error}\nIf the store was moved, `winnow catalog rebuild` mends its paths.") from error
         except duckdb.Error as error:

@@ -114,9 +114,7 @@ PARQUET_COLUMNS: Mapping[str, Mapping[str, str]] = {
 # Taken from the record's folder rather than from inside the file: a condition on such a column then opens only the
 # files that can hold it (measured over 1,000 selections: 19 ms instead of 76).
 FROM_FOLDER: Mapping[str, str] = {
-    "selection_items": "selection_id",
-    "selection_drops": "selection_id",
-    "selection_finds": "selection_id",
+    **dict.fromkeys(("selection_items", "selection_drops", "selection_finds"), "selection_id"),
     "tombstones": "snapshot",
     "targets": "targets",
     "label_events": "import",
