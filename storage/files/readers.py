@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import PurePosixPath
@@ -230,11 +231,8 @@ def _array_elements(blocks: Iterator[bytes]) -> Iterator[tuple[int, list[bytes]]
             if array.ended or len(array.buffer) > MAX_RECORD_BYTES:
                 break
         if not array.ended:
-            cause = (
-                f"an element is larger than {MAX_RECORD_BYTES:,} bytes"
-                if array.buffer[MAX_RECORD_BYTES:]
-                else "cut short"
-            )
+            too_long = len(array.buffer) > MAX_RECORD_BYTES
+            cause = f"an element is larger than {MAX_RECORD_BYTES:,} bytes" if too_long else "cut short"
             damage = Damage(f"the JSON array is damaged: {cause}")
         elif array.buffer[array.position :].strip() or any(block.strip() for block in blocks):
             damage = Damage("text after the end of the JSON array", fatal=False)
@@ -249,10 +247,8 @@ def _parsed(number: int, lines: list[bytes]) -> Chunk:
     """Parse a chunk of lines at once; one by one only if one of them fails."""
     kept = [(i, line) for i, line in enumerate(lines, number) if line and not line.isspace()]
     loads = orjson.loads
-    try:
+    with suppress(orjson.JSONDecodeError):
         return Chunk([i for i, _ in kept], [loads(line) for _, line in kept])
-    except orjson.JSONDecodeError:
-        pass
     chunk = Chunk()
     for i, line in kept:
         try:
@@ -411,18 +407,19 @@ def _batches(batches: Any, name: str) -> Iterator[Chunk]:
         raise Damage(f"cannot be read as {name}: {error}", line=number - 1) from error
 
 
+# What Arrow raises where it cannot give a value to Python.
+_UNREADABLE = (UnicodeDecodeError, pa.ArrowException, ValueError, OverflowError)
+
+
 def _rows_of_batch(batch: pa.RecordBatch, number: int) -> Chunk:
-    numbers: Iterable[int] = range(number, number + batch.num_rows)
-    try:
-        return Chunk(list(numbers), batch.to_pylist())
-    except (UnicodeDecodeError, pa.ArrowException, ValueError, OverflowError):
-        pass
+    with suppress(*_UNREADABLE):
+        return Chunk(list(range(number, number + batch.num_rows)), batch.to_pylist())
     chunk = Chunk()
     for i in range(batch.num_rows):
         try:
             chunk.records.extend(batch.slice(i, 1).to_pylist())
             chunk.lines.append(number + i)
-        except (UnicodeDecodeError, pa.ArrowException, ValueError, OverflowError) as error:
+        except _UNREADABLE as error:
             cause = NOT_UTF8 if isinstance(error, UnicodeDecodeError) else f"a value cannot be read: {error}"
             chunk.bad.append(Bad(number + i, cause, ""))
     return chunk

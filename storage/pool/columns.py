@@ -25,6 +25,8 @@ from storage.records import digest_of
 from storage.store import Store, read_json, utc_now, write_json
 
 _EXAMPLES = 5
+# How the columns of each type are stored.
+_STORED = {"number": pa.float64(), "boolean": pa.bool_(), "text": pa.string()}
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def ingest_columns(store: Store, url: str, id_field: str = "id") -> str:
     if reserved or not types:
         problem = f"{reserved[0]!r} is a column of the pool" if reserved else f"there is no column beside {id_field!r}"
         raise BadInput(f"columns: {url}: {problem}; not allowed are {', '.join(POOL_SCHEMA.names)}, key")
-    kept = [keys, *(_plain(table[name], kind) for name, kind in types.items())]
+    kept = [keys, *(table[name].cast(_STORED[kind]) for name, kind in types.items())]
     with store.committing("records", "columns", digest) as folder:
         pq.write_table(pa.table(kept, names=["key", *types]), folder / "columns.parquet", compression="zstd")
         header = {"digest": digest, "url": url, "id_field": id_field, "types": types, "rows": len(table)}
@@ -152,7 +154,3 @@ def _type(field: pa.Field, url: str) -> str:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return "text"
     raise BadInput(f"columns: {url}: {field.name!r} must be a number, a boolean or text, got {kind}")
-
-
-def _plain(column: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
-    return column.cast({"number": pa.float64(), "boolean": pa.bool_(), "text": pa.string()}[kind])

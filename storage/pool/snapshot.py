@@ -57,7 +57,7 @@ class Snapshot:
     """A committed snapshot.
 
     Attributes:
-        store, id: where it lies.
+        store, id: where it lies; its `name` is its id.
         header: the content of snapshot.json.
         ingests: ids of the ingests, sorted.
         counts: ingest -> read, kept, duplicate, quarantined, empty_responses.
@@ -66,18 +66,13 @@ class Snapshot:
     """
 
     def __init__(self, store: Store, snapshot_id: str) -> None:
-        self.store, self.id = store, snapshot_id
+        self.store, self.id, self.name = store, snapshot_id, snapshot_id
         self.folder = store.path("records", "snapshots", snapshot_id)
         self.header: dict[str, Any] = read_json(self.folder / "snapshot.json")
         self.ingests: list[str] = self.header["ingests"]
         self.counts: dict[str, dict[str, int]] = self.header["counts"]
         self.parent: str | None = self.header["parent"]
         self.columns: list[str] = self.header["columns"]
-
-    @property
-    def name(self) -> str:
-        """The snapshot's id."""
-        return self.id
 
     def __len__(self) -> int:
         return len(self.ids)

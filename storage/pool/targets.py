@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from storage.errors import BadInput, NotInStore
 from storage.files.readers import extension
 from storage.files.user_files import file_digest, opened
-from storage.ids import Ids, from_arrow, from_bytes, to_arrow
+from storage.ids import Ids, from_arrow
 from storage.pool.ingest import FileCounts, FileSpec, read_rows
 from storage.pool.record_formats import TURN_COLUMNS, Turns, check_fields, turns_from_table
 from storage.records import digest_of
@@ -99,15 +99,15 @@ def ingest_targets(store: Store, name: str, specs: Sequence[FileSpec]) -> Target
     depends_on = {"name": name, "files": digests}
     targets_id = digest_of(depends_on)
     if not store.has("records", "targets", targets_id):
-        columns, counts = _read(store, name, specs)
+        items, counts = _read(store, name, specs)
         with store.committing("records", "targets", targets_id) as folder:
-            pq.write_table(pa.table(columns, schema=ITEMS_SCHEMA), folder / "items.parquet", compression="zstd")
+            pq.write_table(items, folder / "items.parquet", compression="zstd")
             header = {
                 "targets": targets_id,
                 "name": name,
                 "files": [spec.url for spec in specs],
                 "read": counts.read,
-                "rows": len(columns["line"]),
+                "rows": len(items),
                 "empty_responses": counts.empty_responses,
                 "shapes": dict(counts.formats),
                 "created_at": utc_now(),
@@ -127,9 +127,8 @@ def open_targets(store: Store, targets_id: str) -> TargetSet:
     return TargetSet(store, targets_id)
 
 
-def _read(store: Store, name: str, specs: Sequence[FileSpec]) -> tuple[dict[str, Any], FileCounts]:
-    columns: dict[str, list[Any]] = {field: [] for field in ITEMS_SCHEMA.names}
-    seen: set[bytes] = set()
+def _read(store: Store, name: str, specs: Sequence[FileSpec]) -> tuple[pa.Table, FileCounts]:
+    items: dict[bytes, dict[str, Any]] = {}
     total = FileCounts()
     for spec in specs:
         counts = FileCounts()
@@ -138,17 +137,12 @@ def _read(store: Store, name: str, specs: Sequence[FileSpec]) -> tuple[dict[str,
                 for bad in rows.bad:
                     raise BadInput(f"targets {name!r}: {spec.url} line {bad.line}: {bad.cause}: {bad.excerpt[:80]}")
                 for i, id_ in enumerate(rows.id):
-                    if id_ in seen:
-                        continue
-                    seen.add(id_)
-                    columns["id"].append(id_)
-                    columns["target_set"].append(name)
-                    columns["file"].append(spec.url)
-                    for field in ("given_id", "prompt", "response", "messages", "line"):
-                        columns[field].append(getattr(rows, field)[i])
+                    if id_ not in items:
+                        fields = {field: getattr(rows, field)[i] for field in ("given_id", *TURN_COLUMNS, "line")}
+                        items[id_] = {"id": id_, "target_set": name, "file": spec.url, **fields}
         total.readable += counts.readable
         total.empty_responses += counts.empty_responses
         total.formats.update(counts.formats)
-    if not seen:
+    if not items:
         raise BadInput(f"targets {name!r}: no rows in {', '.join(spec.url for spec in specs) or 'no files'}")
-    return {**columns, "id": to_arrow(from_bytes(columns["id"]))}, total
+    return pa.Table.from_pylist(list(items.values()), ITEMS_SCHEMA), total

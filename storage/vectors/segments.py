@@ -174,15 +174,12 @@ class StoredVectors:
     def __init__(self, store: Store, encoder: str, ids: Ids, *, block_rows: int = BLOCK_ROWS) -> None:
         self.store, self.encoder, self.ids, self.block_rows = store, encoder, ids, block_rows
         self._arrays: list[Array] = []
-        self._locate()
-
-    def _locate(self) -> None:
-        """Find each row's segment and position; an id in two segments is read from the first by name."""
-        unique, back = _unique(self.ids)
+        # Each row's segment and position; an id in two segments is read from the first by name.
+        unique, back = _unique(ids)
         segment = np.full(len(unique), -1, np.int32)
         position = np.zeros(len(unique), np.int64)
         failed = np.zeros(len(unique), np.bool_)
-        for folder in segment_folders(self.store, self.encoder):
+        for folder in segment_folders(store, encoder):
             rows = rows_of(read_array(folder / "keys.npy"), unique)
             positions = np.flatnonzero(rows >= 0)
             positions = positions[segment[rows[positions]] < 0]
@@ -195,7 +192,7 @@ class StoredVectors:
         absent = np.flatnonzero((segment < 0) & ~failed)
         if len(absent):
             raise NotInStore(
-                f"encoder {self.encoder}: {len(absent)} of {len(unique)} ids have no vector "
+                f"encoder {encoder}: {len(absent)} of {len(unique)} ids have no vector "
                 f"(first: {to_text(unique[absent[:1]])[0]}); run the embed stage"
             )
         self._segment, self._position = segment[back], position[back]
@@ -203,7 +200,7 @@ class StoredVectors:
         self._order = order[np.searchsorted(self._segment[order], 0) :]  # failed rows, of segment -1, come first
         dimensions = {array.shape[1] for array in self._arrays}
         if len(dimensions) > 1:
-            raise StoreDamaged(f"encoder {self.encoder}: segments of different dimensions {sorted(dimensions)}")
+            raise StoreDamaged(f"encoder {encoder}: segments of different dimensions {sorted(dimensions)}")
         self._dimension = dimensions.pop() if dimensions else self._dimension_on_record()
 
     def _dimension_on_record(self) -> int:
