@@ -124,10 +124,7 @@ class Store:
 
     def sweep_tmp(self) -> None:
         """Remove what killed writers left under `tmp/` more than a day ago."""
-        tmp = self.path("tmp")
-        if not tmp.is_dir():
-            return
-        for path in tmp.iterdir():
+        for path in self.path("tmp").glob("*"):
             with suppress(FileNotFoundError):  # committed by its writer in the meantime
                 if time.time() - path.stat().st_mtime > STALE_TMP_S:
                     shutil.rmtree(path, ignore_errors=True)

@@ -159,9 +159,7 @@ def create_views(store: Store, connection: duckdb.DuckDBPyConnection) -> None:
         "label_events": _of_imports(store, connection, "labels.parquet", "new > 0"),
         "label_quarantine": _of_imports(store, connection, "quarantine.parquet", f"{_IS_LAST} AND quarantined > 0"),
         "round_items": _of_records(store, "rounds", "items.parquet"),
-        "consensus": [
-            store.path("records", "models", name, "consensus.parquet") for name in _latest_models(connection)
-        ],
+        "consensus": _of_records(store, "models", "consensus.parquet", _latest_models(connection)),
     }
     for view, paths in files.items():
         connection.execute(f"CREATE VIEW {view} AS {_select(view, paths)}")
@@ -210,8 +208,9 @@ def _latest_snapshot(connection: duckdb.DuckDBPyConnection) -> str | None:
     return snapshots[0] if snapshots else None
 
 
-def _of_records(store: Store, kind: str, file: str) -> list[Path]:
-    return [store.path("records", kind, name, file) for name in store.records(kind)]
+def _of_records(store: Store, kind: str, file: str, names: Iterable[str] | None = None) -> list[Path]:
+    """A file of each record of a kind, or of those of some names."""
+    return [store.path("records", kind, name, file) for name in (store.records(kind) if names is None else names)]
 
 
 # A file's labels that could not be used are those of its last state.
@@ -220,7 +219,7 @@ _IS_LAST = "number = (SELECT max(number) FROM label_imports l WHERE l.project = 
 
 def _of_imports(store: Store, connection: duckdb.DuckDBPyConnection, file: str, condition: str) -> list[Path]:
     sql = f'SELECT "import" FROM label_imports i WHERE {condition} ORDER BY number, "import"'  # noqa: S608 - ours
-    return [store.path("records", "labels", name, file) for name in _column(connection, sql)]
+    return _of_records(store, "labels", file, _column(connection, sql))
 
 
 def _latest_models(connection: duckdb.DuckDBPyConnection) -> list[str]:
@@ -268,12 +267,8 @@ def _imported_columns(
 ) -> dict[Path, Sequence[str]]:
     """File of the latest snapshot -> the user's columns in it."""
     digests = _column(connection, "SELECT unnest(columns::VARCHAR[]) FROM snapshots WHERE snapshot = ?", [latest or ""])
-    return {
-        store.path("records", "snapshots", latest or "", "column_rows", f"{digest}.parquet"): sorted(
-            read_columns(store, digest).types
-        )
-        for digest in digests
-    }
+    folder = store.path("records", "snapshots", latest or "", "column_rows")
+    return {folder / f"{digest}.parquet": sorted(read_columns(store, digest).types) for digest in digests}
 
 
 def _extra_fields(connection: duckdb.DuckDBPyConnection, latest: str | None) -> dict[str, str]:

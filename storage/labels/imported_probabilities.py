@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from selection.types import Floats
+from selection.types import Doubles, Floats, Mask
 from storage.errors import BadInput
 from storage.files.user_files import file_digest, opened
 from storage.pool.keys import key_texts, match_source
@@ -32,7 +31,7 @@ def probabilities_id(store: Store, url: str) -> str:
 
 def read_probabilities(
     store: Store, url: str, id_field: str, classes: Sequence[str], snapshot: Snapshot
-) -> tuple[Floats, npt.NDArray[np.bool_]]:
+) -> tuple[Floats, Mask]:
     """The probabilities of a snapshot's rows.
 
     Args:
@@ -72,23 +71,21 @@ def read_probabilities(
     return probabilities, known
 
 
-def _values(table: pa.Table, names: Sequence[str], classes: Sequence[str], where: str) -> npt.NDArray[np.float64]:
+def _values(table: pa.Table, names: Sequence[str], classes: Sequence[str], where: str) -> Doubles:
     """(r, C)."""
     if set(classes) <= set(names):
-        columns = [table[name] for name in classes]
-    elif len(names) == 1 and pa.types.is_list(table.schema.field(names[0]).type):
+        try:
+            return np.stack([table[name].cast(pa.float64()).to_numpy() for name in classes], axis=1)
+        except pa.ArrowInvalid as error:
+            raise BadInput(f"{where}: the columns of the classes must be numbers: {error}") from error
+    if len(names) == 1 and pa.types.is_list(table.schema.field(names[0]).type):
         lists = table[names[0]].combine_chunks()
         lengths = {len(values or ()) for values in lists.to_pylist()}
         if lengths - {len(classes)}:
             raise BadInput(f"{where}: the lists of {names[0]!r} must have {len(classes)} numbers, one a class")
         flat = np.asarray(lists.flatten().cast(pa.float64()).to_numpy(zero_copy_only=False))
         return flat.reshape(len(lists), len(classes))
-    else:
-        raise BadInput(
-            f"{where} must have one column for each class ({', '.join(classes)}), or one column of lists; it has "
-            f"{', '.join(names) or 'none'}"
-        )
-    try:
-        return np.stack([column.cast(pa.float64()).to_numpy() for column in columns], axis=1)
-    except pa.ArrowInvalid as error:
-        raise BadInput(f"{where}: the columns of the classes must be numbers: {error}") from error
+    raise BadInput(
+        f"{where} must have one column for each class ({', '.join(classes)}), or one column of lists; it has "
+        f"{', '.join(names) or 'none'}"
+    )

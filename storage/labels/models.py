@@ -71,8 +71,7 @@ def _typed(header: Mapping[str, Any], table: pa.Table, schema: pa.Schema) -> pa.
     """The table in the types of a schema, behind the name of the model's project."""
     missing = [name for name in schema.names if name not in table.column_names]
     if missing:
-        raise ValueError(
-            f"model {header['model_id']}: the table misses the columns {missing}, got {table.column_names}"
-        )
+        model = header["model_id"]
+        raise ValueError(f"model {model}: the table misses the columns {missing}, got {table.column_names}")
     typed = table.select(schema.names).cast(schema)
     return typed.add_column(0, "project", pa.repeat(str(header["project"]), len(table)))

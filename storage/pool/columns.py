@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from selection.types import Rows
 from storage.errors import BadInput, NotInStore
 from storage.files.user_files import file_digest, opened
 from storage.ids import Ids
@@ -50,9 +50,7 @@ class Columns:
         """All columns, without the keys."""
         return pq.read_table(self.path, columns=list(self.types))
 
-    def match(
-        self, ids: Ids, given_ids: pa.ChunkedArray, rows: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
+    def match(self, ids: Ids, given_ids: pa.ChunkedArray, rows: Rows) -> tuple[Rows, dict[str, Any]]:
         """The row of each key, -1 for none, and a report of the keys that name no row or are ambiguous.
 
         Args:

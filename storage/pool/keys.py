@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from selection.types import Mask, Rows
 from storage.errors import BadInput
 from storage.ids import Ids, from_arrow, from_bytes, id_of_text, rows_of, to_text
 
@@ -41,26 +41,26 @@ class KeyMatch:
     """
 
     keys: list[str]
-    rows: npt.NDArray[np.int64]
-    ambiguous: npt.NDArray[np.bool_]
+    rows: Rows
+    ambiguous: Mask
 
     @property
-    def unknown(self) -> npt.NDArray[np.bool_]:
+    def unknown(self) -> Mask:
         """(k,) bool, keys that name no row."""
         return (self.rows < 0) & ~self.ambiguous
 
-    def first(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def first(self) -> tuple[Rows, Rows]:
         """The rows that keys name, ascending, each once; and the position of the first key of each."""
         named = np.flatnonzero(self.rows >= 0)
         rows, first = np.unique(self.rows[named], return_index=True)
         return rows, named[first]
 
-    def examples(self, chosen: npt.NDArray[np.bool_], count: int) -> list[str]:
+    def examples(self, chosen: Mask, count: int) -> list[str]:
         """The first few of the chosen keys."""
         return [self.keys[i] for i in np.flatnonzero(chosen)[:count].tolist()]
 
 
-def match_keys(keys: list[str], ids: Ids, given_ids: pa.ChunkedArray, rows: npt.NDArray[np.int64]) -> KeyMatch:
+def match_keys(keys: list[str], ids: Ids, given_ids: pa.ChunkedArray, rows: Rows) -> KeyMatch:
     """The row that each key names.
 
     Args:
@@ -109,9 +109,7 @@ def key_texts(column: pa.ChunkedArray, id_field: str, where: str) -> pa.Array:
     raise BadInput(f"{where}: {id_field!r} must be UUID, text or integer, got {kind}")
 
 
-def _match_given(
-    keys: Sequence[str], given_ids: pa.ChunkedArray, rows: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+def _match_given(keys: Sequence[str], given_ids: pa.ChunkedArray, rows: Rows) -> tuple[Rows, Mask]:
     import polars as pl
 
     pool = pl.DataFrame({"key": pl.Series(given_ids, dtype=pl.String), "row": rows}).drop_nulls()

@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from selection.types import Array
+from selection.types import Array, Mask
 from storage.errors import BadInput
 from storage.files.user_files import file_digest, opened
 from storage.ids import Ids, to_text
@@ -40,6 +39,9 @@ BLOCK_BYTES = 1 << 26
 IDS_SUFFIX = ".ids.txt"
 
 _EXAMPLES = 3
+
+# Called with how many vectors are read, of how many.
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def import_vectors(
     files: Sequence[VectorFile],
     source: KeyedRows,
     *,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
     on_wait: Callable[[str], None] | None = None,
 ) -> VectorImport:
     """Commit the files' vectors of those ids of a source that have none yet, as unit float16.
@@ -185,7 +187,7 @@ def _report(match: KeyMatch) -> dict[str, Any]:
     return counts | {"notes": tuple(notes)}
 
 
-def _first(match: KeyMatch, chosen: npt.NDArray[np.bool_]) -> str:
+def _first(match: KeyMatch, chosen: Mask) -> str:
     return ", ".join(map(repr, match.examples(chosen, _EXAMPLES)))
 
 
@@ -215,13 +217,7 @@ def _require_all(files: Sequence[VectorFile], match: KeyMatch, ids: Ids, source:
     )
 
 
-def _commit(
-    store: Store,
-    encoder: str,
-    files: Sequence[VectorFile],
-    key_ids: Ids,
-    on_progress: Callable[[int, int], None] | None,
-) -> int:
+def _commit(store: Store, encoder: str, files: Sequence[VectorFile], key_ids: Ids, on_progress: Progress | None) -> int:
     """Commit the vectors of the keys that give one, a segment a block; returns how many are usable."""
     ids: list[Ids] = []
     vectors: list[Array] = []

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from selection.types import Array, Floats, Rows
+from selection.types import Array, Floats, Mask, Rows
 from storage.errors import BadInput, NotInStore, StoreDamaged
 from storage.ids import Ids, rows_of, to_text
 from storage.store import Store, read_array, read_json, write_durably, write_json
@@ -31,7 +30,7 @@ MIN_NORM = 1e-12
 BLOCK_ROWS = 16384
 
 
-def normalise(vectors: Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
+def normalise(vectors: Array) -> tuple[Floats, Mask]:
     """Unit vectors, and which rows have a direction at all.
 
     Returns:
@@ -74,13 +73,7 @@ def segment_folders(store: Store, encoder: str) -> list[Path]:
 
 
 def commit_segment(
-    store: Store,
-    encoder: str,
-    ids: Ids,
-    vectors: Array,
-    details: Mapping[str, Any],
-    *,
-    failed: npt.NDArray[np.bool_] | None = None,
+    store: Store, encoder: str, ids: Ids, vectors: Array, details: Mapping[str, Any], *, failed: Mask | None = None
 ) -> str:
     """Write a segment and commit it.
 
