@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
+from duckdb import DuckDBPyConnection
 
 from storage.catalog import schema
 from storage.duck import json_pointer, literal, quoted
@@ -60,9 +60,8 @@ def _snapshot(document: Row) -> list[Row]:
 
 
 def _snapshot_files(document: Row) -> list[Row]:
-    return [
-        counts | {"ingest": ingest, "file": document["files"][ingest]} for ingest, counts in document["counts"].items()
-    ]
+    files = document["files"]
+    return [counts | {"ingest": ingest, "file": files[ingest]} for ingest, counts in document["counts"].items()]
 
 
 def _round(document: Row) -> list[Row]:
@@ -94,7 +93,7 @@ _SOURCES = (
 )
 
 
-def fill(store: Store, connection: duckdb.DuckDBPyConnection, previous: str | None) -> None:
+def fill(store: Store, connection: DuckDBPyConnection, previous: str | None) -> None:
     """Make and fill the native tables of the connection's current database.
 
     Args:
@@ -110,7 +109,7 @@ def fill(store: Store, connection: duckdb.DuckDBPyConnection, previous: str | No
         _read(store, connection, source, names)
 
 
-def _copy(connection: duckdb.DuckDBPyConnection, source: _Source, names: Sequence[Name], previous: str) -> None:
+def _copy(connection: DuckDBPyConnection, source: _Source, names: Sequence[Name], previous: str) -> None:
     """Copy the rows of the records that are still there."""
     lists = ", ".join("unnest(?::VARCHAR[])" for _ in source.key)
     connection.execute(
@@ -120,7 +119,7 @@ def _copy(connection: duckdb.DuckDBPyConnection, source: _Source, names: Sequenc
     )
 
 
-def _read(store: Store, connection: duckdb.DuckDBPyConnection, source: _Source, names: Sequence[Name]) -> None:
+def _read(store: Store, connection: DuckDBPyConnection, source: _Source, names: Sequence[Name]) -> None:
     """Insert the rows of the records that are not in the table yet."""
     key = _listed(source.key)
     present = set(connection.execute(f"SELECT DISTINCT {key} FROM {source.table}").fetchall())  # noqa: S608
@@ -142,7 +141,7 @@ def _read(store: Store, connection: duckdb.DuckDBPyConnection, source: _Source, 
     )
 
 
-def create_views(store: Store, connection: duckdb.DuckDBPyConnection) -> None:
+def create_views(store: Store, connection: DuckDBPyConnection) -> None:
     """Make the views and macros."""
     latest = _latest_snapshot(connection)
     live = _column(connection, "SELECT ingest FROM snapshot_files WHERE snapshot = ? ORDER BY ingest", [latest or ""])
@@ -181,7 +180,7 @@ def create_views(store: Store, connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(schema.LABEL_VIEWS)
 
 
-def comment(connection: duckdb.DuckDBPyConnection) -> None:
+def comment(connection: DuckDBPyConnection) -> None:
     """Put a comment on every table, view, macro and column."""
     views = set(_column(connection, "SELECT view_name FROM duckdb_views() WHERE database_name = current_database()"))
     tables = set(_column(connection, "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()"))
@@ -197,7 +196,7 @@ def comment(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(";".join(statements))
 
 
-def _latest_snapshot(connection: duckdb.DuckDBPyConnection) -> str | None:
+def _latest_snapshot(connection: DuckDBPyConnection) -> str | None:
     """The snapshot of the last good ingest, which may be an older one that came back; without runs the newest."""
     snapshots = _column(
         connection,
@@ -217,12 +216,12 @@ def _of_records(store: Store, kind: str, file: str, names: Iterable[str] | None 
 _IS_LAST = "number = (SELECT max(number) FROM label_imports l WHERE l.project = i.project AND l.url = i.url)"
 
 
-def _of_imports(store: Store, connection: duckdb.DuckDBPyConnection, file: str, condition: str) -> list[Path]:
+def _of_imports(store: Store, connection: DuckDBPyConnection, file: str, condition: str) -> list[Path]:
     sql = f'SELECT "import" FROM label_imports i WHERE {condition} ORDER BY number, "import"'  # noqa: S608 - ours
     return _of_records(store, "labels", file, _column(connection, sql))
 
 
-def _latest_models(connection: duckdb.DuckDBPyConnection) -> list[str]:
+def _latest_models(connection: DuckDBPyConnection) -> list[str]:
     """The model of each project's last good fit, which may be an older one that came back; without runs the newest."""
     return _column(
         connection,
@@ -262,16 +261,14 @@ def _rows(files: Sequence[Path], columns: Mapping[str, str], imported: Mapping[P
     return f"SELECT p.*{extra} FROM ({_select('pool_rows', files)}) p{joins}"  # noqa: S608
 
 
-def _imported_columns(
-    store: Store, connection: duckdb.DuckDBPyConnection, latest: str | None
-) -> dict[Path, Sequence[str]]:
+def _imported_columns(store: Store, connection: DuckDBPyConnection, latest: str | None) -> dict[Path, Sequence[str]]:
     """File of the latest snapshot -> the user's columns in it."""
     digests = _column(connection, "SELECT unnest(columns::VARCHAR[]) FROM snapshots WHERE snapshot = ?", [latest or ""])
     folder = store.path("records", "snapshots", latest or "", "column_rows")
     return {folder / f"{digest}.parquet": sorted(read_columns(store, digest).types) for digest in digests}
 
 
-def _extra_fields(connection: duckdb.DuckDBPyConnection, latest: str | None) -> dict[str, str]:
+def _extra_fields(connection: DuckDBPyConnection, latest: str | None) -> dict[str, str]:
     """Field -> type, for the fields of the pool's files that winnow has no name for.
 
     Types are those that the pool as it is now has; fields that only older files had come last.
@@ -309,7 +306,7 @@ def _free(name: str, taken: Iterable[str]) -> str:
     return name
 
 
-def _column(connection: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] = ()) -> list[str]:
+def _column(connection: DuckDBPyConnection, sql: str, params: Sequence[Any] = ()) -> list[str]:
     return [value for (value,) in connection.execute(sql, params).fetchall()]
 
 

@@ -84,10 +84,9 @@ _SQL_TYPES = {
 }
 
 
-def _columns(schema: pa.Schema | Mapping[str, pa.DataType], *first: str) -> dict[str, str]:
+def _columns(schema: pa.Schema, *first: str) -> dict[str, str]:
     """Column -> SQL type of a Parquet schema, behind text columns that come first."""
-    types = zip(schema.names, schema.types, strict=True) if isinstance(schema, pa.Schema) else schema.items()
-    return dict.fromkeys(first, "VARCHAR") | {name: _SQL_TYPES[kind] for name, kind in types}
+    return dict.fromkeys(first, "VARCHAR") | {column.name: _SQL_TYPES[column.type] for column in schema}
 
 
 def _without(columns: dict[str, str], name: str) -> dict[str, str]:
@@ -102,12 +101,12 @@ PARQUET_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "tombstones": _columns(TOMBSTONES_SCHEMA, "snapshot"),
     "quarantine": _columns(ingest.QUARANTINE_SCHEMA),
     "targets": _columns(ITEMS_SCHEMA, "targets", "target_set"),
-    "selection_items": _columns(records.ITEM_COLUMNS, "selection_id"),
-    "selection_drops": _columns(records.REPORT_COLUMNS, "selection_id"),
-    "selection_finds": _columns(records.REPORT_COLUMNS, "selection_id"),
+    "selection_items": _columns(pa.schema(records.ITEM_COLUMNS), "selection_id"),
+    "selection_drops": _columns(pa.schema(records.REPORT_COLUMNS), "selection_id"),
+    "selection_finds": _columns(pa.schema(records.REPORT_COLUMNS), "selection_id"),
     "label_events": _columns(log.LOG_SCHEMA, "import"),
     "label_quarantine": _columns(log.QUARANTINE_SCHEMA),
-    "round_items": _columns(rounds.ITEM_COLUMNS, "round_id"),
+    "round_items": _columns(pa.schema(rounds.ITEM_COLUMNS), "round_id"),
     "consensus": _columns(CONSENSUS_SCHEMA, "project") | {"model_id": "VARCHAR"},
 }
 

@@ -93,9 +93,8 @@ def ingest_targets(store: Store, name: str, specs: Sequence[FileSpec]) -> Target
         if spec.fields is not None:
             check_fields(spec.fields, f"targets {name!r}: {spec.url}")
         with opened(store, spec.url) as file:
-            digests.append(
-                [file_digest(file), spec.encoding, dict(spec.fields or {}), extension(spec.url), spec.source]
-            )
+            fields = dict(spec.fields or {})
+            digests.append([file_digest(file), spec.encoding, fields, extension(spec.url), spec.source])
     depends_on = {"name": name, "files": digests}
     targets_id = digest_of(depends_on)
     if not store.has("records", "targets", targets_id):

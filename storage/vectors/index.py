@@ -145,7 +145,7 @@ def build_index(
         content=content,
         ids=_digest([], vectors.ids),
         kind=kind,
-        cells=_cells(faiss, index),
+        cells=opened.cells,
         n_rows=len(live),
         n_dead=int((rowmap < 0).sum()),
         dimension=vectors.shape[1],
@@ -210,7 +210,8 @@ class VectorIndex:
     def __init__(self, faiss: Any, index: Any, rowmap: Rows, *, kind: str, nprobe: int, vectors: StoredVectors) -> None:
         self._faiss, self._index, self._rowmap, self._kind, self._vectors = faiss, index, rowmap, kind, vectors
         self._gpu: Any = None
-        self.cells = _cells(faiss, index)
+        inverted = faiss.try_extract_index_ivf(index)
+        self.cells = int(inverted.nlist) if inverted else 0
         self.nprobe = nprobe
 
     def search(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
@@ -349,11 +350,6 @@ def _to_gpu(faiss: Any, index: Any, kind: str) -> Any:
 
 def _kind_for(n: int) -> str:
     return "flat" if n < FLAT_BELOW else "ivf" if n < IVF_BELOW else "rabitq"
-
-
-def _cells(faiss: Any, index: Any) -> int:
-    inverted = faiss.try_extract_index_ivf(index)
-    return int(inverted.nlist) if inverted else 0
 
 
 def _empty(faiss: Any, vectors: StoredVectors, live: Rows, kind: str, seed: int) -> Any:

@@ -67,9 +67,8 @@ def failed_ids(store: Store, encoder: str, ids: Ids) -> Ids:
 
 def segment_folders(store: Store, encoder: str) -> list[Path]:
     """The encoder's committed segments, in the order of their names."""
-    return [
-        store.path("vectors", encoder, name) for name in store.committed("vectors", encoder) if name.startswith("seg-")
-    ]
+    names = store.committed("vectors", encoder)
+    return [store.path("vectors", encoder, name) for name in names if name.startswith("seg-")]
 
 
 def commit_segment(
