@@ -93,10 +93,7 @@ def at_places(selection: Selection, places: Array) -> Selection:
 
 
 def select_in_strata(
-    step: Selector,
-    pool: Pool,
-    strata: Iterable[tuple[int, Rows, int, np.random.Generator]],
-    names: Sequence[str],
+    step: Selector, pool: Pool, strata: Iterable[tuple[int, Rows, int, np.random.Generator]], names: Sequence[str]
 ) -> Selection:
     """One draw in each stratum, interleaved.
 
@@ -113,12 +110,7 @@ def select_in_strata(
             picked = run_selector(step, pool.take(rows), budget, rng=rng)
         count = len(picked.rows)
         reason = Reason.of(
-            "stratum",
-            count,
-            ref=np.full(count, stratum),
-            rank=np.arange(count),
-            value=picked.reason.value,
-            names=names,
+            "stratum", count, ref=np.full(count, stratum), rank=np.arange(count), value=picked.reason.value, names=names
         )
         parts.append(Selection(rows[picked.rows], picked.gain, reason))
     return interleaved(parts)

@@ -114,12 +114,7 @@ class Nearest:
     """
 
     def __init__(
-        self,
-        vectors: Points,
-        centres: Rows,
-        wanted: Mask,
-        capacity: int,
-        scale: Doubles | None = None,
+        self, vectors: Points, centres: Rows, wanted: Mask, capacity: int, scale: Doubles | None = None
     ) -> None:
         n, d = vectors.shape
         self.vectors = vectors

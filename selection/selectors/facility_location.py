@@ -163,12 +163,6 @@ def _by_neighbours(pool: Pool, budget: int, count: int, weights: Array) -> tuple
 
     starts, refs, similarity = neighbour_lists(pool.get_vectors(), count)
     picks = greedy_lists(
-        starts,
-        refs,
-        similarity,
-        pool.candidate_rows,
-        budget,
-        weights=weights,
-        taken=pool.get_already_selected(),
+        starts, refs, similarity, pool.candidate_rows, budget, weights=weights, taken=pool.get_already_selected()
     )
     return picks.rows, picks.gain, picks.before
