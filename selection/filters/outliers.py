@@ -11,7 +11,7 @@ import numpy as np
 
 from selection.allocation import as_written
 from selection.errors import InvalidOption
-from selection.kernels.neighbor_search import QUERY_ROWS
+from selection.kernels.anchor_search import QUERY_ROWS
 from selection.pool import Pool
 from selection.scorers.training_dynamics import Cartography
 from selection.step import Filter, check_integer, check_number

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from selection.kernels.neighbor_search import nearest_of, row_scores
+from selection.kernels.anchor_search import nearest_of, row_scores
 from selection.kernels.ranking import highest
 from selection.pool import Pool
 from selection.selectors.random import drawn_rows

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from selection.kernels.compiled import graph_greedy as loops
-from selection.kernels.neighbours import Lists, voters
+from selection.kernels.neighbor_graph import Lists, voters
 from selection.types import Doubles, Ints, Mask, Rows, UInts
 
 # Live-edge samples: one a bit of a word, so that all are followed at once.

@@ -34,7 +34,7 @@ class Influence(Selector):
 
     Cost for n rows of d dimensions: 2*n*n*d operations for the neighbours, then the reach of each row once in all
     samples together, and a few more for each pick. Memory: 56 bytes * n * n_neighbors and 48 bytes a row; see
-    `selection.kernels.neighbours`.
+    `selection.kernels.neighbor_graph`.
     """
 
     n_neighbors: int = 10
@@ -49,7 +49,7 @@ class Influence(Selector):
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
         from selection.kernels.graph_greedy import spread
-        from selection.kernels.neighbours import cosines, nearest_neighbours
+        from selection.kernels.neighbor_graph import cosines, nearest_neighbours
 
         graph = nearest_neighbours(pool.get_vectors(), self.n_neighbors)
         live = live_edges(graph, edge_weights(cosines(pool.get_vectors(), graph)), pool.get_keys(), rng)

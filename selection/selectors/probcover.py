@@ -38,7 +38,7 @@ class ProbCover(Selector):
     number of rows that a pick newly covers; the reason's value is the share of the pool covered so far.
 
     Cost for n rows of d dimensions: 2*n*n*d operations for the pairs, one pass over the pairs, and n a pick. Memory:
-    `memory_gb` and 30 bytes a row; see `selection.kernels.neighbours`. `classes` adds the clustering (as in `semdedup`)
+    `memory_gb` and 30 bytes a row; see `selection.kernels.neighbor_graph`. `classes` adds the clustering (as in `semdedup`)
     and 2 * 2048 * n * d operations.
 
     Source: Yehuda et al. 2022. Their code leaves out the last n mod 500 rows as centres; this step does not.
@@ -74,7 +74,7 @@ class ProbCover(Selector):
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
         from selection.kernels.graph_greedy import cover
-        from selection.kernels.neighbours import within_distance
+        from selection.kernels.neighbor_graph import within_distance
 
         delta = self.delta
         if delta is None:
@@ -111,7 +111,7 @@ def _distance_to_other_clusters(pool: Pool, classes: int, rng: np.random.Generat
         InvalidInput: there are fewer than two clusters.
     """
     from selection.kernels.clusters import hashed_order, spherical_clusters
-    from selection.kernels.neighbours import distance_to_others
+    from selection.kernels.neighbor_graph import distance_to_others
 
     vectors = pool.get_vectors()
     order = hashed_order(vectors, hash_bits(pool.get_keys(), child(rng, 0)))

@@ -29,7 +29,7 @@ class VoteK(Selector):
     rows without votes score 0 and come last. The gain is the score; the reason's `ref` is the bucket.
 
     Cost for n rows of d dimensions: 2*n*n*d operations for the neighbours, then n + n_neighbors**2 a pick. Memory:
-    8 bytes * n * n_neighbors and 32 bytes a row; see `selection.kernels.neighbours`.
+    8 bytes * n * n_neighbors and 32 bytes a row; see `selection.kernels.neighbor_graph`.
     """
 
     n_neighbors: int = 150
@@ -60,7 +60,7 @@ class VoteK(Selector):
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:  # noqa: ARG002
         """See `Selector.select`."""
         from selection.kernels.graph_greedy import vote_k
-        from selection.kernels.neighbours import nearest_neighbours
+        from selection.kernels.neighbor_graph import nearest_neighbours
 
         candidates = pool.candidate_rows
         scores = pool.get_scores()[candidates] if self.buckets else None

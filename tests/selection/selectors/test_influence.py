@@ -7,7 +7,7 @@ import pytest
 
 from selection import InvalidOption, Pool, Selection, build_step, select
 from selection.kernels.graph_greedy import SAMPLES, spread
-from selection.kernels.neighbours import cosines, nearest_neighbours
+from selection.kernels.neighbor_graph import cosines, nearest_neighbours
 from selection.selectors.influence import Influence, edge_weights, live_edges
 from selection.streams import child
 

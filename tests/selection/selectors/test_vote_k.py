@@ -7,7 +7,7 @@ import pytest
 
 from selection import InvalidOption, MissingInput, Pool, Selection, build_step, select
 from selection.kernels.graph_greedy import vote_k
-from selection.kernels.neighbours import nearest_neighbours
+from selection.kernels.neighbor_graph import nearest_neighbours
 from selection.selectors.vote_k import VoteK, equal_buckets
 
 NONE = np.empty(0, np.int64)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from selection.errors import InvalidInput
-from selection.kernels.compiled import neighbours as loops
+from selection.kernels.compiled import neighbor_graph as loops
 from selection.kernels.compiled.assign import norms
 from selection.kernels.compiled.margin import LARGEST_SIZE, SMALLEST_NORMAL, product_margin
 from selection.kernels.float16 import as_float32
