@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from selection.capped import Stream
-from selection.constrained import constrained_selection
+from selection.constrained import Stream, constrained_selection
 from selection.constraints import BoundConstraints, Constraints, Quota, TokenBudget
 from selection.errors import BrokenStep, InvalidBudget, InvalidInput, InvalidOption, MissingInput, rows_of_parent
 from selection.pool import Pool, available
@@ -109,7 +108,7 @@ def _picked(
     """What the selector takes of what the filters left."""
     if bound.constraints.needs:
         bound = bound.constraints.on(pool)
-    if bound.constraints.beyond_rows:
+    if bound.constraints.needs_nested is not None or bound.constraints.quota is not None:
         _check_constraints(bound, pool, filters, allow_short=allow_short)
         return constrained_selection(bound, step, pool, stream, allow_short=allow_short)
     budget, left = bound.constraints.amount, int(pool.candidates.sum())

@@ -116,6 +116,7 @@ class Reason:
     """
 
     ROW_KINDS: ClassVar[frozenset[str]] = frozenset({"anchor", "neighbour", "centre"})
+    COLUMNS: ClassVar[tuple[str, ...]] = ("kind", "ref", "rank", "value")
 
     kind: npt.NDArray[np.str_]
     ref: Rows
@@ -152,8 +153,7 @@ class Reason:
 
     def take(self, places: Array) -> Reason:
         """Those at some places, in that order."""
-        columns = {name: getattr(self, name)[places] for name in ("kind", "ref", "rank", "value")}
-        return replace(self, **columns)
+        return replace(self, **{name: getattr(self, name)[places] for name in self.COLUMNS})
 
     def text(self) -> list[str | None]:
         """`ref` as a name: of the target, set or stratum; None where it is a row or nothing."""
@@ -215,6 +215,12 @@ class Selection:
     exhausted: bool = False
     dropped: tuple[DroppedRows, ...] = ()
     retrieved: tuple[RetrievedRows, ...] = ()
+
+    @classmethod
+    def in_order(cls, kind: str, rows: Rows, gain: Array, value: Array | None = None) -> Self:
+        """Picks that have their place as the reason's rank, and as its value the gain unless another is given."""
+        value = gain if value is None else value
+        return cls(rows, gain.astype(np.float32), Reason.of(kind, len(rows), rank=np.arange(len(rows)), value=value))
 
     def __repr__(self) -> str:
         rows = ", ".join(map(str, self.rows[:8].tolist())) + (", ..." if len(self.rows) > 8 else "")

@@ -59,8 +59,7 @@ class NearDuplicates(DuplicateFilter):
         check_choice(self.name, "unit", self.unit, ("word", "char"))
         check_integer(self.name, "length", self.length, least=1)
         check_integer(self.name, "num_perm", self.num_perm, least=1)
-        if self.column is not None:
-            check_name(self.name, "column", self.column)
+        check_name(self.name, "column", self.column, optional=True)
 
     @property
     def needs(self) -> frozenset[Input]:

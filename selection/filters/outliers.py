@@ -54,7 +54,7 @@ class Outliers(Filter):
             try:
                 fields = Cartography(fields=self.fields).fields
             except InvalidOption as error:
-                raise InvalidOption(error.reason, step=self.name, option="fields") from None
+                raise self.invalid(error.reason, "fields") from None
         object.__setattr__(self, "fields", tuple(fields))
 
     @property

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from selection.errors import InvalidOption
 from selection.filters.duplicates import DuplicateFilter
 from selection.noise import hash_bits
 from selection.pool import Pool
@@ -58,21 +57,15 @@ class SemDedup(DuplicateFilter):
         check_number(self.name, "eps", self.eps, above=0, most=2)
         if self.n_clusters != "sqrt":
             if isinstance(self.n_clusters, str):
-                raise InvalidOption(
-                    f"n_clusters must be 'sqrt' or a number, got {self.n_clusters!r}",
-                    step=self.name,
-                    option="n_clusters",
-                )
+                raise self.invalid(f"n_clusters must be 'sqrt' or a number, got {self.n_clusters!r}", "n_clusters")
             check_integer(self.name, "n_clusters", self.n_clusters, least=1)
         check_choice(self.name, "prefer", self.prefer, ("hard", "easy", "random", "column"))
         if (self.column is None) == (self.prefer == "column"):
-            raise InvalidOption(
+            raise self.invalid(
                 f"column goes with prefer: column, got {self.prefer!r} with column {self.column!r}",
-                step=self.name,
-                option="prefer" if self.column is None else "column",
+                "prefer" if self.column is None else "column",
             )
-        if self.column is not None:
-            check_name(self.name, "column", self.column)
+        check_name(self.name, "column", self.column, optional=True)
         check_choice(self.name, "rule", self.rule, ("greedy", "reference", "component"))
 
     @property

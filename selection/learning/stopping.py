@@ -58,8 +58,7 @@ class Rules:
             if getattr(self, option) is not None:
                 check_number("stop", option, getattr(self, option), least=0)
         check_integer("stop", "window", self.window, least=1)
-        if self.plateau is not None:
-            check_integer("stop", "plateau", self.plateau, least=1)
+        check_integer("stop", "plateau", self.plateau, least=1, optional=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from selection.scorers.column import numbers
 from selection.selectors.weighted import Weighted
 from selection.step import check_choice, check_integer, check_number
 from selection.streams import child
-from selection.types import Array, Reason, Rows, Selection
+from selection.types import Array, Rows, Selection
 
 MODES = ("auto", "exact", "reference", "knn", "stochastic")
 
@@ -102,9 +102,7 @@ class FacilityLocation(Weighted):
             rows, gain, before = _by_vectors(pool, budget, None, weights, max_bytes, eps, rng)
         if mean is None:
             mean = (before + np.cumsum(gain)) / weights.sum()
-        return Selection(
-            rows, gain.astype(np.float32), Reason.of("score", len(rows), rank=np.arange(len(rows)), value=mean)
-        )
+        return Selection.in_order("score", rows, gain, mean)
 
 
 def weights_of(pool: Pool, column: str) -> Array:

@@ -11,7 +11,7 @@ from selection.errors import rows_of_parent
 from selection.pool import Pool
 from selection.selectors.facility_location import weights_of
 from selection.selectors.weighted import Weighted
-from selection.types import Reason, Selection
+from selection.types import Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,4 @@ class Herding(Weighted):
             return replace(selection, rows=rows[selection.rows])
         weights = None if self.weights is None else weights_of(pool, self.weights)
         herded = herd(pool.get_vectors(), budget, taken=taken, candidates=candidates, weights=weights)
-        gain = -np.diff(herded.error).astype(np.float32)
-        reason = Reason.of("score", budget, rank=np.arange(budget), value=herded.error[1:])
-        return Selection(herded.rows, gain, reason)
+        return Selection.in_order("score", herded.rows, -np.diff(herded.error), herded.error[1:])

@@ -11,7 +11,7 @@ from selection.noise import hash_bits, hash_uniform
 from selection.pool import Pool
 from selection.step import Selector, check_integer
 from selection.streams import child
-from selection.types import Array, Doubles, Input, Reason, Selection, UInts
+from selection.types import Array, Doubles, Input, Selection, UInts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +54,7 @@ class Influence(Selector):
         graph = nearest_neighbours(pool.get_vectors(), self.n_neighbors)
         live = live_edges(graph, edge_weights(cosines(pool.get_vectors(), graph)), pool.get_keys(), rng)
         picks = spread(graph, live, pool.candidate_rows, budget, taken=pool.get_already_selected())
-        reason = Reason.of("score", budget, rank=np.arange(budget), value=np.cumsum(picks.gain))
-        return Selection(picks.rows, picks.gain.astype(np.float32), reason)
+        return Selection.in_order("score", picks.rows, picks.gain, np.cumsum(picks.gain))
 
 
 def edge_weights(similarity: Array) -> Doubles:

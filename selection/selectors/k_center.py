@@ -53,9 +53,7 @@ class KCenter(Weighted):
         self.check_weights()
         q = self.outlier_quantile
         if isinstance(q, bool) or not isinstance(q, int | float) or not 0 <= q < 1:
-            raise InvalidOption(
-                f"outlier_quantile must be a number >= 0 and < 1, got {q!r}", step=self.name, option="outlier_quantile"
-            )
+            raise self.invalid(f"outlier_quantile must be a number >= 0 and < 1, got {q!r}", "outlier_quantile")
         check_choice(self.name, "zero", self.zero, ZERO)
 
     def points(self, pool: Pool) -> Vectors:

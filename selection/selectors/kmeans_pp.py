@@ -48,8 +48,7 @@ class KMeansPP(Weighted):
     def __post_init__(self) -> None:
         check_first(self.name, self.first, ("random",))
         check_integer(self.name, "local_trials", self.local_trials, least=1)
-        if self.max_rejects is not None:
-            check_integer(self.name, "max_rejects", self.max_rejects, least=1)
+        check_integer(self.name, "max_rejects", self.max_rejects, least=1, optional=True)
         self.check_weights()
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:

@@ -9,12 +9,12 @@ from typing import ClassVar
 import numpy as np
 
 from selection.allocation import as_written
-from selection.errors import InvalidInput, InvalidOption
+from selection.errors import InvalidInput
 from selection.noise import hash_bits
 from selection.pool import Pool
 from selection.step import Selector, check_integer, check_number
 from selection.streams import child
-from selection.types import Array, Input, Reason, Selection
+from selection.types import Array, Input, Selection
 
 PURITY_ROWS = 2048  # the sample of balls whose purity is measured: the standard error at 0.95 is 0.5 %
 EDGE_BYTES = 8
@@ -54,15 +54,13 @@ class ProbCover(Selector):
 
     def __post_init__(self) -> None:
         if (self.delta is None) == (self.classes is None):
-            raise InvalidOption(
+            raise self.invalid(
                 f"give delta, or classes (how many there are) to choose it by; got delta {self.delta!r} and classes "
-                f"{self.classes!r}",
-                step=self.name,
+                f"{self.classes!r}"
             )
         if self.delta is not None:
             check_number(self.name, "delta", self.delta, above=0)
-        if self.classes is not None:
-            check_integer(self.name, "classes", self.classes, least=2)
+        check_integer(self.name, "classes", self.classes, least=2, optional=True)
         check_number(self.name, "alpha", self.alpha, above=0, most=1)
         check_number(self.name, "memory_gb", self.memory_gb, above=0)
 
@@ -84,9 +82,7 @@ class ProbCover(Selector):
         taken = pool.get_already_selected()
         before = len(np.unique(np.concatenate([balls.of(row) for row in taken]))) if len(taken) else 0
         picks = cover(balls, budget, taken=taken, candidates=pool.candidates)
-        value = (before + np.cumsum(picks.gain)) / len(pool)
-        reason = Reason.of("score", len(value), rank=np.arange(len(value)), value=value)
-        return Selection(picks.rows, picks.gain.astype(np.float32), reason)
+        return Selection.in_order("score", picks.rows, picks.gain, (before + np.cumsum(picks.gain)) / len(pool))
 
 
 def largest_pure_radius(distance: Array, alpha: float) -> float:

@@ -67,11 +67,11 @@ class VoteK(Selector):
         parts = [candidates] * budget if scores is None else equal_buckets(candidates, scores, budget)
         graph = nearest_neighbours(pool.get_vectors(), self.n_neighbors)
         picks = vote_k(graph, rho=self.rho, taken=pool.get_already_selected(), parts=parts)
-        rank = np.arange(budget)
-        reason = Reason.of("score", budget, rank=rank, value=picks.gain)
-        if self.buckets:
-            names = [f"bucket {i + 1} of {budget}" for i in range(budget)]
-            reason = Reason.of("stratum", budget, ref=rank, rank=np.zeros(budget), value=picks.gain, names=names)
+        if not self.buckets:
+            return Selection.in_order("score", picks.rows, picks.gain)
+        names = [f"bucket {i + 1} of {budget}" for i in range(budget)]
+        ref, rank = np.arange(budget), np.zeros(budget)
+        reason = Reason.of("stratum", budget, ref=ref, rank=rank, value=picks.gain, names=names)
         return Selection(picks.rows, picks.gain.astype(np.float32), reason)
 
 
