@@ -248,7 +248,7 @@ def reach_note(vectors: Array, rows: Array, _peer: Array | None) -> str:
     reached = []
     for seed in range(20):
         live = live_edges(near, weight, keys, np.random.default_rng([7, seed, 0, 0]))
-        reached.append(spread(near, live, np.sort(rows), len(rows), taken=rows[:0]).gain.sum())
+        reached.append(spread(near, live, np.sort(rows), len(rows), taken=rows[:0])[1].sum())
     return f"reach {np.mean(reached):.1f} rows"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from selection.errors import InvalidInput
-from selection.types import Array, Floats, RowBlocks, Rows, Vectors
+from selection.types import Array, Floats, Points, RowBlocks, Rows, Vectors
 
 BLOCK_ROWS = 8192
 
@@ -47,6 +47,30 @@ class ArrayBlocks:
         """The entries of `rows`, copied."""
         # Of an array that is not contiguous, `take` would copy all first.
         return np.asarray(self.array.take(rows, axis=0) if self.array.flags.c_contiguous else self.array[rows])
+
+
+class SourceVectors:
+    """Shape, blocks and rows of other vectors; the base of classes that add to them.
+
+    Args:
+        source: (n, d) the other vectors.
+    """
+
+    def __init__(self, source: Points) -> None:
+        self.source = source
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, d)."""
+        return self.source.shape
+
+    def blocks(self) -> Iterator[tuple[Rows, Array]]:
+        """The source's."""
+        return self.source.blocks()
+
+    def take(self, rows: Rows) -> Array:
+        """The source's."""
+        return self.source.take(rows)
 
 
 class SubBlocks:

@@ -85,7 +85,10 @@ class FacilityLocation(Weighted):
         weights = np.ones(n) if self.weights is None else weights_of(pool, self.weights)
         mean: Array | None = None
         if mode == "knn":
-            rows, gain, before = _by_neighbours(pool, budget, self.n_neighbors, weights)
+            from selection.kernels.facility_location import greedy_lists, neighbour_lists
+
+            lists = neighbour_lists(vectors, self.n_neighbors)
+            rows, gain, before = greedy_lists(*lists, pool.candidate_rows, budget, weights=weights, taken=taken)
         elif mode == "reference" and self.n_ref < n:
             from selection.kernels.facility_location import mean_similarity_after
 
@@ -154,13 +157,3 @@ def _by_vectors(
         left[sample[left[sample] == rows[i]]] = left[-1]
         left = left[:-1]
     return rows, gain, coverage.before
-
-
-def _by_neighbours(pool: Pool, budget: int, count: int, weights: Array) -> tuple[Rows, Array, float]:
-    from selection.kernels.facility_location_lists import greedy_lists, neighbour_lists
-
-    starts, refs, similarity = neighbour_lists(pool.get_vectors(), count)
-    picks = greedy_lists(
-        starts, refs, similarity, pool.candidate_rows, budget, weights=weights, taken=pool.get_already_selected()
-    )
-    return picks.rows, picks.gain, picks.before

@@ -53,8 +53,8 @@ class Influence(Selector):
 
         graph = nearest_neighbours(pool.get_vectors(), self.n_neighbors)
         live = live_edges(graph, edge_weights(cosines(pool.get_vectors(), graph)), pool.get_keys(), rng)
-        picks = spread(graph, live, pool.candidate_rows, budget, taken=pool.get_already_selected())
-        return Selection.in_order("score", picks.rows, picks.gain, np.cumsum(picks.gain))
+        rows, gain = spread(graph, live, pool.candidate_rows, budget, taken=pool.get_already_selected())
+        return Selection.in_order("score", rows, gain, np.cumsum(gain))
 
 
 def edge_weights(similarity: Array) -> Doubles:

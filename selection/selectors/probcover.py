@@ -81,8 +81,8 @@ class ProbCover(Selector):
         balls = within_distance(pool.get_vectors(), delta, max_edges=int(self.memory_gb * 2**30) // EDGE_BYTES)
         taken = pool.get_already_selected()
         before = len(np.unique(np.concatenate([balls.of(row) for row in taken]))) if len(taken) else 0
-        picks = cover(balls, budget, taken=taken, candidates=pool.candidates)
-        return Selection.in_order("score", picks.rows, picks.gain, (before + np.cumsum(picks.gain)) / len(pool))
+        rows, gain = cover(balls, budget, taken=taken, candidates=pool.candidates)
+        return Selection.in_order("score", rows, gain, (before + np.cumsum(gain)) / len(pool))
 
 
 def largest_pure_radius(distance: Array, alpha: float) -> float:

@@ -66,13 +66,13 @@ class VoteK(Selector):
         scores = pool.get_scores()[candidates] if self.buckets else None
         parts = [candidates] * budget if scores is None else equal_buckets(candidates, scores, budget)
         graph = nearest_neighbours(pool.get_vectors(), self.n_neighbors)
-        picks = vote_k(graph, rho=self.rho, taken=pool.get_already_selected(), parts=parts)
+        rows, gain = vote_k(graph, rho=self.rho, taken=pool.get_already_selected(), parts=parts)
         if not self.buckets:
-            return Selection.in_order("score", picks.rows, picks.gain)
+            return Selection.in_order("score", rows, gain)
         names = [f"bucket {i + 1} of {budget}" for i in range(budget)]
         ref, rank = np.arange(budget), np.zeros(budget)
-        reason = Reason.of("stratum", budget, ref=ref, rank=rank, value=picks.gain, names=names)
-        return Selection(picks.rows, picks.gain.astype(np.float32), reason)
+        reason = Reason.of("stratum", budget, ref=ref, rank=rank, value=gain, names=names)
+        return Selection(rows, gain.astype(np.float32), reason)
 
 
 def equal_buckets(rows: Rows, scores: Array, count: int) -> list[Rows]:
