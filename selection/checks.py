@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from selection.blocks import chunks
 from selection.errors import InvalidBudget, InvalidInput, MissingInput, SelectionError
 from selection.pool import Pool, Targets
 from selection.registry import build_step, step_spec
@@ -53,8 +54,7 @@ class ShuffledVectors(ArrayVectors):
 
     def blocks(self) -> Iterator[tuple[Rows, Array]]:
         """Yield `(rows, block)` in storage order."""
-        for start in range(0, len(self.order), self.block_rows):
-            rows = self.order[start : start + self.block_rows]
+        for rows in chunks(self.order, self.block_rows):
             yield rows, self.array[rows]
 
 

@@ -192,6 +192,34 @@ class DroppedRows(FilterReport):
     """Rows that a filter left out, and why: "neighbour" with the row that it is a duplicate of as `ref`, and their similarity."""
 
 
+@dataclass(frozen=True, eq=False)
+class Duplicates:
+    """Rows to drop, and why.
+
+    Attributes:
+        row: (dropped,) int64, ascending.
+        of: (dropped,) the row that each is a duplicate of.
+        similarity: (dropped,) float64, how similar the two are.
+    """
+
+    row: Rows
+    of: Rows
+    similarity: Doubles
+
+    def as_dropped(self, step: str) -> DroppedRows:
+        """The form in which a selection tells them."""
+        return DroppedRows(step, self.row, Reason.of("neighbour", len(self.row), ref=self.of, value=self.similarity))
+
+    @classmethod
+    def joined(cls, parts: list[Self]) -> Self:
+        """Those of several clusters, in the order of rows."""
+        row = np.concatenate([np.empty(0, np.int64), *(part.row for part in parts)])
+        of = np.concatenate([np.empty(0, np.int64), *(part.of for part in parts)])
+        similarity = np.concatenate([np.empty(0), *(part.similarity for part in parts)])
+        order = np.argsort(row, kind="stable")
+        return cls(row[order], of[order], similarity[order])
+
+
 class RetrievedRows(FilterReport):
     """Rows that a filter kept, and why: "anchor" with the row searched from as `ref`, and their similarity."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,10 +14,7 @@ from selection.pool import Pool
 from selection.scorers.column import numbers
 from selection.step import check_choice, check_integer, check_name, check_number
 from selection.streams import child
-from selection.types import Array, Input
-
-if TYPE_CHECKING:
-    from selection.kernels.duplicates import Duplicates
+from selection.types import Array, Duplicates, Input
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +78,7 @@ class SemDedup(DuplicateFilter):
     def duplicates(self, pool: Pool, *, rng: np.random.Generator) -> Duplicates:
         """The candidates to drop, the row that each of them duplicates, and their cosine."""
         from selection.kernels.clusters import hashed_order, spherical_clusters
-        from selection.kernels.duplicates import Duplicates, duplicates_in
+        from selection.kernels.duplicates import duplicates_in
 
         vectors = pool.get_vectors()
         selected = np.zeros(len(pool), bool)

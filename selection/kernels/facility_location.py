@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from selection.blocks import chunks, directions
 from selection.kernels.compiled import facility_location as loops
 from selection.kernels.compiled.margin import U, product_margin
 from selection.kernels.device import facility_location as device
@@ -162,8 +163,7 @@ class Coverage:
 
     def _cover(self, taken: Rows) -> None:
         taken = taken[self.norms[taken] > 0]
-        for start in range(0, len(taken), self.chunk):
-            rows = taken[start : start + self.chunk]
+        for rows in chunks(taken, self.chunk):
             similar, xs = self.similarities(rows)
             loops.cover(
                 similar, xs, self.norms[rows], self.refs, self.ref_norm, self.covered, self.low, self.margin, self.unit
@@ -322,22 +322,15 @@ def mean_similarity_after(vectors: Vectors, sample: Rows, picks: Rows, *, weight
     Cost: 2 * sample * (picks + taken) * d operations in float64; the vectors of these rows, a block of similarities.
     """
     total = np.zeros(len(picks))
-    centres = _directions(vectors, np.concatenate([taken, picks]))
-    for start in range(0, len(sample), SAMPLE_ROWS):
-        rows = sample[start : start + SAMPLE_ROWS]
-        xs = _directions(vectors, rows)
+    centres = directions(vectors, np.concatenate([taken, picks]))
+    for rows in chunks(sample, SAMPLE_ROWS):
+        xs = directions(vectors, rows)
         similar = np.clip(0.5 + 0.5 * (xs @ centres.T), 0.0, 1.0)
         similar[~xs.any(axis=1)] = 0
         similar[:, ~centres.any(axis=1)] = 0
         nearest = np.maximum.accumulate(similar, axis=1)[:, len(taken) :]
         total += weights[rows] @ nearest
     return np.asarray(total / weights[sample].sum())
-
-
-def _directions(vectors: Vectors, rows: Rows) -> Doubles:
-    xs = vectors.take(rows).astype(np.float64)
-    length = np.sqrt((xs**2).sum(axis=1))
-    return np.asarray(xs / np.where(length > 0, length, 1.0)[:, None])
 
 
 def _norms_and_hashes(vectors: Vectors) -> tuple[Doubles, Rows]:
@@ -356,8 +349,7 @@ def _twins(vectors: Vectors, hashes: Rows) -> Rows:
     _, first, which = np.unique(hashes, return_index=True, return_inverse=True)
     twin = first[which].astype(np.int64)
     later = np.flatnonzero(twin != np.arange(len(twin)))
-    for start in range(0, len(later), TILE_ROWS):
-        rows = later[start : start + TILE_ROWS]
+    for rows in chunks(later, TILE_ROWS):
         differs = (vectors.take(rows) != vectors.take(twin[rows])).any(axis=1)  # a hash may collide
         twin[rows[differs]] = rows[differs]
     return twin

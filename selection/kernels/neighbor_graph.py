@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from selection.blocks import chunks
 from selection.errors import InvalidInput
 from selection.kernels.compiled import neighbor_graph as loops
 from selection.kernels.compiled.assign import norms
@@ -68,8 +69,7 @@ def nearest_neighbours(vectors: Vectors, count: int) -> Ints:
     asked = np.flatnonzero(~zero).astype(np.int64)
     nearest = np.full((n, max(0, min(count, n - 1))), -1, np.int32)
     if nearest.shape[1]:
-        for start in range(0, len(asked), QUERY_ROWS):
-            rows = asked[start : start + QUERY_ROWS]
+        for rows in chunks(asked, QUERY_ROWS):
             nearest[rows] = _nearest_of(unit, rows, nearest.shape[1], zero)
     return nearest
 

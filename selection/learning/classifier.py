@@ -16,8 +16,9 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from selection.blocks import check_finite
 from selection.errors import InvalidInput, InvalidOption, rows_of_parent
-from selection.learning.linear import LinearModel, check_finite, linear_probabilities
+from selection.learning.linear import LinearModel, linear_probabilities
 from selection.step import check_flag, check_integer, check_number
 from selection.types import Array, Doubles, Floats, Rows, Vectors
 
@@ -183,7 +184,7 @@ class EstimatorModel:
                 1e-3.
         """
         X = np.asarray(vectors, np.float64)
-        check_finite(X)
+        check_finite(X, np.arange(len(X)))
         if not len(X):
             return np.zeros((0, self.n_classes), np.float32)
         try:
@@ -400,5 +401,5 @@ def _checked(vectors: Array, labels: Array, n_classes: int) -> tuple[Doubles, Ro
     if len(np.unique(y)) < 2:
         reason = f"all {len(y)} are of class {y[0]}" if len(y) else "there are none"
         raise InvalidInput(f"classifier: needs labels of two classes, {reason}")
-    check_finite(X)
+    check_finite(X, np.arange(len(X)))
     return X, y.astype(np.int64)

@@ -46,13 +46,12 @@ class Herding(Weighted):
         from selection.kernels.herding import herd
 
         candidates, taken = pool.candidates, pool.get_already_selected()
-        if candidates.sum() + len(taken) < len(
-            pool
-        ):  # a filter also kept labelled rows, which do not count in the mean
+        # A filter may also have kept labelled rows, which do not count in the mean.
+        if candidates.sum() + len(taken) < len(pool):
             rows = np.union1d(np.flatnonzero(candidates), taken).astype(np.int64)
             with rows_of_parent(rows):
                 selection = self.select(pool.take(rows), budget, rng=rng)
             return replace(selection, rows=rows[selection.rows])
         weights = None if self.weights is None else weights_of(pool, self.weights)
-        herded = herd(pool.get_vectors(), budget, taken=taken, candidates=candidates, weights=weights)
-        return Selection.in_order("score", herded.rows, -np.diff(herded.error), herded.error[1:])
+        rows, error = herd(pool.get_vectors(), budget, taken=taken, candidates=candidates, weights=weights)
+        return Selection.in_order("score", rows, -np.diff(error), error[1:])

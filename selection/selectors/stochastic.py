@@ -208,9 +208,8 @@ def _estimate(log_weights: Doubles, budget: int) -> Doubles:
     def excess(log_scale: float) -> float:
         return float(included(log_scale).sum()) - budget
 
-    if (
-        not excess(-WIDEST_SCALE) < 0 < excess(WIDEST_SCALE)
-    ):  # the weights are so unequal that the draw is almost certain
+    # The weights may be so unequal that the draw is almost certain.
+    if not excess(-WIDEST_SCALE) < 0 < excess(WIDEST_SCALE):
         return np.asarray(1 - late)
     return included(_root(excess, -WIDEST_SCALE, WIDEST_SCALE))
 
