@@ -209,10 +209,8 @@ class Constraints:
         if self.group_by is not None:
             check_name("recipe", "group_by", self.group_by)
         elif self.max_per_group != 1:
-            raise InvalidOption(
-                f"max_per_group {self.max_per_group!r} needs group_by: the column that tells the groups",
-                option="max_per_group",
-            )
+            reason = f"max_per_group {self.max_per_group!r} needs group_by: the column that tells the groups"
+            raise InvalidOption(reason, option="max_per_group")
         check_integer("recipe", "max_per_group", self.max_per_group, least=1)
 
     @classmethod

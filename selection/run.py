@@ -17,7 +17,7 @@ from selection.registry import Spec, parse_steps, required
 from selection.run_selector import checked_rows, empty_selection, in_parent, run_selector, subpool
 from selection.step import Filter, Scorer, Selector, Step
 from selection.streams import step_stream
-from selection.types import Array, DroppedRows, FilterReport, Input, RetrievedRows, Rows, Selection
+from selection.types import Array, DroppedRows, FilterReport, Input, RetrievedRows, Selection
 from selection.vectors import exact
 
 
@@ -70,9 +70,11 @@ def select(
     if budget == 0 or not pool.candidates.any():
         return empty_selection(exhausted=constraints.amount > 0)
 
-    rows = _frame_rows(pool)
-    frame = pool if len(rows) == len(pool) else pool.take(rows)
     # What is in the frame is eligible or already selected, so steps need not look at `eligible`.
+    seen = pool.candidates
+    seen[pool.get_already_selected()] = True
+    rows = np.flatnonzero(seen).astype(np.int64)
+    frame = pool if len(rows) == len(pool) else pool.take(rows)
     frame = replace(frame, eligible=None)
     if not any(step.searches for step in plan):
         frame = _exact(frame)
@@ -120,15 +122,6 @@ def _picked(
     if count < budget and not allow_short:
         raise InvalidBudget(f"{step.name} found only {count} rows for a budget of {budget}; allow_short takes these")
     return replace(picked, exhausted=count < budget)
-
-
-def _frame_rows(pool: Pool) -> Rows:
-    """The rows that steps see: eligible or already selected."""
-    if pool.eligible is None:
-        return np.arange(len(pool), dtype=np.int64)
-    seen = np.array(pool.eligible, bool)
-    seen[pool.get_already_selected()] = True
-    return np.flatnonzero(seen).astype(np.int64)
 
 
 def _exact(pool: Pool) -> Pool:
