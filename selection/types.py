@@ -192,6 +192,10 @@ class DroppedRows(FilterReport):
     """Rows that a filter left out, and why: "neighbour" with the row that it is a duplicate of as `ref`, and their similarity."""
 
 
+class RetrievedRows(FilterReport):
+    """Rows that a filter kept, and why: "anchor" with the row searched from as `ref`, and their similarity."""
+
+
 @dataclass(frozen=True, eq=False)
 class Duplicates:
     """Rows to drop, and why.
@@ -218,10 +222,6 @@ class Duplicates:
         similarity = np.concatenate([np.empty(0), *(part.similarity for part in parts)])
         order = np.argsort(row, kind="stable")
         return cls(row[order], of[order], similarity[order])
-
-
-class RetrievedRows(FilterReport):
-    """Rows that a filter kept, and why: "anchor" with the row searched from as `ref`, and their similarity."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -245,7 +245,7 @@ def _highest(upper: Rows, rows: Rows, count: int) -> Rows:
 def greedy_lists(
     starts: Rows, refs: Rows, similarity: Array, among: Rows, budget: int, *, weights: Doubles, taken: Rows
 ) -> tuple[Rows, Doubles, float]:
-    """Lazy greedy where each candidate can cover only the references of its list; similarities are exact beforehand.
+    """Lazy greedy where each candidate can cover only the references of its list, by similarities that are given.
 
     Args:
         starts: (n + 1,) candidate j covers refs[starts[j]:starts[j+1]].

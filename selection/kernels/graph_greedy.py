@@ -56,13 +56,16 @@ def vote_k(neighbours: Ints, *, rho: int, taken: Rows, parts: list[Rows]) -> tup
 
 
 def cover(balls: Lists, budget: int, *, taken: Rows, candidates: Mask) -> tuple[Rows, Doubles]:
-    """The row whose ball holds the most rows that no earlier ball holds, again and again, until none adds anything; and how many it adds.
+    """The row whose ball holds the most rows that no earlier ball holds, again and again, until none adds anything.
 
     Args:
         balls: the rows within a distance of each, itself included; with each pair both ways.
         budget: at most so many rows.
         taken: rows whose balls count from the start.
         candidates: (n,) the rows that may be picked.
+
+    Returns:
+        Rows in pick order, and how many rows the ball of each adds.
 
     Cost: the edges once, and n comparisons a pick. Memory: 10 bytes a row.
     """
