@@ -78,7 +78,7 @@ def select(
     frame = replace(frame, eligible=None)
     if not any(step.searches for step in plan):
         frame = _exact(frame)
-    filters: list[str] = []
+    filters = [step.name for step in plan if isinstance(step, Filter)]
     reports: list[FilterReport] = []
     for position, step in enumerate(plan):
         stream = partial(step_stream, int(seed), int(round), position, step.name)
@@ -90,7 +90,6 @@ def select(
                     reports.append(replace(report, rows=rows[report.rows], reason=report.reason.translated(rows)))
                 remaining, frame = subpool(frame, kept)
                 rows = rows[remaining]
-                filters.append(step.name)
             elif isinstance(step, Scorer):
                 frame = replace(frame, scores=_scored(step, visible, stream()))
             elif isinstance(step, Selector):

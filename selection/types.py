@@ -48,11 +48,9 @@ class RowBlocks(Protocol):
 
     def blocks(self) -> Iterator[tuple[Rows, Array]]:
         """Yield `(rows, block)`: every row exactly once, in storage order, not row order."""
-        ...
 
     def take(self, rows: Rows) -> Array:
         """The values of `rows`, in that order. Called from several threads at once."""
-        ...
 
 
 class Points(RowBlocks, Protocol):
@@ -64,7 +62,6 @@ class Points(RowBlocks, Protocol):
 
         What `blocks` and `take` give lies on the host whatever this says.
         """
-        ...
 
 
 @runtime_checkable
@@ -73,15 +70,12 @@ class DeviceVectors(Points, Protocol):
 
     def part(self, rows: Any) -> Any:
         """(r, d) tensor on the device, as stored, of a slice of the rows or of those that an int64 tensor names."""
-        ...
 
     def squares(self) -> Any:
         """(n,) float64 tensor of squared lengths, summed as `kernels.compiled.sums.dot`; not finite where a vector is not."""
-        ...
 
     def norms(self) -> Any:
         """(n,) float64 tensor of lengths, to the bit those of the compiled loops."""
-        ...
 
 
 @runtime_checkable
@@ -98,7 +92,6 @@ class Vectors(Points, Protocol):
         Returns:
             similarity (m, k) float32 and row (m, k) int64, both by descending similarity.
         """
-        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -110,14 +110,11 @@ class Encoder:
                 return_attention_mask=False,
                 return_token_type_ids=False,
             )
-            ids += [np.array(row, np.int32) for row in batch["input_ids"]]
-            if batch.encodings is None:  # a tokenizer in Python does not report cuts; a text at the limit counts as cut
-                truncated += [len(row) == self.max_tokens for row in batch["input_ids"]]
-            else:
-                truncated += [
-                    len(row) == self.max_tokens and bool(encoding.overflowing)
-                    for row, encoding in zip(batch["input_ids"], batch.encodings, strict=True)
-                ]
+            rows = batch["input_ids"]
+            ids += [np.array(row, np.int32) for row in rows]
+            # A tokenizer in Python does not report cuts; a text at the limit counts as cut.
+            cut = [True] * len(rows) if batch.encodings is None else [bool(e.overflowing) for e in batch.encodings]
+            truncated += [len(row) == self.max_tokens and is_cut for row, is_cut in zip(rows, cut, strict=True)]
         return Tokens(ids, np.array(truncated, np.bool_))
 
     def lengths(self, texts: Sequence[str]) -> Lengths:

@@ -35,7 +35,6 @@ class Model(Protocol):
 
     def probabilities(self, vectors: Array) -> Floats:
         """(r, C) float32 for vectors (r, d): values >= 0, each row of sum 1."""
-        ...
 
 
 class Classifier(Protocol):
@@ -53,7 +52,6 @@ class Classifier(Protocol):
         Raises:
             InvalidInput: fewer than two classes have labels; lengths, classes or vectors are wrong.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
