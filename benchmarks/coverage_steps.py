@@ -239,7 +239,7 @@ def same_note(_vectors: Array, rows: Array, peer: Array | None) -> str:
 def reach_note(vectors: Array, rows: Array, _peer: Array | None) -> str:
     """How many rows the picks reach, in samples that none of the methods has seen."""
     from selection.kernels.graph_greedy import spread
-    from selection.kernels.neighbours import cosines, nearest_neighbours
+    from selection.kernels.neighbor_graph import cosines, nearest_neighbours
     from selection.selectors.influence import edge_weights, live_edges
 
     known = ArrayVectors(vectors)
@@ -248,7 +248,7 @@ def reach_note(vectors: Array, rows: Array, _peer: Array | None) -> str:
     reached = []
     for seed in range(20):
         live = live_edges(near, weight, keys, np.random.default_rng([7, seed, 0, 0]))
-        reached.append(spread(near, live, np.sort(rows), len(rows), taken=rows[:0]).gain.sum())
+        reached.append(spread(near, live, np.sort(rows), len(rows), taken=rows[:0])[1].sum())
     return f"reach {np.mean(reached):.1f} rows"
 
 

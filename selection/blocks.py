@@ -8,13 +8,19 @@ from typing import Any
 import numpy as np
 
 from selection.errors import InvalidInput
-from selection.types import Array, Floats, RowBlocks, Rows, Vectors
+from selection.types import Array, Doubles, Floats, Points, RowBlocks, Rows, Vectors
 
 BLOCK_ROWS = 8192
 
 # A subpool of at least this share of the rows streams the parent's blocks in storage order; a smaller one takes its
 # rows one by one, which reads less.
 STREAM_SHARE = 0.25
+
+
+def chunks(rows: Rows, size: int) -> Iterator[Rows]:
+    """The rows in runs of at most `size`."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 class ArrayBlocks:
@@ -47,6 +53,30 @@ class ArrayBlocks:
         """The entries of `rows`, copied."""
         # Of an array that is not contiguous, `take` would copy all first.
         return np.asarray(self.array.take(rows, axis=0) if self.array.flags.c_contiguous else self.array[rows])
+
+
+class SourceVectors:
+    """Shape, blocks and rows of other vectors; the base of classes that add to them.
+
+    Args:
+        source: (n, d) the other vectors.
+    """
+
+    def __init__(self, source: Points) -> None:
+        self.source = source
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, d)."""
+        return self.source.shape
+
+    def blocks(self) -> Iterator[tuple[Rows, Array]]:
+        """The source's."""
+        return self.source.blocks()
+
+    def take(self, rows: Rows) -> Array:
+        """The source's."""
+        return self.source.take(rows)
 
 
 class SubBlocks:
@@ -126,3 +156,22 @@ def restricted(values: RowBlocks, rows: Rows) -> Any:
     if hasattr(values, "restricted"):
         return values.restricted(rows)
     return SubVectors(values, rows) if isinstance(values, Vectors) else SubBlocks(values, rows)
+
+
+def directions(vectors: Points, rows: Rows) -> Doubles:
+    """(b, d) float64 vectors of some rows at unit length; a zero vector stays.
+
+    Raises:
+        InvalidInput: a vector is not finite; names the row.
+    """
+    X = np.asarray(vectors.take(rows), np.float64)
+    length = np.sqrt((X**2).sum(axis=1))
+    check_finite(length[:, None], rows)
+    return np.asarray(X / np.where(length > 0, length, 1.0)[:, None])
+
+
+def check_finite(values: Array, rows: Rows) -> None:
+    """Raise `InvalidInput` for the first of some rows that has a value (b, any) that is not finite."""
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        raise InvalidInput("vectors: row {row} holds a value that is not finite", row=int(rows[bad[0]]))

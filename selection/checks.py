@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from selection.blocks import chunks
 from selection.errors import InvalidBudget, InvalidInput, MissingInput, SelectionError
 from selection.pool import Pool, Targets
 from selection.registry import build_step, step_spec
 from selection.run import select
 from selection.step import Filter, Scorer, Selector, Step
-from selection.types import Array, Input, Rows, Selection
+from selection.types import Array, Input, Reason, Rows, Selection
 from selection.vectors import ArrayVectors, TensorVectors
 
 N, D, CLASSES = 60, 12, 4
@@ -53,8 +54,7 @@ class ShuffledVectors(ArrayVectors):
 
     def blocks(self) -> Iterator[tuple[Rows, Array]]:
         """Yield `(rows, block)` in storage order."""
-        for start in range(0, len(self.order), self.block_rows):
-            rows = self.order[start : start + self.block_rows]
+        for rows in chunks(self.order, self.block_rows):
             yield rows, self.array[rows]
 
 
@@ -407,7 +407,7 @@ def _check_form(step: Step, selection: Selection, pool: Pool, budget: int) -> No
     expect(bool(pool.candidates[rows].all()), f"rows that are not candidates: {rows}")
     expect(selection.gain.dtype == np.float32, f"gain must be float32, got {selection.gain.dtype}")
     expect(len(selection.gain) == len(rows) and bool(np.isfinite(selection.gain).all()), "one finite gain a row")
-    for name in ("kind", "ref", "rank", "value"):
+    for name in Reason.COLUMNS:
         expect(len(getattr(reason, name)) == len(rows), f"reason.{name} must be aligned to the rows")
     if isinstance(step, Selector):
         reason.text()  # every `ref` is within the names

@@ -1,6 +1,6 @@
 """What a recipe demands beside its steps: a quota over groups, so many rows of each value, a budget in another unit.
 
-The selector, the last step, settles all of it, in one of two ways; see `selection.capped`:
+The selector, the last step, settles all of it, in one of two ways; see `selection.constrained`:
 
 - *Shares* and *balance* divide the budget: one draw of the selector in each group, in order of the groups' names.
 - *Caps*, `group_by` and tokens go along the selector's picks and skip what has no room left. That needs a **nested**
@@ -20,10 +20,10 @@ import numpy as np
 
 from selection.allocation import BALANCES, apportion, as_written
 from selection.errors import InvalidBudget, InvalidInput, InvalidOption, InvalidRecipe
-from selection.groups import NO_GROUP, Costs, banded, by_value, cost_by_group, listed, predicted_class, strata
+from selection.groups import NO_GROUP, banded, by_value, cost_by_group, listed, predicted_class, strata
 from selection.pool import Pool
 from selection.step import Selector, Step, check_choice, check_integer, check_name, is_number
-from selection.types import Input, Rows
+from selection.types import Doubles, Input, Rows
 
 REST = "rest"
 PREDICTED_CLASS = "predicted_class"
@@ -140,7 +140,7 @@ class Quota:
         scale = math.lcm(*(share.denominator for share in exact))
         return [int(share * scale) for share in exact]
 
-    def most(self, names: Sequence[str], total: float) -> Costs:
+    def most(self, names: Sequence[str], total: float) -> Doubles:
         """(groups,) what each may have of a budget of `total`, rows already selected included."""
         caps = self.caps if isinstance(self.caps, Mapping) else dict.fromkeys(names, self.caps)
         whole = Fraction(total)
@@ -209,10 +209,8 @@ class Constraints:
         if self.group_by is not None:
             check_name("recipe", "group_by", self.group_by)
         elif self.max_per_group != 1:
-            raise InvalidOption(
-                f"max_per_group {self.max_per_group!r} needs group_by: the column that tells the groups",
-                option="max_per_group",
-            )
+            reason = f"max_per_group {self.max_per_group!r} needs group_by: the column that tells the groups"
+            raise InvalidOption(reason, option="max_per_group")
         check_integer("recipe", "max_per_group", self.max_per_group, least=1)
 
     @classmethod
@@ -266,11 +264,6 @@ class Constraints:
         return "tokens" if self.in_tokens else "rows"
 
     @property
-    def beyond_rows(self) -> bool:
-        """Whether there is more than a number of rows."""
-        return self.needs_nested is not None or self.quota is not None
-
-    @property
     def amount(self) -> int:
         """The budget as a number, of rows or tokens."""
         return self.budget.tokens if isinstance(self.budget, TokenBudget) else self.budget
@@ -285,7 +278,7 @@ class Constraints:
                 + (", or shares or balance instead of caps" if why.endswith("caps") else "")
             )
 
-    def costs(self, pool: Pool) -> Costs:
+    def costs(self, pool: Pool) -> Doubles:
         """(n,) float64: what each row takes from the budget.
 
         Raises:
@@ -337,7 +330,7 @@ class BoundConstraints:
     """
 
     constraints: Constraints
-    cost: Costs
+    cost: Doubles
     quota_group: Rows | None
     quota_names: tuple[str, ...]
     value_group: Rows | None
@@ -389,7 +382,7 @@ class BoundConstraints:
             )
         return wanted
 
-    def caps(self, pool: Pool) -> Costs:
+    def caps(self, pool: Pool) -> Doubles:
         """(groups,) what each group of a quota of caps may still get, in rows or tokens; below 0 where it has more."""
         assert self.constraints.quota is not None
         assert self.quota_group is not None
@@ -397,7 +390,7 @@ class BoundConstraints:
         total = self.constraints.amount + float(self.cost[pool.get_already_selected()].sum())
         return self.constraints.quota.most(self.quota_names, total) - have
 
-    def per_value(self, pool: Pool) -> Costs:
+    def per_value(self, pool: Pool) -> Doubles:
         """(groups,) how many rows of each value of `group_by` may still be taken; below 0 where there are more."""
         assert self.value_group is not None
         used, _ = cost_by_group(self.value_group, pool, np.ones(len(pool)), int(self.value_group.max(initial=-1)) + 1)
@@ -423,7 +416,7 @@ class BoundConstraints:
             name = f"max_per_group {constraints.max_per_group} of {constraints.group_by}"
             self._check_capacity(name, pool, self.value_group, self.per_value(pool), ())
 
-    def _check_capacity(self, name: str, pool: Pool, group: Rows, capacity: Costs, names: Sequence[str]) -> None:
+    def _check_capacity(self, name: str, pool: Pool, group: Rows, capacity: Doubles, names: Sequence[str]) -> None:
         _, free = cost_by_group(group, pool, self.cost, len(capacity))
         gives = np.minimum(free, np.maximum(capacity, 0))
         ungrouped = float(self.cost[pool.candidates & (group == NO_GROUP)].sum())

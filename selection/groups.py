@@ -7,18 +7,15 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from selection.blocks import restricted
 from selection.errors import InvalidInput, rows_of_parent
 from selection.kernels.probabilities import tiles
 from selection.pool import Pool
-from selection.types import Array, Input, Rows
+from selection.types import Array, Doubles, Input, Rows
 
 NO_GROUP = -1
 _LISTED = 8
-
-Costs = npt.NDArray[np.float64]
 
 
 def strata(values: Array) -> tuple[Rows, tuple[str, ...]]:
@@ -91,10 +88,10 @@ def predicted_class(pool: Pool) -> tuple[Rows, tuple[str, ...]]:
     return group.astype(np.int64), tuple(str(number) for number in range(classes))
 
 
-def cost_by_group(group: Rows, pool: Pool, cost: Costs, count: int) -> tuple[Costs, Costs]:
+def cost_by_group(group: Rows, pool: Pool, cost: Doubles, count: int) -> tuple[Doubles, Doubles]:
     """(count,) the cost of what is already selected in each group, and (count,) of its candidates."""
 
-    def total(rows: Array) -> Costs:
+    def total(rows: Array) -> Doubles:
         grouped = rows[group[rows] != NO_GROUP]
         return np.bincount(group[grouped], weights=cost[grouped], minlength=count).astype(np.float64)
 

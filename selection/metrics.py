@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from selection.allocation import as_written
+from selection.blocks import chunks, directions
 from selection.errors import InvalidInput, InvalidOption
 from selection.groups import strata
 from selection.pool import Pool
@@ -118,7 +119,7 @@ def vendi_score(vectors: Vectors | Array, rows: Array | Sequence[int]) -> float:
     """
     known = Pool(vectors=vectors).get_vectors()
     rows = _checked_rows(rows, known.shape[0])
-    X = _unit_rows(known, rows)
+    X = directions(known, rows)
     X = X[X.any(axis=1)]
     if not len(X):
         raise InvalidInput("rows: every vector is zero")
@@ -184,18 +185,8 @@ def balance(groups: Array | Sequence[Any], rows: Array | Sequence[int]) -> Balan
 
 def _mean_direction(vectors: Vectors, rows: Array) -> Array:
     """(d,) float64 mean of some unit vectors, summed in the order given."""
-    parts = (rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS))
-    return sum((_unit_rows(vectors, part).sum(axis=0) for part in parts), np.zeros(vectors.shape[1])) / len(rows)
-
-
-def _unit_rows(vectors: Vectors, rows: Array) -> Array:
-    """(b, d) float64 vectors of some rows at unit length; a zero vector stays."""
-    X = np.asarray(vectors.take(rows), np.float64)
-    length = np.sqrt((X**2).sum(axis=1))
-    bad = np.flatnonzero(~np.isfinite(length))
-    if len(bad):
-        raise InvalidInput("vectors: row {row} holds a value that is not finite", row=int(rows[bad[0]]))
-    return np.asarray(X / np.where(length > 0, length, 1.0)[:, None])
+    sums = (directions(vectors, part).sum(axis=0) for part in chunks(rows, BLOCK_ROWS))
+    return sum(sums, np.zeros(vectors.shape[1])) / len(rows)
 
 
 def _checked_rows(rows: Array | Sequence[int], n: int) -> Rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -116,7 +117,20 @@ class Pool:
     _size: int = field(init=False, repr=False, default=0)
 
     def __post_init__(self) -> None:
-        normalise(self)
+        inputs = {name: FORMS[name](getattr(self, name)) for name in FORMS if getattr(self, name) is not None}
+        columns = _columns(self.columns)
+        n = _common_length(inputs, columns)
+        inputs.setdefault("keys", np.arange(n, dtype=np.uint64))
+        inputs["columns"] = columns
+        inputs["already_selected"] = _already_selected(self.already_selected, n)
+        inputs["_size"] = n
+        if self.targets is not None:
+            targets = self.targets if isinstance(self.targets, Targets) else Targets(self.targets)
+            inputs["targets"] = targets
+            if "vectors" in inputs:
+                _check_dimensions(targets, inputs["vectors"])
+        for name, value in inputs.items():
+            object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
         return self._size
@@ -204,56 +218,29 @@ class Pool:
 
         Vectors, probabilities and committee are restricted lazily; the rest is copied.
         """
-        return subpool(self, rows)
+        rows = _array("take: rows", rows)
+        if rows.ndim != 1 or not (np.issubdtype(rows.dtype, np.integer) or not len(rows)):
+            raise InvalidInput(f"take: rows must be a flat array of integers, got {rows.dtype} of shape {rows.shape}")
+        rows = rows.astype(np.int64)
+        if len(rows) and (rows[0] < 0 or rows[-1] >= len(self) or (np.diff(rows) <= 0).any()):
+            raise InvalidInput(f"take: rows must be ascending, unique and in 0..{len(self) - 1}")
+        inputs: dict[str, Any] = {"targets": self.targets}
+        for name in ("vectors", "probabilities", "committee"):
+            value = getattr(self, name)
+            inputs[name] = None if value is None else restricted(value, rows)
+        for name in ("scores", "labels", "groups", "keys", "eligible"):
+            value = getattr(self, name)
+            inputs[name] = None if value is None else value[rows]
+        inputs["texts"] = None if self.texts is None else [self.texts[row] for row in rows.tolist()]
+        inputs["columns"] = {name: values[rows] for name, values in self.columns.items()}
+        inputs["already_selected"] = np.isin(rows, self.get_already_selected(), assume_unique=True)
+        return Pool(**inputs)
 
     def _get(self, name: Input) -> object:
         value = getattr(self, name)
         if value is None:
             raise MissingInput(f"the pool has no {name}")
         return value
-
-
-def normalise(pool: Pool) -> None:
-    """Check every input of a new pool and put it into the form that steps read.
-
-    Raises:
-        InvalidInput: names the input, and the row where there is one.
-    """
-    inputs = {name: FORMS[name](getattr(pool, name)) for name in FORMS if getattr(pool, name) is not None}
-    columns = _columns(pool.columns)
-    n = _common_length(inputs, columns)
-    inputs.setdefault("keys", np.arange(n, dtype=np.uint64))
-    inputs["columns"] = columns
-    inputs["already_selected"] = _already_selected(pool.already_selected, n)
-    inputs["_size"] = n
-    if pool.targets is not None:
-        targets = pool.targets if isinstance(pool.targets, Targets) else Targets(pool.targets)
-        inputs["targets"] = targets
-        if "vectors" in inputs:
-            _check_dimensions(targets, inputs["vectors"])
-    for name, value in inputs.items():
-        object.__setattr__(pool, name, value)
-
-
-def subpool(pool: Pool, rows: Rows) -> Pool:
-    """See `Pool.take`."""
-    rows = _array("take: rows", rows)
-    if rows.ndim != 1 or not (np.issubdtype(rows.dtype, np.integer) or not len(rows)):
-        raise InvalidInput(f"take: rows must be a flat array of integers, got {rows.dtype} of shape {rows.shape}")
-    rows = rows.astype(np.int64)
-    if len(rows) and (rows[0] < 0 or rows[-1] >= len(pool) or (np.diff(rows) <= 0).any()):
-        raise InvalidInput(f"take: rows must be ascending, unique and in 0..{len(pool) - 1}")
-    inputs: dict[str, Any] = {"targets": pool.targets}
-    for name in ("vectors", "probabilities", "committee"):
-        value = getattr(pool, name)
-        inputs[name] = None if value is None else restricted(value, rows)
-    for name in ("scores", "labels", "groups", "keys", "eligible"):
-        value = getattr(pool, name)
-        inputs[name] = None if value is None else value[rows]
-    inputs["texts"] = None if pool.texts is None else [pool.texts[row] for row in rows.tolist()]
-    inputs["columns"] = {name: values[rows] for name, values in pool.columns.items()}
-    inputs["already_selected"] = np.isin(rows, pool.get_already_selected(), assume_unique=True)
-    return Pool(**inputs)
 
 
 def _target_committee(committee: Any, m: int) -> Array:
@@ -311,14 +298,11 @@ def _vectors(value: Any) -> Vectors:
     return value if isinstance(value, Vectors) else ArrayVectors(_matrix("vectors:", "rows, dimensions", value))
 
 
-def _blocks(name: str, axes: int) -> Callable[[Any], RowBlocks]:
-    def form(value: Any) -> RowBlocks:
-        blocks: RowBlocks = value if isinstance(value, RowBlocks) else ArrayBlocks(_array(name, value))
-        if len(blocks.shape) != axes:
-            raise InvalidInput(f"{name}: must have {axes} axes, the first by row, got shape {blocks.shape}")
-        return blocks
-
-    return form
+def _blocks(name: str, axes: int, value: Any) -> RowBlocks:
+    blocks: RowBlocks = value if isinstance(value, RowBlocks) else ArrayBlocks(_array(name, value))
+    if len(blocks.shape) != axes:
+        raise InvalidInput(f"{name}: must have {axes} axes, the first by row, got shape {blocks.shape}")
+    return blocks
 
 
 def _scores(value: Any) -> Array:
@@ -382,10 +366,6 @@ def _columns(value: Any) -> dict[str, Array]:
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise InvalidInput(f"columns: must be a mapping of names to one value a row, got {_kind(value)}")
     return {name: _values(f"column {name!r}", values) for name, values in value.items()}
-
-
-def _groups(value: Any) -> Array:
-    return _values("groups", value)
 
 
 def _values(name: str, value: Any) -> Array:
@@ -456,10 +436,10 @@ def _check_dimensions(targets: Targets, vectors: Vectors) -> None:
 FORMS: dict[str, Callable[[Any], Any]] = {
     "vectors": _vectors,
     "scores": _scores,
-    "probabilities": _blocks("probabilities", 2),
-    "committee": _blocks("committee", 3),
+    "probabilities": partial(_blocks, "probabilities", 2),
+    "committee": partial(_blocks, "committee", 3),
     "labels": _labels,
-    "groups": _groups,
+    "groups": partial(_values, "groups"),
     "texts": _texts,
     "keys": _keys,
     "eligible": _eligible,

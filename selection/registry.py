@@ -135,14 +135,10 @@ def build_step(spec: Spec | Step) -> Step:
             guess = f" Did you mean {near[0]!r}?" if near else ""
             allowed = f"it has {', '.join(known)}" if known else "it has no options"
             raise InvalidOption(f"unknown option {option!r}; {allowed}.{guess}", step=name, option=option)
-    required = [o for o, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
-    missing = [option for option in required if option not in options]
-    if missing:
-        raise InvalidOption(
-            f"needs the option {missing[0]!r}, for example {{{name}: {{{missing[0]}: ...}}}}",
-            step=name,
-            option=missing[0],
-        )
+    for option, field in known.items():
+        if field.default is MISSING and field.default_factory is MISSING and option not in options:
+            example = f"{{{name}: {{{option}: ...}}}}"
+            raise InvalidOption(f"needs the option {option!r}, for example {example}", step=name, option=option)
     return cls(**options)
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from selection.capped import Stream
-from selection.constrained import constrained_selection
+from selection.constrained import Stream, constrained_selection
 from selection.constraints import BoundConstraints, Constraints, Quota, TokenBudget
 from selection.errors import BrokenStep, InvalidBudget, InvalidInput, InvalidOption, MissingInput, rows_of_parent
 from selection.pool import Pool, available
@@ -18,7 +17,7 @@ from selection.registry import Spec, parse_steps, required
 from selection.run_selector import checked_rows, empty_selection, in_parent, run_selector, subpool
 from selection.step import Filter, Scorer, Selector, Step
 from selection.streams import step_stream
-from selection.types import Array, DroppedRows, FilterReport, Input, RetrievedRows, Rows, Selection
+from selection.types import Array, DroppedRows, FilterReport, Input, RetrievedRows, Selection
 from selection.vectors import exact
 
 
@@ -71,13 +70,15 @@ def select(
     if budget == 0 or not pool.candidates.any():
         return empty_selection(exhausted=constraints.amount > 0)
 
-    rows = _frame_rows(pool)
-    frame = pool if len(rows) == len(pool) else pool.take(rows)
     # What is in the frame is eligible or already selected, so steps need not look at `eligible`.
+    seen = pool.candidates
+    seen[pool.get_already_selected()] = True
+    rows = np.flatnonzero(seen).astype(np.int64)
+    frame = pool if len(rows) == len(pool) else pool.take(rows)
     frame = replace(frame, eligible=None)
     if not any(step.searches for step in plan):
         frame = _exact(frame)
-    filters: list[str] = []
+    filters = [step.name for step in plan if isinstance(step, Filter)]
     reports: list[FilterReport] = []
     for position, step in enumerate(plan):
         stream = partial(step_stream, int(seed), int(round), position, step.name)
@@ -89,7 +90,6 @@ def select(
                     reports.append(replace(report, rows=rows[report.rows], reason=report.reason.translated(rows)))
                 remaining, frame = subpool(frame, kept)
                 rows = rows[remaining]
-                filters.append(step.name)
             elif isinstance(step, Scorer):
                 frame = replace(frame, scores=_scored(step, visible, stream()))
             elif isinstance(step, Selector):
@@ -109,7 +109,7 @@ def _picked(
     """What the selector takes of what the filters left."""
     if bound.constraints.needs:
         bound = bound.constraints.on(pool)
-    if bound.constraints.beyond_rows:
+    if bound.constraints.needs_nested is not None or bound.constraints.quota is not None:
         _check_constraints(bound, pool, filters, allow_short=allow_short)
         return constrained_selection(bound, step, pool, stream, allow_short=allow_short)
     budget, left = bound.constraints.amount, int(pool.candidates.sum())
@@ -121,15 +121,6 @@ def _picked(
     if count < budget and not allow_short:
         raise InvalidBudget(f"{step.name} found only {count} rows for a budget of {budget}; allow_short takes these")
     return replace(picked, exhausted=count < budget)
-
-
-def _frame_rows(pool: Pool) -> Rows:
-    """The rows that steps see: eligible or already selected."""
-    if pool.eligible is None:
-        return np.arange(len(pool), dtype=np.int64)
-    seen = np.array(pool.eligible, bool)
-    seen[pool.get_already_selected()] = True
-    return np.flatnonzero(seen).astype(np.int64)
 
 
 def _exact(pool: Pool) -> Pool:

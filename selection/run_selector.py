@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import accumulate, chain
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def run_selector(step: Selector, pool: Pool, budget: int, *, rng: np.random.Gene
     if gain.shape != rows.shape or not np.isfinite(gain).all():
         raise BrokenStep(f"{step.name}: needs one finite gain for each of {len(rows)} rows, got {gain.shape}")
     reason = selection.reason
-    if any(len(column) != len(rows) for column in (reason.kind, reason.ref, reason.rank, reason.value)):
+    if any(len(getattr(reason, name)) != len(rows) for name in Reason.COLUMNS):
         raise BrokenStep(f"{step.name}: needs one reason for each of {len(rows)} rows")
     return replace(selection, rows=rows, gain=gain)
 
@@ -93,10 +94,7 @@ def at_places(selection: Selection, places: Array) -> Selection:
 
 
 def select_in_strata(
-    step: Selector,
-    pool: Pool,
-    strata: Iterable[tuple[int, Rows, int, np.random.Generator]],
-    names: Sequence[str],
+    step: Selector, pool: Pool, strata: Iterable[tuple[int, Rows, int, np.random.Generator]], names: Sequence[str]
 ) -> Selection:
     """One draw in each stratum, interleaved.
 
@@ -113,12 +111,7 @@ def select_in_strata(
             picked = run_selector(step, pool.take(rows), budget, rng=rng)
         count = len(picked.rows)
         reason = Reason.of(
-            "stratum",
-            count,
-            ref=np.full(count, stratum),
-            rank=np.arange(count),
-            value=picked.reason.value,
-            names=names,
+            "stratum", count, ref=np.full(count, stratum), rank=np.arange(count), value=picked.reason.value, names=names
         )
         parts.append(Selection(rows[picked.rows], picked.gain, reason))
     return interleaved(parts)
@@ -140,19 +133,9 @@ def interleaved(parts: Sequence[Selection]) -> Selection:
 
 def _joined(reasons: Sequence[Reason]) -> Reason:
     """The reasons one after the other; `ref` moves to where its names are among all names."""
-    names: list[str] = []
-    offsets: dict[tuple[str, ...], int] = {}
-    refs = []
-    for reason in reasons:
-        if reason.names not in offsets:
-            offsets[reason.names] = len(names)
-            names += reason.names
-        named = ~np.isin(reason.kind, list(Reason.ROW_KINDS)) & (reason.ref >= 0)
-        refs.append(np.where(named, reason.ref + offsets[reason.names], reason.ref))
-    return Reason(
-        kind=np.concatenate([reason.kind for reason in reasons]),
-        ref=np.concatenate(refs),
-        rank=np.concatenate([reason.rank for reason in reasons]),
-        value=np.concatenate([reason.value for reason in reasons]),
-        names=tuple(names),
-    )
+    distinct = list(dict.fromkeys(reason.names for reason in reasons))
+    offsets = dict(zip(distinct, accumulate(map(len, distinct), initial=0), strict=False))
+    columns = {name: np.concatenate([getattr(reason, name) for reason in reasons]) for name in Reason.COLUMNS}
+    offset = np.repeat([offsets[reason.names] for reason in reasons], [len(reason.ref) for reason in reasons])
+    named = ~np.isin(columns["kind"], list(Reason.ROW_KINDS)) & (columns["ref"] >= 0)
+    return Reason(**columns | {"ref": columns["ref"] + offset * named}, names=tuple(chain(*distinct)))

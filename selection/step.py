@@ -49,6 +49,10 @@ class Step:
         """Whether `Vectors.nearest` may go through an approximate index. Every other step gets vectors without one."""
         return False
 
+    def invalid(self, reason: str, option: str | None = None) -> InvalidOption:
+        """The error for an option of this step; several where `option` is None."""
+        return InvalidOption(reason, step=self.name, option=option)
+
 
 class Filter(Step):
     """A smaller pool from a pool."""
@@ -125,8 +129,10 @@ def check_choice(step: str, option: str, value: Any, allowed: Iterable[str]) -> 
         raise InvalidOption(f"{option} must be one of {', '.join(allowed)}, got {value!r}", step=step, option=option)
 
 
-def check_integer(step: str, option: str, value: Any, *, least: int) -> None:
-    """Raise `InvalidOption` unless `value` is an integer of at least `least`."""
+def check_integer(step: str, option: str, value: Any, *, least: int, optional: bool = False) -> None:
+    """Raise `InvalidOption` unless `value` is an integer of at least `least`, or None if it is optional."""
+    if value is None and optional:
+        return
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InvalidOption(f"{option} must be an integer >= {least}, got {value!r}", step=step, option=option)
 
@@ -162,7 +168,7 @@ def check_flag(step: str, option: str, value: Any) -> None:
         raise InvalidOption(f"{option} must be true or false, got {value!r}", step=step, option=option)
 
 
-def check_name(step: str, option: str, value: Any) -> None:
-    """Raise `InvalidOption` unless `value` is a non-empty string."""
-    if not isinstance(value, str) or not value:
+def check_name(step: str, option: str, value: Any, *, optional: bool = False) -> None:
+    """Raise `InvalidOption` unless `value` is a non-empty string, or None if it is optional."""
+    if not (isinstance(value, str) and value) and not (optional and value is None):
         raise InvalidOption(f"{option} must be a name, got {value!r}", step=step, option=option)

@@ -48,11 +48,9 @@ class RowBlocks(Protocol):
 
     def blocks(self) -> Iterator[tuple[Rows, Array]]:
         """Yield `(rows, block)`: every row exactly once, in storage order, not row order."""
-        ...
 
     def take(self, rows: Rows) -> Array:
         """The values of `rows`, in that order. Called from several threads at once."""
-        ...
 
 
 class Points(RowBlocks, Protocol):
@@ -64,7 +62,6 @@ class Points(RowBlocks, Protocol):
 
         What `blocks` and `take` give lies on the host whatever this says.
         """
-        ...
 
 
 @runtime_checkable
@@ -73,15 +70,12 @@ class DeviceVectors(Points, Protocol):
 
     def part(self, rows: Any) -> Any:
         """(r, d) tensor on the device, as stored, of a slice of the rows or of those that an int64 tensor names."""
-        ...
 
     def squares(self) -> Any:
         """(n,) float64 tensor of squared lengths, summed as `kernels.compiled.sums.dot`; not finite where a vector is not."""
-        ...
 
     def norms(self) -> Any:
         """(n,) float64 tensor of lengths, to the bit those of the compiled loops."""
-        ...
 
 
 @runtime_checkable
@@ -98,7 +92,6 @@ class Vectors(Points, Protocol):
         Returns:
             similarity (m, k) float32 and row (m, k) int64, both by descending similarity.
         """
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +109,7 @@ class Reason:
     """
 
     ROW_KINDS: ClassVar[frozenset[str]] = frozenset({"anchor", "neighbour", "centre"})
+    COLUMNS: ClassVar[tuple[str, ...]] = ("kind", "ref", "rank", "value")
 
     kind: npt.NDArray[np.str_]
     ref: Rows
@@ -152,8 +146,7 @@ class Reason:
 
     def take(self, places: Array) -> Reason:
         """Those at some places, in that order."""
-        columns = {name: getattr(self, name)[places] for name in ("kind", "ref", "rank", "value")}
-        return replace(self, **columns)
+        return replace(self, **{name: getattr(self, name)[places] for name in self.COLUMNS})
 
     def text(self) -> list[str | None]:
         """`ref` as a name: of the target, set or stratum; None where it is a row or nothing."""
@@ -196,6 +189,34 @@ class RetrievedRows(FilterReport):
     """Rows that a filter kept, and why: "anchor" with the row searched from as `ref`, and their similarity."""
 
 
+@dataclass(frozen=True, eq=False)
+class Duplicates:
+    """Rows to drop, and why.
+
+    Attributes:
+        row: (dropped,) int64, ascending.
+        of: (dropped,) the row that each is a duplicate of.
+        similarity: (dropped,) float64, how similar the two are.
+    """
+
+    row: Rows
+    of: Rows
+    similarity: Doubles
+
+    def as_dropped(self, step: str) -> DroppedRows:
+        """The form in which a selection tells them."""
+        return DroppedRows(step, self.row, Reason.of("neighbour", len(self.row), ref=self.of, value=self.similarity))
+
+    @classmethod
+    def joined(cls, parts: list[Self]) -> Self:
+        """Those of several clusters, in the order of rows."""
+        row = np.concatenate([np.empty(0, np.int64), *(part.row for part in parts)])
+        of = np.concatenate([np.empty(0, np.int64), *(part.of for part in parts)])
+        similarity = np.concatenate([np.empty(0), *(part.similarity for part in parts)])
+        order = np.argsort(row, kind="stable")
+        return cls(row[order], of[order], similarity[order])
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Selection:
     """What a selector gives.
@@ -215,6 +236,12 @@ class Selection:
     exhausted: bool = False
     dropped: tuple[DroppedRows, ...] = ()
     retrieved: tuple[RetrievedRows, ...] = ()
+
+    @classmethod
+    def in_order(cls, kind: str, rows: Rows, gain: Array, value: Array | None = None) -> Self:
+        """Picks that have their place as the reason's rank, and as its value the gain unless another is given."""
+        value = gain if value is None else value
+        return cls(rows, gain.astype(np.float32), Reason.of(kind, len(rows), rank=np.arange(len(rows)), value=value))
 
     def __repr__(self) -> str:
         rows = ", ".join(map(str, self.rows[:8].tolist())) + (", ..." if len(self.rows) > 8 else "")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selection.blocks import STREAM_SHARE, ArrayBlocks, restricted
+from selection.blocks import STREAM_SHARE, ArrayBlocks, SourceVectors, restricted
 from selection.errors import rows_of_parent
 from selection.types import Array, Floats, Points, Rows, Vectors
 
@@ -30,40 +29,26 @@ class ArrayVectors(ArrayBlocks):
         return nearest_rows(self, queries, k, within)
 
 
-class ExactVectors:
+class ExactVectors(SourceVectors):
     """Vectors without the index that they may have: `nearest` compares every row."""
 
-    def __init__(self, parent: Vectors) -> None:
-        self.parent = parent
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, d)."""
-        return self.parent.shape
+    source: Vectors
 
     @property
     def device(self) -> str:
-        """The parent's."""
-        return self.parent.device
-
-    def blocks(self) -> Iterator[tuple[Rows, Array]]:
-        """The parent's."""
-        return self.parent.blocks()
-
-    def take(self, rows: Rows) -> Array:
-        """The parent's."""
-        return self.parent.take(rows)
+        """The source's."""
+        return self.source.device
 
     def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
         """Exact; ties to the lowest row. See `Vectors.nearest`."""
-        return nearest_rows(self.parent, queries, k, within)
+        return nearest_rows(self.source, queries, k, within)
 
     def restricted(self, rows: Rows) -> ExactVectors:
         """Some rows in a frame of their own, without the index too."""
-        return ExactVectors(restricted(self.parent, rows))
+        return ExactVectors(restricted(self.source, rows))
 
 
-class TensorVectors:
+class TensorVectors(SourceVectors):
     """Vectors of which a device holds a copy (`DeviceVectors`): kernels implemented for devices use it, others read the source.
 
     Args:
@@ -78,26 +63,16 @@ class TensorVectors:
     (array([[0.8]], dtype=float32), array([[1]]))
     """
 
+    source: Vectors
+
     def __init__(
         self, source: Vectors, device: str, *, copy: DeviceCopy | None = None, rows: Rows | None = None
     ) -> None:
         from selection.kernels.device.tensor import DeviceCopy
 
-        self.source, self.device, self.rows = source, device, rows
+        super().__init__(source)
+        self.device, self.rows = device, rows
         self.copy = copy or DeviceCopy(source, device)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, d)."""
-        return self.source.shape
-
-    def blocks(self) -> Iterator[tuple[Rows, Array]]:
-        """The source's."""
-        return self.source.blocks()
-
-    def take(self, rows: Rows) -> Array:
-        """The source's."""
-        return self.source.take(rows)
 
     def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
         """The source's where that is an index; else exact, on the device. See `Vectors.nearest`."""

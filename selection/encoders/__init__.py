@@ -2,8 +2,8 @@
 
 `spec` says what vectors depend on (model, pooling, template ...), `format` turns a conversation into text, `encoder`
 runs the model, `pooling` reduces its hidden states to one unit vector, `tokenizer` counts tokens. Modules here import
-`errors` and `types` of `selection`; torch, transformers and sentence-transformers only inside functions. To add a
-pooling, see CONTRIBUTING.md.
+`errors`, `types` and the checks of `step` of `selection`; torch, transformers and sentence-transformers only inside
+functions. To add a pooling, see CONTRIBUTING.md.
 
 >>> from selection.encoders import EncoderSpec
 >>> EncoderSpec(model="sentence-transformers/all-MiniLM-L6-v2", pooling="mean").template

@@ -16,8 +16,7 @@ import numpy as np
 
 from selection.encoders.format import Turns, messages, plain, tulu
 from selection.encoders.pooling import pool
-from selection.encoders.spec import EncoderSpec
-from selection.errors import InvalidOption
+from selection.encoders.spec import EncoderSpec, invalid_encoder
 from selection.types import Floats, Ints, Mask, Rows
 
 Lengths = Rows
@@ -71,16 +70,12 @@ class Encoder:
         limit = _token_limit(transformer)
         self.max_tokens = min(spec.max_tokens, limit) if limit else spec.max_tokens
         if self.max_tokens < spec.max_tokens:
-            notes = [
-                *notes,
-                f"max_tokens {spec.max_tokens} is above the model's limit: texts are cut at {limit} tokens",
-            ]
+            note = f"max_tokens {spec.max_tokens} is above the model's limit: texts are cut at {limit} tokens"
+            notes = [*notes, note]
         self.notes = tuple(notes)
         if spec.template == "chat_template" and not self._tokenizer.chat_template:
-            raise InvalidOption(
-                f"template chat_template: the tokenizer of {spec.model!r} has none; use tulu or plain",
-                step="encoder",
-                option="template",
+            raise invalid_encoder(
+                f"template chat_template: the tokenizer of {spec.model!r} has none; use tulu or plain", "template"
             )
         # A chat template writes the special tokens itself; the tokenizer would add the first one again.
         self._special = spec.template != "chat_template"
@@ -115,14 +110,11 @@ class Encoder:
                 return_attention_mask=False,
                 return_token_type_ids=False,
             )
-            ids += [np.array(row, np.int32) for row in batch["input_ids"]]
-            if batch.encodings is None:  # a tokenizer in Python does not report cuts; a text at the limit counts as cut
-                truncated += [len(row) == self.max_tokens for row in batch["input_ids"]]
-            else:
-                truncated += [
-                    len(row) == self.max_tokens and bool(encoding.overflowing)
-                    for row, encoding in zip(batch["input_ids"], batch.encodings, strict=True)
-                ]
+            rows = batch["input_ids"]
+            ids += [np.array(row, np.int32) for row in rows]
+            # A tokenizer in Python does not report cuts; a text at the limit counts as cut.
+            cut = [True] * len(rows) if batch.encodings is None else [bool(e.overflowing) for e in batch.encodings]
+            truncated += [len(row) == self.max_tokens and is_cut for row, is_cut in zip(rows, cut, strict=True)]
         return Tokens(ids, np.array(truncated, np.bool_))
 
     def lengths(self, texts: Sequence[str]) -> Lengths:
@@ -237,18 +229,14 @@ def load_encoder(spec: EncoderSpec, device: str | None = None) -> Encoder:
                 unpad_inputs=False,
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise InvalidOption(
-            f"model {spec.model!r} cannot be loaded: {error}", step="encoder", option="model"
-        ) from error
+        raise invalid_encoder(f"model {spec.model!r} cannot be loaded: {error}") from error
     if missing:
-        raise InvalidOption(
+        raise invalid_encoder(
             f"the files of model {spec.model!r} miss {len(missing)} weights (first: {missing[0]}); they would be drawn at "
-            "random",
-            step="encoder",
-            option="model",
+            "random"
         )
     if transformer.tokenizer is None:
-        raise InvalidOption(f"model {spec.model!r} has no tokenizer", step="encoder", option="model")
+        raise invalid_encoder(f"model {spec.model!r} has no tokenizer")
     transformer.tokenizer.truncation_side = "right"
     return Encoder(spec, transformer.eval().to(device), str(device), _unused_modules(folder))
 
@@ -262,8 +250,7 @@ def _token_limit(transformer: Any) -> int | None:
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             limits.append(module.num_embeddings - module.padding_idx - 1)
     # A tokenizer without a limit has 1e30.
-    limits = [int(limit) for limit in limits if 0 < limit < 1e9]
-    return min(limits) if limits else None
+    return min((int(limit) for limit in limits if 0 < limit < 1e9), default=None)
 
 
 def _lower_case(folder: Path) -> bool:
@@ -277,11 +264,8 @@ def _unused_modules(folder: Path | None) -> list[str]:
     files = [folder / "modules.json", folder.parent / "modules.json"] if folder else []
     modules: list[dict[str, str]] = next((json.loads(path.read_text("utf-8")) for path in files if path.is_file()), [])
     kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
-    return [
-        f"the model's {kind} module is not applied: only its transformer is used"
-        for kind in kinds
-        if kind not in {"Transformer", "Pooling", "Normalize"}
-    ]
+    unused = [kind for kind in kinds if kind not in {"Transformer", "Pooling", "Normalize"}]
+    return [f"the model's {kind} module is not applied: only its transformer is used" for kind in unused]
 
 
 @contextmanager

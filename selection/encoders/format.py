@@ -23,12 +23,10 @@ def tulu(turns: Turns, eos: str) -> str:
     >>> tulu([("user", " Hi "), ("assistant", "Hello")], "</s>")
     '<|user|>\nHi\n<|assistant|>\nHello</s>'
     """
-    parts = []
-    for role, content in turns:
-        if role == TEXT:
-            parts.append(content)
-        else:
-            parts.append(f"<|{role}|>\n{content.strip()}{eos if role == 'assistant' else ''}\n")
+    parts = (
+        content if role == TEXT else f"<|{role}|>\n{content.strip()}{eos if role == 'assistant' else ''}\n"
+        for role, content in turns
+    )
     return "".join(parts).strip()
 
 

@@ -15,6 +15,7 @@ from typing import get_args
 from selection.encoders.format import Template
 from selection.encoders.pooling import Pooling
 from selection.errors import InvalidOption
+from selection.step import check_choice
 
 PACKAGE = "package:"
 DTYPES = ("float32", "bfloat16", "float16", "auto")
@@ -60,25 +61,15 @@ class EncoderSpec:
 
     def __post_init__(self) -> None:
         for name, allowed in (("pooling", get_args(Pooling)), ("template", get_args(Template)), ("dtype", DTYPES)):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise InvalidOption(
-                    f"{name} must be one of {', '.join(allowed)}, got {value!r}", step="encoder", option=name
-                )
+            check_choice("encoder", name, getattr(self, name), allowed)
         if not isinstance(self.model, str) or not self.model.strip():
-            raise InvalidOption(
-                f"model must be a hub name, a folder or package:<name>, got {self.model!r}",
-                step="encoder",
-                option="model",
-            )
+            raise invalid_encoder(f"model must be a hub name, a folder or package:<name>, got {self.model!r}")
         if isinstance(self.max_tokens, bool) or not isinstance(self.max_tokens, int) or self.max_tokens < 1:
-            raise InvalidOption(
-                f"max_tokens must be a whole number >= 1, got {self.max_tokens!r}", step="encoder", option="max_tokens"
-            )
+            raise invalid_encoder(f"max_tokens must be a whole number >= 1, got {self.max_tokens!r}", "max_tokens")
         for name in ("revision", "prompt"):
             value = getattr(self, name)
             if not isinstance(value, str) and not (name == "revision" and value is None):
-                raise InvalidOption(f"{name} must be text, got {value!r}", step="encoder", option=name)
+                raise invalid_encoder(f"{name} must be text, got {value!r}", name)
 
     def folder(self) -> Path | None:
         """The folder with the model's files; None for a model of the hub.
@@ -93,17 +84,11 @@ class EncoderSpec:
             if not folder.is_dir():
                 if _HUB_NAME.fullmatch(self.model) and not self.model.startswith("."):
                     return None
-                raise InvalidOption(
-                    f"model {self.model!r}: there is no folder {folder}, nor is it a hub name",
-                    step="encoder",
-                    option="model",
-                )
+                raise invalid_encoder(f"model {self.model!r}: there is no folder {folder}, nor is it a hub name")
             folder = _transformer_folder(folder)
         if self.revision is not None:
-            raise InvalidOption(
-                f"revision {self.revision!r} is for hub models; {self.model!r} is on this disk",
-                step="encoder",
-                option="revision",
+            raise invalid_encoder(
+                f"revision {self.revision!r} is for hub models; {self.model!r} is on this disk", "revision"
             )
         return folder
 
@@ -120,11 +105,9 @@ class EncoderSpec:
             try:
                 config = hf_hub_download(self.model, "config.json", revision=self.revision)
             except (OSError, ValueError) as error:
-                raise InvalidOption(
+                raise invalid_encoder(
                     f"model {self.model!r} is no folder here, not in the hub cache, and cannot be fetched from the "
-                    f"hub: {error}",
-                    step="encoder",
-                    option="model",
+                    f"hub: {error}"
                 ) from error
         return Path(config).parent.name
 
@@ -142,6 +125,11 @@ class EncoderSpec:
             "version": VECTORS_VERSION,
         }
         return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def invalid_encoder(reason: str, option: str = "model") -> InvalidOption:
+    """The error for an option of an encoder."""
+    return InvalidOption(reason, step="encoder", option=option)
 
 
 def folder_digest(folder: Path) -> str:
@@ -190,9 +178,7 @@ def _package_folder(name: str) -> Path:
     """The only folder of an installed package that holds a transformer; the package itself is not imported."""
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        raise InvalidOption(
-            f"model {PACKAGE + name!r}: no Python package {name!r} is installed", step="encoder", option="model"
-        )
+        raise invalid_encoder(f"model {PACKAGE + name!r}: no Python package {name!r} is installed")
     folders = [
         path.parent
         for root in spec.submodule_search_locations
@@ -200,12 +186,8 @@ def _package_folder(name: str) -> Path:
         if "model_type" in json.loads(path.read_text("utf-8"))
     ]
     if len(folders) != 1:
-        raise InvalidOption(
-            f"model {PACKAGE + name!r}: the package must hold one model folder, "
-            f"got {[str(folder) for folder in folders]}",
-            step="encoder",
-            option="model",
-        )
+        got = [str(folder) for folder in folders]
+        raise invalid_encoder(f"model {PACKAGE + name!r}: the package must hold one model folder, got {got}")
     return folders[0]
 
 
@@ -218,5 +200,5 @@ def _transformer_folder(folder: Path) -> Path:
                 folder = folder / module["path"]
                 break
     if not (folder / "config.json").is_file():
-        raise InvalidOption(f"model folder {folder} holds no config.json", step="encoder", option="model")
+        raise invalid_encoder(f"model folder {folder} holds no config.json")
     return folder

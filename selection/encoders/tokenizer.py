@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,13 +78,13 @@ def tokenizer_fingerprint(name: str) -> str:
     Raises:
         InvalidOption: there is no such tokenizer.
     """
-    spec = _spec(name)
+    spec = EncoderSpec(model=name)
     folder = spec.folder()
     total = hashlib.blake2b(str(COUNTS_VERSION).encode(), digest_size=16)
     if folder is None:
         total.update(f"{name}@{spec.commit()}".encode())
         return total.hexdigest()
-    files = _tokenizer_files(folder)
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name.startswith(_FILES))
     if not files:
         raise InvalidOption(f"the folder {folder} holds no tokenizer", step="tokenizer")
     for path in files:
@@ -101,7 +100,7 @@ def load_token_counter(name: str) -> TokenCounter:
     """
     from transformers import AutoTokenizer
 
-    spec = _spec(name)
+    spec = EncoderSpec(model=name)
     folder = spec.folder()
     revision = {} if folder else {"revision": spec.commit()}
     try:
@@ -110,11 +109,3 @@ def load_token_counter(name: str) -> TokenCounter:
         raise InvalidOption(f"{name!r} cannot be loaded: {error}", step="tokenizer") from error
     tokenizer.model_max_length = int(1e30)  # no text is cut, so the tokenizer need not warn
     return TokenCounter(name, tokenizer)
-
-
-def _spec(name: str) -> EncoderSpec:
-    return EncoderSpec(model=name)
-
-
-def _tokenizer_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and path.name.startswith(_FILES))

@@ -10,7 +10,7 @@ import numpy as np
 from selection.allocation import water_fill
 from selection.blocks import restricted
 from selection.errors import rows_of_parent
-from selection.kernels.neighbor_search import AGGREGATIONS, nearest_of, row_scores
+from selection.kernels.anchor_search import AGGREGATIONS, nearest_of, row_scores
 from selection.kernels.ranking import highest
 from selection.pool import Pool
 from selection.selectors.kmeans_pp import KMeansPP

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from selection.pool import Pool
 from selection.step import Filter
-from selection.types import DroppedRows, Rows
-
-if TYPE_CHECKING:
-    from selection.kernels.duplicates import Duplicates
+from selection.types import DroppedRows, Duplicates, Rows
 
 
 class DuplicateFilter(Filter):

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
+from selection.blocks import chunks
 from selection.filters.duplicates import DuplicateFilter
 from selection.pool import Pool
 from selection.scorers.column import numbers
 from selection.step import check_choice, check_integer, check_name, check_number
 from selection.streams import child
-from selection.types import Array, Input, Rows
-
-if TYPE_CHECKING:
-    from selection.kernels.duplicates import Duplicates
+from selection.types import Duplicates, Input, Rows
 
 # A pair exactly at the threshold is missed with at most this probability; pairs above it with less.
 MISS_PROBABILITY = 0.01
@@ -59,8 +56,7 @@ class NearDuplicates(DuplicateFilter):
         check_choice(self.name, "unit", self.unit, ("word", "char"))
         check_integer(self.name, "length", self.length, least=1)
         check_integer(self.name, "num_perm", self.num_perm, least=1)
-        if self.column is not None:
-            check_name(self.name, "column", self.column)
+        check_name(self.name, "column", self.column, optional=True)
 
     @property
     def needs(self) -> frozenset[Input]:
@@ -76,14 +72,13 @@ class NearDuplicates(DuplicateFilter):
         """The candidates to drop, the most similar row kept before each of them, and their Jaccard similarity."""
         from rensa import RMinHash, RMinHashLSH
 
-        from selection.kernels.duplicates import Duplicates
-
         bands = bands_for(self.threshold, self.num_perm)
         kept = RMinHashLSH(self.threshold, self.num_perm, bands)
         seed = int(child(rng, 0).integers(2**63))
         texts, droppable = pool.get_texts(), pool.candidates
         dropped: list[Duplicates] = []
-        for rows in _chunks(np.concatenate([pool.get_already_selected(), self._order(pool)])):
+        for chunk in chunks(np.concatenate([pool.get_already_selected(), self._order(pool)]), CHUNK_TEXTS):
+            rows = chunk.tolist()
             sets = [shingles(texts[row], self.unit, self.length) for row in rows]
             sketches = RMinHash.from_token_sets([sorted(tokens) for tokens in sets], self.num_perm, seed)
             for row, tokens, sketch in zip(rows, sets, sketches, strict=True):
@@ -137,8 +132,3 @@ def bands_for(threshold: float, num_perm: int) -> int:
         if num_perm % rows == 0 and (1 - threshold**rows) ** bands <= MISS_PROBABILITY:
             return bands
     return num_perm
-
-
-def _chunks(rows: Array) -> Iterator[list[int]]:
-    for start in range(0, len(rows), CHUNK_TEXTS):
-        yield rows[start : start + CHUNK_TEXTS].tolist()

@@ -11,7 +11,7 @@ import numpy as np
 
 from selection.allocation import as_written
 from selection.errors import InvalidOption
-from selection.kernels.neighbor_search import QUERY_ROWS
+from selection.kernels.anchor_search import QUERY_ROWS
 from selection.pool import Pool
 from selection.scorers.training_dynamics import Cartography
 from selection.step import Filter, check_integer, check_number
@@ -54,7 +54,7 @@ class Outliers(Filter):
             try:
                 fields = Cartography(fields=self.fields).fields
             except InvalidOption as error:
-                raise InvalidOption(error.reason, step=self.name, option="fields") from None
+                raise self.invalid(error.reason, "fields") from None
         object.__setattr__(self, "fields", tuple(fields))
 
     @property

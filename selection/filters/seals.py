@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from selection.kernels.neighbor_search import nearest_of, row_scores
+from selection.kernels.anchor_search import nearest_of, row_scores
 from selection.kernels.ranking import highest
 from selection.pool import Pool
 from selection.selectors.random import drawn_rows
@@ -43,8 +43,7 @@ class Seals(Filter):
 
     def __post_init__(self) -> None:
         check_integer(self.name, "n_neighbors", self.n_neighbors, least=1)
-        if self.rows is not None:
-            check_integer(self.name, "rows", self.rows, least=1)
+        check_integer(self.name, "rows", self.rows, least=1, optional=True)
 
     def keep(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Rows:
         """See `Filter.keep`."""

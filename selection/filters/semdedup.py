@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from selection.errors import InvalidOption
 from selection.filters.duplicates import DuplicateFilter
 from selection.noise import hash_bits
 from selection.pool import Pool
 from selection.scorers.column import numbers
 from selection.step import check_choice, check_integer, check_name, check_number
 from selection.streams import child
-from selection.types import Array, Input
-
-if TYPE_CHECKING:
-    from selection.kernels.duplicates import Duplicates
+from selection.types import Array, Duplicates, Input
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,21 +54,15 @@ class SemDedup(DuplicateFilter):
         check_number(self.name, "eps", self.eps, above=0, most=2)
         if self.n_clusters != "sqrt":
             if isinstance(self.n_clusters, str):
-                raise InvalidOption(
-                    f"n_clusters must be 'sqrt' or a number, got {self.n_clusters!r}",
-                    step=self.name,
-                    option="n_clusters",
-                )
+                raise self.invalid(f"n_clusters must be 'sqrt' or a number, got {self.n_clusters!r}", "n_clusters")
             check_integer(self.name, "n_clusters", self.n_clusters, least=1)
         check_choice(self.name, "prefer", self.prefer, ("hard", "easy", "random", "column"))
         if (self.column is None) == (self.prefer == "column"):
-            raise InvalidOption(
+            raise self.invalid(
                 f"column goes with prefer: column, got {self.prefer!r} with column {self.column!r}",
-                step=self.name,
-                option="prefer" if self.column is None else "column",
+                "prefer" if self.column is None else "column",
             )
-        if self.column is not None:
-            check_name(self.name, "column", self.column)
+        check_name(self.name, "column", self.column, optional=True)
         check_choice(self.name, "rule", self.rule, ("greedy", "reference", "component"))
 
     @property
@@ -88,7 +78,7 @@ class SemDedup(DuplicateFilter):
     def duplicates(self, pool: Pool, *, rng: np.random.Generator) -> Duplicates:
         """The candidates to drop, the row that each of them duplicates, and their cosine."""
         from selection.kernels.clusters import hashed_order, spherical_clusters
-        from selection.kernels.duplicates import Duplicates, duplicates_in
+        from selection.kernels.duplicates import duplicates_in
 
         vectors = pool.get_vectors()
         selected = np.zeros(len(pool), bool)

@@ -42,28 +42,23 @@ def nearest_centres(vectors: Points, centres: Floats) -> tuple[Assigned, Assigne
 
     Cost: 2*n*b*d operations in float32, a few float64 products a row; 32 bytes a row and one tile.
     """
-    n = vectors.shape[0]
-    near = Assigned(np.empty(n, np.int64), np.empty(n))
-    similar = Assigned(np.empty(n, np.int64), np.empty(n))
-    _pass(vectors, centres, near, similar)
-    return near, similar
+    near = _unassigned(vectors)
+    return near, most_similar_centre(vectors, centres, near)
 
 
-def most_similar_centre(vectors: Points, centres: Floats) -> Assigned:
-    """The centre of the highest cosine. Arguments, errors and cost as for `nearest_centres`."""
-    n = vectors.shape[0]
-    similar = Assigned(np.empty(n, np.int64), np.empty(n))
-    _pass(vectors, centres, None, similar)
-    return similar
+def most_similar_centre(vectors: Points, centres: Floats, near: Assigned | None = None) -> Assigned:
+    """The centre of the highest cosine. Arguments, errors and cost as for `nearest_centres`.
 
-
-def _pass(vectors: Points, centres: Floats, near: Assigned | None, similar: Assigned) -> None:
+    Args:
+        near: the nearest centres, written to in the same pass.
+    """
+    similar = _unassigned(vectors)
     centres = np.ascontiguousarray(centres, np.float32)
     c_norm = loops.norms(centres)
     if isinstance(vectors, DeviceVectors):
         nearest = None if near is None else (near.value, near.place)
         device.assign(vectors, centres, c_norm, nearest, (similar.value, similar.place))
-        return
+        return similar
     smallest = min(c_norm[c_norm > 0], default=1.0)
     for rows, tile, norm in tiles(vectors, max(64, min(TILE_ROWS, TILE_VALUES // len(centres)))):
         x_norm = loops.norms(tile)
@@ -76,3 +71,8 @@ def _pass(vectors: Points, centres: Floats, near: Assigned | None, similar: Assi
         if near is not None:
             loops.nearest(coarse, tile, x_norm, centres, c_norm, margin, rows, near.value, near.place)
         loops.most_similar(coarse, tile, x_norm, centres, c_norm, margin, rows, similar.value, similar.place)
+    return similar
+
+
+def _unassigned(vectors: Points) -> Assigned:
+    return Assigned(np.empty(vectors.shape[0], np.int64), np.empty(vectors.shape[0]))

@@ -7,7 +7,6 @@ The cosine that decides is that of float64 arithmetic in one fixed order. Float3
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,39 +16,11 @@ from selection.kernels.compiled.duplicates import Pairs
 from selection.kernels.compiled.margin import product_margin
 from selection.kernels.device import duplicates as device
 from selection.kernels.normalize import unit_rows
-from selection.types import DeviceVectors, Doubles, DroppedRows, Floats, Mask, Reason, Rows, Vectors
+from selection.types import DeviceVectors, Duplicates, Floats, Mask, Rows, Vectors
 
 # Rows compared at once with all before them, and pairs that this may be.
 BLOCK_ROWS = 1024
 BLOCK_VALUES = 2**24
-
-
-@dataclass(frozen=True)
-class Duplicates:
-    """Rows to drop, and why.
-
-    Attributes:
-        row: (dropped,) int64, ascending.
-        of: (dropped,) the row that each is a duplicate of.
-        similarity: (dropped,) float64, how similar the two are.
-    """
-
-    row: Rows
-    of: Rows
-    similarity: Doubles
-
-    def as_dropped(self, step: str) -> DroppedRows:
-        """The form in which a selection tells them."""
-        return DroppedRows(step, self.row, Reason.of("neighbour", len(self.row), ref=self.of, value=self.similarity))
-
-    @classmethod
-    def joined(cls, parts: list[Duplicates]) -> Duplicates:
-        """Those of several clusters, in the order of rows."""
-        row = np.concatenate([np.empty(0, np.int64), *(part.row for part in parts)])
-        of = np.concatenate([np.empty(0, np.int64), *(part.of for part in parts)])
-        similarity = np.concatenate([np.empty(0), *(part.similarity for part in parts)])
-        order = np.argsort(row, kind="stable")
-        return cls(row[order], of[order], similarity[order])
 
 
 def duplicates_in(vectors: Vectors, rows: Rows, *, fixed: int, threshold: float, rule: str) -> Duplicates:

@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from selection.blocks import chunks, directions
 from selection.kernels.compiled import facility_location as loops
 from selection.kernels.compiled.margin import U, product_margin
 from selection.kernels.device import facility_location as device
 from selection.kernels.float16 import as_float32
 from selection.kernels.normalize import unit_rows
 from selection.kernels.top_k import TILE_ROWS, similarity_to, tiles
-from selection.types import DeviceVectors, Doubles, Floats, Mask, Rows, Vectors
+from selection.types import Array, DeviceVectors, Doubles, Floats, Mask, Rows, Vectors
 
 BITS = 40
 # Rows multiplied with all references at once.
@@ -33,6 +34,8 @@ CHUNK_ROWS = 8192
 CHUNK_VALUES = 2**24
 # Rows of a held-out sample measured at once.
 SAMPLE_ROWS = 256
+# Rows whose neighbours are looked up at once.
+NEIGHBOUR_ROWS = 1024
 
 
 class Coverage:
@@ -160,8 +163,7 @@ class Coverage:
 
     def _cover(self, taken: Rows) -> None:
         taken = taken[self.norms[taken] > 0]
-        for start in range(0, len(taken), self.chunk):
-            rows = taken[start : start + self.chunk]
+        for rows in chunks(taken, self.chunk):
             similar, xs = self.similarities(rows)
             loops.cover(
                 similar, xs, self.norms[rows], self.refs, self.ref_norm, self.covered, self.low, self.margin, self.unit
@@ -240,6 +242,73 @@ def _highest(upper: Rows, rows: Rows, count: int) -> Rows:
     return rows[np.argpartition(-upper[rows], count - 1)[:count]] if len(rows) > count else rows
 
 
+def greedy_lists(
+    starts: Rows, refs: Rows, similarity: Array, among: Rows, budget: int, *, weights: Doubles, taken: Rows
+) -> tuple[Rows, Doubles, float]:
+    """Lazy greedy where each candidate can cover only the references of its list, by similarities that are given.
+
+    Args:
+        starts: (n + 1,) candidate j covers refs[starts[j]:starts[j+1]].
+        refs: (edges,) int64 in 0..n-1.
+        similarity: (edges,) float64 in 0..1; rounded to multiples of 2**-40.
+        among: candidates.
+        budget: 0 .. len(among).
+        weights: (n,) >= 0.
+        taken: rows that cover from the start.
+
+    Returns:
+        rows in pick order, (b,) what each added to the value, and the value before the first.
+
+    Cost: a scan of a list for each look at a candidate. Memory: 8 bytes an edge beside the arguments.
+    """
+    n = len(starts) - 1
+    unit = 2.0 ** min(BITS, 62 - n.bit_length())
+    scale = float(weights.max(initial=0.0)) or 1.0
+    weight = weights / scale
+    edges = np.rint(np.asarray(similarity, np.float64) * unit).astype(np.int64)
+    covered = np.zeros(n, np.int64)
+    for j in taken.tolist():
+        loops.gain_of_list(refs[starts[j] : starts[j + 1]], edges[starts[j] : starts[j + 1]], weight, covered, True)
+    before = float((weight * covered).sum() / unit * scale)
+    upper = np.full(n, np.iinfo(np.int64).max)
+    rows, gains = np.empty(budget, np.int64), np.empty(budget, np.int64)
+    loops.greedy_lists(starts, refs, edges, weight, covered, among.copy(), upper, budget, rows, gains)
+    return rows, gains / unit * scale, before
+
+
+def neighbour_lists(vectors: Vectors, count: int) -> tuple[Rows, Rows, Doubles]:
+    """Which rows each row can cover: those that have it among their `count` nearest, and itself.
+
+    Returns:
+        starts (n + 1,), refs (edges,) ascending within a list, similarity (edges,): see `greedy_lists`.
+
+    Cost: a search for n queries, n * count exact products. Memory: 32 bytes * n * count, vectors of NEIGHBOUR_ROWS * count rows.
+    """
+    n = vectors.shape[0]
+    count = min(count, n)
+    norms = np.zeros(n)
+    for rows, tile, _ in tiles(vectors, TILE_ROWS):
+        loops.norms_of(tile, rows, norms)
+    neighbours = np.empty((n, count + 1), np.int64)
+    similarity = np.empty((n, count + 1))
+    for start in range(0, n, NEIGHBOUR_ROWS):
+        rows = np.arange(start, min(start + NEIGHBOUR_ROWS, n), dtype=np.int64)
+        xs = as_float32(vectors.take(rows))
+        _, near = vectors.nearest(xs, count)
+        near = np.where(near == rows[:, None], -1, near)
+        near = np.concatenate([near, rows[:, None]], axis=1)
+        others, which = np.unique(near, return_inverse=True)
+        ys = as_float32(vectors.take(np.maximum(others, 0)))
+        which = np.where(near < 0, -1, which.reshape(near.shape))
+        neighbours[rows] = near
+        similarity[rows] = loops.exact_pairs(xs, norms[rows], ys, norms[np.maximum(others, 0)], which, 2.0**BITS)
+    row, place = np.nonzero(similarity > 0)
+    by = neighbours[row, place]
+    order = np.argsort(by, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(by, minlength=n))]).astype(np.int64)
+    return starts, row[order].astype(np.int64), similarity[row, place][order]
+
+
 def mean_similarity_after(vectors: Vectors, sample: Rows, picks: Rows, *, weights: Doubles, taken: Rows) -> Doubles:
     """(b,) the weighted mean, over the rows of a sample, of their similarity to the nearest of the first 1, 2, .. b picks.
 
@@ -253,22 +322,15 @@ def mean_similarity_after(vectors: Vectors, sample: Rows, picks: Rows, *, weight
     Cost: 2 * sample * (picks + taken) * d operations in float64; the vectors of these rows, a block of similarities.
     """
     total = np.zeros(len(picks))
-    centres = _directions(vectors, np.concatenate([taken, picks]))
-    for start in range(0, len(sample), SAMPLE_ROWS):
-        rows = sample[start : start + SAMPLE_ROWS]
-        xs = _directions(vectors, rows)
+    centres = directions(vectors, np.concatenate([taken, picks]))
+    for rows in chunks(sample, SAMPLE_ROWS):
+        xs = directions(vectors, rows)
         similar = np.clip(0.5 + 0.5 * (xs @ centres.T), 0.0, 1.0)
         similar[~xs.any(axis=1)] = 0
         similar[:, ~centres.any(axis=1)] = 0
         nearest = np.maximum.accumulate(similar, axis=1)[:, len(taken) :]
         total += weights[rows] @ nearest
     return np.asarray(total / weights[sample].sum())
-
-
-def _directions(vectors: Vectors, rows: Rows) -> Doubles:
-    xs = vectors.take(rows).astype(np.float64)
-    length = np.sqrt((xs**2).sum(axis=1))
-    return np.asarray(xs / np.where(length > 0, length, 1.0)[:, None])
 
 
 def _norms_and_hashes(vectors: Vectors) -> tuple[Doubles, Rows]:
@@ -287,8 +349,7 @@ def _twins(vectors: Vectors, hashes: Rows) -> Rows:
     _, first, which = np.unique(hashes, return_index=True, return_inverse=True)
     twin = first[which].astype(np.int64)
     later = np.flatnonzero(twin != np.arange(len(twin)))
-    for start in range(0, len(later), TILE_ROWS):
-        rows = later[start : start + TILE_ROWS]
+    for rows in chunks(later, TILE_ROWS):
         differs = (vectors.take(rows) != vectors.take(twin[rows])).any(axis=1)  # a hash may collide
         twin[rows[differs]] = rows[differs]
     return twin

@@ -5,33 +5,18 @@ So picks depend neither on the order of a sum nor on how many rows were taken be
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from selection.kernels.compiled import graph_greedy as loops
-from selection.kernels.neighbours import Lists, voters
+from selection.kernels.neighbor_graph import Lists, voters
 from selection.types import Doubles, Ints, Mask, Rows, UInts
 
 # Live-edge samples: one a bit of a word, so that all are followed at once.
 SAMPLES = 64
 
 
-@dataclass(frozen=True, eq=False)
-class Picks:
-    """Rows in pick order.
-
-    Attributes:
-        rows: (b,) int64.
-        gain: (b,) float64, of each at the moment of picking.
-    """
-
-    rows: Rows
-    gain: Doubles
-
-
-def vote_k(neighbours: Ints, *, rho: int, taken: Rows, parts: list[Rows]) -> Picks:
-    """From each part in turn, the row with the highest vote-k score.
+def vote_k(neighbours: Ints, *, rho: int, taken: Rows, parts: list[Rows]) -> tuple[Rows, Doubles]:
+    """From each part in turn, the row with the highest vote-k score, and that score.
 
     A row u has the votes of the rows v that are not selected and have u among their neighbours; one counts
     rho ** -(selected rows among the neighbours of v).
@@ -67,10 +52,10 @@ def vote_k(neighbours: Ints, *, rho: int, taken: Rows, parts: list[Rows]) -> Pic
         row = loops.best_of(part, score, selected)
         rows[i], gain[i] = row, score[row] / weight[0] * float(rho) ** -base
         loops.take_vote(row, neighbours, lists.starts, lists.row, weight, selected, times, base, score)
-    return Picks(rows, gain)
+    return rows, gain
 
 
-def cover(balls: Lists, budget: int, *, taken: Rows, candidates: Mask) -> Picks:
+def cover(balls: Lists, budget: int, *, taken: Rows, candidates: Mask) -> tuple[Rows, Doubles]:
     """The row whose ball holds the most rows that no earlier ball holds, again and again, until none adds anything.
 
     Args:
@@ -79,14 +64,17 @@ def cover(balls: Lists, budget: int, *, taken: Rows, candidates: Mask) -> Picks:
         taken: rows whose balls count from the start.
         candidates: (n,) the rows that may be picked.
 
+    Returns:
+        Rows in pick order, and how many rows the ball of each adds.
+
     Cost: the edges once, and n comparisons a pick. Memory: 10 bytes a row.
     """
     rows, gain = np.empty(budget, np.int64), np.empty(budget, np.int64)
     count = loops.cover(balls.starts, balls.row, taken, candidates.copy(), rows, gain)
-    return Picks(rows[:count], gain[:count].astype(np.float64))
+    return rows[:count], gain[:count].astype(np.float64)
 
 
-def spread(neighbours: Ints, live: UInts, among: Rows, budget: int, *, taken: Rows) -> Picks:
+def spread(neighbours: Ints, live: UInts, among: Rows, budget: int, *, taken: Rows) -> tuple[Rows, Doubles]:
     """Lazy greedy on the mean number of rows that a selection reaches along live edges.
 
     Args:
@@ -97,7 +85,7 @@ def spread(neighbours: Ints, live: UInts, among: Rows, budget: int, *, taken: Ro
         taken: rows whose reach is taken from the start.
 
     Returns:
-        gain: the mean over samples of the rows newly reached. Each sample counts a row once.
+        Rows in pick order, and of each the mean over samples of the rows newly reached. Each sample counts a row once.
 
     Cost: for each look at a row (all once, then few a pick) the edges of the rows that it reaches in any sample. Memory: 48
     bytes a row.
@@ -106,4 +94,4 @@ def spread(neighbours: Ints, live: UInts, among: Rows, budget: int, *, taken: Ro
     """
     rows, gain = np.empty(budget, np.int64), np.empty(budget, np.int64)
     loops.spread(neighbours, live, among.copy(), taken, rows, gain)
-    return Picks(rows, gain / SAMPLES)
+    return rows, gain / SAMPLES

@@ -19,11 +19,11 @@ may be the nearest by these bounds is worked out. The better c and a suit the da
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
+from selection.blocks import chunks
 from selection.kernels.compiled import herding as loops
 from selection.kernels.compiled.assign import norms
 from selection.kernels.compiled.herding import LOW, ROWS_AT_ONCE
@@ -36,21 +36,9 @@ from selection.types import Doubles, Floats, Mask, Rows, Vectors
 SAMPLE_ROWS = 1024
 
 
-@dataclass(frozen=True)
-class Herd:
-    """Rows in pick order.
-
-    Attributes:
-        rows: (b,) int64.
-        error: (b + 1,) float64, the distance of the mean of what is taken from that of all: before the first pick and after
-            each. The mean of nothing is 0.
-    """
-
-    rows: Rows
-    error: Doubles
-
-
-def herd(vectors: Vectors, budget: int, *, taken: Rows, candidates: Mask, weights: Doubles | None = None) -> Herd:
+def herd(
+    vectors: Vectors, budget: int, *, taken: Rows, candidates: Mask, weights: Doubles | None = None
+) -> tuple[Rows, Doubles]:
     """Pick the rows that bring the mean of what is taken nearest to the weighted mean of all n rows.
 
     Args:
@@ -59,6 +47,10 @@ def herd(vectors: Vectors, budget: int, *, taken: Rows, candidates: Mask, weight
         taken: rows that are taken from the start.
         candidates: (n,) bool, none of them taken.
         weights: (n,) finite, >= 0, not all 0; 1 by default.
+
+    Returns:
+        (b,) rows in pick order, and (b + 1,) the distance of the mean of what is taken from that of all: before the first
+        pick and after each. The mean of nothing is 0.
 
     Raises:
         InvalidInput: a vector is not finite; names the row.
@@ -69,8 +61,8 @@ def herd(vectors: Vectors, budget: int, *, taken: Rows, candidates: Mask, weight
     short = _Short(vectors, candidates)
     M, W, unit = _mean_of(vectors, short.longest, weights)
     whole = np.zeros(vectors.shape[1], np.int64)  # the sum of what is taken, in units
-    for start in range(0, len(taken), TILE_ROWS):
-        _add(whole, _take(vectors, taken[start : start + TILE_ROWS]), unit)
+    for part in chunks(taken, TILE_ROWS):
+        _add(whole, _take(vectors, part), unit)
 
     rows, error = np.empty(budget, np.int64), np.empty(budget + 1)
     for t in range(len(taken), len(taken) + budget + 1):
@@ -80,7 +72,7 @@ def herd(vectors: Vectors, budget: int, *, taken: Rows, candidates: Mask, weight
         if at < budget:
             rows[at] = short.nearest((t + 1) * M - W * total, W)
             _add(whole, _take(vectors, rows[at : at + 1]), unit)
-    return Herd(rows, error)
+    return rows, error
 
 
 class _Short:
@@ -119,8 +111,7 @@ class _Short:
         self.threads.run(partial(loops.bounds, self.copy, self.known, k, by, high), n, ROWS_AT_ONCE)
         doubtful = np.flatnonzero(self.known[LOW] <= high.min())
         best, row = np.inf, -1
-        for start in range(0, len(doubtful), TILE_ROWS):
-            part = doubtful[start : start + TILE_ROWS]
+        for part in chunks(doubtful, TILE_ROWS):
             square = loops.square_distances(W * _take(self.vectors, part).astype(np.float64), q)
             at = int(square.argmin())
             if square[at] < best:

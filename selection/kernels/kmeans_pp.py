@@ -130,15 +130,12 @@ class _Draw:
     def fill(self, rng: np.random.Generator) -> None:
         """Take what is wanted uniformly: every candidate coincides with a centre."""
         known = self.known
-        left = self._left()
+        self.taken[known.centre_rows[: known.count]] = True
+        left = self.order[~self.taken[self.order]]
         new = slice(known.count, self.end)
         known.centre_rows[new] = rng.permutation(left)[: self.end - known.count]
         self.near[new] = known.state["near"][known.centre_rows[new]]
         known.count = self.end
-
-    def _left(self) -> Rows:
-        self.taken[self.known.centre_rows[: self.known.count]] = True
-        return self.order[~self.taken[self.order]]
 
     def _uniform(self, rng: np.random.Generator) -> Rows:
         self.taken[self.known.centre_rows[: self.known.count]] = True

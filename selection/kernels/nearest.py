@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from selection.blocks import ArrayBlocks
+from selection.blocks import ArrayBlocks, chunks
 from selection.kernels import sketch as sketches
 from selection.kernels.compiled import nearest as loops
 from selection.kernels.compiled.products import LANES
@@ -114,12 +114,7 @@ class Nearest:
     """
 
     def __init__(
-        self,
-        vectors: Points,
-        centres: Rows,
-        wanted: Mask,
-        capacity: int,
-        scale: Doubles | None = None,
+        self, vectors: Points, centres: Rows, wanted: Mask, capacity: int, scale: Doubles | None = None
     ) -> None:
         n, d = vectors.shape
         self.vectors = vectors
@@ -146,8 +141,7 @@ class Nearest:
             self.unit = 2.0 ** -math.frexp(largest)[1]
             self.state["bound"] *= self.unit**2
             self.state["square"] *= self.unit**2
-        for start in range(0, len(centres), TILE_ROWS):
-            part = centres[start : start + TILE_ROWS]
+        for part in chunks(centres, TILE_ROWS):
             for row, x in zip(part.tolist(), self.take(part), strict=True):
                 self.add(x, row)
 
@@ -202,8 +196,7 @@ class Nearest:
 
     def measure(self, rows: Rows) -> None:
         """Make the bounds of these rows exact over all centres, a block at a time."""
-        for start in range(0, len(rows), TILE_ROWS):
-            part = rows[start : start + TILE_ROWS]
+        for part in chunks(rows, TILE_ROWS):
             X, state = self.take(part), self.state.take(part)
             self.refresh(X, state, -np.inf)
             loops.resolve_all(X, state, self.centres, self.low, self.split)
@@ -247,8 +240,8 @@ def split_of(vectors: Points) -> int:
 def mean_vector(vectors: Vectors, rows: Rows) -> Doubles:
     """(d,) float64 mean of some rows, summed in the order given. Cost: one pass over the rows."""
     total = np.zeros(vectors.shape[1])
-    for start in range(0, len(rows), TILE_ROWS):
-        loops.add_rows(np.asarray(vectors.take(rows[start : start + TILE_ROWS]), np.float32), total)
+    for part in chunks(rows, TILE_ROWS):
+        loops.add_rows(np.asarray(vectors.take(part), np.float32), total)
     return total / len(rows)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -116,9 +116,10 @@ def majority(votes: Votes, n_rows: int, n_classes: int) -> Consensus:
     n_annotators = int(votes.annotators.max(initial=-1)) + 1
     voted, share = _shares(votes, n_rows, n_annotators, n_classes)
     consensus = _consensus(votes, n_rows, voted, share)
-    agreed = (consensus.labels[votes.rows] == votes.labels).astype(np.float64)
-    accuracy = _mean_by(votes.annotators, agreed, n_annotators)
-    return Consensus(consensus.labels, consensus.confidence, consensus.count, accuracy.astype(np.float32))
+    agreed = np.bincount(votes.annotators, consensus.labels[votes.rows] == votes.labels, minlength=n_annotators)
+    count = np.bincount(votes.annotators, minlength=n_annotators)
+    accuracy = np.where(count > 0, agreed / np.maximum(count, 1), np.nan)
+    return replace(consensus, annotator_accuracy=accuracy.astype(np.float32))
 
 
 def dawid_skene(
@@ -157,7 +158,7 @@ def dawid_skene(
     consensus = _consensus(votes, n_rows, voted, estimate.posterior)
     accuracy = np.einsum("c,acc->a", estimate.prior, estimate.confusion)
     accuracy[np.bincount(votes.annotators, minlength=n_annotators) == 0] = np.nan
-    return Consensus(consensus.labels, consensus.confidence, consensus.count, accuracy.astype(np.float32))
+    return replace(consensus, annotator_accuracy=accuracy.astype(np.float32))
 
 
 def estimate_confusion(
@@ -283,10 +284,3 @@ def _consensus(votes: Votes, n_rows: int, voted: Rows, support: Doubles) -> Cons
         confidence[voted] = support[np.arange(len(voted)), best]
     count = np.bincount(votes.rows, minlength=n_rows).astype(np.int64)
     return Consensus(labels, confidence, count, np.empty(0, np.float32))
-
-
-def _mean_by(group: Rows, values: Doubles, n_groups: int) -> Doubles:
-    """(n_groups,) the mean value of each group; NaN for an empty one."""
-    count = np.bincount(group, minlength=n_groups)
-    total = np.bincount(group, values, minlength=n_groups)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

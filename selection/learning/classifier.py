@@ -16,8 +16,9 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from selection.blocks import check_finite
 from selection.errors import InvalidInput, InvalidOption, rows_of_parent
-from selection.learning.linear import LinearModel, check_finite, linear_probabilities
+from selection.learning.linear import LinearModel, linear_probabilities
 from selection.step import check_flag, check_integer, check_number
 from selection.types import Array, Doubles, Floats, Rows, Vectors
 
@@ -34,7 +35,6 @@ class Model(Protocol):
 
     def probabilities(self, vectors: Array) -> Floats:
         """(r, C) float32 for vectors (r, d): values >= 0, each row of sum 1."""
-        ...
 
 
 class Classifier(Protocol):
@@ -52,7 +52,6 @@ class Classifier(Protocol):
         Raises:
             InvalidInput: fewer than two classes have labels; lengths, classes or vectors are wrong.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +87,10 @@ class LogisticRegression:
         # The model of a fold does not know a class whose labels all lie in that fold.
         enough = np.bincount(y)[y] >= LABELS_TO_CALIBRATE
         if enough.mean() < 0.5 or len(np.unique(y[enough])) < 2:
-            note = (
-                f"not calibrated: {int((~enough).sum())} of {len(y)} labels are of classes that have fewer than "
-                f"{LABELS_TO_CALIBRATE}"
+            rare = (
+                f"{int((~enough).sum())} of {len(y)} labels are of classes that have fewer than {LABELS_TO_CALIBRATE}"
             )
-            return replace(model, notes=(*model.notes, note))
+            return replace(model, notes=(*model.notes, f"not calibrated: {rare}"))
         held_out = out_of_fold(replace(self, calibrated=False), X, y, n_classes, seed=seed)
         temperature = _fit_temperature(held_out[enough], y[enough])
         note = f"calibrated: temperature {temperature:.3g} from {int(enough.sum())} labels in {FOLDS} folds"
@@ -116,15 +114,9 @@ class Estimator:
     def __post_init__(self) -> None:
         module, _, cls = self.path.partition(":") if isinstance(self.path, str) else ("", "", "")
         if not (cls.isidentifier() and all(part.isidentifier() for part in module.split("."))):
-            raise InvalidOption(
-                f"the path must read 'package.module:Class', got {self.path!r}", step="estimator", option="path"
-            )
+            raise _invalid_estimator(f"the path must read 'package.module:Class', got {self.path!r}", "path")
         if not isinstance(self.options, Mapping) or not all(isinstance(key, str) for key in self.options):
-            raise InvalidOption(
-                f"options must be a mapping of names to values, got {self.options!r}",
-                step="estimator",
-                option="options",
-            )
+            raise _invalid_estimator(f"options must be a mapping of names to values, got {self.options!r}", "options")
 
     def load(self) -> type[Any]:
         """The class.
@@ -136,16 +128,12 @@ class Estimator:
         try:
             cls = getattr(importlib.import_module(module), name, None)
         except Exception as error:  # whatever a foreign module raises when it is imported
-            raise InvalidOption(
-                f"cannot import {module}: {type(error).__name__}: {error}", step="estimator", option="path"
-            ) from error
+            raise _invalid_estimator(f"cannot import {module}: {type(error).__name__}: {error}", "path") from error
         if not isinstance(cls, type):
-            raise InvalidOption(f"{module} has no class {name!r}", step="estimator", option="path")
+            raise _invalid_estimator(f"{module} has no class {name!r}", "path")
         missing = [method for method in ("fit", "predict_proba") if not callable(getattr(cls, method, None))]
         if missing:
-            raise InvalidOption(
-                f"{self.path} has no method {' and no '.join(missing)}", step="estimator", option="path"
-            )
+            raise _invalid_estimator(f"{self.path} has no method {' and no '.join(missing)}", "path")
         return cls
 
     def fit(self, vectors: Array, labels: Rows, n_classes: int, *, seed: int) -> Model:
@@ -158,18 +146,15 @@ class Estimator:
         try:
             estimator = cls(**options)
         except (TypeError, ValueError) as error:
-            raise InvalidOption(
-                f"{self.path} does not take these options: {error}", step="estimator", option="options"
-            ) from error
+            raise _invalid_estimator(f"{self.path} does not take these options: {error}", "options") from error
         try:
             estimator.fit(X, y)
         except Exception as error:  # foreign code
             raise InvalidInput(f"estimator: {self.path} failed to fit: {type(error).__name__}: {error}") from error
         classes = np.asarray(getattr(estimator, "classes_", np.unique(y)))
         if not np.isin(classes, y).all():
-            raise InvalidInput(
-                f"estimator: {self.path} knows classes {classes.tolist()}, the labels are {np.unique(y)}"
-            )
+            known = classes.tolist()
+            raise InvalidInput(f"estimator: {self.path} knows classes {known}, the labels are {np.unique(y)}")
         return EstimatorModel(estimator, self.path, classes.astype(np.int64), n_classes)
 
 
@@ -197,7 +182,7 @@ class EstimatorModel:
                 1e-3.
         """
         X = np.asarray(vectors, np.float64)
-        check_finite(X)
+        check_finite(X, np.arange(len(X)))
         if not len(X):
             return np.zeros((0, self.n_classes), np.float32)
         try:
@@ -360,13 +345,12 @@ def _fit_logistic(X: Doubles, y: Rows, n_classes: int, *, C: float, balanced: bo
     from sklearn.linear_model import LogisticRegression as Sklearn
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    notes: tuple[str, ...] = ()
     # On one thread: BLAS splits sums by the number of threads, so the last bits of the weights would depend on it.
     with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fitted = Sklearn(C=C, class_weight="balanced" if balanced else None, max_iter=2000).fit(X, y)
-    if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
-        notes = ("the fit did not converge in 2,000 steps: are the vectors of unit length?",)
+    unconverged = any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+    notes = ("the fit did not converge in 2,000 steps: are the vectors of unit length?",) if unconverged else ()
     classes, coefficients, intercept = fitted.classes_, fitted.coef_, fitted.intercept_
     if len(classes) == 2:  # scikit-learn gives one row, for the second class; the first has weight 0
         coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
@@ -400,6 +384,10 @@ def _fit_temperature(P: Floats, y: Rows) -> float:
     return float(np.exp(minimum.x))
 
 
+def _invalid_estimator(reason: str, option: str) -> InvalidOption:
+    return InvalidOption(reason, step="estimator", option=option)
+
+
 def _checked(vectors: Array, labels: Array, n_classes: int) -> tuple[Doubles, Rows]:
     X, y = np.asarray(vectors, np.float64), np.asarray(labels)
     if X.ndim != 2 or y.shape != X.shape[:1]:
@@ -411,5 +399,5 @@ def _checked(vectors: Array, labels: Array, n_classes: int) -> tuple[Doubles, Ro
     if len(np.unique(y)) < 2:
         reason = f"all {len(y)} are of class {y[0]}" if len(y) else "there are none"
         raise InvalidInput(f"classifier: needs labels of two classes, {reason}")
-    check_finite(X)
+    check_finite(X, np.arange(len(X)))
     return X, y.astype(np.int64)

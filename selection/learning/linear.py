@@ -13,7 +13,7 @@ from typing import cast
 
 import numpy as np
 
-from selection.errors import InvalidInput
+from selection.blocks import check_finite
 from selection.types import Array, Doubles, Floats
 
 # Significant bits of a vector's largest value (float16 has 11), and of the sum of a class's weights: 53 together.
@@ -74,7 +74,7 @@ def linear_probabilities(vectors: Array, models: Sequence[LinearModel]) -> Float
     for start in range(0, len(vectors), TILE_ROWS):
         tile = np.array(vectors[start : start + TILE_ROWS], np.float32)
         largest = np.maximum(tile.max(axis=1, initial=0), -tile.min(axis=1, initial=0))
-        check_finite(largest[:, None], start)
+        check_finite(largest[:, None], start + np.arange(len(tile)))
         # Scaling by powers of two is exact. Vectors of norm below 2**-100 keep fewer bits.
         exponents = np.maximum(np.frexp(largest)[1], -100)
         tile *= np.ldexp(np.float32(1), VECTOR_BITS - exponents)[:, None]
@@ -82,13 +82,6 @@ def linear_probabilities(vectors: Array, models: Sequence[LinearModel]) -> Float
         logits = (integers @ W) * np.ldexp(1.0, exponents - VECTOR_BITS)[:, None] * unit + bias
         P[start : start + TILE_ROWS] = _softmax(logits.reshape(-1, *P.shape[1:]))
     return P
-
-
-def check_finite(values: Array, start: int = 0) -> None:
-    """Raise `InvalidInput` for the first row of (r, any) that has a value that is not finite, counted from `start`."""
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(bad):
-        raise InvalidInput("vectors: row {row} holds a value that is not finite", row=start + int(bad[0]))
 
 
 def _softmax(logits: Doubles) -> Doubles:

@@ -58,8 +58,7 @@ class Rules:
             if getattr(self, option) is not None:
                 check_number("stop", option, getattr(self, option), least=0)
         check_integer("stop", "window", self.window, least=1)
-        if self.plateau is not None:
-            check_integer("stop", "plateau", self.plateau, least=1)
+        check_integer("stop", "plateau", self.plateau, least=1, optional=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +90,9 @@ def advise(rules: Rules, history: Sequence[Observation]) -> Advice:
         if mean >= rules.kappa:
             bound = f": F moves by at most {f_bound(rules.kappa):.3f}" if rules.kappa > 0 else ""
             reasons.append(f"kappa {mean:.3f} over the last {rules.window} rounds is at least {rules.kappa:g}{bound}")
-    if (
-        rules.uncertainty is not None
-        and last.mean_uncertainty is not None
-        and last.mean_uncertainty < rules.uncertainty
-    ):
-        reasons.append(f"mean uncertainty {last.mean_uncertainty:.4f} is below {rules.uncertainty:g}")
+    uncertainty = last.mean_uncertainty
+    if rules.uncertainty is not None and uncertainty is not None and uncertainty < rules.uncertainty:
+        reasons.append(f"mean uncertainty {uncertainty:.4f} is below {rules.uncertainty:g}")
     if rules.change is not None and len(predictions) > 1:
         changed = 1 - unchanged(predictions[-2], predictions[-1])
         # A share of s rows is a multiple of 1 / s, so half of that only absorbs rounding.

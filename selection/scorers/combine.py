@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from selection.errors import InvalidOption
 from selection.pool import Pool
 from selection.registry import build_step
 from selection.step import Scorer, check_number
@@ -34,9 +33,7 @@ class Combine(Scorer):
 
     def __post_init__(self) -> None:
         if not isinstance(self.weights, Mapping) or not self.weights:
-            raise InvalidOption(
-                f"needs scorers with their weights, as {{rds_max: 1}}, got {self.weights!r}", step=self.name
-            )
+            raise self.invalid(f"needs scorers with their weights, as {{rds_max: 1}}, got {self.weights!r}")
         self.parts()
 
     def parts(self) -> list[tuple[Scorer, float]]:
@@ -49,7 +46,7 @@ class Combine(Scorer):
                 check_number("combine", f"weight of {name}", weight)
                 step = build_step({name: options})
                 if not isinstance(step, Scorer):
-                    raise InvalidOption(f"takes scorers, {name!r} is a {step.kind}", step=self.name, option=name)
+                    raise self.invalid(f"takes scorers, {name!r} is a {step.kind}", name)
                 parts.append((step, float(weight)))
         return parts
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from selection.errors import InvalidInput, InvalidOption
+from selection.errors import InvalidInput
 from selection.pool import Pool
 from selection.scorers.column import numbers
 from selection.step import Scorer, check_choice, check_flag, check_name
@@ -37,15 +37,13 @@ class TrainingDynamics(Scorer):
     def __post_init__(self) -> None:
         fields = (self.fields,) if isinstance(self.fields, str) else self.fields
         if not isinstance(fields, list | tuple) or not fields:
-            raise InvalidOption(
-                f"fields must be a column or a list of one for each epoch, got {self.fields!r}",
-                step=self.name,
-                option="fields",
+            raise self.invalid(
+                f"fields must be a column or a list of one for each epoch, got {self.fields!r}", "fields"
             )
         for field in fields:
             check_name(self.name, "fields", field)
         if len(set(fields)) < len(fields):
-            raise InvalidOption(f"fields names a column twice: {', '.join(fields)}", step=self.name, option="fields")
+            raise self.invalid(f"fields names a column twice: {', '.join(fields)}", "fields")
         object.__setattr__(self, "fields", tuple(fields))
         check_flag(self.name, "descending", self.descending)
 

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from selection.errors import InvalidOption
 from selection.pool import Pool
 from selection.scorers.probability_scorer import ProbabilityScorer
 from selection.step import check_choice, check_number
@@ -71,10 +70,8 @@ class ExpectedCost(ProbabilityScorer):
     def __post_init__(self) -> None:
         rows = self.cost if isinstance(self.cost, list | tuple) else ()
         if len(rows) < 2 or any(not isinstance(row, list | tuple) or len(row) != len(rows) for row in rows):
-            raise InvalidOption(
-                f"cost must be a list for each class (two or more), with a number for each, got {self.cost!r}",
-                step=self.name,
-                option="cost",
+            raise self.invalid(
+                f"cost must be a list for each class (two or more), with a number for each, got {self.cost!r}", "cost"
             )
         for i, row in enumerate(rows):
             for value in row:
@@ -90,9 +87,5 @@ class ExpectedCost(ProbabilityScorer):
         """
         classes = pool.get_probabilities().shape[1]
         if len(self.cost) != classes:
-            raise InvalidOption(
-                f"cost is for {len(self.cost)} classes, but the probabilities have {classes}",
-                step=self.name,
-                option="cost",
-            )
+            raise self.invalid(f"cost is for {len(self.cost)} classes, but the probabilities have {classes}", "cost")
         return np.array(self.cost, np.float64), self.by == "margin"

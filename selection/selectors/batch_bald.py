@@ -11,7 +11,7 @@ from selection.kernels.probabilities import by_row, taken
 from selection.kernels.ranking import highest
 from selection.pool import Pool
 from selection.step import Selector, check_integer
-from selection.types import Doubles, Input, Reason, Rows, Selection
+from selection.types import Doubles, Input, Rows, Selection
 
 TUPLES = 10_000  # how many label tuples of the picks are kept: all of them, or a sample
 DECIMALS = 12  # of a gain in nats: gains that differ by less are a tie, since the difference is rounding
@@ -58,8 +58,7 @@ class BatchBald(Selector):
         rows = rows[np.sort(highest(bald[rows], max(self.candidates, budget)))]
         members, _ = normalised(taken(pool.get_committee(), rows, Input.COMMITTEE))
         places, gain = batch_bald(members, budget, rng=rng)
-        reason = Reason.of("score", budget, rank=np.arange(budget), value=np.cumsum(gain))
-        return Selection(rows[places], gain.astype(np.float32), reason)
+        return Selection.in_order("score", rows[places], gain, np.cumsum(gain))
 
 
 def batch_bald(members: Doubles, budget: int, *, rng: np.random.Generator) -> tuple[Rows, Doubles]:

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from selection.allocation import as_written
-from selection.errors import InvalidOption
 from selection.pool import Pool
 from selection.registry import inner_selector
 from selection.run_selector import select_in_strata
@@ -52,11 +51,10 @@ class Ccs(Selector):
     def __post_init__(self) -> None:
         check_number(self.name, "beta", self.beta)
         if not 0 <= self.beta < 1:
-            raise InvalidOption(f"beta must be in 0 <= beta < 1, got {self.beta!r}", step=self.name, option="beta")
+            raise self.invalid(f"beta must be in 0 <= beta < 1, got {self.beta!r}", "beta")
         check_integer(self.name, "n_strata", self.n_strata, least=1)
         check_choice(self.name, "hard", self.hard, ("low", "high"))
-        if self.cut_by is not None:
-            check_name(self.name, "cut_by", self.cut_by)
+        check_name(self.name, "cut_by", self.cut_by, optional=True)
         self.inner()
 
     def inner(self) -> Selector:

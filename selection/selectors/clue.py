@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from selection.blocks import chunks
 from selection.pool import Pool
 from selection.selectors.kmeans_pp import KMeansPP
 from selection.step import Selector
@@ -79,8 +80,7 @@ def weighted_centroids(vectors: Vectors, order: Rows, weights: Floats, start: Fl
     for _ in range(ITERATIONS):
         place = nearest_centres(vectors, centroids)[0].place
         total = np.zeros(centroids.shape)
-        for first in range(0, len(order), TILE_ROWS):
-            rows = order[first : first + TILE_ROWS]
+        for rows in chunks(order, TILE_ROWS):
             add_rows(np.asarray(vectors.take(rows), np.float32) * weights[rows, None], place[rows], total)
         mass = np.bincount(place[order], weights[order], minlength=len(centroids))
         before, moved = centroids, mass > 0

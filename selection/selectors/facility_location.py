@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -15,7 +15,10 @@ from selection.scorers.column import numbers
 from selection.selectors.weighted import Weighted
 from selection.step import check_choice, check_integer, check_number
 from selection.streams import child
-from selection.types import Array, Reason, Rows, Selection
+from selection.types import Array, Doubles, Rows, Selection
+
+if TYPE_CHECKING:
+    from selection.kernels.facility_location import Coverage
 
 MODES = ("auto", "exact", "reference", "knn", "stochastic")
 
@@ -78,33 +81,34 @@ class FacilityLocation(Weighted):
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
-        n, vectors, taken = len(pool), pool.get_vectors(), pool.get_already_selected()
+        from selection.kernels.facility_location import Coverage, greedy_lists, mean_similarity_after, neighbour_lists
+
+        n, vectors, taken, candidates = len(pool), pool.get_vectors(), pool.get_already_selected(), pool.candidate_rows
         mode, max_bytes = self.mode, int(self.memory_gb * 2**30)
         if mode == "auto":
             mode = "exact" if 4 * n * n <= max_bytes else "reference"
         weights = np.ones(n) if self.weights is None else weights_of(pool, self.weights)
-        mean: Array | None = None
         if mode == "knn":
-            rows, gain, before = _by_neighbours(pool, budget, self.n_neighbors, weights)
-        elif mode == "reference" and self.n_ref < n:
-            from selection.kernels.facility_location import mean_similarity_after
-
+            lists = neighbour_lists(vectors, self.n_neighbors)
+            rows, gain, before = greedy_lists(*lists, candidates, budget, weights=weights, taken=taken)
+            return Selection.in_order("score", rows, gain, (before + np.cumsum(gain)) / weights.sum())
+        references = held_out = None
+        if mode == "reference" and self.n_ref < n:
             order = np.argsort(hash_bits(pool.get_keys(), child(rng, 0)), kind="stable").astype(np.int64)
             order = order[weights[order] > 0]
             references, held_out = np.sort(order[: self.n_ref]), order[self.n_ref : 2 * self.n_ref]
-            rows, gain, before = _by_vectors(pool, budget, references, weights, max_bytes, None, rng)
-            gain = gain * (weights.sum() / weights[references].sum())
-            # The picks are fitted to the references, so the mean similarity is measured on other rows.
-            if len(held_out):
-                mean = mean_similarity_after(vectors, held_out, rows, weights=weights, taken=taken)
+        coverage = Coverage(vectors, references=references, weights=weights, taken=taken, max_bytes=max_bytes)
+        if mode == "stochastic":
+            rows, gain = _stochastic(coverage, pool, budget, self.eps, rng)
         else:
-            eps = self.eps if mode == "stochastic" else None
-            rows, gain, before = _by_vectors(pool, budget, None, weights, max_bytes, eps, rng)
-        if mean is None:
-            mean = (before + np.cumsum(gain)) / weights.sum()
-        return Selection(
-            rows, gain.astype(np.float32), Reason.of("score", len(rows), rank=np.arange(len(rows)), value=mean)
-        )
+            rows, gain = coverage.greedy(candidates, budget)
+        if references is not None:
+            gain = gain * (weights.sum() / weights[references].sum())
+        mean = (coverage.before + np.cumsum(gain)) / weights.sum()
+        # The picks are fitted to the references, so the mean similarity is measured on other rows.
+        if held_out is not None and len(held_out):
+            mean = mean_similarity_after(vectors, held_out, rows, weights=weights, taken=taken)
+        return Selection.in_order("score", rows, gain, mean)
 
 
 def weights_of(pool: Pool, column: str) -> Array:
@@ -124,27 +128,11 @@ def weights_of(pool: Pool, column: str) -> Array:
     return weights
 
 
-def _by_vectors(
-    pool: Pool,
-    budget: int,
-    references: Rows | None,
-    weights: Array,
-    max_bytes: int,
-    eps: float | None,
-    rng: np.random.Generator,
-) -> tuple[Rows, Array, float]:
-    from selection.kernels.facility_location import Coverage
-
-    coverage = Coverage(
-        pool.get_vectors(),
-        references=references,
-        weights=weights,
-        taken=pool.get_already_selected(),
-        max_bytes=max_bytes,
-    )
+def _stochastic(
+    coverage: Coverage, pool: Pool, budget: int, eps: float, rng: np.random.Generator
+) -> tuple[Rows, Doubles]:
+    """Each pick is the best of a random sample of the candidates left."""
     candidates = pool.candidate_rows
-    if eps is None:
-        return *coverage.greedy(candidates, budget), coverage.before
     # Samples are drawn by position in an order hashed from the keys, so the order of the pool does not matter.
     left = candidates[np.argsort(hash_bits(pool.get_keys()[candidates], child(rng, 0)), kind="stable")]
     size = math.ceil(len(left) / budget * math.log(1 / eps))
@@ -155,20 +143,4 @@ def _by_vectors(
         rows[i : i + 1], gain[i : i + 1] = coverage.greedy(np.sort(left[sample]), 1)
         left[sample[left[sample] == rows[i]]] = left[-1]
         left = left[:-1]
-    return rows, gain, coverage.before
-
-
-def _by_neighbours(pool: Pool, budget: int, count: int, weights: Array) -> tuple[Rows, Array, float]:
-    from selection.kernels.facility_location_lists import greedy_lists, neighbour_lists
-
-    starts, refs, similarity = neighbour_lists(pool.get_vectors(), count)
-    picks = greedy_lists(
-        starts,
-        refs,
-        similarity,
-        pool.candidate_rows,
-        budget,
-        weights=weights,
-        taken=pool.get_already_selected(),
-    )
-    return picks.rows, picks.gain, picks.before
+    return rows, gain

@@ -9,7 +9,7 @@ import numpy as np
 
 from selection.pool import Pool
 from selection.step import Selector, check_number
-from selection.types import Array, Doubles, Floats, Input, Reason, Rows, Selection
+from selection.types import Array, Doubles, Floats, Input, Rows, Selection
 
 BLOCK_ROWS = 4096  # whose distances are computed at once, in float64
 
@@ -58,9 +58,7 @@ class Falcun(Selector):
             picks[i] = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
             value[i] = uncertainty[picks[i]] + distance[picks[i]]
             left[picks[i]] = False
-        return Selection(
-            order[picks], value.astype(np.float32), Reason.of("draw", budget, rank=np.arange(budget), value=value)
-        )
+        return Selection.in_order("draw", order[picks], value)
 
 
 def read_probabilities(pool: Pool, order: Rows) -> tuple[Floats, Doubles]:

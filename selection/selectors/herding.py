@@ -11,7 +11,7 @@ from selection.errors import rows_of_parent
 from selection.pool import Pool
 from selection.selectors.facility_location import weights_of
 from selection.selectors.weighted import Weighted
-from selection.types import Reason, Selection
+from selection.types import Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,15 +46,12 @@ class Herding(Weighted):
         from selection.kernels.herding import herd
 
         candidates, taken = pool.candidates, pool.get_already_selected()
-        if candidates.sum() + len(taken) < len(
-            pool
-        ):  # a filter also kept labelled rows, which do not count in the mean
+        # A filter may also have kept labelled rows, which do not count in the mean.
+        if candidates.sum() + len(taken) < len(pool):
             rows = np.union1d(np.flatnonzero(candidates), taken).astype(np.int64)
             with rows_of_parent(rows):
                 selection = self.select(pool.take(rows), budget, rng=rng)
             return replace(selection, rows=rows[selection.rows])
         weights = None if self.weights is None else weights_of(pool, self.weights)
-        herded = herd(pool.get_vectors(), budget, taken=taken, candidates=candidates, weights=weights)
-        gain = -np.diff(herded.error).astype(np.float32)
-        reason = Reason.of("score", budget, rank=np.arange(budget), value=herded.error[1:])
-        return Selection(herded.rows, gain, reason)
+        rows, error = herd(pool.get_vectors(), budget, taken=taken, candidates=candidates, weights=weights)
+        return Selection.in_order("score", rows, -np.diff(error), error[1:])

@@ -11,7 +11,7 @@ from selection.noise import hash_bits, hash_uniform
 from selection.pool import Pool
 from selection.step import Selector, check_integer
 from selection.streams import child
-from selection.types import Array, Doubles, Input, Reason, Selection, UInts
+from selection.types import Array, Doubles, Input, Selection, UInts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Influence(Selector):
 
     Cost for n rows of d dimensions: 2*n*n*d operations for the neighbours, then the reach of each row once in all
     samples together, and a few more for each pick. Memory: 56 bytes * n * n_neighbors and 48 bytes a row; see
-    `selection.kernels.neighbours`.
+    `selection.kernels.neighbor_graph`.
     """
 
     n_neighbors: int = 10
@@ -49,13 +49,12 @@ class Influence(Selector):
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
         from selection.kernels.graph_greedy import spread
-        from selection.kernels.neighbours import cosines, nearest_neighbours
+        from selection.kernels.neighbor_graph import cosines, nearest_neighbours
 
         graph = nearest_neighbours(pool.get_vectors(), self.n_neighbors)
         live = live_edges(graph, edge_weights(cosines(pool.get_vectors(), graph)), pool.get_keys(), rng)
-        picks = spread(graph, live, pool.candidate_rows, budget, taken=pool.get_already_selected())
-        reason = Reason.of("score", budget, rank=np.arange(budget), value=np.cumsum(picks.gain))
-        return Selection(picks.rows, picks.gain.astype(np.float32), reason)
+        rows, gain = spread(graph, live, pool.candidate_rows, budget, taken=pool.get_already_selected())
+        return Selection.in_order("score", rows, gain, np.cumsum(gain))
 
 
 def edge_weights(similarity: Array) -> Doubles:

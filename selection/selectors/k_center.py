@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from selection.allocation import as_written
-from selection.errors import InvalidInput, InvalidOption
+from selection.errors import InvalidInput
 from selection.pool import Pool
 from selection.selectors.random import drawn_rows
 from selection.selectors.weighted import Weighted
@@ -21,8 +21,52 @@ ZERO = ("fill", "stop")
 LARGEST_WEIGHT = 1e50  # its square times that of a distance is in the range of float64
 
 
+class CentreSelector(Weighted):
+    """The base of selectors that add centres: their first pick, and the weights that multiply distances."""
+
+    __slots__ = ()
+
+    first: str | int
+
+    def check_first(self, names: tuple[str, ...]) -> None:
+        """Raise `InvalidOption` unless `first` is one of the names or a row."""
+        is_row = isinstance(self.first, int) and not isinstance(self.first, bool) and self.first >= 0
+        if not is_row and self.first not in names:
+            raise self.invalid(f"first must be one of {', '.join(names)} or a row, got {self.first!r}", "first")
+
+    def first_row(self, pool: Pool, rng: np.random.Generator) -> int:
+        """The row that `first` names, or one drawn by hash noise.
+
+        Raises:
+            InvalidOption: the row is not a candidate.
+        """
+        if isinstance(self.first, str):
+            return int(drawn_rows(pool, 1, rng)[0][0])
+        if self.first >= len(pool) or not pool.candidates[self.first]:
+            raise self.invalid(f"first must be a candidate, one of {len(pool)} rows, got {self.first}", "first")
+        return self.first
+
+    def weight_column(self, pool: Pool) -> Doubles | None:
+        """(n,) float64; None without weights.
+
+        Raises:
+            InvalidInput: not numbers, or one is negative or not finite; names the row.
+        """
+        if self.weights is None:
+            return None
+        column = pool.get_column(self.weights)
+        if column.dtype.kind not in "fiub":
+            raise InvalidInput(f"{self.name}: weights must be numbers, column {self.weights!r} is {column.dtype}")
+        weights = column.astype(np.float64)
+        bad = np.flatnonzero(~((weights >= 0) & (weights <= LARGEST_WEIGHT)))
+        if len(bad):
+            got = f"column {self.weights!r} has {weights[bad[0]]} in row {{row}}"
+            raise InvalidInput(f"{self.name}: weights must be in 0..{LARGEST_WEIGHT:g}, {got}", row=int(bad[0]))
+        return weights
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KCenter(Weighted):
+class KCenter(CentreSelector):
     """Greedy k-center in Euclidean distance, exact: the radius is at most twice the smallest possible (Gonzalez 1985).
 
     Args:
@@ -49,13 +93,11 @@ class KCenter(Weighted):
     incremental: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_first(self.name, self.first, FIRST)
+        self.check_first(FIRST)
         self.check_weights()
         q = self.outlier_quantile
         if isinstance(q, bool) or not isinstance(q, int | float) or not 0 <= q < 1:
-            raise InvalidOption(
-                f"outlier_quantile must be a number >= 0 and < 1, got {q!r}", step=self.name, option="outlier_quantile"
-            )
+            raise self.invalid(f"outlier_quantile must be a number >= 0 and < 1, got {q!r}", "outlier_quantile")
         check_choice(self.name, "zero", self.zero, ZERO)
 
     def points(self, pool: Pool) -> Vectors:
@@ -67,7 +109,7 @@ class KCenter(Weighted):
         from selection.kernels.k_center import k_center
 
         points, candidates = self.points(pool), pool.candidates
-        weights = None if self.weights is None else weight_column(pool, self.name, self.weights)
+        weights = self.weight_column(pool)
         centres = pool.get_already_selected()
         first = np.empty(0, np.int64)
         if not len(centres):
@@ -89,7 +131,7 @@ class KCenter(Weighted):
         from selection.kernels.nearest import farthest_from, mean_vector
 
         if self.first != "farthest_from_mean":
-            return first_row(pool, self.name, self.first, rng)
+            return self.first_row(pool, rng)
         mean = mean_vector(points, pool.candidate_rows)
         return farthest_from(mean, points, pool.candidates, None if weights is None else weights**2)
 
@@ -102,46 +144,3 @@ def centres_selection(
     ref = np.concatenate([np.full(len(first), NO_REF), near])
     gain = np.nan_to_num(value, nan=0.0)
     return Selection(np.concatenate([first, rows]), gain, Reason.of("centre", len(value), ref=ref, value=value))
-
-
-def check_first(step: str, first: object, names: tuple[str, ...]) -> None:
-    """Raise `InvalidOption` unless `first` is one of the names or a row."""
-    is_row = isinstance(first, int) and not isinstance(first, bool) and first >= 0
-    if not is_row and first not in names:
-        raise InvalidOption(
-            f"first must be one of {', '.join(names)} or a row, got {first!r}", step=step, option="first"
-        )
-
-
-def first_row(pool: Pool, step: str, first: str | int, rng: np.random.Generator) -> int:
-    """The row that `first` names, or one drawn by hash noise.
-
-    Raises:
-        InvalidOption: the row is not a candidate.
-    """
-    if isinstance(first, str):
-        return int(drawn_rows(pool, 1, rng)[0][0])
-    if first >= len(pool) or not pool.candidates[first]:
-        raise InvalidOption(
-            f"first must be a candidate, one of {len(pool)} rows, got {first}", step=step, option="first"
-        )
-    return first
-
-
-def weight_column(pool: Pool, step: str, name: str) -> Doubles:
-    """(n,) float64.
-
-    Raises:
-        InvalidInput: not numbers, or one is negative or not finite; names the row.
-    """
-    column = pool.get_column(name)
-    if column.dtype.kind not in "fiub":
-        raise InvalidInput(f"{step}: weights must be numbers, column {name!r} is {column.dtype}")
-    weights = column.astype(np.float64)
-    bad = np.flatnonzero(~((weights >= 0) & (weights <= LARGEST_WEIGHT)))
-    if len(bad):
-        raise InvalidInput(
-            f"{step}: weights must be in 0..{LARGEST_WEIGHT:g}, column {name!r} has {weights[bad[0]]} in row {{row}}",
-            row=int(bad[0]),
-        )
-    return weights

@@ -8,9 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from selection.pool import Pool
-from selection.selectors.k_center import centres_selection, check_first, first_row, weight_column
+from selection.selectors.k_center import CentreSelector, centres_selection
 from selection.selectors.random import drawn_rows
-from selection.selectors.weighted import Weighted
 from selection.step import check_integer
 from selection.types import Doubles, Selection
 
@@ -18,7 +17,7 @@ SAMPLE_ROWS = 16_384  # on which the trials of a pick are compared; all candidat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KMeansPP(Weighted):
+class KMeansPP(CentreSelector):
     """Draw each row with probability proportional to its squared distance to the nearest centre (k-means++ seeding).
 
     Args:
@@ -46,17 +45,16 @@ class KMeansPP(Weighted):
     nested: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_first(self.name, self.first, ("random",))
+        self.check_first(("random",))
         check_integer(self.name, "local_trials", self.local_trials, least=1)
-        if self.max_rejects is not None:
-            check_integer(self.name, "max_rejects", self.max_rejects, least=1)
+        check_integer(self.name, "max_rejects", self.max_rejects, least=1, optional=True)
         self.check_weights()
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
         from selection.kernels.kmeans_pp import kmeans_pp
 
-        weights = None if self.weights is None else weight_column(pool, self.name, self.weights)
+        weights = self.weight_column(pool)
         centres = pool.get_already_selected()
         first = np.empty(0, np.int64)
         if not len(centres):
@@ -79,7 +77,7 @@ class KMeansPP(Weighted):
 
     def _first(self, pool: Pool, weights: Doubles | None, rng: np.random.Generator) -> int:
         if weights is None or isinstance(self.first, int):
-            return first_row(pool, self.name, self.first, rng)
+            return self.first_row(pool, rng)
         rows, noise = drawn_rows(pool, len(pool), rng)
         # The smallest of exponential numbers with these rates; if all weights are 0, the first row of the draw.
         waits = np.divide(-np.log(noise), weights[rows], out=np.full(len(rows), np.inf), where=weights[rows] > 0)

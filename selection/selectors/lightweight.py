@@ -11,7 +11,7 @@ from selection.kernels.ranking import highest
 from selection.noise import hash_uniform
 from selection.pool import Pool
 from selection.step import Selector
-from selection.types import Doubles, Input, Reason, Selection
+from selection.types import Doubles, Input, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +43,7 @@ class Lightweight(Selector):
         # The highest values of log q + Gumbel noise are such a draw, see `selection.selectors.stochastic`.
         gumbel = -logs(-logs(hash_uniform(pool.get_keys()[rows], rng)))
         rows = rows[highest(logs(q[rows]) + gumbel, budget)]
-        reason = Reason.of("draw", len(rows), rank=np.arange(len(rows)), value=1.0 / (budget * q[rows]))
-        return Selection(rows, q[rows].astype(np.float32), reason)
+        return Selection.in_order("draw", rows, q[rows], 1.0 / (budget * q[rows]))
 
 
 def chances(pool: Pool) -> Doubles:

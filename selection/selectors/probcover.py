@@ -9,12 +9,12 @@ from typing import ClassVar
 import numpy as np
 
 from selection.allocation import as_written
-from selection.errors import InvalidInput, InvalidOption
+from selection.errors import InvalidInput
 from selection.noise import hash_bits
 from selection.pool import Pool
 from selection.step import Selector, check_integer, check_number
 from selection.streams import child
-from selection.types import Array, Input, Reason, Selection
+from selection.types import Array, Input, Selection
 
 PURITY_ROWS = 2048  # the sample of balls whose purity is measured: the standard error at 0.95 is 0.5 %
 EDGE_BYTES = 8
@@ -38,7 +38,7 @@ class ProbCover(Selector):
     number of rows that a pick newly covers; the reason's value is the share of the pool covered so far.
 
     Cost for n rows of d dimensions: 2*n*n*d operations for the pairs, one pass over the pairs, and n a pick. Memory:
-    `memory_gb` and 30 bytes a row; see `selection.kernels.neighbours`. `classes` adds the clustering (as in `semdedup`)
+    `memory_gb` and 30 bytes a row; see `selection.kernels.neighbor_graph`. `classes` adds the clustering (as in `semdedup`)
     and 2 * 2048 * n * d operations.
 
     Source: Yehuda et al. 2022. Their code leaves out the last n mod 500 rows as centres; this step does not.
@@ -54,15 +54,13 @@ class ProbCover(Selector):
 
     def __post_init__(self) -> None:
         if (self.delta is None) == (self.classes is None):
-            raise InvalidOption(
+            raise self.invalid(
                 f"give delta, or classes (how many there are) to choose it by; got delta {self.delta!r} and classes "
-                f"{self.classes!r}",
-                step=self.name,
+                f"{self.classes!r}"
             )
         if self.delta is not None:
             check_number(self.name, "delta", self.delta, above=0)
-        if self.classes is not None:
-            check_integer(self.name, "classes", self.classes, least=2)
+        check_integer(self.name, "classes", self.classes, least=2, optional=True)
         check_number(self.name, "alpha", self.alpha, above=0, most=1)
         check_number(self.name, "memory_gb", self.memory_gb, above=0)
 
@@ -74,7 +72,7 @@ class ProbCover(Selector):
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
         from selection.kernels.graph_greedy import cover
-        from selection.kernels.neighbours import within_distance
+        from selection.kernels.neighbor_graph import within_distance
 
         delta = self.delta
         if delta is None:
@@ -83,10 +81,8 @@ class ProbCover(Selector):
         balls = within_distance(pool.get_vectors(), delta, max_edges=int(self.memory_gb * 2**30) // EDGE_BYTES)
         taken = pool.get_already_selected()
         before = len(np.unique(np.concatenate([balls.of(row) for row in taken]))) if len(taken) else 0
-        picks = cover(balls, budget, taken=taken, candidates=pool.candidates)
-        value = (before + np.cumsum(picks.gain)) / len(pool)
-        reason = Reason.of("score", len(value), rank=np.arange(len(value)), value=value)
-        return Selection(picks.rows, picks.gain.astype(np.float32), reason)
+        rows, gain = cover(balls, budget, taken=taken, candidates=pool.candidates)
+        return Selection.in_order("score", rows, gain, (before + np.cumsum(gain)) / len(pool))
 
 
 def largest_pure_radius(distance: Array, alpha: float) -> float:
@@ -111,7 +107,7 @@ def _distance_to_other_clusters(pool: Pool, classes: int, rng: np.random.Generat
         InvalidInput: there are fewer than two clusters.
     """
     from selection.kernels.clusters import hashed_order, spherical_clusters
-    from selection.kernels.neighbours import distance_to_others
+    from selection.kernels.neighbor_graph import distance_to_others
 
     vectors = pool.get_vectors()
     order = hashed_order(vectors, hash_bits(pool.get_keys(), child(rng, 0)))

@@ -11,7 +11,7 @@ from selection.kernels.ranking import highest
 from selection.noise import hash_uniform
 from selection.pool import Pool
 from selection.step import Selector
-from selection.types import Array, Reason, Rows, Selection
+from selection.types import Array, Rows, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +29,7 @@ class Random(Selector):
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
-        rows, noise = drawn_rows(pool, budget, rng)
-        return Selection(
-            rows, noise.astype(np.float32), Reason.of("draw", len(rows), rank=np.arange(len(rows)), value=noise)
-        )
+        return Selection.in_order("draw", *drawn_rows(pool, budget, rng))
 
 
 def drawn_rows(pool: Pool, count: int, rng: np.random.Generator) -> tuple[Rows, Array]:

@@ -72,15 +72,9 @@ class RdsPlus(Selector):
         rows, turn, value = round_robin(
             pool.get_vectors(), lists, budget, taken=taken, excluded=excluded, max_bytes=LIST_BYTES
         )
-        names = targets.names if per_set else targets.printable()
-        reason = Reason.of(
-            "target_set" if per_set else "target",
-            len(rows),
-            ref=turn % len(names),
-            rank=turn // len(names),
-            value=value,
-            names=names,
-        )
+        kind, names = ("target_set", targets.names) if per_set else ("target", targets.printable())
+        rank, ref = np.divmod(turn, len(names))
+        reason = Reason.of(kind, len(rows), ref=ref, rank=rank, value=value, names=names)
         return Selection(rows, value.astype(np.float32), reason)
 
 

@@ -11,7 +11,7 @@ from selection.noise import hash_bits
 from selection.pool import Pool
 from selection.step import Selector, check_choice
 from selection.streams import across_rounds
-from selection.types import Reason, Rows, Selection, UInts
+from selection.types import Rows, Selection, UInts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +47,7 @@ class Rs2(Selector):
         keys = pool.get_keys()[rows]
         take_round = dropping if self.tail == "drop" else carrying
         places, passes = take_round(keys, budget, round_, shared)
-        reason = Reason.of("draw", len(places), rank=np.arange(len(places)), value=passes)
-        return Selection(rows[places], passes.astype(np.float32), reason)
+        return Selection.in_order("draw", rows[places], passes)
 
 
 def dropping(keys: UInts, budget: int, round_: int, shared: list[int]) -> tuple[Rows, Rows]:

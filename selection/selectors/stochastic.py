@@ -22,7 +22,7 @@ from selection.noise import hash_uniform
 from selection.pool import Pool
 from selection.scorers.combine import ranks
 from selection.step import Selector, check_number
-from selection.types import Doubles, Floats, Input, Reason, Selection
+from selection.types import Doubles, Floats, Input, Selection
 
 LARGEST_LOG = 1e300  # bounds logarithms, so that their differences are finite
 WIDEST_LOG = 300.0  # exp of twice it is finite
@@ -76,8 +76,7 @@ class WeightedDraw(Selector):
             weightless = np.flatnonzero(np.isneginf(weight))
             places[len(places) - missing :] = weightless[highest(gumbel[weightless], missing)]
         value = inclusion_probabilities(weight, budget)[places]
-        reason = Reason.of("weighted_draw", len(places), rank=np.arange(len(places)), value=value)
-        return Selection(rows[places], scores[places], reason)
+        return Selection.in_order("weighted_draw", rows[places], scores[places], value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,9 +208,8 @@ def _estimate(log_weights: Doubles, budget: int) -> Doubles:
     def excess(log_scale: float) -> float:
         return float(included(log_scale).sum()) - budget
 
-    if (
-        not excess(-WIDEST_SCALE) < 0 < excess(WIDEST_SCALE)
-    ):  # the weights are so unequal that the draw is almost certain
+    # The weights may be so unequal that the draw is almost certain.
+    if not excess(-WIDEST_SCALE) < 0 < excess(WIDEST_SCALE):
         return np.asarray(1 - late)
     return included(_root(excess, -WIDEST_SCALE, WIDEST_SCALE))
 

@@ -39,8 +39,7 @@ class Stratified(Selector):
     name: ClassVar[str] = "stratified"
 
     def __post_init__(self) -> None:
-        if self.by is not None:
-            check_name(self.name, "by", self.by)
+        check_name(self.name, "by", self.by, optional=True)
         check_choice(self.name, "alloc", self.alloc, ALLOCATIONS)
         check_integer(self.name, "min_per_stratum", self.min_per_stratum, least=0)
         self.inner()

@@ -10,7 +10,7 @@ import numpy as np
 from selection.kernels.ranking import highest
 from selection.pool import Pool
 from selection.step import Selector
-from selection.types import Input, Reason, Rows, Selection
+from selection.types import Input, Rows, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +28,7 @@ class Top(Selector):
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:  # noqa: ARG002
         """See `Selector.select`."""
         rows = best_rows(pool, budget)
-        scores = pool.get_scores()[rows]
-        return Selection(rows, scores, Reason.of("score", len(rows), rank=np.arange(len(rows)), value=scores))
+        return Selection.in_order("score", rows, pool.get_scores()[rows])
 
 
 def best_rows(pool: Pool, count: int) -> Rows:

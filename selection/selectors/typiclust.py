@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar
 
 import numpy as np
@@ -14,9 +15,8 @@ from selection.step import Selector, check_flag, check_integer
 from selection.streams import child
 from selection.types import Input, Reason, Rows, Selection, Vectors
 
-LEAST_DISTANCE = (
-    1e-5  # keeps the typicality of rows that coincide with their neighbours finite, as in the authors' code
-)
+# Keeps the typicality of rows that coincide with their neighbours finite, as in the authors' code.
+LEAST_DISTANCE = 1e-5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,32 +83,22 @@ class TypiClust(Selector):
         candidates = pool.candidate_rows
         candidates = candidates[np.argsort(cluster[candidates], kind="stable")]
         left = np.split(candidates, np.cumsum(np.bincount(cluster[candidates], minlength=count + 1))[:-1])
-        rows: list[int] = []
-        value: list[float] = []
-        ref: list[int] = []
-        rank: list[int] = []
-        for c, visit in self._visits(pool, cluster, [len(rows_left) for rows_left in left]):
-            if len(rows) == budget:
-                break
+        picks: list[tuple[int, float, int, int]] = []
+        for c, visit in islice(self._visits(pool, cluster, [len(rows_left) for rows_left in left]), budget):
             place, typicality = self._most_typical(pool.get_vectors(), left[c])
-            rows.append(left[c][place])
+            picks.append((left[c][place], typicality, c, visit))
             left[c] = np.delete(left[c], place)
-            value.append(typicality)
-            ref.append(c)
-            rank.append(visit)
+        rows, value, ref, rank = (np.array(column) for column in zip(*picks, strict=True))
         names = (*(str(c) for c in range(count)), "none")
-        reason = Reason.of(
-            "cluster", len(rows), ref=np.array(ref), rank=np.array(rank), value=np.array(value), names=names
-        )
-        return Selection(np.array(rows, np.int64), np.array(value, np.float32), reason)
+        reason = Reason.of("cluster", len(rows), ref=ref, rank=rank, value=value, names=names)
+        return Selection(rows, value.astype(np.float32), reason)
 
     def _visits(self, pool: Pool, cluster: Rows, left: list[int]) -> Iterator[tuple[int, int]]:
         """Yield `(cluster, earlier visits)` for each row left in a cluster; the last cluster is that of rows in none."""
         size = np.bincount(cluster, minlength=len(left))
         selected = np.bincount(cluster[pool.get_already_selected()], minlength=len(left))
-        stage = (size <= self.min_size).astype(
-            np.int64
-        )  # larger clusters, then small ones, then rows without a cluster
+        # Larger clusters, then small ones, then rows without a cluster.
+        stage = (size <= self.min_size).astype(np.int64)
         stage[-1] = 2
         order = np.lexsort((np.arange(len(left)), -size, selected, stage))
         for current in range(3):

@@ -29,7 +29,7 @@ class VoteK(Selector):
     rows without votes score 0 and come last. The gain is the score; the reason's `ref` is the bucket.
 
     Cost for n rows of d dimensions: 2*n*n*d operations for the neighbours, then n + n_neighbors**2 a pick. Memory:
-    8 bytes * n * n_neighbors and 32 bytes a row; see `selection.kernels.neighbours`.
+    8 bytes * n * n_neighbors and 32 bytes a row; see `selection.kernels.neighbor_graph`.
     """
 
     n_neighbors: int = 150
@@ -60,19 +60,19 @@ class VoteK(Selector):
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:  # noqa: ARG002
         """See `Selector.select`."""
         from selection.kernels.graph_greedy import vote_k
-        from selection.kernels.neighbours import nearest_neighbours
+        from selection.kernels.neighbor_graph import nearest_neighbours
 
         candidates = pool.candidate_rows
         scores = pool.get_scores()[candidates] if self.buckets else None
         parts = [candidates] * budget if scores is None else equal_buckets(candidates, scores, budget)
         graph = nearest_neighbours(pool.get_vectors(), self.n_neighbors)
-        picks = vote_k(graph, rho=self.rho, taken=pool.get_already_selected(), parts=parts)
-        rank = np.arange(budget)
-        reason = Reason.of("score", budget, rank=rank, value=picks.gain)
-        if self.buckets:
-            names = [f"bucket {i + 1} of {budget}" for i in range(budget)]
-            reason = Reason.of("stratum", budget, ref=rank, rank=np.zeros(budget), value=picks.gain, names=names)
-        return Selection(picks.rows, picks.gain.astype(np.float32), reason)
+        rows, gain = vote_k(graph, rho=self.rho, taken=pool.get_already_selected(), parts=parts)
+        if not self.buckets:
+            return Selection.in_order("score", rows, gain)
+        names = [f"bucket {i + 1} of {budget}" for i in range(budget)]
+        ref, rank = np.arange(budget), np.zeros(budget)
+        reason = Reason.of("stratum", budget, ref=ref, rank=rank, value=gain, names=names)
+        return Selection(rows, gain.astype(np.float32), reason)
 
 
 def equal_buckets(rows: Rows, scores: Array, count: int) -> list[Rows]:

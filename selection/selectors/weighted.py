@@ -18,8 +18,7 @@ class Weighted(Selector):
 
     def check_weights(self) -> None:
         """Raise `InvalidOption` unless `weights` is None or may be the name of a column."""
-        if self.weights is not None:
-            check_name(self.name, "weights", self.weights)
+        check_name(self.name, "weights", self.weights, optional=True)
 
     @property
     def needs(self) -> frozenset[Input]:

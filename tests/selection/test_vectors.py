@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from selection import ArrayVectors, InvalidInput, Pool, Vectors, select
-from selection.blocks import SubBlocks, SubVectors, restricted
+from selection.blocks import SubBlocks, SubVectors, check_finite, restricted
 from selection.checks import ShuffledVectors
 from selection.vectors import ExactVectors, exact
 
@@ -145,3 +145,12 @@ def test_array_vectors__of_any_layout_lead_to_the_same_rows(layout):
         select(["k_center"], Pool(vectors=held), budget=20).rows.tolist()
         == select(["k_center"], Pool(vectors=X), budget=20).rows.tolist()
     )
+
+
+def test_check_finite__names_the_first_bad_row_of_those_given():
+    values = np.zeros((4, 2), np.float32)
+    check_finite(values, np.arange(4))
+    values[2:, 1] = np.nan, np.inf
+    with pytest.raises(InvalidInput, match="row 12 holds a value that is not finite") as error:
+        check_finite(values, np.arange(10, 14))
+    assert error.value.row == 12

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from selection.blocks import SourceVectors
 from selection.errors import InvalidInput
 from selection.kernels.compiled.sums import LANES
-from selection.types import Array, DeviceVectors, Points, Rows
+from selection.types import Array, DeviceVectors, Points
 
 # torch is imported by functions only, so its types have no name here.
 Tensor = Any
@@ -121,7 +122,7 @@ def checked_squares(vectors: DeviceVectors) -> Tensor:
     return squares
 
 
-class DeviceCopy:
+class DeviceCopy(SourceVectors):
     """`DeviceVectors`: what a device holds of some vectors, copied when it is first asked for.
 
     Args:
@@ -130,20 +131,8 @@ class DeviceCopy:
     """
 
     def __init__(self, source: Points, device: str) -> None:
-        self.source, self.device = source, device
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, d)."""
-        return self.source.shape
-
-    def blocks(self) -> Iterator[tuple[Rows, Array]]:
-        """The source's."""
-        return self.source.blocks()
-
-    def take(self, rows: Rows) -> Array:
-        """The source's."""
-        return self.source.take(rows)
+        super().__init__(source)
+        self.device = device
 
     def part(self, rows: Any) -> Tensor:
         """See `DeviceVectors.part`."""

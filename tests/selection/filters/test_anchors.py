@@ -8,7 +8,7 @@ import pytest
 from selection import InvalidInput, InvalidOption, MissingInput, Pool, build_step, select
 from selection.filters.anchors import Anchors, best_of_each_class
 from selection.filters.seals import Seals
-from selection.kernels.neighbor_search import nearest_of, row_scores
+from selection.kernels.anchor_search import nearest_of, row_scores
 from selection.kernels.ranking import highest
 from tests.selection.filters.retrieval_cases import LABELLED, LABELS, POOL, circle, clustered, naive, on_circle
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from selection import Pool, select
 from selection.filters.duplicates import DuplicateFilter
-from selection.kernels.duplicates import Duplicates
+from selection.types import Duplicates
 
 RNG = np.random.default_rng(0)
 

@@ -5,7 +5,7 @@ import pytest
 
 from selection import InvalidOption, Pool
 from selection.filters.seals import Seals
-from selection.kernels.neighbor_search import nearest_of
+from selection.kernels.anchor_search import nearest_of
 from tests.selection.filters.retrieval_cases import LABELLED, LABELS, POOL, circle, clustered, naive, on_circle
 
 RNG = np.random.default_rng([0, 0, 0, 1])

@@ -52,47 +52,47 @@ def test_herd__equals_the_definition_pick_for_pick(name, taken):
     X = HARD[name]
     budget = min(len(X) - 3, 100)
     rows, errors = naive_herd(X, budget, taken)
-    got = run(ArrayVectors(X), budget, taken)
-    assert got.rows.tolist() == rows
-    np.testing.assert_allclose(got.error[1:], errors, atol=1e-6 * np.abs(X).max())
+    got, error = run(ArrayVectors(X), budget, taken)
+    assert got.tolist() == rows
+    np.testing.assert_allclose(error[1:], errors, atol=1e-6 * np.abs(X).max())
 
 
 @pytest.mark.parametrize("name", ["clustered", "signs", "duplicates", "huge", "tiny"])
 def test_herd__weighted_means_equal_the_definition(name):
     X = HARD[name]
     weights = np.random.default_rng(0).choice([0.0, 0.25, 1.0, 0.625], len(X))
-    assert run(ArrayVectors(X), 60, weights=weights).rows.tolist() == naive_herd(X, 60, weights=weights)[0]
+    assert run(ArrayVectors(X), 60, weights=weights)[0].tolist() == naive_herd(X, 60, weights=weights)[0]
 
 
 def test_herd__weights_count_by_their_ratios():
     X = HARD["clustered"]
     weights = np.random.default_rng(0).integers(0, 4, len(X)).astype(np.float64)
-    rows = run(ArrayVectors(X), 60, weights=weights).rows.tolist()
+    rows = run(ArrayVectors(X), 60, weights=weights)[0].tolist()
     for factor in (2.0**-100, 2.0**100):
-        assert run(ArrayVectors(X), 60, weights=factor * weights).rows.tolist() == rows
+        assert run(ArrayVectors(X), 60, weights=factor * weights)[0].tolist() == rows
 
 
 @pytest.mark.parametrize("name", HARD)
 def test_herd__storage_order_block_size_threads_and_dtype_change_nothing(name):
     X = HARD[name]
-    expected = run(ArrayVectors(X), 60, np.array([2]))
+    expected, expected_error = run(ArrayVectors(X), 60, np.array([2]))
     threads = numba.get_num_threads()
     try:
         for block_rows, n_threads in ((1, threads), (7, 1), (10_000, threads)):
             numba.set_num_threads(n_threads)
-            got = run(Shuffled(X, block_rows=block_rows), 60, np.array([2]))
-            assert got.rows.tolist() == expected.rows.tolist()
-            assert got.error.tolist() == expected.error.tolist()
+            got, error = run(Shuffled(X, block_rows=block_rows), 60, np.array([2]))
+            assert got.tolist() == expected.tolist()
+            assert error.tolist() == expected_error.tolist()
     finally:
         numba.set_num_threads(threads)
     if X.dtype == np.float16:
-        assert run(ArrayVectors(X.astype(np.float32)), 60, np.array([2])).rows.tolist() == expected.rows.tolist()
+        assert run(ArrayVectors(X.astype(np.float32)), 60, np.array([2]))[0].tolist() == expected.tolist()
 
 
 def test_herd__ties_over_many_tiles_go_to_the_lowest_row():
     X = np.random.default_rng(0).integers(-2, 3, (9500, 3)).astype(np.float32)
-    assert run(ArrayVectors(X), 40).rows.tolist() == naive_herd(X, 40)[0]
-    assert run(ArrayVectors(np.ones((9500, 3), np.float16)), 5).rows.tolist() == [0, 1, 2, 3, 4]
+    assert run(ArrayVectors(X), 40)[0].tolist() == naive_herd(X, 40)[0]
+    assert run(ArrayVectors(np.ones((9500, 3), np.float16)), 5)[0].tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("features", ["alike", "of_falling_size", "one_large"])

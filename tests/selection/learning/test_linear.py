@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selection import InvalidInput
 from selection.checks import ShuffledVectors
 from selection.learning.classifier import CommitteeProbabilities, LogisticRegression, PredictedProbabilities
-from selection.learning.linear import LinearModel, check_finite
+from selection.learning.linear import LinearModel
 from tests.selection.learning.blobs import blobs
 
 PLAIN = LogisticRegression(calibrated=False)
@@ -69,12 +67,3 @@ def test_linear_model__error_is_that_of_float32() -> None:
     model = LogisticRegression().fit(X, y, 10, seed=0)
     exact = softmax((X.astype(float) @ model.weights + model.bias) / model.temperature)
     np.testing.assert_allclose(model.probabilities(X), exact, rtol=5e-6)
-
-
-def test_check_finite__names_the_first_bad_row_counted_from_the_start() -> None:
-    values = np.zeros((4, 2), np.float32)
-    check_finite(values)
-    values[2:, 1] = np.nan, np.inf
-    with pytest.raises(InvalidInput, match="row 12 holds a value that is not finite") as error:
-        check_finite(values, start=10)
-    assert error.value.row == 12

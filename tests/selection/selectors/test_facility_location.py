@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from selection import ArrayVectors, InvalidInput, InvalidOption, Pool, Selection, build_step, select, step_spec
 from selection.kernels import facility_location as kernel
-from selection.kernels.facility_location_lists import greedy_lists
+from selection.kernels.facility_location import greedy_lists
 from selection.selectors.facility_location import FacilityLocation
 
 EIGHT = np.array([[-1, 0], [5, 9], [-9, -7], [6, 9], [-5, -4], [7, -1], [-4, 6], [-5, -2]], np.float32)
@@ -75,9 +75,9 @@ def test_greedy_lists__precomputed_similarities() -> None:
     s = np.array([[1.0, 0.9, 0.1, 0.0], [0.9, 1.0, 0.1, 0.0], [0.1, 0.1, 1.0, 0.2], [0.0, 0.0, 0.2, 1.0]])
     refs = np.tile(np.arange(4), 4)
     none = np.empty(0, np.int64)
-    picks = greedy_lists(np.arange(0, 17, 4), refs, s.ravel(), np.arange(4), 4, weights=np.ones(4), taken=none)
-    assert picks.rows.tolist() == [0, 2, 3, 1]  # 0 and 1 tie: the lowest row
-    np.testing.assert_allclose(picks.gain, [2.0, 1.1, 0.8, 0.1], atol=1e-10)
+    picks, gain, _ = greedy_lists(np.arange(0, 17, 4), refs, s.ravel(), np.arange(4), 4, weights=np.ones(4), taken=none)
+    assert picks.tolist() == [0, 2, 3, 1]  # 0 and 1 tie: the lowest row
+    np.testing.assert_allclose(gain, [2.0, 1.1, 0.8, 0.1], atol=1e-10)
 
 
 def test_greedy_lists__cosines_cut_off_at_zero() -> None:
@@ -85,9 +85,9 @@ def test_greedy_lists__cosines_cut_off_at_zero() -> None:
     s = np.maximum(np.cos(angle[:, None] - angle), 0)
     refs = np.tile(np.arange(6), 6)
     none = np.empty(0, np.int64)
-    picks = greedy_lists(np.arange(0, 37, 6), refs, s.ravel(), np.arange(6), 3, weights=np.ones(6), taken=none)
-    assert picks.rows.tolist() == [2, 4, 5]
-    np.testing.assert_allclose(picks.gain, [3.4401686948, 1.6427876097, 0.8263518223], atol=1e-9)
+    picks, gain, _ = greedy_lists(np.arange(0, 37, 6), refs, s.ravel(), np.arange(6), 3, weights=np.ones(6), taken=none)
+    assert picks.tolist() == [2, 4, 5]
+    np.testing.assert_allclose(gain, [3.4401686948, 1.6427876097, 0.8263518223], atol=1e-9)
     x = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
     assert run(x, 3).rows.tolist() == [2, 4, 5]  # (1 + cosine) / 2 gives the same picks here
 

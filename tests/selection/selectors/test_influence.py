@@ -7,7 +7,7 @@ import pytest
 
 from selection import InvalidOption, Pool, Selection, build_step, select
 from selection.kernels.graph_greedy import SAMPLES, spread
-from selection.kernels.neighbours import cosines, nearest_neighbours
+from selection.kernels.neighbor_graph import cosines, nearest_neighbours
 from selection.selectors.influence import Influence, edge_weights, live_edges
 from selection.streams import child
 
@@ -66,9 +66,9 @@ def test_live_edges__reach_what_enumeration_says() -> None:
     for _ in range(words):
         live = live_edges(NEIGHBOURS, WEIGHTS, rng.integers(0, 2**63, 5, dtype=np.uint64), rng)
         for i in range(5):
-            single[i] += spread(NEIGHBOURS, live, np.array([i]), 1, taken=NONE).gain[0]
+            single[i] += spread(NEIGHBOURS, live, np.array([i]), 1, taken=NONE)[1][0]
         for i in range(1, 5):
-            pair[i] += spread(NEIGHBOURS, live, np.array([i]), 1, taken=np.array([0])).gain[0]
+            pair[i] += spread(NEIGHBOURS, live, np.array([i]), 1, taken=np.array([0]))[1][0]
     np.testing.assert_allclose(single / words, [2.9588, 2.856, 2.71, 2.09, 2.29], atol=0.04)
     np.testing.assert_allclose((pair / words + 2.9588)[1:], [3.582, 3.98, 4.1264, 4.3264], atol=0.04)
 
@@ -89,19 +89,19 @@ def six_edges(seed: int) -> tuple[np.ndarray, np.ndarray, list[tuple[int, int, f
 def test_spread__is_exact_greedy_where_the_samples_are_all_there_are(seed: int) -> None:
     neighbours, live, edges = six_edges(seed)
     rows, gains = greedy(lambda chosen: sigma(edges, chosen), 6, 6)
-    picks = spread(neighbours, live, np.arange(6), 6, taken=NONE)
-    assert picks.rows.tolist() == rows
-    np.testing.assert_allclose(picks.gain, gains, atol=1e-9)
+    picks, gain = spread(neighbours, live, np.arange(6), 6, taken=NONE)
+    assert picks.tolist() == rows
+    np.testing.assert_allclose(gain, gains, atol=1e-9)
     rows, gains = greedy(lambda chosen: sigma(edges, chosen), 6, 3, taken=(2, 4))
-    picks = spread(neighbours, live, np.array([0, 1, 3, 5]), 3, taken=np.array([2, 4]))
-    assert picks.rows.tolist() == rows
-    np.testing.assert_allclose(picks.gain, gains, atol=1e-9)
+    picks, gain = spread(neighbours, live, np.array([0, 1, 3, 5]), 3, taken=np.array([2, 4]))
+    assert picks.tolist() == rows
+    np.testing.assert_allclose(gain, gains, atol=1e-9)
 
 
 def test_spread__a_row_hit_twice_counts_once() -> None:
     neighbours = np.array([[1, 2], [3, -1], [3, -1], [-1, -1]], np.int32)
     live = np.where(neighbours >= 0, ~np.uint64(0), np.uint64(0))
-    assert spread(neighbours, live, np.arange(4), 1, taken=NONE).gain.tolist() == [4.0]
+    assert spread(neighbours, live, np.arange(4), 1, taken=NONE)[1].tolist() == [4.0]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -116,9 +116,9 @@ def test_select__is_plain_greedy_over_its_samples(seed: int) -> None:
         [(i, int(graph[i, e])) for i in range(60) for e in range(4) if int(live[i, e]) >> r & 1] for r in range(SAMPLES)
     ]
     rows, gains = greedy(lambda chosen: float(np.mean([reached(s, chosen) for s in samples])), 60, 4)
-    picks = spread(graph, live, np.arange(60), 4, taken=NONE)
-    assert picks.rows.tolist() == rows
-    np.testing.assert_allclose(picks.gain, gains, atol=1e-9)
+    picks, gain = spread(graph, live, np.arange(60), 4, taken=NONE)
+    assert picks.tolist() == rows
+    np.testing.assert_allclose(gain, gains, atol=1e-9)
 
 
 def test_select__gains_fall_and_add_up_to_what_is_reached() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from selection import InvalidBudget, InvalidInput, InvalidOption, Pool, Selection, build_step, select
-from selection.kernels.neighbours import distance_to_others
+from selection.kernels.neighbor_graph import distance_to_others
 from selection.selectors.probcover import ProbCover, largest_pure_radius
 
 LINE = np.array([[0.0], [0.4], [0.8], [1.2], [3.0], [3.3], [3.6], [8.0]], np.float32)

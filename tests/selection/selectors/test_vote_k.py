@@ -7,7 +7,7 @@ import pytest
 
 from selection import InvalidOption, MissingInput, Pool, Selection, build_step, select
 from selection.kernels.graph_greedy import vote_k
-from selection.kernels.neighbours import nearest_neighbours
+from selection.kernels.neighbor_graph import nearest_neighbours
 from selection.selectors.vote_k import VoteK, equal_buckets
 
 NONE = np.empty(0, np.int64)
@@ -92,9 +92,9 @@ def test_select__no_ties() -> None:
 
 def test_vote_k__rows_on_a_line() -> None:
     neighbours = np.array([[1, 2], [0, 2], [1, 3], [2, 1], [5, 6], [4, 6], [5, 4]], np.int32)
-    picks = vote_k(neighbours, rho=10, taken=NONE, parts=[np.arange(7)] * 4)
-    assert picks.rows.tolist() == [1, 4, 2, 5]
-    np.testing.assert_allclose(picks.gain, [3, 2, 0.2, 0.1], rtol=1e-12)
+    picks, gain = vote_k(neighbours, rho=10, taken=NONE, parts=[np.arange(7)] * 4)
+    assert picks.tolist() == [1, 4, 2, 5]
+    np.testing.assert_allclose(gain, [3, 2, 0.2, 0.1], rtol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -141,11 +141,11 @@ def test_vote_k__ten_tenths_tie_with_one() -> None:
     neighbours = np.full((23, 2), -1, np.int32)
     neighbours[22, 0] = 0
     neighbours[1:11] = [12, 11]
-    picks = vote_k(neighbours, rho=10, taken=np.array([12]), parts=[np.array([11, 0])])
-    assert (picks.rows.tolist(), picks.gain.tolist()) == ([0], [1.0])
+    picks, gain = vote_k(neighbours, rho=10, taken=np.array([12]), parts=[np.array([11, 0])])
+    assert (picks.tolist(), gain.tolist()) == ([0], [1.0])
     neighbours[neighbours == 0] = 13  # now the one full vote is for a higher row
-    picks = vote_k(neighbours, rho=10, taken=np.array([12]), parts=[np.array([13, 11])])
-    assert (picks.rows.tolist(), picks.gain.tolist()) == ([11], [1.0])
+    picks, gain = vote_k(neighbours, rho=10, taken=np.array([12]), parts=[np.array([13, 11])])
+    assert (picks.tolist(), gain.tolist()) == ([11], [1.0])
 
 
 def test_equal_buckets__the_least_confident_first_and_the_most_confident_tenth_dropped() -> None:

@@ -21,7 +21,7 @@ from selection.kernels.facility_location import Coverage
 from selection.kernels.k_center import k_center
 from selection.kernels.kmeans_pp import kmeans_pp
 from selection.kernels.nearest import farthest_from
-from selection.kernels.neighbours import nearest_neighbours
+from selection.kernels.neighbor_graph import nearest_neighbours
 from selection.kernels.normalize import unit_rows, unit_vectors
 from selection.kernels.top_k import max_similarity, similarity_to, top_k
 from selection.vectors import TensorVectors, exact, on_gpu

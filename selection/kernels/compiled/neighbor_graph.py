@@ -1,4 +1,4 @@
-"""The compiled loops behind `neighbours`.
+"""The compiled loops behind `neighbor_graph`.
 
 Of distances: a pair's squared distance is |q|^2 + |x|^2 - 2 q.x. With a float32 product it errs by at most 2 (margin |q| |x| + tiny), and by a
 little rounding of the float64 terms. Comparisons are written so that a NaN from an overflow leaves a pair to be worked out.

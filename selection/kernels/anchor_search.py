@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from selection.blocks import restricted
-from selection.errors import InvalidInput
+from selection.blocks import check_finite, restricted
 from selection.types import Doubles, Floats, Mask, Reason, RetrievedRows, Rows, Vectors
 
 # Queries searched at once: 16 MiB of float32 at 1024 dimensions.
@@ -53,9 +52,7 @@ def nearest_of(vectors: Vectors, anchors: Rows, k: int, within: Mask) -> Neighbo
     for start in range(0, len(anchors) if len(rows) else 0, QUERY_ROWS):
         part = anchors[start : start + QUERY_ROWS]
         queries = np.ascontiguousarray(vectors.take(part), np.float32)
-        bad = np.flatnonzero(~np.isfinite(queries).all(axis=1))
-        if len(bad):
-            raise InvalidInput("vectors: row {row} holds a value that is not finite", row=int(part[bad[0]]))
+        check_finite(queries, part)
         similarity, row = vectors.nearest(queries, min(k, len(rows)), within=rows)
         query, place = np.nonzero(row >= 0)
         parts.append((row[query, place], query + start, similarity[query, place]))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from selection import ArrayVectors, InvalidInput
-from selection.kernels import neighbours as kernel
-from selection.kernels.neighbours import (
+from selection.kernels import neighbor_graph as kernel
+from selection.kernels.neighbor_graph import (
     cosines,
     distance_to_others,
     nearest_neighbours,

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from selection.blocks import chunks
 from selection.errors import InvalidInput
-from selection.kernels.compiled import neighbours as loops
+from selection.kernels.compiled import neighbor_graph as loops
 from selection.kernels.compiled.assign import norms
 from selection.kernels.compiled.margin import LARGEST_SIZE, SMALLEST_NORMAL, product_margin
 from selection.kernels.float16 import as_float32
@@ -68,8 +69,7 @@ def nearest_neighbours(vectors: Vectors, count: int) -> Ints:
     asked = np.flatnonzero(~zero).astype(np.int64)
     nearest = np.full((n, max(0, min(count, n - 1))), -1, np.int32)
     if nearest.shape[1]:
-        for start in range(0, len(asked), QUERY_ROWS):
-            rows = asked[start : start + QUERY_ROWS]
+        for rows in chunks(asked, QUERY_ROWS):
             nearest[rows] = _nearest_of(unit, rows, nearest.shape[1], zero)
     return nearest
 
@@ -159,7 +159,11 @@ def within_distance(vectors: Vectors, distance: float, *, max_edges: int) -> Lis
     for start in range(0, n, RANGE_ROWS):
         queries = np.arange(start, min(start + RANGE_ROWS, n), dtype=np.int64)
         keys = []
-        for near, rows in _tiles_within(vectors, queries, distance):
+        xs = as_float32(vectors.take(queries))
+        q_norm = norms(xs)
+        for rows, tile, x_norm, margin, coarse in _products(vectors, xs, q_norm):
+            near = np.empty(coarse.shape, np.bool_)
+            loops.within(coarse, xs, q_norm, tile, x_norm, *margin, distance, near)
             i, j = np.nonzero(near)
             total += len(i)
             if total > max_edges:
@@ -196,16 +200,6 @@ def distance_to_others(vectors: Vectors, rows: Rows, place: Rows) -> Doubles:
         for at, tile, x_norm, margin, coarse in _products(vectors, queries, q_norm):
             loops.nearest_other(coarse, queries, q_norm, place[part], tile, x_norm, place[at], *margin, best)
     return np.asarray(np.sqrt(square))
-
-
-def _tiles_within(vectors: Vectors, rows: Rows, distance: float) -> Iterator[tuple[Mask, Rows]]:
-    """Yield (rows, tile) bool, whether each pair lies within the distance, and the rows of the tile."""
-    queries = as_float32(vectors.take(rows))
-    q_norm = norms(queries)
-    for at, tile, x_norm, margin, coarse in _products(vectors, queries, q_norm):
-        near = np.empty(coarse.shape, np.bool_)
-        loops.within(coarse, queries, q_norm, tile, x_norm, *margin, distance, near)
-        yield near, at
 
 
 def _products(
