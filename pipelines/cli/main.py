@@ -198,10 +198,7 @@ def diff(
 
 
 @app.command()
-def reproduce(
-    selection: Annotated[str, typer.Argument(help="A selection id.")],
-    config: ConfigOption = None,
-) -> None:
+def reproduce(selection: Annotated[str, typer.Argument(help="A selection id.")], config: ConfigOption = None) -> None:
     """Draw a recorded selection again from its record and compare it, row by row."""
     from pipelines.reproduce import reproduce as draw_again
 

@@ -354,10 +354,7 @@ def _yaml(pool: Sequence[Sample], targets: Mapping[str, Sample], root: Path) -> 
             fields = f", fields: {_flow(sample.fields)}" if sample.fields else ""
             lines.append(f"  {_quoted(name)}: {{files: {path}{fields}}}" if fields else f"  {_quoted(name)}: {path}")
     else:
-        lines += [
-            "# targets:                  # examples of the task to match",
-            "#   my_task: my_task.jsonl",
-        ]
+        lines += ["# targets:                  # examples of the task to match", "#   my_task: my_task.jsonl"]
     lines += [
         "",
         "recipes:                    # each is drawn into a selection of its own",

@@ -265,7 +265,7 @@ class Labeling(Section):
 
     classes: Texts = Field(description="the names of the classes, at least two")
     steps: Steps = Field(
-        description="as a recipe's; used once there are labels of two classes. Steps get probabilities, committee and labels",
+        description="as a recipe's; used once there are labels of two classes. Steps get probabilities, committee and labels"
     )
     cold_start: Steps = Field(
         default=StepList.of({"random_subpool": {"rows": 50_000}}, "facility_location"),

@@ -10,14 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.labeling.inputs import (
-    TrainingSet,
-    fit_model,
-    has_vector,
-    imported_probabilities,
-    sent_ids,
-    training_set,
-)
+from pipelines.labeling.inputs import TrainingSet, fit_model, has_vector, imported_probabilities, sent_ids, training_set
 from pipelines.labeling.project import ProjectState
 from selection.errors import InvalidInput
 from selection.learning.annotators import NONE, relabel_scores

@@ -8,10 +8,7 @@ from storage.catalog.publish import publish_catalog
 from storage.catalog.query import query_catalog
 
 
-@stage(
-    "publish",
-    checks={"every_selection_listed": "it opens, and holds every selection that was committed before"},
-)
+@stage("publish", checks={"every_selection_listed": "it opens, and holds every selection that was committed before"})
 def publish(context: Context) -> Outcome:
     """Publish the catalog: every record committed so far becomes visible to SQL at once."""
     committed = len(context.store.records("selections"))
