@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.config.load import Config
+from pipelines.config.schema import Config
 from pipelines.context import Context
 from pipelines.errors import UnknownProject
 from pipelines.labeling.annotations import Annotations

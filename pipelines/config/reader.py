@@ -95,7 +95,7 @@ class ConfigReader:
         Args:
             stricter: field -> its type, where the file may hold less than the class takes.
         """
-        section = _section_of(kind, stricter)
+        section = section_of(kind, **stricter)
         if self._validated(section, raw, path) is None:
             return None
         try:
@@ -161,12 +161,6 @@ class ConfigReader:
                 self.add((*path, key), f"unknown key{nearest(key, allowed)}; allowed: {listed(allowed)}")
 
     # ---- help
-
-    def _section(self, model: type[S], path: KeyPath) -> S | None:
-        raw: Any = self.raw
-        for part in path:
-            raw = raw[part]
-        return self._validated(model, raw, path)
 
     def _validated(self, model: type[S], raw: Any, path: KeyPath) -> S | None:
         """A section, or None with its problems noted."""
@@ -253,9 +247,9 @@ def keys_of(model: type[BaseModel]) -> list[str]:
     return [name for name, info in model.model_fields.items() if not info.exclude]
 
 
-def _section_of(kind: type[Any], stricter: Mapping[str, Any]) -> type[Section]:
+def section_of(kind: type[Any], **stricter: Any) -> type[Section]:
     """A section with the fields of a dataclass. What is inside a list or mapping is for the class to check."""
-    hints = {name: _outer(hint) for name, hint in get_type_hints(kind).items()} | dict(stricter)
+    hints = {name: _outer(hint) for name, hint in get_type_hints(kind).items()} | stricter
     shape: dict[str, Any] = {
         field.name: (hints[field.name], ... if field.default is dataclasses.MISSING else field.default)
         for field in dataclasses.fields(kind)

@@ -12,7 +12,8 @@ from typing import Any
 
 import dagster as dg
 
-from pipelines.config.load import Config, load_config
+from pipelines.config.load import load_config
+from pipelines.config.schema import Config
 from pipelines.errors import USER_ERRORS
 from pipelines.orchestration.schedule import default_status
 from pipelines.stages.pull import label_files
