@@ -119,7 +119,7 @@ def _labels(model: ProjectModel) -> list[dict[str, Any]]:
             "at random": round(model.state.labelled * at_random[name] / drawn, 1) if drawn else None,
             "in the random arm": f"{at_random[name]} of {drawn}",
         }
-        for name, count in model.state.by_class().items()
+        for name, count in model.state.by_class(model.state.annotations.labelled).items()
     ]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainSerializer, PlainValidator, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, InstanceOf, PlainSerializer, Tag
 
 from selection.constraints import Constraints, Quota, TokenBudget
 from selection.encoders import EncoderSpec
@@ -157,23 +157,13 @@ class StepList:
         return " -> ".join(step.name for step in self.parsed)
 
 
-def _built(kind: type[Any]) -> PlainValidator:
-    """Objects come as they are: the reader builds them from the file, and says where a value of theirs is wrong."""
-
-    def check(value: Any) -> Any:
-        if not isinstance(value, kind):
-            raise TypeError(f"must be a {kind.__name__}, got {value!r}")
-        return value
-
-    return PlainValidator(check)
-
-
-Steps = Annotated[StepList, _built(StepList), PlainSerializer(lambda steps: steps.written)]
-GroupQuota = Annotated[Quota, _built(Quota), PlainSerializer(asdict)]
+# Objects come as they are: the reader builds them from the file, and says where a value of theirs is wrong.
+Steps = Annotated[InstanceOf[StepList], PlainSerializer(lambda steps: steps.written)]
+GroupQuota = Annotated[InstanceOf[Quota], PlainSerializer(asdict)]
 # The tags keep pydantic from listing what is wrong with the other form.
 Budget = Annotated[
     Annotated[int, Field(gt=0), Tag("rows")]
-    | Annotated[TokenBudget, _built(TokenBudget), PlainSerializer(asdict), Tag("tokens")],
+    | Annotated[InstanceOf[TokenBudget], PlainSerializer(asdict), Tag("tokens")],
     Discriminator(lambda budget: "tokens" if isinstance(budget, TokenBudget) else "rows"),
 ]
 
@@ -253,6 +243,11 @@ class LabelBudget(Section):
     column: str | None = None
     per_token: float | None = Field(default=None, gt=0)
     tokenizer: str | None = None
+
+    @property
+    def whole(self) -> float:
+        """All of it, in rows or in money."""
+        return self.rows if self.rows is not None else self.money or 0.0
 
 
 class Stop(Section):

@@ -19,7 +19,7 @@ import json
 import sysconfig
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -197,20 +197,21 @@ def _fill(
     taken: dict[str, Row], wanted: int, modules: dict[str, Path], groups: dict[str, list[str]], held_out: set[str]
 ) -> None:
     """Take a few rows of one file of each group, round after round, until there are `wanted` in all."""
-    waiting = {name: iter(groups[name]) for name in sorted(groups, key=_order)}
-    left: dict[str, list[Row]] = {name: [] for name in waiting}
-    while waiting and len(taken) < wanted:
-        for name in list(waiting):
-            if not left[name]:
-                module = next(waiting[name], None)
-                if module is None:
-                    del waiting[name]
-                    continue
-                left[name] = sorted(_rows(module, modules[module]), key=lambda row: _order(row.id))
-            for row in left[name][:_ROWS_PER_FILE]:
-                if len(taken) < wanted and row.response not in held_out:
-                    taken.setdefault(row.id, row)
-            left[name] = left[name][_ROWS_PER_FILE:]
+    streams = [_few_at_a_time(groups[name], modules) for name in sorted(groups, key=_order)]
+    for batches in itertools.zip_longest(*streams, fillvalue=()):
+        for row in itertools.chain(*batches):
+            if len(taken) < wanted and row.response not in held_out:
+                taken.setdefault(row.id, row)
+        if len(taken) == wanted:
+            return
+
+
+def _few_at_a_time(names: Iterable[str], modules: dict[str, Path]) -> Iterator[Sequence[Row]]:
+    """The rows of some modules, a few of one file at a time; an empty one takes its turn too."""
+    for name in names:
+        rows = sorted(_rows(name, modules[name]), key=lambda row: _order(row.id))
+        for start in range(0, max(len(rows), 1), _ROWS_PER_FILE):
+            yield rows[start : start + _ROWS_PER_FILE]
 
 
 def _all_rows(modules: dict[str, Path], names: Iterable[str]) -> list[Row]:

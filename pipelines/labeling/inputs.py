@@ -7,7 +7,7 @@ that a draw asks for. The random arms of all rounds are held out: they never tra
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -68,16 +68,14 @@ class Arm:
 
     def record(self) -> dict[str, Any]:
         """The JSON-plain form that is hashed and kept."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values["limit"] = None if self.limit is None else self.limit.record()
-        return {_RECORDED_AS.get(name, name): value for name, value in values.items()}
+        return {_RECORDED_AS.get(name, name): value for name, value in asdict(self).items()}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Arm:
         """The arm that a selection's record describes."""
         names = {field.name: _RECORDED_AS.get(field.name, field.name) for field in fields(cls)}
         values = {name: record[key] for name, key in names.items()}
-        return cls(**values | {"limit": SpendingLimit.from_record(values["limit"])})
+        return cls(**values | {"limit": values["limit"] and SpendingLimit(**values["limit"])})
 
 
 _RECORDED_AS = {"label_digest": "labels", "open_rounds": "open", "other_selection": "apart", "limit": "purse"}
@@ -180,15 +178,9 @@ class LabelingInputs(DrawInputs):
 
     @cached_property
     def _members(self) -> list[Model]:
-        classifier, training = build_classifier(self.arm.classifier), self.training
-        return fit_committee(
-            classifier,
-            training.vectors,
-            training.labels,
-            len(self.arm.classes),
-            members=self.arm.members,
-            seed=self.spec.seed,
-        )
+        vectors, labels, n_classes = self.training.vectors, self.training.labels, len(self.arm.classes)
+        classifier = build_classifier(self.arm.classifier)
+        return fit_committee(classifier, vectors, labels, n_classes, members=self.arm.members, seed=self.spec.seed)
 
     @cached_property
     def _imported(self) -> tuple[Floats, Mask] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -123,9 +123,7 @@ class ProjectModel:
     @cached_property
     def at_random(self) -> dict[str, int]:
         """How many rows of the random arms have each class: what the pool holds, undisturbed by the steps."""
-        annotations, classes = self.state.annotations, self.state.settings.classes
-        labels = annotations.consensus.labels[annotations.labelled & self._random]
-        return dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True))
+        return self.state.by_class(self.state.annotations.labelled & self._random)
 
     @cached_property
     def _random(self) -> npt.NDArray[np.bool_]:
@@ -146,11 +144,12 @@ class ProjectModel:
     @cached_property
     def metrics(self) -> dict[str, float | int]:
         """Counts and, where there is a model, how good it is."""
+        annotations = self.state.annotations
         metrics: dict[str, float | int] = {"labelled": self.state.labelled}
-        metrics |= {f"labels_{name}": count for name, count in self.state.by_class().items()}
+        metrics |= {f"labels_{name}": count for name, count in self.state.by_class(annotations.labelled).items()}
         metrics |= {f"at_random_{name}": count for name, count in self.at_random.items()}
-        if self.state.annotations.agreement is not None:
-            metrics["agreement"] = round(self.state.annotations.agreement, 6)
+        if annotations.agreement is not None:
+            metrics["agreement"] = round(annotations.agreement, 6)
         if not self.ready:
             return metrics
         return {**metrics, "trained_on": len(self.training.ids), **self.held_out, "uncertainty": self.uncertainty}
@@ -177,13 +176,11 @@ class ProjectModel:
             seen = [entry for i, entry in enumerate(seen) if entry[0] is None or files[i : i + 2] != [files[i]] * 2]
         predictions = {name: models[name][2] for name, _, _ in seen if name is not None}
         ids = {name: from_arrow(table["id"]) for name, table in predictions.items()}
-        common: Ids | None = None
-        for model_ids in ids.values():
-            common = model_ids if common is None else np.intersect1d(common, model_ids)
+        common = reduce(np.intersect1d, ids.values()) if ids else np.empty(0, "S16")
         class_number = {name: number for number, name in enumerate(self.state.settings.classes)}
         history = []
         for name, spent, metrics in seen:
-            if name is None or common is None or not len(common):
+            if name is None or not len(common):
                 history.append(Observation(spent=spent))
                 continue
             rows = rows_of(common, ids[name])

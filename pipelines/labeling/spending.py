@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -54,15 +52,6 @@ class SpendingLimit:
             tokenizer=tokenizer_fingerprint(budget.tokenizer) if budget.tokenizer else None,
             overlap=overlap,
         )
-
-    def record(self) -> dict[str, Any]:
-        """The JSON-plain form that is hashed and kept."""
-        return asdict(self)
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any] | None) -> SpendingLimit | None:
-        """What a record says of the limit."""
-        return None if record is None else cls(**record)
 
     def costs(self, snapshot: Snapshot) -> Money:
         """(n,) what one label of each row costs; NaN where the column says nothing."""
