@@ -121,19 +121,17 @@ def status(
 
     from pipelines.runs import runs
 
-    rows = list(islice(runs(_store(config)), limit))
-    _print_table(
-        [
-            {
-                "when": run["started_at"],
-                "stage": " ".join(filter(None, (run["stage"], run["target"]))),
-                "status": run["status"],
-                "seconds": run["seconds"],
-                "what": run["summary"] or run["error"],
-            }
-            for run in rows
-        ]
-    )
+    rows = [
+        {
+            "when": run["started_at"],
+            "stage": " ".join(filter(None, (run["stage"], run["target"]))),
+            "status": run["status"],
+            "seconds": run["seconds"],
+            "what": run["summary"] or run["error"],
+        }
+        for run in islice(runs(_store(config)), limit)
+    ]
+    _print_table(rows)
 
 
 @app.command()

@@ -88,7 +88,7 @@ class _ConfigLoader(ConfigReader):
         pool = self._pool()
         targets = dict(self._targets())
         encoders = dict(self._encoders())
-        names = {"targets": list(self._mapping(("targets",))), "encoders": list(self._mapping(("encoders",)))}
+        names = {key: list(self._mapping(key)) for key in ("targets", "encoders")}
         if pool is not None and pool.vectors:
             names["encoders"].append(schema.OWN_VECTORS)
         recipes = dict(self._recipes(names))
@@ -99,7 +99,7 @@ class _ConfigLoader(ConfigReader):
         index: schema.Index | None = schema.Index()
         if self.raw.get("index") is not None:
             index = self._validated(schema.Index, self.raw["index"], ("index",))
-        schedule = self._schedule(list(self._mapping(("recipes",)))) if self.raw.get("schedule") is not None else None
+        schedule = self._schedule(list(self._mapping("recipes"))) if self.raw.get("schedule") is not None else None
         self._stop_if_wrong()
         assert pool is not None  # else there was a problem
         assert index is not None
@@ -134,7 +134,7 @@ class _ConfigLoader(ConfigReader):
         return self._validated(schema.Pool, raw | checked, ("pool",))
 
     def _targets(self) -> Iterator[tuple[str, schema.TargetFiles]]:
-        for name, raw in self._mapping(("targets",)).items():
+        for name, raw in self._mapping("targets").items():
             path: KeyPath = ("targets", name)
             if isinstance(raw, dict) and "vectors" in raw:
                 raw = raw | {"vectors": self._keyed(raw["vectors"], (*path, "vectors"))}  # noqa: PLW2901
@@ -180,7 +180,7 @@ class _ConfigLoader(ConfigReader):
             self.add((*path, "fields"), str(error).removeprefix(": fields: "))
 
     def _encoders(self) -> Iterator[tuple[str, EncoderSpec]]:
-        for name, raw in self._mapping(("encoders",)).items():
+        for name, raw in self._mapping("encoders").items():
             path: KeyPath = ("encoders", name)
             if name == schema.OWN_VECTORS:
                 self.add(path, f"`{schema.OWN_VECTORS}` stands for the vectors in pool.vectors; choose another name")
@@ -199,7 +199,7 @@ class _ConfigLoader(ConfigReader):
                 yield name, spec
 
     def _recipes(self, names: Mapping[str, list[str]]) -> Iterator[tuple[str, schema.Recipe]]:
-        for name, raw in self._mapping(("recipes",)).items():
+        for name, raw in self._mapping("recipes").items():
             path: KeyPath = ("recipes", name)
             if not isinstance(raw, dict):
                 self._validated(schema.Recipe, raw, path)
@@ -222,7 +222,7 @@ class _ConfigLoader(ConfigReader):
                 yield name, recipe.model_copy(update=resolved)
 
     def _labeling(self, names: Mapping[str, list[str]]) -> Iterator[tuple[str, schema.Labeling]]:
-        for name, raw in self._mapping(("labeling",)).items():
+        for name, raw in self._mapping("labeling").items():
             path: KeyPath = ("labeling", name)
             if name == "selection":
                 self.add(path, "`selection` is what the assets of recipes are called; choose another name")

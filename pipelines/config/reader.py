@@ -183,22 +183,21 @@ class ConfigReader:
                 )
             return None
 
-    def _mapping(self, path: KeyPath) -> dict[str, Any]:
+    def _mapping(self, key: str) -> dict[str, Any]:
         """A mapping of names; wrong names are noted once, when first asked for."""
-        (key,) = path
-        raw = self.raw.get(str(key))
+        raw = self.raw.get(key)
         if raw is None:
             return {}
         if not isinstance(raw, dict):
-            self._once(path, f"must be a mapping of names, found {self._found_at(path, raw)}")
+            self._once((key,), f"must be a mapping of names, found {self._found_at((key,), raw)}")
             return {}
         seen: dict[str, str] = {}
         for name in raw:
             if not _NAME.fullmatch(name):
-                self._once((*path, name), f"{name!r} cannot be a name: {_NAME_RULE}")
+                self._once((key, name), f"{name!r} cannot be a name: {_NAME_RULE}")
             twin = seen.setdefault(name.replace("-", "_"), name)
             if twin != name:
-                self._once((*path, name), f"{name!r} and {twin!r} differ only in `-` and `_`; choose another name")
+                self._once((key, name), f"{name!r} and {twin!r} differ only in `-` and `_`; choose another name")
         return raw
 
     def _once(self, path: KeyPath, message: str) -> None:

@@ -173,23 +173,17 @@ def _below(folder: Path, package: str) -> Iterator[tuple[str, Path]]:
 def _pool(modules: dict[str, Path], count: int, held_out: set[str]) -> list[Row]:
     """`count` rows: a fixed share from related modules, evenly by subject; the rest evenly over all other packages."""
     target_names = [name for subject in SUBJECTS.values() for name in subject.targets]
-    groups: dict[str, list[str]] = {}
-    related: dict[str, dict[str, list[str]]] = {name: {} for name in SUBJECTS}
+    packages: dict[str | None, dict[str, list[str]]] = {name: {} for name in (*SUBJECTS, None)}  # None: unrelated
     for module in sorted(modules, key=_order):
-        if is_within(module, target_names):
-            continue
-        for name, subject in SUBJECTS.items():
-            if is_within(module, subject.related):
-                related[name].setdefault(module.partition(".")[0], []).append(module)
-                break
-        else:
-            groups.setdefault(module.partition(".")[0], []).append(module)
+        if not is_within(module, target_names):
+            related_to = (name for name, subject in SUBJECTS.items() if is_within(module, subject.related))
+            packages[next(related_to, None)].setdefault(module.partition(".")[0], []).append(module)
     taken: dict[str, Row] = {}
     for position, name in enumerate(SUBJECTS):
         # Cumulative, so that rounding loses no row.
         wanted = round(count * _RELATED_SHARE * (position + 1) / len(SUBJECTS))
-        _fill(taken, wanted, modules, related[name], held_out)
-    _fill(taken, count, modules, groups, held_out)
+        _fill(taken, wanted, modules, packages[name], held_out)
+    _fill(taken, count, modules, packages[None], held_out)
     return sorted(taken.values(), key=lambda row: row.id)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -67,7 +66,7 @@ class Annotations:
         unanimous = np.bincount(self.votes.rows, agrees, minlength=len(self.ids)) == self.consensus.count
         return float(unanimous[several].mean()) if several.any() else None
 
-    def lookup(self, ids: Ids, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def lookup(self, ids: Ids, values: Rows) -> Rows:
         """`values` (r,) of some ids; 0 where nobody said anything."""
         if not len(self.ids):
             return np.zeros(len(ids), np.int64)

@@ -126,20 +126,20 @@ class LabelingInputs(DrawInputs):
     @cached_property
     def labelled(self) -> Rows:
         """Rows with a label, ascending; held out ones too."""
-        return _rows_in(self.annotations.ids[self.annotations.labelled], self.snapshot)
+        return np.flatnonzero(_has_id(self.snapshot, self.annotations.ids[self.annotations.labelled]))
 
     @cached_property
     def exclusions(self) -> Mapping[str, Mask]:
         """The rows that may not be sent out, by the reason."""
-        store, annotations, n = self.view.store, self.annotations, len(self.snapshot)
+        store, annotations = self.view.store, self.annotations
         ids = {
+            "labelled": annotations.ids[annotations.labelled],
             "leased": sent_ids(store, self.arm.open_rounds),
             "skipped_or_ignored": annotations.ids[annotations.dismissed],
             "gold": annotations.ids[annotations.gold != NONE],
             "random_arm": _selected_ids(store, self.arm.other_selection),
         }
-        rules = {"labelled": _mask(self.labelled, n)}
-        rules |= {rule: _mask(_rows_in(excluded, self.snapshot), n) for rule, excluded in ids.items()}
+        rules = {rule: _has_id(self.snapshot, excluded) for rule, excluded in ids.items()}
         if self._imported is not None:
             rules["without_probabilities"] = ~self._imported[1]
         return rules
@@ -255,14 +255,9 @@ def _selected_ids(store: Store, selection_id: str | None) -> Ids:
     return from_arrow(read_selection(store, selection_id)[1]["id"])
 
 
-def _mask(rows: Rows, n: int) -> Mask:
-    """(n,) true at `rows`."""
-    flags = np.zeros(n, np.bool_)
-    flags[rows] = True
-    return flags
-
-
-def _rows_in(ids: Ids, snapshot: Snapshot) -> Rows:
-    """Those of the ids that the snapshot has, as rows, ascending."""
+def _has_id(snapshot: Snapshot, ids: Ids) -> Mask:
+    """(n,) which rows have one of the ids."""
+    flags = np.zeros(len(snapshot), np.bool_)
     rows = rows_of(ids, snapshot.ids)
-    return np.sort(rows[rows >= 0])
+    flags[rows[rows >= 0]] = True
+    return flags

@@ -7,7 +7,6 @@ from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.labeling.inputs import TrainingSet, fit_model, has_vector, imported_probabilities, sent_ids, training_set
@@ -16,7 +15,7 @@ from selection.errors import InvalidInput
 from selection.learning.annotators import NONE, relabel_scores
 from selection.learning.classifier import LogisticRegression, Model, build_classifier, out_of_fold
 from selection.learning.stopping import Advice, Observation, Rules, advise, overall_uncertainty
-from selection.types import Floats
+from selection.types import Floats, Mask
 from storage.ids import Ids, from_arrow, rows_of, to_arrow, to_text
 from storage.labels.imported_probabilities import probabilities_id
 from storage.labels.models import commit_model, read_model
@@ -66,8 +65,8 @@ class ProjectModel:
     def probabilities(self, ids: Ids) -> tuple[Ids, Floats]:
         """Those of some ids, each once and ascending, that have any."""
         ids = np.unique(ids)
-        if self.imported:
-            values, known = self._imported_probabilities
+        if self._own_probabilities is not None:
+            values, known = self._own_probabilities
             rows = rows_of(ids, self.state.snapshot.ids)
             rows = rows[rows >= 0]
             rows = rows[known[rows]]
@@ -80,12 +79,9 @@ class ProjectModel:
         return ids, self.fitted.probabilities(vectors.take(np.arange(len(ids))))
 
     @cached_property
-    def _imported_probabilities(self) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        values = imported_probabilities(
-            self.state.context.store, self.classifier, self.state.settings.classes, self.state.snapshot
-        )
-        assert values is not None
-        return values
+    def _own_probabilities(self) -> tuple[Floats, Mask] | None:
+        state = self.state
+        return imported_probabilities(state.context.store, self.classifier, state.settings.classes, state.snapshot)
 
     @cached_property
     def model_id(self) -> str:
@@ -126,7 +122,7 @@ class ProjectModel:
         return self.state.by_class(self.state.annotations.labelled & self._random)
 
     @cached_property
-    def _random(self) -> npt.NDArray[np.bool_]:
+    def _random(self) -> Mask:
         """(r,) which annotated rows were sent out by a random arm."""
         sent = sent_ids(self.state.context.store, self.state.round_ids, "random")
         return np.isin(self.state.annotations.ids, sent)
