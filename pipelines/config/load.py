@@ -405,11 +405,10 @@ class _ConfigLoader(ConfigReader):
         for name, user in users.items():
             without = [t for t in user.targets if t in targets and not targets[t].vectors]
             if user.encoder == schema.OWN_VECTORS and without:
-                self.add(
-                    (section, name, "encoder"),
-                    f"is `{schema.OWN_VECTORS}`, but these targets have no vectors of their own: {listed(without)}; "
-                    f"add `targets.{without[0]}.vectors`",
+                mistake = (
+                    f"is `{schema.OWN_VECTORS}`, but these targets have no vectors of their own: {listed(without)}"
                 )
+                self.add((section, name, "encoder"), f"{mistake}; add `targets.{without[0]}.vectors`")
 
     def _schedule(self, recipes: list[str]) -> schema.Schedule | None:
         path: KeyPath = ("schedule",)

@@ -41,9 +41,7 @@ class ConfigReader:
         self.root = file.parent
         self.marked = marked
         self.overridden: set[KeyPath] = set()
-        self.problems: list[Problem] = []
-        for line, path, message in marked.mistakes:
-            self.problems.append(Problem(str(file), line, dotted(path), message))
+        self.problems = [Problem(str(file), line, dotted(path), message) for line, path, message in marked.mistakes]
         self._stop_if_wrong()
         if not isinstance(marked.value, dict):
             self.add((), f"must be a mapping of {listed(keys_of(Config))}, found {describe(marked.value)}")
@@ -123,9 +121,8 @@ class ConfigReader:
             duckdb.SQLExpression(where)
         except duckdb.Error as error:
             message = str(error).splitlines()[0].partition("Error: ")[2]
-            self.add(
-                path, f"is not a SQL condition: {message}; for example `source = 'wiki' and length(prompt) < 4000`"
-            )
+            example = "`source = 'wiki' and length(prompt) < 4000`"
+            self.add(path, f"is not a SQL condition: {message}; for example {example}")
 
     def _check_encoding(self, encoding: str, path: KeyPath) -> None:
         try:
@@ -137,16 +134,14 @@ class ConfigReader:
         """The patterns made absolute; each must name something to read, unless it is a URL."""
         if not patterns:
             self.add(path, "names no files")
-        resolved = []
-        for i, pattern in enumerate(patterns):
-            absolute = self._absolute(pattern)
-            resolved.append(absolute)
+        resolved = tuple(map(self._absolute, patterns))
+        for i, (pattern, absolute) in enumerate(zip(patterns, resolved, strict=True)):
             try:
                 if not is_url(absolute):
                     expand([absolute], self.root)
             except BadInput:
                 self.add(self._item(path, i), no_match(pattern, absolute))
-        return tuple(resolved)
+        return resolved
 
     def _existing(self, file: str, path: KeyPath) -> str:
         """A path made absolute; the file must be there, unless it is a URL."""
@@ -177,10 +172,8 @@ class ConfigReader:
                 for part in error["loc"]:
                     if (*loc, part) in self.marked.lines or (error["type"] == "missing" and part in keys_of(model)):
                         loc = (*loc, part)
-                self.add(
-                    loc,
-                    expected(error["type"], error.get("ctx", {}), error["msg"], self._found_at(loc, error["input"])),
-                )
+                value = self._found_at(loc, error["input"])
+                self.add(loc, expected(error["type"], error.get("ctx", {}), error["msg"], value))
             return None
 
     def _mapping(self, key: str) -> dict[str, Any]:

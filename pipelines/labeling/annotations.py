@@ -112,6 +112,7 @@ def read_annotations(
     skips = np.bincount(rows[kinds == "skip"], minlength=len(ids))
     answers = np.bincount(rows[is_vote], minlength=len(ids))
     ignored = np.bincount(rows[kinds == "ignore"], minlength=len(ids)) > 0
+    no_cost = is_class & np.asarray(pc.is_null(events["cost"]))
     answering = len({name for name, kind in zip(names, kinds, strict=True) if kind in ("class", "skip")})
     return Annotations(
         log=log,
@@ -124,8 +125,6 @@ def read_annotations(
         gold=gold,
         dismissed=ignored | ((answers == 0) & (skips > 0) & (skips >= answering)),
         spent=float(pc.sum(log["cost"]).as_py() or 0.0),
-        without_cost=np.bincount(rows[is_class & np.asarray(pc.is_null(events["cost"]))], minlength=len(ids)).astype(
-            np.int64
-        ),
+        without_cost=np.bincount(rows[no_cost], minlength=len(ids)).astype(np.int64),
         unknown_classes=int((is_class & (labels == NONE)).sum()),
     )

@@ -44,14 +44,9 @@ class SpendingLimit:
         """The limit that a project's budget sets; None where the budget is not in money."""
         if budget is None or budget.money is None:
             return None
-        return cls(
-            left=left,
-            per_row=budget.per_row,
-            column=budget.column,
-            per_token=budget.per_token,
-            tokenizer=tokenizer_fingerprint(budget.tokenizer) if budget.tokenizer else None,
-            overlap=overlap,
-        )
+        prices = budget.model_dump(include={"per_row", "column", "per_token"})
+        tokenizer = tokenizer_fingerprint(budget.tokenizer) if budget.tokenizer else None
+        return cls(left=left, tokenizer=tokenizer, overlap=overlap, **prices)
 
     def costs(self, snapshot: Snapshot) -> Money:
         """(n,) what one label of each row costs; NaN where the column says nothing."""

@@ -69,9 +69,8 @@ def new_labels_sensor(config_path: Path, jobs: Mapping[str, Any]) -> dg.SensorDe
         changed = [name for name in states if states[name] != before.get(name)]
         if not changed:
             return dg.SkipReason("no labels have come in")
-        return dg.SensorResult(
-            run_requests=[dg.RunRequest(job_name=jobs[name].name) for name in changed], cursor=json.dumps(states)
-        )
+        requests = [dg.RunRequest(job_name=jobs[name].name) for name in changed]
+        return dg.SensorResult(run_requests=requests, cursor=json.dumps(states))
 
     return new_labels
 

@@ -14,15 +14,10 @@ def publish(context: Context) -> Outcome:
     committed = len(context.store.records("selections"))
     path = publish_catalog(context.store)
     published = query_catalog(context.store, "SELECT count(*) FROM selections")[0][0].as_py()
+    detail = f"{published:,} selections in the catalog, {committed:,} were committed"
     return Outcome(
         subject=path.name,
         metrics={"path": str(path), "size_bytes": path.stat().st_size, "selections": published},
         summary=f"catalog published: {context.store.path('winnow.duckdb')}",
-        checks=(
-            Check(
-                "every_selection_listed",
-                published >= committed,
-                f"{published:,} selections in the catalog, {committed:,} were committed",
-            ),
-        ),
+        checks=(Check("every_selection_listed", published >= committed, detail),),
     )

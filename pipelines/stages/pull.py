@@ -50,6 +50,8 @@ def pull(context: Context, project: str, *files: str) -> Outcome:
     new_gold = sum(done.new for done in imports if done.gold)
     state = project_state(context, project)
     unknown_classes = state.annotations.unknown_classes
+    unusable = f"{bad:,} labels of {sum(done.quarantined > 0 for done in imports)} files could not be used"
+    no_class = f"{unknown_classes:,} labels are of classes that the project no longer has"
     return Outcome(
         subject=state.annotations.digest,
         metrics={
@@ -67,17 +69,7 @@ def pull(context: Context, project: str, *files: str) -> Outcome:
         + (f", {unknown_classes:,} are of classes that the project no longer has" if unknown_classes else "")
         + f"); {state.labelled:,} rows are labelled",
         checks=(
-            Check(
-                "labels_usable",
-                bad == 0,
-                f"{bad:,} labels of {len([done for done in imports if done.quarantined])} files could not be used",
-                blocking=False,
-            ),
-            Check(
-                "classes_known",
-                unknown_classes == 0,
-                f"{unknown_classes:,} labels are of classes that the project no longer has",
-                blocking=False,
-            ),
+            Check("labels_usable", bad == 0, unusable, blocking=False),
+            Check("classes_known", unknown_classes == 0, no_class, blocking=False),
         ),
     )
