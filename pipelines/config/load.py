@@ -35,8 +35,8 @@ from storage.vectors.imported import ids_file
 
 FILE_NAME = "winnow.yaml"
 
-# What stands in for a wrong part, so that it does not hide what is wrong with the rest of its section.
 _RANDOM = schema.StepList.of("random")
+# What stands in for a wrong part, so that it does not hide what is wrong with the rest of its section.
 _STAND_INS: dict[str, dict[str, Any]] = {
     "Recipe": {"steps": _RANDOM, "budget": 1, "quota": None},
     "Labeling": {"steps": _RANDOM, "cold_start": _RANDOM, "budget": None, "quota": None, "stop": schema.Stop()},

@@ -86,10 +86,9 @@ class ProjectState:
         budget = self.settings.budget
         if budget is not None and budget.rows is not None:
             return float(self.labelled)
-        limit = SpendingLimit.of(budget)
-        if limit is None:
+        if self._limit is None:
             return self.annotations.spent or float(self.labelled)
-        return self.annotations.spent + self._cost(limit, self.annotations.ids, self.annotations.without_cost)
+        return self.annotations.spent + self._cost(self._limit, self.annotations.ids, self.annotations.without_cost)
 
     @cached_property
     def left(self) -> float | None:
@@ -112,12 +111,17 @@ class ProjectState:
         counts = np.bincount(self.annotations.consensus.labels[rows], minlength=len(self.settings.classes))
         return dict(zip(self.settings.classes, counts.tolist(), strict=True))
 
+    @cached_property
+    def _limit(self) -> SpendingLimit | None:
+        """What labels cost; None where the budget is not in money."""
+        return SpendingLimit.of(self.settings.budget)
+
     def _awaited(self, header: Round) -> float:
         """What the labels that a round still wants cost; or its rows that have no label yet and are not gold."""
-        items, limit = self.items(header), SpendingLimit.of(self.settings.budget)
+        items = self.items(header)
         ids = from_arrow(items["id"])
-        if limit is not None:
-            return self._cost(limit, ids, self.missing_labels(header))
+        if self._limit is not None:
+            return self._cost(self._limit, ids, self.missing_labels(header))
         labelled = self.annotations.lookup(ids, self.annotations.labelled.astype(np.int64)) > 0
         is_gold = np.array(items["arm"].to_pylist()) == "gold"
         return int(((self.missing_labels(header) > 0) & ~labelled & ~is_gold).sum())

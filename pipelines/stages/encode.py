@@ -189,8 +189,8 @@ def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable
         **_environment(job.model),
     }
     commit_segment(job.store, job.encoder, segment.ids, unit, record, failed=~usable)
-    counts = {key: record[key] for key in ("tokens", "truncated")}
-    return Counter(segments=1, rows=len(segment.ids), failed=len(failed), **counts)
+    rows, tokens_encoded, truncated = len(segment.ids), record["tokens"], record["truncated"]
+    return Counter(segments=1, rows=rows, tokens=tokens_encoded, truncated=truncated, failed=len(failed))
 
 
 def _check_failed(encoder: str, n_failed: int, n: int) -> None:
@@ -229,7 +229,8 @@ def _plan(job: _Job, todo: Ids, segment_seconds: float) -> list[_Segment]:
         raise NotInStore(f"{job.source.name}: asked for the texts of {len(todo)} ids, got {len(ordered)}")
     rate = NOMINAL_RATE["cuda" if job.model.device.startswith("cuda") else "cpu"]
     bounds = _bounds(tokens, int(segment_seconds * rate / job.model.parameters))
-    name = f"plan-{hashlib.blake2b(ordered.tobytes() + json.dumps(bounds).encode(), digest_size=16).hexdigest()}"
+    digest = hashlib.blake2b(ordered.tobytes() + json.dumps(bounds).encode(), digest_size=16).hexdigest()
+    name = f"plan-{digest}"
     with job.store.committing("vectors", job.encoder, name) as folder:
         np.save(folder / "ids.npy", ordered, allow_pickle=False)
         record = {
