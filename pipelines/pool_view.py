@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 
-from pipelines.config.load import Config
-from pipelines.config.schema import OWN_VECTORS
+from pipelines.config.schema import OWN_VECTORS, Config
 from pipelines.errors import NothingYet
 from storage.pool.snapshot import Snapshot, open_snapshot
 from storage.pool.targets import TargetSet, ingest_targets, open_targets

@@ -43,13 +43,8 @@ def code_version() -> str:
     if not (root / ".git").exists():
         return package
     try:
-        head = subprocess.run(  # noqa: S603
-            ["git", "-C", str(root), "describe", "--always", "--dirty"],  # noqa: S607
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        describe = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+        head = subprocess.run(describe, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return package
     return f"{package}+{head.stdout.strip()}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.config.load import Config
+from pipelines.config.schema import Config
 from pipelines.context import Context
 from pipelines.errors import UnknownProject
 from pipelines.labeling.annotations import Annotations
@@ -119,7 +119,7 @@ def _labels(model: ProjectModel) -> list[dict[str, Any]]:
             "at random": round(model.state.labelled * at_random[name] / drawn, 1) if drawn else None,
             "in the random arm": f"{at_random[name]} of {drawn}",
         }
-        for name, count in model.state.by_class().items()
+        for name, count in model.state.by_class(model.state.annotations.labelled).items()
     ]
 
 

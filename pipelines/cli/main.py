@@ -121,19 +121,17 @@ def status(
 
     from pipelines.runs import runs
 
-    rows = list(islice(runs(_store(config)), limit))
-    _print_table(
-        [
-            {
-                "when": run["started_at"],
-                "stage": " ".join(filter(None, (run["stage"], run["target"]))),
-                "status": run["status"],
-                "seconds": run["seconds"],
-                "what": run["summary"] or run["error"],
-            }
-            for run in rows
-        ]
-    )
+    rows = [
+        {
+            "when": run["started_at"],
+            "stage": " ".join(filter(None, (run["stage"], run["target"]))),
+            "status": run["status"],
+            "seconds": run["seconds"],
+            "what": run["summary"] or run["error"],
+        }
+        for run in islice(runs(_store(config)), limit)
+    ]
+    _print_table(rows)
 
 
 @app.command()
@@ -198,10 +196,7 @@ def diff(
 
 
 @app.command()
-def reproduce(
-    selection: Annotated[str, typer.Argument(help="A selection id.")],
-    config: ConfigOption = None,
-) -> None:
+def reproduce(selection: Annotated[str, typer.Argument(help="A selection id.")], config: ConfigOption = None) -> None:
     """Draw a recorded selection again from its record and compare it, row by row."""
     from pipelines.reproduce import reproduce as draw_again
 

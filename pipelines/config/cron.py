@@ -31,9 +31,8 @@ def cron_mistake(cron: str) -> str | None:
                 return f"{name} is not a number, a range, a list or a step, found {part!r}"
             bounds = [_number(word, words) for word in (match[2], match[3]) if word is not None]
             if any(bound is None or not low <= bound <= high for bound in bounds):
-                return (
-                    f"{name} must be in {low}..{high}{f' or {words[0]}..{words[-1]}' if words else ''}, found {part!r}"
-                )
+                in_words = f" or {words[0]}..{words[-1]}" if words else ""
+                return f"{name} must be in {low}..{high}{in_words}, found {part!r}"
             if len(bounds) == 2 and (bounds[0] or 0) > (bounds[1] or 0):
                 return f"{name} is a range from high to low, found {part!r}"
             if match[4] is not None and int(match[4]) > high:

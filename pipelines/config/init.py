@@ -229,7 +229,7 @@ def _guess_fields(files: Sequence[str], sample: Sample) -> dict[str, str]:
         elif len(texts) >= 2:
             # The names say nothing: records usually have the question first.
             guess = {"prompt": texts[0], "response": texts[1]}
-    keys = set().union(*records) if records else set()
+    keys = set().union(*records)
     if "source" not in keys:
         source = _first(_SOURCE_NAMES, [key for key in keys if key not in guess.values()])
         if source and len({str(record.get(source)) for record in records}) <= max(20, len(records) // 20):
@@ -287,7 +287,7 @@ def _first(names: Iterable[str], keys: Sequence[str]) -> str | None:
 
 def _findings(sample: Sample) -> list[str]:
     """Sentences about a sample, for the user."""
-    rows = sample.tally.read
+    rows, bad = sample.tally.read, sample.tally.quarantined
     extension = readers.extension(sample.files[0]) or "no extension"
     files = counted(len(sample.files), "file")
     extent = "all" if sample.complete else "the first"
@@ -297,12 +297,10 @@ def _findings(sample: Sample) -> list[str]:
     shape = kinds[0][0] if len(kinds) == 1 else ", ".join(f"{words} ({share:.0%})" for words, share in kinds)
     stated = ", ".join(f"{ours} = {theirs}" for ours, theirs in sample.fields.items())
     lines.append(f"Shape: {shape}" + (f"; guessed from the names: {stated}. Please check." if stated else "."))
-    if sample.tally.quarantined:
+    if bad:
         cause, count = sample.causes.most_common(1)[0]
-        lines.append(
-            f"{sample.tally.quarantined:,} of {rows:,} rows cannot be read; the commonest cause: {cause} ({count:,})."
-        )
-    if sample.tally.quarantined > MAX_BAD_FRACTION * rows:
+        lines.append(f"{bad:,} of {rows:,} rows cannot be read; the commonest cause: {cause} ({count:,}).")
+    if bad > MAX_BAD_FRACTION * rows:
         lines.append(
             f"That is more than {MAX_BAD_FRACTION:.0%}: a run will stop until they are mended or `max_bad_fraction` is raised."
         )
@@ -354,10 +352,7 @@ def _yaml(pool: Sequence[Sample], targets: Mapping[str, Sample], root: Path) -> 
             fields = f", fields: {_flow(sample.fields)}" if sample.fields else ""
             lines.append(f"  {_quoted(name)}: {{files: {path}{fields}}}" if fields else f"  {_quoted(name)}: {path}")
     else:
-        lines += [
-            "# targets:                  # examples of the task to match",
-            "#   my_task: my_task.jsonl",
-        ]
+        lines += ["# targets:                  # examples of the task to match", "#   my_task: my_task.jsonl"]
     lines += [
         "",
         "recipes:                    # each is drawn into a selection of its own",

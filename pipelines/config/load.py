@@ -11,32 +11,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import zoneinfo
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
+from pipelines.config import schema
 from pipelines.config.cron import cron_mistake
 from pipelines.config.reader import ConfigReader, S, keys_of
-from pipelines.config.schema import (
-    OWN_VECTORS,
-    Config,
-    Files,
-    Index,
-    Keyed,
-    LabelBudget,
-    Labeling,
-    Pool,
-    PoolFiles,
-    Recipe,
-    Schedule,
-    Section,
-    StepList,
-    Stop,
-    TargetFiles,
-    as_tuple,
-)
 from pipelines.config.yaml_lines import KeyPath, parse
 from pipelines.errors import ConfigError, Problem
 from pipelines.messages import describe, listed, nearest
@@ -50,36 +33,17 @@ from storage.labels.files import check_label_fields
 from storage.pool.record_formats import check_fields
 from storage.vectors.imported import ids_file
 
-__all__ = [
-    "Config",
-    "Files",
-    "Index",
-    "Keyed",
-    "Labeling",
-    "Pool",
-    "PoolFiles",
-    "Recipe",
-    "Schedule",
-    "TargetFiles",
-    "load_config",
-]
-
 FILE_NAME = "winnow.yaml"
 
+_RANDOM = schema.StepList.of("random")
 # What stands in for a wrong part, so that it does not hide what is wrong with the rest of its section.
 _STAND_INS: dict[str, dict[str, Any]] = {
-    "Recipe": {"steps": StepList.of("random"), "budget": 1, "quota": None},
-    "Labeling": {
-        "steps": StepList.of("random"),
-        "cold_start": StepList.of("random"),
-        "budget": None,
-        "quota": None,
-        "stop": Stop(),
-    },
+    "Recipe": {"steps": _RANDOM, "budget": 1, "quota": None},
+    "Labeling": {"steps": _RANDOM, "cold_start": _RANDOM, "budget": None, "quota": None, "stop": schema.Stop()},
 }
 
 
-def load_config(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Config:
+def load_config(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> schema.Config:
     """Read and check a configuration.
 
     Args:
@@ -96,26 +60,25 @@ def load_config(path: str | os.PathLike[str], overrides: Mapping[str, Any] | Non
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(
-            [Problem(str(file), 0, "", "does not exist; `winnow init` writes one from your data")]
-        ) from None
+        message = "does not exist; `winnow init` writes one from your data"
     except OSError as error:
-        raise ConfigError([Problem(str(file), 0, "", f"cannot be read: {error.strerror}")]) from None
+        message = f"cannot be read: {error.strerror}"
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
-        raise ConfigError([Problem(str(file), 0, "", message)]) from None
-    return _ConfigLoader(file, parse(text), overrides or {}).read()
+    else:
+        return _ConfigLoader(file, parse(text), overrides or {}).read()
+    raise ConfigError([Problem(str(file), 0, "", message)])
 
 
-F = TypeVar("F", PoolFiles, TargetFiles, Keyed)
+F = TypeVar("F", schema.PoolFiles, schema.TargetFiles, schema.Keyed)
 
 
 class _ConfigLoader(ConfigReader):
     """What the sections say, filled in and checked against each other."""
 
-    def read(self) -> Config:
+    def read(self) -> schema.Config:
         """The resolved configuration, or every problem at once."""
-        self._unknown_keys(self.raw, keys_of(Config), ())
+        self._unknown_keys(self.raw, keys_of(schema.Config), ())
         if "pool" not in self.raw:
             self.add(("pool",), "is missing; it names the files to choose from: `pool: {files: data/*.jsonl}`")
         store = self.raw.get("store", "./store")
@@ -125,20 +88,22 @@ class _ConfigLoader(ConfigReader):
         pool = self._pool()
         targets = dict(self._targets())
         encoders = dict(self._encoders())
-        names = {"targets": list(self._mapping(("targets",))), "encoders": list(self._mapping(("encoders",)))}
+        names = {key: list(self._mapping(key)) for key in ("targets", "encoders")}
         if pool is not None and pool.vectors:
-            names["encoders"].append(OWN_VECTORS)
+            names["encoders"].append(schema.OWN_VECTORS)
         recipes = dict(self._recipes(names))
         labeling = dict(self._labeling(names))
         if pool is not None and pool.vectors:
             self._check_own_vectors("recipes", recipes, targets)
             self._check_own_vectors("labeling", labeling, targets)
-        index = self._section(Index, ("index",)) if self.raw.get("index") is not None else Index()
-        schedule = self._schedule(list(self._mapping(("recipes",)))) if self.raw.get("schedule") is not None else None
+        index: schema.Index | None = schema.Index()
+        if self.raw.get("index") is not None:
+            index = self._validated(schema.Index, self.raw["index"], ("index",))
+        schedule = self._schedule(list(self._mapping("recipes"))) if self.raw.get("schedule") is not None else None
         self._stop_if_wrong()
         assert pool is not None  # else there was a problem
         assert index is not None
-        return Config(
+        return schema.Config(
             store=self._absolute(store),
             pool=pool,
             encoders=encoders,
@@ -152,34 +117,34 @@ class _ConfigLoader(ConfigReader):
 
     # ---- sections
 
-    def _pool(self) -> Pool | None:
+    def _pool(self) -> schema.Pool | None:
         raw = self.raw.get("pool")
         if not isinstance(raw, dict):
             if "pool" in self.raw:
-                self.add(("pool",), f"must be a mapping of {listed(keys_of(Pool))}, found {describe(raw)}")
+                self.add(("pool",), f"must be a mapping of {listed(keys_of(schema.Pool))}, found {describe(raw)}")
             return None
         # What names files has short forms, so it is checked by itself; the rest of the section follows.
         checked: dict[str, Any] = {}
         if "files" in raw:
-            checked["files"] = tuple(self._each(PoolFiles, "files", raw["files"], ("pool", "files")))
+            checked["files"] = tuple(self._each(schema.PoolFiles, "files", raw["files"], ("pool", "files")))
             if raw["files"] == []:
                 self.add(("pool", "files"), "names no files")
         for key in ("columns", "vectors"):
             checked[key] = self._keyed(raw.get(key), ("pool", key))
-        return self._validated(Pool, raw | checked, ("pool",))
+        return self._validated(schema.Pool, raw | checked, ("pool",))
 
-    def _targets(self) -> Iterator[tuple[str, TargetFiles]]:
-        for name, raw in self._mapping(("targets",)).items():
+    def _targets(self) -> Iterator[tuple[str, schema.TargetFiles]]:
+        for name, raw in self._mapping("targets").items():
             path: KeyPath = ("targets", name)
             if isinstance(raw, dict) and "vectors" in raw:
                 raw = raw | {"vectors": self._keyed(raw["vectors"], (*path, "vectors"))}  # noqa: PLW2901
-            files = self._files(TargetFiles, "files", raw, path)
+            files = self._files(schema.TargetFiles, "files", raw, path)
             if files is not None:
                 yield name, files
 
-    def _keyed(self, raw: Any, path: KeyPath) -> tuple[Keyed, ...]:
+    def _keyed(self, raw: Any, path: KeyPath) -> tuple[schema.Keyed, ...]:
         """Files whose rows are keyed by id; an .npy of vectors lies beside its ids."""
-        files = tuple(self._each(Keyed, "url", raw, path)) if raw is not None else ()
+        files = tuple(self._each(schema.Keyed, "url", raw, path)) if raw is not None else ()
         for url in (file.url for file in files if path[-1] == "vectors" and file.url.endswith(".npy")):
             if Path(url).is_file() and not Path(ids_file(url)).is_file():
                 self.add(path, f"{url!r} has no ids: put its keys, one a line, into {ids_file(url)}")
@@ -200,20 +165,25 @@ class _ConfigLoader(ConfigReader):
         if section is None:
             return None
         named = path if short else (*path, key)
-        if isinstance(section, Keyed):
+        if isinstance(section, schema.Keyed):
             return section.model_copy(update={"url": self._existing(section.url, named)})
         self._check_encoding(section.encoding, (*path, "encoding"))
-        try:
-            check_fields(section.fields, "")
-        except BadInput as error:
-            self.add((*path, "fields"), str(error).removeprefix(": fields: "))
+        self._check_fields(check_fields, section.fields, path)
         return section.model_copy(update={"files": self._matching(section.files, named)})
 
+    def _check_fields(
+        self, check: Callable[[dict[str, str], str], object], fields: dict[str, str], path: KeyPath
+    ) -> None:
+        try:
+            check(fields, "")
+        except BadInput as error:
+            self.add((*path, "fields"), str(error).removeprefix(": fields: "))
+
     def _encoders(self) -> Iterator[tuple[str, EncoderSpec]]:
-        for name, raw in self._mapping(("encoders",)).items():
+        for name, raw in self._mapping("encoders").items():
             path: KeyPath = ("encoders", name)
-            if name == OWN_VECTORS:
-                self.add(path, f"`{OWN_VECTORS}` stands for the vectors in pool.vectors; choose another name")
+            if name == schema.OWN_VECTORS:
+                self.add(path, f"`{schema.OWN_VECTORS}` stands for the vectors in pool.vectors; choose another name")
             if name == "selection":  # its assets' keys begin with its name, those of recipes with this word
                 self.add(path, "`selection` is what the assets of recipes are called; choose another name")
             if isinstance(raw, dict) and isinstance(raw.get("model"), str):
@@ -228,11 +198,11 @@ class _ConfigLoader(ConfigReader):
             else:
                 yield name, spec
 
-    def _recipes(self, names: Mapping[str, list[str]]) -> Iterator[tuple[str, Recipe]]:
-        for name, raw in self._mapping(("recipes",)).items():
+    def _recipes(self, names: Mapping[str, list[str]]) -> Iterator[tuple[str, schema.Recipe]]:
+        for name, raw in self._mapping("recipes").items():
             path: KeyPath = ("recipes", name)
             if not isinstance(raw, dict):
-                self._validated(Recipe, raw, path)
+                self._validated(schema.Recipe, raw, path)
                 continue
             steps = self._steps(raw, path, "steps")
             recipe = self._recipe(raw, steps, path)
@@ -241,38 +211,30 @@ class _ConfigLoader(ConfigReader):
             needs = _needs(steps)
             for learned in (Input.PROBABILITIES, Input.COMMITTEE, Input.LABELS):
                 if learned in needs:
-                    self.add(
-                        (*path, "steps"),
-                        f"{needs[learned]} needs {learned}, which a recipe does not have: put its steps under `labeling:`, "
-                        "whose classifier learns from labels",
-                    )
+                    mistake = f"{needs[learned]} needs {learned}, which a recipe does not have"
+                    advice = "put its steps under `labeling:`, whose classifier learns from labels"
+                    self.add((*path, "steps"), f"{mistake}: {advice}")
             if recipe is not None and recipe.quota is not None and recipe.quota.predicts:
-                self.add(
-                    (*path, "quota", "by"),
-                    f"{recipe.quota.by} needs probabilities, which a recipe does not have: put the quota under `labeling:`",
-                )
-            resolved = self._filled_in(raw, names, needs, path) | self._id_files(raw, path)
-            if isinstance(raw.get("where"), str):
-                self._check_where(raw["where"], (*path, "where"))
+                mistake = "needs probabilities, which a recipe does not have: put the quota under `labeling:`"
+                self.add((*path, "quota", "by"), f"{recipe.quota.by} {mistake}")
+            resolved = self._filled_in(raw, names, needs, path)
             if recipe is not None:
                 yield name, recipe.model_copy(update=resolved)
 
-    def _labeling(self, names: Mapping[str, list[str]]) -> Iterator[tuple[str, Labeling]]:
-        for name, raw in self._mapping(("labeling",)).items():
+    def _labeling(self, names: Mapping[str, list[str]]) -> Iterator[tuple[str, schema.Labeling]]:
+        for name, raw in self._mapping("labeling").items():
             path: KeyPath = ("labeling", name)
             if name == "selection":
                 self.add(path, "`selection` is what the assets of recipes are called; choose another name")
             if not isinstance(raw, dict):
-                self._validated(Labeling, raw, path)
+                self._validated(schema.Labeling, raw, path)
                 continue
             steps, cold_start = self._steps(raw, path, "steps"), self._steps(raw, path, "cold_start")
             project = self._project(raw, steps, cold_start, path)
             self._check_names(raw, names, path)
             imported = isinstance(raw.get("classifier"), dict) and "probabilities" in raw["classifier"]
             needs = self._project_needs(steps, cold_start, path, imported=imported)
-            resolved = self._filled_in(raw, names, needs, path) | self._id_files(raw, path)
-            if isinstance(raw.get("where"), str):
-                self._check_where(raw["where"], (*path, "where"))
+            resolved = self._filled_in(raw, names, needs, path)
             if project is None:
                 continue
             resolved |= {
@@ -283,47 +245,39 @@ class _ConfigLoader(ConfigReader):
             yield name, project.model_copy(update=resolved)
 
     def _project_needs(
-        self, steps: StepList | None, cold_start: StepList | None, path: KeyPath, *, imported: bool
+        self, steps: schema.StepList | None, cold_start: schema.StepList | None, path: KeyPath, *, imported: bool
     ) -> dict[Input, str]:
         """What a project needs, each with the first step that needs it."""
         cold = _needs(cold_start)
         for learned in (Input.PROBABILITIES, Input.COMMITTEE):
             if learned in cold and not imported:
-                self.add(
-                    (*path, "cold_start"),
-                    f"{cold[learned]} needs {learned}, which are not there before the first labels",
-                )
+                mistake = f"{cold[learned]} needs {learned}, which are not there before the first labels"
+                self.add((*path, "cold_start"), mistake)
         needs = {**cold, **_needs(steps)}
         if imported and Input.COMMITTEE in needs:
-            self.add(
-                (*path, "steps"),
-                f"{needs[Input.COMMITTEE]} needs a committee, which your own probabilities do not have",
-            )
+            mistake = f"{needs[Input.COMMITTEE]} needs a committee, which your own probabilities do not have"
+            self.add((*path, "steps"), mistake)
         needs.setdefault(Input.VECTORS, "the classifier")
         return needs
 
     def _project(
-        self, raw: Mapping[str, Any], steps: StepList | None, cold_start: StepList | None, path: KeyPath
-    ) -> Labeling | None:
-        checked: dict[str, Any] = {"steps": steps, "cold_start": cold_start}
-        checked = {key: step_list for key, step_list in checked.items() if key in raw}
+        self, raw: Mapping[str, Any], steps: schema.StepList | None, cold_start: schema.StepList | None, path: KeyPath
+    ) -> schema.Labeling | None:
+        steps_of = {"steps": steps, "cold_start": cold_start}
+        checked: dict[str, Any] = {key: step_list for key, step_list in steps_of.items() if key in raw}
         if raw.get("quota") is not None:
             checked["quota"] = self._options(Quota, raw["quota"], (*path, "quota"))
-        sections: dict[str, type[Section]] = {"budget": LabelBudget, "stop": Stop}
-        for key, section in sections.items():
-            if raw.get(key) is not None:
-                checked[key] = self._validated(section, raw[key], (*path, key))
-        project = self._with_checked(Labeling, raw, checked, path)
+        if raw.get("budget") is not None:
+            checked["budget"] = self._validated(schema.LabelBudget, raw["budget"], (*path, "budget"))
+        if raw.get("stop") is not None:
+            checked["stop"] = self._validated(schema.Stop, raw["stop"], (*path, "stop"))
+        project = self._with_checked(schema.Labeling, raw, checked, path)
         if project is None:
             return None
-        try:
-            check_label_fields(project.fields, "")
-        except BadInput as error:
-            self.add((*path, "fields"), str(error).removeprefix(": fields: "))
+        self._check_fields(check_label_fields, project.fields, path)
         if len(set(project.classes)) < 2 or len(set(project.classes)) < len(project.classes) or "" in project.classes:
-            self.add(
-                (*path, "classes"), f"must be at least two different names, found {listed(project.classes) or 'none'}"
-            )
+            classes = listed(project.classes) or "none"
+            self.add((*path, "classes"), f"must be at least two different names, found {classes}")
         for key, step_list in (("steps", project.steps), ("cold_start", project.cold_start)):
             recipe = project.recipe(step_list, project.batch_size, 0, quota=project.quota, targets=())
             self._check_constraints(recipe, path, key)
@@ -331,7 +285,7 @@ class _ConfigLoader(ConfigReader):
             self.add((*path, "random_share"), "together with `gold_share` is more than the whole batch")
         return project.model_copy(update={"budget": self._label_budget(project.budget, (*path, "budget"))})
 
-    def _label_budget(self, budget: LabelBudget | None, path: KeyPath) -> LabelBudget | None:
+    def _label_budget(self, budget: schema.LabelBudget | None, path: KeyPath) -> schema.LabelBudget | None:
         if budget is None:
             return None
         if (budget.rows is None) == (budget.money is None):
@@ -343,11 +297,8 @@ class _ConfigLoader(ConfigReader):
                 self.add((*path, prices[0]), "is a price and goes with `money`, not with `rows`")
             return budget
         if set(prices) not in ({"per_row"}, {"column"}, {"per_token", "column"}, {"per_token", "tokenizer"}):
-            self.add(
-                path,
-                "money needs one price: `per_row`, or `column`, or `per_token` with `column` or `tokenizer`; found "
-                f"{listed(prices) or 'none'}",
-            )
+            allowed = "`per_row`, or `column`, or `per_token` with `column` or `tokenizer`"
+            self.add(path, f"money needs one price: {allowed}; found {listed(prices) or 'none'}")
         if budget.tokenizer is None:
             return budget
         return budget.model_copy(update={"tokenizer": self._tokenizer(budget.tokenizer, (*path, "tokenizer"))})
@@ -365,13 +316,13 @@ class _ConfigLoader(ConfigReader):
             self.add(path, error.reason if error.step == "classifier" else str(error))
         return spec
 
-    def _recipe(self, raw: Mapping[str, Any], steps: StepList | None, path: KeyPath) -> Recipe | None:
+    def _recipe(self, raw: Mapping[str, Any], steps: schema.StepList | None, path: KeyPath) -> schema.Recipe | None:
         checked: dict[str, Any] = {"steps": steps} if "steps" in raw else {}
         if isinstance(raw.get("budget"), dict):
             checked["budget"] = self._token_budget(raw["budget"], (*path, "budget"))
         if raw.get("quota") is not None:
             checked["quota"] = self._options(Quota, raw["quota"], (*path, "quota"))
-        recipe = self._with_checked(Recipe, raw, checked, path)
+        recipe = self._with_checked(schema.Recipe, raw, checked, path)
         if recipe is not None:
             self._check_constraints(recipe, path, "steps")
         return recipe
@@ -399,7 +350,7 @@ class _ConfigLoader(ConfigReader):
             self.add(path, error.reason.removeprefix("model "))
         return tokenizer
 
-    def _check_constraints(self, recipe: Recipe, path: KeyPath, steps: str) -> None:
+    def _check_constraints(self, recipe: schema.Recipe, path: KeyPath, steps: str) -> None:
         """Whether budget, quota and groups make sense and go with the last step."""
         try:
             constraints = recipe.constraints
@@ -412,7 +363,7 @@ class _ConfigLoader(ConfigReader):
             self.add((*path, steps), str(error))
 
     def _check_names(self, raw: Mapping[str, Any], names: Mapping[str, list[str]], path: KeyPath) -> None:
-        targets = as_tuple(raw.get("targets", ()))
+        targets = schema.as_tuple(raw.get("targets", ()))
         for i, target in enumerate(targets if isinstance(targets, tuple) else ()):
             if isinstance(target, str):
                 self._known(target, names["targets"], "target set", self._item((*path, "targets"), i))
@@ -422,7 +373,7 @@ class _ConfigLoader(ConfigReader):
     def _filled_in(
         self, raw: Mapping[str, Any], names: Mapping[str, list[str]], needs: Mapping[Input, str], path: KeyPath
     ) -> dict[str, Any]:
-        """The targets and the encoder where the recipe leaves them out and its steps need them."""
+        """The targets and the encoder where they are left out and the steps need them; files of ids by absolute paths."""
         values: dict[str, Any] = {}
         if Input.TARGETS in needs:
             if "targets" not in raw:
@@ -437,42 +388,39 @@ class _ConfigLoader(ConfigReader):
             else:
                 message = f"{wanting} needs vectors, and there are none; add an encoder under `encoders`"
                 self.add((*path, "encoder"), message)
+        for key in ("allow", "deny", "gold"):
+            if isinstance(raw.get(key), str):
+                values[key] = self._existing(raw[key], (*path, key))
+        if isinstance(raw.get("where"), str):
+            self._check_where(raw["where"], (*path, "where"))
         return values
 
     def _check_own_vectors(
-        self, section: str, users: Mapping[str, Recipe | Labeling], targets: Mapping[str, TargetFiles]
+        self,
+        section: str,
+        users: Mapping[str, schema.Recipe | schema.Labeling],
+        targets: Mapping[str, schema.TargetFiles],
     ) -> None:
         """What works on the user's own vectors needs them of its targets too."""
         for name, user in users.items():
             without = [t for t in user.targets if t in targets and not targets[t].vectors]
-            if user.encoder == OWN_VECTORS and without:
-                self.add(
-                    (section, name, "encoder"),
-                    f"is `{OWN_VECTORS}`, but these targets have no vectors of their own: {listed(without)}; "
-                    f"add `targets.{without[0]}.vectors`",
+            if user.encoder == schema.OWN_VECTORS and without:
+                mistake = (
+                    f"is `{schema.OWN_VECTORS}`, but these targets have no vectors of their own: {listed(without)}"
                 )
+                self.add((section, name, "encoder"), f"{mistake}; add `targets.{without[0]}.vectors`")
 
-    def _id_files(self, raw: Mapping[str, Any], path: KeyPath) -> dict[str, str]:
-        resolved = {}
-        for key in ("allow", "deny", "gold"):
-            if isinstance(raw.get(key), str):
-                resolved[key] = self._existing(raw[key], (*path, key))
-        return resolved
-
-    def _schedule(self, recipes: list[str]) -> Schedule | None:
+    def _schedule(self, recipes: list[str]) -> schema.Schedule | None:
         path: KeyPath = ("schedule",)
-        schedule = self._section(Schedule, path)
+        schedule = self._validated(schema.Schedule, self.raw["schedule"], path)
         if schedule is None:
             return None
         mistake = cron_mistake(schedule.cron)
         if mistake:
             self.add((*path, "cron"), f"{mistake}; for example `0 2 * * *` is every night at two")
         if schedule.timezone not in zoneinfo.available_timezones():
-            close = nearest(schedule.timezone, zoneinfo.available_timezones())
-            self.add(
-                (*path, "timezone"),
-                f"no timezone is called {schedule.timezone!r}{close or '; for example UTC or Europe/Vienna'}",
-            )
+            hint = nearest(schedule.timezone, zoneinfo.available_timezones()) or "; for example UTC or Europe/Vienna"
+            self.add((*path, "timezone"), f"no timezone is called {schedule.timezone!r}{hint}")
         if schedule.recipes == ("all",):
             return schedule.model_copy(update={"recipes": tuple(recipes)})
         for i, name in enumerate(schedule.recipes):
@@ -480,7 +428,7 @@ class _ConfigLoader(ConfigReader):
         return schedule
 
 
-def _needs(steps: StepList | None) -> dict[Input, str]:
+def _needs(steps: schema.StepList | None) -> dict[Input, str]:
     """What steps need, each with the first step that needs it."""
     needs: dict[Input, str] = {}
     for step in steps.parsed if steps is not None else ():

@@ -41,9 +41,7 @@ class ConfigReader:
         self.root = file.parent
         self.marked = marked
         self.overridden: set[KeyPath] = set()
-        self.problems: list[Problem] = []
-        for line, path, message in marked.mistakes:
-            self.problems.append(Problem(str(file), line, dotted(path), message))
+        self.problems = [Problem(str(file), line, dotted(path), message) for line, path, message in marked.mistakes]
         self._stop_if_wrong()
         if not isinstance(marked.value, dict):
             self.add((), f"must be a mapping of {listed(keys_of(Config))}, found {describe(marked.value)}")
@@ -95,7 +93,7 @@ class ConfigReader:
         Args:
             stricter: field -> its type, where the file may hold less than the class takes.
         """
-        section = _section_of(kind, stricter)
+        section = section_of(kind, **stricter)
         if self._validated(section, raw, path) is None:
             return None
         try:
@@ -123,9 +121,8 @@ class ConfigReader:
             duckdb.SQLExpression(where)
         except duckdb.Error as error:
             message = str(error).splitlines()[0].partition("Error: ")[2]
-            self.add(
-                path, f"is not a SQL condition: {message}; for example `source = 'wiki' and length(prompt) < 4000`"
-            )
+            example = "`source = 'wiki' and length(prompt) < 4000`"
+            self.add(path, f"is not a SQL condition: {message}; for example {example}")
 
     def _check_encoding(self, encoding: str, path: KeyPath) -> None:
         try:
@@ -137,16 +134,14 @@ class ConfigReader:
         """The patterns made absolute; each must name something to read, unless it is a URL."""
         if not patterns:
             self.add(path, "names no files")
-        resolved = []
-        for i, pattern in enumerate(patterns):
-            absolute = self._absolute(pattern)
-            resolved.append(absolute)
+        resolved = tuple(map(self._absolute, patterns))
+        for i, (pattern, absolute) in enumerate(zip(patterns, resolved, strict=True)):
             try:
                 if not is_url(absolute):
                     expand([absolute], self.root)
             except BadInput:
                 self.add(self._item(path, i), no_match(pattern, absolute))
-        return tuple(resolved)
+        return resolved
 
     def _existing(self, file: str, path: KeyPath) -> str:
         """A path made absolute; the file must be there, unless it is a URL."""
@@ -161,12 +156,6 @@ class ConfigReader:
                 self.add((*path, key), f"unknown key{nearest(key, allowed)}; allowed: {listed(allowed)}")
 
     # ---- help
-
-    def _section(self, model: type[S], path: KeyPath) -> S | None:
-        raw: Any = self.raw
-        for part in path:
-            raw = raw[part]
-        return self._validated(model, raw, path)
 
     def _validated(self, model: type[S], raw: Any, path: KeyPath) -> S | None:
         """A section, or None with its problems noted."""
@@ -183,28 +172,25 @@ class ConfigReader:
                 for part in error["loc"]:
                     if (*loc, part) in self.marked.lines or (error["type"] == "missing" and part in keys_of(model)):
                         loc = (*loc, part)
-                self.add(
-                    loc,
-                    expected(error["type"], error.get("ctx", {}), error["msg"], self._found_at(loc, error["input"])),
-                )
+                value = self._found_at(loc, error["input"])
+                self.add(loc, expected(error["type"], error.get("ctx", {}), error["msg"], value))
             return None
 
-    def _mapping(self, path: KeyPath) -> dict[str, Any]:
+    def _mapping(self, key: str) -> dict[str, Any]:
         """A mapping of names; wrong names are noted once, when first asked for."""
-        (key,) = path
-        raw = self.raw.get(str(key))
+        raw = self.raw.get(key)
         if raw is None:
             return {}
         if not isinstance(raw, dict):
-            self._once(path, f"must be a mapping of names, found {self._found_at(path, raw)}")
+            self._once((key,), f"must be a mapping of names, found {self._found_at((key,), raw)}")
             return {}
         seen: dict[str, str] = {}
         for name in raw:
             if not _NAME.fullmatch(name):
-                self._once((*path, name), f"{name!r} cannot be a name: {_NAME_RULE}")
+                self._once((key, name), f"{name!r} cannot be a name: {_NAME_RULE}")
             twin = seen.setdefault(name.replace("-", "_"), name)
             if twin != name:
-                self._once((*path, name), f"{name!r} and {twin!r} differ only in `-` and `_`; choose another name")
+                self._once((key, name), f"{name!r} and {twin!r} differ only in `-` and `_`; choose another name")
         return raw
 
     def _once(self, path: KeyPath, message: str) -> None:
@@ -253,9 +239,9 @@ def keys_of(model: type[BaseModel]) -> list[str]:
     return [name for name, info in model.model_fields.items() if not info.exclude]
 
 
-def _section_of(kind: type[Any], stricter: Mapping[str, Any]) -> type[Section]:
+def section_of(kind: type[Any], **stricter: Any) -> type[Section]:
     """A section with the fields of a dataclass. What is inside a list or mapping is for the class to check."""
-    hints = {name: _outer(hint) for name, hint in get_type_hints(kind).items()} | dict(stricter)
+    hints = {name: _outer(hint) for name, hint in get_type_hints(kind).items()} | stricter
     shape: dict[str, Any] = {
         field.name: (hints[field.name], ... if field.default is dataclasses.MISSING else field.default)
         for field in dataclasses.fields(kind)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 import textwrap
@@ -16,20 +15,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic import BaseModel
 
-from pipelines.config.schema import (
-    Config,
-    Index,
-    Keyed,
-    LabelBudget,
-    Labeling,
-    Pool,
-    PoolFiles,
-    Recipe,
-    Schedule,
-    StepList,
-    Stop,
-    TargetFiles,
-)
+from pipelines.config import schema
+from pipelines.config.reader import section_of
 from selection.constraints import Quota, TokenBudget
 from selection.encoders import EncoderSpec
 
@@ -37,20 +24,20 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 BEGIN, END = "<!-- keys: written by python -m pipelines.config.reference -->", "<!-- end of keys -->"
 
 SECTIONS: tuple[tuple[str, type], ...] = (
-    ("", Config),
-    ("pool", Pool),
-    ("pool.files[]", PoolFiles),
-    ("pool.columns[], pool.vectors[], targets.<name>.vectors[]", Keyed),
+    ("", schema.Config),
+    ("pool", schema.Pool),
+    ("pool.files[]", schema.PoolFiles),
+    ("pool.columns[], pool.vectors[], targets.<name>.vectors[]", schema.Keyed),
     ("encoders.<name>", EncoderSpec),
-    ("targets.<name>", TargetFiles),
-    ("recipes.<name>", Recipe),
+    ("targets.<name>", schema.TargetFiles),
+    ("recipes.<name>", schema.Recipe),
     ("recipes.<name>.budget", TokenBudget),
     ("recipes.<name>.quota", Quota),
-    ("labeling.<name>", Labeling),
-    ("labeling.<name>.budget", LabelBudget),
-    ("labeling.<name>.stop", Stop),
-    ("index", Index),
-    ("schedule", Schedule),
+    ("labeling.<name>", schema.Labeling),
+    ("labeling.<name>.budget", schema.LabelBudget),
+    ("labeling.<name>.stop", schema.Stop),
+    ("index", schema.Index),
+    ("schedule", schema.Schedule),
 )
 
 _WORDS = {
@@ -59,7 +46,7 @@ _WORDS = {
     int: "whole number",
     float: "number",
     list: "list",
-    StepList: "list",
+    schema.StepList: "list",
     dict: "mapping",
 }
 
@@ -82,42 +69,30 @@ def with_reference(document: str) -> str:
 def _entry(key: str, kind: str, default: str, text: str) -> str:
     """One item of the list, in lines of at most 120 columns."""
     facts = ", ".join(filter(None, (kind, default)))
-    return (
-        textwrap.fill(
-            f"- `{key}` ({facts}): {text}",
-            width=120,
-            subsequent_indent="  ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        + "\n"
-    )
+    entry = f"- `{key}` ({facts}): {text}"
+    wrapped = textwrap.fill(entry, 120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return wrapped + "\n"
 
 
 def _keys(section: type) -> Iterator[tuple[str, str, str, str]]:
-    if issubclass(section, BaseModel):
-        for name, info in section.model_fields.items():
-            if not info.exclude:
-                default = "required" if info.is_required() else _default(info.get_default())
-                yield name, _kind(info.annotation, info.metadata), default, info.description or ""
-        return
-    hints, texts = get_type_hints(section), _attributes(section)
-    assert dataclasses.is_dataclass(section)
-    for field in dataclasses.fields(section):
-        default = "required" if field.default is dataclasses.MISSING else _default(field.default)
-        yield field.name, _kind(hints[field.name], []), default, texts[field.name]
+    model = section if issubclass(section, BaseModel) else section_of(section)
+    hints, texts = get_type_hints(section, include_extras=True), _attributes(section)
+    for name, info in model.model_fields.items():
+        if not info.exclude:
+            default = "required" if info.is_required() else _default(info.get_default())
+            yield name, _kind(hints[name]), default, texts[name]
 
 
-def _kind(annotation: Any, metadata: list[Any]) -> str:
-    if any(type(item).__name__ == "BeforeValidator" for item in metadata):
+def _kind(annotation: Any) -> str:
+    if annotation == schema.Texts:
         return "text or list of texts"
     origin = get_origin(annotation)
     if origin is Annotated:
-        return _kind(get_args(annotation)[0], list(get_args(annotation)[1:]))
+        return _kind(get_args(annotation)[0])
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in get_args(annotation))
     if origin in (Union, types.UnionType):
-        return " or ".join(_kind(member, []) for member in get_args(annotation) if member is not type(None))
+        return " or ".join(_kind(member) for member in get_args(annotation) if member is not type(None))
     if origin is tuple:
         return "one or a list"
     kind = origin or annotation
@@ -135,9 +110,9 @@ def _default(value: Any) -> str:
 
 
 def _attributes(section: type) -> dict[str, str]:
-    """The descriptions under `Attributes:` in a class's docstring, by attribute."""
-    _, _, block = inspect.cleandoc(section.__doc__ or "").partition("Attributes:\n")
-    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", block, flags=re.MULTILINE)
+    """The descriptions under `Attributes:` in the docstrings of a class and its bases, by attribute."""
+    blocks = [inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2] for base in reversed(section.__mro__)]
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", "\n".join(blocks), flags=re.MULTILINE)
     return {name: " ".join(text.split()).rstrip(".") for name, text in entries}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainSerializer, PlainValidator, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, InstanceOf, PlainSerializer, Tag
 
 from selection.constraints import Constraints, Quota, TokenBudget
 from selection.encoders import EncoderSpec
@@ -42,14 +42,19 @@ class Section(BaseModel):
 
 
 class Files(Section):
-    """Files of one shape, and how to read them."""
+    """Files of one shape, and how to read them.
 
-    files: Texts = Field(description="a file, a folder, a glob, a URL, or a list of them")
-    fields: dict[str, str] = Field(
-        default={}, description="our name: your field, as `{prompt: question}`; detected if left out"
-    )
-    encoding: str = Field(default="utf-8", description="text encoding of files without a byte-order mark")
-    keep_damaged: bool = Field(default=False, description="keep the readable part of a file that is cut off or damaged")
+    Attributes:
+        files: a file, a folder, a glob, a URL, or a list of them.
+        fields: our name: your field, as `{prompt: question}`; detected if left out.
+        encoding: text encoding of files without a byte-order mark.
+        keep_damaged: keep the readable part of a file that is cut off or damaged.
+    """
+
+    files: Texts
+    fields: dict[str, str] = {}
+    encoding: str = "utf-8"
+    keep_damaged: bool = False
 
     def specs(self, root: Path) -> list[FileSpec]:
         """The files there are now, each with how to read it.
@@ -64,42 +69,54 @@ class Files(Section):
 
 
 class PoolFiles(Files):
-    """Files of candidates."""
+    """Files of candidates.
 
-    source: str | None = Field(
-        default=None, description="source of all their rows; each row's own, or the file's name, if left out"
-    )
+    Attributes:
+        source: source of all their rows; each row's own, or the file's name, if left out.
+    """
+
+    source: str | None = None
 
     def _spec(self, url: str) -> FileSpec:
         return replace(super()._spec(url), source=self.source)
 
 
 class Keyed(Section):
-    """A file that brings something to rows by their id: further columns, or vectors."""
+    """A file that brings something to rows by their id: further columns, or vectors.
 
-    url: str = Field(description="a Parquet file (or .npy, for vectors), or its URL")
-    id: str = Field(default="id", description="the field that holds the row's id")
+    Attributes:
+        url: a Parquet file (or .npy, for vectors), or its URL.
+        id: the field that holds the row's id.
+    """
+
+    url: str
+    id: str = "id"
 
 
 class TargetFiles(Files):
-    """Files of examples to match."""
+    """Files of examples to match.
 
-    vectors: tuple[Keyed, ...] = Field(
-        default=(), description="their own vectors, in the space of `pool.vectors`: as `pool.vectors[]`"
-    )
+    Attributes:
+        vectors: their own vectors, in the space of `pool.vectors`: as `pool.vectors[]`.
+    """
+
+    vectors: tuple[Keyed, ...] = ()
 
 
 class Pool(Section):
-    """The candidates."""
+    """The candidates.
 
-    files: tuple[PoolFiles, ...] = Field(description="files of candidates: see `pool.files[]`")
-    max_bad_fraction: float = Field(
-        default=0.01, ge=0, le=1, description="the run stops above this share of unreadable rows"
-    )
-    columns: tuple[Keyed, ...] = Field(default=(), description="Parquet files of further columns: see `pool.columns[]`")
-    vectors: tuple[Keyed, ...] = Field(
-        default=(), description="your own vectors instead of an encoder's: see `pool.vectors[]`"
-    )
+    Attributes:
+        files: files of candidates: see `pool.files[]`.
+        max_bad_fraction: the run stops above this share of unreadable rows.
+        columns: Parquet files of further columns: see `pool.columns[]`.
+        vectors: your own vectors instead of an encoder's: see `pool.vectors[]`.
+    """
+
+    files: tuple[PoolFiles, ...]
+    max_bad_fraction: float = Field(default=0.01, ge=0, le=1)
+    columns: tuple[Keyed, ...] = ()
+    vectors: tuple[Keyed, ...] = ()
 
     def specs(self, root: Path) -> list[FileSpec]:
         """The files there are now, each once, with how to read it; the first mention of a file counts."""
@@ -140,59 +157,55 @@ class StepList:
         return " -> ".join(step.name for step in self.parsed)
 
 
-def _built(kind: type[Any]) -> PlainValidator:
-    """Objects come as they are: the reader builds them from the file, and says where a value of theirs is wrong."""
-
-    def check(value: Any) -> Any:
-        if not isinstance(value, kind):
-            raise TypeError(f"must be a {kind.__name__}, got {value!r}")
-        return value
-
-    return PlainValidator(check)
-
-
-Steps = Annotated[StepList, _built(StepList), PlainSerializer(lambda steps: steps.written)]
-GroupQuota = Annotated[Quota, _built(Quota), PlainSerializer(asdict)]
+# Objects come as they are: the reader builds them from the file, and says where a value of theirs is wrong.
+Steps = Annotated[InstanceOf[StepList], PlainSerializer(lambda steps: steps.written)]
+GroupQuota = Annotated[InstanceOf[Quota], PlainSerializer(asdict)]
 # The tags keep pydantic from listing what is wrong with the other form.
 Budget = Annotated[
     Annotated[int, Field(gt=0), Tag("rows")]
-    | Annotated[TokenBudget, _built(TokenBudget), PlainSerializer(asdict), Tag("tokens")],
+    | Annotated[InstanceOf[TokenBudget], PlainSerializer(asdict), Tag("tokens")],
     Discriminator(lambda budget: "tokens" if isinstance(budget, TokenBudget) else "rows"),
 ]
 
 
 class Recipe(Section):
-    """How to choose one subset."""
+    """How to choose one subset.
 
-    steps: Steps = Field(description="steps in order; a name, or `{name: {option: value}}`")
-    budget: Budget = Field(description="how many rows to take; or tokens, see `recipes.<name>.budget`")
-    quota: GroupQuota | None = Field(
-        default=None, description="how much of the budget each group gets: see `recipes.<name>.quota`"
-    )
-    group_by: str | None = Field(
-        default=None, description="a column, for example of conversations: at most `max_per_group` rows of each value"
-    )
-    max_per_group: int = Field(default=1, gt=0, description="goes with `group_by`")
-    targets: Texts = Field(default=(), description="target sets to match; all of them if left out")
-    encoder: str | None = Field(default=None, description="the encoder to use; the first one if left out")
-    seed: int = Field(default=0, ge=0, description="seed of whatever is drawn at random")
-    round: int = Field(default=0, ge=0, description="number of the draw; another round draws other random numbers")
-    where: str | None = Field(
-        default=None, description="SQL condition on the columns of `examples`; only these rows may be taken"
-    )
-    allow: str | None = Field(default=None, description="file of ids, one a line: only these may be taken")
-    deny: str | None = Field(default=None, description="file of ids, one a line: these are never taken")
-    mode: Literal["fresh", "top_up"] = Field(
-        default="fresh", description="`top_up` keeps this recipe's last selection and adds to it"
-    )
-    allow_short: bool = Field(default=False, description="give what there is when the pool cannot fill the budget")
-    exclude_targets: bool = Field(default=True, description="never take a row whose prompt is word for word a target's")
-    min_overlap: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="hold back a selection that shares less (Jaccard) with the recipe's last one",
-    )
+    Attributes:
+        steps: steps in order; a name, or `{name: {option: value}}`.
+        budget: how many rows to take; or tokens, see `recipes.<name>.budget`.
+        quota: how much of the budget each group gets: see `recipes.<name>.quota`.
+        group_by: a column, for example of conversations: at most `max_per_group` rows of each value.
+        max_per_group: goes with `group_by`.
+        targets: target sets to match; all of them if left out.
+        encoder: the encoder to use; the first one if left out.
+        seed: seed of whatever is drawn at random.
+        round: number of the draw; another round draws other random numbers.
+        where: SQL condition on the columns of `examples`; only these rows may be taken.
+        allow: file of ids, one a line: only these may be taken.
+        deny: file of ids, one a line: these are never taken.
+        mode: `top_up` keeps this recipe's last selection and adds to it.
+        allow_short: give what there is when the pool cannot fill the budget.
+        exclude_targets: never take a row whose prompt is word for word a target's.
+        min_overlap: hold back a selection that shares less (Jaccard) with the recipe's last one.
+    """
+
+    steps: Steps
+    budget: Budget
+    quota: GroupQuota | None = None
+    group_by: str | None = None
+    max_per_group: int = Field(default=1, gt=0)
+    targets: Texts = ()
+    encoder: str | None = None
+    seed: int = Field(default=0, ge=0)
+    round: int = Field(default=0, ge=0)
+    where: str | None = None
+    allow: str | None = None
+    deny: str | None = None
+    mode: Literal["fresh", "top_up"] = "fresh"
+    allow_short: bool = False
+    exclude_targets: bool = True
+    min_overlap: float = Field(default=0.0, ge=0, le=1)
 
     @cached_property
     def constraints(self) -> Constraints:
@@ -212,122 +225,112 @@ class Recipe(Section):
 
 
 class LabelBudget(Section):
-    """What a labeling project may cost in all: rows or money."""
+    """What a labeling project may cost in all: rows or money.
 
-    rows: int | None = Field(default=None, gt=0, description="how many rows may be labelled in all")
-    money: float | None = Field(
-        default=None,
-        gt=0,
-        description="how much may be spent in all; with `per_row`, `column` or `per_token`. A batch stops before the row that "
-        "overflows what is left",
-    )
-    per_row: float | None = Field(default=None, gt=0, description="what one label costs")
-    column: str | None = Field(
-        default=None,
-        description="the numeric column that tells what a label of the row costs; with `per_token`, how many tokens it has",
-    )
-    per_token: float | None = Field(
-        default=None, gt=0, description="what one token costs, counted by `column` or `tokenizer`"
-    )
-    tokenizer: str | None = Field(
-        default=None, description="counts the tokens: a hub name, a local folder or `package:<name>`"
-    )
+    Attributes:
+        rows: how many rows may be labelled in all.
+        money: how much may be spent in all; with `per_row`, `column` or `per_token`. A batch stops before the row that
+            overflows what is left.
+        per_row: what one label costs.
+        column: the numeric column that tells what a label of the row costs; with `per_token`, how many tokens it has.
+        per_token: what one token costs, counted by `column` or `tokenizer`.
+        tokenizer: counts the tokens: a hub name, a local folder or `package:<name>`.
+    """
+
+    rows: int | None = Field(default=None, gt=0)
+    money: float | None = Field(default=None, gt=0)
+    per_row: float | None = Field(default=None, gt=0)
+    column: str | None = None
+    per_token: float | None = Field(default=None, gt=0)
+    tokenizer: str | None = None
+
+    @property
+    def whole(self) -> float:
+        """All of it, in rows or in money."""
+        return self.rows if self.rows is not None else self.money or 0.0
 
 
 class Stop(Section):
-    """When more labels would not pay. Rules only advise, unless `halt`."""
+    """When more labels would not pay. Rules only advise, unless `halt`.
 
-    kappa: float | None = Field(
-        default=0.99,
-        gt=0,
-        le=1,
-        description="advise to stop once the models of successive rounds agree at least so well on the stop set (Cohen's kappa)",
-    )
-    uncertainty: float | None = Field(
-        default=0.05, ge=0, le=1, description="... once the mean uncertainty on the stop set is at most this (0 to 1)"
-    )
-    change: float | None = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="... once at most this share of the stop set changes its class from round to round",
-    )
-    plateau: int | None = Field(
-        default=5,
-        gt=0,
-        description="... once the accuracy on the random arm, of 50 labels or more, has not risen for so many rounds",
-    )
-    halt: bool = Field(default=False, description="draw no further batch once a rule advises to stop")
+    Attributes:
+        kappa: advise to stop once the models of successive rounds agree at least so well on the stop set (Cohen's
+            kappa).
+        uncertainty: ... once the mean uncertainty on the stop set is at most this (0 to 1).
+        change: ... once at most this share of the stop set changes its class from round to round.
+        plateau: ... once the accuracy on the random arm, of 50 labels or more, has not risen for so many rounds.
+        halt: draw no further batch once a rule advises to stop.
+    """
+
+    kappa: float | None = Field(default=0.99, gt=0, le=1)
+    uncertainty: float | None = Field(default=0.05, ge=0, le=1)
+    change: float | None = Field(default=0.0, ge=0, le=1)
+    plateau: int | None = Field(default=5, gt=0)
+    halt: bool = False
 
 
 class Labeling(Section):
-    """What to label next, round by round."""
+    """What to label next, round by round.
 
-    classes: Texts = Field(description="the names of the classes, at least two")
-    steps: Steps = Field(
-        description="as a recipe's; used once there are labels of two classes. Steps get probabilities, committee and labels",
-    )
-    cold_start: Steps = Field(
-        default=StepList.of({"random_subpool": {"rows": 50_000}}, "facility_location"),
-        description="steps until there are labels of two classes",
-    )
-    batch_size: int = Field(
-        default=20, gt=0, description="rows of a round, the random arm and hidden gold rows included"
-    )
-    encoder: str | None = Field(default=None, description="the encoder to use; the first one if left out")
-    targets: Texts = Field(default=(), description="as in a recipe, for steps that need them")
-    where: str | None = Field(
-        default=None, description="as in a recipe: a SQL condition; only these rows may be sent out"
-    )
-    allow: str | None = Field(default=None, description="as in a recipe: file of ids; only these may be sent out")
-    deny: str | None = Field(default=None, description="as in a recipe: file of ids; these are never sent out")
-    quota: GroupQuota | None = Field(
-        default=None, description="of the rows that the steps choose: see `recipes.<name>.quota`"
-    )
-    seed: int = Field(default=0, ge=0, description="seed of whatever is drawn at random")
-    exclude_targets: bool = Field(
-        default=True, description="never send out a row whose prompt is word for word a target's"
-    )
-    labels: Texts = Field(
-        default=(),
-        description="files of labels (JSON Lines, CSV or Label Studio JSON): a file, a glob, a folder or a list; they are watched",
-    )
-    fields: dict[str, str] = Field(
-        default={}, description="of the label files, what: your field, as `{label: verdict}`; detected if left out"
-    )
-    out: str = Field(default="", description="the folder that batches are written to; `labeling/<project>` if left out")
-    format: Literal["jsonl", "csv", "label_studio"] = Field(default="jsonl", description="of the batches")
-    classifier: Any = Field(
-        default="logistic_regression",
-        description="on the vectors: `logistic_regression`, or `{logistic_regression: {C: 10}}`; any estimator, `{estimator: "
-        "package.module:Class, options: {...}}`; or your own probabilities, `{probabilities: {url: p.parquet, id: id}}`",
-    )
-    members: int = Field(default=5, gt=1, description="classifiers of the committee, for steps that need one")
-    random_share: float = Field(
-        default=0.05,
-        ge=0,
-        le=1,
-        description="part of each batch drawn at random from all rows; it never trains the model and so measures it honestly",
-    )
-    overlap: float = Field(
-        default=0.0, ge=0, le=1, description="part of each batch that wants labels of two annotators"
-    )
-    gold: str | None = Field(
-        default=None, description="a file of labels that are known, hidden in batches to measure annotators"
-    )
-    gold_share: float = Field(default=0.05, ge=0, lt=1, description="part of each batch, where there is `gold`")
-    aggregate: Literal["majority", "dawid_skene"] = Field(
-        default="majority", description="how several labels of a row become one"
-    )
-    lease_hours: float = Field(
-        default=72.0, gt=0, description="how long a row that was sent out is not sent again while its label is missing"
-    )
-    budget: LabelBudget | None = Field(
-        default=None, description="what all labels may cost: see `labeling.<name>.budget`; no limit if left out"
-    )
-    stop: Stop = Field(
-        default=Stop(), description="when to advise that more labels do not pay: see `labeling.<name>.stop`"
-    )
+    Attributes:
+        classes: the names of the classes, at least two.
+        steps: as a recipe's; used once there are labels of two classes. Steps get probabilities, committee and labels.
+        cold_start: steps until there are labels of two classes.
+        batch_size: rows of a round, the random arm and hidden gold rows included.
+        encoder: the encoder to use; the first one if left out.
+        targets: as in a recipe, for steps that need them.
+        where: as in a recipe: a SQL condition; only these rows may be sent out.
+        allow: as in a recipe: file of ids; only these may be sent out.
+        deny: as in a recipe: file of ids; these are never sent out.
+        quota: of the rows that the steps choose: see `recipes.<name>.quota`.
+        seed: seed of whatever is drawn at random.
+        exclude_targets: never send out a row whose prompt is word for word a target's.
+        labels: files of labels (JSON Lines, CSV or Label Studio JSON): a file, a glob, a folder or a list; they are
+            watched.
+        fields: of the label files, what: your field, as `{label: verdict}`; detected if left out.
+        out: the folder that batches are written to; `labeling/<project>` if left out.
+        format: of the batches.
+        classifier: on the vectors: `logistic_regression`, or `{logistic_regression: {C: 10}}`; any estimator,
+            `{estimator: package.module:Class, options: {...}}`; or your own probabilities, `{probabilities: {url:
+            p.parquet, id: id}}`.
+        members: classifiers of the committee, for steps that need one.
+        random_share: part of each batch drawn at random from all rows; it never trains the model and so measures it
+            honestly.
+        overlap: part of each batch that wants labels of two annotators.
+        gold: a file of labels that are known, hidden in batches to measure annotators.
+        gold_share: part of each batch, where there is `gold`.
+        aggregate: how several labels of a row become one.
+        lease_hours: how long a row that was sent out is not sent again while its label is missing.
+        budget: what all labels may cost: see `labeling.<name>.budget`; no limit if left out.
+        stop: when to advise that more labels do not pay: see `labeling.<name>.stop`.
+    """
+
+    classes: Texts
+    steps: Steps
+    cold_start: Steps = StepList.of({"random_subpool": {"rows": 50_000}}, "facility_location")
+    batch_size: int = Field(default=20, gt=0)
+    encoder: str | None = None
+    targets: Texts = ()
+    where: str | None = None
+    allow: str | None = None
+    deny: str | None = None
+    quota: GroupQuota | None = None
+    seed: int = Field(default=0, ge=0)
+    exclude_targets: bool = True
+    labels: Texts = ()
+    fields: dict[str, str] = {}
+    out: str = ""
+    format: Literal["jsonl", "csv", "label_studio"] = "jsonl"
+    classifier: Any = "logistic_regression"
+    members: int = Field(default=5, gt=1)
+    random_share: float = Field(default=0.05, ge=0, le=1)
+    overlap: float = Field(default=0.0, ge=0, le=1)
+    gold: str | None = None
+    gold_share: float = Field(default=0.05, ge=0, lt=1)
+    aggregate: Literal["majority", "dawid_skene"] = "majority"
+    lease_hours: float = Field(default=72.0, gt=0)
+    budget: LabelBudget | None = None
+    stop: Stop = Stop()
 
     @property
     def own_probabilities(self) -> Keyed | None:
@@ -339,60 +342,62 @@ class Labeling(Section):
         self, steps: StepList, rows: int, number: int, *, quota: Quota | None, targets: tuple[str, ...]
     ) -> Recipe:
         """What one arm of a round draws."""
-        return Recipe(
-            steps=steps,
-            budget=rows,
-            quota=quota,
-            targets=targets,
-            encoder=self.encoder,
-            seed=self.seed,
-            round=number,
-            where=self.where,
-            allow=self.allow,
-            deny=self.deny,
-            allow_short=True,
-            exclude_targets=self.exclude_targets,
-        )
+        shared = {key: getattr(self, key) for key in ("encoder", "seed", "where", "allow", "deny", "exclude_targets")}
+        return Recipe(steps=steps, budget=rows, quota=quota, targets=targets, round=number, allow_short=True, **shared)
 
 
 class Index(Section):
-    """The vector index."""
+    """The vector index.
 
-    kind: Literal["auto", "flat", "ivf", "rabitq"] = Field(default="auto", description="`auto` goes by the pool's size")
-    nprobe: int | None = Field(
-        default=None, gt=0, description="lists searched by an IVF index; chosen to reach the recall if left out"
-    )
-    min_recall: float = Field(
-        default=0.9, ge=0, le=1, description="the run stops below this recall against exact search"
-    )
+    Attributes:
+        kind: `auto` goes by the pool's size.
+        nprobe: lists searched by an IVF index; chosen to reach the recall if left out.
+        min_recall: the run stops below this recall against exact search.
+    """
+
+    kind: Literal["auto", "flat", "ivf", "rabitq"] = "auto"
+    nprobe: int | None = Field(default=None, gt=0)
+    min_recall: float = Field(default=0.9, ge=0, le=1)
 
 
 class Schedule(Section):
-    """When the recipes are drawn again."""
+    """When the recipes are drawn again.
 
-    cron: str = Field(description="minute, hour, day of month, month, day of week, for example `0 2 * * *`")
-    timezone: str = Field(default="UTC", description="of the cron times, for example `Europe/Vienna`")
-    recipes: Texts = Field(default=("all",), description="`all`, or a list of recipes")
+    Attributes:
+        cron: minute, hour, day of month, month, day of week, for example `0 2 * * *`.
+        timezone: of the cron times, for example `Europe/Vienna`.
+        recipes: `all`, or a list of recipes.
+    """
+
+    cron: str
+    timezone: str = "UTC"
+    recipes: Texts = ("all",)
 
 
 class Config(Section):
-    """A whole `winnow.yaml`, resolved."""
+    """A whole `winnow.yaml`, resolved.
 
-    store: str = Field(default="./store", description="the folder for everything winnow keeps")
-    pool: Pool = Field(description="the candidates: see `pool`")
-    encoders: dict[str, EncoderSpec] = Field(
-        default={}, description="name: what turns text into vectors; see `encoders.<name>`"
-    )
-    targets: dict[str, TargetFiles] = Field(
-        default={}, description="name: file of examples to match, or see `targets.<name>`"
-    )
-    recipes: dict[str, Recipe] = Field(default={}, description="name: how to choose a subset; see `recipes.<name>`")
-    labeling: dict[str, Labeling] = Field(
-        default={}, description="name: a project of what to label next; see `labeling.<name>`"
-    )
-    index: Index = Field(default=Index(), description="the vector index: see `index`")
-    schedule: Schedule | None = Field(default=None, description="when to draw again: see `schedule`")
-    root: Path = Field(exclude=True, description="the folder of the file")
+    Attributes:
+        store: the folder for everything winnow keeps.
+        pool: the candidates: see `pool`.
+        encoders: name: what turns text into vectors; see `encoders.<name>`.
+        targets: name: file of examples to match, or see `targets.<name>`.
+        recipes: name: how to choose a subset; see `recipes.<name>`.
+        labeling: name: a project of what to label next; see `labeling.<name>`.
+        index: the vector index: see `index`.
+        schedule: when to draw again: see `schedule`.
+        root: the folder of the file.
+    """
+
+    store: str = "./store"
+    pool: Pool
+    encoders: dict[str, EncoderSpec] = {}
+    targets: dict[str, TargetFiles] = {}
+    recipes: dict[str, Recipe] = {}
+    labeling: dict[str, Labeling] = {}
+    index: Index = Index()
+    schedule: Schedule | None = None
+    root: Path = Field(exclude=True)
 
     def vector_files(self, target: str | None = None) -> list[VectorFile]:
         """The user's own vectors of the pool, or of a target set."""

@@ -19,7 +19,7 @@ import json
 import sysconfig
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -173,23 +173,17 @@ def _below(folder: Path, package: str) -> Iterator[tuple[str, Path]]:
 def _pool(modules: dict[str, Path], count: int, held_out: set[str]) -> list[Row]:
     """`count` rows: a fixed share from related modules, evenly by subject; the rest evenly over all other packages."""
     target_names = [name for subject in SUBJECTS.values() for name in subject.targets]
-    groups: dict[str, list[str]] = {}
-    related: dict[str, dict[str, list[str]]] = {name: {} for name in SUBJECTS}
+    packages: dict[str | None, dict[str, list[str]]] = {name: {} for name in (*SUBJECTS, None)}  # None: unrelated
     for module in sorted(modules, key=_order):
-        if is_within(module, target_names):
-            continue
-        for name, subject in SUBJECTS.items():
-            if is_within(module, subject.related):
-                related[name].setdefault(module.partition(".")[0], []).append(module)
-                break
-        else:
-            groups.setdefault(module.partition(".")[0], []).append(module)
+        if not is_within(module, target_names):
+            related_to = (name for name, subject in SUBJECTS.items() if is_within(module, subject.related))
+            packages[next(related_to, None)].setdefault(module.partition(".")[0], []).append(module)
     taken: dict[str, Row] = {}
     for position, name in enumerate(SUBJECTS):
         # Cumulative, so that rounding loses no row.
         wanted = round(count * _RELATED_SHARE * (position + 1) / len(SUBJECTS))
-        _fill(taken, wanted, modules, related[name], held_out)
-    _fill(taken, count, modules, groups, held_out)
+        _fill(taken, wanted, modules, packages[name], held_out)
+    _fill(taken, count, modules, packages[None], held_out)
     return sorted(taken.values(), key=lambda row: row.id)
 
 
@@ -197,20 +191,21 @@ def _fill(
     taken: dict[str, Row], wanted: int, modules: dict[str, Path], groups: dict[str, list[str]], held_out: set[str]
 ) -> None:
     """Take a few rows of one file of each group, round after round, until there are `wanted` in all."""
-    waiting = {name: iter(groups[name]) for name in sorted(groups, key=_order)}
-    left: dict[str, list[Row]] = {name: [] for name in waiting}
-    while waiting and len(taken) < wanted:
-        for name in list(waiting):
-            if not left[name]:
-                module = next(waiting[name], None)
-                if module is None:
-                    del waiting[name]
-                    continue
-                left[name] = sorted(_rows(module, modules[module]), key=lambda row: _order(row.id))
-            for row in left[name][:_ROWS_PER_FILE]:
-                if len(taken) < wanted and row.response not in held_out:
-                    taken.setdefault(row.id, row)
-            left[name] = left[name][_ROWS_PER_FILE:]
+    streams = [_few_at_a_time(groups[name], modules) for name in sorted(groups, key=_order)]
+    for batches in itertools.zip_longest(*streams, fillvalue=()):
+        for row in itertools.chain(*batches):
+            if len(taken) < wanted and row.response not in held_out:
+                taken.setdefault(row.id, row)
+        if len(taken) == wanted:
+            return
+
+
+def _few_at_a_time(names: Iterable[str], modules: dict[str, Path]) -> Iterator[Sequence[Row]]:
+    """The rows of some modules, a few of one file at a time; an empty one takes its turn too."""
+    for name in names:
+        rows = sorted(_rows(name, modules[name]), key=lambda row: _order(row.id))
+        for start in range(0, max(len(rows), 1), _ROWS_PER_FILE):
+            yield rows[start : start + _ROWS_PER_FILE]
 
 
 def _all_rows(modules: dict[str, Path], names: Iterable[str]) -> list[Row]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -67,7 +66,7 @@ class Annotations:
         unanimous = np.bincount(self.votes.rows, agrees, minlength=len(self.ids)) == self.consensus.count
         return float(unanimous[several].mean()) if several.any() else None
 
-    def lookup(self, ids: Ids, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def lookup(self, ids: Ids, values: Rows) -> Rows:
         """`values` (r,) of some ids; 0 where nobody said anything."""
         if not len(self.ids):
             return np.zeros(len(ids), np.int64)
@@ -113,6 +112,7 @@ def read_annotations(
     skips = np.bincount(rows[kinds == "skip"], minlength=len(ids))
     answers = np.bincount(rows[is_vote], minlength=len(ids))
     ignored = np.bincount(rows[kinds == "ignore"], minlength=len(ids)) > 0
+    no_cost = is_class & np.asarray(pc.is_null(events["cost"]))
     answering = len({name for name, kind in zip(names, kinds, strict=True) if kind in ("class", "skip")})
     return Annotations(
         log=log,
@@ -125,8 +125,6 @@ def read_annotations(
         gold=gold,
         dismissed=ignored | ((answers == 0) & (skips > 0) & (skips >= answering)),
         spent=float(pc.sum(log["cost"]).as_py() or 0.0),
-        without_cost=np.bincount(rows[is_class & np.asarray(pc.is_null(events["cost"]))], minlength=len(ids)).astype(
-            np.int64
-        ),
+        without_cost=np.bincount(rows[no_cost], minlength=len(ids)).astype(np.int64),
         unknown_classes=int((is_class & (labels == NONE)).sum()),
     )

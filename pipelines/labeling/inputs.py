@@ -7,7 +7,7 @@ that a draw asks for. The random arms of all rounds are held out: they never tra
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -68,16 +68,14 @@ class Arm:
 
     def record(self) -> dict[str, Any]:
         """The JSON-plain form that is hashed and kept."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values["limit"] = None if self.limit is None else self.limit.record()
-        return {_RECORDED_AS.get(name, name): value for name, value in values.items()}
+        return {_RECORDED_AS.get(name, name): value for name, value in asdict(self).items()}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Arm:
         """The arm that a selection's record describes."""
         names = {field.name: _RECORDED_AS.get(field.name, field.name) for field in fields(cls)}
         values = {name: record[key] for name, key in names.items()}
-        return cls(**values | {"limit": SpendingLimit.from_record(values["limit"])})
+        return cls(**values | {"limit": values["limit"] and SpendingLimit(**values["limit"])})
 
 
 _RECORDED_AS = {"label_digest": "labels", "open_rounds": "open", "other_selection": "apart", "limit": "purse"}
@@ -128,20 +126,20 @@ class LabelingInputs(DrawInputs):
     @cached_property
     def labelled(self) -> Rows:
         """Rows with a label, ascending; held out ones too."""
-        return _rows_in(self.annotations.ids[self.annotations.labelled], self.snapshot)
+        return np.flatnonzero(_has_id(self.snapshot, self.annotations.ids[self.annotations.labelled]))
 
     @cached_property
     def exclusions(self) -> Mapping[str, Mask]:
         """The rows that may not be sent out, by the reason."""
-        store, annotations, n = self.view.store, self.annotations, len(self.snapshot)
+        store, annotations = self.view.store, self.annotations
         ids = {
+            "labelled": annotations.ids[annotations.labelled],
             "leased": sent_ids(store, self.arm.open_rounds),
             "skipped_or_ignored": annotations.ids[annotations.dismissed],
             "gold": annotations.ids[annotations.gold != NONE],
             "random_arm": _selected_ids(store, self.arm.other_selection),
         }
-        rules = {"labelled": _mask(self.labelled, n)}
-        rules |= {rule: _mask(_rows_in(excluded, self.snapshot), n) for rule, excluded in ids.items()}
+        rules = {rule: _has_id(self.snapshot, excluded) for rule, excluded in ids.items()}
         if self._imported is not None:
             rules["without_probabilities"] = ~self._imported[1]
         return rules
@@ -180,15 +178,9 @@ class LabelingInputs(DrawInputs):
 
     @cached_property
     def _members(self) -> list[Model]:
-        classifier, training = build_classifier(self.arm.classifier), self.training
-        return fit_committee(
-            classifier,
-            training.vectors,
-            training.labels,
-            len(self.arm.classes),
-            members=self.arm.members,
-            seed=self.spec.seed,
-        )
+        vectors, labels, n_classes = self.training.vectors, self.training.labels, len(self.arm.classes)
+        classifier = build_classifier(self.arm.classifier)
+        return fit_committee(classifier, vectors, labels, n_classes, members=self.arm.members, seed=self.spec.seed)
 
     @cached_property
     def _imported(self) -> tuple[Floats, Mask] | None:
@@ -263,14 +255,9 @@ def _selected_ids(store: Store, selection_id: str | None) -> Ids:
     return from_arrow(read_selection(store, selection_id)[1]["id"])
 
 
-def _mask(rows: Rows, n: int) -> Mask:
-    """(n,) true at `rows`."""
-    flags = np.zeros(n, np.bool_)
-    flags[rows] = True
-    return flags
-
-
-def _rows_in(ids: Ids, snapshot: Snapshot) -> Rows:
-    """Those of the ids that the snapshot has, as rows, ascending."""
+def _has_id(snapshot: Snapshot, ids: Ids) -> Mask:
+    """(n,) which rows have one of the ids."""
+    flags = np.zeros(len(snapshot), np.bool_)
     rows = rows_of(ids, snapshot.ids)
-    return np.sort(rows[rows >= 0])
+    flags[rows[rows >= 0]] = True
+    return flags

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.labeling.inputs import (
-    TrainingSet,
-    fit_model,
-    has_vector,
-    imported_probabilities,
-    sent_ids,
-    training_set,
-)
+from pipelines.labeling.inputs import TrainingSet, fit_model, has_vector, imported_probabilities, sent_ids, training_set
 from pipelines.labeling.project import ProjectState
 from selection.errors import InvalidInput
 from selection.learning.annotators import NONE, relabel_scores
 from selection.learning.classifier import LogisticRegression, Model, build_classifier, out_of_fold
 from selection.learning.stopping import Advice, Observation, Rules, advise, overall_uncertainty
-from selection.types import Floats
+from selection.types import Floats, Mask
 from storage.ids import Ids, from_arrow, rows_of, to_arrow, to_text
 from storage.labels.imported_probabilities import probabilities_id
 from storage.labels.models import commit_model, read_model
@@ -73,8 +65,8 @@ class ProjectModel:
     def probabilities(self, ids: Ids) -> tuple[Ids, Floats]:
         """Those of some ids, each once and ascending, that have any."""
         ids = np.unique(ids)
-        if self.imported:
-            values, known = self._imported_probabilities
+        if self._own_probabilities is not None:
+            values, known = self._own_probabilities
             rows = rows_of(ids, self.state.snapshot.ids)
             rows = rows[rows >= 0]
             rows = rows[known[rows]]
@@ -87,12 +79,9 @@ class ProjectModel:
         return ids, self.fitted.probabilities(vectors.take(np.arange(len(ids))))
 
     @cached_property
-    def _imported_probabilities(self) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        values = imported_probabilities(
-            self.state.context.store, self.classifier, self.state.settings.classes, self.state.snapshot
-        )
-        assert values is not None
-        return values
+    def _own_probabilities(self) -> tuple[Floats, Mask] | None:
+        state = self.state
+        return imported_probabilities(state.context.store, self.classifier, state.settings.classes, state.snapshot)
 
     @cached_property
     def model_id(self) -> str:
@@ -130,12 +119,10 @@ class ProjectModel:
     @cached_property
     def at_random(self) -> dict[str, int]:
         """How many rows of the random arms have each class: what the pool holds, undisturbed by the steps."""
-        annotations, classes = self.state.annotations, self.state.settings.classes
-        labels = annotations.consensus.labels[annotations.labelled & self._random]
-        return dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True))
+        return self.state.by_class(self.state.annotations.labelled & self._random)
 
     @cached_property
-    def _random(self) -> npt.NDArray[np.bool_]:
+    def _random(self) -> Mask:
         """(r,) which annotated rows were sent out by a random arm."""
         sent = sent_ids(self.state.context.store, self.state.round_ids, "random")
         return np.isin(self.state.annotations.ids, sent)
@@ -153,11 +140,12 @@ class ProjectModel:
     @cached_property
     def metrics(self) -> dict[str, float | int]:
         """Counts and, where there is a model, how good it is."""
+        annotations = self.state.annotations
         metrics: dict[str, float | int] = {"labelled": self.state.labelled}
-        metrics |= {f"labels_{name}": count for name, count in self.state.by_class().items()}
+        metrics |= {f"labels_{name}": count for name, count in self.state.by_class(annotations.labelled).items()}
         metrics |= {f"at_random_{name}": count for name, count in self.at_random.items()}
-        if self.state.annotations.agreement is not None:
-            metrics["agreement"] = round(self.state.annotations.agreement, 6)
+        if annotations.agreement is not None:
+            metrics["agreement"] = round(annotations.agreement, 6)
         if not self.ready:
             return metrics
         return {**metrics, "trained_on": len(self.training.ids), **self.held_out, "uncertainty": self.uncertainty}
@@ -184,13 +172,11 @@ class ProjectModel:
             seen = [entry for i, entry in enumerate(seen) if entry[0] is None or files[i : i + 2] != [files[i]] * 2]
         predictions = {name: models[name][2] for name, _, _ in seen if name is not None}
         ids = {name: from_arrow(table["id"]) for name, table in predictions.items()}
-        common: Ids | None = None
-        for model_ids in ids.values():
-            common = model_ids if common is None else np.intersect1d(common, model_ids)
+        common = reduce(np.intersect1d, ids.values()) if ids else np.empty(0, "S16")
         class_number = {name: number for number, name in enumerate(self.state.settings.classes)}
         history = []
         for name, spent, metrics in seen:
-            if name is None or common is None or not len(common):
+            if name is None or not len(common):
                 history.append(Observation(spent=spent))
                 continue
             rows = rows_of(common, ids[name])

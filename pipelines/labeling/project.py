@@ -17,8 +17,7 @@ from pipelines.errors import UnknownProject
 from pipelines.labeling.annotations import Annotations, read_annotations
 from pipelines.labeling.spending import SpendingLimit
 from pipelines.messages import nearest
-from selection.learning.annotators import NONE
-from selection.types import Rows
+from selection.types import Mask, Rows
 from storage.ids import Ids, from_arrow, rows_of
 from storage.labels.rounds import read_round_items, read_rounds
 from storage.pool.snapshot import Snapshot
@@ -87,10 +86,9 @@ class ProjectState:
         budget = self.settings.budget
         if budget is not None and budget.rows is not None:
             return float(self.labelled)
-        limit = SpendingLimit.of(budget)
-        if limit is None:
+        if self._limit is None:
             return self.annotations.spent or float(self.labelled)
-        return self.annotations.spent + self._cost(limit, self.annotations.ids, self.annotations.without_cost)
+        return self.annotations.spent + self._cost(self._limit, self.annotations.ids, self.annotations.without_cost)
 
     @cached_property
     def left(self) -> float | None:
@@ -98,36 +96,32 @@ class ProjectState:
         budget = self.settings.budget
         if budget is None:
             return None
-        if budget.rows is not None:
-            return max(budget.rows - self.spent - sum(map(self._unlabelled, self.open_rounds)), 0.0)
-        limit = SpendingLimit.of(budget)
-        assert limit is not None  # a budget is in rows or in money
-        assert budget.money is not None
-        awaited = [
-            self._cost(limit, from_arrow(self.items(header)["id"]), self.missing_labels(header))
-            for header in self.open_rounds
-        ]
-        return max(budget.money - self.spent - sum(awaited), 0.0)
+        return max(budget.whole - self.spent - sum(map(self._awaited, self.open_rounds)), 0.0)
 
     def budget_line(self) -> str:
         """What was spent and what is left, in words."""
         budget = self.settings.budget
         if budget is None:
             return f"{self.spent:g} {'spent' if self.annotations.spent else 'rows labelled'} so far, without a limit"
-        whole = budget.money if budget.money is not None else budget.rows
         unit = "spent" if budget.money is not None else "rows labelled"
-        return f"{self.spent:g} of {whole:g} {unit}, {self.left:g} left"
+        return f"{self.spent:g} of {budget.whole:g} {unit}, {self.left:g} left"
 
-    def by_class(self) -> dict[str, int]:
-        """How many rows have each class."""
-        labels = self.annotations.consensus.labels[self.annotations.labelled]
-        counts = np.bincount(labels[labels != NONE], minlength=len(self.settings.classes))
+    def by_class(self, rows: Mask) -> dict[str, int]:
+        """How many have each class of some rows (r,) with a label."""
+        counts = np.bincount(self.annotations.consensus.labels[rows], minlength=len(self.settings.classes))
         return dict(zip(self.settings.classes, counts.tolist(), strict=True))
 
-    def _unlabelled(self, header: Round) -> int:
-        """Of the rows of a round that are awaited, those that have no label yet and are not gold."""
+    @cached_property
+    def _limit(self) -> SpendingLimit | None:
+        """What labels cost; None where the budget is not in money."""
+        return SpendingLimit.of(self.settings.budget)
+
+    def _awaited(self, header: Round) -> float:
+        """What the labels that a round still wants cost; or its rows that have no label yet and are not gold."""
         items = self.items(header)
         ids = from_arrow(items["id"])
+        if self._limit is not None:
+            return self._cost(self._limit, ids, self.missing_labels(header))
         labelled = self.annotations.lookup(ids, self.annotations.labelled.astype(np.int64)) > 0
         is_gold = np.array(items["arm"].to_pylist()) == "gold"
         return int(((self.missing_labels(header) > 0) & ~labelled & ~is_gold).sum())

@@ -210,12 +210,10 @@ def _cost(state: ProjectState, limit: SpendingLimit | None, ids: Ids) -> float:
 
 
 def _batch_items(state: ProjectState, model: ProjectModel, arms: Sequence[_ArmItems], number: int) -> pa.Table:
-    """The rows of a batch: those of the steps in their order, the others hidden among them."""
-    strategy = [arm for arm in arms if arm.arm == "strategy"]
-    others = [arm for arm in arms if arm.arm != "strategy"]
-    arms = [*others, *strategy]
+    """The rows of a batch: those of the steps, the last of the arms, in their order, the others hidden among them."""
     sizes = [len(arm.ids) for arm in arms]
-    order = _places(sum(sizes), sum(len(arm.ids) for arm in others), [state.settings.seed, number])
+    hidden = sum(len(arm.ids) for arm in arms if arm.arm != "strategy")
+    order = _places(sum(sizes), hidden, [state.settings.seed, number])
 
     ids = np.concatenate([arm.ids for arm in arms])
     label, probability = _predictions(model, ids)

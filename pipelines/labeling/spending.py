@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -46,23 +44,9 @@ class SpendingLimit:
         """The limit that a project's budget sets; None where the budget is not in money."""
         if budget is None or budget.money is None:
             return None
-        return cls(
-            left=left,
-            per_row=budget.per_row,
-            column=budget.column,
-            per_token=budget.per_token,
-            tokenizer=tokenizer_fingerprint(budget.tokenizer) if budget.tokenizer else None,
-            overlap=overlap,
-        )
-
-    def record(self) -> dict[str, Any]:
-        """The JSON-plain form that is hashed and kept."""
-        return asdict(self)
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any] | None) -> SpendingLimit | None:
-        """What a record says of the limit."""
-        return None if record is None else cls(**record)
+        prices = budget.model_dump(include={"per_row", "column", "per_token"})
+        tokenizer = tokenizer_fingerprint(budget.tokenizer) if budget.tokenizer else None
+        return cls(left=left, tokenizer=tokenizer, overlap=overlap, **prices)
 
     def costs(self, snapshot: Snapshot) -> Money:
         """(n,) what one label of each row costs; NaN where the column says nothing."""

@@ -79,10 +79,9 @@ def stage_asset(
 
 
 def _materialized(outcome: Outcome, shown: Mapping[str, Any]) -> dg.MaterializeResult[Any]:
-    metadata: dict[str, Any] = {"summary": outcome.summary, **shown}
-    metadata |= {name: value for name, value in outcome.metrics.items() if value is not None}
+    metrics = {name: value for name, value in outcome.metrics.items() if value is not None}
     return dg.MaterializeResult(
-        metadata=metadata,
+        metadata={"summary": outcome.summary, **shown, **metrics},
         data_version=dg.DataVersion(outcome.subject),
         check_results=[
             dg.AssetCheckResult(

@@ -5,8 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from pipelines.config.load import Config, Recipe
-from pipelines.config.schema import OWN_VECTORS
+from pipelines.config.schema import OWN_VECTORS, Config, Recipe
 from pipelines.context import Context
 from pipelines.orchestration.asset import GPU_POOL, as_sql, as_table, stage_asset
 from pipelines.recipes.explain import explain, ready_sql

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from pipelines.config.load import Config
+from pipelines.config.schema import Config
 
 AUTOSTART = "WINNOW_AUTOSTART"
 

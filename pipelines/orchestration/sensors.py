@@ -12,7 +12,8 @@ from typing import Any
 
 import dagster as dg
 
-from pipelines.config.load import Config, load_config
+from pipelines.config.load import load_config
+from pipelines.config.schema import Config
 from pipelines.errors import USER_ERRORS
 from pipelines.orchestration.schedule import default_status
 from pipelines.stages.pull import label_files
@@ -68,9 +69,8 @@ def new_labels_sensor(config_path: Path, jobs: Mapping[str, Any]) -> dg.SensorDe
         changed = [name for name in states if states[name] != before.get(name)]
         if not changed:
             return dg.SkipReason("no labels have come in")
-        return dg.SensorResult(
-            run_requests=[dg.RunRequest(job_name=jobs[name].name) for name in changed], cursor=json.dumps(states)
-        )
+        requests = [dg.RunRequest(job_name=jobs[name].name) for name in changed]
+        return dg.SensorResult(run_requests=requests, cursor=json.dumps(states))
 
     return new_labels
 

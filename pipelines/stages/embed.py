@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -94,9 +94,10 @@ def _import(context: Context, sources: Mapping[str | None, Snapshot | TargetSet]
         for note in result.notes:
             report.say(f"{title}: {note}")
     rows, new, failed = (sum(getattr(each, key) for each in imports) for key in ("n_rows", "n_new", "n_failed"))
+    encoders = [each.encoder for each in imports]
     unmatched = ("unknown", "ambiguous", "repeated") if new else ()  # counted only where a file had to be read
     return Outcome(
-        subject=digest_of([each.encoder for each in imports]) if len(imports) > 1 else imports[0].encoder,
+        subject=digest_of(encoders) if len(encoders) > 1 else encoders[0],
         metrics={
             "rows": rows,
             "new_vectors": new,
@@ -107,15 +108,11 @@ def _import(context: Context, sources: Mapping[str | None, Snapshot | TargetSet]
         summary=(f"{new:,} of your vectors taken in" if new else "nothing new to take in")
         + f", {rows - failed:,} vectors in all"
         + (f", {failed:,} rows without one" if failed else ""),
-        checks=(
-            _every_row_has_a_vector(
-                context, [(each.encoder, source) for each, source in zip(imports, sources.values(), strict=True)]
-            ),
-        ),
+        checks=(_every_row_has_a_vector(context, zip(encoders, sources.values(), strict=True)),),
     )
 
 
-def _every_row_has_a_vector(context: Context, sources: Sequence[tuple[str, Snapshot | TargetSet]]) -> Check:
+def _every_row_has_a_vector(context: Context, sources: Iterable[tuple[str, Snapshot | TargetSet]]) -> Check:
     """Whether each id has a vector, or a record of why it has none."""
     missing = sum(len(missing_ids(context.store, encoder, np.unique(source.ids))) for encoder, source in sources)
     return Check("every_row_has_a_vector", missing == 0, f"{missing:,} rows without a vector")

@@ -12,8 +12,9 @@ import itertools
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -118,7 +119,7 @@ def embed(
     started = time.monotonic()
     encoder = spec.fingerprint()
     ids = np.unique(source.ids)
-    totals = _Totals()
+    totals: Counter[str] = Counter()
     notes: tuple[str, ...] = ()
     with store.lock(f"vectors-{encoder}", f"embed {source.name}", on_wait):
         todo = missing_ids(store, encoder, ids)
@@ -129,35 +130,21 @@ def embed(
             on_batch = _counter(on_progress, len(todo))
             for segment, turns in _with_texts(source, _segments(job, todo, segment_seconds)):
                 totals += _encode(job, segment, turns, on_batch)
-                _check_failed(encoder, totals.failed, len(ids))
+                _check_failed(encoder, totals["failed"], len(ids))
             _remove_finished_plans(store, encoder)
         n_failed = len(failed_ids(store, encoder, ids))
         _check_failed(encoder, n_failed, len(ids))
     return EmbedReport(
         encoder=encoder,
         n_rows=len(ids),
-        n_encoded=totals.rows,
+        n_encoded=totals["rows"],
         n_failed=n_failed,
-        n_segments=totals.segments,
+        n_segments=totals["segments"],
         seconds=time.monotonic() - started,
-        tokens=totals.tokens,
-        truncated=totals.truncated,
+        tokens=totals["tokens"],
+        truncated=totals["truncated"],
         notes=notes,
     )
-
-
-@dataclass(frozen=True)
-class _Totals:
-    """Sums over the segments that a call wrote."""
-
-    segments: int = 0
-    rows: int = 0
-    tokens: int = 0
-    truncated: int = 0
-    failed: int = 0
-
-    def __add__(self, other: _Totals) -> _Totals:
-        return _Totals(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -184,8 +171,8 @@ def _counter(on_progress: Callable[[int, int], None] | None, total: int) -> Call
     return on_batch
 
 
-def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable[[int], None]) -> _Totals:
-    """Encode and commit a segment."""
+def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable[[int], None]) -> Counter[str]:
+    """Encode and commit a segment; gives what it adds to the totals of a call."""
     started = time.monotonic()
     tokens = job.model.tokens([job.model.text_of(each) for each in turns])
     vectors = job.model.encode_tokens(tokens, batch_tokens=segment.batch_tokens, on_batch=on_batch)
@@ -202,7 +189,8 @@ def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable
         **_environment(job.model),
     }
     commit_segment(job.store, job.encoder, segment.ids, unit, record, failed=~usable)
-    return _Totals(1, len(segment.ids), record["tokens"], record["truncated"], len(failed))
+    rows, tokens_encoded, truncated = len(segment.ids), record["tokens"], record["truncated"]
+    return Counter(segments=1, rows=rows, tokens=tokens_encoded, truncated=truncated, failed=len(failed))
 
 
 def _check_failed(encoder: str, n_failed: int, n: int) -> None:
@@ -237,7 +225,8 @@ def _plan(job: _Job, todo: Ids, segment_seconds: float) -> list[_Segment]:
         chars = (sum(len(content) for _, content in each) for each in turns)
         tokens += [min(1 + n // CHARS_PER_TOKEN, job.model.max_tokens) for n in chars]
     ordered = np.concatenate(ids) if ids else todo[:0]
-    _require_all(job.source, todo, ordered)
+    if not np.array_equal(np.sort(ordered), np.sort(todo)):
+        raise NotInStore(f"{job.source.name}: asked for the texts of {len(todo)} ids, got {len(ordered)}")
     rate = NOMINAL_RATE["cuda" if job.model.device.startswith("cuda") else "cpu"]
     bounds = _bounds(tokens, int(segment_seconds * rate / job.model.parameters))
     digest = hashlib.blake2b(ordered.tobytes() + json.dumps(bounds).encode(), digest_size=16).hexdigest()
@@ -309,11 +298,6 @@ def _with_texts(source: TextSource, segments: list[_Segment]) -> Iterator[tuple[
     absent = sum(len(segments[number].ids) - len(texts) for number, texts in waiting.items())
     if absent:
         raise NotInStore(f"{source.name}: the texts of {absent} of {len(ids)} ids were not given")
-
-
-def _require_all(source: TextSource, wanted: Ids, received: Ids) -> None:
-    if len(received) != len(wanted) or not np.array_equal(np.sort(received), np.sort(wanted)):
-        raise NotInStore(f"{source.name}: asked for the texts of {len(wanted)} ids, got {len(received)}")
 
 
 def _encoder_record(encoder: str, spec: EncoderSpec, model: Encoder) -> dict[str, Any]:

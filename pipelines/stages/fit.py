@@ -43,13 +43,7 @@ def _checks(model: ProjectModel) -> tuple[Check, ...]:
     trained_on = set(model.training.labels.tolist())
     unlabelled = [name for number, name in enumerate(classes) if number not in trained_on]
     fewest = min(model.metrics.get(f"labels_{name}", 0) for name in classes)
-    return (
-        Check(
-            "every_class_labelled",
-            not unlabelled,
-            f"no labels to learn from of: {', '.join(unlabelled)}"
-            if unlabelled
-            else f"{fewest:,} labels or more of each class",
-            blocking=False,
-        ),
-    )
+    detail = f"{fewest:,} labels or more of each class"
+    if unlabelled:
+        detail = f"no labels to learn from of: {', '.join(unlabelled)}"
+    return (Check("every_class_labelled", not unlabelled, detail, blocking=False),)

@@ -39,6 +39,11 @@ def ingest(context: Context) -> Outcome:
     context.reopen_pool()
     new_files = sum(result.new for result in ingests.values())
     total = {key: sum(counts[key] for counts in snapshot.counts.values()) for key in COUNTS}
+    accounted_for = total["read"] == total["kept"] + total["duplicate"] + total["quarantined"]
+    detail = (
+        f"read {total['read']:,} = kept {total['kept']:,} + duplicate {total['duplicate']:,} "
+        f"+ quarantined {total['quarantined']:,}; the snapshot has {len(snapshot):,} rows"
+    )
     return Outcome(
         subject=snapshot.id,
         metrics={
@@ -50,13 +55,5 @@ def ingest(context: Context) -> Outcome:
         },
         summary=f"{total['kept']:,} rows kept of {total['read']:,} read ({total['duplicate']:,} exact duplicates, "
         f"{total['quarantined']:,} quarantined), {new_files} of {len(specs)} files new",
-        checks=(
-            Check(
-                "rows_accounted_for",
-                total["read"] == total["kept"] + total["duplicate"] + total["quarantined"]
-                and total["kept"] == len(snapshot),
-                f"read {total['read']:,} = kept {total['kept']:,} + duplicate {total['duplicate']:,} "
-                f"+ quarantined {total['quarantined']:,}; the snapshot has {len(snapshot):,} rows",
-            ),
-        ),
+        checks=(Check("rows_accounted_for", accounted_for and total["kept"] == len(snapshot), detail),),
     )

@@ -8,24 +8,16 @@ from storage.catalog.publish import publish_catalog
 from storage.catalog.query import query_catalog
 
 
-@stage(
-    "publish",
-    checks={"every_selection_listed": "it opens, and holds every selection that was committed before"},
-)
+@stage("publish", checks={"every_selection_listed": "it opens, and holds every selection that was committed before"})
 def publish(context: Context) -> Outcome:
     """Publish the catalog: every record committed so far becomes visible to SQL at once."""
     committed = len(context.store.records("selections"))
     path = publish_catalog(context.store)
     published = query_catalog(context.store, "SELECT count(*) FROM selections")[0][0].as_py()
+    detail = f"{published:,} selections in the catalog, {committed:,} were committed"
     return Outcome(
         subject=path.name,
         metrics={"path": str(path), "size_bytes": path.stat().st_size, "selections": published},
         summary=f"catalog published: {context.store.path('winnow.duckdb')}",
-        checks=(
-            Check(
-                "every_selection_listed",
-                published >= committed,
-                f"{published:,} selections in the catalog, {committed:,} were committed",
-            ),
-        ),
+        checks=(Check("every_selection_listed", published >= committed, detail),),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from pipelines.config.schema import Labeling
@@ -12,7 +13,7 @@ from pipelines.messages import counted
 from pipelines.stages.stage import Check, Outcome, stage
 from storage.errors import BadInput
 from storage.files.user_files import expand
-from storage.labels.log import LabelImport, import_labels
+from storage.labels.log import import_labels
 
 
 def label_files(project: Labeling, root: Path) -> list[str]:
@@ -40,22 +41,17 @@ def pull(context: Context, project: str, *files: str) -> Outcome:
     settings = project_settings(context, project)
     snapshot = context.pool.snapshot
     urls = [url for file in files for url in expand([file], Path.cwd())] + label_files(settings, context.config.root)
-    imports: list[LabelImport] = []
-    if settings.gold is not None:
-        imports.append(
-            import_labels(context.store, project, settings.gold, classes=settings.classes, snapshot=snapshot, gold=True)
-        )
+    read = partial(import_labels, context.store, project, classes=settings.classes, snapshot=snapshot)
+    imports = [read(settings.gold, gold=True)] if settings.gold is not None else []
     for url in dict.fromkeys(urls):
-        imports.append(
-            import_labels(
-                context.store, project, url, classes=settings.classes, snapshot=snapshot, fields=settings.fields or None
-            )
-        )
+        imports.append(read(url, fields=settings.fields or None))
         context.report.progress(f"read labels of {project}", len(imports), None, "files")
     new, known, bad = (sum(getattr(done, key) for done in imports) for key in ("new", "known", "quarantined"))
     new_gold = sum(done.new for done in imports if done.gold)
     state = project_state(context, project)
     unknown_classes = state.annotations.unknown_classes
+    unusable = f"{bad:,} labels of {sum(done.quarantined > 0 for done in imports)} files could not be used"
+    no_class = f"{unknown_classes:,} labels are of classes that the project no longer has"
     return Outcome(
         subject=state.annotations.digest,
         metrics={
@@ -73,17 +69,7 @@ def pull(context: Context, project: str, *files: str) -> Outcome:
         + (f", {unknown_classes:,} are of classes that the project no longer has" if unknown_classes else "")
         + f"); {state.labelled:,} rows are labelled",
         checks=(
-            Check(
-                "labels_usable",
-                bad == 0,
-                f"{bad:,} labels of {len([done for done in imports if done.quarantined])} files could not be used",
-                blocking=False,
-            ),
-            Check(
-                "classes_known",
-                unknown_classes == 0,
-                f"{unknown_classes:,} labels are of classes that the project no longer has",
-                blocking=False,
-            ),
+            Check("labels_usable", bad == 0, unusable, blocking=False),
+            Check("classes_known", unknown_classes == 0, no_class, blocking=False),
         ),
     )

@@ -77,21 +77,14 @@ def _checks(view: PoolView, recipe: Recipe, result: SelectionResult, overlap: fl
     # Tokens stop before the row that overflows; that there were enough is known from the draw.
     met = count == budget if tokens is None else tokens <= budget and not result.exhausted
     of_tokens = "" if tokens is None else f" of {tokens:,} tokens"
+    exhausted = ", the pool is exhausted" if result.exhausted else ""
+    taken = f"{count:,} rows{of_tokens}, budget {recipe.budget_line}{exhausted}"
+    leaks = f"{leaked:,} selected prompts are word for word a target's"
     return (
-        Check(
-            "budget_met",
-            met or (result.exhausted and recipe.allow_short),
-            f"{count:,} rows{of_tokens}, budget {recipe.budget_line}"
-            + (", the pool is exhausted" if result.exhausted else ""),
-        ),
+        Check("budget_met", met or (result.exhausted and recipe.allow_short), taken),
         Check("ids_unique", distinct == count, f"{distinct:,} of {count:,} are distinct"),
         Check("ids_in_pool", bool(inside.all()), f"{int((~inside).sum()):,} are not in the snapshot"),
-        Check(
-            "no_target_leaked",
-            leaked == 0,
-            f"{leaked:,} selected prompts are word for word a target's",
-            blocking=recipe.exclude_targets,
-        ),
+        Check("no_target_leaked", leaked == 0, leaks, blocking=recipe.exclude_targets),
         Check("overlap_above_floor", overlap is None or overlap >= recipe.min_overlap, compared),
     )
 
