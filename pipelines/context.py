@@ -24,12 +24,14 @@ class Context:
         store: where everything is kept.
         report: receives messages and progress.
         invocation: an id that the stages of one `winnow run` or one Dagster run share.
+        reread: read files of the pool again that an earlier version of winnow read by other rules.
     """
 
     config: Config
     store: Store
     report: Reporter
     invocation: str = field(default_factory=new_run_id)
+    reread: bool = False
 
     @cached_property
     def pool(self) -> PoolView:

@@ -68,6 +68,19 @@ class InvalidInput(SelectionError):
         self.row = row
 
 
+class TemplateRefusal(SelectionError):
+    """A tokenizer's chat template does not take a conversation.
+
+    Args:
+        reason: the template's own words.
+    """
+
+    WORDS = "the chat template refuses it"
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(f"{self.WORDS}: {reason}")
+
+
 class InvalidBudget(SelectionError):
     """The budget is negative or more than the pool can give."""
 

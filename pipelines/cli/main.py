@@ -6,6 +6,7 @@ A user's mistake ends in a message and exit code 2, never in a traceback.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -92,14 +93,27 @@ def init(
 def run(
     recipes: Annotated[list[str] | None, typer.Argument(help="Recipes to draw; all of them if left out.")] = None,
     config: ConfigOption = None,
+    reread: Annotated[
+        bool,
+        typer.Option("--reread", help="Read files again that an earlier winnow read otherwise: see `winnow check`."),
+    ] = False,
 ) -> None:
     """Do all that is new: ingest, embed, index, select, publish. Killed and run again, it goes on where it was."""
     from pipelines.run import run_all
 
-    context = _context(config)
+    context = replace(_context(config), reread=reread)
     for outcome in run_all(context, recipes):
         _show_selection(context, outcome.subject)
     out.print('ask in SQL:  winnow sql "SELECT * FROM latest_selections"', markup=False)
+
+
+@app.command()
+def check(config: ConfigOption = None) -> None:
+    """Say what of the store is not as it should be, and what this version would read otherwise; nothing is changed."""
+    from pipelines.check import check_lines
+
+    for line in check_lines(_context(config)):
+        out.print(line, markup=False)
 
 
 @app.command()

@@ -33,6 +33,11 @@ def as_tuple(value: Any) -> Any:
 
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
+# One name, or several in order; the tags keep pydantic from listing what is wrong with the other form.
+Names = Annotated[
+    Annotated[str, Tag("one")] | Annotated[tuple[str, ...], BeforeValidator(as_tuple), Tag("several")],
+    Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
+]
 
 
 class Section(BaseModel):
@@ -46,13 +51,16 @@ class Files(Section):
 
     Attributes:
         files: a file, a folder, a glob, a URL, or a list of them.
-        fields: our name: your field, as `{prompt: question}`; detected if left out.
+        fields: our name: your field, as `{prompt: question}`, or a list of which the first that a row has filled counts;
+            detected if left out.
+        roles: your role name: what it means, as `{customer: user}`, beside those that are known.
         encoding: text encoding of files without a byte-order mark.
         keep_damaged: keep the readable part of a file that is cut off or damaged.
     """
 
     files: Texts
-    fields: dict[str, str] = {}
+    fields: dict[str, Names] = {}
+    roles: dict[str, Literal["user", "assistant", "system", "tool"]] = {}
     encoding: str = "utf-8"
     keep_damaged: bool = False
 
@@ -62,10 +70,18 @@ class Files(Section):
         Args:
             root: what paths are relative to (in a resolved configuration they are absolute).
         """
-        return [self._spec(url) for url in expand(self.files, root)]
+        return [self._spec(url, root) for url in expand(self.files, root)]
 
-    def _spec(self, url: str) -> FileSpec:
-        return FileSpec(url, fields=self.fields or None, encoding=self.encoding, keep_damaged=self.keep_damaged)
+    def _spec(self, url: str, root: Path) -> FileSpec:
+        path = Path(url)
+        return FileSpec(
+            url,
+            fields=self.fields or None,
+            encoding=self.encoding,
+            keep_damaged=self.keep_damaged,
+            roles=self.roles or None,
+            name=path.relative_to(root).as_posix() if path.is_relative_to(root) else url,
+        )
 
 
 class PoolFiles(Files):
@@ -77,8 +93,8 @@ class PoolFiles(Files):
 
     source: str | None = None
 
-    def _spec(self, url: str) -> FileSpec:
-        return replace(super()._spec(url), source=self.source)
+    def _spec(self, url: str, root: Path) -> FileSpec:
+        return replace(super()._spec(url, root), source=self.source)
 
 
 class Keyed(Section):
@@ -109,12 +125,15 @@ class Pool(Section):
     Attributes:
         files: files of candidates: see `pool.files[]`.
         max_bad_fraction: the run stops above this share of unreadable rows.
+        prefer: which of equal rows is kept: that of the first of these sources, or `newest`; the first by file name and
+            line if left out.
         columns: Parquet files of further columns: see `pool.columns[]`.
         vectors: your own vectors instead of an encoder's: see `pool.vectors[]`.
     """
 
     files: tuple[PoolFiles, ...]
     max_bad_fraction: float = Field(default=0.01, ge=0, le=1)
+    prefer: Texts = ()
     columns: tuple[Keyed, ...] = ()
     vectors: tuple[Keyed, ...] = ()
 
@@ -186,7 +205,7 @@ class Recipe(Section):
         deny: file of ids, one a line: these are never taken.
         mode: `top_up` keeps this recipe's last selection and adds to it.
         allow_short: give what there is when the pool cannot fill the budget.
-        exclude_targets: never take a row whose prompt is word for word a target's.
+        exclude_targets: never take a row that holds what a target asks, whatever the case, white space and punctuation.
         min_overlap: hold back a selection that shares less (Jaccard) with the recipe's last one.
     """
 
@@ -284,7 +303,7 @@ class Labeling(Section):
         deny: as in a recipe: file of ids; these are never sent out.
         quota: of the rows that the steps choose: see `recipes.<name>.quota`.
         seed: seed of whatever is drawn at random.
-        exclude_targets: never send out a row whose prompt is word for word a target's.
+        exclude_targets: never send out a row that holds what a target asks.
         labels: files of labels (JSON Lines, CSV or Label Studio JSON): a file, a glob, a folder or a list; they are
             watched.
         fields: of the label files, what: your field, as `{label: verdict}`; detected if left out.

@@ -28,7 +28,7 @@ def eligible_rows(
     """(n,) which rows may be drawn; and counts: rows of the pool, how many each rule keeps out, how many are left.
 
     Args:
-        held_out: target sets whose prompts must not be chosen: training on a row with one would leak the test.
+        held_out: target sets whose questions no chosen row may hold: training on such a row would leak the test.
         exclusions: rule -> (n,) further rows that it keeps out.
     """
     eligible = np.ones(len(snapshot), dtype=np.bool_)
@@ -51,8 +51,8 @@ def eligible_rows(
         denied, counts["deny_unknown"] = snapshot.rows_named(Path(spec.deny.file), strict=False)
         exclude("denied", denied)
     if spec.held_out:
-        prompts = sorted({prompt for target in held_out for prompt in target.prompts})
-        exclude("equal_to_a_target", snapshot.prompts_in(prompts))
+        targets = [turns for target_set in held_out for turns in target_set.conversations]
+        exclude("equal_to_a_target", snapshot.asked_in(targets))
     for rule, excluded in exclusions.items():
         exclude(rule, excluded)
     counts["eligible"] = int(eligible.sum())

@@ -23,7 +23,7 @@ def target_vectors(view: PoolView, spec: SelectionSpec) -> Targets:
         if len(stored.failed_rows):
             raise BadInput(
                 f"target {target_names[stored.failed_rows[0]]!r} of {target_set.name!r} has no vector: its text has nothing "
-                "to encode, or the vector that you brought is zero or not finite"
+                "to encode, the chat template refuses it, or the vector that you brought is zero or not finite"
             )
         vectors.append(stored.take(np.arange(len(target_set))))
         names += target_names

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from pipelines.context import Context
 from selection.encoders import load_token_counter, tokenizer_fingerprint
 from storage.pool.snapshot import Snapshot
@@ -16,7 +18,12 @@ def count_tokens(context: Context, tokenizer: str, snapshot: Snapshot) -> None:
         return
     counter = load_token_counter(tokenizer)
     done = 0
+    refusals = Counter[str]()
     for ids, turns in snapshot.turns(uncounted):
-        commit_counts(context.store, fingerprint, ids, counter.counts(turns))
+        counts, refused = counter.counts(turns)
+        refusals.update(refused)
+        commit_counts(context.store, fingerprint, ids, counts)
         done += len(ids)
         context.report.progress(f"count tokens with {tokenizer}", done, len(uncounted))
+    for refusal, rows in refusals.items():
+        context.report.say(f"note: {tokenizer}: {rows:,} rows are counted without the chat template: {refusal}")

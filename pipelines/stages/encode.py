@@ -21,11 +21,18 @@ from typing import Any, Protocol
 import numpy as np
 
 from selection.encoders import Encoder, EncoderSpec, load_encoder
-from selection.errors import InvalidInput
+from selection.errors import InvalidInput, TemplateRefusal
 from storage.errors import NotInStore
-from storage.ids import Ids, rows_of, to_text
+from storage.ids import Ids, from_text, rows_of, to_text
 from storage.store import Store, read_json, utc_now, write_json
-from storage.vectors.segments import commit_segment, describe_encoder, failed_ids, missing_ids, normalise
+from storage.vectors.segments import (
+    commit_segment,
+    describe_encoder,
+    failed_ids,
+    missing_ids,
+    normalise,
+    segment_folders,
+)
 
 # Multiply-adds of the model that a device does in a second, an order of magnitude that sizes segments. A fixed number,
 # not a measurement, so that the same texts give the same plan every time.
@@ -133,7 +140,7 @@ def embed(
                 _check_failed(encoder, totals["failed"], len(ids))
             _remove_finished_plans(store, encoder)
         n_failed = len(failed_ids(store, encoder, ids))
-        _check_failed(encoder, n_failed, len(ids))
+        _check_failed(encoder, n_failed - (_refused(store, encoder, ids) if n_failed else 0), len(ids))
     return EmbedReport(
         encoder=encoder,
         n_rows=len(ids),
@@ -174,11 +181,16 @@ def _counter(on_progress: Callable[[int, int], None] | None, total: int) -> Call
 def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable[[int], None]) -> Counter[str]:
     """Encode and commit a segment; gives what it adds to the totals of a call."""
     started = time.monotonic()
-    tokens = job.model.tokens([job.model.text_of(each) for each in turns])
+    refusals: dict[int, str] = {}
+    tokens = job.model.tokens([_text_of(job.model, each, row, refusals) for row, each in enumerate(turns)])
     vectors = job.model.encode_tokens(tokens, batch_tokens=segment.batch_tokens, on_batch=on_batch)
     unit, usable = normalise(vectors)
+    usable[list(refusals)] = False
     failed = np.flatnonzero(~usable)
-    causes = ["no tokens" if tokens.lengths[row] == 0 else "hidden states not finite" for row in failed]
+    causes = [
+        refusals.get(row) or ("no tokens" if tokens.lengths[row] == 0 else "hidden states not finite")
+        for row in failed.tolist()
+    ]
     record = {
         "failed": dict(zip(to_text(segment.ids[failed]), causes, strict=True)),
         "tokens": int(tokens.lengths.sum()),
@@ -190,7 +202,25 @@ def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable
     }
     commit_segment(job.store, job.encoder, segment.ids, unit, record, failed=~usable)
     rows, tokens_encoded, truncated = len(segment.ids), record["tokens"], record["truncated"]
-    return Counter(segments=1, rows=rows, tokens=tokens_encoded, truncated=truncated, failed=len(failed))
+    return Counter(
+        segments=1, rows=rows, tokens=tokens_encoded, truncated=truncated, failed=len(failed) - len(refusals)
+    )
+
+
+def _text_of(model: Encoder, turns: Turns, row: int, refusals: dict[int, str]) -> str:
+    """The text to encode; empty for a row that the chat template refuses, whose words go to `refusals`."""
+    try:
+        return model.text_of(turns)
+    except TemplateRefusal as refusal:
+        refusals[row] = str(refusal)
+        return ""
+
+
+def _refused(store: Store, encoder: str, ids: Ids) -> int:
+    """How many of some ids have no vector because the chat template refuses them."""
+    causes = [read_json(folder / "segment.json").get("failed", {}) for folder in segment_folders(store, encoder)]
+    refused = [name for failed in causes for name, cause in failed.items() if cause.startswith(TemplateRefusal.WORDS)]
+    return len(np.intersect1d(from_text(refused), ids)) if refused else 0
 
 
 def _check_failed(encoder: str, n_failed: int, n: int) -> None:

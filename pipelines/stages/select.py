@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipelines.recipes.spec import resolve_spec
 from pipelines.runs import last_run
 from pipelines.stages.stage import Check, Outcome, stage
 from storage.ids import Ids, from_arrow, rows_of
+from storage.pool.content import prompt_of
 from storage.records import read_selection
 
 
@@ -24,7 +26,7 @@ from storage.records import read_selection
         "budget_met": "as many rows as asked for",
         "ids_unique": "no row twice",
         "ids_in_pool": "every row is in the pool's snapshot",
-        "no_target_leaked": "no selected prompt is word for word a target's",
+        "no_target_leaked": "no selected row holds what a target asks",
         "overlap_above_floor": "shares enough with the recipe's last selection",
     },
 )
@@ -79,7 +81,7 @@ def _checks(view: PoolView, recipe: Recipe, result: SelectionResult, overlap: fl
     of_tokens = "" if tokens is None else f" of {tokens:,} tokens"
     exhausted = ", the pool is exhausted" if result.exhausted else ""
     taken = f"{count:,} rows{of_tokens}, budget {recipe.budget_line}{exhausted}"
-    leaks = f"{leaked:,} selected prompts are word for word a target's"
+    leaks = f"{leaked:,} selected rows hold what a target asks"
     return (
         Check("budget_met", met or (result.exhausted and recipe.allow_short), taken),
         Check("ids_unique", distinct == count, f"{distinct:,} of {count:,} are distinct"),
@@ -89,18 +91,45 @@ def _checks(view: PoolView, recipe: Recipe, result: SelectionResult, overlap: fl
     )
 
 
-def _leaked(view: PoolView, snapshot: str, ids: Ids) -> int:
-    """How many of some rows have the prompt of a target of the configuration, read from the rows' turns themselves.
+def _leaked(view: PoolView, snapshot_id: str, ids: Ids) -> int:
+    """How many of some rows hold what a target of the configuration asks; every text is compared, letter by letter.
 
-    The rule that keeps such rows out of a draw compares a stored column of the whole pool instead.
+    The rule that keeps such rows out of a draw compares only texts that begin alike, by patterns.
     """
-    prompts = {prompt for target in view.target_sets(view.config.targets) for prompt in target.prompts}
-    if not prompts:
-        return 0
-    conversations = (turns for _, batch in view.snapshot_of(snapshot).turns(ids) for turns in batch)
-    return sum(_prompt(turns) in prompts for turns in conversations)
+    snapshot = view.snapshot_of(snapshot_id)
+    conversations = [turns for target in view.target_sets(view.config.targets) for turns in target.conversations]
+    held = (turns for _, batch in snapshot.turns(ids) for turns in batch)
+    if snapshot.by_earlier_rules:
+        prompts = {prompt_of(turns) for turns in conversations}
+        return sum(prompt_of(turns) in prompts for turns in held)
+    asked = {
+        tuple(_letters(text) for role, text in turns if role in ("user", "text") and text) for turns in conversations
+    }
+    return sum(_holds_any(turns, asked) for turns in held) if asked else 0
 
 
-def _prompt(turns: Iterable[tuple[str, str]]) -> str:
-    """The first turn of the user that is not empty; the whole of a plain text."""
-    return next(content for role, content in turns if role in ("user", "text") and content)
+def _holds_any(turns: Iterable[tuple[str, str]], asked: Iterable[tuple[str, ...]]) -> bool:
+    texts = [_letters(text) for _, text in turns if text]
+    held = set(texts)
+    return any(held.issuperset(questions) and _follow(questions, texts) for questions in asked if questions)
+
+
+def _follow(questions: tuple[str, ...], texts: list[str]) -> bool:
+    """Whether the questions are among the texts in their order."""
+    start = 0
+    for question in questions:
+        if question not in texts[start:]:
+            return False
+        start = texts.index(question, start) + 1
+    return True
+
+
+def _letters(text: str) -> str:
+    """A text without case, invisible characters, punctuation but between digits, and repeated white space."""
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    visible = [letter for letter in plain if unicodedata.category(letter) != "Cf"]
+    kept = []
+    for i, letter in enumerate(visible):
+        between = 0 < i < len(visible) - 1 and visible[i - 1].isdecimal() and visible[i + 1].isdecimal()
+        kept.append(letter if between or not unicodedata.category(letter).startswith("P") else " ")
+    return " ".join("".join(kept).split()) or " ".join(text.split())

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from selection.encoders.format import Turns, messages, plain, tulu
+from selection.encoders.format import Turns, plain, templated, tulu
 from selection.encoders.pooling import pool
 from selection.encoders.spec import EncoderSpec, invalid_encoder
 from selection.types import Floats, Ints, Mask, Rows
@@ -25,6 +25,9 @@ Lengths = Rows
 # needs enough tokens to be busy.
 BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}
 
+# Texts beyond this, and so many characters for each token that is kept, are cut before they are tokenised.
+_LONG_TEXT = 10_000
+_CHARS_PER_TOKEN = 16
 _TOKENISE_ROWS = 1024  # texts tokenised at once
 
 
@@ -84,13 +87,17 @@ class Encoder:
         self._pad = pad if pad is not None else eos if eos is not None else 0
 
     def text_of(self, turns: Turns) -> str:
-        """The text that is encoded for a candidate or a target: `prompt` and the turns in the spec's template."""
+        """The text that is encoded for a candidate or a target: `prompt` and the turns in the spec's template.
+
+        Raises:
+            TemplateRefusal: the tokenizer's chat template does not take the turns.
+        """
         if self.spec.template == "tulu":
             text = tulu(turns, self._tokenizer.eos_token or "")
         elif self.spec.template == "plain":
             text = plain(turns)
         else:
-            text = self._tokenizer.apply_chat_template(messages(turns), tokenize=False)
+            text = templated(self._tokenizer, turns)
         return self.spec.prompt + text
 
     def tokens(self, texts: Sequence[str]) -> Tokens:
@@ -102,7 +109,7 @@ class Encoder:
         truncated: list[bool] = []
         for start in range(0, len(texts), _TOKENISE_ROWS):
             batch = self._tokenizer(
-                list(texts[start : start + _TOKENISE_ROWS]),
+                [self._beginning(text) for text in texts[start : start + _TOKENISE_ROWS]],
                 add_special_tokens=self._special,
                 truncation=True,
                 max_length=self.max_tokens,
@@ -116,6 +123,25 @@ class Encoder:
             cut = [True] * len(rows) if batch.encodings is None else [bool(e.overflowing) for e in batch.encodings]
             truncated += [len(row) == self.max_tokens and is_cut for row, is_cut in zip(rows, cut, strict=True)]
         return Tokens(ids, np.array(truncated, np.bool_))
+
+    def _beginning(self, text: str) -> str:
+        """As much of a very long text as decides the tokens that are kept: a tokenizer takes 100 bytes a character.
+
+        A beginning decides them if one of twice its length has the same.
+        """
+        size = _LONG_TEXT + _CHARS_PER_TOKEN * self.max_tokens
+        kept: list[int] | None = None
+        while size < len(text):
+            before, kept = kept, self._first_tokens(text[:size])
+            if kept is not None and kept == before:
+                return text[:size]
+            size *= 2
+        return text
+
+    def _first_tokens(self, text: str) -> list[int] | None:
+        """The tokens kept of a text, without the special ones; None if all of its tokens are."""
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        return ids[: self.max_tokens] if len(ids) > self.max_tokens else None
 
     def lengths(self, texts: Sequence[str]) -> Lengths:
         """(n,) int64: tokens of each text, special ones included, after the cut at `max_tokens`."""

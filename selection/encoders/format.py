@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
+
+from selection.errors import TemplateRefusal
 
 Turns = Iterable[tuple[str, str]]
 Template = Literal["tulu", "plain", "chat_template"]
@@ -42,3 +44,17 @@ def plain(turns: Turns) -> str:
 def messages(turns: Turns) -> list[dict[str, str]]:
     """Turns in the form that a tokenizer's chat template takes; a single text is a user's turn."""
     return [{"role": "user" if role == TEXT else role, "content": content} for role, content in turns]
+
+
+def templated(tokenizer: Any, turns: Turns) -> str:
+    """Turns as the tokenizer's chat template writes them.
+
+    Raises:
+        TemplateRefusal: the template does not take them, for example a system turn or two turns of one role.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        return str(tokenizer.apply_chat_template(messages(turns), tokenize=False))
+    except (TemplateError, TypeError) as error:  # TypeError: the template adds up what are no texts
+        raise TemplateRefusal(error) from error

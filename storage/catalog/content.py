@@ -18,11 +18,11 @@ from duckdb import DuckDBPyConnection
 from storage.catalog import schema
 from storage.duck import json_pointer, literal, quoted
 from storage.pool.columns import read_columns
-from storage.pool.ingest import common_type, parts
+from storage.pool.examples import free_name, sql_names
+from storage.pool.extra import common_type, sql_type
+from storage.pool.ingest import parts
 from storage.store import Store, read_json
 
-# The column of a field that an ingest calls so; anything else is text.
-_TYPES = {"number": "DOUBLE", "boolean": "BOOLEAN"}
 # More fields than this stay in `extra` alone: keys that are data themselves would make a catalog of columns.
 _MAX_EXTRA = 200
 
@@ -174,7 +174,9 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
         schema.VIEWS.format(
             latest=literal(latest or ""),
             without=_listed(["id", *clashing]),
-            renamed="".join(f", e.{quoted(name)} AS {quoted(_free(name, taken | set(columns)))}" for name in clashing),
+            renamed="".join(
+                f", e.{quoted(name)} AS {quoted(free_name(name, taken | set(columns)))}" for name in clashing
+            ),
         )
     )
     connection.execute(schema.LABEL_VIEWS)
@@ -243,7 +245,12 @@ def _select(view: str, paths: Iterable[Path]) -> str:
     selected = ", ".join(
         f"split_part(filename, '/', -2) AS {quoted(name)}" if name == folder else quoted(name) for name in columns
     )
-    return f"SELECT {selected} FROM read_parquet([{files}], filename = true)"  # noqa: S608
+    source = f"read_parquet([{files}], filename = true)"
+    if view == "pool_rows":  # files that earlier versions wrote lack the newer columns
+        typed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in columns.items())
+        of_any_age = f"FROM read_parquet([{files}], union_by_name = true)"
+        source = f"(SELECT {typed} WHERE false UNION ALL BY NAME {of_any_age})"
+    return f"SELECT {selected} FROM {source}"  # noqa: S608
 
 
 def _as_pattern(path: Path) -> str:
@@ -282,28 +289,17 @@ def _extra_fields(connection: DuckDBPyConnection, latest: str | None) -> dict[st
     ).fetchall()
     kinds: dict[str, str] = {}
     for _, field, types in fields:
-        kinds.setdefault(field, _TYPES.get(common_type(types), "VARCHAR"))
+        kinds.setdefault(field, sql_type(common_type(types)) or "VARCHAR")
     return dict(list(kinds.items())[:_MAX_EXTRA])
 
 
 def _named(imported: Mapping[Path, Sequence[str]], fields: Mapping[str, str]) -> dict[str, str]:
-    """Column -> SQL. A name that is taken gets underscores, also one that differs only in case, which SQL ignores."""
-    wanted = [(name, f"c{number}.{quoted(name)}") for number, names in enumerate(imported.values()) for name in names]
-    wanted += [
-        (field or "_", f"TRY_CAST(p.extra->>{literal(json_pointer(field))} AS {kind})")
-        for field, kind in fields.items()
-    ]
-    columns: dict[str, str] = {}
-    for name, value in wanted:
-        columns[_free(name, {*schema.PARQUET_COLUMNS["pool_rows"], *columns})] = value
-    return columns
-
-
-def _free(name: str, taken: Iterable[str]) -> str:
-    used = {other.lower() for other in taken}
-    while name.lower() in used:
-        name += "_"
-    return name
+    """Column -> SQL."""
+    columns = {name: f"c{number}.{quoted(name)}" for number, names in enumerate(imported.values()) for name in names}
+    return columns | {
+        name: f"TRY_CAST(p.extra->>{literal(json_pointer(field))} AS {fields[field]})"
+        for name, field in sql_names(columns, fields).items()
+    }
 
 
 def _column(connection: DuckDBPyConnection, sql: str, params: Sequence[Any] = ()) -> list[str]:

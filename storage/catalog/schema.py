@@ -68,6 +68,12 @@ STEPS: tuple[str, ...] = (
         model_id VARCHAR PRIMARY KEY, project VARCHAR, classifier JSON, encoder VARCHAR, n_labelled BIGINT, metrics JSON,
         created_at TIMESTAMP, record JSON);
     """,
+    """
+    ALTER TABLE ingests ADD COLUMN name VARCHAR;
+    ALTER TABLE ingests ADD COLUMN rules BIGINT;
+    ALTER TABLE ingests ADD COLUMN roles JSON;
+    ALTER TABLE ingests ADD COLUMN notices JSON;
+    """,
 )
 
 _SQL_TYPES = {
@@ -130,10 +136,16 @@ CREATE VIEW pools AS
 CREATE VIEW selected_examples AS
     SELECT i.*, e.* EXCLUDE ({without}){renamed}
     FROM selection_items i LEFT JOIN pool_rows e ON i.id = e.id
+    LEFT JOIN duplicates d ON e.ingest = d.ingest AND e.line = d.line
     QUALIFY row_number() OVER (
         PARTITION BY i.selection_id, i.id
-        ORDER BY e.ingest IN (SELECT ingest FROM snapshot_files WHERE snapshot = {latest}) DESC, e.source, e.ingest, e.line
+        ORDER BY e.ingest IN (SELECT ingest FROM snapshot_files WHERE snapshot = {latest}) DESC, d.line IS NULL DESC,
+            e.file, e.line, e.ingest
     ) = 1;
+CREATE VIEW notices AS
+    SELECT i.ingest, f.file, n.key AS notice, n.value::BIGINT AS "rows"
+    FROM ingests i JOIN snapshot_files f ON i.ingest = f.ingest AND f.snapshot = {latest}, json_each(i.notices) n
+    ORDER BY f.file, "rows" DESC, notice;
 CREATE VIEW latest_selections AS
     SELECT s.* REPLACE (r.target AS recipe), r.run_id
     FROM selections s JOIN (
@@ -231,6 +243,7 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "schema_version": "One row: how many schema steps made this catalog.",
     "pools": "One row: the pool as it is now, the latest snapshot, with its counts; read = kept + duplicate + quarantined.",
     "ingests": "One row per file taken in, ever, with the mapping of its fields.",
+    "notices": "One row per file of the pool as it is now and thing to know of its rows: a field set to null, an unknown role, an unread answer.",
     "snapshots": "One row per state of the pool, ever: a list of ingests.",
     "snapshot_files": "One row per snapshot and file: what became of its rows; read = kept + duplicate + quarantined.",
     "encoders": "One row per encoder: the model and all else that its vectors depend on.",
@@ -277,6 +290,7 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "confidence": "The annotator's confidence, 0 to 1.",
     "columns": "Digests of the user's columns, as JSON.",
     "config_digest": "Digest of the configuration; it lies in configs/<digest>.yaml of the store.",
+    "content_json": "All that a trainer would see beside the turns, as JSON: tool calls, images, the rejected answer; NULL if nothing.",
     "created_at": "When it was committed, UTC.",
     "damage": "Why only the rows before it were taken from a damaged file; NULL for a whole file.",
     "device": "Where it was computed.",
@@ -318,6 +332,12 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "messages": "The turns as JSON [[role, content], ...] where they are more than a prompt and a response, else NULL.",
     "metrics_id": "The record of the measurement.",
     "model": "Name or folder of the model.",
+    "ingests.name": "Path of the file relative to the project, or its URL: `file` of its rows.",
+    "notice": "What was kept otherwise than it stood in the file, or not read.",
+    "notices": "What a user should know of its rows -> how many, as JSON; see the view `notices`.",
+    "roles": "What the configuration says of the roles of messages, as JSON; NULL for nothing.",
+    "notices.rows": "How many rows.",
+    "rules": "Version of the rules by which files are read.",
     "n_dead": "Vectors in the index of candidates that are no more; a search never gives them.",
     "n_failed": "How many texts have no vector (no tokens, an overflow).",
     "n_items": "How many were chosen.",

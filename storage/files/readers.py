@@ -6,14 +6,16 @@ tells the rest (JSON Lines, JSON array, CSV). Everything streams: memory is a fe
 A record that cannot be read costs that record only: it comes back as a `Bad` with its number, cause and excerpt. Damage
 of the container itself (a cut gzip, a wrong checksum) is raised as `Damage` after every record before it was given.
 
-What is decided where JSON leaves a choice: NaN and Infinity, a number too large for a double, half of a surrogate pair
-and more than 1,024 levels of nesting make a bad record; an integer above 2^64 is kept as the nearest double; of a
-repeated key the last value stands. Lines end at LF (CR before it is white space); U+2028 and the like are text.
+What is decided where JSON leaves a choice: half of a surrogate pair and more than 1,024 levels of nesting make a bad
+record; integers are exact, whatever their size; NaN, Infinity and numbers beyond a double are not finite, and it is for
+the field's reader to say what that means; of a repeated key the last value stands. A value of a columnar file that
+cannot be read is `Unreadable`. Lines end at LF (CR before it is white space); U+2028 and the like are text.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -47,6 +49,13 @@ class Bad:
     line: int
     cause: str
     excerpt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Stands for a value of a columnar file that cannot be read."""
+
+    cause: str
 
 
 @dataclass(slots=True)
@@ -246,13 +255,13 @@ def _array_elements(blocks: Iterator[bytes]) -> Iterator[tuple[int, list[bytes]]
 def _parsed(number: int, lines: list[bytes]) -> Chunk:
     """Parse a chunk of lines at once; one by one only if one of them fails."""
     kept = [(i, line) for i, line in enumerate(lines, number) if line and not line.isspace()]
-    loads = orjson.loads
+    loads = _loads
     with suppress(orjson.JSONDecodeError):
         return Chunk([i for i, _ in kept], [loads(line) for _, line in kept])
     chunk = Chunk()
     for i, line in kept:
         try:
-            record = loads(line)
+            record = _loads_not_finite(line)
         except orjson.JSONDecodeError as error:
             chunk.bad.append(Bad(i, _json_cause(line, error), excerpt(line)))
         else:
@@ -261,12 +270,64 @@ def _parsed(number: int, lines: list[bytes]) -> Chunk:
     return chunk
 
 
+# orjson makes an integer of more than 64 bits the nearest double; only a long run of digits can be one.
+_DIGITS = bytes(ord("0") if byte in b"0123456789" else ord(" ") for byte in range(256))
+_LONG = b"0" * 19
+_WITHOUT_FLOATS = {str, int, bool, type(None)}
+
+
+def _loads(line: bytes) -> Any:
+    value = orjson.loads(line)
+    if type(value) is dict and _WITHOUT_FLOATS.issuperset(map(type, value.values())):
+        return value
+    return json.loads(line) if _holds_float(value) and _LONG in line.translate(_DIGITS) else value
+
+
+def _holds_float(value: Any) -> bool:
+    """Whether there is a float anywhere in a value; a loop, since records may be nested deeper than Python calls."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        items = value.values() if type(value) is dict else value if type(value) is list else (value,)
+        kinds = set(map(type, items))
+        if float in kinds:
+            return True
+        if dict in kinds or list in kinds:
+            waiting += [item for item in items if type(item) in (dict, list)]
+    return False
+
+
+def _loads_not_finite(line: bytes) -> Any:
+    """A record with NaN, Infinity or a number beyond a double, which orjson refuses.
+
+    Raises:
+        orjson.JSONDecodeError: that is not all that is wrong with it.
+    """
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        if not (_is_not_finite(line, error) or "infinity" in str(error)):
+            raise
+        try:
+            value = json.loads(line)
+            json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair, which json lets pass
+        except (ValueError, TypeError, RecursionError):
+            raise error from None
+    return value
+
+
+def _is_not_finite(line: bytes, error: orjson.JSONDecodeError) -> bool:
+    # `pos` counts characters, of text that did decode, since invalid UTF-8 is reported as such.
+    return bool(
+        re.match(r"-?(NaN|Infinity)\b", line.decode("utf-8", "replace")[max(error.pos - 1, 0) :].lstrip(": [,"))
+    )
+
+
 NOT_UTF8 = "not valid UTF-8 (another encoding, or damaged)"
 _JSON_CAUSES = (
     ("not valid UTF-8", NOT_UTF8),
     ("surrogate", "a \\u escape is half of a surrogate pair"),
     ("depth limit", "nested deeper than 1,024 levels"),
-    ("infinity", "a number is too large"),
     ("end of data", "JSON is cut short"),
     ("after document", "text after the end of the JSON record"),
     ("trailing comma", "a comma too many in the JSON record"),
@@ -283,9 +344,6 @@ def _json_cause(line: bytes, error: orjson.JSONDecodeError) -> str:
     for part, cause in _JSON_CAUSES:
         if part in message:
             return cause
-    # `pos` counts characters, of text that did decode, since invalid UTF-8 is reported as such.
-    if re.match(r"-?(NaN|Infinity)\b", line.decode("utf-8", "replace")[max(error.pos - 1, 0) :].lstrip(": [,")):
-        return "NaN or Infinity, which JSON does not have (write null)"
     return "not JSON"
 
 
@@ -407,19 +465,41 @@ def _batches(batches: Any, name: str) -> Iterator[Chunk]:
         raise Damage(f"cannot be read as {name}: {error}", line=number - 1) from error
 
 
-# What Arrow raises where it cannot give a value to Python.
-_UNREADABLE = (UnicodeDecodeError, pa.ArrowException, ValueError, OverflowError)
+# What Arrow raises where it cannot give a value to Python; KeyError for a time zone that this machine does not know.
+_UNREADABLE = (UnicodeDecodeError, pa.ArrowException, ValueError, OverflowError, KeyError)
 
 
 def _rows_of_batch(batch: pa.RecordBatch, number: int) -> Chunk:
+    numbers = list(range(number, number + batch.num_rows))
     with suppress(*_UNREADABLE):
-        return Chunk(list(range(number, number + batch.num_rows)), batch.to_pylist())
-    chunk = Chunk()
-    for i in range(batch.num_rows):
+        return Chunk(numbers, batch.to_pylist())
+    columns = [_values(column) for column in batch.columns]
+    return Chunk(numbers, [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)])
+
+
+def _values(column: pa.Array) -> list[Any]:
+    if pa.types.is_timestamp(column.type) or pa.types.is_time(column.type) or pa.types.is_duration(column.type):
+        column = _time_texts(column)
+    try:
+        return list(column.to_pylist())
+    except _UNREADABLE:
+        return [_value(scalar) for scalar in column]
+
+
+def _time_texts(column: pa.Array) -> pa.Array:
+    """Times as text, since Python's have no nanoseconds; as integers where Arrow cannot write them."""
+    for kind in (pa.string(), pa.int64()):
         try:
-            chunk.records.extend(batch.slice(i, 1).to_pylist())
-            chunk.lines.append(number + i)
-        except _UNREADABLE as error:
-            cause = NOT_UTF8 if isinstance(error, UnicodeDecodeError) else f"a value cannot be read: {error}"
-            chunk.bad.append(Bad(number + i, cause, ""))
-    return chunk
+            return column.cast(kind)
+        except pa.ArrowException:
+            continue
+    return column
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except _UNREADABLE as error:
+        return Unreadable(
+            NOT_UTF8 if isinstance(error, UnicodeDecodeError) else f"a value that cannot be read ({error})"
+        )

@@ -22,7 +22,7 @@ from xml.sax.saxutils import quoteattr
 import orjson
 
 from storage.errors import BadInput
-from storage.pool.record_formats import Turns
+from storage.pool.content import Turns
 from storage.store import write_durably
 
 FORMATS = ("jsonl", "csv", "label_studio")

@@ -13,20 +13,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from selection.types import Rows
 from storage.errors import BadInput, NotInStore
 from storage.files.user_files import file_digest, opened
 from storage.ids import Ids
+from storage.pool.extra import common_type, type_of
 from storage.pool.ingest import POOL_SCHEMA
 from storage.pool.keys import key_texts, match_keys
 from storage.records import digest_of
 from storage.store import Store, read_json, utc_now, write_json
 
 _EXAMPLES = 5
-# How the columns of each type are stored.
-_STORED = {"number": pa.float64(), "boolean": pa.bool_(), "text": pa.string()}
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Columns:
     """Committed columns.
 
     Attributes:
-        types: column -> "number", "boolean" or "text".
+        types: column -> its type, see `extra`.
         url: the file they came from.
     """
 
@@ -93,12 +93,12 @@ def ingest_columns(store: Store, url: str, id_field: str = "id") -> str:
         except (pa.ArrowInvalid, ValueError, OSError) as error:
             raise BadInput(f"columns: {url} is not a Parquet file or a structured .npy array: {error}") from error
     keys = _keys(table, id_field, url)
-    types = {name: _type(table.schema.field(name), url) for name in table.schema.names if name != id_field}
+    types = {name: _type(name, table[name], url) for name in table.schema.names if name != id_field}
     reserved = sorted(set(types) & {*POOL_SCHEMA.names, "key"})
     if reserved or not types:
         problem = f"{reserved[0]!r} is a column of the pool" if reserved else f"there is no column beside {id_field!r}"
         raise BadInput(f"columns: {url}: {problem}; not allowed are {', '.join(POOL_SCHEMA.names)}, key")
-    kept = [keys, *(table[name].cast(_STORED[kind]) for name, kind in types.items())]
+    kept = [keys, *(_stored(table[name], kind) for name, kind in types.items())]
     with store.committing("records", "columns", digest) as folder:
         pq.write_table(pa.table(kept, names=["key", *types]), folder / "columns.parquet", compression="zstd")
         header = {"digest": digest, "url": url, "id_field": id_field, "types": types, "rows": len(table)}
@@ -143,12 +143,31 @@ def _keys(table: pa.Table, id_field: str, url: str) -> pa.Array:
     return column
 
 
-def _type(field: pa.Field, url: str) -> str:
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+def _type(name: str, column: pa.ChunkedArray, url: str) -> str:
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if pa.types.is_boolean(kind):
         return "boolean"
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+    if pa.types.is_integer(kind):
+        ends = pc.min_max(column.cast(kind)).as_py().values()
+        return common_type("integer" if end is None else type_of(end) for end in ends)
+    if pa.types.is_floating(kind):
         return "number"
+    if pa.types.is_decimal(kind):
+        return f"decimal({kind.scale})" if kind.precision <= 15 and kind.scale >= 0 else "text"
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return "text"
-    raise BadInput(f"columns: {url}: {field.name!r} must be a number, a boolean or text, got {kind}")
+    raise BadInput(f"columns: {url}: {name!r} must be a number, a boolean or text, got {kind}")
+
+
+_STORED = {
+    "number": pa.float64(),
+    "boolean": pa.bool_(),
+    "text": pa.string(),
+    "integer": pa.int64(),
+    "bigint": pa.int64(),
+    "hugeint": pa.decimal128(38, 0),
+}
+
+
+def _stored(column: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
+    return column if kind.startswith("decimal(") else column.cast(_STORED[kind])

@@ -6,7 +6,7 @@ DuckDB reads the snapshot's Parquet files on a connection of its own, with acces
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +20,8 @@ from storage import duck
 from storage.duck import json_pointer, literal, quoted
 from storage.ids import Ids, from_arrow, to_arrow
 from storage.pool.columns import Columns
+from storage.pool.extra import is_numeric, sql_type
+from storage.pool.ingest import POOL_SCHEMA
 
 # Columns of the pool that a recipe may use by name, and their types.
 POOL_COLUMNS = {
@@ -33,9 +35,14 @@ POOL_COLUMNS = {
 
 
 def values(column: pa.ChunkedArray, kind: str) -> npt.NDArray[Any]:
-    """An Arrow column as float64 with NaN, or as str objects with None; equal texts share one object."""
-    if kind in ("number", "boolean"):
+    """An Arrow column as float64 with NaN, as int64, or as str objects with None; equal texts share one object.
+
+    Integers beyond 2^53 are int64 where none is missing, else text: they never become the nearest double.
+    """
+    if is_numeric(kind):
         return np.asarray(column.cast(pa.float64()).to_numpy())
+    if kind == "bigint" and not column.null_count:
+        return np.asarray(column.cast(pa.int64()).to_numpy())
     coded = pc.dictionary_encode(column.cast(pa.string())).unify_dictionaries().combine_chunks()
     texts = np.array([*coded.dictionary.to_pylist(), None], dtype=object)
     return np.asarray(texts[coded.indices.fill_null(len(texts) - 1).to_numpy()])
@@ -43,18 +50,62 @@ def values(column: pa.ChunkedArray, kind: str) -> npt.NDArray[Any]:
 
 def by_row(values: npt.NDArray[Any], rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[Any]:
     """(count,) each value at its row; NaN or None at the rows without one."""
+    if values.dtype == np.int64:
+        if len(np.unique(rows)) == count:
+            column = np.empty(count, np.int64)
+            column[rows] = values
+            return column
+        values = values.astype(str).astype(object)
     column = np.full(count, np.nan) if values.dtype == np.float64 else np.full(count, None, object)
     column[rows] = values
     return column
 
 
-def expression(name: str, kind: str) -> str:
-    """SQL for a column of the pool or a field of `extra`."""
-    if name in POOL_COLUMNS:
-        return quoted(name)
-    value = f"(extra ->> {literal(json_pointer(name))})"
-    sql_type = {"number": "DOUBLE", "boolean": "BOOLEAN"}.get(kind)
-    return f"TRY_CAST({value} AS {sql_type})" if sql_type else value
+@dataclass(frozen=True)
+class Column:
+    """A column of the examples: its type, see `extra`, and the SQL of its value."""
+
+    kind: str
+    sql: str
+
+
+def columns_of(fields: Mapping[str, str], imported: Iterable[str], *, user_first: bool) -> dict[str, Column]:
+    """Name -> column, for the pool's own columns and the fields of the user's files.
+
+    Args:
+        fields: field -> type.
+        imported: names of the user's columns, which win over fields.
+        user_first: whether a field that has the name of a column of the pool is meant by that name. With an underscore,
+            as in SQL, it is always meant.
+    """
+    columns = {name: Column(kind, quoted(name)) for name, kind in POOL_COLUMNS.items()}
+    for name, field in sql_names(imported, fields).items():
+        columns[name] = field_column(field, fields[field])
+        if field not in columns or (user_first and field in POOL_COLUMNS):
+            columns[field] = columns[name]
+    return columns
+
+
+def field_column(field: str, kind: str) -> Column:
+    """A field of `extra`."""
+    value = f"(extra ->> {literal(json_pointer(field))})"
+    return Column(kind, f"TRY_CAST({value} AS {sql})" if (sql := sql_type(kind)) else value)
+
+
+def sql_names(imported: Iterable[str], fields: Iterable[str]) -> dict[str, str]:
+    """The name in SQL of each field: a name that is taken gets underscores, also one that differs only in case."""
+    names: dict[str, str] = {}
+    for field in fields:
+        names[free_name(field or "_", (*POOL_SCHEMA.names, *imported, *names))] = field
+    return names
+
+
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """The name, with underscores until it is none of those that are taken, whatever the case."""
+    used = {other.lower() for other in taken}
+    while name.lower() in used:
+        name += "_"
+    return name
 
 
 @dataclass(frozen=True)
@@ -88,12 +139,12 @@ class Examples:
             self.connection.execute(f"SET {setting} = {literal(value)}")
         self.connection.execute(f"CREATE VIEW occurrences AS SELECT * FROM read_parquet([{listed}])")  # noqa: S608
 
-    def every(self, name: str, kind: str) -> npt.NDArray[Any]:
+    def every(self, column: Column) -> npt.NDArray[Any]:
         """One column, a value per occurrence, in storage order, which DuckDB keeps for a plain projection."""
-        query = f"SELECT {expression(name, kind)} AS v FROM occurrences"  # noqa: S608 - a quoted name
-        return values(self.connection.sql(query).to_arrow_table()["v"], kind)
+        query = f"SELECT {column.sql} AS v FROM occurrences"  # noqa: S608 - a quoted name
+        return values(self.connection.sql(query).to_arrow_table()["v"], column.kind)
 
-    def where(self, condition: str, known: Mapping[str, str], imported: Sequence[ImportedColumns], ids: Ids) -> Ids:
+    def where(self, condition: str, known: Mapping[str, Column], imported: Sequence[ImportedColumns], ids: Ids) -> Ids:
         """The ids of the examples that satisfy one boolean expression over the known columns."""
         import duckdb
 
@@ -102,24 +153,22 @@ class Examples:
         matches = self.connection.sql("FROM examples").filter(duckdb.SQLExpression(condition)).select("id")
         return from_arrow(matches.to_arrow_table()["id"])
 
-    def _create_examples(self, known: Mapping[str, str], imported: Sequence[ImportedColumns], ids: Ids) -> None:
-        owner: dict[str, str] = {}
+    def _create_examples(self, known: Mapping[str, Column], imported: Sequence[ImportedColumns], ids: Ids) -> None:
+        selected = {name: f"o.{name}" for name in ("id", "prompt", "response", "messages")}
         joins = []
         for number, columns in enumerate(imported):
             self.connection.register(f"columns_{number}", columns.table(ids, "row_id"))
-            owner |= {name: f"columns_{number}.{quoted(name)}" for name in columns.columns.types}
+            selected |= {name: f"columns_{number}.{quoted(name)}" for name in columns.columns.types}
             joins.append(f"LEFT JOIN columns_{number} ON columns_{number}.row_id = o.id")
-        # SQL names ignore case: extra fields that differ only in case are left out, so that neither is taken for the
-        # other.
-        selected = ["o.id", "o.prompt", "o.response", "o.messages"]
-        taken = Counter(["id", "prompt", "response", "messages", *(name.lower() for name in known)])
-        first = {name.lower() for name in (*POOL_COLUMNS, *owner)}
-        for name, kind in known.items():
-            is_first = name in owner or name in POOL_COLUMNS
-            if name and (is_first or (taken[name.lower()] == 1 and name.lower() not in first)):
-                selected.append(f"{owner.get(name) or expression(name, kind)} AS {quoted(name)}")
+        # SQL names ignore case: fields that differ only in case are left out, so that neither is taken for the other.
+        taken = Counter(name.lower() for name in {*known, *selected})
+        first = {name.lower() for name in (*POOL_COLUMNS, *selected)}
+        for name, column in known.items():
+            if name and (name in POOL_COLUMNS or (taken[name.lower()] == 1 and name.lower() not in first)):
+                selected[name] = column.sql
+        listed = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in selected.items())
         self.connection.execute(  # names are quoted, nothing else is a user's
-            f"CREATE VIEW examples AS SELECT {', '.join(selected)} FROM occurrences o {' '.join(joins)}"  # noqa: S608
+            f"CREATE VIEW examples AS SELECT {listed} FROM occurrences o {' '.join(joins)}"  # noqa: S608
             f" ANTI JOIN (SELECT ingest, line FROM read_parquet({self.duplicates})) d"
             " ON d.ingest = o.ingest AND d.line = o.line"
         )

@@ -10,16 +10,13 @@ change is recognised by a digest pass and never read again, and ingests do not d
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,22 +25,26 @@ from storage.files import readers
 from storage.files.blocks import Damage
 from storage.files.readers import Bad, Chunk
 from storage.files.user_files import default_source_of, file_digest, opened
-from storage.ids import from_bytes, to_arrow
+from storage.ids import from_arrow, from_bytes, to_arrow, to_bytes
+from storage.pool.content import identity, to_json, turns_to_columns
+from storage.pool.extra import cell, common_type, encode, type_of
 from storage.pool.record_formats import (
     BadRecord,
+    Fields,
     RecordFormat,
     check_fields,
     detect_format,
+    filled_keys,
     has_field,
-    identity,
     kind_of,
-    turns_to_columns,
+    named_fields,
 )
+from storage.pool.roles import with_roles
 from storage.records import digest_of
 from storage.store import Store, read_json, utc_now, write_json
 
 # Raised by one when the reading rules change what a file's rows are.
-RULES = 1
+RULES = 2
 
 # Rows are written in groups of this many rows or characters, whichever comes first: what a reader of a few rows
 # decodes.
@@ -61,6 +62,7 @@ POOL_SCHEMA = pa.schema(
         ("prompt", _TEXT),
         ("response", _TEXT),
         ("messages", _TEXT),
+        ("content_json", _TEXT),
         ("source", _TEXT),
         ("given_id", _TEXT),
         ("empty_response", pa.bool_()),
@@ -85,13 +87,22 @@ class FileSpec:
         source: the source of every row; by default the record's own, else the file's stem.
         encoding: of text without a byte-order mark.
         keep_damaged: take the rows before the damage of a cut or corrupt file instead of failing.
+        roles: names of roles of messages -> user, assistant, system or tool, beside those that are known.
+        name: what the rows have as `file` and the ingest's id depends on: the path relative to the project, or the url.
     """
 
     url: str
-    fields: Mapping[str, str] | None = None
+    fields: Fields | None = None
     source: str | None = None
     encoding: str = "utf-8"
     keep_damaged: bool = False
+    roles: Mapping[str, str] | None = None
+    name: str = ""
+
+    @property
+    def file(self) -> str:
+        """What its rows have as `file`."""
+        return self.name or self.url
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,10 @@ class Ingest:
         readable: rows that are in the pool, repeated ones included.
         empty_responses: rows kept without a response.
         shapes: how many rows had each record format.
-        extra_columns: extra field -> "number", "boolean", "text", "json" (other or mixed values) or "null".
+        extra_columns: extra field -> its type, see `extra`.
+        rules: the version of the reading rules.
+        name: what the rows have as `file`: the path relative to the project, or the url.
+        notices: what a user should know of the rows that were kept -> how many rows.
         damage: why only the rows before it were taken (`keep_damaged`), None if the file is whole.
         new: this call read the file; False when it was in the store before.
     """
@@ -112,7 +126,7 @@ class Ingest:
     url: str
     digest: str
     size_bytes: int
-    fields: Mapping[str, str] | None
+    fields: Fields | None
     source: str | None
     encoding: str
     read: int
@@ -124,7 +138,16 @@ class Ingest:
     damage: str | None
     seconds: float
     created_at: str
+    rules: int = 1
+    name: str = ""
+    roles: Mapping[str, str] | None = None
+    notices: Mapping[str, int] = field(default_factory=dict)
     new: bool = True
+
+    @property
+    def file(self) -> str:
+        """What its rows have as `file`."""
+        return self.name or self.url
 
 
 @dataclass(slots=True)
@@ -138,6 +161,7 @@ class Rows:
     source: list[str] = field(default_factory=list)
     given_id: list[str | None] = field(default_factory=list)
     empty_response: list[bool] = field(default_factory=list)
+    content_json: list[str | None] = field(default_factory=list)
     extra: list[str | None] = field(default_factory=list)
     line: list[int] = field(default_factory=list)
     bad: list[Bad] = field(default_factory=list)
@@ -168,13 +192,17 @@ def read_rows(file: BinaryIO, spec: FileSpec, counts: FileCounts) -> Iterator[Ro
     for name, stated in mapping.unseen.items():
         if counts.read:
             names = ", ".join(sorted(counts.keys)[:MAX_NAMED]) or "none"
-            raise BadInput(f"{spec.url}: fields.{name}: no row has a field {stated!r}; found: {names}")
+            wanted = " or ".join(map(repr, stated))
+            raise BadInput(f"{spec.url}: fields.{name}: no row has a field {wanted}; found: {names}")
 
 
-def ingest_file(store: Store, spec: FileSpec, *, on_rows: Callable[[int], None] | None = None) -> Ingest:
+def ingest_file(
+    store: Store, spec: FileSpec, *, reread: bool = False, on_rows: Callable[[int], None] | None = None
+) -> Ingest:
     """Read one file into the store, unless the store has it.
 
     Args:
+        reread: read a file again that the store has as earlier rules read it.
         on_rows: called now and then with the number of rows read since the last call.
 
     Raises:
@@ -187,7 +215,7 @@ def ingest_file(store: Store, spec: FileSpec, *, on_rows: Callable[[int], None] 
     started = time.monotonic()
     with opened(store, spec.url) as file:
         digest = file_digest(file)
-        ingest_id = _ingest_id(spec, digest)
+        ingest_id = _ingest_id(spec, digest) if reread else _id_in(store, spec, digest)
         if store.has("pool", ingest_id):
             return _known(store, ingest_id, spec)
         before = os.fstat(file.fileno())
@@ -195,8 +223,8 @@ def ingest_file(store: Store, spec: FileSpec, *, on_rows: Callable[[int], None] 
         # The inner block commits first: a pool folder never lacks its quarantine.
         with store.committing("pool", ingest_id) as pool, store.committing("quarantine", ingest_id) as quarantine:
             with (
-                _Table(pool / "part-00000.parquet", POOL_SCHEMA, ingest_id, spec.url) as good,
-                _Table(quarantine / "rows.parquet", QUARANTINE_SCHEMA, ingest_id, spec.url) as bad,
+                _Table(pool / "part-00000.parquet", POOL_SCHEMA, ingest_id, spec.file) as good,
+                _Table(quarantine / "rows.parquet", QUARANTINE_SCHEMA, ingest_id, spec.file) as bad,
             ):
                 for rows in read_rows(file, spec, counts):
                     good.add(rows.line, {name: getattr(rows, name) for name in _POOL_COLUMNS})
@@ -226,6 +254,10 @@ def ingest_file(store: Store, spec: FileSpec, *, on_rows: Callable[[int], None] 
                 damage=counts.damage,
                 seconds=round(time.monotonic() - started, 3),
                 created_at=utc_now(),
+                rules=RULES,
+                name=spec.file,
+                roles=None if spec.roles is None else dict(spec.roles),
+                notices=dict(counts.notices),
             )
             write_json(pool / "ingest.json", {k: v for k, v in asdict(ingest).items() if k != "new"})
     return ingest
@@ -238,7 +270,43 @@ def ingest_id(store: Store, spec: FileSpec) -> str:
         BadInput: the file cannot be opened.
     """
     with opened(store, spec.url) as file:
-        return _ingest_id(spec, file_digest(file))
+        return _id_in(store, spec, file_digest(file))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What the present rules would make of a file that earlier rules read.
+
+    Attributes:
+        file: its name.
+        read_otherwise: rows whose id would be another one.
+        readable: rows that could be read and were not.
+    """
+
+    file: str
+    read_otherwise: int
+    readable: int
+
+
+def differences(store: Store, spec: FileSpec) -> Difference | None:
+    """How the file as the store has it differs from what the present rules make of it; None if it does not.
+
+    Cost: reads the file.
+    """
+    with opened(store, spec.url) as file:
+        ingest_id = _id_in(store, spec, file_digest(file))
+        if not store.has("pool", ingest_id) or read_ingest(store, ingest_id).rules == RULES:
+            return None
+        before: dict[int, bytes] = {}
+        for path in parts(store, ingest_id):
+            table = pq.read_table(path, columns=["id", "line"])
+            before |= zip(table["line"].to_pylist(), to_bytes(from_arrow(table["id"])), strict=True)
+        otherwise = more = 0
+        for rows in read_rows(file, spec, FileCounts()):
+            for line, id_ in zip(rows.line, rows.id, strict=True):
+                more += line not in before
+                otherwise += before.get(line, id_) != id_
+    return Difference(spec.file, otherwise, more) if otherwise or more else None
 
 
 def read_ingest(store: Store, ingest_id: str) -> Ingest:
@@ -287,6 +355,7 @@ class FileCounts:
     formats: Counter[str] = field(default_factory=Counter)
     keys: set[str] = field(default_factory=set)
     extra: dict[str, set[str]] = field(default_factory=dict)
+    notices: Counter[str] = field(default_factory=Counter)
     damage: str | None = None
 
     @property
@@ -305,7 +374,17 @@ class FileCounts:
         return {name: common_type(types) for name, types in sorted(self.extra.items())}
 
 
-_POOL_COLUMNS = ("id", "prompt", "response", "messages", "source", "given_id", "empty_response", "extra")
+_POOL_COLUMNS = (
+    "id",
+    "prompt",
+    "response",
+    "messages",
+    "content_json",
+    "source",
+    "given_id",
+    "empty_response",
+    "extra",
+)
 
 
 class _Table:
@@ -370,8 +449,12 @@ class _Mapping:
         self.spec, self.counts = spec, counts
         self.source = spec.source or default_source_of(spec.url)
         self.is_csv = readers.extension(spec.url) in (".csv", ".tsv")
-        self.formats: dict[tuple[str, ...], RecordFormat] = {}
-        self.unseen = dict(spec.fields or {})
+        self.roles = with_roles(spec.roles)
+        self.fields = named_fields(spec.fields or {})
+        # Of several fields inside objects the first that holds something is another one in each row.
+        self.depends_on_values = any(len(theirs) > 1 and "." in "".join(theirs) for theirs in self.fields.values())
+        self.formats: dict[tuple[tuple[str, ...], ...], RecordFormat] = {}
+        self.unseen = dict(self.fields)
 
     def rows(self, chunk: Chunk) -> Rows:
         """The readable records as rows, the others beside those that did not parse."""
@@ -388,87 +471,55 @@ class _Mapping:
     def _add(self, rows: Rows, line: int, record: Any) -> None:
         if type(record) is not dict:
             raise BadRecord(f"{kind_of(record)}, not an object with fields")
-        record_format = self.formats.get(keys := tuple(record)) or self._format(keys)
-        turns = record_format.turns(record)
+        key = filled_keys(record)
+        record_format = self.formats.get(key) or self._format(key, record)
+        turns, content = record_format.content(record, self.roles, self.counts.notices)
         others = record_format.others(record)
-        extra = self._extra(others) if others else None
         prompt, response, messages, empty = turns_to_columns(turns)
-        rows.id.append(identity(turns))
+        try:
+            content_json = to_json(content).decode() if content else None
+        except ValueError as error:
+            raise BadRecord(f"its content is {error}") from None
+        rows.id.append(identity(turns, content))
+        rows.content_json.append(content_json)
         rows.prompt.append(prompt)
         rows.response.append(response)
         rows.messages.append(messages)
         rows.source.append(record_format.given_source(record) or self.source)
         rows.given_id.append(record_format.given_id(record))
         rows.empty_response.append(empty)
-        rows.extra.append(extra)
+        rows.extra.append(self._extra(others) if others else None)
         rows.line.append(line)
         self.counts.formats[record_format.kind] += 1
 
-    def _format(self, keys: tuple[str, ...]) -> RecordFormat:
+    def _format(self, key: tuple[tuple[str, ...], ...], record: dict[str, Any]) -> RecordFormat:
+        keys = key[0]
         if len(self.counts.keys) < MAX_EXTRA:
             self.counts.keys.update(keys)
-        self.unseen = {name: at for name, at in self.unseen.items() if not has_field(keys, at)}
-        record_format = self.formats[keys] = detect_format(keys, self.spec.fields, use_source=self.spec.source is None)
+        self.unseen = {
+            name: theirs for name, theirs in self.unseen.items() if not any(has_field(keys, each) for each in theirs)
+        }
+        record_format = detect_format(record, self.fields, use_source=self.spec.source is None)
+        if not self.depends_on_values:
+            self.formats[key] = record_format
         return record_format
 
     def _extra(self, others: dict[str, Any]) -> str:
         if self.is_csv:
-            others = {name: _cell(value) for name, value in others.items()}
-        try:
-            text = orjson.dumps(others)
-        except (TypeError, ValueError):  # values of columnar files that JSON lacks
-            text = _dump_columns(others)
+            others = {name: cell(value) for name, value in others.items()}
         for name, value in others.items():
-            _note_type(self.counts, name, value)
-        return text.decode()
+            _note_type(self.counts, name, value, is_cell=self.is_csv)
+        return encode(others, self.counts.notices).decode()
 
 
-# A CSV cell has no type: what is written as a JSON number is a number.
-_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
-
-
-def _cell(value: str) -> Any:
-    if not value:
-        return None
-    return orjson.loads(value) if _NUMBER.fullmatch(value) and len(value) < 40 else value
-
-
-def _dump_columns(others: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(others, default=_plain, option=orjson.OPT_NON_STR_KEYS)
-    except (TypeError, ValueError) as error:
-        deep = "ecursion" in str(error)
-        cause = "nested deeper than 254 levels" if deep else "binary data, which JSON cannot hold"
-        raise BadRecord(f"an extra field is {cause}") from None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        raise TypeError
-    return float(value) if isinstance(value, Decimal) else str(value)
-
-
-_TYPES = {int: "number", float: "number", Decimal: "number", bool: "boolean", dict: "json", list: "json"}
-
-
-def _note_type(counts: FileCounts, name: str, value: Any) -> None:
+def _note_type(counts: FileCounts, name: str, value: Any, *, is_cell: bool) -> None:
     types = counts.extra.get(name)
     if types is None:
         if len(counts.extra) >= MAX_EXTRA:
             return
         types = counts.extra[name] = set()
     if value is not None:
-        types.add(_TYPES.get(type(value), "text"))
-
-
-def common_type(types: Iterable[str]) -> str:
-    """The type that holds values of all these types.
-
-    >>> common_type({"number", "null"}), common_type({"number", "text"})
-    ('number', 'json')
-    """
-    distinct = set(types) - {"null"}
-    return "json" if len(distinct) > 1 else next(iter(distinct), "null")
+        types.add(type_of(value, is_cell=is_cell))
 
 
 def _known(store: Store, ingest_id: str, spec: FileSpec) -> Ingest:
@@ -478,16 +529,30 @@ def _known(store: Store, ingest_id: str, spec: FileSpec) -> Ingest:
     return ingest
 
 
+def _id_in(store: Store, spec: FileSpec, digest: str) -> str:
+    """The id of the file's ingest: one that was read by earlier rules stays until the user has it read again."""
+    present, earlier = _ingest_id(spec, digest), _id_by_rules_1(spec, digest)
+    is_earlier = not spec.roles and not store.has("pool", present) and store.has("pool", earlier)
+    return earlier if is_earlier else present
+
+
 def _ingest_id(spec: FileSpec, digest: str) -> str:
-    depends_on = {
+    depends_on = _depends_on(spec, digest) | {"rules": RULES, "file": spec.file}
+    return digest_of(depends_on | ({"roles": dict(spec.roles)} if spec.roles else {}))
+
+
+def _id_by_rules_1(spec: FileSpec, digest: str) -> str:
+    return digest_of(_depends_on(spec, digest) | {"rules": 1})
+
+
+def _depends_on(spec: FileSpec, digest: str) -> dict[str, Any]:
+    return {
         "digest": digest,
         "encoding": spec.encoding,
         "fields": None if spec.fields is None else dict(spec.fields),
         "format": readers.extension(spec.url),
-        "rules": RULES,
         "source": [spec.source, spec.source or default_source_of(spec.url)],
     }
-    return digest_of(depends_on)
 
 
 def _bad_file_report(ingest: Ingest, store: Store) -> str:

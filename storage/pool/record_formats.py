@@ -1,49 +1,70 @@
-"""A record -> its turns, id, source and extra fields.
+"""A record -> its turns, further content, id, source and extra fields.
 
-A pool's records come in five formats: prompt and response, instruction / input / output, chat messages (role and
-content), ShareGPT (from and value), one text. A record's set of keys tells its format, unless the user states a
-mapping.
-
-Turns are `[(role, content), ...]` with CRLF made LF and outer white space stripped; they are what is hashed and
-embedded. Roles are user, assistant, system and tool; a single text has the role "text". Of a message only role and text
-count: what else it carries (names, tool calls, weights) is not kept.
+A pool's records come in six formats: prompt and response, instruction / input / output, chat messages (role and
+content), ShareGPT (from and value), preference pairs (chosen and rejected), one text. The fields of a record that hold
+something tell its format, unless the user states a mapping; so a file may mix formats row by row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import blake2b
+from functools import cached_property
+from re import compile as pattern
 from typing import Any
 
 import orjson
-import pyarrow as pa
 
 from storage.errors import BadInput
-from storage.ids import ID_BYTES
-
-Turns = list[tuple[str, str]]
-# How turns are stored, see `turns_to_columns`.
-TURN_COLUMNS = ["prompt", "response", "messages"]
+from storage.files.readers import Unreadable
+from storage.pool.content import Content, Turns, to_json
+from storage.pool.roles import CALLS, ROLES
 
 MESSAGES = ("messages", "conversations", "conversation")
 PROMPTS = ("prompt", "question", "query", "input")
 RESPONSES = ("response", "completion", "answer", "output")
 TEXTS = ("text", "content")
+SYSTEMS = ("system", "system_prompt")
 # What a mapping may state.
-FIELDS = ("prompt", "response", "instruction", "input", "output", "messages", "text", "id", "source")
+FIELDS = (
+    "prompt",
+    "response",
+    "instruction",
+    "input",
+    "output",
+    "messages",
+    "chosen",
+    "rejected",
+    "text",
+    "system",
+    "history",
+    "id",
+    "source",
+)
+# Fields that are part of what a trainer sees, beside the turns.
+ATTACHED = pattern(
+    r"tools|functions|documents|context|passage|(image|audio|video)s?(_(path|url|file|id)s?)?",
+)
+# Fields that look like an answer: one that is not read is reported.
+_ANSWERS = frozenset(
+    {*RESPONSES, "responses", "completions", "answers", "outputs", "solution", "reply", "replies", "chosen", "rejected"}
+    | {
+        "generation",
+        "generations",
+        "generated_text",
+        "model_output",
+        "expected_output",
+        "best_answer",
+        "correct_answer",
+    }
+)
 
-ROLES = {
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "system": "system",
-    "developer": "system",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
-}
+Fields = Mapping[str, str | Sequence[str]]
+# Role, text and what else a message carries.
+_Message = tuple[str, str, Content]
 
 
 class BadRecord(ValueError):
@@ -52,28 +73,86 @@ class BadRecord(ValueError):
 
 @dataclass(frozen=True)
 class RecordFormat:
-    """Where a record keeps what: how records with one set of keys are read.
+    """Where a record keeps what: how records with the same filled fields are read.
 
     Attributes:
-        kind: "prompt_response", "instruction", "messages" or "text".
+        kind: "prompt_response", "instruction", "messages", "preference" or "text".
         text: the fields that hold text, in the order in which `kind` reads them; None where there is none.
         id, source: the fields of the given id and source, None where there is none.
-        extra: all other keys.
+        system, history: the fields of the system prompt and of earlier turns, None where there is none.
+        attached: further fields that are part of the content.
+        unread: fields that look like an answer and are none of the others; they are part of the content, too.
+        extra: all keys but those of text, id and source.
     """
 
     kind: str
     text: tuple[str | None, ...]
     id: str | None
     source: str | None
+    system: str | None
+    history: str | None
+    attached: tuple[str, ...]
+    unread: tuple[str, ...]
     extra: tuple[str, ...]
 
-    def turns(self, record: Mapping[str, Any]) -> Turns:
-        """The record's turns.
+    def content(
+        self, record: Mapping[str, Any], roles: Mapping[str, str] = ROLES, notices: Counter[str] | None = None
+    ) -> tuple[Turns, Content | None]:
+        """The record's turns, and all else that a trainer would see; None if the turns say everything.
+
+        Args:
+            roles: role of a message, in lower case -> role of winnow; others stay as they are.
+            notices: counts what a user should know.
 
         Raises:
-            BadRecord: there is no prompt, or a field is not text.
+            BadRecord: there is no text, or a field is not text.
         """
-        return _READ[self.kind](record, *self.text)
+        if self.is_plain and (turns := self._plain_turns(record)):
+            return turns, None
+        reader = _Reader(record, roles, Counter() if notices is None else notices)
+        messages, content = _READ[self.kind](reader, *self.text)
+        messages = self._with_context(reader, messages, content)
+        if any(more for *_, more in messages):
+            content["messages"] = _written(messages)
+        content |= {name: record[name] for name in (*self.attached, *self.unread)}
+        for name in self.unread:
+            reader.notices[f"{name!r} looks like an answer and was not read (name it under `fields`)"] += 1
+        return [(role, text) for role, text, _ in messages], content or None
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether the turns say everything, two texts or one."""
+        return self.kind in ("prompt_response", "text") and not (
+            self.system or self.history or self.attached or self.unread
+        )
+
+    def _plain_turns(self, record: Mapping[str, Any]) -> Turns | None:
+        """The turns of the commonest records, several times faster; None for what is not quite plain."""
+        texts = [text for name in self.text if name is not None and type(text := record.get(name)) is str]
+        if len(texts) != sum(name is not None for name in self.text) or not (first := _tidy(texts[0])):
+            return None
+        if self.kind == "text":
+            return [("text", first)]
+        return [("user", first), ("assistant", _tidy(texts[1]) if len(texts) > 1 else "")]
+
+    def _with_context(self, reader: _Reader, messages: list[_Message], content: Content) -> list[_Message]:
+        """The messages behind the system prompt and the history that stand beside them."""
+        earlier: list[_Message] = []
+        if self.system is not None:
+            system = value_at(reader.record, self.system)
+            if type(system) is str and self.kind != "text" and messages[0][0] != "system":
+                earlier.append(("system", _tidy(system), {}))
+            elif [("system", system)] != [(role, text) for role, text, _ in messages[:1]]:
+                content["system"] = system
+        if self.history is not None:
+            history = value_at(reader.record, self.history)
+            pairs = _pairs(history) if self.kind != "text" else None
+            if pairs is None:
+                content["history"] = history
+            else:
+                for question, answer in pairs:
+                    earlier += [("user", question, {}), ("assistant", answer, {})]
+        return earlier + messages if earlier else messages
 
     def given_id(self, record: Mapping[str, Any]) -> str | None:
         """The record's own id, as text; None if there is none."""
@@ -88,50 +167,83 @@ class RecordFormat:
         others = {key: record[key] for key in self.extra}
         if self.kind == "messages" and self.text[0] is not None:
             messages = value_at(record, self.text[0])
-            if any(message[key] is not None for message in messages for key in message.keys() - TURN_KEYS):
+            if isinstance(messages, list) and any(
+                message[key] is not None for message in messages for key in message.keys() - TURN_KEYS
+            ):
                 others[self.text[0]] = messages
         return others
 
 
-def detect_format(
-    keys: Sequence[str], fields: Mapping[str, str] | None = None, *, use_source: bool = True
-) -> RecordFormat:
-    """The format of records with these keys.
+def detect_format(record: Mapping[str, Any], fields: Fields | None = None, *, use_source: bool = True) -> RecordFormat:
+    """The format of a record, which is that of all records with the same keys of which the same hold something.
 
     Args:
-        keys: a record's keys.
-        fields: what the user stated, a name out of `FIELDS` -> the record's field (dots lead into nested objects).
+        fields: what the user stated, a name out of `FIELDS` -> the record's field, or several of which the first that
+            holds something counts (dots lead into nested objects).
         use_source: whether the record's own source counts; otherwise it is an extra field.
 
     Raises:
         BadRecord: no field holds text.
 
-    >>> detect_format(["instruction", "output", "year"]).text
+    >>> detect_format({"instruction": "Add.", "output": "3", "year": 2020}).text
     ('instruction', None, 'output')
     """
-    stated = dict(fields or {})
+    filled = [key for key, value in record.items() if not is_empty(value)]
+
+    def first(names: Iterable[str]) -> str | None:
+        """The first that holds something, else the first that is there."""
+        present = [name for name in names if value_at(record, name) is not MISSING]
+        return next((name for name in present if not is_empty(value_at(record, name))), next(iter(present), None))
+
+    stated = {ours: _chosen(record, names) for ours, names in (fields or {}).items()}
     if TEXT_FIELDS.isdisjoint(stated):
-        kind, text = _detect_text(keys)
+        try:
+            kind, text = _detect_text(filled, first)
+        except BadRecord:  # fields that are there but hold nothing say better what is missing
+            kind, text = _detect_text(list(record), first)
     else:
         kind, text = next(
             (k, tuple(stated.get(f) for f in names)) for k, names in _STATED.items() if names[0] in stated
         )
     id_field = stated.get("id", "id")
     source = stated.get("source", "source") if use_source else None
+    system = stated.get("system") or next((name for name in SYSTEMS if name in filled), None)
+    history = stated.get("history") or ("history" if "history" in filled else None)
     used = {name for name in (*text, id_field, source) if name}
-    return RecordFormat(kind, text, id_field, source, tuple(key for key in keys if key not in used))
+    unused = [key for key in filled if key not in used]
+    return RecordFormat(
+        kind,
+        text,
+        id_field,
+        source,
+        system if system is None or not is_empty(value_at(record, system)) else None,
+        history if history is None or not is_empty(value_at(record, history)) else None,
+        tuple(key for key in unused if ATTACHED.fullmatch(key)),
+        tuple(key for key in unused if key.lower() in _ANSWERS),
+        tuple(key for key in record if key not in used),
+    )
+
+
+def filled_keys(record: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+    """What tells a record's format: its keys, and those of them that hold something."""
+    values = record.values()
+    if all(values) and float not in map(type, values):  # NaN is true
+        return (tuple(record),)
+    return tuple(record), tuple(key for key, value in record.items() if not is_empty(value))
 
 
 _STATED = {
     "messages": ("messages",),
+    "preference": ("chosen", "rejected", "prompt"),
     "instruction": ("instruction", "input", "output"),
     "prompt_response": ("prompt", "response"),
     "text": ("text",),
 }
 TEXT_FIELDS = frozenset(names[0] for names in _STATED.values())
+_WITH_ANY = ("system", "history", "id", "source")
 
 
-def check_fields(fields: Mapping[str, str], where: str) -> None:
+def check_fields(fields: Fields, where: str) -> None:
     """Refuse a stated mapping that cannot be meant.
 
     Raises:
@@ -141,14 +253,21 @@ def check_fields(fields: Mapping[str, str], where: str) -> None:
     if unknown:
         raise BadInput(f"{where}: fields: unknown name {unknown[0]!r}; known are {', '.join(FIELDS)}")
     formats = [names for names in _STATED.values() if names[0] in fields]
-    belong = {*(formats[0] if formats else ()), "id", "source"}
+    if "chosen" in fields:
+        formats = [_STATED["preference"]]
+    belong = {*(formats[0] if formats else ()), *_WITH_ANY}
     others = sorted(set(fields) - belong)
     if len(formats) > 1 or others:
         allowed = "; ".join(" + ".join(names) for names in _STATED.values())
         raise BadInput(
             f"{where}: fields: {', '.join(sorted(fields))} do not go together; one of: {allowed} (the first of each is"
-            " needed), and id and source with any"
+            f" needed), and {', '.join(_WITH_ANY)} with any"
         )
+
+
+def named_fields(fields: Fields) -> dict[str, tuple[str, ...]]:
+    """Ours -> the user's fields, one or several."""
+    return {ours: (theirs,) if isinstance(theirs, str) else tuple(theirs) for ours, theirs in fields.items()}
 
 
 def has_field(keys: Sequence[str], field: str) -> bool:
@@ -156,61 +275,31 @@ def has_field(keys: Sequence[str], field: str) -> bool:
     return field in keys or field.partition(".")[0] in keys
 
 
-def identity(turns: Turns) -> bytes:
-    """The 16 bytes that name these turns: blake2b-128 of their compact JSON.
-
-    >>> identity([("text", "a")]) == identity([("user", "a")])
-    False
-    """
-    return blake2b(orjson.dumps(turns), digest_size=ID_BYTES).digest()
+def _chosen(record: Mapping[str, Any], names: str | Sequence[str]) -> str:
+    """Of the user's fields the first that holds something; the first if none does."""
+    if isinstance(names, str):
+        return names
+    return next((name for name in names if not is_empty(value_at(record, name))), names[0])
 
 
-def turns_to_columns(turns: Turns) -> tuple[str, str | None, str | None, bool]:
-    """How turns are stored: `(prompt, response, messages, empty_response)`.
-
-    A chat of more than one user and one assistant turn keeps all of it in `messages`; its prompt is then the first
-    user turn and its response the last turn if the assistant's, both for reading only.
-    """
-    if len(turns) == 1 and turns[0][0] == "text":
-        return turns[0][1], None, None, False
-    if len(turns) == 2 and turns[0][0] == "user" and turns[1][0] == "assistant":
-        return turns[0][1], turns[1][1], None, not turns[1][1]
-    prompt = next(content for role, content in turns if role == "user" and content)
-    response = turns[-1][1] if turns[-1][0] == "assistant" else ""
-    return prompt, response, orjson.dumps(turns).decode(), not response
-
-
-def turns_from_columns(prompt: str, response: str | None, messages: str | None) -> Turns:
-    """The inverse of `turns_to_columns`.
-
-    >>> turns_from_columns("Why?", "", None)
-    [('user', 'Why?'), ('assistant', '')]
-    """
-    if messages is not None:
-        return [(role, content) for role, content in orjson.loads(messages)]
-    return [("text", prompt)] if response is None else [("user", prompt), ("assistant", response)]
-
-
-def turns_from_table(table: pa.Table) -> list[Turns]:
-    """The turns of each row of a table with the columns `TURN_COLUMNS`."""
-    columns = [table[name].to_pylist() for name in TURN_COLUMNS]
-    return [turns_from_columns(*row) for row in zip(*columns, strict=True)]
-
-
-def _detect_text(keys: Sequence[str]) -> tuple[str, tuple[str | None, ...]]:
-    def first(names: Sequence[str]) -> str | None:
+def _detect_text(
+    keys: Sequence[str], first: Callable[[Iterable[str]], str | None]
+) -> tuple[str, tuple[str | None, ...]]:
+    def known(names: Iterable[str]) -> str | None:
         return next((name for name in names if name in keys), None)
 
-    if messages := first(MESSAGES):
+    messages = known(MESSAGES)
+    if "chosen" in keys and "rejected" in keys:
+        return "preference", ("chosen", "rejected", messages or known((*PROMPTS, "instruction")))
+    if messages:
         return "messages", (messages,)
     if "instruction" in keys:
-        output = next((name for name in ("output", *RESPONSES) if name in keys), None)
-        return "instruction", ("instruction", "input" if "input" in keys else None, output)
-    prompt, response = first(PROMPTS), first(RESPONSES)
+        return "instruction", ("instruction", first(("input", "context")), first(("output", *RESPONSES)))
+    prompt, response = known(PROMPTS), known(RESPONSES)
     # "question", "query" and "input" mean many things; beside an answer they are a prompt.
     if prompt == "prompt" or (prompt and response):
-        return "prompt_response", (prompt, response)
-    if text := first(TEXTS):
+        return "prompt_response", (prompt, first(RESPONSES))
+    if text := known(TEXTS):
         return "text", (text,)
     names = ", ".join(sorted(keys)[:20])
     raise BadRecord(f"no field that holds a prompt, messages or a text (found: {names or 'nothing'})")
@@ -232,6 +321,13 @@ def kind_of(value: Any) -> str:
     return _KINDS.get(type(value), "text" if isinstance(value, str) else type(value).__name__)
 
 
+def is_empty(value: Any) -> bool:
+    """Whether a value says nothing: missing, null, NaN, or an empty text, list or object."""
+    if type(value) is str:
+        return not value
+    return value is None or value is MISSING or value in ([], {}) or (type(value) is float and math.isnan(value))
+
+
 def value_at(record: Mapping[str, Any], name: str) -> Any:
     """The value of a field, where dots lead into nested objects; `MISSING` if there is none."""
     if name in record:
@@ -249,6 +345,8 @@ def _cause(name: str, value: Any) -> BadRecord:
         return BadRecord(f"{name} is missing")
     if value is None:
         return BadRecord(f"{name} is null")
+    if type(value) is Unreadable:
+        return BadRecord(f"{name} cannot be read: {value.cause}")
     return BadRecord(f"{name} is {kind_of(value)}, not text")
 
 
@@ -269,70 +367,167 @@ def _text(record: Mapping[str, Any], name: str) -> str:
 def _text_or_empty(record: Mapping[str, Any], name: str | None) -> str:
     """Text that may be missing."""
     value = MISSING if name is None else value_at(record, name)
-    if value is None or value is MISSING:
-        return ""
-    if type(value) is not str:
+    if type(value) is str:
+        return _tidy(value)
+    if not is_empty(value) or isinstance(value, list | dict):
         raise _cause(name or "", value)
-    return _tidy(value)
+    return ""
 
 
-def _prompt_response(record: Mapping[str, Any], prompt: str, response: str | None) -> Turns:
-    return [("user", _text(record, prompt)), ("assistant", _text_or_empty(record, response))]
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """A record on its way to messages."""
 
+    record: Mapping[str, Any]
+    roles: Mapping[str, str]
+    notices: Counter[str]
 
-def _instruction(record: Mapping[str, Any], instruction: str, context: str | None, output: str | None) -> Turns:
-    prompt = _text(record, instruction)
-    if text := _text_or_empty(record, context):
-        prompt = f"{prompt}\n\n{text}"
-    return [("user", prompt), ("assistant", _text_or_empty(record, output))]
+    def prompt_response(self, prompt: str, response: str | None) -> tuple[list[_Message], Content]:
+        if self._holds_messages(prompt):
+            asked = self.conversation(prompt, "user")
+            if response is None or is_empty(value_at(self.record, response)):
+                return asked, {}
+        else:
+            asked = [("user", _text(self.record, prompt), {})]
+        if response is not None and self._holds_messages(response):
+            return asked + self.conversation(response, "assistant"), {}
+        return [*asked, ("assistant", _text_or_empty(self.record, response), {})], {}
 
+    def _holds_messages(self, name: str) -> bool:
+        value = value_at(self.record, name)
+        return isinstance(value, list) and bool(value) and all(isinstance(message, dict) for message in value)
 
-def _single_text(record: Mapping[str, Any], name: str) -> Turns:
-    return [("text", _text(record, name))]
+    def instruction(self, instruction: str, context: str | None, output: str | None) -> tuple[list[_Message], Content]:
+        prompt = _text(self.record, instruction)
+        if text := _text_or_empty(self.record, context):
+            prompt = f"{prompt}\n\n{text}"
+        return [("user", prompt, {}), ("assistant", _text_or_empty(self.record, output), {})], {}
 
+    def single_text(self, name: str) -> tuple[list[_Message], Content]:
+        return [("text", _text(self.record, name), {})], {}
 
-# What a turn is made of; a tool call, a name or a weight beside it stays in the row's extra fields.
-TURN_KEYS = frozenset({"role", "from", "content", "value"})
+    def messages(self, name: str) -> tuple[list[_Message], Content]:
+        messages = self.conversation(name, "user")
+        if not any(text or more for role, text, more in messages if role not in ("assistant", "system", "tool")):
+            raise BadRecord("no user message with text")
+        return messages, {}
 
+    def preference(self, chosen: str, rejected: str, prompt: str | None) -> tuple[list[_Message], Content]:
+        """The prompt with the chosen answer; the rejected one is kept beside it."""
+        asked = [] if prompt is None or is_empty(value_at(self.record, prompt)) else self.conversation(prompt, "user")
+        answers = [self.conversation(name, "assistant" if asked else "text") for name in (chosen, rejected)]
+        # A conversation may repeat what was asked.
+        whole, other = (
+            answer if all(text in [text for _, text, _ in answer] for _, text, _ in asked) else asked + answer
+            for answer in answers
+        )
+        # Where no prompt is stated it is what both conversations begin with.
+        shared = len(asked)
+        while shared < min(len(whole), len(other)) - 1 and whole[shared] == other[shared]:
+            shared += 1
+        return whole, {"rejected": _written(other[shared:]), "chosen_turns": len(whole) - shared}
 
-def _messages(record: Mapping[str, Any], name: str) -> Turns:
-    messages = value_at(record, name)
-    if not isinstance(messages, list):
-        raise _cause(name, messages) if messages is None or messages is MISSING else BadRecord(f"{name} is not a list")
-    if not messages:
-        raise BadRecord(f"{name} holds no message")
-    turns = [_turn(message) for message in messages]
-    if not any(role == "user" and content for role, content in turns):
-        raise BadRecord("no user message with text")
-    return turns
+    def conversation(self, name: str, role: str) -> list[_Message]:
+        """The messages of a field: a list of them, one, or a text of `role`."""
+        value = value_at(self.record, name)
+        if type(value) is str:
+            if (parsed := _parsed(value)) is None:
+                if name in MESSAGES:
+                    raise BadRecord(f"{name} is not a list")
+                return [(role, _text(self.record, name), {})]
+            value = parsed
+        if isinstance(value, dict):
+            value = [value]
+        if not isinstance(value, list):
+            raise _cause(name, value) if is_empty(value) or name not in MESSAGES else BadRecord(f"{name} is not a list")
+        if not value:
+            raise BadRecord(f"{name} holds no message")
+        return [self._message(message) for message in value]
 
+    def _message(self, message: Any) -> _Message:
+        if not isinstance(message, dict):
+            raise BadRecord("a message is not an object")
+        name = message.get("role") or message.get("from")
+        if not isinstance(name, str) or not name.strip():
+            raise BadRecord("a message has no role")
+        more = (
+            {key: value for key, value in message.items() if key not in _NOT_CONTENT and not is_empty(value)}
+            if len(message) > 2
+            else {}
+        )
+        role = self.roles.get(name.strip().lower())
+        if role is None:
+            role = name.strip()
+            self.notices[f"role {role[:40]!r} is unknown and stays as it is (say what it means under `roles`)"] += 1
+        elif name.strip().lower() in CALLS:
+            more["from"] = name.strip().lower()
+        key = next((key for key in ("content", "value", "text") if message.get(key) is not None), "content")
+        return role, self._spoken(message.get(key), more), more
 
-def _turn(message: Any) -> tuple[str, str]:
-    if not isinstance(message, dict):
-        raise BadRecord("a message is not an object")
-    name = message.get("role", message.get("from"))
-    role = ROLES.get(name) if isinstance(name, str) else None
-    if role is None:
-        raise BadRecord(f"unknown role {str(name)[:40]!r} of a message; known are {', '.join(ROLES)}")
-    content = message.get("content", message.get("value"))
-    if isinstance(content, list):
-        content = "\n".join(_part(part) for part in content)
-    if not isinstance(content, str):
+    def _spoken(self, content: Any, more: Content) -> str:
+        """The text of a message; parts of it that are no text go to `more`."""
+        if type(content) is str:
+            return _tidy(content)
+        if isinstance(content, list):
+            texts = [_part(part) for part in content]
+            if None in texts:
+                more["content"] = content
+            return _tidy("\n".join(text for text in texts if text is not None))
+        if isinstance(content, dict):
+            more["content"] = content
+            return ""
+        if content is None and more:
+            return ""
         raise _cause("the content of a message", content)
-    return role, _tidy(content)
 
 
-def _part(part: Any) -> str:
-    if isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
-        return str(part["text"])
-    raise BadRecord("a message holds a part that is not text")
+# What a message is made of, as the keys of its extra field tell.
+TURN_KEYS = frozenset({"role", "from", "content", "value"})
+# Keys of a message that say nothing to a trainer: what else it has is content.
+_NOT_CONTENT = TURN_KEYS | {"text", "id", "uuid", "message_id", "timestamp", "created_at", "create_time", "update_time"}
 
 
-_READ: dict[str, Callable[..., Turns]] = {
-    "messages": _messages,
-    "instruction": _instruction,
-    "prompt_response": _prompt_response,
-    "text": _single_text,
+def _part(part: Any) -> str | None:
+    """The text of a part; None if it is something else."""
+    if isinstance(part, str):
+        return part
+    if isinstance(part, dict) and part.get("type", "text") in ("text", "input_text", "output_text"):
+        return part["text"] if isinstance(part.get("text"), str) else None
+    return None
+
+
+def _written(messages: Iterable[_Message]) -> list[dict[str, Any]]:
+    return [{"role": role, "content": text, **more} for role, text, more in messages]
+
+
+def _parsed(text: str) -> list[Any] | None:
+    """The messages that a text holds as JSON, as in a column of a CSV file; None if it does not."""
+    if not text.startswith("[{"):
+        return None
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    has_roles = all(isinstance(item, dict) and ("role" in item or "from" in item) for item in value)
+    return value if has_roles else None
+
+
+def _pairs(history: Any) -> list[tuple[str, str]] | None:
+    """Earlier turns as pairs of question and answer; None if they are something else."""
+    if not isinstance(history, list) or not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
+        for pair in history
+    ):
+        return None
+    return [(_tidy(question), _tidy(answer)) for question, answer in history]
+
+
+_READ: dict[str, Callable[..., tuple[list[_Message], Content]]] = {
+    "messages": _Reader.messages,
+    "preference": _Reader.preference,
+    "instruction": _Reader.instruction,
+    "prompt_response": _Reader.prompt_response,
+    "text": _Reader.single_text,
 }
 
 
@@ -342,7 +537,8 @@ def _label(record: Mapping[str, Any], name: str | None) -> str | None:
         return None
     value = record.get(name) if name in record or "." not in name else value_at(record, name)
     if type(value) is not str:
-        if value is None or value is MISSING:
+        if is_empty(value) or type(value) is Unreadable:
             return None
-        value = orjson.dumps(value, default=str).decode().strip('"')
-    return value if value.strip() else None
+        with suppress(ValueError):  # nested too deep
+            value = to_json(value).decode().strip('"')
+    return value if isinstance(value, str) and value.strip() else None

@@ -9,7 +9,8 @@
       column_rows/<digest>.npy   (m,) int64: the row of each key of a user's columns, -1 = none
       column_rows/<digest>.parquet   the same columns keyed by id, for SQL
 
-Which occurrence stands for an id is decided by (source, ingest, line), so the order of files never matters.
+Which occurrence stands for an id is a matter of files' names and lines alone: the first of them, unless the user
+prefers some sources or the newest. What else a file holds, and in which order files are read, never matters.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ import pyarrow.parquet as pq
 from storage.errors import BadInput, NotInStore
 from storage.ids import Ids, from_arrow, from_bytes, id_of_text, rows_of, to_arrow, to_text
 from storage.pool.columns import read_columns
-from storage.pool.examples import POOL_COLUMNS, Examples, ImportedColumns, by_row
-from storage.pool.ingest import Ingest, common_type, parts, read_ingest
-from storage.pool.record_formats import TURN_COLUMNS, Turns, turns_from_table
+from storage.pool.content import TURN_COLUMNS, Turns, prompt_of, turns_from_table
+from storage.pool.examples import Column, Examples, ImportedColumns, by_row, columns_of
+from storage.pool.extra import common_type
+from storage.pool.ingest import RULES, Ingest, parts, read_ingest
+from storage.pool.leaks import Questions
 from storage.records import digest_of
 from storage.store import Store, read_array, read_json, utc_now, write_json
 
@@ -126,18 +129,35 @@ class Snapshot:
         return texts
 
     def known_columns(self) -> dict[str, str]:
-        """Column -> type, for all that `column` and `where` know: the user's, then the pool's, then extra fields."""
-        extra: dict[str, list[str]] = {}
-        for ingest in self.ingests:
-            for name, kind in read_ingest(self.store, ingest).extra_columns.items():
-                extra.setdefault(name, []).append(kind)
-        known: dict[str, str] = {name: common_type(kinds) for name, kinds in sorted(extra.items())} | POOL_COLUMNS
+        """Column -> type, for all that `column` and `where` know: the user's, the pool's, fields of the files."""
+        known = {name: column.kind for name, column in self._columns.items()}
         for imported in self._imported_columns:
             known |= imported.columns.types
         return known
 
+    @cached_property
+    def _columns(self) -> dict[str, Column]:
+        """Name -> column, without the user's columns."""
+        kinds: dict[str, list[str]] = {}
+        for ingest in self._ingests:
+            for name, kind in ingest.extra_columns.items():
+                kinds.setdefault(name, []).append(kind)
+        fields = {name: common_type(each) for name, each in sorted(kinds.items())}
+        names = [name for imported in self._imported_columns for name in imported.columns.types]
+        # Selections from files that earlier rules read took winnow's own column for such a name.
+        return columns_of(fields, names, user_first=not self.by_earlier_rules)
+
+    @cached_property
+    def by_earlier_rules(self) -> bool:
+        """Whether an earlier version read all of its files; what it selects then stays what it was."""
+        return all(ingest.rules < RULES for ingest in self._ingests)
+
+    @cached_property
+    def _ingests(self) -> list[Ingest]:
+        return [read_ingest(self.store, ingest) for ingest in self.ingests]
+
     def column(self, name: str) -> npt.NDArray[Any]:
-        """One value per row, (n,): float64 with NaN for missing, or str objects with None for missing.
+        """One value per row, (n,): float64 with NaN for missing, int64, or str objects with None for missing.
 
         Raises:
             BadInput: there is no such column.
@@ -145,11 +165,10 @@ class Snapshot:
         for imported in self._imported_columns:
             if name in imported.columns.types:
                 return imported.values(name, len(self.ids))
-        known = self.known_columns()
-        if name not in known:
-            raise BadInput(f"no column {name!r}; known are {', '.join(sorted(known))}")
+        if name not in self._columns:
+            raise BadInput(f"no column {name!r}; known are {', '.join(sorted(self.known_columns()))}")
         with self._examples() as examples:
-            values = examples.every(name, known[name])
+            values = examples.every(self._columns[name])
         kept = self.occurrences >= 0
         return by_row(values[kept], self.occurrences[kept], len(self.ids))
 
@@ -163,12 +182,11 @@ class Snapshot:
         """
         import duckdb
 
-        known = self.known_columns()
         with self._examples() as examples:
             try:
-                matches = examples.where(expression, known, self._imported_columns, self.ids)
+                matches = examples.where(expression, self._columns, self._imported_columns, self.ids)
             except duckdb.Error as error:
-                names = ", ".join(["prompt", "response", "messages", *known])
+                names = ", ".join(["prompt", "response", "messages", *self.known_columns()])
                 raise BadInput(f"where: {expression!r} failed: {error}\nknown columns: {names}") from error
         satisfied = np.zeros(len(self.ids), bool)
         satisfied[rows_of(matches, self.ids)] = True
@@ -186,6 +204,22 @@ class Snapshot:
             rows = occurrences[np.asarray(pc.is_in(column, value_set=wanted))]
             equal[np.where(rows < 0, ~rows, rows)] = True
         return equal
+
+    def asked_in(self, targets: Iterable[Turns]) -> npt.NDArray[np.bool_]:
+        """(n,) the rows that hold what one of these targets asks, see `leaks`.
+
+        Of files that earlier rules read, the rows whose prompt is exactly a target's, as selections from them were drawn.
+
+        Cost: reads the texts, a row group at a time; about 1 s for 250,000 rows.
+        """
+        if self.by_earlier_rules:
+            return self.prompts_in(sorted({prompt_of(turns) for turns in targets}))
+        questions = Questions(targets)
+        holds = np.zeros(len(self), np.bool_)
+        if len(questions):
+            for ids, batch in self.turns(self.ids):
+                holds[rows_of(ids, self.ids)] = [questions.asked_in(turns) for turns in batch]
+        return holds
 
     def rows_named(self, path: Path, *, strict: bool = True) -> tuple[npt.NDArray[np.int64], int]:
         """The rows that a text file names, one id a line: the id as printed, or the row's own id in its file.
@@ -257,7 +291,11 @@ class Snapshot:
 
 
 def take_snapshot(
-    store: Store, ingests: Sequence[Ingest | str], parent: str | None = None, columns: Sequence[str] = ()
+    store: Store,
+    ingests: Sequence[Ingest | str],
+    parent: str | None = None,
+    columns: Sequence[str] = (),
+    prefer: Sequence[str] = (),
 ) -> Snapshot:
     """The pool that these ingests make; committed unless it is there already.
 
@@ -268,6 +306,8 @@ def take_snapshot(
         ingests: in any order, each counted once.
         parent: the snapshot before; ids that live there and not here become tombstones.
         columns: digests from `columns.ingest_columns`.
+        prefer: of equal rows the one of the first of these sources is kept; `["newest"]`: the last by file name and line.
+            By default, and among rows of the same rank, the first by file name and line.
 
     Raises:
         NotInStore: an ingest, the parent or the columns are not in the store.
@@ -279,13 +319,15 @@ def take_snapshot(
     if not names:
         raise BadInput("a snapshot needs at least one ingest: the pool has no files")
     digests = sorted(set(columns))
-    depends_on = {"columns": digests, "ingests": names} if digests else {"ingests": names}
+    depends_on: dict[str, Any] = {"columns": digests, "ingests": names} if digests else {"ingests": names}
+    if prefer:
+        depends_on["prefer"] = list(prefer)
     snapshot_id = digest_of(depends_on)
     if not store.has("records", "snapshots", snapshot_id):
         members = [read_ingest(store, name) for name in names]
         before = None if parent is None or parent == snapshot_id else open_snapshot(store, parent)
         with store.committing("records", "snapshots", snapshot_id) as folder:
-            _write(store, folder, snapshot_id, members, before, digests)
+            _write(store, folder, snapshot_id, members, before, digests, prefer)
     return Snapshot(store, snapshot_id)
 
 
@@ -346,12 +388,26 @@ def _read_occurrences(store: Store, ingests: list[Ingest]) -> _Occurrences:
     return _Occurrences(ids, rank[code] if total else code, line, names, np.array(starts, np.int64))
 
 
-def _rows(occurrences: _Occurrences) -> tuple[Ids, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _rank(occurrences: _Occurrences, ingests: list[Ingest], prefer: Sequence[str]) -> list[npt.NDArray[np.int64]]:
+    """The keys by which the occurrences of one id are ranked, the most important last; lines of a file are in order."""
+    files = sorted({ingest.file for ingest in ingests})
+    place = np.array([files.index(ingest.file) for ingest in ingests], np.int64)
+    counts = np.diff(occurrences.starts)
+    file = np.repeat(place, counts)
+    if list(prefer) == ["newest"]:
+        return [-np.arange(len(file)), -file]
+    wanted = {source: rank for rank, source in enumerate(prefer)}
+    source = np.array([wanted.get(name, len(wanted)) for name in occurrences.names] or [0], np.int64)
+    return [file, source[occurrences.source]] if wanted else [file]
+
+
+def _rows(
+    occurrences: _Occurrences, rank: list[npt.NDArray[np.int64]]
+) -> tuple[Ids, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The unique ids; the row of each occurrence (~row if a duplicate); the occurrence that stands for each row."""
     # Two big-endian words sort as their 16 bytes do, several times faster than byte strings.
     words = occurrences.ids.view(">u8").reshape(-1, 2).astype(np.uint64)
-    # Position is (ingest, line): both ascend in storage order.
-    order = np.lexsort((occurrences.source, words[:, 1], words[:, 0]))
+    order = np.lexsort((*rank, words[:, 1], words[:, 0]))
     ranked = words[order]
     first = np.ones(len(order), bool)
     first[1:] = (ranked[1:] != ranked[:-1]).any(axis=1)
@@ -362,10 +418,16 @@ def _rows(occurrences: _Occurrences) -> tuple[Ids, npt.NDArray[np.int64], npt.ND
 
 
 def _write(
-    store: Store, folder: Path, snapshot_id: str, ingests: list[Ingest], before: Snapshot | None, digests: list[str]
+    store: Store,
+    folder: Path,
+    snapshot_id: str,
+    ingests: list[Ingest],
+    before: Snapshot | None,
+    digests: list[str],
+    prefer: Sequence[str],
 ) -> None:
     occurrences = _read_occurrences(store, ingests)
-    ids, rows, kept = _rows(occurrences)
+    ids, rows, kept = _rows(occurrences, _rank(occurrences, ingests, prefer))
     np.save(folder / "ids.npy", ids)
     np.save(folder / "rows.npy", rows)
     duplicate = np.flatnonzero(rows < 0)
@@ -389,7 +451,8 @@ def _write(
         {
             "snapshot": snapshot_id,
             "ingests": [ingest.id for ingest in ingests],
-            "files": {ingest.id: ingest.url for ingest in ingests},
+            "files": {ingest.id: ingest.file for ingest in ingests},
+            "prefer": list(prefer),
             "parent": None if before is None else before.id,
             "columns": digests,
             "column_matches": matched,
@@ -417,12 +480,12 @@ def _write_duplicates(
     for i in np.unique(of_ingest).tolist():
         rows = positions[of_ingest == i] - occurrences.starts[i]
         given_ids += _given_ids(parts(store, ingests[i].id)).take(rows).to_pylist()
-    names, urls = [ingest.id for ingest in ingests], [ingest.url for ingest in ingests]
+    names, files = [ingest.id for ingest in ingests], [ingest.file for ingest in ingests]
     columns = {
         "snapshot": pa.repeat(snapshot_id, len(positions)),
         "id": to_arrow(occurrences.ids[positions]),
         "ingest": _coded(names, of_ingest),
-        "file": _coded(urls, of_ingest),
+        "file": _coded(files, of_ingest),
         "line": occurrences.line[positions],
         "source": _coded(occurrences.names, occurrences.source[positions]),
         "given_id": pa.array(given_ids, _TEXT),
@@ -444,9 +507,9 @@ def _write_tombstones(folder: Path, ingests: list[Ingest], before: Snapshot | No
         position = np.empty(len(before.ids), np.int64)
         position[before.occurrences[kept]] = kept
         of_ingest = np.searchsorted(starts, position[has_vanished], side="right") - 1
-        present = {ingest.url for ingest in ingests}
+        present = {ingest.file for ingest in ingests}
         cause = [
-            f"{ingest.url} changed and holds it no more" if ingest.url in present else f"{ingest.url} left the pool"
+            f"{ingest.file} changed and holds it no more" if ingest.file in present else f"{ingest.file} left the pool"
             for ingest in old
         ]
         names = [old[i].id for i in of_ingest.tolist()]

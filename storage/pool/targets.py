@@ -16,8 +16,9 @@ from storage.errors import BadInput, NotInStore
 from storage.files.readers import extension
 from storage.files.user_files import file_digest, opened
 from storage.ids import Ids, from_arrow
+from storage.pool.content import TURN_COLUMNS, Turns, turns_from_table
 from storage.pool.ingest import FileCounts, FileSpec, read_rows
-from storage.pool.record_formats import TURN_COLUMNS, Turns, check_fields, turns_from_table
+from storage.pool.record_formats import check_fields
 from storage.records import digest_of
 from storage.store import Store, read_json, utc_now, write_json
 
@@ -45,7 +46,7 @@ class TargetSet:
         header: the content of targets.json.
         ids: (m,) S16, in file order, unique.
         given_ids: (m,) the id each had in its file, None where there was none.
-        prompts: (m,) the prompts, or texts.
+        conversations: (m,) the turns of each.
     """
 
     def __init__(self, store: Store, targets_id: str) -> None:
@@ -56,7 +57,7 @@ class TargetSet:
         self._items = pq.read_table(folder / "items.parquet")
         self.ids: Ids = from_arrow(self._items["id"]) if len(self._items) else np.empty(0, "S16")
         self.given_ids: list[str | None] = self._items["given_id"].to_pylist()
-        self.prompts: list[str] = self._items["prompt"].to_pylist()
+        self.conversations: list[Turns] = turns_from_table(self._items)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -17,8 +17,8 @@ from storage.ids import Ids, from_bytes, to_arrow
 from storage.labels.log import LabelImport, import_labels
 from storage.labels.models import commit_model
 from storage.labels.rounds import ITEM_COLUMNS, commit_round
+from storage.pool.content import identity
 from storage.pool.ingest import FileSpec, ingest_file
-from storage.pool.record_formats import identity
 from storage.pool.snapshot import open_snapshot, take_snapshot
 from storage.records import commit_run, commit_selection, new_run_id
 from storage.store import Store, utc_now

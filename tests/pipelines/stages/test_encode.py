@@ -298,6 +298,23 @@ def test_a_text_without_a_vector__is_recorded_and_loses_itself_alone(store, sile
     assert (again.n_encoded, again.n_failed) == (0, 1)
 
 
+def test_rows_that_the_chat_template_refuses__are_listed_with_its_words_and_are_no_error(store, tmp_path):
+    folder = tiny_llama(tmp_path / "llama", chat_template=True)
+    refusing = "{% if messages[0].role == 'skip' %}{{ raise_exception('Roles must alternate') }}{% endif %}"
+    path = folder / "chat_template.jinja"
+    path.write_text(refusing + path.read_text())
+    spec = EncoderSpec(model=str(folder), template="chat_template", max_tokens=40)
+    source = WithEmpty(range(150), empty=set(range(20, 60)))
+    for encoded in (150, 0):
+        report = embed(store, spec, source)
+        assert (report.n_encoded, report.n_failed) == (encoded, 40)
+    facts = read_json(segment_folders(store, report.encoder)[0] / "segment.json")
+    assert set(facts["failed"].values()) == {"the chat template refuses it: Roles must alternate"}
+    vectors = StoredVectors(store, report.encoder, source.ids)
+    refused = [source.rows[bytes(key)] for key in source.ids[vectors.failed_rows].view("V16")]
+    assert sorted(int(turns[0][1]) for turns in refused) == list(range(20, 60))
+
+
 def test_too_many_texts_without_a_vector__are_an_error_each_time(store, silent_llama):
     source = WithEmpty(range(150), empty={7, 50, 90})
     for _ in range(2):

@@ -123,6 +123,32 @@ def test_max_tokens__cuts_on_the_right_and_counts_the_cut(llama):
     assert (loaded.lengths(["the fox " * 50, "short"]) == tokens.lengths).all()
 
 
+@pytest.mark.parametrize(
+    "text", ["the quick fox " * 20_000, "fox" * 50_000, " " * 90_000 + "fox " * 20_000, "\n" * 90_000]
+)
+def test_a_very_long_text__is_cut_before_it_is_tokenised_and_keeps_the_same_tokens(model, text, monkeypatch):
+    loaded = encoder(model, max_tokens=30)
+    longest = []
+    tokenise = loaded._tokenizer
+    monkeypatch.setattr(
+        loaded,
+        "_tokenizer",
+        lambda texts, **options: (
+            (longest.append(max(map(len, texts))), tokenise(texts, **options))[1]
+            if isinstance(texts, list)
+            else tokenise(texts, **options)
+        ),
+    )
+    cut = loaded.tokens([text, "short"])
+    monkeypatch.setattr(type(loaded), "_beginning", lambda self, text: text)
+    whole = loaded.tokens([text, "short"])
+    assert [ids.tolist() for ids in cut.ids] == [ids.tolist() for ids in whole.ids]
+    assert cut.truncated.tolist() == whole.truncated.tolist()
+    assert longest[0] <= len(text) == longest[1]
+    if text.startswith("the"):
+        assert longest[0] < len(text) / 10
+
+
 def test_a_text_of_exactly_max_tokens__is_not_cut(llama):
     length = int(encoder(llama).lengths(["the quick brown fox"])[0])
     assert not encoder(llama, max_tokens=length).tokens(["the quick brown fox"]).truncated.any()

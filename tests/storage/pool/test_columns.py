@@ -12,8 +12,8 @@ import pytest
 from storage.errors import BadInput, NotInStore
 from storage.ids import Ids, from_bytes, rows_of, to_arrow, to_text
 from storage.pool.columns import ingest_columns, read_columns
+from storage.pool.content import identity
 from storage.pool.ingest import FileSpec, Ingest, ingest_file
-from storage.pool.record_formats import identity
 from storage.pool.snapshot import Snapshot, take_snapshot
 from storage.store import Store
 
@@ -70,7 +70,7 @@ def test_columns__by_winnow_id_or_given_id_and_a_report_of_the_rest(store: Store
         "ambiguous_examples": ["same"],
     }
     assert snapshot.where("score >= 0 AND tag <> 'two' AND NOT good").sum() == 1
-    assert snapshot.known_columns()["score"] == "number"
+    assert snapshot.known_columns()["score"] == "integer"
 
 
 def test_columns__two_keys_of_one_row_set_nothing(store: Store, pool: Ingest, tmp_path: Path):
@@ -106,7 +106,7 @@ def test_columns__twice_is_once_and_the_key_field_counts(store: Store, tmp_path:
     first = ingest_columns(store, url, id_field="k1")
     assert ingest_columns(store, url, id_field="k1") == first
     assert ingest_columns(store, url, id_field="k2") != first
-    assert read_columns(store, first).types == {"k2": "text", "score": "number"}
+    assert read_columns(store, first).types == {"k2": "text", "score": "integer"}
 
 
 @pytest.mark.parametrize(

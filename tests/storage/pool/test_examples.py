@@ -9,8 +9,8 @@ import pytest
 
 from storage.errors import BadInput
 from storage.ids import from_bytes, rows_of
+from storage.pool.content import identity
 from storage.pool.ingest import FileSpec, ingest_file
-from storage.pool.record_formats import identity
 from storage.pool.snapshot import Snapshot, take_snapshot
 from storage.store import Store
 

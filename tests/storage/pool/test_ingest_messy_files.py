@@ -133,7 +133,7 @@ COUNTED: list[tuple[str, bytes, int, int, int]] = [
         "numbers.jsonl",
         b"".join(b'{"prompt": "q%d", "response": "x", "n": %s}\n' % (i, n) for i, n in enumerate([b"NaN", b"-Infinity", b"1e400", b"9" * 23])),
         4,
-        1,
+        4,
         0,
     ),
     ("deep.jsonl", replaced({1: b'{"prompt": "x", "m": ' + b"[" * 2000 + b"]" * 2000 + b"}"}, 2), 2, 1, 0),
@@ -159,8 +159,8 @@ COUNTED: list[tuple[str, bytes, int, int, int]] = [
             ]
         ),
         7,
+        4,
         3,
-        2,
     ),
     ("sharegpt.jsonl", jsonl([share] * 3), 3, 3, 0),
     ("nested.jsonl", jsonl([{"id": "1", "data": {"prompt": {"text": "x"}}}] * 3), 3, 0, 0),

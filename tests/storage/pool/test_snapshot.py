@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import itertools
 import json
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from storage.errors import BadInput, NotInStore
 from storage.ids import from_bytes, rows_of, to_bytes, to_text
 from storage.pool import ingest as ingest_module
 from storage.pool.columns import ingest_columns
+from storage.pool.content import identity
 from storage.pool.ingest import FileSpec, Ingest, ingest_file
-from storage.pool.record_formats import identity
 from storage.pool.snapshot import Snapshot, open_snapshot, take_snapshot
 from storage.store import Store
 
@@ -58,42 +57,72 @@ def test_take_snapshot__rows_are_ascending_unique_ids(store: Store, tmp_path: Pa
 
 
 def test_take_snapshot__every_occurrence_that_does_not_stand_for_its_id_is_listed(store: Store, tmp_path: Path):
-    a = add(
-        store, tmp_path / "a.jsonl", [{"text": "x", "source": "later", "id": 1}, {"text": "y", "source": "s", "id": 2}]
-    )
-    b = add(
-        store, tmp_path / "b.jsonl", [{"text": "x", "source": "early", "id": 3}, {"text": "y", "source": "s", "id": 4}]
-    )
-    snapshot = take_snapshot(store, [a, b])
-    first, second = sorted([a, b], key=lambda i: i.id)
+    b = add(store, tmp_path / "b.jsonl", [{"text": "x", "source": "early", "id": 3}, {"text": "y", "id": 4}])
+    a = add(store, tmp_path / "a.jsonl", [{"text": "x", "source": "later", "id": 1}, {"text": "y", "id": 2}] * 2)
+    snapshot = take_snapshot(store, [b, a])
     result = pq.read_table(snapshot.folder / "duplicates.parquet").to_pylist()
-    given = {a.id: "2", b.id: "4"}
-    assert sorted(result, key=lambda r: r["source"]) == [
-        {"snapshot": snapshot.id, "id": result[0]["id"].__class__(bytes=text_id("x")), "ingest": a.id, "file": a.url, "line": 1,
-         "source": "later", "given_id": "1", "kept_ingest": b.id, "kept_line": 1},
-        {"snapshot": snapshot.id, "id": result[0]["id"].__class__(bytes=text_id("y")), "ingest": second.id, "file": second.url,
-         "line": 2, "source": "s", "given_id": given[second.id], "kept_ingest": first.id, "kept_line": 2},
-    ]  # fmt: skip
-    assert snapshot.column("source")[row(snapshot, "x")] == "early"
+    listed = [(r["id"].bytes, r["file"], r["line"], r["source"], r["given_id"], r["kept_line"]) for r in result]
+    x, y = text_id("x"), text_id("y")
+    assert sorted(listed) == sorted(
+        [
+            (x, a.url, 3, "later", "1", 1),
+            (x, b.url, 1, "early", "3", 1),
+            (y, a.url, 4, "a", "2", 2),
+            (y, b.url, 2, "b", "4", 2),
+        ]
+    )
+    assert {r["kept_ingest"] for r in result} == {a.id}
+    assert {r["snapshot"] for r in result} == {snapshot.id}
 
 
-def test_one_file_or_seven_in_any_order__same_ids_and_same_representatives(store: Store, tmp_path: Path):
+PREFER: dict[tuple[str, ...], Callable[[Any], Any]] = {
+    (): lambda o: (o["file"], o["line"]),
+    ("newest",): lambda o: [-ord(letter) for letter in o["file"]] + [-o["line"]],
+    ("s3", "s1"): lambda o: ({"s3": 0, "s1": 1}.get(o["source"], 2), o["file"], o["line"]),
+}
+
+
+@pytest.mark.parametrize("prefer", PREFER)
+def test_representative__is_the_first_by_the_rule_whatever_else_the_files_hold(
+    store: Store, tmp_path: Path, prefer: tuple[str, ...]
+):
     rng = random.Random(0)
-    records = [{"text": f"t{rng.randrange(150)}", "source": f"s{rng.randrange(5)}", "id": i} for i in range(400)]
-    single = take_snapshot(store, [add(store, tmp_path / "all.jsonl", records)])
-    expected = {}
-    for record in records:
-        expected[record["text"]] = min(expected.get(record["text"], "z"), record["source"])
-    assert [single.column("source")[row(single, text)] for text in expected] == list(expected.values())
-    for turn in range(3):
-        rng.shuffle(records)
-        ingests = [add(store, tmp_path / f"{turn}-{i}.jsonl", records[i::7]) for i in range(7)]
+    occurrences = [
+        {
+            "text": f"t{rng.randrange(60)}",
+            "source": f"s{rng.randrange(5)}",
+            "id": i,
+            "file": f"{i % 7}",
+            "line": i // 7 + 1,
+        }
+        for i in range(210)
+    ]
+    expected = {
+        text: min((o for o in occurrences if o["text"] == text), key=PREFER[prefer])
+        for text in {o["text"] for o in occurrences}
+    }
+    for unrelated in range(3):
+        files = {
+            name: [o for o in occurrences if o["file"] == name] + [{"text": f"{name} {i}"} for i in range(unrelated)]
+            for name in "0123456"
+        }
+        ingests = [add(store, tmp_path / f"{name}.jsonl", records) for name, records in files.items()]
         rng.shuffle(ingests)
-        seven = take_snapshot(store, ingests)
-        assert (seven.ids == single.ids).all()
-        assert seven.column("source").tolist() == single.column("source").tolist()
-        assert seven.header["duplicates"] == single.header["duplicates"] == 400 - len(expected)
-    assert seven.id == take_snapshot(store, ingests[::-1]).id
+        snapshot = take_snapshot(store, ingests, prefer=prefer)
+        given = snapshot.column("given_id")
+        assert {text: given[row(snapshot, text)] for text in expected} == {t: str(o["id"]) for t, o in expected.items()}
+        assert snapshot.id == take_snapshot(store, ingests[::-1], prefer=prefer).id
+        assert snapshot.header["duplicates"] == 210 - len(expected)
+
+
+def test_equal_files_at_two_paths__are_both_counted(store: Store, tmp_path: Path):
+    (tmp_path / "two").mkdir()
+    files = [tmp_path / "x.jsonl", tmp_path / "two" / "x.jsonl"]
+    first, second = (add(store, path, [{"text": "x"}, {"text": "y"}]) for path in files)
+    both = take_snapshot(store, [first, second])
+    assert [counts["kept"] for counts in (both.counts[first.id], both.counts[second.id])] in ([2, 0], [0, 2])
+    assert sum(counts["read"] for counts in both.counts.values()) == 4
+    assert set(take_snapshot(store, [second]).column("file")) == {str(files[1])}
 
 
 def test_turns__streamed_in_storage_order_representatives_only(
@@ -182,13 +211,6 @@ def test_no_duplicates__every_table_is_still_there(store: Store, tmp_path: Path)
     snapshot = take_snapshot(store, [add(store, tmp_path / "a.jsonl", [{"text": "x"}])])
     assert len(pq.read_table(snapshot.folder / "duplicates.parquet")) == 0
     assert len(pq.read_table(snapshot.folder / "tombstones.parquet")) == 0
-
-
-@pytest.mark.parametrize("sources", list(itertools.permutations("abc")))
-def test_representative__lowest_source_then_ingest_then_line(store: Store, tmp_path: Path, sources: tuple[str, ...]):
-    records = [{"text": "x", "source": source, "id": i} for i, source in enumerate((*sources, "a"))]
-    snapshot = take_snapshot(store, [add(store, tmp_path / "f.jsonl", records)])
-    assert snapshot.column("given_id").tolist() == [str(sources.index("a"))]
 
 
 def test_columns_in_the_id__other_columns_other_snapshot_same_rows(store: Store, tmp_path: Path):

@@ -10,8 +10,8 @@ import pytest
 
 from storage.errors import BadInput, NotInStore
 from storage.ids import from_bytes, to_bytes
+from storage.pool.content import identity
 from storage.pool.ingest import FileSpec
-from storage.pool.record_formats import identity
 from storage.pool.targets import ITEMS_SCHEMA, ingest_targets, open_targets
 from storage.store import Store
 

@@ -1,0 +1,86 @@
+"""Which rows hold what a target asks: who trains on such a row has seen the test.
+
+A target asks with the turns of its user, or with its text. A row holds it if these are turns of the row, all of them and
+in this order, whoever speaks there; so a target that opens with "Hi" keeps out no row for that alone. Texts are equal
+if they are after Unicode NFKC, without invisible characters, case, and punctuation that is not between two digits, and
+with white space as one blank.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from functools import cache
+
+from storage.pool.content import Turns
+
+# Texts are told apart by their first letters and digits, where the beginning is plain ASCII.
+_HEAD = 64
+_LETTERS = 12
+_NO_LETTERS = bytes(code for code in range(128) if not chr(code).isalnum())
+
+
+def normalized(text: str) -> str:
+    """The text as it is compared; a text of punctuation alone as it is.
+
+    >>> normalized("\u201cWHAT\u2019s\u00a03.5\u200b + 1?\u201d")
+    'what s 3.5 + 1'
+    """
+    punctuation, invisible = _patterns()
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(punctuation.sub(" ", invisible.sub("", plain)).split()) or " ".join(text.split())
+
+
+@cache
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Punctuation that is not between two digits, and invisible characters."""
+    letters: dict[str, str] = {"P": "", "Cf": ""}
+    # No punctuation and no format character lies in the planes between, and none is assigned beyond.
+    for letter in map(chr, (*range(0x20000), *range(0xE0000, 0xE1000))):
+        category = unicodedata.category(letter)
+        key = "P" if category.startswith("P") else category
+        if key in letters:
+            letters[key] += re.escape(letter)
+    return re.compile(rf"(?<!\d)[{letters['P']}]|[{letters['P']}](?!\d)"), re.compile(f"[{letters['Cf']}]")
+
+
+class Questions:
+    """What some targets ask."""
+
+    def __init__(self, targets: Iterable[Turns]) -> None:
+        self._targets: dict[str, list[tuple[str, ...]]] = {}
+        for turns in targets:
+            asked = tuple(normalized(text) for role, text in turns if role in ("user", "text") and text)
+            for question in asked:
+                self._targets.setdefault(question, []).append(asked)
+        letters = {_letters(question) for question in self._targets}
+        self._whole, self._beginnings = letters, {each[:_LETTERS] for each in letters}
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def asked_in(self, turns: Turns) -> bool:
+        """Whether a row with these turns holds all that one of the targets asks."""
+        texts = [text for _, text in turns if text and self._may_match(text)]
+        held = [question for text in texts if (question := normalized(text)) in self._targets]
+        return any(_in_order(asked, held) for question in held for asked in self._targets[question])
+
+    def _may_match(self, text: str) -> bool:
+        head = text[:_HEAD]
+        if not head.isascii():
+            return True
+        letters = head.encode().lower().translate(None, _NO_LETTERS)
+        if len(head) == len(text):
+            return letters in self._whole
+        return len(letters) < _LETTERS or letters[:_LETTERS] in self._beginnings
+
+
+def _letters(question: str) -> bytes:
+    """The letters and digits of a normalized text."""
+    return "".join(filter(str.isalnum, question)).encode()
+
+
+def _in_order(asked: tuple[str, ...], held: list[str]) -> bool:
+    rest = iter(held)
+    return all(question in rest for question in asked)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import random
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.stages.select import _letters
+from storage.pool.content import Turns
+from storage.pool.ingest import FileSpec, ingest_file
+from storage.pool.leaks import Questions, normalized
+from storage.pool.snapshot import take_snapshot
+from storage.store import Store
+from tests.conftest import write_rows
+
+QUESTION = "How many caf\u00e9s are 3.5 miles away, and why?"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        QUESTION,
+        f"  {QUESTION}\n",
+        QUESTION.upper(),
+        QUESTION.replace(" ", "\u00a0"),
+        QUESTION.replace(" ", " \n\t "),
+        QUESTION.replace("s", "s\u200b"),
+        "\ufeff" + QUESTION,
+        unicodedata.normalize("NFD", QUESTION),
+        QUESTION.replace("H", "\uff28"),  # full width
+        QUESTION.replace(",", " -").replace("?", "!"),
+        QUESTION.replace("fi", "\ufb01"),
+        QUESTION.rstrip("?"),
+        f"\u201c{QUESTION}\u201d",
+    ],
+)
+def test_normalized__spelling_does_not_count(text: str) -> None:
+    assert normalized(text) == normalized(QUESTION)
+    assert Questions([[("user", QUESTION)]]).asked_in([("user", text)])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [QUESTION.replace("3.5", "35"), QUESTION.replace("3.5", "3,5"), QUESTION + " Say it.", "caf\u00e9s", "", "?"],
+)
+def test_normalized__other_words_and_numbers_count(text: str) -> None:
+    assert normalized(text) != normalized(QUESTION)
+    assert not Questions([[("user", QUESTION)]]).asked_in([("user", text)])
+
+
+def test_questions__in_any_turn_of_anyone() -> None:
+    questions = Questions([[("user", QUESTION), ("assistant", "Because.")]])
+    for role in ("user", "assistant", "system", "tool", "text", "critic"):
+        assert questions.asked_in([("user", "Hello"), ("assistant", "Hi"), (role, QUESTION)])
+    assert not questions.asked_in([("user", "Hello"), ("assistant", "Because.")])
+
+
+def test_questions__a_target_is_its_whole_conversation() -> None:
+    questions = Questions([[("system", "Be kind"), ("user", "Hi"), ("assistant", "Hello"), ("user", QUESTION)]])
+    assert not questions.asked_in([("user", "Hi")])
+    assert not questions.asked_in([("user", QUESTION)])
+    assert not questions.asked_in([("user", QUESTION), ("assistant", "x"), ("user", "hi")])
+    assert not questions.asked_in([("user", "Be kind")])
+    assert questions.asked_in(
+        [("user", "hi!"), ("user", "more"), ("assistant", "x"), ("user", QUESTION), ("user", "y")]
+    )
+    twice = Questions([[("user", "Again"), ("user", "again")]])
+    assert not twice.asked_in([("user", "again")])
+    assert twice.asked_in([("user", "again"), ("assistant", "AGAIN")])
+
+
+def test_questions__targets_that_ask_nothing_exclude_nothing() -> None:
+    assert len(Questions([])) == 0
+    assert not Questions([[("user", ""), ("assistant", "x")]]).asked_in([("user", "")])
+    signs = Questions([[("text", "?!")]])
+    assert signs.asked_in([("user", "?!")])
+    assert not signs.asked_in([("user", "!?")])
+
+
+letters = st.text(st.sampled_from("aB1.\u200b \u00a0-?\u00e9e\u0301+,\ufb01\u2028\u0130"), max_size=12)
+conversations = st.lists(st.tuples(st.sampled_from(["user", "assistant", "text"]), letters), max_size=4)
+
+
+@given(letters)
+def test_normalized__the_check_compares_the_same_by_another_way(text: str) -> None:
+    assert normalized(text) == _letters(text)
+
+
+@given(st.lists(conversations, max_size=3), conversations)
+def test_questions__are_those_of_a_search_without_shortcuts(targets: list[Turns], row: Turns) -> None:
+    def held(asked: list[str]) -> bool:
+        rest = [normalized(text) for _, text in row]
+        for question in asked:
+            if question not in rest:
+                return False
+            rest = rest[rest.index(question) + 1 :]
+        return bool(asked)
+
+    asked = [[normalized(text) for role, text in turns if role in ("user", "text") and text] for turns in targets]
+    assert Questions(targets).asked_in(row) == any(map(held, asked))
+
+
+def test_asked_in__of_a_snapshot_and_of_one_that_earlier_rules_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    records = [{"prompt": f"Question {i}?", "response": "x", "id": str(i)} for i in range(50)]
+    records.append(
+        {"messages": [{"role": "user", "content": "Hi"}, {"role": "user", "content": "QUESTION 3"}], "id": "chat"}
+    )
+    random.Random(0).shuffle(records)
+    write_rows(tmp_path / "a.jsonl", records)
+    snapshot = take_snapshot(store, [ingest_file(store, FileSpec(str(tmp_path / "a.jsonl")))])
+    targets: list[Turns] = [[("user", "question 3")], [("user", "Question 7?"), ("assistant", "y")]]
+    given_ids = snapshot.column("given_id")
+    assert sorted(given_ids[snapshot.asked_in(targets)]) == ["3", "7", "chat"]
+    monkeypatch.setattr("storage.pool.snapshot.RULES", 99)
+    earlier = take_snapshot(store, snapshot.ingests)
+    assert list(given_ids[earlier.asked_in(targets)]) == ["7"]
