@@ -171,9 +171,7 @@ class _ConfigLoader(ConfigReader):
         self._check_fields(check_fields, section.fields, path)
         return section.model_copy(update={"files": self._matching(section.files, named)})
 
-    def _check_fields(
-        self, check: Callable[[dict[str, str], str], object], fields: dict[str, str], path: KeyPath
-    ) -> None:
+    def _check_fields(self, check: Callable[[Any, str], object], fields: Mapping[str, Any], path: KeyPath) -> None:
         try:
             check(fields, "")
         except BadInput as error:
