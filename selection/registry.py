@@ -196,6 +196,30 @@ def step_spec(step: Step) -> dict[str, Any]:
     return {step.name: asdict(step)}  # type: ignore[call-overload]
 
 
+def recorded_spec(step: Step) -> dict[str, Any]:
+    """The JSON of a step for a record: `version` only where another version would draw otherwise.
+
+    >>> recorded_spec(build_step("vote_k"))
+    {'vote_k': {'n_neighbors': 150, 'rho': 10, 'buckets': False, 'version': 2}}
+    >>> recorded_spec(build_step({"vote_k": {"version": 1}}))
+    {'vote_k': {'n_neighbors': 150, 'rho': 10, 'buckets': False}}
+    """
+    ((name, options),) = step_spec(step).items()
+    if step.open_options is not None:
+        return {name: options}
+    options = {option: value for option, value in options.items() if option != "version" or step.algorithm > 1}
+    return {name: options | {option: _recorded_inner(options[option]) for option in step.inner_options}}
+
+
+def recorded_steps(specs: Sequence[Spec]) -> tuple[Step, ...]:
+    """The steps of a record: a step without a `version` is of version 1, the only one when the record was made.
+
+    >>> recorded_steps([{"vote_k": {"rho": 5}}])[0].algorithm, parse_steps([{"vote_k": {"rho": 5}}])[0].algorithm
+    (1, 2)
+    """
+    return parse_steps([_of_first_version(spec) for spec in specs])
+
+
 def required(steps: Iterable[Step]) -> tuple[frozenset[Input], frozenset[str]]:
     """What the steps read: their inputs (scores left out where a step before gives them) and the named columns."""
     inputs: set[Input] = set()
@@ -217,6 +241,29 @@ def _split(spec: Spec) -> tuple[str, Mapping[str, Any]]:
         if isinstance(name, str) and isinstance(options, Mapping):
             return name, options
     raise InvalidRecipe(f"a step is a name or {{name: {{option: value}}}}, got {spec!r}")
+
+
+def _recorded_inner(spec: Spec) -> Spec:
+    """A step that an option names, as a record keeps it: as it is written, with its version where that matters."""
+    name, options = _split(spec)
+    inner = recorded_spec(build_step(spec))[name]
+    plain = {option: value for option, value in options.items() if option != "version"}
+    nested = {option: inner[option] for option in find_step(name).inner_options if option in plain}
+    plain |= nested | ({"version": inner["version"]} if "version" in inner else {})
+    if plain == options:
+        return spec
+    return {name: plain} if plain else name
+
+
+def _of_first_version(spec: Spec) -> Spec:
+    name, options = _split(spec)
+    cls = find_step(name)
+    if cls.open_options is not None:
+        return spec
+    inner = {option: _of_first_version(options[option]) for option in cls.inner_options if option in options}
+    first = {"version": 1} if "version" in getattr(cls, "__dataclass_fields__", {}) else {}
+    given = first | dict(options) | inner
+    return spec if given == options else {name: given}
 
 
 def _check_order(steps: Sequence[Step]) -> None:

@@ -26,6 +26,7 @@ class Step:
     Attributes:
         name: how a recipe names the step.
         open_options: the one field that takes the whole mapping of options, for a step whose option names are free.
+        inner_options: the fields that name another step.
     """
 
     __slots__ = ()
@@ -33,6 +34,7 @@ class Step:
     name: ClassVar[str]
     kind: ClassVar[Kind]
     open_options: ClassVar[str | None] = None
+    inner_options: ClassVar[tuple[str, ...]] = ()
 
     @property
     def needs(self) -> frozenset[Input]:
@@ -48,6 +50,15 @@ class Step:
     def searches(self) -> bool:
         """Whether `Vectors.nearest` may go through an approximate index. Every other step gets vectors without one."""
         return False
+
+    @property
+    def algorithm(self) -> int:
+        """Which version of the step's algorithm these options draw by.
+
+        A step whose algorithm has changed has an option `version`, the newest by default. It gives that here where the
+        change matters with its other options, else 1: then records say nothing of versions.
+        """
+        return 1
 
 
 class Filter(Step):
@@ -154,6 +165,12 @@ def check_number(
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value is a finite number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_version(step: str, value: Any, *, newest: int) -> None:
+    """Raise `InvalidOption` unless `value` is a version of the step's algorithm."""
+    if isinstance(value, bool) or value not in range(1, newest + 1):
+        raise InvalidOption(f"version must be in 1..{newest}, got {value!r}", step=step, option="version")
 
 
 def check_flag(step: str, option: str, value: Any) -> None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from selection.kernels.compiled import facility_location as loops
-from selection.kernels.facility_location import BITS
+from selection.kernels.facility_location import BITS, scaled
 from selection.kernels.float16 import as_float32
+from selection.kernels.neighbours import nearest_neighbours
 from selection.kernels.top_k import TILE_ROWS, tiles
 from selection.types import Array, Doubles, Rows, Vectors
 
@@ -35,7 +36,15 @@ class Picks:
 
 
 def greedy_lists(
-    starts: Rows, refs: Rows, similarity: Array, among: Rows, budget: int, *, weights: Doubles, taken: Rows
+    starts: Rows,
+    refs: Rows,
+    similarity: Array,
+    among: Rows,
+    budget: int,
+    *,
+    weights: Doubles,
+    taken: Rows,
+    exact_weights: bool = True,
 ) -> Picks:
     """Lazy greedy where each candidate can cover only the references of its list.
 
@@ -47,13 +56,12 @@ def greedy_lists(
         budget: 0 .. len(among).
         weights: (n,) >= 0.
         taken: rows that cover from the start.
+        exact_weights: see `facility_location.scaled`.
 
     Cost: a scan of a list for each look at a candidate. Memory: 8 bytes an edge beside the arguments.
     """
     n = len(starts) - 1
-    unit = 2.0 ** min(BITS, 62 - n.bit_length())
-    scale = float(weights.max(initial=0.0)) or 1.0
-    weight = weights / scale
+    weight, scale, unit = scaled(weights, exact=exact_weights)
     edges = np.rint(np.asarray(similarity, np.float64) * unit).astype(np.int64)
     covered = np.zeros(n, np.int64)
     for j in taken.tolist():
@@ -65,8 +73,13 @@ def greedy_lists(
     return Picks(rows, gains / unit * scale, before)
 
 
-def neighbour_lists(vectors: Vectors, count: int) -> tuple[Rows, Rows, Doubles]:
-    """Which rows each row can cover: those that have it among their `count` nearest, and itself.
+def neighbour_lists(vectors: Vectors, count: int, *, count_itself: bool = False) -> tuple[Rows, Rows, Doubles]:
+    """Which rows each row can cover: those that have it among their `count` nearest others by cosine, and itself.
+
+    Args:
+        vectors: (n, d).
+        count: >= 1.
+        count_itself: search the `count` rows of highest inner product, which a row itself may be one of.
 
     Returns:
         starts (n + 1,), refs (edges,) ascending within a list, similarity (edges,): see `greedy_lists`.
@@ -74,16 +87,17 @@ def neighbour_lists(vectors: Vectors, count: int) -> tuple[Rows, Rows, Doubles]:
     Cost: a search for n queries, n * count exact products. Memory: 32 bytes * n * count, vectors of NEIGHBOUR_ROWS * count rows.
     """
     n = vectors.shape[0]
-    count = min(count, n)
+    count = min(count, n if count_itself else n - 1)
     norms = np.zeros(n)
     for rows, tile, _ in tiles(vectors, TILE_ROWS):
         loops.norms_of(tile, rows, norms)
     neighbours = np.empty((n, count + 1), np.int64)
     similarity = np.empty((n, count + 1))
+    graph = None if count_itself else nearest_neighbours(vectors, count)
     for start in range(0, n, NEIGHBOUR_ROWS):
         rows = np.arange(start, min(start + NEIGHBOUR_ROWS, n), dtype=np.int64)
         xs = as_float32(vectors.take(rows))
-        _, near = vectors.nearest(xs, count)
+        near = vectors.nearest(xs, count)[1] if graph is None else graph[rows]
         near = np.where(near == rows[:, None], -1, near)
         near = np.concatenate([near, rows[:, None]], axis=1)
         others, which = np.unique(near, return_inverse=True)

@@ -48,6 +48,7 @@ class Ccs(Selector):
     cut_by: str | None = None
     within: str | Mapping[str, Any] = "random"
     name: ClassVar[str] = "ccs"
+    inner_options: ClassVar[tuple[str, ...]] = ("within",)
 
     def __post_init__(self) -> None:
         check_number(self.name, "beta", self.beta)

@@ -13,7 +13,7 @@ from selection.noise import hash_bits
 from selection.pool import Pool
 from selection.scorers.column import numbers
 from selection.selectors.weighted import Weighted
-from selection.step import check_choice, check_integer, check_number
+from selection.step import check_choice, check_integer, check_number, check_version
 from selection.streams import child
 from selection.types import Array, Reason, Rows, Selection
 
@@ -26,15 +26,17 @@ class FacilityLocation(Weighted):
 
     Args:
         mode: "exact" covers every row. "reference" covers a random sample of `n_ref` rows instead. In "knn", only the
-            `n_neighbors` nearest rows of a row (and the row itself) can cover it. "stochastic" covers every row, but
+            `n_neighbors` nearest other rows of a row, and the row itself, can cover it. "stochastic" covers every row, but
             each pick is the best of a random sample of n / budget * ln(1 / eps) candidates. "auto" is "exact" if the
             similarities of all pairs fit into `memory_gb`, else "reference".
         n_ref: the size of the sample. Choose many times the budget: the picks are fitted to the sample, and once it is
             covered, further picks add nothing.
-        n_neighbors: for "knn", by highest inner product.
+        n_neighbors: for "knn", by highest cosine.
         eps: for "stochastic": the expected value is at least (1 - 1/e - eps) of the best.
         weights: a column of numbers >= 0: how much covering a row counts.
         memory_gb: the memory for similarities. Less memory costs time; the picks stay the same.
+        version: 1 draws as winnow 0.2 did: in "knn" a row may be one of its `n_neighbors` nearest, which go by inner
+            product, and gains that tie in truth may differ where the largest weight is not 1.
 
     Similarity is (1 + cosine) / 2; that of a zero vector is 0. The value of the picks is at least (1 - 1/e) of the best
     possible (Nemhauser et al. 1978), and gains never rise. Already selected rows cover from the start. Exact for the
@@ -56,6 +58,7 @@ class FacilityLocation(Weighted):
     eps: float = 0.1
     weights: str | None = None
     memory_gb: float = 1.0
+    version: int = 2
     name: ClassVar[str] = "facility_location"
 
     def __post_init__(self) -> None:
@@ -65,6 +68,12 @@ class FacilityLocation(Weighted):
         check_number(self.name, "eps", self.eps, above=0, below=1)
         check_number(self.name, "memory_gb", self.memory_gb, above=0)
         self.check_weights()
+        check_version(self.name, self.version, newest=2)
+
+    @property
+    def algorithm(self) -> int:
+        """1 where every row counts the same and may be covered by all."""
+        return self.version if self.mode == "knn" or self.weights is not None else 1
 
     @property
     def nested(self) -> bool:
@@ -85,26 +94,77 @@ class FacilityLocation(Weighted):
         weights = np.ones(n) if self.weights is None else weights_of(pool, self.weights)
         mean: Array | None = None
         if mode == "knn":
-            rows, gain, before = _by_neighbours(pool, budget, self.n_neighbors, weights)
+            rows, gain, before = self._by_neighbours(pool, budget, weights)
         elif mode == "reference" and self.n_ref < n:
             from selection.kernels.facility_location import mean_similarity_after
 
             order = np.argsort(hash_bits(pool.get_keys(), child(rng, 0)), kind="stable").astype(np.int64)
             order = order[weights[order] > 0]
             references, held_out = np.sort(order[: self.n_ref]), order[self.n_ref : 2 * self.n_ref]
-            rows, gain, before = _by_vectors(pool, budget, references, weights, max_bytes, None, rng)
+            rows, gain, before = self._by_vectors(pool, budget, references, weights, max_bytes, None, rng)
             gain = gain * (weights.sum() / weights[references].sum())
             # The picks are fitted to the references, so the mean similarity is measured on other rows.
             if len(held_out):
                 mean = mean_similarity_after(vectors, held_out, rows, weights=weights, taken=taken)
         else:
             eps = self.eps if mode == "stochastic" else None
-            rows, gain, before = _by_vectors(pool, budget, None, weights, max_bytes, eps, rng)
+            rows, gain, before = self._by_vectors(pool, budget, None, weights, max_bytes, eps, rng)
         if mean is None:
             mean = (before + np.cumsum(gain)) / weights.sum()
         return Selection(
             rows, gain.astype(np.float32), Reason.of("score", len(rows), rank=np.arange(len(rows)), value=mean)
         )
+
+    def _by_vectors(
+        self,
+        pool: Pool,
+        budget: int,
+        references: Rows | None,
+        weights: Array,
+        max_bytes: int,
+        eps: float | None,
+        rng: np.random.Generator,
+    ) -> tuple[Rows, Array, float]:
+        from selection.kernels.facility_location import Coverage
+
+        coverage = Coverage(
+            pool.get_vectors(),
+            references=references,
+            weights=weights,
+            exact_weights=self.version > 1,
+            taken=pool.get_already_selected(),
+            max_bytes=max_bytes,
+        )
+        candidates = pool.candidate_rows
+        if eps is None:
+            return *coverage.greedy(candidates, budget), coverage.before
+        # Samples are drawn by position in an order hashed from the keys, so the order of the pool does not matter.
+        left = candidates[np.argsort(hash_bits(pool.get_keys()[candidates], child(rng, 0)), kind="stable")]
+        size = math.ceil(len(left) / budget * math.log(1 / eps))
+        stream = child(rng, 1)
+        rows, gain = np.empty(budget, np.int64), np.empty(budget)
+        for i in range(budget):
+            sample = stream.choice(len(left), min(size, len(left)), replace=False, shuffle=False)
+            rows[i : i + 1], gain[i : i + 1] = coverage.greedy(np.sort(left[sample]), 1)
+            left[sample[left[sample] == rows[i]]] = left[-1]
+            left = left[:-1]
+        return rows, gain, coverage.before
+
+    def _by_neighbours(self, pool: Pool, budget: int, weights: Array) -> tuple[Rows, Array, float]:
+        from selection.kernels.facility_location_lists import greedy_lists, neighbour_lists
+
+        starts, refs, similarity = neighbour_lists(pool.get_vectors(), self.n_neighbors, count_itself=self.version == 1)
+        picks = greedy_lists(
+            starts,
+            refs,
+            similarity,
+            pool.candidate_rows,
+            budget,
+            weights=weights,
+            exact_weights=self.version > 1,
+            taken=pool.get_already_selected(),
+        )
+        return picks.rows, picks.gain, picks.before
 
 
 def weights_of(pool: Pool, column: str) -> Array:
@@ -122,53 +182,3 @@ def weights_of(pool: Pool, column: str) -> Array:
     if not weights.any():
         raise InvalidInput(f"column {column!r}: every weight is 0")
     return weights
-
-
-def _by_vectors(
-    pool: Pool,
-    budget: int,
-    references: Rows | None,
-    weights: Array,
-    max_bytes: int,
-    eps: float | None,
-    rng: np.random.Generator,
-) -> tuple[Rows, Array, float]:
-    from selection.kernels.facility_location import Coverage
-
-    coverage = Coverage(
-        pool.get_vectors(),
-        references=references,
-        weights=weights,
-        taken=pool.get_already_selected(),
-        max_bytes=max_bytes,
-    )
-    candidates = pool.candidate_rows
-    if eps is None:
-        return *coverage.greedy(candidates, budget), coverage.before
-    # Samples are drawn by position in an order hashed from the keys, so the order of the pool does not matter.
-    left = candidates[np.argsort(hash_bits(pool.get_keys()[candidates], child(rng, 0)), kind="stable")]
-    size = math.ceil(len(left) / budget * math.log(1 / eps))
-    stream = child(rng, 1)
-    rows, gain = np.empty(budget, np.int64), np.empty(budget)
-    for i in range(budget):
-        sample = stream.choice(len(left), min(size, len(left)), replace=False, shuffle=False)
-        rows[i : i + 1], gain[i : i + 1] = coverage.greedy(np.sort(left[sample]), 1)
-        left[sample[left[sample] == rows[i]]] = left[-1]
-        left = left[:-1]
-    return rows, gain, coverage.before
-
-
-def _by_neighbours(pool: Pool, budget: int, count: int, weights: Array) -> tuple[Rows, Array, float]:
-    from selection.kernels.facility_location_lists import greedy_lists, neighbour_lists
-
-    starts, refs, similarity = neighbour_lists(pool.get_vectors(), count)
-    picks = greedy_lists(
-        starts,
-        refs,
-        similarity,
-        pool.candidate_rows,
-        budget,
-        weights=weights,
-        taken=pool.get_already_selected(),
-    )
-    return picks.rows, picks.gain, picks.before

@@ -17,7 +17,7 @@ from selection import (
     step_names,
     step_spec,
 )
-from selection.registry import find_step
+from selection.registry import find_step, recorded_spec, recorded_steps
 from selection.selectors.top import Top
 from selection.step import Scorer
 
@@ -133,3 +133,48 @@ def test_build_step__what_an_installed_step_lacks_is_named(monkeypatch):
         parse_steps([Nameless(), "top"])
     with pytest.raises(BrokenStep, match="optionless: Optionless must be a frozen dataclass"):
         build_step("optionless")
+
+
+@pytest.mark.parametrize(
+    "recorded",
+    [
+        {"facility_location": {"weights": "w"}},
+        {"facility_location": {"mode": "knn"}},
+        {"vote_k": {}},
+        {"stratified": {"within": "vote_k"}},
+        {"ccs": {"within": {"vote_k": {"rho": 3}}}},
+        {"stratified": {"within": {"ccs": {"within": {"facility_location": {"weights": "w"}}}}}},
+        {"stratified": {"within": "random"}},
+        {"combine": {"rds_max": 1, "column": {"field": "w"}}},
+    ],
+)
+def test_recorded_steps__what_an_old_record_says_stays_what_it_says(recorded: dict) -> None:
+    (name,) = recorded
+    tail = ["top"] if name == "combine" else []
+    step = recorded_steps([recorded, *tail])[0]
+    written = recorded_spec(step)[name]
+    assert "version" not in json.dumps(written)
+    assert {option: written[option] for option in recorded[name]} == recorded[name]
+    assert recorded_spec(recorded_steps([{name: written}, *tail])[0]) == {name: written}
+
+
+@pytest.mark.parametrize(
+    ("step", "versions"),
+    [
+        ("vote_k", 1),
+        ("facility_location", 0),
+        ({"facility_location": {"mode": "knn"}}, 1),
+        ({"facility_location": {"weights": "w", "version": 1}}, 0),
+        ({"stratified": {"within": "vote_k"}}, 1),
+        ({"stratified": {"within": {"ccs": {"within": "vote_k"}}}}, 1),
+        ({"stratified": {"within": {"vote_k": {"version": 1}}}}, 0),
+        ("random", 0),
+    ],
+)
+def test_recorded_spec__a_version_where_it_matters_and_the_way_back(step: object, versions: int) -> None:
+    built = build_step(step)  # type: ignore[arg-type]
+    written = recorded_spec(built)
+    assert json.dumps(written).count("version") == versions
+    (again,) = recorded_steps([written])
+    assert again.algorithm == built.algorithm
+    assert recorded_spec(again) == written
