@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -88,6 +89,7 @@ class Pool:
         columns: name -> (n,) array or list, numeric or str.
         keys: (n,) uint64 drawn from the candidate's id; they feed hash noise, so that a random draw does not depend
             on the order or growth of the pool. Row numbers by default.
+        source_rows: (n,) which row each is of the pool that a draw began with; the row numbers by default.
         already_selected: rows (or a mask) that count as centres and are never returned; kept as ascending int64.
         eligible: (n,) bool; the others (leased, ignored, denied) are neither returned nor centres. All by default.
 
@@ -111,6 +113,7 @@ class Pool:
     texts: Sequence[str] | None = None
     columns: Mapping[str, Array] = field(default_factory=dict)
     keys: Array | None = None
+    source_rows: Array | None = None
     already_selected: Array | Sequence[int] | None = None
     eligible: Array | None = None
     _size: int = field(init=False, repr=False, default=0)
@@ -192,6 +195,11 @@ class Pool:
         """(n,) uint64."""
         return cast("UInts", self.keys)
 
+    def row_of_source(self, source: int) -> int | None:
+        """The row that was `source` in the pool that the draw began with; None if it is not here any more."""
+        rows = np.flatnonzero(np.asarray(self.source_rows) == source)
+        return int(rows[0]) if len(rows) else None
+
     def get_already_selected(self) -> Rows:
         """The rows taken before, ascending."""
         return cast("Rows", self.already_selected)
@@ -223,6 +231,7 @@ def normalise(pool: Pool) -> None:
     columns = _columns(pool.columns)
     n = _common_length(inputs, columns)
     inputs.setdefault("keys", np.arange(n, dtype=np.uint64))
+    inputs.setdefault("source_rows", np.arange(n, dtype=np.int64))
     inputs["columns"] = columns
     inputs["already_selected"] = _already_selected(pool.already_selected, n)
     inputs["_size"] = n
@@ -247,7 +256,7 @@ def subpool(pool: Pool, rows: Rows) -> Pool:
     for name in ("vectors", "probabilities", "committee"):
         value = getattr(pool, name)
         inputs[name] = None if value is None else restricted(value, rows)
-    for name in ("scores", "labels", "groups", "keys", "eligible"):
+    for name in ("scores", "labels", "groups", "keys", "source_rows", "eligible"):
         value = getattr(pool, name)
         inputs[name] = None if value is None else value[rows]
     inputs["texts"] = None if pool.texts is None else [pool.texts[row] for row in rows.tolist()]
@@ -462,5 +471,6 @@ FORMS: dict[str, Callable[[Any], Any]] = {
     "groups": _groups,
     "texts": _texts,
     "keys": _keys,
+    "source_rows": partial(_integers, "source_rows"),
     "eligible": _eligible,
 }

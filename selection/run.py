@@ -72,7 +72,8 @@ def select(
         return empty_selection(exhausted=constraints.amount > 0)
 
     rows = _frame_rows(pool)
-    frame = pool if len(rows) == len(pool) else pool.take(rows)
+    frame = replace(pool, source_rows=np.arange(len(pool)))  # also if the pool is itself a part of one
+    frame = frame if len(rows) == len(pool) else frame.take(rows)
     # What is in the frame is eligible or already selected, so steps need not look at `eligible`.
     frame = replace(frame, eligible=None)
     if not any(step.searches for step in plan):

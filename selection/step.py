@@ -27,6 +27,8 @@ class Step:
         name: how a recipe names the step.
         open_options: the one field that takes the whole mapping of options, for a step whose option names are free.
         inner_options: the fields that name another step.
+        row_options: the fields that may name a row, by number in the pool that the draw began with. A recipe may name
+            it by id, as {id: ...}, which becomes the number before the step runs.
     """
 
     __slots__ = ()
@@ -35,6 +37,7 @@ class Step:
     kind: ClassVar[Kind]
     open_options: ClassVar[str | None] = None
     inner_options: ClassVar[tuple[str, ...]] = ()
+    row_options: ClassVar[tuple[str, ...]] = ()
 
     @property
     def needs(self) -> frozenset[Input]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from selection.pool import Pool
 from selection.selectors.k_center import centres_selection, check_first, first_row, weight_column
 from selection.selectors.random import drawn_rows
 from selection.selectors.weighted import Weighted
-from selection.step import check_integer
+from selection.step import check_integer, check_version
 from selection.types import Doubles, Selection
 
 SAMPLE_ROWS = 16_384  # on which the trials of a pick are compared; all candidates if there are fewer
@@ -22,13 +23,15 @@ class KMeansPP(Weighted):
     """Draw each row with probability proportional to its squared distance to the nearest centre (k-means++ seeding).
 
     Args:
-        first: the first pick if no row is already selected: "random", or a row of the pool that the step sees.
+        first: the first pick if no row is already selected: "random", or a row: its number in the pool (not among
+            the rows that are eligible or that filters left), or in a recipe {id: its id}.
         local_trials: draw this many rows for each pick and keep the one that lowers the cost most (1 is plain
             k-means++; scikit-learn takes 2 + ln(budget)). The cost is measured on 16,384 rows drawn at random.
         max_rejects: after this many rejected proposals in a row, draw a row uniformly. That bounds the work of each
             pick, but the distribution is no longer exact. None keeps it exact.
         weights: a column of finite numbers >= 0 that multiply each row's squared distance; a random first pick is then
             drawn in proportion to them.
+        version: 1 counts `first` among the rows that the step sees, as winnow 0.2 did.
 
     Already selected rows are centres. The gain is the distance to the nearest centre at the moment of picking (0 for a
     first pick, which has no centre), times the square root of the weight; `ref` is that centre, `value` the gain (NaN
@@ -38,11 +41,13 @@ class KMeansPP(Weighted):
     Cost and memory: see `selection.kernels.kmeans_pp`.
     """
 
-    first: str | int = "random"
+    first: str | int | Mapping[str, str] = "random"
     local_trials: int = 1
     max_rejects: int | None = None
     weights: str | None = None
+    version: int = 2
     name: ClassVar[str] = "kmeans_pp"
+    row_options: ClassVar[tuple[str, ...]] = ("first",)
     nested: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -51,6 +56,12 @@ class KMeansPP(Weighted):
         if self.max_rejects is not None:
             check_integer(self.name, "max_rejects", self.max_rejects, least=1)
         self.check_weights()
+        check_version(self.name, self.version, newest=2)
+
+    @property
+    def algorithm(self) -> int:
+        """1 unless `first` is a row."""
+        return 1 if isinstance(self.first, str) else self.version
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
@@ -78,8 +89,8 @@ class KMeansPP(Weighted):
         return centres_selection(first, rest.rows, rest.distance, rest.near)
 
     def _first(self, pool: Pool, weights: Doubles | None, rng: np.random.Generator) -> int:
-        if weights is None or isinstance(self.first, int):
-            return first_row(pool, self.name, self.first, rng)
+        if weights is None or not isinstance(self.first, str):
+            return first_row(pool, self.name, self.first, rng, version=self.version)
         rows, noise = drawn_rows(pool, len(pool), rng)
         # The smallest of exponential numbers with these rates; if all weights are 0, the first row of the draw.
         waits = np.divide(-np.log(noise), weights[rows], out=np.full(len(rows), np.inf), where=weights[rows] > 0)
