@@ -207,7 +207,9 @@ def recorded_spec(step: Step) -> dict[str, Any]:
     ((name, options),) = step_spec(step).items()
     if step.open_options is not None:
         return {name: options}
-    options = {option: value for option, value in options.items() if option != "version" or step.algorithm > 1}
+    unsaid = {option for option in step.added_options if options[option] == _default(type(step), option)}
+    unsaid |= {"version"} if step.algorithm == 1 else set()
+    options = {option: value for option, value in options.items() if option not in unsaid}
     return {name: options | {option: _recorded_inner(options[option]) for option in step.inner_options}}
 
 
@@ -264,6 +266,10 @@ def _of_first_version(spec: Spec) -> Spec:
     first = {"version": 1} if "version" in getattr(cls, "__dataclass_fields__", {}) else {}
     given = first | dict(options) | inner
     return spec if given == options else {name: given}
+
+
+def _default(cls: type[Step], option: str) -> Any:
+    return next(field.default for field in fields(cls) if field.name == option)  # type: ignore[arg-type]
 
 
 def _check_order(steps: Sequence[Step]) -> None:

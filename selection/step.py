@@ -27,6 +27,8 @@ class Step:
         name: how a recipe names the step.
         open_options: the one field that takes the whole mapping of options, for a step whose option names are free.
         inner_options: the fields that name another step.
+        added_options: the fields that records name only where their value is not the default, since there are selections
+            from before there was such an option.
         row_options: the fields that may name a row, by number in the pool that the draw began with. A recipe may name
             it by id, as {id: ...}, which becomes the number before the step runs.
     """
@@ -37,6 +39,7 @@ class Step:
     kind: ClassVar[Kind]
     open_options: ClassVar[str | None] = None
     inner_options: ClassVar[tuple[str, ...]] = ()
+    added_options: ClassVar[tuple[str, ...]] = ()
     row_options: ClassVar[tuple[str, ...]] = ()
 
     @property
