@@ -79,6 +79,8 @@ class Pool:
 
     Attributes:
         vectors: (n, d), an array or anything that satisfies `Vectors`.
+        unit_length: the vectors, and those of the targets, stand for vectors of length 1 that were rounded when they were
+            stored: where a step goes by inner products, it divides by the lengths first.
         scores: (n,) float32, higher = take first.
         probabilities: (n, C), array or `RowBlocks`.
         committee: (n, members, C), array or `RowBlocks`.
@@ -104,6 +106,7 @@ class Pool:
     """
 
     vectors: Vectors | Array | None = None
+    unit_length: bool = False
     scores: Array | None = None
     probabilities: RowBlocks | Array | None = None
     committee: RowBlocks | Array | None = None
@@ -252,7 +255,7 @@ def subpool(pool: Pool, rows: Rows) -> Pool:
     rows = rows.astype(np.int64)
     if len(rows) and (rows[0] < 0 or rows[-1] >= len(pool) or (np.diff(rows) <= 0).any()):
         raise InvalidInput(f"take: rows must be ascending, unique and in 0..{len(pool) - 1}")
-    inputs: dict[str, Any] = {"targets": pool.targets}
+    inputs: dict[str, Any] = {"targets": pool.targets, "unit_length": pool.unit_length}
     for name in ("vectors", "probabilities", "committee"):
         value = getattr(pool, name)
         inputs[name] = None if value is None else restricted(value, rows)

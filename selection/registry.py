@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -206,7 +206,7 @@ def recorded_spec(step: Step) -> dict[str, Any]:
     """
     ((name, options),) = step_spec(step).items()
     if step.open_options is not None:
-        return {name: options}
+        return {name: _weighted(options, _recorded_options) if step.open_steps else options}
     unsaid = {option for option in step.added_options if options[option] == _default(type(step), option)}
     unsaid |= {"version"} if step.algorithm == 1 else set()
     options = {option: value for option, value in options.items() if option not in unsaid}
@@ -257,11 +257,38 @@ def _recorded_inner(spec: Spec) -> Spec:
     return {name: plain} if plain else name
 
 
+def _weighted(steps: Mapping[str, Any], change: Callable[[str, dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """Steps with weights, as in `combine`, with the options of each changed; a weight alone stays a number."""
+
+    def changed(name: str, entry: Any) -> Any:
+        options = dict(entry) if isinstance(entry, Mapping) else {"weight": entry}
+        weight = {"weight": options.pop("weight")} if "weight" in options else {}
+        after = change(name, options)
+        return entry if after == options else weight | after if after else weight.get("weight", 1)
+
+    return {
+        name: [changed(name, entry) for entry in value] if isinstance(value, list | tuple) else changed(name, value)
+        for name, value in steps.items()
+    }
+
+
+def _recorded_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of an inner step, with its version where that matters and without where it does not."""
+    step = build_step({name: options})
+    plain = {option: value for option, value in options.items() if option != "version"}
+    return plain | ({"version": recorded_spec(step)[name]["version"]} if step.algorithm > 1 else {})
+
+
+def _first_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    first = {"version": 1} if "version" in getattr(find_step(name), "__dataclass_fields__", {}) else {}
+    return first | options
+
+
 def _of_first_version(spec: Spec) -> Spec:
     name, options = _split(spec)
     cls = find_step(name)
     if cls.open_options is not None:
-        return spec
+        return {name: _weighted(options, _first_options)} if cls.open_steps else spec
     inner = {option: _of_first_version(options[option]) for option in cls.inner_options if option in options}
     first = {"version": 1} if "version" in getattr(cls, "__dataclass_fields__", {}) else {}
     given = first | dict(options) | inner

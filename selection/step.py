@@ -26,6 +26,8 @@ class Step:
     Attributes:
         name: how a recipe names the step.
         open_options: the one field that takes the whole mapping of options, for a step whose option names are free.
+        open_steps: the options of `open_options` are themselves steps, each with a weight: a number, options with a `weight`
+            among them, or a list of these.
         inner_options: the fields that name another step.
         added_options: the fields that records name only where their value is not the default, since there are selections
             from before there was such an option.
@@ -38,6 +40,7 @@ class Step:
     name: ClassVar[str]
     kind: ClassVar[Kind]
     open_options: ClassVar[str | None] = None
+    open_steps: ClassVar[bool] = False
     inner_options: ClassVar[tuple[str, ...]] = ()
     added_options: ClassVar[tuple[str, ...]] = ()
     row_options: ClassVar[tuple[str, ...]] = ()

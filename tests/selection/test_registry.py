@@ -24,7 +24,11 @@ from selection.step import Scorer
 
 def test_parse_steps__bare_names_and_options():
     steps = parse_steps(["rds_max", {"keep_top": {"times": 3}}, {"random": None}])
-    assert [step_spec(step) for step in steps] == [{"rds_max": {}}, {"keep_top": {"times": 3}}, {"random": {}}]
+    assert [step_spec(step) for step in steps] == [
+        {"rds_max": {"version": 2}},
+        {"keep_top": {"times": 3}},
+        {"random": {}},
+    ]
 
 
 def test_parse_steps__a_last_scorer_gets_top():
@@ -52,7 +56,7 @@ def test_parse_steps__one_step_is_a_list_of_one():
         (
             [{"rds_plus": {"pre": "set"}}],
             InvalidOption,
-            "unknown option 'pre'; it has on_duplicate, per. Did you mean 'per'",
+            "unknown option 'pre'; it has on_duplicate, per, version. Did you mean 'per'",
         ),
         ([{"top": {"n": 1}}], InvalidOption, "top: unknown option 'n'; it has no options"),
         (["column"], InvalidOption, "column: needs the option 'field', for example {column: {field: ...}}"),
@@ -146,6 +150,8 @@ def test_build_step__what_an_installed_step_lacks_is_named(monkeypatch):
         {"stratified": {"within": {"ccs": {"within": {"facility_location": {"weights": "w"}}}}}},
         {"stratified": {"within": "random"}},
         {"combine": {"rds_max": 1, "column": {"field": "w"}}},
+        {"combine": {"rds_mean": [{"normalized": True, "weight": 2}, 1], "column": {"field": "w"}}},
+        {"rds_plus": {}},
     ],
 )
 def test_recorded_steps__what_an_old_record_says_stays_what_it_says(recorded: dict) -> None:
@@ -173,6 +179,8 @@ def test_recorded_steps__what_an_old_record_says_stays_what_it_says(recorded: di
         ({"probcover": {"classes": 3}}, 1),
         ({"semdedup": {"n_clusters": 1}}, 0),
         ("typiclust", 1),
+        ("rds_plus", 1),
+        ({"combine": {"rds_max": 1, "rds_mean": [{"normalized": True}, {"version": 1, "weight": 2}]}}, 2),
         ("random", 0),
     ],
 )
@@ -180,7 +188,7 @@ def test_recorded_spec__a_version_where_it_matters_and_the_way_back(step: object
     built = build_step(step)  # type: ignore[arg-type]
     written = recorded_spec(built)
     assert json.dumps(written).count("version") == versions
-    tail = ["random"] if built.kind == "filter" else []
+    tail = {"filter": ["random"], "scorer": ["top"]}.get(built.kind, [])
     again = recorded_steps([written, *tail])[0]
     assert again.algorithm == built.algorithm
     assert recorded_spec(again) == written
