@@ -25,6 +25,7 @@ from pipelines.config.schema import (
     Files,
     Index,
     Keyed,
+    KeyedVectors,
     LabelBudget,
     Labeling,
     Pool,
@@ -179,7 +180,8 @@ class _ConfigLoader(ConfigReader):
 
     def _keyed(self, raw: Any, path: KeyPath) -> tuple[Keyed, ...]:
         """Files whose rows are keyed by id; an .npy of vectors lies beside its ids."""
-        files = tuple(self._each(Keyed, "url", raw, path)) if raw is not None else ()
+        kind = KeyedVectors if path[-1] == "vectors" else Keyed
+        files = tuple(self._each(kind, "url", raw, path)) if raw is not None else ()
         for url in (file.url for file in files if path[-1] == "vectors" and file.url.endswith(".npy")):
             if Path(url).is_file() and not Path(ids_file(url)).is_file():
                 self.add(path, f"{url!r} has no ids: put its keys, one a line, into {ids_file(url)}")

@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainSerializer, PlainValidator, Tag
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+)
 
 from selection.constraints import Constraints, Quota, TokenBudget
 from selection.encoders import EncoderSpec
@@ -81,10 +92,24 @@ class Keyed(Section):
     id: str = Field(default="id", description="the field that holds the row's id")
 
 
+class KeyedVectors(Keyed):
+    """A file of vectors of rows, by their id."""
+
+    store: Literal["float16", "float32"] = Field(
+        default="float16", description="how they are stored; `float32` where all vectors are alike (cosines above 0.99)"
+    )
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the default, so that the digest of a configuration without `store` stays as it is."""
+        plain: dict[str, Any] = handler(self)
+        return plain if self.store != "float16" else {key: value for key, value in plain.items() if key != "store"}
+
+
 class TargetFiles(Files):
     """Files of examples to match."""
 
-    vectors: tuple[Keyed, ...] = Field(
+    vectors: tuple[KeyedVectors, ...] = Field(
         default=(), description="their own vectors, in the space of `pool.vectors`: as `pool.vectors[]`"
     )
 
@@ -97,7 +122,7 @@ class Pool(Section):
         default=0.01, ge=0, le=1, description="the run stops above this share of unreadable rows"
     )
     columns: tuple[Keyed, ...] = Field(default=(), description="Parquet files of further columns: see `pool.columns[]`")
-    vectors: tuple[Keyed, ...] = Field(
+    vectors: tuple[KeyedVectors, ...] = Field(
         default=(), description="your own vectors instead of an encoder's: see `pool.vectors[]`"
     )
 
@@ -397,7 +422,7 @@ class Config(Section):
     def vector_files(self, target: str | None = None) -> list[VectorFile]:
         """The user's own vectors of the pool, or of a target set."""
         files = self.pool.vectors if target is None else self.targets[target].vectors
-        return [VectorFile(file.url, file.id) for file in files]
+        return [VectorFile(file.url, file.id, file.store) for file in files]
 
     def targets_in(self, encoder: str) -> list[str]:
         """The target sets that have vectors of this encoder: all have a model's, some the user's own."""

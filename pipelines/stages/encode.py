@@ -201,7 +201,7 @@ def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable
         "created_at": utc_now(),
         **_environment(job.model),
     }
-    commit_segment(job.store, job.encoder, segment.ids, unit, record, failed=~usable)
+    commit_segment(job.store, job.encoder, segment.ids, unit, record, failed=~usable, dtype=job.model.spec.store)
     return _Totals(1, len(segment.ids), record["tokens"], record["truncated"], len(failed))
 
 

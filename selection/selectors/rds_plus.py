@@ -29,12 +29,12 @@ class RdsPlus(Selector):
     Args:
         on_duplicate: what a list does when its next row is already taken: "lose_turn" (as in the released RDS+ code),
             or "advance" to its next row that is not taken.
-        version: 1 takes stored vectors as they are, rounded, without dividing by their lengths, as winnow 0.2 did.
         per: one list for each target ("query"), or for each target set ("set": the highest similarity to any of its
             targets). "auto" means sets if there is more than one.
+        version: 1 takes stored vectors as they are, rounded, without dividing by their lengths, as winnow 0.2 did.
 
-    Similarity is the inner product, for stored vectors the cosine: see `selection.scorers.rds.similarity_inputs`. Ties go to the lowest
-    row. With "lose_turn", already selected rows keep their places in the lists and cost them the turn, so that a
+    Similarity is the inner product, for stored vectors the cosine: see `selection.scorers.rds.similarity_inputs`. Ties
+    go to the lowest row. With "lose_turn", already selected rows keep their places in the lists and cost them the turn, so that a
     selection can be continued; with "advance" they are skipped. The gain and the reason's value are the similarity,
     `ref` is the target or set that took the row, `rank` the round.
 
