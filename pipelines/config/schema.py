@@ -26,7 +26,7 @@ from pydantic import (
 from selection.constraints import Constraints, Quota, TokenBudget
 from selection.encoders import EncoderSpec
 from selection.registry import parse_steps, required
-from selection.step import Step
+from selection.step import Step, is_number
 from selection.types import Input
 from storage.files.user_files import expand
 from storage.pool.ingest import FileSpec
@@ -236,6 +236,25 @@ class Recipe(Section):
         return f"{self.constraints.amount:,} {self.constraints.unit}"
 
 
+def aggregation(value: Any) -> str | dict[str, Any]:
+    """How labels become one, as `labeling.<name>.aggregate` has it.
+
+    Raises:
+        ValueError: it is none of the ways.
+    """
+    allowed = "must be majority, dawid_skene or {dawid_skene: {prior_votes: 20, prior_accuracy: 0.9}}"
+    if value in ("majority", "dawid_skene"):
+        return str(value)
+    if not isinstance(value, dict) or list(value) != ["dawid_skene"] or not isinstance(value["dawid_skene"], dict):
+        raise ValueError(f"{allowed}, found {value!r}")
+    prior = value["dawid_skene"]
+    if set(prior) - {"prior_votes", "prior_accuracy"} or not all(map(is_number, prior.values())):
+        raise ValueError(f"{allowed}, found {value!r}")
+    if not prior.get("prior_votes", 20) > 0 or not 0 < prior.get("prior_accuracy", 0.9) < 1:
+        raise ValueError(f"prior_votes must be above 0 and prior_accuracy between 0 and 1, found {value!r}")
+    return {"dawid_skene": dict(prior)} if prior else "dawid_skene"
+
+
 class LabelBudget(Section):
     """What a labeling project may cost in all: rows or money."""
 
@@ -341,8 +360,10 @@ class Labeling(Section):
         default=None, description="a file of labels that are known, hidden in batches to measure annotators"
     )
     gold_share: float = Field(default=0.05, ge=0, lt=1, description="part of each batch, where there is `gold`")
-    aggregate: Literal["majority", "dawid_skene"] = Field(
-        default="majority", description="how several labels of a row become one"
+    aggregate: Annotated[str | dict[str, Any], PlainValidator(aggregation)] = Field(
+        default="majority",
+        description="how several labels of a row become one: `majority` or `dawid_skene`; or with its prior, "
+        "`{dawid_skene: {prior_votes: 20, prior_accuracy: 0.9}}`",
     )
     lease_hours: float = Field(
         default=72.0, gt=0, description="how long a row that was sent out is not sent again while its label is missing"
