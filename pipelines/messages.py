@@ -103,6 +103,8 @@ def expected(kind: str, context: Mapping[str, Any], message: str, value: str) ->
     """
     if kind == "missing":
         return "is missing"
+    if kind == "value_error":
+        return str(context["error"])  # of a validator of ours, worded there
     if kind == "too_short":
         return "must not be empty"
     if kind == "literal_error":

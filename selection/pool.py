@@ -79,6 +79,8 @@ class Pool:
 
     Attributes:
         vectors: (n, d), an array or anything that satisfies `Vectors`.
+        unit_length: the vectors, and those of the targets, stand for vectors of length 1 that were rounded when they were
+            stored: where a step goes by inner products, it divides by the lengths first.
         scores: (n,) float32, higher = take first.
         probabilities: (n, C), array or `RowBlocks`.
         committee: (n, members, C), array or `RowBlocks`.
@@ -89,6 +91,7 @@ class Pool:
         columns: name -> (n,) array or list, numeric or str.
         keys: (n,) uint64 drawn from the candidate's id; they feed hash noise, so that a random draw does not depend
             on the order or growth of the pool. Row numbers by default.
+        source_rows: (n,) which row each is of the pool that a draw began with; the row numbers by default.
         already_selected: rows (or a mask) that count as centres and are never returned; kept as ascending int64.
         eligible: (n,) bool; the others (leased, ignored, denied) are neither returned nor centres. All by default.
 
@@ -103,6 +106,7 @@ class Pool:
     """
 
     vectors: Vectors | Array | None = None
+    unit_length: bool = False
     scores: Array | None = None
     probabilities: RowBlocks | Array | None = None
     committee: RowBlocks | Array | None = None
@@ -112,6 +116,7 @@ class Pool:
     texts: Sequence[str] | None = None
     columns: Mapping[str, Array] = field(default_factory=dict)
     keys: Array | None = None
+    source_rows: Array | None = None
     already_selected: Array | Sequence[int] | None = None
     eligible: Array | None = None
     _size: int = field(init=False, repr=False, default=0)
@@ -121,6 +126,7 @@ class Pool:
         columns = _columns(self.columns)
         n = _common_length(inputs, columns)
         inputs.setdefault("keys", np.arange(n, dtype=np.uint64))
+        inputs.setdefault("source_rows", np.arange(n, dtype=np.int64))
         inputs["columns"] = columns
         inputs["already_selected"] = _already_selected(self.already_selected, n)
         inputs["_size"] = n
@@ -206,6 +212,11 @@ class Pool:
         """(n,) uint64."""
         return cast("UInts", self.keys)
 
+    def row_of_source(self, source: int) -> int | None:
+        """The row that was `source` in the pool that the draw began with; None if it is not here any more."""
+        rows = np.flatnonzero(np.asarray(self.source_rows) == source)
+        return int(rows[0]) if len(rows) else None
+
     def get_already_selected(self) -> Rows:
         """The rows taken before, ascending."""
         return cast("Rows", self.already_selected)
@@ -224,11 +235,11 @@ class Pool:
         rows = rows.astype(np.int64)
         if len(rows) and (rows[0] < 0 or rows[-1] >= len(self) or (np.diff(rows) <= 0).any()):
             raise InvalidInput(f"take: rows must be ascending, unique and in 0..{len(self) - 1}")
-        inputs: dict[str, Any] = {"targets": self.targets}
+        inputs: dict[str, Any] = {"targets": self.targets, "unit_length": self.unit_length}
         for name in ("vectors", "probabilities", "committee"):
             value = getattr(self, name)
             inputs[name] = None if value is None else restricted(value, rows)
-        for name in ("scores", "labels", "groups", "keys", "eligible"):
+        for name in ("scores", "labels", "groups", "keys", "source_rows", "eligible"):
             value = getattr(self, name)
             inputs[name] = None if value is None else value[rows]
         inputs["texts"] = None if self.texts is None else [self.texts[row] for row in rows.tolist()]
@@ -442,5 +453,6 @@ FORMS: dict[str, Callable[[Any], Any]] = {
     "groups": partial(_values, "groups"),
     "texts": _texts,
     "keys": _keys,
+    "source_rows": partial(_integers, "source_rows"),
     "eligible": _eligible,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -117,7 +117,7 @@ def build_step(spec: Spec | Step) -> Step:
         BrokenStep: an installed step has no name or is no dataclass.
 
     >>> build_step({"rds_plus": {"on_duplicate": "advance"}})
-    RdsPlus(on_duplicate='advance', per='auto')
+    RdsPlus(on_duplicate='advance', per='auto', version=2)
     """
     if isinstance(spec, Step):
         check_named(type(spec))
@@ -192,6 +192,32 @@ def step_spec(step: Step) -> dict[str, Any]:
     return {step.name: asdict(step)}  # type: ignore[call-overload]
 
 
+def recorded_spec(step: Step) -> dict[str, Any]:
+    """The JSON of a step for a record: `version` only where another version would draw otherwise.
+
+    >>> recorded_spec(build_step("vote_k"))
+    {'vote_k': {'n_neighbors': 150, 'rho': 10, 'buckets': False, 'version': 2}}
+    >>> recorded_spec(build_step({"vote_k": {"version": 1}}))
+    {'vote_k': {'n_neighbors': 150, 'rho': 10, 'buckets': False}}
+    """
+    ((name, options),) = step_spec(step).items()
+    if step.open_options is not None:
+        return {name: _weighted(options, _recorded_options) if step.open_steps else options}
+    unsaid = {option for option in step.added_options if options[option] == _default(type(step), option)}
+    unsaid |= {"version"} if step.algorithm == 1 else set()
+    options = {option: value for option, value in options.items() if option not in unsaid}
+    return {name: options | {option: _recorded_inner(options[option]) for option in step.inner_options}}
+
+
+def recorded_steps(specs: Sequence[Spec]) -> tuple[Step, ...]:
+    """The steps of a record: a step without a `version` is of version 1, the only one when the record was made.
+
+    >>> recorded_steps([{"vote_k": {"rho": 5}}])[0].algorithm, parse_steps([{"vote_k": {"rho": 5}}])[0].algorithm
+    (1, 2)
+    """
+    return parse_steps([_of_first_version(spec) for spec in specs])
+
+
 def required(steps: Iterable[Step]) -> tuple[frozenset[Input], frozenset[str]]:
     """What the steps read: their inputs (scores left out where a step before gives them) and the named columns."""
     inputs: set[Input] = set()
@@ -213,6 +239,60 @@ def _split(spec: Spec) -> tuple[str, Mapping[str, Any]]:
         if isinstance(name, str) and isinstance(options, Mapping):
             return name, options
     raise InvalidRecipe(f"a step is a name or {{name: {{option: value}}}}, got {spec!r}")
+
+
+def _recorded_inner(spec: Spec) -> Spec:
+    """A step that an option names, as a record keeps it: as it is written, with its version where that matters."""
+    name, options = _split(spec)
+    inner = recorded_spec(build_step(spec))[name]
+    plain = {option: value for option, value in options.items() if option != "version"}
+    nested = {option: inner[option] for option in find_step(name).inner_options if option in plain}
+    plain |= nested | ({"version": inner["version"]} if "version" in inner else {})
+    if plain == options:
+        return spec
+    return {name: plain} if plain else name
+
+
+def _weighted(steps: Mapping[str, Any], change: Callable[[str, dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """Steps with weights, as in `combine`, with the options of each changed; a weight alone stays a number."""
+
+    def changed(name: str, entry: Any) -> Any:
+        options = dict(entry) if isinstance(entry, Mapping) else {"weight": entry}
+        weight = {"weight": options.pop("weight")} if "weight" in options else {}
+        after = change(name, options)
+        return entry if after == options else weight | after if after else weight.get("weight", 1)
+
+    return {
+        name: [changed(name, entry) for entry in value] if isinstance(value, list | tuple) else changed(name, value)
+        for name, value in steps.items()
+    }
+
+
+def _recorded_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of an inner step, with its version where that matters and without where it does not."""
+    step = build_step({name: options})
+    plain = {option: value for option, value in options.items() if option != "version"}
+    return plain | ({"version": recorded_spec(step)[name]["version"]} if step.algorithm > 1 else {})
+
+
+def _first_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    first = {"version": 1} if "version" in getattr(find_step(name), "__dataclass_fields__", {}) else {}
+    return first | options
+
+
+def _of_first_version(spec: Spec) -> Spec:
+    name, options = _split(spec)
+    cls = find_step(name)
+    if cls.open_options is not None:
+        return {name: _weighted(options, _first_options)} if cls.open_steps else spec
+    inner = {option: _of_first_version(options[option]) for option in cls.inner_options if option in options}
+    first = {"version": 1} if "version" in getattr(cls, "__dataclass_fields__", {}) else {}
+    given = first | dict(options) | inner
+    return spec if given == options else {name: given}
+
+
+def _default(cls: type[Step], option: str) -> Any:
+    return next(field.default for field in fields(cls) if field.name == option)  # type: ignore[arg-type]
 
 
 def _check_order(steps: Sequence[Step]) -> None:

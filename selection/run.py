@@ -74,7 +74,8 @@ def select(
     seen = pool.candidates
     seen[pool.get_already_selected()] = True
     rows = np.flatnonzero(seen).astype(np.int64)
-    frame = pool if len(rows) == len(pool) else pool.take(rows)
+    frame = replace(pool, source_rows=np.arange(len(pool)))  # also if the pool is itself a part of one
+    frame = frame if len(rows) == len(pool) else frame.take(rows)
     frame = replace(frame, eligible=None)
     if not any(step.searches for step in plan):
         frame = _exact(frame)

@@ -26,6 +26,13 @@ class Step:
     Attributes:
         name: how a recipe names the step.
         open_options: the one field that takes the whole mapping of options, for a step whose option names are free.
+        open_steps: the options of `open_options` are themselves steps, each with a weight: a number, options with a `weight`
+            among them, or a list of these.
+        inner_options: the fields that name another step.
+        added_options: the fields that records name only where their value is not the default, since there are selections
+            from before there was such an option.
+        row_options: the fields that may name a row, by number in the pool that the draw began with. A recipe may name
+            it by id, as {id: ...}, which becomes the number before the step runs.
     """
 
     __slots__ = ()
@@ -33,6 +40,10 @@ class Step:
     name: ClassVar[str]
     kind: ClassVar[Kind]
     open_options: ClassVar[str | None] = None
+    open_steps: ClassVar[bool] = False
+    inner_options: ClassVar[tuple[str, ...]] = ()
+    added_options: ClassVar[tuple[str, ...]] = ()
+    row_options: ClassVar[tuple[str, ...]] = ()
 
     @property
     def needs(self) -> frozenset[Input]:
@@ -52,6 +63,15 @@ class Step:
     def invalid(self, reason: str, option: str | None = None) -> InvalidOption:
         """The error for an option of this step; several where `option` is None."""
         return InvalidOption(reason, step=self.name, option=option)
+
+    @property
+    def algorithm(self) -> int:
+        """Which version of the step's algorithm these options draw by.
+
+        A step whose algorithm has changed has an option `version`, the newest by default. It gives that here where the
+        change matters with its other options, else 1: then records say nothing of versions.
+        """
+        return 1
 
 
 class Filter(Step):
@@ -160,6 +180,12 @@ def check_number(
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value is a finite number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_version(step: str, value: Any, *, newest: int) -> None:
+    """Raise `InvalidOption` unless `value` is a version of the step's algorithm."""
+    if isinstance(value, bool) or value not in range(1, newest + 1):
+        raise InvalidOption(f"version must be in 1..{newest}, got {value!r}", step=step, option="version")
 
 
 def check_flag(step: str, option: str, value: Any) -> None:

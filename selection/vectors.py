@@ -142,6 +142,12 @@ def exact(vectors: Vectors) -> Vectors:
     return vectors if isinstance(vectors, ArrayVectors | ExactVectors) else ExactVectors(vectors)
 
 
+def is_exact(vectors: Vectors) -> bool:
+    """Whether `nearest` compares every row."""
+    source = vectors.source if isinstance(vectors, TensorVectors) else vectors
+    return isinstance(source, ArrayVectors | ExactVectors)
+
+
 def nearest_rows(vectors: Points, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
     """What `Vectors.nearest` gives, exactly: by one pass over the blocks, or over the rows of a small `within`.
 

@@ -144,7 +144,8 @@ class _ConfigLoader(ConfigReader):
 
     def _keyed(self, raw: Any, path: KeyPath) -> tuple[schema.Keyed, ...]:
         """Files whose rows are keyed by id; an .npy of vectors lies beside its ids."""
-        files = tuple(self._each(schema.Keyed, "url", raw, path)) if raw is not None else ()
+        kind = schema.KeyedVectors if path[-1] == "vectors" else schema.Keyed
+        files = tuple(self._each(kind, "url", raw, path)) if raw is not None else ()
         for url in (file.url for file in files if path[-1] == "vectors" and file.url.endswith(".npy")):
             if Path(url).is_file() and not Path(ids_file(url)).is_file():
                 self.add(path, f"{url!r} has no ids: put its keys, one a line, into {ids_file(url)}")

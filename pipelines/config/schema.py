@@ -10,12 +10,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, InstanceOf, PlainSerializer, Tag
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+)
 
 from selection.constraints import Constraints, Quota, TokenBudget
 from selection.encoders import EncoderSpec
 from selection.registry import parse_steps, required
-from selection.step import Step
+from selection.step import Step, is_number
 from selection.types import Input
 from storage.files.user_files import expand
 from storage.pool.ingest import FileSpec
@@ -109,6 +121,22 @@ class Keyed(Section):
     id: str = "id"
 
 
+class KeyedVectors(Keyed):
+    """A file of vectors of rows, by their id.
+
+    Attributes:
+        store: how they are stored; `float32` where all vectors are alike (cosines above 0.99).
+    """
+
+    store: Literal["float16", "float32"] = "float16"
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the default, so that the digest of a configuration without `store` stays as it is."""
+        plain: dict[str, Any] = handler(self)
+        return plain if self.store != "float16" else {key: value for key, value in plain.items() if key != "store"}
+
+
 class TargetFiles(Files):
     """Files of examples to match.
 
@@ -116,7 +144,7 @@ class TargetFiles(Files):
         vectors: their own vectors, in the space of `pool.vectors`: as `pool.vectors[]`.
     """
 
-    vectors: tuple[Keyed, ...] = ()
+    vectors: tuple[KeyedVectors, ...] = ()
 
 
 class Pool(Section):
@@ -135,7 +163,7 @@ class Pool(Section):
     max_bad_fraction: float = Field(default=0.01, ge=0, le=1)
     prefer: Texts = ()
     columns: tuple[Keyed, ...] = ()
-    vectors: tuple[Keyed, ...] = ()
+    vectors: tuple[KeyedVectors, ...] = ()
 
     def specs(self, root: Path) -> list[FileSpec]:
         """The files there are now, each once, with how to read it; the first mention of a file counts."""
@@ -243,6 +271,25 @@ class Recipe(Section):
         return f"{self.constraints.amount:,} {self.constraints.unit}"
 
 
+def aggregation(value: Any) -> str | dict[str, Any]:
+    """How labels become one, as `labeling.<name>.aggregate` has it.
+
+    Raises:
+        ValueError: it is none of the ways.
+    """
+    allowed = "must be majority, dawid_skene or {dawid_skene: {prior_votes: 20, prior_accuracy: 0.9}}"
+    if value in ("majority", "dawid_skene"):
+        return str(value)
+    if not isinstance(value, dict) or list(value) != ["dawid_skene"] or not isinstance(value["dawid_skene"], dict):
+        raise ValueError(f"{allowed}, found {value!r}")
+    prior = value["dawid_skene"]
+    if set(prior) - {"prior_votes", "prior_accuracy"} or not all(map(is_number, prior.values())):
+        raise ValueError(f"{allowed}, found {value!r}")
+    if not prior.get("prior_votes", 20) > 0 or not 0 < prior.get("prior_accuracy", 0.9) < 1:
+        raise ValueError(f"prior_votes must be above 0 and prior_accuracy between 0 and 1, found {value!r}")
+    return {"dawid_skene": dict(prior)} if prior else "dawid_skene"
+
+
 class LabelBudget(Section):
     """What a labeling project may cost in all: rows or money.
 
@@ -318,7 +365,8 @@ class Labeling(Section):
         overlap: part of each batch that wants labels of two annotators.
         gold: a file of labels that are known, hidden in batches to measure annotators.
         gold_share: part of each batch, where there is `gold`.
-        aggregate: how several labels of a row become one.
+        aggregate: how several labels of a row become one: `majority` or `dawid_skene`; or with its prior,
+            `{dawid_skene: {prior_votes: 20, prior_accuracy: 0.9}}`.
         lease_hours: how long a row that was sent out is not sent again while its label is missing.
         budget: what all labels may cost: see `labeling.<name>.budget`; no limit if left out.
         stop: when to advise that more labels do not pay: see `labeling.<name>.stop`.
@@ -346,7 +394,7 @@ class Labeling(Section):
     overlap: float = Field(default=0.0, ge=0, le=1)
     gold: str | None = None
     gold_share: float = Field(default=0.05, ge=0, lt=1)
-    aggregate: Literal["majority", "dawid_skene"] = "majority"
+    aggregate: Annotated[str | dict[str, Any], PlainValidator(aggregation)] = "majority"
     lease_hours: float = Field(default=72.0, gt=0)
     budget: LabelBudget | None = None
     stop: Stop = Stop()
@@ -421,7 +469,7 @@ class Config(Section):
     def vector_files(self, target: str | None = None) -> list[VectorFile]:
         """The user's own vectors of the pool, or of a target set."""
         files = self.pool.vectors if target is None else self.targets[target].vectors
-        return [VectorFile(file.url, file.id) for file in files]
+        return [VectorFile(file.url, file.id, file.store) for file in files]
 
     def targets_in(self, encoder: str) -> list[str]:
         """The target sets that have vectors of this encoder: all have a model's, some the user's own."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -75,12 +76,12 @@ class Annotations:
 
 
 def read_annotations(
-    store: Store, project: str, classes: Sequence[str], aggregate: str, upto: int | None = None
+    store: Store, project: str, classes: Sequence[str], aggregate: str | Mapping[str, Any], upto: int | None = None
 ) -> Annotations:
     """Sum up a project's log.
 
     Args:
-        aggregate: "majority" or "dawid_skene".
+        aggregate: "majority", "dawid_skene", or {"dawid_skene": its prior}.
         upto: the log as it was after this import; as it is now if left out.
 
     Cost: the log in memory.
@@ -101,11 +102,13 @@ def read_annotations(
     is_class = kinds == "class"
     is_vote = is_class & (labels != NONE)
     votes = Votes(rows[is_vote], annotators[is_vote], labels[is_vote])
-    consensus = (
-        dawid_skene(votes, len(ids), len(people), len(classes))
-        if aggregate == "dawid_skene"
-        else majority(votes, len(ids), len(classes))
-    )
+    if aggregate == "majority":
+        consensus = majority(votes, len(ids), len(classes))
+    else:
+        prior = aggregate["dawid_skene"] if isinstance(aggregate, Mapping) else {}
+        given = {"votes_before": prior.get("prior_votes"), "accuracy_before": prior.get("prior_accuracy")}
+        options = {name: value for name, value in given.items() if value is not None}
+        consensus = dawid_skene(votes, len(ids), len(people), len(classes), **options)
     gold = np.full(len(ids), NONE, np.int64)
     is_gold = kinds == "gold"
     gold[rows[is_gold]] = labels[is_gold]

@@ -57,7 +57,7 @@ class Arm:
 
     project: str
     classes: Sequence[str]
-    aggregate: str
+    aggregate: str | Mapping[str, Any]
     label_digest: str
     rounds: Sequence[str]
     open_rounds: Sequence[str]

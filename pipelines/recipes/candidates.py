@@ -27,6 +27,7 @@ def assemble(view: PoolView, spec: SelectionSpec, inputs: DrawInputs) -> tuple[P
     eligible, counts = eligible_rows(snapshot, spec, stored, held_out, inputs.exclusions)
     pool = Pool(
         vectors=vectors,
+        unit_length=True,
         probabilities=inputs.probabilities if Input.PROBABILITIES in spec.inputs else None,
         committee=inputs.committee if Input.COMMITTEE in spec.inputs else None,
         labels=inputs.labels,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -18,9 +18,11 @@ from pipelines.recipes.measure import Counts, counted
 from pipelines.recipes.spec import SelectionSpec
 from pipelines.recipes.top_up import kept_rows
 from selection import Selection, TokenBudget, select
-from selection.errors import InvalidInput
+from selection.errors import InvalidInput, InvalidOption
+from selection.step import Step
 from selection.types import Rows, Vectors
 from storage.ids import Ids, to_text
+from storage.pool.snapshot import Snapshot
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +59,10 @@ def select_rows(view: PoolView, spec: SelectionSpec, inputs: DrawInputs) -> Draw
     kept = kept_rows(view, spec, snapshot.ids, pool.candidates, cost)
     pool = replace(pool, already_selected=kept.rows if inputs.labelled is None else inputs.labelled)
     left = max(spec.budget - math.ceil(cost[kept.rows].sum()), 0)
+    steps = [_with_rows(step, snapshot) for step in spec.steps]
     with _rows_named_by_id(snapshot.ids):
         picked = select(
-            spec.steps,
+            steps,
             pool,
             budget=replace(constraints.budget, tokens=left) if isinstance(constraints.budget, TokenBudget) else left,
             seed=spec.seed,
@@ -83,6 +86,28 @@ def select_rows(view: PoolView, spec: SelectionSpec, inputs: DrawInputs) -> Draw
         counts=counts,
         exhausted=picked.exhausted,
     )
+
+
+def _with_rows(step: Step, snapshot: Snapshot) -> Step:
+    """The step with the number of each row that it names by id.
+
+    Raises:
+        InvalidOption: an id names no row of the pool, or several.
+    """
+    for option in step.row_options:
+        value = getattr(step, option)
+        if isinstance(value, Mapping):
+            name = value["id"]
+            rows = snapshot.rows_of_names([name])[name]
+            if len(rows) != 1:
+                count = f"{len(rows)} rows" if rows else "no row"
+                raise InvalidOption(
+                    f"{option}: {name!r} names {count} of the pool; an id names exactly one",
+                    step=step.name,
+                    option=option,
+                )
+            step = replace(step, **{option: rows[0]})  # type: ignore[type-var]
+    return step
 
 
 def dropped_by(step: str) -> str:

@@ -21,7 +21,7 @@ from pipelines.runs import last_run
 from selection import Constraints, TokenBudget
 from selection.constraints import plain
 from selection.encoders import tokenizer_fingerprint
-from selection.registry import parse_steps, required, step_spec
+from selection.registry import recorded_spec, recorded_steps, required
 from selection.step import Step
 from selection.types import Input
 from storage.ids import to_text
@@ -115,7 +115,7 @@ class SelectionSpec:
         """The JSON-plain form that is hashed and kept."""
         constraints = self.constraints
         return {
-            "steps": [step_spec(step) for step in self.steps],
+            "steps": [recorded_spec(step) for step in self.steps],
             "budget": self.budget,
             "tokens": self.token_column,
             "tokenizer": self.tokenizer,
@@ -148,7 +148,7 @@ class SelectionSpec:
             budget, header.get("quota"), header.get("group_by"), header.get("max_per_group", 1)
         )
         return cls(
-            steps=parse_steps(header["steps"]),
+            steps=recorded_steps(header["steps"]),
             constraints=constraints,
             tokenizer=header.get("tokenizer"),
             seed=header["seed"],

@@ -200,7 +200,7 @@ def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable
         "created_at": utc_now(),
         **_environment(job.model),
     }
-    commit_segment(job.store, job.encoder, segment.ids, unit, record, failed=~usable)
+    commit_segment(job.store, job.encoder, segment.ids, unit, record, failed=~usable, dtype=job.model.spec.store)
     rows, tokens_encoded, truncated = len(segment.ids), record["tokens"], record["truncated"]
     return Counter(
         segments=1, rows=rows, tokens=tokens_encoded, truncated=truncated, failed=len(failed) - len(refusals)

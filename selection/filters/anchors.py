@@ -10,12 +10,12 @@ import numpy as np
 from selection.allocation import water_fill
 from selection.blocks import restricted
 from selection.errors import rows_of_parent
-from selection.kernels.anchor_search import AGGREGATIONS, nearest_of, row_scores
+from selection.kernels.anchor_search import AGGREGATIONS, nearest_of, row_scores, search_vectors
 from selection.kernels.ranking import highest
 from selection.pool import Pool
 from selection.selectors.kmeans_pp import KMeansPP
 from selection.selectors.random import drawn_rows
-from selection.step import Filter, check_choice, check_flag, check_integer
+from selection.step import Filter, check_choice, check_flag, check_integer, check_version
 from selection.streams import child
 from selection.types import Array, Input, RetrievedRows, Rows
 
@@ -38,6 +38,7 @@ class Anchors(Filter):
         choose: how the anchors of a class are chosen: "kmeans_pp" (each drawn by its squared distance to the previous
             ones), "random", or "all" labelled rows.
         local_trials: an option of `kmeans_pp`; see that step.
+        version: 1 searches stored vectors as they are, rounded, without dividing by their lengths, as winnow 0.2 did.
 
     Each round of a recipe draws new anchors. If no row is labelled, the subpool is `rows` candidates at random. With
     few labels it is small: at most classes * n_anchors * n_neighbors rows. Ties go to the lowest row.
@@ -56,6 +57,7 @@ class Anchors(Filter):
     balanced: bool = True
     choose: str = "kmeans_pp"
     local_trials: int = 1
+    version: int = 2
     name: ClassVar[str] = "anchors"
     needs: ClassVar[frozenset[Input]] = frozenset({Input.VECTORS, Input.LABELS})
     searches: ClassVar[bool] = True
@@ -66,6 +68,12 @@ class Anchors(Filter):
         check_choice(self.name, "aggregation", self.aggregation, AGGREGATIONS)
         check_flag(self.name, "balanced", self.balanced)
         check_choice(self.name, "choose", self.choose, CHOICES)
+        check_version(self.name, self.version, newest=2)
+
+    @property
+    def algorithm(self) -> int:
+        """Every similarity is another."""
+        return self.version
 
     def keep(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Rows:
         """See `Filter.keep`."""
@@ -79,8 +87,9 @@ class Anchors(Filter):
         if not (labels >= 0).any():
             return drawn_rows(pool, self.rows, rng)[0], None
         anchors = self.anchors(pool, rng=rng)
-        neighbors = nearest_of(pool.get_vectors(), anchors, self.n_neighbors, candidates & (labels < 0))
-        rows, score, best = row_scores(neighbors, self.aggregation, pool.get_vectors())
+        vectors = search_vectors(pool, self.version)
+        neighbors = nearest_of(vectors, anchors, self.n_neighbors, candidates & (labels < 0))
+        rows, score, best = row_scores(neighbors, self.aggregation, vectors)
         if not self.balanced or len(rows) <= self.rows:
             kept = rows[highest(score, self.rows)]
         else:

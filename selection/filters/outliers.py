@@ -11,11 +11,11 @@ import numpy as np
 
 from selection.allocation import as_written
 from selection.errors import InvalidOption
-from selection.kernels.anchor_search import QUERY_ROWS
+from selection.kernels.anchor_search import QUERY_ROWS, search_vectors
 from selection.pool import Pool
 from selection.scorers.training_dynamics import Cartography
-from selection.step import Filter, check_integer, check_number
-from selection.types import Array, DroppedRows, Input, Reason, Rows
+from selection.step import Filter, check_integer, check_number, check_version
+from selection.types import Array, DroppedRows, Input, Reason, Rows, Vectors
 
 MAX_DROP = 0.25
 
@@ -29,6 +29,7 @@ class Outliers(Filter):
             with the lowest that stays also stay.
         n_neighbors: how many nearest rows a row is compared with, without itself but with already selected rows.
         fields: columns of a training run, as the scorer `cartography` takes them. They replace the vectors.
+        version: 1 searches stored vectors as they are, rounded, without dividing by their lengths, as winnow 0.2 did.
 
     The selection's record lists the dropped rows with their scores.
 
@@ -44,6 +45,7 @@ class Outliers(Filter):
     drop: float = 0.05
     n_neighbors: int = 10
     fields: str | Sequence[str] = ()
+    version: int = 2
     name: ClassVar[str] = "outliers"
 
     def __post_init__(self) -> None:
@@ -56,6 +58,12 @@ class Outliers(Filter):
             except InvalidOption as error:
                 raise self.invalid(error.reason, "fields") from None
         object.__setattr__(self, "fields", tuple(fields))
+        check_version(self.name, self.version, newest=2)
+
+    @property
+    def algorithm(self) -> int:
+        """1 without vectors."""
+        return 1 if self.fields else self.version
 
     @property
     def needs(self) -> frozenset[Input]:
@@ -82,7 +90,7 @@ class Outliers(Filter):
         if self.fields:
             score = np.asarray(Cartography(fields=self.fields).score(pool, rng=rng))[rows].astype(np.float64)
         else:
-            score = neighbour_similarity(pool, rows, self.n_neighbors)
+            score = neighbour_similarity(search_vectors(pool, self.version), rows, self.n_neighbors)
         drop = math.floor(as_written(self.drop) * len(rows))
         lowest_kept = np.sort(score)[drop] if len(rows) else 0.0
         keep = score >= lowest_kept
@@ -90,9 +98,8 @@ class Outliers(Filter):
         return rows[keep], DroppedRows(self.name, dropped, Reason.of("outlier", len(dropped), value=score[~keep]))
 
 
-def neighbour_similarity(pool: Pool, rows: Rows, k: int) -> Array:
+def neighbour_similarity(vectors: Vectors, rows: Rows, k: int) -> Array:
     """(r,) float64 mean similarity of each of `rows` to the `k` nearest other rows of the pool; 0 if there are none."""
-    vectors = pool.get_vectors()
     score = np.zeros(len(rows))
     for start in range(0, len(rows), QUERY_ROWS):
         part = rows[start : start + QUERY_ROWS]

@@ -12,7 +12,7 @@ from selection.filters.duplicates import DuplicateFilter
 from selection.noise import hash_bits
 from selection.pool import Pool
 from selection.scorers.column import numbers
-from selection.step import check_choice, check_integer, check_name, check_number
+from selection.step import check_choice, check_integer, check_name, check_number, check_version
 from selection.streams import child
 from selection.types import Array, Duplicates, Input
 
@@ -31,11 +31,12 @@ class SemDedup(DuplicateFilter):
         rule: "greedy" drops a row if it duplicates a kept row. So every dropped row is within eps of a kept row, and no
             two kept rows of a cluster are duplicates. "reference" (SemDeDup, NeMo Curator) also drops a row that
             duplicates a dropped row, so chains collapse. "component" keeps one row of each chain of duplicates.
+        version: 1 clusters from random starts, as winnow 0.2 did.
 
     Already selected rows stay and count as kept. Zero vectors have cosine 0 to every row and stay. Ties go to the
     lowest row. The deciding cosine is exact; the clusters are the same for any order of rows and blocks.
 
-    Cost for C clusters of n rows: 2*d*C*(256*C*10 + n) operations to cluster, and d times the sum of the squared
+    Cost for C clusters of n rows: about 2*d*C*(256*C*15 + n) operations to cluster, and d times the sum of the squared
     cluster sizes to compare. Memory: vectors of 256*C rows, 8*d bytes for each row of the largest cluster, and at most
     340 MB to compare.
 
@@ -48,6 +49,7 @@ class SemDedup(DuplicateFilter):
     prefer: str = "hard"
     column: str | None = None
     rule: str = "greedy"
+    version: int = 2
     name: ClassVar[str] = "semdedup"
 
     def __post_init__(self) -> None:
@@ -64,6 +66,12 @@ class SemDedup(DuplicateFilter):
             )
         check_name(self.name, "column", self.column, optional=True)
         check_choice(self.name, "rule", self.rule, ("greedy", "reference", "component"))
+        check_version(self.name, self.version, newest=2)
+
+    @property
+    def algorithm(self) -> int:
+        """1 if there is one cluster only."""
+        return 1 if self.n_clusters == 1 else self.version
 
     @property
     def needs(self) -> frozenset[Input]:
@@ -88,7 +96,9 @@ class SemDedup(DuplicateFilter):
         if not len(order):
             return Duplicates.joined([])
         n_clusters = math.ceil(math.sqrt(len(order))) if self.n_clusters == "sqrt" else int(self.n_clusters)
-        clusters, _ = spherical_clusters(vectors, order, min(n_clusters, len(order)))
+        clusters, _ = spherical_clusters(
+            vectors, order, min(n_clusters, len(order)), rng=child(rng, 1) if self.version > 1 else None
+        )
         rows = np.sort(order)
         priority = self._priority(pool, clusters.value, noise)[rows]
         rows = rows[np.lexsort((rows, priority, ~selected[rows], clusters.place[rows]))]

@@ -7,12 +7,53 @@ from dataclasses import dataclass
 import numpy as np
 
 from selection.blocks import check_finite, restricted
-from selection.types import Doubles, Floats, Mask, Reason, RetrievedRows, Rows, Vectors
+from selection.kernels.compiled.neighbor_graph import pair_products
+from selection.kernels.normalize import UnitVectors, unit_rows, unit_vectors
+from selection.pool import Pool
+from selection.types import Array, Doubles, Floats, Mask, Reason, RetrievedRows, Rows, Vectors
+from selection.vectors import is_exact, nearest_rows
 
 # Queries searched at once: 16 MiB of float32 at 1024 dimensions.
 QUERY_ROWS = 4096
+# Queries whose neighbors of an index are compared again at once.
+COMPARED_AT_ONCE = 64
 
 AGGREGATIONS = ("mean_hits", "max", "mean_all")
+
+
+class CosineSearch(UnitVectors):
+    """Vectors at unit length, whose `nearest` goes by cosine.
+
+    An index finds rows by the inner product with the vectors as they are stored; these are then compared by cosine.
+    """
+
+    vectors: Vectors
+
+    def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
+        """The `k` rows of highest cosine to each query, never above 1; see `Vectors.nearest`."""
+        queries = unit_rows(queries)
+        if is_exact(self.vectors):
+            similarity, row = nearest_rows(unit_vectors(self.vectors), queries, k, within)
+        else:
+            _, row = self.vectors.nearest(queries, k, within)
+            similarity = np.full(row.shape, -np.inf, np.float32)
+            for start in range(0, len(queries), COMPARED_AT_ONCE):
+                query, place = np.nonzero(row[start : start + COMPARED_AT_ONCE] >= 0)
+                query += start
+                similarity[query, place] = pair_products(queries, query, self.take(row[query, place]))
+            order = np.lexsort((row, -similarity), axis=-1)
+            similarity, row = np.take_along_axis(similarity, order, 1), np.take_along_axis(row, order, 1)
+        return np.minimum(similarity, np.float32(1)), row
+
+    def restricted(self, rows: Rows) -> CosineSearch:
+        """Some rows in a frame of their own."""
+        return CosineSearch(restricted(self.vectors, rows))
+
+
+def search_vectors(pool: Pool, version: int) -> Vectors:
+    """The vectors to search: by cosine where they stand for vectors of length 1, but not in version 1."""
+    vectors = pool.get_vectors()
+    return CosineSearch(vectors) if pool.unit_length and version > 1 else vectors
 
 
 @dataclass(frozen=True, eq=False)

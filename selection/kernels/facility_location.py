@@ -2,7 +2,7 @@
 
 The value of a set S is the sum over the references i of w_i * max over j in S of s_ij, with s = (1 + cosine) / 2; a zero
 vector has similarity 0 to everything. Exact means here: the cosine of float64 arithmetic in one fixed order, s rounded to a
-multiple of 2**-40, the rest in integers. Sums of integers have no order, so gains that tie in truth tie here, however
+multiple of 2**-40, the rest in integers (weights too, where they are in proportion to whole numbers, see `scaled`). Sums of integers have no order, so gains that tie in truth tie here, however
 the rows are ordered, and ties go to the lowest row; gains never rise, so a bound from an earlier pick stays a bound.
 
 Float32 products only filter. With g and u of `compiled.margin`, the result for unit vectors errs by at most g + 2.1 u (the unit
@@ -17,18 +17,24 @@ multiplied again when their turn comes. This changes time, never a pick.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from selection.allocation import as_written
 from selection.blocks import chunks, directions
 from selection.kernels.compiled import facility_location as loops
 from selection.kernels.compiled.margin import U, product_margin
 from selection.kernels.device import facility_location as device
 from selection.kernels.float16 import as_float32
+from selection.kernels.neighbor_graph import nearest_neighbours
 from selection.kernels.normalize import unit_rows
 from selection.kernels.top_k import TILE_ROWS, similarity_to, tiles
 from selection.types import Array, DeviceVectors, Doubles, Floats, Mask, Rows, Vectors
 
 BITS = 40
+# Fewest bits of a similarity that whole weights may leave: a unit is then 2e-10.
+LEAST_BITS = 32
 # Rows multiplied with all references at once.
 CHUNK_ROWS = 8192
 CHUNK_VALUES = 2**24
@@ -45,6 +51,7 @@ class Coverage:
         vectors: (n, d).
         references: rows to be covered, ascending; all by default.
         weights: (n,) >= 0, what covering a row counts; 1 by default.
+        exact_weights: count with whole numbers in proportion to the weights where there are any, see `scaled`.
         taken: rows that cover from the start.
         max_bytes: for the kept similarities.
 
@@ -60,6 +67,7 @@ class Coverage:
         *,
         references: Rows | None = None,
         weights: Doubles | None = None,
+        exact_weights: bool = True,
         taken: Rows,
         max_bytes: int,
     ) -> None:
@@ -71,8 +79,7 @@ class Coverage:
         references = np.arange(n, dtype=np.int64) if references is None else references
         references = references[self.norms[references] > 0]
         weights = np.ones(n) if weights is None else weights
-        self.scale = float(weights[references].max(initial=0.0)) or 1.0
-        self.weight = weights[references] / self.scale
+        self.weight, self.scale, self.unit = scaled(weights[references], exact=exact_weights)
         self.weight32 = self.weight.astype(np.float32)
         self.refs = as_float32(vectors.take(references))
         self.ref_norm = self.norms[references]
@@ -80,7 +87,6 @@ class Coverage:
         self.place = np.full(n, -1, np.int64)
         self.place[references] = np.arange(len(references))
 
-        self.unit = 2.0 ** min(BITS, 62 - len(references).bit_length())
         self.margin = np.float32(product_margin(d) / 2 + 4.01 * U)
         self.covered = np.zeros(len(references), np.int64)
         # Coarse similarities up to this cannot be above what a reference is covered with.
@@ -237,13 +243,55 @@ class _Cache:
         loops.heapify(self.heap, self.size, self.row_of, upper)
 
 
+def scaled(weights: Doubles, *, exact: bool = True) -> tuple[Doubles, float, float]:
+    """Weights to count with, what to multiply a sum of theirs with, and how many units a similarity of 1 has.
+
+    The sum of all weights, in units, fits into 62 bits. Exact: if the weights, as decimals, are in proportion to whole
+    numbers that leave a similarity LEAST_BITS bits, these are what is counted with; then gains that tie in truth tie.
+    Otherwise the largest weight is 1, and each product with a similarity is rounded down to a unit.
+
+    >>> scaled(np.array([0.3, 0.0, 0.1]))[0]
+    array([3., 0., 1.])
+    """
+    whole = _whole_numbers(weights) if exact else None
+    if whole is not None:
+        return whole, float(weights.max() / whole.max()), 2.0 ** min(BITS, 62 - int(whole.sum()).bit_length())
+    scale = float(weights.max(initial=0.0)) or 1.0
+    return weights / scale, scale, 2.0 ** min(BITS, 62 - len(weights).bit_length())
+
+
+def _whole_numbers(weights: Doubles) -> Doubles | None:
+    """The smallest whole numbers in proportion to the weights; None if there are none, or they are too large."""
+    values, which = np.unique(weights, return_inverse=True)
+    fractions = [as_written(value) for value in values.tolist() if math.isfinite(value)]
+    denominator = 1
+    for fraction in fractions:
+        denominator = math.lcm(denominator, fraction.denominator)
+        if denominator * values[-1] >= 2.0 ** (62 - LEAST_BITS):
+            return None
+    numbers = [int(fraction * denominator) for fraction in fractions]
+    divisor = math.gcd(*numbers)
+    if not divisor or not np.array_equal([number / denominator for number in numbers], values):
+        return None
+    whole = np.array(numbers, np.float64)[which] / divisor
+    return whole if whole.sum() < 2.0 ** (62 - LEAST_BITS) else None
+
+
 def _highest(upper: Rows, rows: Rows, count: int) -> Rows:
     """Rows of the highest bounds, in no order."""
     return rows[np.argpartition(-upper[rows], count - 1)[:count]] if len(rows) > count else rows
 
 
 def greedy_lists(
-    starts: Rows, refs: Rows, similarity: Array, among: Rows, budget: int, *, weights: Doubles, taken: Rows
+    starts: Rows,
+    refs: Rows,
+    similarity: Array,
+    among: Rows,
+    budget: int,
+    *,
+    weights: Doubles,
+    taken: Rows,
+    exact_weights: bool = True,
 ) -> tuple[Rows, Doubles, float]:
     """Lazy greedy where each candidate can cover only the references of its list, by similarities that are given.
 
@@ -255,6 +303,7 @@ def greedy_lists(
         budget: 0 .. len(among).
         weights: (n,) >= 0.
         taken: rows that cover from the start.
+        exact_weights: see `scaled`.
 
     Returns:
         rows in pick order, (b,) what each added to the value, and the value before the first.
@@ -262,9 +311,7 @@ def greedy_lists(
     Cost: a scan of a list for each look at a candidate. Memory: 8 bytes an edge beside the arguments.
     """
     n = len(starts) - 1
-    unit = 2.0 ** min(BITS, 62 - n.bit_length())
-    scale = float(weights.max(initial=0.0)) or 1.0
-    weight = weights / scale
+    weight, scale, unit = scaled(weights, exact=exact_weights)
     edges = np.rint(np.asarray(similarity, np.float64) * unit).astype(np.int64)
     covered = np.zeros(n, np.int64)
     for j in taken.tolist():
@@ -276,8 +323,13 @@ def greedy_lists(
     return rows, gains / unit * scale, before
 
 
-def neighbour_lists(vectors: Vectors, count: int) -> tuple[Rows, Rows, Doubles]:
-    """Which rows each row can cover: those that have it among their `count` nearest, and itself.
+def neighbour_lists(vectors: Vectors, count: int, *, count_itself: bool = False) -> tuple[Rows, Rows, Doubles]:
+    """Which rows each row can cover: those that have it among their `count` nearest others by cosine, and itself.
+
+    Args:
+        vectors: (n, d).
+        count: >= 1.
+        count_itself: search the `count` rows of highest inner product, which a row itself may be one of.
 
     Returns:
         starts (n + 1,), refs (edges,) ascending within a list, similarity (edges,): see `greedy_lists`.
@@ -285,16 +337,17 @@ def neighbour_lists(vectors: Vectors, count: int) -> tuple[Rows, Rows, Doubles]:
     Cost: a search for n queries, n * count exact products. Memory: 32 bytes * n * count, vectors of NEIGHBOUR_ROWS * count rows.
     """
     n = vectors.shape[0]
-    count = min(count, n)
+    count = min(count, n if count_itself else n - 1)
     norms = np.zeros(n)
     for rows, tile, _ in tiles(vectors, TILE_ROWS):
         loops.norms_of(tile, rows, norms)
     neighbours = np.empty((n, count + 1), np.int64)
     similarity = np.empty((n, count + 1))
+    graph = None if count_itself else nearest_neighbours(vectors, count)
     for start in range(0, n, NEIGHBOUR_ROWS):
         rows = np.arange(start, min(start + NEIGHBOUR_ROWS, n), dtype=np.int64)
         xs = as_float32(vectors.take(rows))
-        _, near = vectors.nearest(xs, count)
+        near = vectors.nearest(xs, count)[1] if graph is None else graph[rows]
         near = np.where(near == rows[:, None], -1, near)
         near = np.concatenate([near, rows[:, None]], axis=1)
         others, which = np.unique(near, return_inverse=True)

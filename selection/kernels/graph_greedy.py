@@ -1,6 +1,7 @@
 """Greedy selection on a graph of rows: by votes, by balls and by the spread of an influence. Whole numbers throughout.
 
-So picks depend neither on the order of a sum nor on how many rows were taken before; ties go to the lowest row.
+So picks depend neither on the order of a sum nor on how many rows were taken before; ties go to the lowest row, those of
+votes to the row with most votes first.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from selection.types import Doubles, Ints, Mask, Rows, UInts
 SAMPLES = 64
 
 
-def vote_k(neighbours: Ints, *, rho: int, taken: Rows, parts: list[Rows]) -> tuple[Rows, Doubles]:
+def vote_k(
+    neighbours: Ints, *, rho: int, taken: Rows, parts: list[Rows], ties_to_votes: bool = True
+) -> tuple[Rows, Doubles]:
     """From each part in turn, the row with the highest vote-k score, and that score.
 
     A row u has the votes of the rows v that are not selected and have u among their neighbours; one counts
-    rho ** -(selected rows among the neighbours of v).
+    rho ** -(selected rows among the neighbours of v). Ties go to the row with more votes, whatever they count, then to
+    the lowest row.
 
     Args:
         neighbours: (n, k) int32, -1 where there is none.
@@ -27,6 +31,7 @@ def vote_k(neighbours: Ints, *, rho: int, taken: Rows, parts: list[Rows]) -> tup
             rho ** -(s + 1) or less of the heaviest vote for a row that is left.
         taken: rows that are already selected.
         parts: the rows to choose from at each pick, of which one at least is not selected; the same array may come again.
+        ties_to_votes: without it, ties go to the lowest row.
 
     Cost: a scan of the part and of all rows and about k*k additions a pick; n*k at most k times. Memory: 4 bytes * n * k and 32
     bytes a row beside the argument.
@@ -37,7 +42,9 @@ def vote_k(neighbours: Ints, *, rho: int, taken: Rows, parts: list[Rows]) -> tup
         levels += 1
     weight = np.array([rho ** (levels - t) for t in range(levels + 1)] + [0], np.int64)
     lists = voters(neighbours)
-    score = np.diff(lists.starts) * weight[0]
+    votes = np.diff(lists.starts)
+    score = votes * weight[0]
+    order = votes if ties_to_votes else np.zeros_like(votes)
     selected, times = np.zeros(n, np.bool_), np.zeros(n, np.int32)
     degree = (neighbours >= 0).sum(axis=1)
     base = 0  # the weights are of votes from times 0, 1, ... after this
@@ -49,7 +56,7 @@ def vote_k(neighbours: Ints, *, rho: int, taken: Rows, parts: list[Rows]) -> tup
         if least > base:
             base = least
             loops.count_votes(neighbours, weight, selected, times, base, score)
-        row = loops.best_of(part, score, selected)
+        row = loops.best_of(part, score, order, selected)
         rows[i], gain[i] = row, score[row] / weight[0] * float(rho) ** -base
         loops.take_vote(row, neighbours, lists.starts, lists.row, weight, selected, times, base, score)
     return rows, gain

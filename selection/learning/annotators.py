@@ -129,6 +129,7 @@ def dawid_skene(
     n_classes: int,
     *,
     votes_before: float = PRIOR_VOTES,
+    accuracy_before: float = PRIOR_ACCURACY,
     max_iterations: int = 50,
     tolerance: float = 1e-6,
 ) -> Consensus:
@@ -138,20 +139,27 @@ def dawid_skene(
     frequencies.
 
     Args:
-        votes_before: the prior: how many votes on each class every annotator is assumed to have given before, nine in
-            ten of them right and the others spread. It keeps the classes apart if most rows have one label.
+        votes_before: the prior: how many votes on each class every annotator is assumed to have given before. It keeps
+            the classes apart if most rows have one label.
+        accuracy_before: the share of these that is right, in 1 / C .. 1; the others are spread over the other classes.
 
     Other arguments and cost as `estimate_confusion`.
     """
     if not votes_before > 0:
         raise InvalidOption(f"votes_before > 0, got {votes_before}", step="dawid_skene", option="votes_before")
-    wrong = (1 - PRIOR_ACCURACY) / max(n_classes - 1, 1)
+    if not (1 / n_classes if n_classes > 1 else 0) < accuracy_before < 1:
+        raise InvalidOption(
+            f"accuracy_before must be above 1/{n_classes} (guessing) and below 1, got {accuracy_before}",
+            step="dawid_skene",
+            option="accuracy_before",
+        )
+    wrong = (1 - accuracy_before) / max(n_classes - 1, 1)
     voted, share = _shares(votes, n_rows, n_annotators, n_classes)
     estimate = estimate_confusion(
         Votes(np.searchsorted(voted, votes.rows), votes.annotators, votes.labels),
         share,
         n_annotators,
-        alpha=votes_before * np.where(np.eye(n_classes, dtype=np.bool_), PRIOR_ACCURACY, wrong),
+        alpha=votes_before * np.where(np.eye(n_classes, dtype=np.bool_), accuracy_before, wrong),
         max_iterations=max_iterations,
         tolerance=tolerance,
     )

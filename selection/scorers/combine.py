@@ -30,6 +30,7 @@ class Combine(Scorer):
     weights: Mapping[str, Any]
     name: ClassVar[str] = "combine"
     open_options: ClassVar[str | None] = "weights"
+    open_steps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.weights, Mapping) or not self.weights:

@@ -9,8 +9,8 @@ import numpy as np
 
 from selection.errors import InvalidInput
 from selection.pool import Pool, Targets
-from selection.step import Scorer, check_flag
-from selection.types import Floats, Input
+from selection.step import Scorer, check_flag, check_version
+from selection.types import Floats, Input, Points
 
 NEEDS = frozenset({Input.VECTORS, Input.TARGETS})
 
@@ -19,18 +19,34 @@ NEEDS = frozenset({Input.VECTORS, Input.TARGETS})
 class RdsMax(Scorer):
     """The highest similarity to any target: float32 of the exact float64 maximum of the inner products.
 
+    Args:
+        version: 1 takes stored vectors as they are, rounded, without dividing by their lengths, as winnow 0.2 did.
+
+    Similarity: see `similarity_inputs`.
+
     Source: Ivison et al. 2025 (RDS+), `get_top_optimized.py max`.
     Cost: 2*n*m*d operations, one block and n floats of memory.
     """
 
+    version: int = 2
     name: ClassVar[str] = "rds_max"
     needs: ClassVar[frozenset[Input]] = NEEDS
+
+    def __post_init__(self) -> None:
+        check_version(self.name, self.version, newest=2)
+
+    @property
+    def algorithm(self) -> int:
+        """Every similarity is another."""
+        return self.version
 
     def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
         """See `Scorer.score`."""
         from selection.kernels.top_k import max_similarity
 
-        return max_similarity(pool.get_vectors(), target_vectors(pool.get_targets()))
+        vectors, targets = similarity_inputs(pool, self.version)
+        scores = max_similarity(vectors, targets)
+        return np.minimum(scores, np.float32(1)) if vectors is not pool.vectors else scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,28 +56,37 @@ class RdsMean(Scorer):
     Args:
         normalized: first scale each target's similarities to 0..1 over the pool, so that a target that is close to
             every row weighs no more than another. A target that is equally close to all rows then adds nothing.
+        version: see `RdsMax`.
 
     Source: Ivison et al. 2025 (RDS+), `mean_max` and `normalized_mean`.
     Cost: n*d operations in float64, n floats; `normalized` adds a pass of 4*n*m*d operations.
     """
 
     normalized: bool = False
+    version: int = 2
     name: ClassVar[str] = "rds_mean"
     needs: ClassVar[frozenset[Input]] = NEEDS
 
     def __post_init__(self) -> None:
         check_flag(self.name, "normalized", self.normalized)
+        check_version(self.name, self.version, newest=2)
+
+    @property
+    def algorithm(self) -> int:
+        """Every similarity is another."""
+        return self.version
 
     def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
         """See `Scorer.score`."""
         from selection.kernels.top_k import similarity_to, top_k
 
-        vectors, targets = pool.get_vectors(), target_vectors(pool.get_targets())
+        vectors, targets = similarity_inputs(pool, self.version)
         if not len(pool):
             return np.empty(0, np.float32)
         m = len(targets)
         if not self.normalized:
-            return similarity_to(vectors, targets.mean(axis=0, dtype=np.float64)).astype(np.float32)
+            mean = similarity_to(vectors, targets.mean(axis=0, dtype=np.float64)).astype(np.float32)
+            return np.minimum(mean, np.float32(1)) if vectors is not pool.vectors else mean
         # The highest similarity to -q is minus the lowest to q.
         extremes = top_k(vectors, np.concatenate([targets, -targets]), depth=1).score[:, 0]
         highest, lowest = extremes[:m], -extremes[m:]
@@ -69,6 +94,23 @@ class RdsMean(Scorer):
         weight = np.divide(1.0, m * spread, out=np.zeros(m), where=spread > 0)
         direction = (weight[:, None] * targets.astype(np.float64)).sum(axis=0)
         return np.asarray(similarity_to(vectors, direction) - (weight * lowest).sum(), np.float32)
+
+
+def similarity_inputs(pool: Pool, version: int = 2) -> tuple[Points, Floats]:
+    """The vectors (n, d) and targets (m, d) whose inner products are the similarities.
+
+    They are those of the pool; where these stand for vectors of length 1 (`Pool.unit_length`), scaled to that length,
+    so that the inner product is the cosine and float16 moves directions only. Version 1 never scales.
+
+    Raises:
+        InvalidInput: there are no targets.
+    """
+    from selection.kernels.normalize import unit_rows, unit_vectors
+
+    vectors, targets = pool.get_vectors(), target_vectors(pool.get_targets())
+    if version == 1 or not pool.unit_length:
+        return vectors, targets
+    return unit_vectors(vectors), unit_rows(targets)
 
 
 def target_vectors(targets: Targets) -> Floats:

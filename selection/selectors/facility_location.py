@@ -13,7 +13,7 @@ from selection.noise import hash_bits
 from selection.pool import Pool
 from selection.scorers.column import numbers
 from selection.selectors.weighted import Weighted
-from selection.step import check_choice, check_integer, check_number
+from selection.step import check_choice, check_integer, check_number, check_version
 from selection.streams import child
 from selection.types import Array, Doubles, Rows, Selection
 
@@ -29,15 +29,17 @@ class FacilityLocation(Weighted):
 
     Args:
         mode: "exact" covers every row. "reference" covers a random sample of `n_ref` rows instead. In "knn", only the
-            `n_neighbors` nearest rows of a row (and the row itself) can cover it. "stochastic" covers every row, but
+            `n_neighbors` nearest other rows of a row, and the row itself, can cover it. "stochastic" covers every row, but
             each pick is the best of a random sample of n / budget * ln(1 / eps) candidates. "auto" is "exact" if the
             similarities of all pairs fit into `memory_gb`, else "reference".
         n_ref: the size of the sample. Choose many times the budget: the picks are fitted to the sample, and once it is
             covered, further picks add nothing.
-        n_neighbors: for "knn", by highest inner product.
+        n_neighbors: for "knn", by highest cosine.
         eps: for "stochastic": the expected value is at least (1 - 1/e - eps) of the best.
         weights: a column of numbers >= 0: how much covering a row counts.
         memory_gb: the memory for similarities. Less memory costs time; the picks stay the same.
+        version: 1 draws as winnow 0.2 did: in "knn" a row may be one of its `n_neighbors` nearest, which go by inner
+            product, and gains that tie in truth may differ where the largest weight is not 1.
 
     Similarity is (1 + cosine) / 2; that of a zero vector is 0. The value of the picks is at least (1 - 1/e) of the best
     possible (Nemhauser et al. 1978), and gains never rise. Already selected rows cover from the start. Exact for the
@@ -59,6 +61,7 @@ class FacilityLocation(Weighted):
     eps: float = 0.1
     weights: str | None = None
     memory_gb: float = 1.0
+    version: int = 2
     name: ClassVar[str] = "facility_location"
 
     def __post_init__(self) -> None:
@@ -68,6 +71,12 @@ class FacilityLocation(Weighted):
         check_number(self.name, "eps", self.eps, above=0, below=1)
         check_number(self.name, "memory_gb", self.memory_gb, above=0)
         self.check_weights()
+        check_version(self.name, self.version, newest=2)
+
+    @property
+    def algorithm(self) -> int:
+        """1 where every row counts the same and may be covered by all."""
+        return self.version if self.mode == "knn" or self.weights is not None else 1
 
     @property
     def nested(self) -> bool:
@@ -89,15 +98,24 @@ class FacilityLocation(Weighted):
             mode = "exact" if 4 * n * n <= max_bytes else "reference"
         weights = np.ones(n) if self.weights is None else weights_of(pool, self.weights)
         if mode == "knn":
-            lists = neighbour_lists(vectors, self.n_neighbors)
-            rows, gain, before = greedy_lists(*lists, candidates, budget, weights=weights, taken=taken)
+            lists = neighbour_lists(vectors, self.n_neighbors, count_itself=self.version == 1)
+            rows, gain, before = greedy_lists(
+                *lists, candidates, budget, weights=weights, taken=taken, exact_weights=self.version > 1
+            )
             return Selection.in_order("score", rows, gain, (before + np.cumsum(gain)) / weights.sum())
         references = held_out = None
         if mode == "reference" and self.n_ref < n:
             order = np.argsort(hash_bits(pool.get_keys(), child(rng, 0)), kind="stable").astype(np.int64)
             order = order[weights[order] > 0]
             references, held_out = np.sort(order[: self.n_ref]), order[self.n_ref : 2 * self.n_ref]
-        coverage = Coverage(vectors, references=references, weights=weights, taken=taken, max_bytes=max_bytes)
+        coverage = Coverage(
+            vectors,
+            references=references,
+            weights=weights,
+            exact_weights=self.version > 1,
+            taken=taken,
+            max_bytes=max_bytes,
+        )
         if mode == "stochastic":
             rows, gain = _stochastic(coverage, pool, budget, self.eps, rng)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ from selection.errors import InvalidInput
 from selection.pool import Pool
 from selection.selectors.random import drawn_rows
 from selection.selectors.weighted import Weighted
-from selection.step import check_choice
+from selection.step import check_choice, check_version
 from selection.types import NO_REF, Array, Doubles, Reason, Rows, Selection, Vectors
 
 FIRST = ("random", "farthest_from_mean")
@@ -26,25 +27,33 @@ class CentreSelector(Weighted):
 
     __slots__ = ()
 
-    first: str | int
+    first: str | int | Mapping[str, str]
+    version: int
 
     def check_first(self, names: tuple[str, ...]) -> None:
         """Raise `InvalidOption` unless `first` is one of the names or a row."""
-        is_row = isinstance(self.first, int) and not isinstance(self.first, bool) and self.first >= 0
-        if not is_row and self.first not in names:
-            raise self.invalid(f"first must be one of {', '.join(names)} or a row, got {self.first!r}", "first")
+        first = self.first
+        is_row = isinstance(first, int) and not isinstance(first, bool) and first >= 0
+        is_id = isinstance(first, Mapping) and list(first) == ["id"] and isinstance(first["id"], str) and first["id"]
+        if not is_row and not is_id and first not in names:
+            allowed = f"{', '.join(names)}, a row of the pool or {{id: its id}}"
+            raise self.invalid(f"first must be one of {allowed}, got {first!r}", "first")
 
     def first_row(self, pool: Pool, rng: np.random.Generator) -> int:
         """The row that `first` names, or one drawn by hash noise.
 
         Raises:
-            InvalidOption: the row is not a candidate.
+            InvalidOption: the row is not a candidate, or named by an id, which only recipes know.
         """
         if isinstance(self.first, str):
             return int(drawn_rows(pool, 1, rng)[0][0])
-        if self.first >= len(pool) or not pool.candidates[self.first]:
-            raise self.invalid(f"first must be a candidate, one of {len(pool)} rows, got {self.first}", "first")
-        return self.first
+        if not isinstance(self.first, int):
+            raise self.invalid(f"first: only a recipe knows ids; give a row, not {self.first!r}", "first")
+        row = pool.row_of_source(self.first) if self.version > 1 else self.first
+        if row is None or row >= len(pool) or not pool.candidates[row]:
+            seen = f"the {int(pool.candidates.sum())} rows that this step chooses from"
+            raise self.invalid(f"first must be a candidate: row {self.first} of the pool is not among {seen}", "first")
+        return row
 
     def weight_column(self, pool: Pool) -> Doubles | None:
         """(n,) float64; None without weights.
@@ -71,11 +80,13 @@ class KCenter(CentreSelector):
 
     Args:
         first: the first pick if no row is already selected: "random" (by hash noise), "farthest_from_mean" of the
-            candidates, or a row of the pool that the step sees.
+            candidates, or a row: its number in the pool (not among the rows that are eligible or that filters left), or
+            in a recipe {id: its id}.
         weights: a column of finite numbers >= 0 that multiply each row's distance.
         outlier_quantile: in 0 .. 1, the share of the pool's rows that each pick skips, the farthest ones, so that picks
             are no outliers. If the whole pool is taken, the skipped rows are the last picks.
         zero: what to do when every candidate coincides with a centre: "fill" with the lowest rows, or "stop".
+        version: 1 counts `first` among the rows that the step sees, as winnow 0.2 did.
 
     Already selected rows are centres. The gain is the distance to the nearest centre at the moment of picking (0 for a
     first pick, which has no centre), times the weight; `ref` is that centre, `value` the gain (NaN for a first pick).
@@ -84,11 +95,13 @@ class KCenter(CentreSelector):
     Cost and memory: see `selection.kernels.k_center`.
     """
 
-    first: str | int = "random"
+    first: str | int | Mapping[str, str] = "random"
     weights: str | None = None
     outlier_quantile: float = 0.0
     zero: str = "fill"
+    version: int = 2
     name: ClassVar[str] = "k_center"
+    row_options: ClassVar[tuple[str, ...]] = ("first",)
     nested: ClassVar[bool] = True
     incremental: ClassVar[bool] = True
 
@@ -99,6 +112,12 @@ class KCenter(CentreSelector):
         if isinstance(q, bool) or not isinstance(q, int | float) or not 0 <= q < 1:
             raise self.invalid(f"outlier_quantile must be a number >= 0 and < 1, got {q!r}", "outlier_quantile")
         check_choice(self.name, "zero", self.zero, ZERO)
+        check_version(self.name, self.version, newest=2)
+
+    @property
+    def algorithm(self) -> int:
+        """1 unless `first` is a row."""
+        return 1 if isinstance(self.first, str) else self.version
 
     def points(self, pool: Pool) -> Vectors:
         """(n, d) the points whose distances count: the vectors."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import numpy as np
 from selection.pool import Pool
 from selection.selectors.k_center import CentreSelector, centres_selection
 from selection.selectors.random import drawn_rows
-from selection.step import check_integer
+from selection.step import check_integer, check_version
 from selection.types import Doubles, Selection
 
 SAMPLE_ROWS = 16_384  # on which the trials of a pick are compared; all candidates if there are fewer
@@ -21,13 +22,15 @@ class KMeansPP(CentreSelector):
     """Draw each row with probability proportional to its squared distance to the nearest centre (k-means++ seeding).
 
     Args:
-        first: the first pick if no row is already selected: "random", or a row of the pool that the step sees.
+        first: the first pick if no row is already selected: "random", or a row: its number in the pool (not among
+            the rows that are eligible or that filters left), or in a recipe {id: its id}.
         local_trials: draw this many rows for each pick and keep the one that lowers the cost most (1 is plain
             k-means++; scikit-learn takes 2 + ln(budget)). The cost is measured on 16,384 rows drawn at random.
         max_rejects: after this many rejected proposals in a row, draw a row uniformly. That bounds the work of each
             pick, but the distribution is no longer exact. None keeps it exact.
         weights: a column of finite numbers >= 0 that multiply each row's squared distance; a random first pick is then
             drawn in proportion to them.
+        version: 1 counts `first` among the rows that the step sees, as winnow 0.2 did.
 
     Already selected rows are centres. The gain is the distance to the nearest centre at the moment of picking (0 for a
     first pick, which has no centre), times the square root of the weight; `ref` is that centre, `value` the gain (NaN
@@ -37,11 +40,13 @@ class KMeansPP(CentreSelector):
     Cost and memory: see `selection.kernels.kmeans_pp`.
     """
 
-    first: str | int = "random"
+    first: str | int | Mapping[str, str] = "random"
     local_trials: int = 1
     max_rejects: int | None = None
     weights: str | None = None
+    version: int = 2
     name: ClassVar[str] = "kmeans_pp"
+    row_options: ClassVar[tuple[str, ...]] = ("first",)
     nested: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -49,6 +54,12 @@ class KMeansPP(CentreSelector):
         check_integer(self.name, "local_trials", self.local_trials, least=1)
         check_integer(self.name, "max_rejects", self.max_rejects, least=1, optional=True)
         self.check_weights()
+        check_version(self.name, self.version, newest=2)
+
+    @property
+    def algorithm(self) -> int:
+        """1 unless `first` is a row."""
+        return 1 if isinstance(self.first, str) else self.version
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
@@ -76,7 +87,7 @@ class KMeansPP(CentreSelector):
         return centres_selection(first, rest.rows, rest.distance, rest.near)
 
     def _first(self, pool: Pool, weights: Doubles | None, rng: np.random.Generator) -> int:
-        if weights is None or isinstance(self.first, int):
+        if weights is None or not isinstance(self.first, str):
             return self.first_row(pool, rng)
         rows, noise = drawn_rows(pool, len(pool), rng)
         # The smallest of exponential numbers with these rates; if all weights are 0, the first row of the draw.

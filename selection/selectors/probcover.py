@@ -12,7 +12,8 @@ from selection.allocation import as_written
 from selection.errors import InvalidInput
 from selection.noise import hash_bits
 from selection.pool import Pool
-from selection.step import Selector, check_integer, check_number
+from selection.selectors.random import drawn_rows
+from selection.step import Selector, check_choice, check_integer, check_number, check_version
 from selection.streams import child
 from selection.types import Array, Input, Selection
 
@@ -32,9 +33,12 @@ class ProbCover(Selector):
             the whole pool.
         alpha: in 0 < alpha <= 1.
         memory_gb: the memory for pairs of rows within delta, 8 bytes for each direction; more pairs are an error.
+        when_covered: what to do when no ball holds an uncovered row: "stop", or fill up with "random" rows (by hash noise),
+            whose gain is 0.
+        version: 1 clusters from random starts, as winnow 0.2 did.
 
     Already selected rows cover from the start. Exact, ties to the lowest row. When no ball holds an uncovered row, the
-    method has no more picks: that is an error, or with `allow_short` a selection that is `exhausted`. The gain is the
+    method has no more picks. With "stop" that is an error, or with `allow_short` a selection that is `exhausted`. The gain is the
     number of rows that a pick newly covers; the reason's value is the share of the pool covered so far.
 
     Cost for n rows of d dimensions: 2*n*n*d operations for the pairs, one pass over the pairs, and n a pick. Memory:
@@ -48,7 +52,10 @@ class ProbCover(Selector):
     classes: int | None = None
     alpha: float = 0.95
     memory_gb: float = 1.0
+    when_covered: str = "stop"
+    version: int = 2
     name: ClassVar[str] = "probcover"
+    added_options: ClassVar[tuple[str, ...]] = ("when_covered",)
     nested: ClassVar[bool] = True
     needs: ClassVar[frozenset[Input]] = frozenset({Input.VECTORS})
 
@@ -63,6 +70,13 @@ class ProbCover(Selector):
         check_integer(self.name, "classes", self.classes, least=2, optional=True)
         check_number(self.name, "alpha", self.alpha, above=0, most=1)
         check_number(self.name, "memory_gb", self.memory_gb, above=0)
+        check_choice(self.name, "when_covered", self.when_covered, ("stop", "random"))
+        check_version(self.name, self.version, newest=2)
+
+    @property
+    def algorithm(self) -> int:
+        """1 where no clusters are needed."""
+        return 1 if self.classes is None else self.version
 
     @property
     def incremental(self) -> bool:
@@ -76,12 +90,16 @@ class ProbCover(Selector):
 
         delta = self.delta
         if delta is None:
-            distance = _distance_to_other_clusters(pool, int(self.classes or 0), rng)
+            distance = _distance_to_other_clusters(pool, int(self.classes or 0), rng, version=self.version)
             delta = largest_pure_radius(distance, self.alpha)
         balls = within_distance(pool.get_vectors(), delta, max_edges=int(self.memory_gb * 2**30) // EDGE_BYTES)
         taken = pool.get_already_selected()
         before = len(np.unique(np.concatenate([balls.of(row) for row in taken]))) if len(taken) else 0
         rows, gain = cover(balls, budget, taken=taken, candidates=pool.candidates)
+        if self.when_covered == "random":
+            others = drawn_rows(pool, len(pool), rng)[0]
+            rows = np.concatenate([rows, others[~np.isin(others, rows)]])[:budget]
+            gain = np.concatenate([gain, np.zeros(len(rows) - len(gain))])
         return Selection.in_order("score", rows, gain, (before + np.cumsum(gain)) / len(pool))
 
 
@@ -100,7 +118,7 @@ def largest_pure_radius(distance: Array, alpha: float) -> float:
     return float(np.nextafter(np.sort(distance)[impure], 0.0))
 
 
-def _distance_to_other_clusters(pool: Pool, classes: int, rng: np.random.Generator) -> Array:
+def _distance_to_other_clusters(pool: Pool, classes: int, rng: np.random.Generator, *, version: int) -> Array:
     """(m,) the distance of up to PURITY_ROWS rows to the nearest row of another cluster.
 
     Raises:
@@ -112,7 +130,8 @@ def _distance_to_other_clusters(pool: Pool, classes: int, rng: np.random.Generat
     vectors = pool.get_vectors()
     order = hashed_order(vectors, hash_bits(pool.get_keys(), child(rng, 0)))
     if len(order):
-        clusters, _ = spherical_clusters(vectors, order, min(classes, len(order)))
+        starts = child(rng, 1) if version > 1 else None
+        clusters, _ = spherical_clusters(vectors, order, min(classes, len(order)), rng=starts)
         distance = distance_to_others(vectors, order[:PURITY_ROWS], clusters.place)
         if np.isfinite(distance).all():
             return distance

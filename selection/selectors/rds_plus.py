@@ -9,9 +9,9 @@ import numpy as np
 
 from selection.errors import InvalidInput
 from selection.pool import Pool, Targets
-from selection.scorers.rds import target_vectors
-from selection.step import Selector, check_choice
-from selection.types import Array, Floats, Input, Reason, Rows, Selection, Vectors
+from selection.scorers.rds import similarity_inputs
+from selection.step import Selector, check_choice, check_version
+from selection.types import Array, Floats, Input, Points, Reason, Rows, Selection
 
 # How many list entries are computed at first for each row of the budget. Between 1.2 and 14 are needed on clustered
 # data, 2.8 in BETR.
@@ -31,9 +31,10 @@ class RdsPlus(Selector):
             or "advance" to its next row that is not taken.
         per: one list for each target ("query"), or for each target set ("set": the highest similarity to any of its
             targets). "auto" means sets if there is more than one.
+        version: 1 takes stored vectors as they are, rounded, without dividing by their lengths, as winnow 0.2 did.
 
-    Similarity is the inner product of the vectors as they are (for unit vectors, the cosine). Ties go to the lowest
-    row. With "lose_turn", already selected rows keep their places in the lists and cost them the turn, so that a
+    Similarity is the inner product, for stored vectors the cosine: see `selection.scorers.rds.similarity_inputs`. Ties
+    go to the lowest row. With "lose_turn", already selected rows keep their places in the lists and cost them the turn, so that a
     selection can be continued; with "advance" they are skipped. The gain and the reason's value are the similarity,
     `ref` is the target or set that took the row, `rank` the round.
 
@@ -47,6 +48,7 @@ class RdsPlus(Selector):
 
     on_duplicate: str = "lose_turn"
     per: str = "auto"
+    version: int = 2
     name: ClassVar[str] = "rds_plus"
     needs: ClassVar[frozenset[Input]] = frozenset({Input.VECTORS, Input.TARGETS})
     nested: ClassVar[bool] = True
@@ -54,6 +56,12 @@ class RdsPlus(Selector):
     def __post_init__(self) -> None:
         check_choice(self.name, "on_duplicate", self.on_duplicate, ("lose_turn", "advance"))
         check_choice(self.name, "per", self.per, ("auto", "query", "set"))
+        check_version(self.name, self.version, newest=2)
+
+    @property
+    def algorithm(self) -> int:
+        """Every similarity is another."""
+        return self.version
 
     @property
     def incremental(self) -> bool:
@@ -64,14 +72,14 @@ class RdsPlus(Selector):
         """See `Selector.select`."""
         targets = pool.get_targets()
         per_set = self.per == "set" or (self.per == "auto" and len(targets.names) > 1)
-        lists = lists_by_set(targets) if per_set else lists_by_query(targets)
+        vectors, queries = similarity_inputs(pool, self.version)
+        lists = lists_by_set(targets, queries) if per_set else lists_by_query(queries)
         taken = pool.get_already_selected()
         excluded = ~pool.candidates
         excluded[taken] = False
         round_robin = lose_turn if self.on_duplicate == "lose_turn" else advance
-        rows, turn, value = round_robin(
-            pool.get_vectors(), lists, budget, taken=taken, excluded=excluded, max_bytes=LIST_BYTES
-        )
+        rows, turn, value = round_robin(vectors, lists, budget, taken=taken, excluded=excluded, max_bytes=LIST_BYTES)
+        value = np.minimum(value, 1.0) if vectors is not pool.vectors else value  # a cosine, but for the last bits
         kind, names = ("target_set", targets.names) if per_set else ("target", targets.printable())
         rank, ref = np.divmod(turn, len(names))
         reason = Reason.of(kind, len(rows), ref=ref, rank=rank, value=value, names=names)
@@ -93,19 +101,18 @@ class TurnLists:
     turns: Rows
 
 
-def lists_by_query(targets: Targets) -> TurnLists:
-    """One turn for each target."""
-    queries, place = _distinct(target_vectors(targets))
+def lists_by_query(vectors: Floats) -> TurnLists:
+    """One turn for each target; their vectors are (m, d)."""
+    queries, place = _distinct(vectors)
     return TurnLists(queries, np.arange(len(queries) + 1), place)
 
 
-def lists_by_set(targets: Targets) -> TurnLists:
-    """One turn for each target set.
+def lists_by_set(targets: Targets, vectors: Floats) -> TurnLists:
+    """One turn for each target set; the vectors of the targets are (m, d).
 
     Raises:
         InvalidInput: a set has no targets.
     """
-    vectors = target_vectors(targets)
     parts = []
     for i, name in enumerate(targets.names):
         part = vectors[np.asarray(targets.sets) == i]
@@ -117,7 +124,7 @@ def lists_by_set(targets: Targets) -> TurnLists:
 
 
 def lose_turn(
-    vectors: Vectors, lists: TurnLists, budget: int, *, taken: Rows, excluded: Array, max_bytes: int
+    vectors: Points, lists: TurnLists, budget: int, *, taken: Rows, excluded: Array, max_bytes: int
 ) -> tuple[Rows, Rows, Array]:
     """Round robin in which a list loses its turn if its next row is already taken.
 
@@ -168,7 +175,7 @@ def lose_turn(
 
 
 def advance(
-    vectors: Vectors, lists: TurnLists, budget: int, *, taken: Rows, excluded: Array, max_bytes: int
+    vectors: Points, lists: TurnLists, budget: int, *, taken: Rows, excluded: Array, max_bytes: int
 ) -> tuple[Rows, Rows, Array]:
     """Round robin in which a list whose next row is already taken moves on to its next row that is not.
 

@@ -37,6 +37,7 @@ class Stratified(Selector):
     min_per_stratum: int = 0
     within: str | Mapping[str, Any] = "random"
     name: ClassVar[str] = "stratified"
+    inner_options: ClassVar[tuple[str, ...]] = ("within",)
 
     def __post_init__(self) -> None:
         check_name(self.name, "by", self.by, optional=True)

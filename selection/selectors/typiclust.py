@@ -11,7 +11,7 @@ import numpy as np
 
 from selection.noise import hash_bits
 from selection.pool import Pool
-from selection.step import Selector, check_flag, check_integer
+from selection.step import Selector, check_flag, check_integer, check_version
 from selection.streams import child
 from selection.types import Input, Reason, Rows, Selection, Vectors
 
@@ -33,6 +33,7 @@ class TypiClust(Selector):
         min_size: clusters of this many rows or fewer wait until the larger clusters are used up.
         max_clusters: the most clusters.
         squared: use squared Euclidean distances, as in the authors' code; the paper has Euclidean distances.
+        version: 1 clusters from random starts, as winnow 0.2 did.
 
     The clusters are those of spherical k-means, see `selection.kernels.clusters`: by cosine, on a sample hashed from
     the keys, the same for any order of rows and blocks. Zero vectors are in no cluster and come last. Typicality is
@@ -40,7 +41,7 @@ class TypiClust(Selector):
     `rank` how often the cluster had its turn before, gain and value the typicality. Other budgets give other clusters,
     so the step is not nested.
 
-    Cost for K clusters of n rows: 2*d*K*(256*K*10 + n) operations to cluster; then for each pick 2*d times the squared
+    Cost for K clusters of n rows: about 2*d*K*(256*K*15 + n) operations to cluster; then for each pick 2*d times the squared
     size of its cluster, about (n/K)**2. Put `random_subpool` in front if n is large and K small. Memory: vectors of
     256*K rows, then 4*d bytes for each row of the largest cluster.
 
@@ -51,6 +52,7 @@ class TypiClust(Selector):
     min_size: int = 5
     max_clusters: int = 500
     squared: bool = False
+    version: int = 2
     name: ClassVar[str] = "typiclust"
     needs: ClassVar[frozenset[Input]] = frozenset({Input.VECTORS})
 
@@ -59,6 +61,12 @@ class TypiClust(Selector):
         check_integer(self.name, "min_size", self.min_size, least=0)
         check_integer(self.name, "max_clusters", self.max_clusters, least=1)
         check_flag(self.name, "squared", self.squared)
+        check_version(self.name, self.version, newest=2)
+
+    @property
+    def algorithm(self) -> int:
+        """The clusters decide the picks."""
+        return self.version
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:
         """See `Selector.select`."""
@@ -69,7 +77,9 @@ class TypiClust(Selector):
         count = min(len(pool.get_already_selected()) + budget, self.max_clusters, len(order))
         cluster = np.full(len(pool), -1, np.int64)
         if count:
-            cluster = spherical_clusters(vectors, order, count)[0].place
+            cluster = spherical_clusters(vectors, order, count, rng=child(rng, 1) if self.version > 1 else None)[
+                0
+            ].place
         return self.draw(pool, budget, cluster)
 
     def draw(self, pool: Pool, budget: int, cluster: Rows) -> Selection:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from selection.pool import Pool
-from selection.step import Selector, check_flag, check_integer
+from selection.step import Selector, check_flag, check_integer, check_version
 from selection.types import Array, Input, Reason, Rows, Selection
 
 
@@ -23,10 +23,11 @@ class VoteK(Selector):
             the tenth of the candidates with the most confident predictions, cuts the rest into as many equal buckets as
             the budget, the least confident first, and takes the row with the most votes from each bucket. If the budget
             is above 0.9 of the candidates, it leaves out fewer.
+        version: 1 breaks ties by the lowest row alone, as winnow 0.2 did.
 
     The published method is two draws: `vote_k` for the first labels, then with these as already selected rows
-    `[least_confidence, {vote_k: {buckets: true}}]`. Already selected rows count in both. Exact, ties to the lowest row;
-    rows without votes score 0 and come last. The gain is the score; the reason's `ref` is the bucket.
+    `[least_confidence, {vote_k: {buckets: true}}]`. Already selected rows count in both. Exact; ties go to the row
+    that most rows vote for, then to the lowest row. Rows without votes score 0 and come last. The gain is the score; the reason's `ref` is the bucket.
 
     Cost for n rows of d dimensions: 2*n*n*d operations for the neighbours, then n + n_neighbors**2 a pick. Memory:
     8 bytes * n * n_neighbors and 32 bytes a row; see `selection.kernels.neighbor_graph`.
@@ -35,12 +36,19 @@ class VoteK(Selector):
     n_neighbors: int = 150
     rho: int = 10
     buckets: bool = False
+    version: int = 2
     name: ClassVar[str] = "vote_k"
 
     def __post_init__(self) -> None:
         check_integer(self.name, "n_neighbors", self.n_neighbors, least=1)
         check_integer(self.name, "rho", self.rho, least=2)
         check_flag(self.name, "buckets", self.buckets)
+        check_version(self.name, self.version, newest=2)
+
+    @property
+    def algorithm(self) -> int:
+        """Ties may be anywhere."""
+        return self.version
 
     @property
     def needs(self) -> frozenset[Input]:
@@ -66,7 +74,8 @@ class VoteK(Selector):
         scores = pool.get_scores()[candidates] if self.buckets else None
         parts = [candidates] * budget if scores is None else equal_buckets(candidates, scores, budget)
         graph = nearest_neighbours(pool.get_vectors(), self.n_neighbors)
-        rows, gain = vote_k(graph, rho=self.rho, taken=pool.get_already_selected(), parts=parts)
+        taken = pool.get_already_selected()
+        rows, gain = vote_k(graph, rho=self.rho, taken=taken, parts=parts, ties_to_votes=self.version > 1)
         if not self.buckets:
             return Selection.in_order("score", rows, gain)
         names = [f"bucket {i + 1} of {budget}" for i in range(budget)]

@@ -46,10 +46,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class VectorFile:
-    """A file of vectors, and in Parquet the column that holds the keys."""
+    """A file of vectors, in Parquet the column that holds the keys, and how its vectors are stored."""
 
     url: str
     id_field: str = "id"
+    store: str = "float16"
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -92,15 +93,23 @@ def ids_file(url: str) -> str:
 
 
 def files_fingerprint(store: Store, files: Sequence[VectorFile]) -> str:
-    """32 hex digits that depend on the content of the files, in order, and on the columns of the keys.
+    """32 hex digits that depend on the content of the files, in order, and on the columns of the keys, and on whether
+    they are stored as float32.
 
     Raises:
         BadInput: a file cannot be opened.
 
     Cost: reads each file once in the life of a process, while it stays as it is.
     """
-    depends_on = [(file.id_field, *(_digest(store, url) for url in file.urls)) for file in files]
+    depends_on: list[tuple[str, ...]] = [(file.id_field, *(_digest(store, url) for url in file.urls)) for file in files]
+    if stored_as(files) != "float16":
+        depends_on.append((stored_as(files),))
     return hashlib.blake2b(repr(depends_on).encode(), digest_size=16).hexdigest()
+
+
+def stored_as(files: Sequence[VectorFile]) -> str:
+    """How all vectors of a space are stored: float32 if one of the files asks for it, else float16."""
+    return max(file.store for file in files)
 
 
 def files_dimension(store: Store, files: Sequence[VectorFile]) -> int:
@@ -127,7 +136,7 @@ def import_vectors(
     on_progress: Progress | None = None,
     on_wait: Callable[[str], None] | None = None,
 ) -> VectorImport:
-    """Commit the files' vectors of those ids of a source that have none yet, as unit float16.
+    """Commit the files' vectors of those ids of a source that have none yet, at unit length.
 
     Raises:
         BadInput: a file is not as it should be, an id of the source has no vector, or more than 1 % of them are zero or
@@ -227,7 +236,8 @@ def _commit(store: Store, encoder: str, files: Sequence[VectorFile], key_ids: Id
         gathered = np.concatenate(ids)
         unit, usable = normalise(np.concatenate(vectors))
         failed = dict.fromkeys(to_text(gathered[~usable]), "zero or not finite")
-        commit_segment(store, encoder, gathered, unit, {"failed": failed, "created_at": utc_now()}, failed=~usable)
+        details = {"failed": failed, "created_at": utc_now()}
+        commit_segment(store, encoder, gathered, unit, details, failed=~usable, dtype=stored_as(files))
         ids.clear()
         vectors.clear()
         return int(usable.sum())

@@ -1,6 +1,6 @@
 """Vectors of an encoder, in segments that are written once: `vectors/<encoder>/seg-<hash>/`.
 
-A segment holds `vectors.npy` (n, d) float16 of norm 1, `keys.npy` (n,) the ids, `failed.npy` the ids that the encoder
+A segment holds `vectors.npy` (n, d) float16 or float32 of norm 1, `keys.npy` (n,) the ids, `failed.npy` the ids that the encoder
 could give no vector (no tokens, an overflow), and `segment.json` with checksums and the writer's details. Its name
 is a hash of the encoder and the ids, so a segment written twice is one segment.
 """
@@ -72,16 +72,24 @@ def segment_folders(store: Store, encoder: str) -> list[Path]:
 
 
 def commit_segment(
-    store: Store, encoder: str, ids: Ids, vectors: Array, details: Mapping[str, Any], *, failed: Mask | None = None
+    store: Store,
+    encoder: str,
+    ids: Ids,
+    vectors: Array,
+    details: Mapping[str, Any],
+    *,
+    failed: Mask | None = None,
+    dtype: str = "float16",
 ) -> str:
     """Write a segment and commit it.
 
     Args:
         ids: (n,) unique.
-        vectors: (n, d) float, norm 1 to 1e-3; stored as float16.
+        vectors: (n, d) float, norm 1 to 1e-3.
         details: JSON-plain, kept in segment.json: device, batches, seconds.
         failed: (n,) bool: the ids of these rows are recorded as failed and their vectors dropped. None failed by
             default.
+        dtype: "float16" or "float32", how the vectors are stored.
 
     Returns:
         The segment's name.
@@ -92,7 +100,7 @@ def commit_segment(
     if vectors.ndim != 2 or len(vectors) != len(ids):
         raise BadInput(f"encoder {encoder}: {len(ids)} ids need as many vectors, got an array of shape {vectors.shape}")
     failed = np.zeros(len(ids), np.bool_) if failed is None else failed
-    kept = np.asarray(vectors, np.float16)[~failed]
+    kept = np.asarray(vectors, dtype)[~failed]
     norms = np.linalg.norm(kept.astype(np.float32), axis=1)
     bad = np.flatnonzero(~(np.abs(norms - 1) <= NORM_TOLERANCE))  # NaN is bad too
     if len(bad):
@@ -194,6 +202,7 @@ class StoredVectors:
         if len(dimensions) > 1:
             raise StoreDamaged(f"encoder {encoder}: segments of different dimensions {sorted(dimensions)}")
         self._dimension = dimensions.pop() if dimensions else self._dimension_on_record()
+        self._dtype = self._arrays[0].dtype if self._arrays else np.dtype(np.float16)
 
     def _dimension_on_record(self) -> int:
         path = self.store.path("vectors", self.encoder, "encoder.json")
@@ -209,7 +218,7 @@ class StoredVectors:
         return np.flatnonzero(self._segment < 0)
 
     def blocks(self) -> Iterator[tuple[Rows, Array]]:
-        """Yield `(rows, block)`, float16, segment by segment in the order on disk; failed rows last, as zeros."""
+        """Yield `(rows, block)`, as stored, segment by segment in the order on disk; failed rows last, as zeros."""
         order = self._order
         bounds = np.searchsorted(self._segment[order], np.arange(len(self._arrays) + 1))
         for array, start, stop in zip(self._arrays, bounds[:-1], bounds[1:], strict=True):
@@ -219,10 +228,10 @@ class StoredVectors:
         failed = self.failed_rows
         for at in range(0, len(failed), self.block_rows):
             rows = failed[at : at + self.block_rows]
-            yield rows, np.zeros((len(rows), self._dimension), np.float16)
+            yield rows, np.zeros((len(rows), self._dimension), self._dtype)
 
     def take(self, rows: Rows) -> Array:
-        """(len(rows), d) float16."""
+        """(len(rows), d) float16, or float32 if that is how they are stored."""
         rows = np.asarray(rows, np.int64)
         if len(rows) and not (rows.min() >= 0 and rows.max() < len(self.ids)):
             raise BadInput(f"rows must be in 0..{len(self.ids) - 1}, got {rows.min()}..{rows.max()}")
@@ -230,7 +239,7 @@ class StoredVectors:
         order = np.lexsort((self._position[rows], self._segment[rows]))
         numbers, starts = np.unique(self._segment[rows[order]], return_index=True)
         positions = self._position[rows[order]]
-        gathered = np.zeros((len(rows), self._dimension), np.float16)
+        gathered = np.zeros((len(rows), self._dimension), self._dtype)
         for number, (start, stop) in zip(numbers.tolist(), pairwise([*starts.tolist(), len(rows)]), strict=True):
             if number >= 0:  # else the encoder failed
                 self._arrays[number].take(positions[start:stop], axis=0, out=gathered[start:stop], mode="clip")

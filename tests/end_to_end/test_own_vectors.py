@@ -169,3 +169,42 @@ def test_run__facts_are_recorded(project: Path) -> None:
         "ambiguous": 0,
         "repeated": 0,
     }
+
+
+def write_alike(project: Path) -> np.ndarray:
+    """Vectors of cosines around 0.9996; returns the float64 cosine of each of the 120 rows to the one target."""
+    rng = np.random.default_rng(1)
+    base = rng.normal(size=256)
+    base /= np.linalg.norm(base)
+    x = (base + 0.02 * rng.normal(size=(120, 256)) / 16).astype(np.float32)
+    target = (3 * base + 0.06 * rng.normal(size=256) / 16).astype(np.float32)
+    x[100] = 2 * target  # a row that is its target
+    names = [f"{subject}-{n}" for subject in SUBJECTS for n in range(15)]
+    pq.write_table(pa.table({"doc": names, "v": list(x)}), project / "pool.parquet")
+    np.save(project / "targets" / "foxes.npy", np.tile(target, (2, 1)))
+    wide = x.astype(np.float64)
+    return wide @ target / np.linalg.norm(wide, axis=1) / np.linalg.norm(target.astype(np.float64))
+
+
+def test_run__vectors_that_are_all_alike_go_by_the_angle(project: Path) -> None:
+    cosine = write_alike(project)
+    names = np.array([f"{subject}-{n}" for subject in SUBJECTS for n in range(15)])
+    query = (
+        "SELECT given_id, value FROM selected_examples JOIN latest_selections USING (selection_id) "
+        "WHERE latest_selections.recipe = 'near' ORDER BY rank"
+    )
+    config = CONFIG.replace("budget: 10", "budget: 20")
+    same = {}
+    for stored in ("float16", "float32"):
+        text = config.replace("id: doc}", f"id: doc, store: {stored}}}")
+        text = text.replace("targets/foxes.npy", f"{{url: targets/foxes.npy, store: {stored}}}")
+        (project / "winnow.yaml").write_text(text)
+        run_here(project)
+        picked = query_catalog(Store(project / "store"), query).to_pydict()
+        same[stored] = len(set(picked["given_id"]) & set(names[np.argsort(-cosine)[:20]]))
+        assert max(picked["value"]) <= 1
+        assert picked["given_id"][0] == names[100]
+    assert same["float16"] >= 18
+    assert same["float32"] == 20
+    (folders,) = query_catalog(Store(project / "store"), "SELECT count(*) AS n FROM encoders").to_pylist()
+    assert folders["n"] == 4  # of pool and targets, each stored in two ways

@@ -23,6 +23,13 @@ from tests.golden.project import PROJECTS
 from tests.golden.replay import replay
 
 EXPECTED: dict[str, Any] = json.loads(Path(__file__).with_name("expected.json").read_text("utf-8"))
+"""The archived store: what it holds."""
+CHANGES: dict[str, Any] = json.loads(Path(__file__).with_name("fresh.json").read_text("utf-8"))
+FRESH: dict[str, Any] = EXPECTED | {
+    part: {name: value for name, value in (EXPECTED[part] | changes).items() if value is not None}
+    for part, changes in CHANGES.items()
+}
+"""A fresh run of the same inputs: steps whose algorithm has changed since draw otherwise."""
 SAME_WRITERS = EXPECTED["made_with"] == contents.versions()
 MOST_SHOWN = 12
 MOST_LINES = 16
@@ -46,11 +53,11 @@ def test_a_fresh_run__stores_and_draws_what_it_did(tmp_path: Path) -> None:
 
     # What was drawn comes first: where that differs, most files do.
     differences = [
-        *_different("recipe", EXPECTED["recipes"], contents.drawn(project)),
-        *_different("rounds of", EXPECTED["rounds"], contents.rounds(project)),
-        *_different_files(found, project, contents.files_of(before), before),
-        *_different_schema(contents.catalog_schema(project)),
-        *_different("rows of", EXPECTED["rows"], contents.catalog_rows(project)),
+        *_different("recipe", FRESH["recipes"], contents.drawn(project)),
+        *_different("rounds of", FRESH["rounds"], contents.rounds(project)),
+        *_different_files(found, project, contents.files_of(before), before, FRESH["files"]),
+        *_different_schema(contents.catalog_schema(project), FRESH["catalog"]),
+        *_different("rows of", FRESH["rows"], contents.catalog_rows(project)),
     ]
     _none(differences)
 
@@ -71,7 +78,8 @@ def test_the_resolved_configuration__is_what_it_was(tmp_path: Path) -> None:
     before = tmp_path / "archived"
     archive.unpack(before)
     files = {"configs/<digest>.yaml": kept}
-    _none(_different_files(files, project, contents.files_of(before), before, only="configs/"))
+    expected = {name: facts for name, facts in FRESH["files"].items() if name.startswith("configs/")}
+    _none(_different_files(files, project, contents.files_of(before), before, expected))
 
     # It is itself a configuration, of the same digest.
     moved = tmp_path / "moved.yaml"
@@ -93,7 +101,12 @@ def test_an_archived_store__opens_and_reproduces_every_selection(archived: Path)
         rows = contents.catalog_rows(archived)
         assert rows.pop("runs").startswith(f"{len(list((archived / 'store/records/runs').iterdir()))} rows ")
         expected = {name: said for name, said in EXPECTED["rows"].items() if name != "runs"}  # lacks its own publish
-        _none([*_different_schema(contents.catalog_schema(archived)), *_different("rows of", expected, rows)])
+        _none(
+            [
+                *_different_schema(contents.catalog_schema(archived), EXPECTED["catalog"]),
+                *_different("rows of", expected, rows),
+            ]
+        )
         assert "published" in winnow("status", "--limit", "400").out
         assert _asked(winnow, "SELECT count(*) AS n FROM selections") == [{"n": len(stored)}]
         assert _asked(winnow, "SELECT count(*) AS n FROM rounds") == [{"n": sum(map(len, EXPECTED["rounds"].values()))}]
@@ -105,7 +118,8 @@ def test_an_archived_store__opens_and_reproduces_every_selection(archived: Path)
         _none(not_reproduced)
 
 
-def test_an_archived_store__has_nothing_new_to_draw(archived: Path) -> None:
+@pytest.mark.slow
+def test_an_archived_store__draws_anew_only_what_changed(archived: Path) -> None:
     before = {name for name in contents.files_of(archived) if not name.startswith(("records/runs", "configs/"))}
     (archived / "store" / "configs").rename(archived / "configs")  # of another folder, so of another digest
     with winnow_in(archived) as winnow:
@@ -114,10 +128,13 @@ def test_an_archived_store__has_nothing_new_to_draw(archived: Path) -> None:
             said = winnow("labels", "push", name).err
             assert f"{name}/batch: round " in said or "no further batch" in said, said
         assert "rounds" in winnow("labels", "status", "topics").out
-    last = [{name: ids[-1] for name, ids in some.items()} for some in (EXPECTED["recipes"], contents.drawn(archived))]
+    last = [{name: ids[-1] for name, ids in some.items()} for some in (FRESH["recipes"], contents.drawn(archived))]
     _none(_different("last selection of", *last))
+    new = {ids[-1] for name, ids in FRESH["recipes"].items() if ids[-1] != EXPECTED["recipes"][name][-1]}
     after = {name for name in contents.files_of(archived) if not name.startswith(("records/runs", "configs/"))}
-    _none([f"{name} is new" for name in sorted(after - before)])
+    measured = {name for name in after - before if name.startswith("records/metrics/")}
+    assert len(measured) == len(new)  # one record of metrics for each selection
+    _none([f"{name} is new" for name in sorted(after - before - measured) if not new & set(name.split("/"))])
     _none(_different("rounds of", EXPECTED["rounds"], contents.rounds(archived)))
 
 
@@ -144,10 +161,9 @@ def _different(what: str, expected: Mapping[str, Any], found: Mapping[str, Any])
 
 
 def _different_files(
-    found: Mapping[str, Path], root: Path, before: Mapping[str, Path], before_root: Path, only: str = ""
+    found: Mapping[str, Path], root: Path, before: Mapping[str, Path], before_root: Path, expected: Mapping[str, Any]
 ) -> Iterator[str]:
     """Files that are not as expected; each with its first lines that differ from the archived one."""
-    expected = {name: facts for name, facts in EXPECTED["files"].items() if name.startswith(only)}
     for name in sorted({*expected, *found}):
         if name not in found or name not in expected:
             yield f"{name} is {'missing' if name not in found else 'not expected'}"
@@ -157,13 +173,16 @@ def _different_files(
         if not SAME_WRITERS:
             kinds = [kind for kind in kinds if kind not in ("bytes", "layout")]
         if kinds:
-            lines = contents.shown(before[name], before_root), contents.shown(found[name], root)
+            lines = (
+                contents.shown(before[name], before_root) if name in before else [],
+                contents.shown(found[name], root),
+            )
             diff = list(difflib.unified_diff(*lines, "expected", "found", lineterm="", n=0))
             yield "\n    ".join([f"{_named(name, found[name])}: {', '.join(kinds)}", *diff[2:MOST_LINES]])
 
 
-def _different_schema(found: Mapping[str, Any]) -> Iterator[str]:
-    for kind, names in EXPECTED["catalog"].items():
+def _different_schema(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:
+    for kind, names in expected.items():
         yield from _different(f"catalog, {kind}:", names, found[kind])
 
 

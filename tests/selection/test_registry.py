@@ -17,14 +17,18 @@ from selection import (
     step_names,
     step_spec,
 )
-from selection.registry import find_step
+from selection.registry import find_step, recorded_spec, recorded_steps
 from selection.selectors.top import Top
 from selection.step import Scorer
 
 
 def test_parse_steps__bare_names_and_options():
     steps = parse_steps(["rds_max", {"keep_top": {"times": 3}}, {"random": None}])
-    assert [step_spec(step) for step in steps] == [{"rds_max": {}}, {"keep_top": {"times": 3}}, {"random": {}}]
+    assert [step_spec(step) for step in steps] == [
+        {"rds_max": {"version": 2}},
+        {"keep_top": {"times": 3}},
+        {"random": {}},
+    ]
 
 
 def test_parse_steps__a_last_scorer_gets_top():
@@ -52,7 +56,7 @@ def test_parse_steps__one_step_is_a_list_of_one():
         (
             [{"rds_plus": {"pre": "set"}}],
             InvalidOption,
-            "unknown option 'pre'; it has on_duplicate, per. Did you mean 'per'",
+            "unknown option 'pre'; it has on_duplicate, per, version. Did you mean 'per'",
         ),
         ([{"top": {"n": 1}}], InvalidOption, "top: unknown option 'n'; it has no options"),
         (["column"], InvalidOption, "column: needs the option 'field', for example {column: {field: ...}}"),
@@ -133,3 +137,65 @@ def test_build_step__what_an_installed_step_lacks_is_named(monkeypatch):
         parse_steps([Nameless(), "top"])
     with pytest.raises(BrokenStep, match="optionless: Optionless must be a frozen dataclass"):
         build_step("optionless")
+
+
+@pytest.mark.parametrize(
+    "recorded",
+    [
+        {"facility_location": {"weights": "w"}},
+        {"facility_location": {"mode": "knn"}},
+        {"vote_k": {}},
+        {"stratified": {"within": "vote_k"}},
+        {"ccs": {"within": {"vote_k": {"rho": 3}}}},
+        {"stratified": {"within": {"ccs": {"within": {"facility_location": {"weights": "w"}}}}}},
+        {"stratified": {"within": "random"}},
+        {"combine": {"rds_max": 1, "column": {"field": "w"}}},
+        {"combine": {"rds_mean": [{"normalized": True, "weight": 2}, 1], "column": {"field": "w"}}},
+        {"rds_plus": {}},
+    ],
+)
+def test_recorded_steps__what_an_old_record_says_stays_what_it_says(recorded: dict) -> None:
+    (name,) = recorded
+    tail = ["top"] if name == "combine" else []
+    step = recorded_steps([recorded, *tail])[0]
+    written = recorded_spec(step)[name]
+    assert "version" not in json.dumps(written)
+    assert {option: written[option] for option in recorded[name]} == recorded[name]
+    assert recorded_spec(recorded_steps([{name: written}, *tail])[0]) == {name: written}
+
+
+@pytest.mark.parametrize(
+    ("step", "versions"),
+    [
+        ("vote_k", 1),
+        ("facility_location", 0),
+        ({"facility_location": {"mode": "knn"}}, 1),
+        ({"facility_location": {"weights": "w", "version": 1}}, 0),
+        ({"stratified": {"within": "vote_k"}}, 1),
+        ({"stratified": {"within": {"ccs": {"within": "vote_k"}}}}, 2),
+        ({"stratified": {"within": {"vote_k": {"version": 1}}}}, 0),
+        ({"stratified": {"within": {"ccs": {"beta": 0.2}}}}, 0),
+        ({"probcover": {"delta": 1.0}}, 0),
+        ({"probcover": {"classes": 3}}, 1),
+        ({"semdedup": {"n_clusters": 1}}, 0),
+        ("typiclust", 1),
+        ("rds_plus", 1),
+        ({"combine": {"rds_max": 1, "rds_mean": [{"normalized": True}, {"version": 1, "weight": 2}]}}, 2),
+        ("random", 0),
+    ],
+)
+def test_recorded_spec__a_version_where_it_matters_and_the_way_back(step: object, versions: int) -> None:
+    built = build_step(step)  # type: ignore[arg-type]
+    written = recorded_spec(built)
+    assert json.dumps(written).count("version") == versions
+    tail = {"filter": ["random"], "scorer": ["top"]}.get(built.kind, [])
+    again = recorded_steps([written, *tail])[0]
+    assert again.algorithm == built.algorithm
+    assert recorded_spec(again) == written
+
+
+def test_recorded_spec__an_option_that_came_later_only_where_it_is_set() -> None:
+    assert "when_covered" not in recorded_spec(build_step({"probcover": {"delta": 1.0}}))["probcover"]
+    step = build_step({"probcover": {"delta": 1.0, "when_covered": "random"}})
+    assert recorded_spec(step)["probcover"]["when_covered"] == "random"
+    assert recorded_steps([recorded_spec(step)])[0].when_covered == "random"  # type: ignore[attr-defined]

@@ -67,6 +67,13 @@ def upper_gains(similar, rows, upper, coarse_at, version, low, weight32, unit): 
 
 
 @compiled
+def counted(weight, more):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The product of the two, rounded down; exact where the weight is a whole number."""
+    whole = np.int64(weight)
+    return whole * more + np.int64(np.floor((weight - np.float64(whole)) * np.float64(more)))
+
+
+@compiled
 def gain_of(s, x, x_norm, refs, ref_norm, weight, covered, low, margin, unit, take):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The exact gain of a candidate; with `take`, its similarities are then what the references are covered with."""
     total = np.int64(0)
@@ -74,7 +81,7 @@ def gain_of(s, x, x_norm, refs, ref_norm, weight, covered, low, margin, unit, ta
         if s[i] > low[i]:
             similarity = exact(x, x_norm, refs[i], ref_norm[i], unit)
             if similarity > covered[i]:
-                total += np.int64(np.floor(weight[i] * np.float64(similarity - covered[i])))
+                total += counted(weight[i], similarity - covered[i])
                 if take:
                     covered[i] = similarity
                     low[i] = np.float32(similarity / unit) - margin
@@ -184,7 +191,7 @@ def gain_of_list(refs, similarity, weight, covered, take):  # type: ignore[no-un
     for e in range(len(refs)):
         i = refs[e]
         if similarity[e] > covered[i]:
-            total += np.int64(np.floor(weight[i] * np.float64(similarity[e] - covered[i])))
+            total += counted(weight[i], similarity[e] - covered[i])
             if take:
                 covered[i] = similarity[e]
     return total

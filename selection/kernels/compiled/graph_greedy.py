@@ -15,13 +15,17 @@ _1, _2, _4, _56 = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(56)
 
 
 @compiled
-def best_of(part, score, selected):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """The row of a part with the highest score that is not selected, ties to the lowest row."""
+def best_of(part, score, votes, selected):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The row of a part with the highest score that is not selected, ties to the most votes, then to the lowest row."""
     best = -1
     for row in part:
         if selected[row]:
             continue
-        if best < 0 or score[row] > score[best] or (score[row] == score[best] and row < best):
+        if best < 0 or score[row] > score[best]:
+            best = row
+        elif score[row] < score[best] or votes[row] < votes[best]:
+            continue
+        elif votes[row] > votes[best] or row < best:
             best = row
     return best
 

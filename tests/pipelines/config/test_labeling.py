@@ -148,3 +148,28 @@ def test_load_config__any_value_is_accepted_or_explained(project: Path, key: str
     (project / "winnow.yaml").write_text(yaml.safe_dump(raw))
     with contextlib.suppress(ConfigError):
         load_config(project)
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "kept"),
+    [
+        ("majority", "majority"),
+        ("dawid_skene", "dawid_skene"),
+        ("{dawid_skene: {}}", "dawid_skene"),
+        ("{dawid_skene: {prior_votes: 5}}", {"dawid_skene": {"prior_votes": 5}}),
+        ("{dawid_skene: {prior_accuracy: 0.7}}", {"dawid_skene": {"prior_accuracy": 0.7}}),
+    ],
+)
+def test_load_config__the_prior_of_dawid_skene(project: Path, aggregate: str, kept: object) -> None:
+    config = load_config(written(project, f"aggregate: {aggregate}") / "winnow.yaml")
+    assert config.labeling["intents"].aggregate == kept
+
+
+@pytest.mark.parametrize(
+    "aggregate",
+    ["mode", "[majority]", "{majority: {}}", "{dawid_skene: 5}", "{dawid_skene: {votes: 5}}",
+     "{dawid_skene: {prior_votes: 0}}", "{dawid_skene: {prior_accuracy: 1}}", "{dawid_skene: {prior_votes: many}}"],
+)  # fmt: skip
+def test_load_config__an_aggregate_that_is_none(project: Path, aggregate: str) -> None:
+    with pytest.raises(ConfigError, match=r"winnow\.yaml:8: labeling\.intents\.aggregate.*(must be|found)"):
+        load_config(written(project, f"aggregate: {aggregate}") / "winnow.yaml")

@@ -16,7 +16,7 @@ from pipelines.stages.embed import embed, embed_targets
 from pipelines.stages.index import index
 from pipelines.stages.ingest import ingest
 from selection import Constraints
-from selection.errors import InvalidInput
+from selection.errors import InvalidInput, InvalidOption
 from selection.registry import parse_steps
 from selection.vectors import TensorVectors
 from storage.ids import from_arrow, rows_of, to_text
@@ -220,3 +220,21 @@ def test_selection_id__of_a_recipe_keeps_its_name_from_version_to_version() -> N
         previous=None,
     )
     assert found.selection_id == "31eec89e185d72abdd64a3bee66b7cc5"
+
+
+@pytest.mark.parametrize("step", ["k_center", "kmeans_pp"])
+def test_draw__the_first_row_by_id_or_by_row_of_the_pool(ingested: Path, step: str) -> None:
+    embed(opened(ingested), "vectors")
+    snapshot = opened(ingested).pool.snapshot
+    wanted = snapshot.rows_of_names(["dog-7"])["dog-7"][0]
+    old = "any: {steps: [random], budget: 8}"
+    for first in ("{id: dog-7}", f"{{id: {to_text(snapshot.ids[[wanted]])[0]}}}", str(wanted)):
+        new = f"any: {{steps: [{{{step}: {{first: {first}}}}}], budget: 8, where: source = 'dog'}}"
+        change(ingested, old, new)
+        context = opened(ingested)
+        made = draw_recipe(context, "any")
+        assert rows_of(made.ids, snapshot.ids)[0] == wanted
+        old = new
+    change(ingested, old, old.replace(str(wanted), "{id: nobody}"))
+    with pytest.raises(InvalidOption, match=f"{step}: first: 'nobody' names no row of the pool"):
+        draw_recipe(opened(ingested), "any")

@@ -122,3 +122,18 @@ def test_a_hub_model__goes_by_the_commit_in_the_cache(tmp_path, monkeypatch, ber
     first = spec.fingerprint()
     commit = tmp_path / "snapshots" / "4567def"
     assert spec.fingerprint() != first
+
+
+def test_fingerprint__store_counts_only_where_it_is_float32(bert):
+    import hashlib
+    import json
+    from dataclasses import asdict
+
+    spec = EncoderSpec(model=str(bert))
+    before = asdict(spec) | {"model": spec_module.folder_digest(spec.folder()), "revision": None, "version": 1}
+    del before["store"]  # there was no such option
+    digest = hashlib.blake2b(json.dumps(before, sort_keys=True).encode(), digest_size=16).hexdigest()
+    assert spec.fingerprint() == EncoderSpec(model=str(bert), store="float16").fingerprint() == digest
+    assert EncoderSpec(model=str(bert), store="float32").fingerprint() != digest
+    with pytest.raises(InvalidOption, match="store must be one of float16, float32, got 'bfloat16'"):
+        EncoderSpec(model=str(bert), store="bfloat16")

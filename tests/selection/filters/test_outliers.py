@@ -59,7 +59,7 @@ def test_keep__is_the_definition(k, drop, monkeypatch):
 
 def test_neighbour_similarity__a_row_that_does_not_find_itself_is_compared_with_as_many() -> None:
     pool = Pool(vectors=np.array([[1.0], [2.0], [3.0], [4.0]], np.float32))
-    assert outliers.neighbour_similarity(pool, np.arange(4), 1).tolist() == [4, 8, 12, 12]
+    assert outliers.neighbour_similarity(pool.get_vectors(), np.arange(4), 1).tolist() == [4, 8, 12, 12]
 
 
 def test_keep__rows_that_are_alike_all_stay():

@@ -133,11 +133,11 @@ def test_clusters__find_what_is_there() -> None:
     # One row of each cluster first: the start is then a good one, and k-means must keep it.
     order = np.concatenate([[np.flatnonzero(true == i)[0] for i in range(5)], np.arange(400)])
     assigned, centroids = clusters.spherical_clusters(
-        Pool(vectors=x).get_vectors(), np.unique(order, return_index=True)[0], 5
+        Pool(vectors=x).get_vectors(), np.unique(order, return_index=True)[0], 5, rng=None
     )
     assert centroids.shape == (5, 12)
     assert assigned.value.min() > 0.5
-    assigned, _ = clusters.spherical_clusters(Pool(vectors=x).get_vectors(), order.astype(np.int64), 5)
+    assigned, _ = clusters.spherical_clusters(Pool(vectors=x).get_vectors(), order.astype(np.int64), 5, rng=None)
     assert assigned.place.tolist() == true.tolist()
 
 

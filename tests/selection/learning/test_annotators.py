@@ -174,3 +174,21 @@ def test_votes__bad_ones_are_refused() -> None:
         estimate_confusion(votes, SHARES, 3, alpha=-1)
     with pytest.raises(InvalidOption, match="alpha"):
         agreement_bounds(votes, np.zeros(5, int), 3, alpha=0)
+
+
+@pytest.mark.parametrize("votes_before", [0.5, 5.0, 20.0])
+@pytest.mark.parametrize("accuracy_before", [0.6, 0.9])
+def test_dawid_skene__prior_is_as_many_votes(votes_before: float, accuracy_before: float) -> None:
+    # One annotator, whose 30 votes are all of class 0: nothing tells that they are wrong, so the prior says how often.
+    votes = Votes(np.arange(30), np.zeros(30, int), np.zeros(30, int))
+    given = {"votes_before": votes_before, "accuracy_before": accuracy_before}
+    accuracy = float(dawid_skene(votes, 30, 1, 2, **given).annotator_accuracy[0])
+    exact = (30 + votes_before * accuracy_before) / (30 + votes_before)
+    assert accuracy == pytest.approx(exact, abs=0.05)
+
+
+@pytest.mark.parametrize("accuracy_before", [0.5, 1.0, 0.2])
+def test_dawid_skene__a_prior_no_better_than_guessing_is_refused(accuracy_before: float) -> None:
+    votes = Votes(np.zeros(1, int), np.zeros(1, int), np.zeros(1, int))
+    with pytest.raises(InvalidOption, match=r"above 1/2 \(guessing\) and below 1"):
+        dawid_skene(votes, 1, 1, 2, accuracy_before=accuracy_before)

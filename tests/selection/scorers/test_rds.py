@@ -62,3 +62,50 @@ def test_rds_max__no_targets_is_an_error():
     for step in (RdsMax(), RdsMean()):
         with pytest.raises(InvalidInput, match="targets: there are none"):
             select([step], pool, budget=1)
+
+
+def alike(n: int, m: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors of cosines around 0.9996, as float16 keeps them, and targets among them."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=256) + 0.02 * rng.normal(size=(n, 256))
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float16)
+    return x, x[rng.choice(n, m, replace=False)]
+
+
+def cosines(x: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(n, m) float64."""
+    x, targets = x.astype(np.float64), targets.astype(np.float64)
+    return x @ targets.T / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(targets, axis=1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("m", [1, 5])
+def test_rds__stored_vectors_go_by_the_angle(seed: int, m: int) -> None:
+    x, targets = alike(500, m, seed)
+    pool = Pool(vectors=x, targets=targets, unit_length=True)
+    cosine = cosines(x, targets)
+    rng = np.random.default_rng(0)
+    np.testing.assert_allclose(RdsMax().score(pool, rng=rng), cosine.max(axis=1), rtol=0, atol=1e-7)
+    np.testing.assert_allclose(RdsMean().score(pool, rng=rng), cosine.mean(axis=1), rtol=0, atol=1e-7)
+    scaled = (cosine - cosine.min(axis=0)) / (cosine.max(axis=0) - cosine.min(axis=0))
+    normalized = RdsMean(normalized=True).score(pool, rng=rng)
+    np.testing.assert_allclose(normalized, scaled.mean(axis=1), rtol=0, atol=1e-3)
+    least = np.sort(cosine[:, 0])[-20] - 1e-7  # scores are float32
+    alone = Pool(vectors=x, targets=targets[:1], unit_length=True)
+    for steps in (["rds_max"], ["rds_mean"], ["rds_plus"], [{"rds_plus": {"on_duplicate": "advance"}}]):
+        picked = select(steps, alone, budget=20)
+        assert cosine[picked.rows, 0].min() >= least
+        assert picked.reason.value.max() <= 1
+        assert picked.gain.max() <= 1
+    assert cosine[select([{"rds_plus": {"version": 1}}], alone, budget=20).rows, 0].min() < least
+
+
+def test_rds__a_part_of_a_pool_and_other_vectors_are_as_before() -> None:
+    x, targets = alike(100, 2, 0)
+    pool = Pool(vectors=x, targets=targets, unit_length=True)
+    part = pool.take(np.arange(10, 90))
+    rng = np.random.default_rng(0)
+    assert RdsMax().score(part, rng=rng).tolist() == RdsMax().score(pool, rng=rng)[10:90].tolist()
+    plain = Pool(vectors=4 * x, targets=targets)
+    assert (RdsMax().score(plain, rng=rng) > 3.9).all()
+    assert (RdsMax(version=1).score(pool, rng=rng) == RdsMax().score(Pool(vectors=x, targets=targets), rng=rng)).all()

@@ -22,6 +22,7 @@ from selection import (
     select,
     step_spec,
 )
+from selection.allocation import as_written
 from selection.checks import check_step
 from selection.selectors.ccs import Ccs, equal_width, smallest_first, without_hardest
 
@@ -31,7 +32,7 @@ TEN = [0.05, 0.1, 0.15, 0.2, 0.3, 0.32, 0.35, 0.5, 0.55, 0.9]
 def test_select__budgets_and_forced_picks_of_ten_scores() -> None:
     step = Ccs(beta=0.2, n_strata=4)
     pool = Pool(scores=np.array(TEN))
-    rows = without_hardest(pool, pool.get_scores(), 0.2, hard="low")
+    rows = without_hardest(pool, pool.get_scores(), as_written(0.2), hard="low")
     assert rows.tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
     stratum, names = equal_width(pool.get_scores()[rows], 4)
     assert stratum.tolist() == [0, 0, 0, 0, 1, 1, 2, 3]
@@ -51,11 +52,39 @@ def test_select__hard_high_drops_the_highest() -> None:
     assert sorted(picked.rows.tolist()) == list(range(8))
 
 
+@pytest.mark.parametrize(
+    ("n", "budget", "dropped"),
+    [
+        (100, 10, 30), (100, 20, 20), (100, 30, 10), (100, 50, 0), (100, 100, 0),  # as in the paper
+        (100, 1, 30), (1000, 15, 300), (10, 3, 1), (7, 2, 0), (30, 4, 8), (1, 1, 0),
+    ],
+)  # fmt: skip
+def test_select__beta_goes_by_the_budget(n: int, budget: int, dropped: int) -> None:
+    pool = Pool(scores=np.arange(n, dtype=np.float32))
+    share = min(0.3, max(0.0, 0.4 - budget / n))
+    assert abs(dropped - share * n) < 1
+    whole = select([{"stratified": {"within": "ccs"}}], Pool(scores=pool.get_scores(), groups=["a"] * n), budget=budget)
+    assert whole.rows.min() >= dropped
+    assert Ccs().share_dropped(pool, budget) * n // 1 == dropped
+
+
+def test_select__beta_is_a_share_of_what_is_left_to_choose_from() -> None:
+    pool = Pool(scores=np.arange(40.0), already_selected=range(20, 40), eligible=np.arange(40) >= 10)
+    assert Ccs().share_dropped(pool, 1) == as_written(0.3)
+    assert select(["ccs"], pool, budget=7).rows.min() >= 10  # 7 of 10 is too many to drop any
+
+
+def test_select__beta_of_version_1_is_a_tenth() -> None:
+    assert Ccs(version=1).share_dropped(Pool(scores=np.arange(10.0)), 1) == as_written(0.1)
+
+
 def test_without_hardest__the_share_is_taken_as_written_and_ties_go_by_row() -> None:
     ones = np.ones(100, np.float32)
-    assert len(without_hardest(Pool(scores=ones), ones, 0.29, hard="low")) == 71
+    assert len(without_hardest(Pool(scores=ones), ones, as_written(0.29), hard="low")) == 71
     for hard in ("low", "high"):
-        assert without_hardest(Pool(scores=ones[:10]), ones[:10], 0.2, hard=hard).tolist() == list(range(2, 10))
+        assert without_hardest(Pool(scores=ones[:10]), ones[:10], as_written(0.2), hard=hard).tolist() == list(
+            range(2, 10)
+        )
 
 
 @given(data=st.data(), n=st.integers(2, 25), hard=st.sampled_from(["low", "high"]), tenths=st.sampled_from([0, 3, 9]))
@@ -188,7 +217,17 @@ def test_smallest_first__known_answers(sizes: list[int], budget: int, expected: 
 
 
 @pytest.mark.parametrize(
-    "options", [{"beta": 1}, {"beta": -0.1}, {"n_strata": 0}, {"hard": "middle"}, {"cut_by": ""}, {"within": "rds_max"}]
+    "options",
+    [
+        {"beta": 1},
+        {"beta": -0.1},
+        {"beta": "half"},
+        {"beta": True},
+        {"n_strata": 0},
+        {"hard": "middle"},
+        {"cut_by": ""},
+        {"within": "rds_max"},
+    ],
 )
 def test_options__out_of_range_are_refused(options: dict) -> None:
     with pytest.raises(InvalidOption):

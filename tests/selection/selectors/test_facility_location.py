@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from selection import ArrayVectors, InvalidInput, InvalidOption, Pool, Selection, build_step, select, step_spec
 from selection.kernels import facility_location as kernel
-from selection.kernels.facility_location import greedy_lists
+from selection.kernels.facility_location import greedy_lists, neighbour_lists
 from selection.selectors.facility_location import FacilityLocation
 
 EIGHT = np.array([[-1, 0], [5, 9], [-9, -7], [6, 9], [-5, -4], [7, -1], [-4, 6], [-5, -2]], np.float32)
@@ -101,6 +101,83 @@ def test_select__lazy_is_naive_pick_for_pick(seed: int, n: int, d: int) -> None:
     assert picked.rows.tolist() == rows
     np.testing.assert_allclose(picked.gain, gains, rtol=1e-5, atol=1e-7)
     assert (np.diff(picked.gain) <= 0).all()
+
+
+# Two gains of 1.7071067811865475 after row 2; then a row of weight 3 among copies; then decimals, and large weights.
+TIES = [
+    ([[3, -3], [1, 0], [-2, 0]], [1, 1, 3], (2,)),
+    ([[1, 0], [1, 0], [0, 1], [0, 2]], [3, 4, 5, 2], ()),
+    ([[1, 0], [0, 1], [0, 1], [0, -1]], [0.3, 0.1, 0.2, 0.0], ()),
+    ([[5, 1], [1, 5], [-5, -1], [-1, -5]], [1000003, 1000003, 7, 7], ()),
+    ([[1, 1], [-1, 1], [-1, -1], [1, -1]], [0.7, 0.7, 0.7, 0.7], (0,)),
+    ([[2, 1], [1, 2], [0, 0], [-1, 3]], [11, 11, 9, 0], ()),
+]
+
+
+def exact_naive(x: list, weights: list[float], k: int, taken: tuple[int, ...]) -> list[int]:
+    """Whole numbers throughout: similarities in units of 2**-40 times weights in thousandths, ties to the lowest row."""
+    units = np.rint(similarities(np.array(x, np.float32)) * 2.0**40).astype(np.int64).tolist()
+    whole = [round(1000 * weight) for weight in weights]
+    covered = [max((units[row][i] for row in taken), default=0) for i in range(len(x))]
+    rows: list[int] = []
+    for _ in range(k):
+        gain = {
+            j: sum(w * max(0, s - c) for w, s, c in zip(whole, units[j], covered, strict=True))
+            for j in range(len(x))
+            if j not in (*rows, *taken)
+        }
+        rows.append(max(gain, key=lambda j: (gain[j], -j)))
+        covered = [max(s, c) for s, c in zip(units[rows[-1]], covered, strict=True)]
+    return rows
+
+
+@pytest.mark.parametrize("mode", ["exact", "knn"])
+@pytest.mark.parametrize(("x", "weights", "taken"), TIES)
+def test_select__weighted_gains_that_tie_in_truth_tie(x: list, weights: list[float], taken: tuple, mode: str) -> None:
+    k = len(x) - len(taken)
+    pool = Pool(vectors=np.array(x, np.float32), columns={"w": np.array(weights)}, already_selected=list(taken))
+    picked = select([FacilityLocation(mode=mode, weights="w")], pool, budget=k)
+    assert picked.rows.tolist() == exact_naive(x, weights, k, taken)
+
+
+def test_select__the_two_gains_of_the_first_tie() -> None:
+    x, weights, taken = TIES[0]
+    pool = Pool(vectors=np.array(x, np.float32), columns={"w": np.array(weights)}, already_selected=list(taken))
+    picked = select(["facility_location"], Pool(vectors=pool.get_vectors(), already_selected=[2]), budget=1)
+    assert picked.rows.tolist() == [0]
+    picked = select([FacilityLocation(weights="w")], pool, budget=1)
+    assert (picked.rows.tolist(), picked.gain.tolist()) == ([0], [pytest.approx(1.7071067811865475, rel=1e-6)])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_select__whole_weights_are_counted_exactly(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-2, 3, (40, 2)).astype(np.float32)  # few directions, so ties all over
+    weights = rng.integers(0, 6, 40) * (0.25 if seed % 2 else 1.0)
+    pool = Pool(vectors=x, columns={"w": weights}, already_selected=[5])
+    picked = select([FacilityLocation(weights="w")], pool, budget=30)
+    assert picked.rows.tolist() == exact_naive(x.tolist(), weights.tolist(), 30, (5,))
+
+
+@pytest.mark.parametrize(
+    ("weights", "whole"),
+    [
+        ([6, 4, 0], [3, 2, 0]),
+        ([0.1, 0.2, 0.3], [1, 2, 3]),
+        ([0.5, 1.75], [2, 7]),
+        ([5, 5, 5], [1, 1, 1]),
+        ([0, 0], [0, 0]),
+        ([1 / 3, np.pi], [1 / 3 / np.pi, 1]),  # not in proportion to whole numbers that are small enough
+        ([1, 1e12], [1e-12, 1]),
+        ([], []),
+    ],
+)
+def test_scaled__the_smallest_whole_numbers_in_proportion(weights: list[float], whole: list[float]) -> None:
+    scaled, scale, unit = kernel.scaled(np.array(weights, float))
+    assert scaled.tolist() == whole
+    np.testing.assert_allclose(scaled * scale, weights, rtol=1e-15)
+    assert scaled.sum() * unit <= 2.0**62
+    assert unit >= 2.0**32
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64])
@@ -231,10 +308,54 @@ def test_select__knn_of_all_neighbours_is_exact_and_of_few_is_close() -> None:
     exact = run(x, 20, mode="exact").rows.tolist()
     assert run(x, 20, mode="knn", n_neighbors=200).rows.tolist() == exact
     assert value(s, run(x, 20, mode="knn", n_neighbors=20).rows.tolist()) > 0.95 * value(s, exact)
-    near = np.argsort(-s, axis=1, kind="stable")[:, :5]
+
+
+def of_neighbours(s: np.ndarray, k: int) -> np.ndarray:
+    """s where a row's k nearest others, or itself, cover it; 0 elsewhere. [candidate, covered row]"""
+    sparse = np.zeros_like(s)
+    for i in range(len(s)):
+        others = [j for j in np.argsort(-s[i], kind="stable").tolist() if j != i]
+        for j in [i, *others[:k]]:
+            sparse[j, i] = s[i, j]
+    return sparse
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("k", [1, 5, 40])
+def test_select__knn_counts_so_many_other_rows(seed: int, k: int) -> None:
+    x = clustered(200, 12, seed)
+    assert run(x, 20, mode="knn", n_neighbors=k).rows.tolist() == naive(of_neighbours(similarities(x), k), 20)[0]
+
+
+@pytest.mark.parametrize("mode", ["long", "copies", "two", "zero"])
+def test_select__knn_of_rows_that_are_not_their_own_nearest(mode: str) -> None:
+    x = clustered(60, 4, 3)
+    if mode == "long":  # the highest inner product is with the longest rows
+        x *= np.exp2(np.arange(60) % 7).astype(np.float32)[:, None]
+    elif mode == "copies":  # a row is not the first among its copies
+        x[20:26] = x[20]
+        assert neighbour_lists(Pool(vectors=x).get_vectors(), 3)[0][-1] == 60 * 4
+        return
+    elif mode == "two":
+        x = x[:2]
+    else:
+        x[7] = 0
+    budget = min(20, len(x))
+    rows = run(x, budget, mode="knn", n_neighbors=3).rows.tolist()
+    assert rows == naive(of_neighbours(similarities(x), 3), budget)[0]
+
+
+def test_select__version_1_draws_as_before() -> None:
+    x = clustered(200, 12, 4)
+    s = similarities(x)
+    near = np.argsort(-s, axis=1, kind="stable")[:, :5]  # itself among them
     sparse = np.zeros_like(s)
     np.put_along_axis(sparse, near, np.take_along_axis(s, near, 1), 1)
-    assert run(x, 20, mode="knn", n_neighbors=5).rows.tolist() == naive(sparse.T, 20)[0]
+    assert run(x, 20, mode="knn", n_neighbors=5, version=1).rows.tolist() == naive(sparse.T, 20)[0]
+    assert run(x, 20, version=1).gain.tolist() == run(x, 20).gain.tolist()
+    points, weights, taken = TIES[0]
+    pool = Pool(vectors=np.array(points, np.float32), columns={"w": np.array(weights)}, already_selected=list(taken))
+    assert select([FacilityLocation(weights="w", version=1)], pool, budget=1).rows.tolist() == [1]
 
 
 def test_select__stochastic_keeps_its_promise_on_average_and_looks_at_all_for_tiny_eps() -> None:
@@ -275,7 +396,16 @@ def test_select__bad_weights_are_named(weights: list[float], message: str) -> No
 
 @pytest.mark.parametrize(
     "options",
-    [{"mode": "lazy"}, {"n_ref": 0}, {"n_neighbors": 0}, {"eps": 0}, {"eps": 1}, {"weights": ""}, {"memory_gb": 0}],
+    [
+        {"mode": "lazy"},
+        {"n_ref": 0},
+        {"n_neighbors": 0},
+        {"eps": 0},
+        {"eps": 1},
+        {"weights": ""},
+        {"memory_gb": 0},
+        {"version": 3},
+    ],
 )
 def test_options__out_of_range_are_refused(options: dict) -> None:
     with pytest.raises(InvalidOption):

@@ -130,7 +130,7 @@ def test_select__outlier_quantile_is_counted_as_it_is_written():
 @pytest.mark.parametrize(
     "options",
     [
-        {"first": "middle"}, {"first": -1}, {"first": True}, {"first": 1.5}, {"weights": ""}, {"weights": 3},
+        {"first": "middle"}, {"first": {"id": 3}}, {"first": {"ids": "a"}}, {"first": -1}, {"first": True}, {"first": 1.5}, {"weights": ""}, {"weights": 3},
         {"outlier_quantile": 1}, {"outlier_quantile": -0.1}, {"outlier_quantile": float("nan")}, {"zero": "no"},
     ],
 )  # fmt: skip
@@ -143,6 +143,44 @@ def test_options__out_of_range_is_an_error(options):
 def test_select__a_first_row_that_is_no_candidate_is_an_error(first):
     with pytest.raises(InvalidOption, match="first must be a candidate"):
         draw(LINE, 2, first=first)
+
+
+@pytest.mark.parametrize("step", ["k_center", "kmeans_pp"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"eligible": [False, True, False, True, True, True]},
+        {"columns": {"keep": np.array([0, 1, 0, 1, 1, 1])}},  # and a filter
+        {"eligible": [True, True, False, True, True, True], "columns": {"keep": np.array([0, 1, 1, 1, 1, 1])}},
+    ],
+)
+def test_select__first_is_a_row_of_the_pool_whatever_the_step_sees(step, changes):
+    steps = [{step: {"first": 4}}]
+    if "columns" in changes:
+        steps = [{"column": {"field": "keep"}}, {"keep_top": {"times": 2}}, *steps]
+    pool = Pool(vectors=np.array(LINE, np.float32), **changes)
+    assert select(steps, pool, budget=2).rows[0] == 4
+    with pytest.raises(InvalidOption, match=r"row [02] of the pool is not among the [45] rows that this step chooses"):
+        select([*steps[:-1], {step: {"first": 2 if "eligible" in changes else 0}}], pool, budget=2)
+
+
+def test_select__first_in_a_part_of_a_pool_is_a_row_of_what_was_given():
+    pool = Pool(vectors=np.array(LINE, np.float32)).take(np.array([1, 3, 5]))
+    assert select([{"k_center": {"first": 1}}], pool, budget=1).rows.tolist() == [1]
+    groups = np.array(["a", "a", "a", "b", "b", "b"])
+    pool = Pool(vectors=np.array(LINE, np.float32), groups=groups, eligible=groups == "b")
+    assert 4 in select([{"stratified": {"within": {"k_center": {"first": 4}}}}], pool, budget=1).rows
+
+
+@pytest.mark.parametrize("step", ["k_center", "kmeans_pp"])
+def test_select__version_1_counts_first_among_the_rows_at_hand(step):
+    pool = Pool(vectors=np.array(LINE, np.float32), eligible=[False, True, True, True, True, True])
+    assert select([{step: {"first": 0, "version": 1}}], pool, budget=1).rows.tolist() == [1]
+
+
+def test_select__an_id_is_for_recipes():
+    with pytest.raises(InvalidOption, match="only a recipe knows ids"):
+        draw(LINE, 2, first={"id": "a"})
 
 
 vectors = hnp.arrays(np.float32, st.tuples(st.integers(2, 12), st.integers(1, 3)), elements=st.integers(-8, 8))

@@ -86,6 +86,41 @@ def test_select__stops_when_all_is_covered() -> None:
         select([ProbCover(delta=1.0)], Pool(vectors=LINE), budget=8)
 
 
+@pytest.mark.parametrize("budget", [3, 5, 8])
+def test_select__fills_up_at_random_when_all_is_covered(budget: int) -> None:
+    covering = run(LINE, 8, delta=1.0).rows.tolist()
+    picked = select([ProbCover(delta=1.0, when_covered="random")], Pool(vectors=LINE), budget=budget)
+    assert len(picked.rows) == budget == len(set(picked.rows.tolist()))
+    assert picked.rows[:3].tolist() == covering
+    assert picked.gain[3:].tolist() == [0.0] * (budget - 3)
+    assert picked.reason.value[2:].tolist() == [1.0] * (budget - 2)
+    others = {
+        tuple(select([ProbCover(delta=1.0, when_covered="random")], Pool(vectors=LINE), budget=8, seed=seed).rows[3:])
+        for seed in range(5)
+    }
+    assert len(others) > 1
+
+
+def test_select__fills_up_also_where_what_is_selected_covers_all() -> None:
+    pool = Pool(vectors=LINE, already_selected=range(6), eligible=np.arange(8) != 7)
+    picked = select([ProbCover(delta=9.0, when_covered="random")], pool, budget=1)
+    assert (picked.rows.tolist(), picked.gain.tolist()) == ([6], [0.0])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_select__delta_varies_little_with_the_seed(seed: int) -> None:
+    rng = np.random.default_rng(7)
+    centre = rng.normal(size=(20, 16))
+    centre /= np.linalg.norm(centre, axis=1, keepdims=True)
+    x = centre[np.arange(1000) % 20] + 0.05 * rng.normal(size=(1000, 16))
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    distance = distance_to_others(Pool(vectors=x).get_vectors(), np.arange(1000), np.arange(1000) % 20)
+    true = largest_pure_radius(distance, 0.95)
+    one_each = select([ProbCover(classes=20)], Pool(vectors=x), budget=20, seed=seed, allow_short=True)
+    given = select([ProbCover(delta=true)], Pool(vectors=x), budget=20, allow_short=True)
+    assert one_each.rows.tolist() == given.rows.tolist()
+
+
 def test_select__delta_of_pure_balls_keeps_clusters_apart() -> None:
     rng = np.random.default_rng(3)
     centre = np.eye(4, 16, dtype=np.float64)[rng.integers(0, 4, 400)]

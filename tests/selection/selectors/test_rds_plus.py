@@ -128,7 +128,7 @@ def test_rds_plus__equals_the_literal_simulation(seed, monkeypatch):
 
 
 def test_lists_by_query__equal_targets_share_a_list():
-    lists = rds_plus.lists_by_query(Targets(np.array([[1, 0], [0, 1], [1, 0]]), np.zeros(3, int), ("t",)))
+    lists = rds_plus.lists_by_query(np.array([[1, 0], [0, 1], [1, 0]], np.float32))
     assert lists.queries.tolist() == [[1, 0], [0, 1]]
     assert lists.starts.tolist() == [0, 1, 2]
     assert lists.turns.tolist() == [0, 1, 0]

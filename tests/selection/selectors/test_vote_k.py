@@ -58,7 +58,8 @@ def literal(x: np.ndarray, k: int, budget: int, *, rho: float = 10.0, taken: tup
             if row not in selected:
                 scores[row] = sum(rho ** (-times[voter]) for voter in voters[row] if voter not in selected)
         best = max(scores.values())
-        take(min(row for row, score in scores.items() if score >= best * (1 - 1e-12)))
+        tied = [row for row, score in scores.items() if score >= best * (1 - 1e-12)]
+        take(max(tied, key=lambda row: (len(voters[row]), -row)))
     return selected[len(taken) :]
 
 
@@ -115,7 +116,7 @@ def test_select__a_budget_that_most_votes_were_cut_many_times_for_is_as_publishe
         times = votes[:, selected].sum(axis=1).tolist()
         weight = np.array([0 if v in selected else 10 ** (40 - times[v]) for v in range(120)], object)
         score = {u: (weight * votes[:, u]).sum() for u in range(120) if u not in selected}
-        selected.append(max(score, key=lambda u: (score[u], -u)))
+        selected.append(max(score, key=lambda u: (score[u], votes[:, u].sum(), -u)))
     whole = run(x, 110, n_neighbors=40).rows
     assert whole.tolist() == selected
     for first in (20, 64, 100):
@@ -136,12 +137,39 @@ def test_select__never_a_row_twice_and_rows_without_votes_last() -> None:
     assert picked.gain[-1] == 0
 
 
+@pytest.mark.parametrize(
+    ("neighbours", "rows"),
+    [
+        # 4 and 5 tie at 1.1: 5 has three votes, 4 has two
+        ([[5, 2], [0, 4], [5, 0], [4, 2], [1, 5], [0, 3]], [0, 5, 4]),
+        # 3 and 0 tie at one full vote: 3 has a vote of the selected row 2 as well
+        ([[2, -1], [0, 2], [3, -1], [2, -1], [3, 2]], [2, 3, 0]),
+        # nobody votes: by row
+        ([[-1, -1], [-1, -1], [-1, -1]], [0, 1, 2]),
+        # as many votes: by row
+        ([[1, 2], [2, 0], [0, 1]], [0, 1, 2]),
+    ],
+)
+def test_vote_k__ties_go_by_votes_then_by_row(neighbours: list, rows: list[int]) -> None:
+    graph = np.array(neighbours, np.int32)
+    assert vote_k(graph, rho=10, taken=NONE, parts=[np.arange(len(graph))] * 3).rows.tolist() == rows
+
+
+def test_vote_k__version_1_breaks_ties_by_row() -> None:
+    graph = np.array([[5, 2], [0, 4], [5, 0], [4, 2], [1, 5], [0, 3]], np.int32)
+    picks = vote_k(graph, rho=10, taken=NONE, parts=[np.arange(6)] * 3, ties_to_votes=False)
+    assert picks.rows.tolist() == [0, 4, 2]
+
+
 def test_vote_k__ten_tenths_tie_with_one() -> None:
     # Row 0 has one full vote, row 11 ten of 1/10, which in floats is less than 1: their voters voted for 12 as well.
     neighbours = np.full((23, 2), -1, np.int32)
     neighbours[22, 0] = 0
     neighbours[1:11] = [12, 11]
-    picks, gain = vote_k(neighbours, rho=10, taken=np.array([12]), parts=[np.array([11, 0])])
+    picks, gain = vote_k(neighbours, rho=10, taken=np.array([12]), parts=[np.array([0, 11])])
+    assert (picks.tolist(), gain.tolist()) == ([11], [1.0])  # more votes
+    by_row = {"rho": 10, "taken": np.array([12]), "ties_to_votes": False}
+    picks, gain = vote_k(neighbours, parts=[np.array([11, 0])], **by_row)
     assert (picks.tolist(), gain.tolist()) == ([0], [1.0])
     neighbours[neighbours == 0] = 13  # now the one full vote is for a higher row
     picks, gain = vote_k(neighbours, rho=10, taken=np.array([12]), parts=[np.array([13, 11])])
@@ -170,7 +198,8 @@ def test_select__second_stage_takes_the_best_vote_of_each_bucket() -> None:
         times = np.isin(graph, selected).sum(axis=1)
         voting = ~np.isin(np.arange(120), selected)
         score = [(10.0 ** -times[(graph == u).any(axis=1) & voting]).sum() for u in bucket]
-        assert row == min(bucket[np.array(score) >= max(score) - 1e-9])
+        tied = bucket[np.array(score) >= max(score) - 1e-9]
+        assert row == max(tied, key=lambda u: ((graph == u).sum(), -u))
         assert picked.gain[i] == pytest.approx(max(score), rel=1e-6)
         selected.append(row)
     assert picked.reason.text() == [f"bucket {i} of 6" for i in range(1, 7)]
@@ -181,7 +210,7 @@ def test_select__buckets_need_scores() -> None:
         select([VoteK(buckets=True)], Pool(vectors=NINE), budget=2)
 
 
-@pytest.mark.parametrize("options", [{"n_neighbors": 0}, {"rho": 1}, {"rho": 2.5}, {"buckets": 1}])
+@pytest.mark.parametrize("options", [{"n_neighbors": 0}, {"rho": 1}, {"rho": 2.5}, {"buckets": 1}, {"version": 0}])
 def test_options__out_of_range_are_refused(options: dict) -> None:
     with pytest.raises(InvalidOption, match="vote_k"):
         build_step({"vote_k": options})

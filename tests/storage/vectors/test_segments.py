@@ -239,3 +239,18 @@ def test_no_ids__give_the_dimension_on_record(store):
     assert list(empty.blocks()) == []
     assert empty.take(np.empty(0, np.int64)).shape == (0, D)
     assert empty.nearest(np.zeros((2, D), np.float32), 3)[1].tolist() == [[-1] * 3] * 2
+
+
+def test_commit__float32_is_kept_to_the_bit(store):
+    ids, _ = make()
+    vectors = normalise(np.random.default_rng(0).standard_normal((N, D)))[0]
+    failed = np.arange(N) == 7
+    commit_segment(store, "enc", ids, vectors, {}, failed=failed, dtype="float32")
+    stored = StoredVectors(store, "enc", ids)
+    expected = np.where(failed[:, None], 0, vectors)
+    assert stored.take(np.arange(N)).dtype == np.float32
+    assert (stored.take(np.arange(N)) == expected).all()
+    for rows, block in stored.blocks():
+        assert block.dtype == np.float32
+        assert (block == expected[rows]).all()
+    assert verify_segments(store, "enc") == N - 1
