@@ -3,6 +3,8 @@
 The same batch gives the same bytes. Which arm drew a row, and which rows have a known answer, is not written: who
 labels should not know.
 
+Tools overwrite a field `id` with numbers of their own, so the row is named by `winnow_id` as well.
+
 In CSV, text that a spreadsheet would run as a formula gets an apostrophe in front; winnow reads back ids and labels
 only, so that nothing is lost. Label Studio numbers its tasks in a field `id` of its own, so the row is named by
 `winnow_id` as well.
@@ -108,15 +110,15 @@ def labeling_config(classes: Sequence[str]) -> str:
 
 def _row(item: BatchItem) -> dict[str, Any]:
     """The id and text of an item as they are shown: a single text, or what was asked and the last answer."""
-    name = str(UUID(bytes=item.id))
+    ids = dict.fromkeys(("id", "winnow_id"), str(UUID(bytes=item.id)))
     if item.turns[0][0] == "text":
-        return {"id": name, "text": item.turns[0][1]}
+        return {**ids, "text": item.turns[0][1]}
     *context, last = item.turns
     if last[0] != "assistant":
         context, last = item.turns, ("assistant", "")
     plain = len(context) == 1 and context[0][0] == "user"
     prompt = context[0][1] if plain else "\n\n".join(f"{role}: {content}" for role, content in context)
-    return {"id": name, "prompt": prompt, "response": last[1]}
+    return {**ids, "prompt": prompt, "response": last[1]}
 
 
 def _predicted(item: BatchItem) -> dict[str, Any]:

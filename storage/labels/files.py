@@ -44,9 +44,30 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "skip": ("skip", "was_cancelled"),
     "ignore": ("ignore",),
     "round": ("round", "round_id"),
+    "state": ("answer", "status", "annotation_status"),
 }
 # Who gave a label that names nobody.
 UNKNOWN = "unknown"
+
+# What the tools say of an answer that is none: Prodigy (answer), Argilla and doccano (status), Label Studio. Any other
+# value, such as `accept`, `submitted` or the text of an answer, leaves the label as it is.
+_STATES = {
+    "reject": "rejected",
+    "rejected": "rejected",
+    "ignore": "ignore",
+    "ignored": "ignore",
+    "discard": "ignore",
+    "discarded": "ignore",
+    "skip": "skip",
+    "skipped": "skip",
+    "cancelled": "skip",
+    "canceled": "skip",
+    "draft": "waiting",
+    "pending": "waiting",
+    "in_progress": "waiting",
+}
+# Larger numbers are mistakes, and their sum may be infinite.
+_LARGEST = 1e12
 
 _YES = frozenset({"true", "1", "yes", "y", "x", "skip", "ignore"})
 _NO = frozenset({"false", "0", "no", "n", ""})
@@ -62,6 +83,7 @@ class Label:
         kind: "class", "rating", "text", "skip" or "ignore".
         label: the class or the text.
         created_at: in UTC, without saying so.
+        shown: the text that the record says was labelled, None if it says nothing.
         record: where it stands, for an excerpt.
     """
 
@@ -76,6 +98,7 @@ class Label:
     cost: float | None = None
     created_at: datetime | None = None
     round_id: str | None = None
+    shown: str | None = None
     record: Any = field(default=None, repr=False, compare=False)
 
 
@@ -180,6 +203,7 @@ class _Reader:
             self.keys.update(list(record)[:100])
             self.unseen = {name: at for name, at in self.unseen.items() if not has_field(list(record), at)}
             values = {name: self._first(record, names) for name, names in self.names.items()}
+            values["shown"] = self._shown(record)
             self._add(result, line, record, partial(self._labels, values))
 
     def _add(self, result: LabelFile, line: int, entry: Any, labels: Callable[[], list[Label]]) -> None:
@@ -193,9 +217,9 @@ class _Reader:
     def _annotation(self, data: Mapping[str, Any], entry: Any) -> list[Label]:
         if not isinstance(entry, dict):
             raise _NoLabel("an annotation is not an object")
-        plain = ("annotator", "seconds", "time", "skip", "confidence", "cost")
+        plain = ("annotator", "seconds", "time", "skip", "confidence", "cost", "state")
         fields = {name: self._first(entry, self.names[name]) for name in plain}
-        fields |= {name: self._first(data, self.names[name]) for name in ("id", "round")}
+        fields |= {name: self._first(data, self.names[name]) for name in ("id", "round")} | {"shown": self._shown(data)}
         results = entry.get("result") or []
         if not isinstance(results, list):
             raise _NoLabel("the results of the annotation are not a list")
@@ -211,6 +235,12 @@ class _Reader:
             fields[name] = result["value"]
         return self._labels(fields)
 
+    def _shown(self, record: Mapping[str, Any]) -> str | None:
+        """The text that the record says was labelled, under the name that batches give it."""
+        names = [name for name in ("text", "prompt") if name not in self.stated.values()]
+        value = next((record[name] for name in names if isinstance(record.get(name), str)), None)
+        return value[1:] if value and self.is_csv and value.startswith("'") else value
+
     def _first(self, record: Mapping[str, Any], names: Sequence[str]) -> Any:
         values = (value_at(record, name) for name in names)
         return next((value for value in values if value is not MISSING and value is not None and value != ""), None)
@@ -225,12 +255,18 @@ class _Reader:
             kind="class",
             annotator=_annotator(fields["annotator"]),
             confidence=_number(fields["confidence"], "confidence", high=1.0),
-            seconds=_number(fields["seconds"], "seconds"),
-            cost=_number(fields["cost"], "cost"),
+            seconds=_number(fields["seconds"], "seconds", high=_LARGEST),
+            cost=_number(fields["cost"], "cost", high=_LARGEST),
             created_at=_time(fields["time"]),
             round_id=_plain_text(fields["round"], "round"),
+            shown=fields.get("shown"),
         )
-        marked = next((mark for mark in ("ignore", "skip") if _yes(fields.get(mark), mark)), None)
+        state = self._state(fields.get("state"))
+        if state == "waiting":
+            raise _Waiting
+        if state == "rejected":
+            raise _NoLabel("the answer is marked as rejected: it says what the row is not")
+        marked = next((mark for mark in ("ignore", "skip") if state == mark or _yes(fields.get(mark), mark)), None)
         if marked:
             return [replace(act, kind=marked)]
         label = _plain_text(_answer(fields.get("label")), "label")
@@ -245,6 +281,11 @@ class _Reader:
             raise _Waiting if act.round_id else _NoLabel("no label")
         # What the act took belongs to its first label, so that a sum counts it once.
         return labels[:1] + [replace(label, confidence=None, seconds=None, cost=None) for label in labels[1:]]
+
+    def _state(self, value: Any) -> str | None:
+        """What the tool says of the answer, if that is not simply an answer."""
+        is_answer = "answer" in self.stated.values()  # then it is what the user calls the label
+        return None if is_answer or not isinstance(value, str) else _STATES.get(value.strip().lower())
 
     def _class(self, label: str) -> str:
         # A spreadsheet shows a class that begins like a formula with an apostrophe in front, as the batch was written.

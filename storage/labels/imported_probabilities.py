@@ -78,8 +78,8 @@ def _values(table: pa.Table, names: Sequence[str], classes: Sequence[str], where
             return np.stack([table[name].cast(pa.float64()).to_numpy() for name in classes], axis=1)
         except pa.ArrowInvalid as error:
             raise BadInput(f"{where}: the columns of the classes must be numbers: {error}") from error
-    if len(names) == 1 and pa.types.is_list(table.schema.field(names[0]).type):
-        lists = table[names[0]].combine_chunks()
+    if len(names) == 1 and _is_list(table.schema.field(names[0]).type):
+        lists = table[names[0]].combine_chunks().cast(pa.list_(pa.float64()))
         lengths = {len(values or ()) for values in lists.to_pylist()}
         if lengths - {len(classes)}:
             raise BadInput(f"{where}: the lists of {names[0]!r} must have {len(classes)} numbers, one a class")
@@ -89,3 +89,8 @@ def _values(table: pa.Table, names: Sequence[str], classes: Sequence[str], where
         f"{where} must have one column for each class ({', '.join(classes)}), or one column of lists; it has "
         f"{', '.join(names) or 'none'}"
     )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    """Whether a column holds lists: polars writes large ones, numpy and tensors of a fixed size."""
+    return isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType)

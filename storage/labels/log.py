@@ -32,9 +32,10 @@ import pyarrow.parquet as pq
 from storage.files import readers
 from storage.files.readers import Bad, excerpt
 from storage.files.user_files import file_digest, opened
-from storage.ids import from_arrow, id_of_text, to_bytes
-from storage.labels.files import LabelFile, read_label_file
+from storage.ids import from_arrow, from_bytes, id_of_text, rows_of, to_bytes
+from storage.labels.files import Label, LabelFile, read_label_file
 from storage.labels.rounds import read_round_items, read_rounds
+from storage.pool.content import Turns
 from storage.pool.snapshot import Snapshot
 from storage.records import digest_of
 from storage.store import Store, read_json, write_json
@@ -148,15 +149,20 @@ def import_labels(
         import_id = digest_of(depends_on)
         if store.has("records", "labels", import_id) and _to_be_tried_again(store, import_id, snapshot):
             import_id = digest_of(depends_on | {"snapshot": snapshot.id})
+        imports = _imports(store)
+        of_file = [entry for entry in imports if entry.project == project and entry.url == url]
+        if store.has("records", "labels", import_id) and of_file and of_file[-1].digest != digest:
+            # The file went back to an earlier state, which is its latest.
+            import_id = digest_of(depends_on | {"after": of_file[-1].id})
         if store.has("records", "labels", import_id):
             entry = read_import(store, import_id)
             return replace(entry, new=0, known=entry.known + entry.new)
         label_file = read_label_file(file, url, classes=classes, fields=fields)
         events, unknown = _events(store, project, label_file, snapshot, gold=gold)
-        imports = _imports(store)
         earlier = [_path(store, entry) for entry in imports if entry.project == project and entry.new]
         seen = set(pq.read_table(earlier, columns=["event"])["event"].to_pylist()) if earlier else set()
-        new = [event for event in events if event["event"] not in seen]
+        restated = _restated(events, [_path(store, entry) for entry in of_file if entry.new], import_id)
+        new = [event for event in events if event["event"] not in seen] + restated
         bad = sorted([*label_file.bad, *unknown], key=lambda bad: bad.line)
         result = LabelImport(
             id=import_id,
@@ -248,10 +254,17 @@ def _events(
     ]
     times: Counter[str] = Counter()
     events, bad = [], []
+    sent = _Sent(store, project, snapshot, {name[0] for name in ids.values() if len(name) == 1}, labels)
     for label in labels:
         named = ids[label.name]
+        cause: str | None
         if len(named) != 1:
             cause = f"{label.name[:60]!r} names {'no row' if not named else f'{len(named)} rows'} of the pool"
+        elif label.annotator == GOLD and label.kind != "gold":
+            cause = f"{GOLD!r} is the annotator of known answers; give this one another name"
+        else:
+            cause = sent.mistake(label, named[0])
+        if cause:
             bad.append(Bad(label.line, cause, excerpt(label.record)))
             continue
         event = {"project": project, "id": named[0], **{name: getattr(label, name) for name in _LABEL_COLUMNS}}
@@ -260,6 +273,60 @@ def _events(
         name = key if times[key] == 1 else digest_of([key, times[key]])
         events.append({"event": name, **event})
     return events, bad
+
+
+class _Sent:
+    """What batches sent out, to check that an answer is on the row that it was given for."""
+
+    def __init__(
+        self, store: Store, project: str, snapshot: Snapshot, ids: set[bytes], labels: Sequence[Label]
+    ) -> None:
+        named = {label.round_id for label in labels if label.round_id}
+        rounds = {header["round_id"] for header in read_rounds(store, project)} & named if named else set()
+        self.rounds = {name: set(to_bytes(from_arrow(read_round_items(store, name)["id"]))) for name in rounds}
+        self.texts: dict[bytes, set[str]] = {}
+        if any(label.shown for label in labels):
+            wanted = from_bytes(sorted(ids))
+            present = wanted[rows_of(wanted, snapshot.ids) >= 0]
+            for some, batch in snapshot.turns(present):
+                self.texts |= {id_: _shown_texts(turns) for id_, turns in zip(to_bytes(some), batch, strict=True)}
+
+    def mistake(self, label: Label, id_: bytes) -> str | None:
+        """Why the answer is not on the row that it was given for; None if it is."""
+        if label.round_id in self.rounds and id_ not in self.rounds[label.round_id]:
+            return (
+                f"round {label.round_id} did not send out the row {label.name[:60]!r}; is this an id of the tool's own?"
+            )
+        if label.shown and id_ in self.texts and " ".join(label.shown.split()) not in self.texts[id_]:
+            return f"the text that was labelled is not that of the row {label.name[:60]!r}"
+        return None
+
+
+def _shown_texts(turns: Turns) -> set[str]:
+    """The texts by which a batch shows a row, and each of its turns."""
+    context = [f"{role}: {text}" for role, text in turns]
+    texts = {text for _, text in turns} | {"\n\n".join(context), "\n\n".join(context[:-1])}
+    return {" ".join(text.split()) for text in texts}
+
+
+def _restated(events: list[dict[str, Any]], of_file: list[Path], import_id: str) -> list[dict[str, Any]]:
+    """The labels that a file says again after it had said something else, as new events of the moment of the import."""
+    if not of_file:
+        return []
+    before = pa.concat_tables([pq.read_table(path, schema=LOG_SCHEMA) for path in of_file]).to_pylist()
+    last = {_subject({**event, "id": event["id"].bytes}): event for event in before}
+    known = {event["event"] for event in before}
+    now = {_subject(event): event for event in events}
+    return [
+        event | {"event": digest_of([event["event"], import_id]), "created_at": None}
+        for subject, event in now.items()
+        if event["event"] in known and any(event[name] != last[subject][name] for name in ("kind", "label", "rating"))
+    ]
+
+
+def _subject(event: Mapping[str, Any]) -> tuple[bytes, str, str]:
+    """What only one label of can count."""
+    return event["id"], event["annotator"], "class" if event["kind"] == "skip" else event["kind"]
 
 
 def _ids_of_names(store: Store, project: str, snapshot: Snapshot, names: Iterable[str]) -> dict[str, list[bytes]]:

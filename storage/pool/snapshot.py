@@ -15,6 +15,7 @@ prefers some sources or the newest. What else a file holds, and in which order f
 
 from __future__ import annotations
 
+import codecs
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -231,7 +232,7 @@ class Snapshot:
             BadInput: the file is missing, or a line names several rows, or, where `strict`, none.
         """
         try:
-            names = [line.strip() for line in path.read_text("utf-8").split("\n") if line.strip()]
+            names = [line.strip() for line in _text_of(path.read_bytes()).split("\n") if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"{path}: cannot be read as a list of ids: {error}") from error
         named = self.rows_of_names(names)
@@ -247,7 +248,7 @@ class Snapshot:
         return np.array(rows, np.int64), unknown
 
     def rows_of_names(self, names: Iterable[str]) -> dict[str, list[int]]:
-        """The rows of each name: those that had it as their id in their file, else the row whose winnow id it is.
+        """The rows of each name: the row whose winnow id it is, else those that had it as their id in their file.
 
         A repeat's own id names the row that is kept for it. Normally a name has one row; none if nothing is called so.
 
@@ -260,7 +261,7 @@ class Snapshot:
         matched = np.flatnonzero(position >= 0)
         for name, row in zip(position[matched].tolist(), self.occurrences[matched].tolist(), strict=True):
             named[wanted[name]].add(row if row >= 0 else ~row)
-        return {name: sorted(rows) or _rows_of_text(name, self.ids) for name, rows in named.items()}
+        return {name: _rows_of_text(name, self.ids) or sorted(rows) for name, rows in named.items()}
 
     def occurrence_keys(self) -> tuple[Ids, pa.ChunkedArray]:
         """The id of every occurrence, in storage order, and the id that it had in its file, null for none."""
@@ -539,6 +540,12 @@ def _write_column_rows(
         by_id = ImportedColumns(columns, matches).table(ids, "id")
         pq.write_table(by_id, folder / "column_rows" / f"{digest}.parquet", compression="zstd")
     return report
+
+
+def _text_of(data: bytes) -> str:
+    """A text file as editors write it: UTF-8 with or without a byte-order mark, or UTF-16 with one."""
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if is_utf16 else "utf-8-sig")
 
 
 def _given_ids(files: Sequence[Path]) -> pa.ChunkedArray:
