@@ -141,7 +141,17 @@ def _json_lines(items: Sequence[BatchItem]) -> str:
 
 
 _TEXT_COLUMNS = ("text", "prompt", "response")
-_CSV_COLUMNS = ("id", *_TEXT_COLUMNS, "prediction", "probability", "round", "label", "annotator", "comment")
+_CSV_COLUMNS = (
+    "id",
+    "winnow_id",
+    *_TEXT_COLUMNS,
+    "prediction",
+    "probability",
+    "round",
+    "label",
+    "annotator",
+    "comment",
+)
 
 
 def _csv(items: Sequence[BatchItem]) -> str:

@@ -98,7 +98,7 @@ class Label:
     cost: float | None = None
     created_at: datetime | None = None
     round_id: str | None = None
-    shown: str | None = None
+    shown: str | None = field(default=None, compare=False)
     record: Any = field(default=None, repr=False, compare=False)
 
 
@@ -255,8 +255,8 @@ class _Reader:
             kind="class",
             annotator=_annotator(fields["annotator"]),
             confidence=_number(fields["confidence"], "confidence", high=1.0),
-            seconds=_number(fields["seconds"], "seconds", high=_LARGEST),
-            cost=_number(fields["cost"], "cost", high=_LARGEST),
+            seconds=_number(fields["seconds"], "seconds"),
+            cost=_number(fields["cost"], "cost"),
             created_at=_time(fields["time"]),
             round_id=_plain_text(fields["round"], "round"),
             shown=fields.get("shown"),
@@ -350,7 +350,7 @@ def _number(value: Any, name: str, *, low: float = 0.0, high: float = math.inf) 
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not (math.isfinite(number) and low <= number <= high):
+    if not (abs(number) <= _LARGEST and low <= number <= high):
         allowed = "" if low == -math.inf else f" from {low:g}" if high == math.inf else f" from {low:g} to {high:g}"
         raise _NoLabel(f"{name} is not a number{allowed}: {excerpt(value)[:40]}")
     return number

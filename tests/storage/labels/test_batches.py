@@ -39,10 +39,10 @@ def test_write__json_lines(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert rows[:2] == [
         {
-            "id": NAME[A], "prompt": "=HYPERLINK(1)", "response": "x,\ny", "prediction": "=1", "probability": 0.7,
+            "id": NAME[A], "winnow_id": NAME[A], "prompt": "=HYPERLINK(1)", "response": "x,\ny", "prediction": "=1", "probability": 0.7,
             "round": "R", "label": None,
         },
-        {"id": NAME[B], "text": "+alone", "prediction": None, "probability": None, "round": "R", "label": None},
+        {"id": NAME[B], "winnow_id": NAME[B], "text": "+alone", "prediction": None, "probability": None, "round": "R", "label": None},
     ]  # fmt: skip
     assert rows[2]["prompt"] == "system: be kind\n\nuser: why?\n\nassistant: so\n\nuser: oh"
     assert rows[2]["messages"][3] == {"role": "user", "content": "oh"}
@@ -52,7 +52,9 @@ def test_write__json_lines(tmp_path: Path) -> None:
 def test_write__csv_runs_no_formula(tmp_path: Path) -> None:
     (file,) = written(tmp_path, "csv")
     text = file.read_text()
-    assert text.splitlines()[0] == "id,text,prompt,response,prediction,probability,round,label,annotator,comment"
+    assert (
+        text.splitlines()[0] == "id,winnow_id,text,prompt,response,prediction,probability,round,label,annotator,comment"
+    )
     rows = list(csv.DictReader(io.StringIO(text)))
     assert (rows[0]["prompt"], rows[0]["response"], rows[0]["prediction"]) == ("'=HYPERLINK(1)", "x,\ny", "'=1")
     assert (rows[1]["text"], rows[1]["label"], rows[1]["probability"]) == ("'+alone", "", "")
@@ -64,7 +66,7 @@ def test_write__no_cell_begins_like_a_formula(tmp_path_factory: Any, texts: list
     (file,) = written(tmp_path_factory.mktemp("csv"), "csv", items)
     cells = [cell for row in csv.reader(io.StringIO(file.read_bytes().decode(), newline="")) for cell in row]
     assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in cells)
-    assert len(cells) == (len(texts) + 1) * 9 if texts else 7
+    assert len(cells) == (len(texts) + 1) * 10 if texts else 8
 
 
 def test_write__tasks_and_configuration_of_label_studio(tmp_path: Path) -> None:

@@ -387,3 +387,39 @@ def test_read__anything_is_a_label_or_has_a_cause(records: list[dict[str, Any]])
 def test_config__is_what_the_reader_looks_for() -> None:
     assert 'name="label"' in labeling_config(CLASSES)
     assert 'name="ignore"' in labeling_config(CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("marks", "kinds"),
+    [
+        ({"answer": "accept"}, ["class"]),
+        ({"status": "submitted"}, ["class"]),
+        ({"answer": "Paris"}, ["class"]),
+        ({"status": 3}, ["class"]),
+        ({"answer": "ignore"}, ["ignore"]),
+        ({"status": "Discarded"}, ["ignore"]),
+        ({"status": "skipped"}, ["skip"]),
+        ({"annotation_status": "cancelled"}, ["skip"]),
+        ({"status": "draft"}, []),
+        ({"answer": "reject"}, []),
+        ({"status": " rejected "}, []),
+    ],
+)
+def test_read__what_a_tool_marks_as_no_answer_is_none(marks: dict[str, Any], kinds: list[str]) -> None:
+    result = read_one({"id": "x", "label": CLASSES[0], **marks})
+    assert [label.kind for label in result.labels] == kinds
+    assert len(result.bad) == ("reject" in str(marks).lower())
+    assert result.unlabelled == ("draft" in str(marks))
+
+
+def test_read__a_label_field_that_the_user_calls_answer_is_the_label() -> None:
+    records = [{"id": "x", "answer": CLASSES[0]}, {"id": "y", "answer": "reject"}]
+    result = read("\n".join(map(json.dumps, records)), fields={"label": "answer"})
+    assert [label.label for label in result.labels] == [CLASSES[0]]
+    assert "unknown class" in result.bad[0].cause
+
+
+@pytest.mark.parametrize("cost", [1e13, 1e308, "1e999"])
+def test_read__a_cost_that_sums_to_infinity_is_refused(cost: Any) -> None:
+    result = read_one({"id": "x", "label": CLASSES[0], "cost": cost})
+    assert (result.labels, len(result.bad)) == ([], 1)

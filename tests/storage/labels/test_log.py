@@ -319,3 +319,66 @@ def test_labels__sql_and_python_count_the_same(files: list[list[dict[str, Any]]]
             assert [event for (event,) in counted_events] == sorted(expected["event"].to_pylist())
             sent = connection.execute("SELECT count(*) FROM label_events").fetchall()
         assert sent == [(len(read_log(store, "topics")),)]
+
+
+# ---- an answer is on the row that it was given for
+
+
+def test_import__a_file_that_goes_back_counts_as_it_is_now(pool: SmallStore) -> None:
+    for label in ("a", "b", "a", "b", "b", "a"):
+        put(pool, "l.jsonl", [{"id": "r1", "label": label, "annotator": "ann"}, {"id": "r2", "label": "b"}])
+        assert labels_of(pool, counting=True)[-1][3] in (label, "b")
+        assert ("p1", "ann", "class", label) in labels_of(pool, counting=True)
+    put(pool, "l.jsonl", [{"id": "r1", "label": "a", "annotator": "ann"}, {"id": 3, "label": "b"}])
+    assert ("p1", "ann", "class", "a") in labels_of(pool, counting=True)
+
+
+def test_import__going_back_wins_over_the_time_of_what_it_replaced(pool: SmallStore) -> None:
+    for label, day in (("a", 1), ("b", 2), ("a", 1)):
+        put(pool, "l.jsonl", [{"id": "r1", "label": label, "annotator": "ann", "time": f"2024-01-0{day}"}])
+    assert labels_of(pool, counting=True) == [("p1", "ann", "class", "a")]
+
+
+def test_import__another_files_older_label_does_not_come_back(pool: SmallStore) -> None:
+    old = [{"id": "r1", "label": "a", "annotator": "ann"}]
+    put(pool, "old.jsonl", old)
+    put(pool, "new.jsonl", [{"id": "r1", "label": "b", "annotator": "ann"}])
+    put(pool, "old.jsonl", [*old, {"id": "r2", "label": "a"}])
+    assert ("p1", "ann", "class", "b") in labels_of(pool, counting=True)
+
+
+def test_import__a_change_of_mind_inside_a_file_is_said_once(pool: SmallStore) -> None:
+    twice = [{"id": "r1", "label": label, "annotator": "ann"} for label in ("a", "b")]
+    put(pool, "l.jsonl", twice)
+    made = put(pool, "l.jsonl", [*twice, {"id": "r2", "label": "a", "annotator": "ann"}])
+    assert (made.new, labels_of(pool, counting=True)[0]) == (1, ("p1", "ann", "class", "b"))
+
+
+def test_import__an_id_that_the_round_did_not_send_is_quarantined(pool: SmallStore) -> None:
+    pool.add_round("topics", 0, ["p1"])
+    (sent,) = pool.records("rounds")
+    made = put(
+        pool,
+        "l.jsonl",
+        [
+            {"id": 3, "label": "a", "round": sent},
+            {"id": 3, "winnow_id": str(uuid.UUID(bytes=id_of("p1"))), "label": "a", "round": sent},
+            {"id": 3, "label": "b", "round": "of another tool"},
+        ],
+    )
+    assert [(name, label) for name, _, _, label in labels_of(pool)] == [("p1", "a"), ("p3", "b")]
+    assert [line for line, _ in quarantined(pool, made)] == [1]
+    assert "did not send out the row '3'" in quarantined(pool, made)[0][1]
+
+
+def test_import__a_text_that_is_not_the_rows_is_quarantined(pool: SmallStore) -> None:
+    shown = [("r1", "p1"), ("r2", " p2\n"), (3, "p1"), ("r1", "p"), ("r2", "answer to p2")]
+    made = put(pool, "l.jsonl", [{"id": id_, "prompt": text, "label": "a"} for id_, text in shown])
+    assert [line for line, _ in quarantined(pool, made)] == [3, 4]
+    assert "not that of the row '3'" in quarantined(pool, made)[0][1]
+
+
+def test_import__nobody_else_is_called_gold(pool: SmallStore) -> None:
+    made = put(pool, "l.jsonl", [{"id": "r1", "label": "a", "annotator": "gold"}, {"id": "r2", "label": "a"}])
+    assert (made.new, made.quarantined) == (1, 1)
+    assert "give this one another name" in quarantined(pool, made)[0][1]

@@ -234,3 +234,21 @@ def test_rows_of_names__ids_as_printed_own_ids_and_those_of_repeats(store: Store
     result = snapshot.rows_of_names(names)
     assert result == dict(zip(names, [[x], [x], sorted([y, z]), [w], [w], [], []], strict=True))
     assert snapshot.rows_of_names([]) == {}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_rows_named__lists_as_editors_write_them(store: Store, tmp_path: Path, encoding: str):
+    snapshot = take_snapshot(
+        store, [add(store, tmp_path / "a.jsonl", [{"text": t, "id": f"\u00e9{t}"} for t in "xyz"])]
+    )
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / "ids.txt").write_bytes(f"{mark}\u00e9x\r\n\r\n \u00e9z \r\n".encode(encoding))
+    rows, unknown = snapshot.rows_named(tmp_path / "ids.txt")
+    assert (sorted(rows.tolist()), unknown) == (sorted([row(snapshot, "x"), row(snapshot, "z")]), 0)
+
+
+def test_rows_of_names__winnows_id_names_its_row_though_another_has_it_as_its_own(store: Store, tmp_path: Path):
+    printed = to_text(from_bytes([text_id("x")]))[0]
+    file = add(store, tmp_path / "a.jsonl", [{"text": "x", "id": "1"}, {"text": "x, mended", "id": printed}])
+    snapshot = take_snapshot(store, [file])
+    assert snapshot.rows_of_names([printed]) == {printed: [row(snapshot, "x")]}
