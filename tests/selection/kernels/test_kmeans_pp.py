@@ -62,6 +62,7 @@ def exact_law(X, centres, budget, scale=1.0):
     return law
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("budget", "law"),
     [

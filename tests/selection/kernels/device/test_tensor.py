@@ -40,7 +40,7 @@ def device(request):
     return request.param
 
 
-@pytest.fixture(params=[2**24, 3000])
+@pytest.fixture(params=[pytest.param(2**24, marks=pytest.mark.slow), 3000])
 def tile_values(request, monkeypatch):
     monkeypatch.setattr(tensor, "TILE_VALUES", request.param)
 
