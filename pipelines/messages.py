@@ -19,8 +19,8 @@ _RULES = {
     "list_type": "must be a list",
     "tuple_type": "must be text or a list of texts",
     "greater_than": "must be above {gt}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than_equal": "must be at most {le:g}",
+    "greater_than_equal": "must be at least {ge:.19g}",
+    "less_than_equal": "must be at most {le:.19g}",
 }
 
 

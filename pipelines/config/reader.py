@@ -10,6 +10,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
+from glob import escape
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -134,7 +135,7 @@ class ConfigReader:
         """The patterns made absolute; each must name something to read, unless it is a URL."""
         if not patterns:
             self.add(path, "names no files")
-        resolved = tuple(map(self._absolute, patterns))
+        resolved = tuple(map(self._pattern, patterns))
         for i, (pattern, absolute) in enumerate(zip(patterns, resolved, strict=True)):
             try:
                 if not is_url(absolute):
@@ -142,6 +143,12 @@ class ConfigReader:
             except BadInput:
                 self.add(self._item(path, i), no_match(pattern, absolute))
         return resolved
+
+    def _pattern(self, pattern: str) -> str:
+        """A pattern made absolute: only what the user wrote is a pattern, the project's folder is a name."""
+        absolute = self._absolute(pattern)
+        root = os.path.join(self.root, "")  # noqa: PTH118 - with the separator at its end
+        return escape(root) + absolute.removeprefix(root) if absolute.startswith(root) else absolute
 
     def _existing(self, file: str, path: KeyPath) -> str:
         """A path made absolute; the file must be there, unless it is a URL."""
@@ -212,7 +219,8 @@ class ConfigReader:
     def _absolute(self, path: str) -> str:
         if is_url(path):
             return path
-        return os.path.normpath(self.root / Path(path).expanduser())
+        # Of `~name` the home is unknown where there is no such user: then it is the name of a folder.
+        return os.path.normpath(self.root / os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises
 
     def _model(self, model: str) -> str:
         """A model's folder made absolute; a hub name is left as it is."""

@@ -35,6 +35,8 @@ from storage.vectors.imported import VectorFile
 
 OWN_VECTORS = "vectors"
 """The encoder name that stands for the vectors in `pool.vectors`."""
+LARGEST = 10**18
+"""No number may be larger: the catalog holds 64 bits."""
 
 
 def as_tuple(value: Any) -> Any:
@@ -209,7 +211,7 @@ Steps = Annotated[InstanceOf[StepList], PlainSerializer(lambda steps: steps.writ
 GroupQuota = Annotated[InstanceOf[Quota], PlainSerializer(asdict)]
 # The tags keep pydantic from listing what is wrong with the other form.
 Budget = Annotated[
-    Annotated[int, Field(gt=0), Tag("rows")]
+    Annotated[int, Field(gt=0, le=LARGEST), Tag("rows")]
     | Annotated[InstanceOf[TokenBudget], PlainSerializer(asdict), Tag("tokens")],
     Discriminator(lambda budget: "tokens" if isinstance(budget, TokenBudget) else "rows"),
 ]
@@ -244,8 +246,8 @@ class Recipe(Section):
     max_per_group: int = Field(default=1, gt=0)
     targets: Texts = ()
     encoder: str | None = None
-    seed: int = Field(default=0, ge=0)
-    round: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST)
+    round: int = Field(default=0, ge=0, le=LARGEST)
     where: str | None = None
     allow: str | None = None
     deny: str | None = None
@@ -375,14 +377,14 @@ class Labeling(Section):
     classes: Texts
     steps: Steps
     cold_start: Steps = StepList.of({"random_subpool": {"rows": 50_000}}, "facility_location")
-    batch_size: int = Field(default=20, gt=0)
+    batch_size: int = Field(default=20, gt=0, le=LARGEST)
     encoder: str | None = None
     targets: Texts = ()
     where: str | None = None
     allow: str | None = None
     deny: str | None = None
     quota: GroupQuota | None = None
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST)
     exclude_targets: bool = True
     labels: Texts = ()
     fields: dict[str, str] = {}

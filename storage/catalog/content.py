@@ -49,7 +49,8 @@ class _Source:
         names: list[Name] = [()]
         for _ in self.key:
             names = [(*name, entry) for name in names for entry in store.committed(*self.root, *name)]
-        return names
+        # An embedding that was interrupted leaves its plan beside the segments.
+        return [name for name in names if not name[-1].startswith("plan-")]
 
 
 def _snapshot(document: Row) -> list[Row]:

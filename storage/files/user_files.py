@@ -89,7 +89,9 @@ def _expand_local(pattern: str, base: Path) -> list[str]:
         return [str(file) for file in _files_below(path.absolute())]
     if path.exists() or not has_magic(pattern):
         return [os.path.normpath(path.absolute())] if path.is_file() else []
-    matches = [os.path.normpath(match) for match in glob(str(path.absolute()), recursive=True)]  # noqa: PTH207
+    # The base is a name, whatever signs it has.
+    names = glob(str(Path(pattern).expanduser()), root_dir=base, recursive=True)  # noqa: PTH207
+    matches = [os.path.normpath((base / match).absolute()) for match in names]
     return [file for match in matches for file in (_expand_local(match, base) if Path(match).is_dir() else [match])]
 
 

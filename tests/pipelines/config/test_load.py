@@ -467,3 +467,33 @@ class TestMistakes:
         (root / "winnow.yaml").write_text(yaml.safe_dump(raw))
         with contextlib.suppress(ConfigError):
             load_config(root)
+
+
+@pytest.mark.parametrize("name", ["v[2]", "p*", "q?"])
+@pytest.mark.parametrize("files", ["data/*.jsonl", "data", "data/a.jsonl", "./d*"])
+def test_load_config__the_projects_folder_is_a_name_not_a_pattern(tmp_path: Path, name: str, files: str) -> None:
+    for folder, file in ((name, "a"), ("v2", "b"), ("pq", "b"), ("qq", "b")):
+        (tmp_path / folder / "data").mkdir(parents=True)
+        (tmp_path / folder / "data" / f"{file}.jsonl").write_text('{"text": "x"}\n')
+    project = tmp_path / name
+    (project / "winnow.yaml").write_text(f"pool: {{files: {files}}}\nrecipes: {{r: {{steps: [random], budget: 1}}}}\n")
+    config = load_config(project)
+    specs = config.pool.specs(config.root)
+    assert [(spec.url, spec.name) for spec in specs] == [(str(project / "data" / "a.jsonl"), "data/a.jsonl")]
+
+
+@pytest.mark.parametrize("key", ["seed: {}", "round: {}", "budget: {}"])
+def test_load_config__numbers_that_the_catalog_cannot_hold_are_refused(tmp_path: Path, key: str) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n')
+    recipe = {"steps": "[random]", "budget": "1", "allow_short": "true"} | dict([key.format(2**63).split(": ")])
+    written = ", ".join(f"{name}: {value}" for name, value in recipe.items())
+    (tmp_path / "winnow.yaml").write_text(f"pool: {{files: a.jsonl}}\nrecipes: {{r: {{{written}}}}}\n")
+    with pytest.raises(ConfigError, match=r"must be at most 1000000000000000000"):
+        load_config(tmp_path)
+
+
+def test_load_config__the_home_of_nobody_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n')
+    text = "store: ~no-such-user/x\npool: {files: a.jsonl}\nrecipes: {r: {steps: [random], budget: 1}}\n"
+    (tmp_path / "winnow.yaml").write_text(text)
+    assert load_config(tmp_path).store == str(tmp_path / "~no-such-user" / "x")
