@@ -180,15 +180,15 @@ class StoredVectors:
         position = np.zeros(len(unique), np.int64)
         failed = np.zeros(len(unique), np.bool_)
         for folder in segment_folders(store, encoder):
-            rows = rows_of(read_array(folder / "keys.npy"), unique)
+            keys, lost, vectors = (read_array(folder / f"{name}.npy") for name in ("keys", "failed", "vectors"))
+            rows, lost_rows = rows_of(keys, unique), rows_of(lost, unique)
+            failed[lost_rows[lost_rows >= 0]] = True
             positions = np.flatnonzero(rows >= 0)
             positions = positions[segment[rows[positions]] < 0]
             if len(positions):
                 segment[rows[positions]] = len(self._arrays)
                 position[rows[positions]] = positions
-                self._arrays.append(read_array(folder / "vectors.npy"))  # a plain array is indexed sooner
-            rows = rows_of(read_array(folder / "failed.npy"), unique)
-            failed[rows[rows >= 0]] = True
+                self._arrays.append(vectors)
         absent = np.flatnonzero((segment < 0) & ~failed)
         if len(absent):
             raise NotInStore(
