@@ -102,9 +102,8 @@ def _leaked(view: PoolView, snapshot_id: str, ids: Ids) -> int:
     if snapshot.by_earlier_rules:
         prompts = {prompt_of(turns) for turns in conversations}
         return sum(prompt_of(turns) in prompts for turns in held)
-    asked = {
-        tuple(_letters(text) for role, text in turns if role in ("user", "text") and text) for turns in conversations
-    }
+    questions = ([_letters(text) for role, text in turns if role in ("user", "text")] for turns in conversations)
+    asked = {tuple(filter(None, texts)) for texts in questions}
     return sum(_holds_any(turns, asked) for turns in held) if asked else 0
 
 

@@ -51,7 +51,8 @@ class Questions:
     def __init__(self, targets: Iterable[Turns]) -> None:
         self._targets: dict[str, list[tuple[str, ...]]] = {}
         for turns in targets:
-            asked = tuple(normalized(text) for role, text in turns if role in ("user", "text") and text)
+            texts = [normalized(text) for role, text in turns if role in ("user", "text")]
+            asked = tuple(filter(None, texts))
             for question in asked:
                 self._targets.setdefault(question, []).append(asked)
         letters = {_letters(question) for question in self._targets}

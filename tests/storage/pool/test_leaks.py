@@ -99,7 +99,7 @@ def test_questions__are_those_of_a_search_without_shortcuts(targets: list[Turns]
             rest = rest[rest.index(question) + 1 :]
         return bool(asked)
 
-    asked = [[normalized(text) for role, text in turns if role in ("user", "text") and text] for turns in targets]
+    asked = [[q for role, text in turns if role in ("user", "text") and (q := normalized(text))] for turns in targets]
     assert Questions(targets).asked_in(row) == any(map(held, asked))
 
 
