@@ -304,7 +304,7 @@ def _loads_not_finite(line: bytes) -> Any:
         orjson.JSONDecodeError: that is not all that is wrong with it.
     """
     try:
-        return orjson.loads(line)
+        return _loads(line)
     except orjson.JSONDecodeError as error:
         if not (_is_not_finite(line, error) or "infinity" in str(error)):
             raise

@@ -221,6 +221,12 @@ def test_choices__integers_are_exact_at_any_depth_and_not_finite_numbers_are_val
     assert bad == []
 
 
+def test_choices__a_bad_line_beside_it_does_not_round_an_integer():
+    records, bad, _ = read(f'{{"a": {2**70 + 1}}}\n{{broken\n{{"b": NaN}}\n'.encode())
+    assert records[1] == {"a": 2**70 + 1}
+    assert [b.line for b in bad] == [2]
+
+
 def test_parquet__values_that_python_cannot_hold_become_text():
     times = pa.array([1_700_000_000_123_456_789, None], pa.timestamp("ns"))
     table = pa.table(
