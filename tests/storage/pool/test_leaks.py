@@ -117,6 +117,9 @@ def test_asked_in__of_a_snapshot_and_of_one_that_earlier_rules_read(
     targets: list[Turns] = [[("user", "question 3")], [("user", "Question 7?"), ("assistant", "y")]]
     given_ids = snapshot.column("given_id")
     assert sorted(given_ids[snapshot.asked_in(targets)]) == ["3", "7", "chat"]
+    with monkeypatch.context() as unread:  # the same targets again, in another order: nothing is read
+        unread.setattr(type(snapshot), "turns", None)
+        assert sorted(given_ids[snapshot.asked_in(targets[::-1])]) == ["3", "7", "chat"]
     monkeypatch.setattr("storage.pool.snapshot.RULES", 99)
     earlier = take_snapshot(store, snapshot.ingests)
     assert list(given_ids[earlier.asked_in(targets)]) == ["7"]
