@@ -15,7 +15,7 @@ from functools import cache
 
 from storage.pool.content import Turns
 
-# Texts are told apart by their first letters and digits, where the beginning is plain ASCII.
+# Texts are told apart by their first letters and digits; so many bytes of them.
 _HEAD = 64
 _LETTERS = 12
 _NO_LETTERS = bytes(code for code in range(128) if not chr(code).isalnum())
@@ -28,8 +28,11 @@ def normalized(text: str) -> str:
     'what s 3.5 + 1'
     """
     punctuation, invisible = _patterns()
-    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(punctuation.sub(" ", invisible.sub("", plain)).split()) or " ".join(text.split())
+    return " ".join(punctuation.sub(" ", invisible.sub("", _folded(text))).split()) or " ".join(text.split())
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 @cache
@@ -70,16 +73,18 @@ class Questions:
     def _may_match(self, text: str) -> bool:
         head = text[:_HEAD]
         if not head.isascii():
-            return True
+            # The last letter may be another one with what follows it, so twice as many must be there.
+            start = _letters(_folded(head))
+            return len(head) == len(text) or len(start) < 2 * _LETTERS or start[:_LETTERS] in self._beginnings
         letters = head.encode().lower().translate(None, _NO_LETTERS)
         if len(head) == len(text):
             return letters in self._whole
         return len(letters) < _LETTERS or letters[:_LETTERS] in self._beginnings
 
 
-def _letters(question: str) -> bytes:
-    """The letters and digits of a normalized text."""
-    return "".join(filter(str.isalnum, question)).encode()
+def _letters(folded: str) -> bytes:
+    """The letters and digits of a folded or normalized text."""
+    return "".join(filter(str.isalnum, folded)).encode()
 
 
 def _in_order(asked: tuple[str, ...], held: list[str]) -> bool:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,22 @@ def test_questions__are_those_of_a_search_without_shortcuts(targets: list[Turns]
 
     asked = [[q for role, text in turns if role in ("user", "text") and (q := normalized(text))] for turns in targets]
     assert Questions(targets).asked_in(row) == any(map(held, asked))
+
+
+long_texts = st.text(st.sampled_from("aB1 -\u00e9\u4e2d\ufb01\uff28\u1112\u1161\u0301"), min_size=50, max_size=90)
+SPELLINGS = [
+    str.upper,
+    lambda text: unicodedata.normalize("NFD", text),
+    lambda text: unicodedata.normalize("NFKD", text),
+    lambda text: "\u200b \u00ab" + text.replace(" ", "\u00a0"),
+]
+
+
+@given(long_texts, st.sampled_from(SPELLINGS), st.text(st.sampled_from("aB\u00e9\u4e2d"), max_size=2))
+def test_questions__long_texts_of_any_spelling_and_end(text: str, spelled: Callable[[str], str], end: str) -> None:
+    other = spelled(text) + end
+    asked = normalized(text)
+    assert Questions([[("user", text)]]).asked_in([("user", other)]) == (asked != "" and normalized(other) == asked)
 
 
 def test_asked_in__of_a_snapshot_and_of_one_that_earlier_rules_read(
