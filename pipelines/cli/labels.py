@@ -13,6 +13,7 @@ from pipelines.errors import UnknownProject
 from pipelines.labeling.annotations import Annotations
 from pipelines.labeling.model import ProjectModel, project_model
 from pipelines.labeling.project import ProjectState, project_settings, project_state
+from pipelines.messages import counted
 from pipelines.run import prepare, run_stage
 from pipelines.stages.fit import fit
 from pipelines.stages.publish import publish
@@ -83,7 +84,19 @@ def status_tables(context: Context, project: str) -> list[Table]:
         reasons = "; ".join(advice.reasons) or "no rule advises to stop"
     except NotInStore:
         reasons = "not known until the pool has been read and embedded"
+    tables += [(f"perhaps one person: {', '.join(names)}", []) for names in state.annotations.spellings]
+    tables += [(line, []) for line in _ties(state.annotations)]
     return [*tables, (f"cost: {state.budget_line()}", []), (f"stop: {reasons}", [])]
+
+
+def _ties(annotations: Annotations) -> list[str]:
+    """What becomes of rows with tied votes, in words."""
+    waiting = int((annotations.tied & annotations.adjudicated).sum())
+    before = int((annotations.tied & ~annotations.adjudicated).sum())
+    lines = [f"tied: {counted(waiting, 'row')} without a label, until another vote decides"] if waiting else []
+    if before:
+        lines.append(f"tied: {counted(before, 'row')} with the first class, as an earlier version read the votes")
+    return [f"{line} (`adjudication` lists them)" for line in lines]
 
 
 def _round(state: ProjectState, header: dict[str, Any]) -> dict[str, Any]:

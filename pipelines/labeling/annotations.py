@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,8 @@ import pyarrow.compute as pc
 from selection.learning.annotators import NONE, Consensus, Votes, dawid_skene, majority
 from selection.types import Mask, Rows
 from storage.ids import Ids, from_arrow, rows_of
-from storage.labels.log import GOLD, counted, last_import, log_digest, read_log
+from storage.labels.files import MAX_NUMBER, UNKNOWN
+from storage.labels.log import adjudicated_events, counted, last_import, log_digest, read_log
 from storage.store import Store
 
 
@@ -34,6 +36,8 @@ class Annotations:
         spent: the sum of the costs that the log names.
         without_cost: (r,) how many labels name no cost.
         unknown_classes: labels of classes that the project no longer has; they count for nothing.
+        adjudicated: (r,) rows that have no label while their votes are tied: those with a vote that this version read. Of
+            votes that earlier versions read, the first of the tied classes stands, as their selections were drawn.
     """
 
     log: pa.Table
@@ -48,6 +52,7 @@ class Annotations:
     spent: float
     without_cost: Rows
     unknown_classes: int
+    adjudicated: Mask
 
     @property
     def digest(self) -> str:
@@ -56,13 +61,42 @@ class Annotations:
 
     @property
     def labelled(self) -> Mask:
-        """(r,) the rows with a label; dismissed rows, and gold rows, which measure annotators, are not among them."""
+        """(r,) the rows with a label; dismissed, tied and gold rows, which measure annotators, are not among them."""
+        return self._voted & ~(self.tied & self.adjudicated)
+
+    @property
+    def tied(self) -> Mask:
+        """(r,) the rows with as many votes for one class as for another."""
+        return self._voted & self.consensus.tied
+
+    @property
+    def _voted(self) -> Mask:
         return np.asarray((self.consensus.labels != NONE) & (self.gold == NONE) & ~self.dismissed)
+
+    @property
+    def unnamed_conflicts(self) -> int:
+        """How many rows have different classes from several files that name no annotator, so that the last counts."""
+        log = self.log.filter(pc.and_(pc.equal(self.log["annotator"], UNKNOWN), pc.equal(self.log["kind"], "class")))
+        rows = pa.table(
+            {
+                "row": np.unique(from_arrow(log["id"]), return_inverse=True)[1],
+                "file": log["file"],
+                "label": log["label"],
+            }
+        )
+        by_row = rows.group_by("row").aggregate([("file", "count_distinct"), ("label", "count_distinct")])
+        several = pc.and_(pc.greater(by_row["file_count_distinct"], 1), pc.greater(by_row["label_count_distinct"], 1))
+        return pc.sum(several).as_py() or 0
+
+    @property
+    def spellings(self) -> list[list[str]]:
+        """The names of annotators that differ in case, accents, white space or punctuation alone, by person."""
+        return alike(self.annotators)
 
     @property
     def agreement(self) -> float | None:
         """The share of the rows with several labels whose labels are all the same; None without such rows."""
-        several = self.labelled & (self.consensus.count > 1)
+        several = self._voted & (self.consensus.count > 1)
         agrees = self.votes.labels == self.consensus.labels[self.votes.rows]
         unanimous = np.bincount(self.votes.rows, agrees, minlength=len(self.ids)) == self.consensus.count
         return float(unanimous[several].mean()) if several.any() else None
@@ -95,12 +129,14 @@ def read_annotations(
     kinds = np.array(events["kind"].to_pylist(), dtype=object)
     class_number = {name: number for number, name in enumerate(classes)}
     labels = np.array([class_number.get(label, NONE) for label in events["label"].to_pylist()], np.int64)
-    people = tuple(sorted(set(names) - {GOLD}))
+    people = tuple(sorted({name for name, kind in zip(names, kinds, strict=True) if kind != "gold"}))
     person_number = {name: number for number, name in enumerate(people)}
     annotators = np.array([person_number.get(name, NONE) for name in names], np.int64)
 
     is_class = kinds == "class"
     is_vote = is_class & (labels != NONE)
+    recent = adjudicated_events(store, project)
+    is_adjudicated = np.array([event in recent for event in events["event"].to_pylist()], np.bool_)
     votes = Votes(rows[is_vote], annotators[is_vote], labels[is_vote])
     if aggregate == "majority":
         consensus = majority(votes, len(ids), len(classes))
@@ -127,7 +163,21 @@ def read_annotations(
         responses=(skips + answers).astype(np.int64),
         gold=gold,
         dismissed=ignored | ((answers == 0) & (skips > 0) & (skips >= answering)),
-        spent=float(pc.sum(log["cost"]).as_py() or 0.0),
+        spent=float(pc.sum(log["cost"].filter(pc.less_equal(log["cost"], MAX_NUMBER))).as_py() or 0.0),
         without_cost=np.bincount(rows[no_cost], minlength=len(ids)).astype(np.int64),
         unknown_classes=int((is_class & (labels == NONE)).sum()),
+        adjudicated=np.bincount(rows[is_vote & is_adjudicated], minlength=len(ids)) > 0,
     )
+
+
+def alike(names: Iterable[str]) -> list[list[str]]:
+    """Names that differ in case, accents, white space or punctuation alone, together.
+
+    >>> alike(["Ann Lee", "bob", "ann.lee", "José", "JOSE"])
+    [['Ann Lee', 'ann.lee'], ['José', 'JOSE']]
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        letters = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name).casefold())
+        groups.setdefault("".join(filter(str.isalnum, letters)) or name, []).append(name)
+    return [group for group in groups.values() if len(group) > 1]

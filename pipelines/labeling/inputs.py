@@ -133,7 +133,8 @@ class LabelingInputs(DrawInputs):
         """The rows that may not be sent out, by the reason."""
         store, annotations = self.view.store, self.annotations
         ids = {
-            "labelled": annotations.ids[annotations.labelled],
+            # A row with tied votes waits for somebody to decide: the same people would say the same again.
+            "labelled": annotations.ids[annotations.labelled | annotations.tied],
             "leased": sent_ids(store, self.arm.open_rounds),
             "skipped_or_ignored": annotations.ids[annotations.dismissed],
             "gold": annotations.ids[annotations.gold != NONE],

@@ -34,6 +34,7 @@ from selection.noise import hash_uniform
 from selection.streams import stable_hash
 from selection.types import Floats, Input
 from storage.ids import Ids, from_arrow, hash_keys, rows_of, to_arrow, to_bytes, to_text
+from storage.labels.batches import VERSION as BATCH_VERSION
 from storage.labels.batches import BatchItem, write_batch
 from storage.labels.rounds import commit_round
 from storage.records import digest_of, read_selection
@@ -114,27 +115,32 @@ def write_file(state: ProjectState, header: Round) -> str:
     """Write a round's batch where it is not there; what people have made of it since is left as it is. Gives the path."""
     items = state.items(header)
     ids = from_arrow(items["id"])
+    snapshot = state.context.pool.snapshot_of(header["snapshot"])
     turns = {
         row_id: conversation
-        for row_ids, conversations in state.context.pool.snapshot_of(header["snapshot"]).turns(ids)
+        for row_ids, conversations in snapshot.turns(ids)
         for row_id, conversation in zip(row_ids.tolist(), conversations, strict=True)
     }
     batch = [
         BatchItem(
             id=raw_id,
             turns=turns[row_id],
+            given_id=given_id,
             round_id=header["round_id"],
             prediction=item["prediction"],
             probability=item["probability"],
             model=header["model"],
         )
-        for raw_id, row_id, item in zip(to_bytes(ids), ids.tolist(), items.to_pylist(), strict=True)
+        for raw_id, row_id, given_id, item in zip(
+            to_bytes(ids), ids.tolist(), snapshot.given_ids(ids), items.to_pylist(), strict=True
+        )
     ]
     folder = Path(state.settings.out)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as beside:
         name = f"{state.name}-{header['round']:04d}"
-        written = write_batch(Path(beside) / name, header["format"], batch, header["classes"])
+        version = header.get("batch_version", 1)
+        written = write_batch(Path(beside) / name, header["format"], batch, header["classes"], version=version)
         for file in written:
             target = folder / file.name
             if not target.exists():
@@ -288,6 +294,7 @@ def _commit(
         "lease_until": (state.now + timedelta(hours=state.settings.lease_hours)).isoformat(timespec="seconds"),
         "classes": list(state.settings.classes),
         "format": state.settings.format,
+        "batch_version": BATCH_VERSION,
         "code_version": code_version(),
     }
     commit_round(state.context.store, header, items)

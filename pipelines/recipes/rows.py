@@ -98,15 +98,15 @@ def _with_rows(step: Step, snapshot: Snapshot) -> Step:
         value = getattr(step, option)
         if isinstance(value, Mapping):
             name = value["id"]
-            rows = snapshot.rows_of_names([name])[name]
-            if len(rows) != 1:
-                count = f"{len(rows)} rows" if rows else "no row"
+            match = snapshot.match([name])
+            if match.rows[0] < 0:
+                count = f"{match.counts[0]} rows" if match.counts[0] else "no row"
                 raise InvalidOption(
                     f"{option}: {name!r} names {count} of the pool; an id names exactly one",
                     step=step.name,
                     option=option,
                 )
-            step = replace(step, **{option: rows[0]})  # type: ignore[type-var]
+            step = replace(step, **{option: int(match.rows[0])})  # type: ignore[type-var]
     return step
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipelines.config.schema import Labeling
 from pipelines.context import Context
+from pipelines.labeling.annotations import Annotations
 from pipelines.labeling.project import project_settings, project_state
 from pipelines.messages import counted
 from pipelines.stages.stage import Check, Outcome, stage
@@ -30,6 +31,7 @@ def label_files(project: Labeling, root: Path) -> list[str]:
     checks={
         "labels_usable": "every label of the files could be used",
         "classes_known": "no label is of a class that the project no longer has",
+        "annotators_known": "each annotator has one name, and is named where files differ",
     },
 )
 def pull(context: Context, project: str, *files: str) -> Outcome:
@@ -50,6 +52,7 @@ def pull(context: Context, project: str, *files: str) -> Outcome:
     new_gold = sum(done.new for done in imports if done.gold)
     state = project_state(context, project)
     unknown_classes = state.annotations.unknown_classes
+    tied = int((state.annotations.tied & state.annotations.adjudicated).sum())
     unusable = f"{bad:,} labels of {sum(done.quarantined > 0 for done in imports)} files could not be used"
     no_class = f"{unknown_classes:,} labels are of classes that the project no longer has"
     return Outcome(
@@ -67,9 +70,21 @@ def pull(context: Context, project: str, *files: str) -> Outcome:
         + (f", {new_gold:,} are answers of gold rows" if new_gold else "")
         + (f", {bad:,} could not be used: `label_quarantine` says why" if bad else "")
         + (f", {unknown_classes:,} are of classes that the project no longer has" if unknown_classes else "")
-        + f"); {state.labelled:,} rows are labelled",
+        + f"); {state.labelled:,} rows are labelled"
+        + (f", {counted(tied, 'row')} with tied votes wait: `adjudication` lists them" if tied else ""),
         checks=(
             Check("labels_usable", bad == 0, unusable, blocking=False),
             Check("classes_known", unknown_classes == 0, no_class, blocking=False),
+            _annotators_known(state.annotations),
         ),
     )
+
+
+def _annotators_known(annotations: Annotations) -> Check:
+    said = [f"{', '.join(map(repr, names))} may be one person" for names in annotations.spellings]
+    if annotations.unnamed_conflicts:
+        said.append(
+            f"{counted(annotations.unnamed_conflicts, 'row')} have different labels from several files that name no "
+            "annotator, of which the last counts; name them in the files, or by `fields: {annotator: ...}`"
+        )
+    return Check("annotators_known", not said, "; ".join(said) or "all are", blocking=False)

@@ -66,12 +66,14 @@ class Consensus:
         count: (n,) int64 votes.
         annotator_accuracy: (A,) float32: how often each annotator gives the consensus, or the true class by their
             estimated confusion; NaN for an annotator without votes.
+        tied: (n,) bool, rows for which another class is as good; their label is the lowest of these classes.
     """
 
     labels: Rows
     confidence: Floats
     count: Rows
     annotator_accuracy: Floats
+    tied: Mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +107,7 @@ class Bounds:
 
 
 def majority(votes: Votes, n_rows: int, n_classes: int) -> Consensus:
-    """The class with the most votes; ties to the lowest class.
+    """The class with the most votes; ties to the lowest class, and marked.
 
     >>> votes = Votes(np.array([0, 0, 0, 2]), np.array([0, 1, 2, 0]), np.array([1, 0, 1, 0]))
     >>> majority(votes, 3, 2).labels
@@ -133,7 +135,7 @@ def dawid_skene(
     max_iterations: int = 50,
     tolerance: float = 1e-6,
 ) -> Consensus:
-    """The most probable class of each row given every annotator's estimated confusion; ties to the lowest class.
+    """The most probable class of each row given every annotator's estimated confusion; ties to the lowest class, and marked.
 
     The accuracy of an annotator is the probability of giving the right class, weighted by the estimated class
     frequencies.
@@ -286,9 +288,12 @@ def _shares(votes: Votes, n_rows: int, n_annotators: int, n_classes: int) -> tup
 def _consensus(votes: Votes, n_rows: int, voted: Rows, support: Doubles) -> Consensus:
     labels = np.full(n_rows, NONE, np.int64)
     confidence = np.zeros(n_rows, np.float32)
+    tied = np.zeros(n_rows, np.bool_)
     if len(voted):
-        best = (support >= support.max(axis=1, keepdims=True) - TIE).argmax(axis=1)
+        is_best = support >= support.max(axis=1, keepdims=True) - TIE
+        best = is_best.argmax(axis=1)
+        tied[voted] = is_best.sum(axis=1) > 1
         labels[voted] = best
         confidence[voted] = support[np.arange(len(voted)), best]
     count = np.bincount(votes.rows, minlength=n_rows).astype(np.int64)
-    return Consensus(labels, confidence, count, np.empty(0, np.float32))
+    return Consensus(labels, confidence, count, np.empty(0, np.float32), tied)

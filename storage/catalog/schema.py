@@ -187,6 +187,17 @@ CREATE VIEW label_conflicts AS
     WHERE kind = 'class'
         AND NOT EXISTS (FROM labels g WHERE g.kind = 'ignore' AND g.project = l.project AND g.id = l.id)
     GROUP BY project, id HAVING count(DISTINCT label) > 1;
+CREATE VIEW adjudication AS
+    WITH votes AS (
+        SELECT l.project, l.id, l.label, count(*) AS n, list(l.annotator ORDER BY l.annotator) AS people
+        FROM labels l WHERE l.kind = 'class' AND NOT EXISTS (
+            FROM labels g WHERE g.kind IN ('ignore', 'gold') AND g.project = l.project AND g.id = l.id
+        )
+        GROUP BY l.project, l.id, l.label
+    )
+    SELECT project, id, any_value(total)::BIGINT AS n_labels, to_json(map(list(label ORDER BY label), list(people ORDER BY label))) AS tied
+    FROM (SELECT *, sum(n) OVER (PARTITION BY project, id) AS total FROM votes QUALIFY n = max(n) OVER (PARTITION BY project, id))
+    GROUP BY project, id HAVING count(*) > 1;
 CREATE VIEW annotators AS
     WITH votes AS (SELECT * FROM labels WHERE kind = 'class'),
     acts AS (
@@ -223,7 +234,7 @@ CREATE VIEW rounds AS
     ),
     majority AS (
         SELECT sent_in, id, label, count(*) AS n FROM given WHERE votes AND arm <> 'gold' GROUP BY sent_in, id, label
-        QUALIFY row_number() OVER (PARTITION BY sent_in, id ORDER BY n DESC, label) = 1
+        QUALIFY rank() OVER (PARTITION BY sent_in, id ORDER BY n DESC) = 1 AND count(*) OVER (PARTITION BY sent_in, id, n) = 1
     ),
     by_class AS (SELECT sent_in, label, count(*) AS n FROM majority GROUP BY sent_in, label),
     found AS (
@@ -266,6 +277,7 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "label_imports": "One row per label file taken in, ever; a file that grew is there once for each state.",
     "label_quarantine": "One row per label that could not be used, in the label files as they were last taken in.",
     "label_conflicts": "One row per candidate whose annotators disagree on its class.",
+    "adjudication": "One row per candidate with as many votes for one class as for another; by majority it has no label until another vote decides.",
     "annotators": "One row per labeling project and annotator: how much, how well, how fast, at what cost.",
     "consensus": "One row per labeling project and labelled candidate: the one class that its labels come to, as of the project's latest model.",
     "models": "One row per model fitted on labels.",
@@ -456,6 +468,7 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "skipped": "Rows left to others.",
     "spent": "How much of the budget was spent when the round was drawn, in the budget's unit.",
     "stop": "Whether the stopping rules advised to stop when the round was drawn.",
+    "tied": "Class -> its annotators, as JSON, of the classes with the most votes.",
     "unlabelled": "Rows of a batch that wait for their label.",
     "votes": "Annotator -> class, as JSON.",
 }

@@ -3,11 +3,10 @@
 The same batch gives the same bytes. Which arm drew a row, and which rows have a known answer, is not written: who
 labels should not know.
 
-Tools overwrite a field `id` with numbers of their own, so the row is named by `winnow_id` as well.
-
 In CSV, text that a spreadsheet would run as a formula gets an apostrophe in front; winnow reads back ids and labels
-only, so that nothing is lost. Label Studio numbers its tasks in a field `id` of its own, so the row is named by
-`winnow_id` as well.
+only, so that nothing is lost. Tools number their items in a field `id` of their own, so the row is named by `winnow_id` as
+well; `given_id` is the id that it has in the user's file, and `text_digest` tells that an answer came back beside the
+text that it was given for. Batches of earlier versions have neither.
 """
 
 from __future__ import annotations
@@ -28,6 +27,8 @@ from storage.pool.content import Turns
 from storage.store import write_durably
 
 FORMATS = ("jsonl", "csv", "label_studio")
+# Of the fields that a batch has, see `write_batch`; a round keeps the one that it was sent out with.
+VERSION = 2
 
 # What a spreadsheet takes for the beginning of a formula, as OWASP lists it.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -40,6 +41,7 @@ class BatchItem:
     Attributes:
         id: its 16 bytes.
         turns: its text.
+        given_id: the id that it has in the user's file.
         round_id: the round that it is sent out in.
         prediction, probability: the model's top class, None while there is no model.
         model: the model's id.
@@ -48,18 +50,27 @@ class BatchItem:
     id: bytes
     turns: Turns
     round_id: str
+    given_id: str | None = None
     prediction: str | None = None
     probability: float | None = None
     model: str | None = None
 
 
-def write_batch(path: Path, format: str, items: Sequence[BatchItem], classes: Sequence[str]) -> list[Path]:  # noqa: A002
+def write_batch(
+    path: Path,
+    format: str,  # noqa: A002
+    items: Sequence[BatchItem],
+    classes: Sequence[str],
+    *,
+    version: int = VERSION,
+) -> list[Path]:
     """Write a batch; gives the files: one, and for Label Studio the labeling configuration beside it.
 
     Args:
         path: the file, whose extension becomes that of the format.
         format: "jsonl", "csv" or "label_studio".
         classes: the class names, in their order.
+        version: of the batch's fields; 1 has neither `winnow_id` (but for Label Studio), `given_id` nor `text_digest`.
 
     Raises:
         BadInput: an unknown format, or a class name with control characters, which no configuration can hold.
@@ -69,10 +80,12 @@ def write_batch(path: Path, format: str, items: Sequence[BatchItem], classes: Se
     if format == "label_studio":
         tasks, config = path.with_suffix(".json"), path.with_suffix(".xml")
         write_durably(config, labeling_config(classes))
-        write_durably(tasks, orjson.dumps([_task(item) for item in items], option=orjson.OPT_INDENT_2).decode() + "\n")
+        write_durably(
+            tasks, orjson.dumps([_task(item, version) for item in items], option=orjson.OPT_INDENT_2).decode() + "\n"
+        )
         return [tasks, config]
     path = path.with_suffix(f".{format}")
-    write_durably(path, _csv(items) if format == "csv" else _json_lines(items))
+    write_durably(path, _csv(items, version) if format == "csv" else _json_lines(items, version))
     return [path]
 
 
@@ -108,17 +121,39 @@ def labeling_config(classes: Sequence[str]) -> str:
     )
 
 
-def _row(item: BatchItem) -> dict[str, Any]:
-    """The id and text of an item as they are shown: a single text, or what was asked and the last answer."""
-    ids = dict.fromkeys(("id", "winnow_id"), str(UUID(bytes=item.id)))
-    if item.turns[0][0] == "text":
-        return {**ids, "text": item.turns[0][1]}
-    *context, last = item.turns
+def text_digest(row_id: bytes) -> str:
+    """A short digest of a row's text, for people's files: of its id, which is a digest of the text.
+
+    It begins with a letter, so that no spreadsheet takes it for a number.
+
+    >>> text_digest(bytes(16))
+    't000000000000'
+    """
+    return f"t{row_id.hex()[-12:]}"
+
+
+def shown_texts(turns: Turns) -> dict[str, str]:
+    """The text of a row as it is shown: a single text, or what was asked and the last answer."""
+    if turns[0][0] == "text":
+        return {"text": turns[0][1]}
+    *context, last = turns
     if last[0] != "assistant":
-        context, last = item.turns, ("assistant", "")
+        context, last = list(turns), ("assistant", "")
     plain = len(context) == 1 and context[0][0] == "user"
     prompt = context[0][1] if plain else "\n\n".join(f"{role}: {content}" for role, content in context)
-    return {**ids, "prompt": prompt, "response": last[1]}
+    return {"prompt": prompt, "response": last[1]}
+
+
+def _names(item: BatchItem, version: int) -> dict[str, Any]:
+    """The names of an item's row."""
+    name = str(UUID(bytes=item.id))
+    return {"id": name} if version == 1 else {"winnow_id": name, "id": name, "given_id": item.given_id}
+
+
+def _sent(item: BatchItem, version: int) -> dict[str, Any]:
+    """What was sent out, to check what comes back."""
+    digest = {} if version == 1 else {"text_digest": text_digest(item.id)}
+    return {"round": item.round_id, **digest}
 
 
 def _predicted(item: BatchItem) -> dict[str, Any]:
@@ -130,34 +165,27 @@ def _plain(number: float | None) -> float | None:
     return None if number is None else round(float(number), 6)
 
 
-def _json_lines(items: Sequence[BatchItem]) -> str:
+def _json_lines(items: Sequence[BatchItem], version: int) -> str:
     lines = []
     for item in items:
-        row = _row(item)
+        row = _names(item, version) | shown_texts(item.turns)
         if len(item.turns) > 2:
             row["messages"] = [{"role": role, "content": content} for role, content in item.turns]
-        lines.append(orjson.dumps(row | _predicted(item) | {"round": item.round_id, "label": None}))
+        lines.append(orjson.dumps(row | _predicted(item) | _sent(item, version) | {"label": None}))
     return "".join(f"{line.decode()}\n" for line in lines)
 
 
 _TEXT_COLUMNS = ("text", "prompt", "response")
-_CSV_COLUMNS = (
-    "id",
-    "winnow_id",
-    *_TEXT_COLUMNS,
-    "prediction",
-    "probability",
-    "round",
-    "label",
-    "annotator",
-    "comment",
-)
+_ID_COLUMNS = {1: ("id",), VERSION: ("winnow_id", "id", "given_id")}
+_SENT_COLUMNS = {1: ("round",), VERSION: ("round", "text_digest")}
 
 
-def _csv(items: Sequence[BatchItem]) -> str:
-    rows = [_row(item) | _predicted(item) | {"round": item.round_id} for item in items]
+def _csv(items: Sequence[BatchItem], version: int) -> str:
+    rows = [_names(item, version) | shown_texts(item.turns) | _predicted(item) | _sent(item, version) for item in items]
     filled = {name for row in rows for name, value in row.items() if value is not None}
-    columns = [name for name in _CSV_COLUMNS if name in filled or name not in _TEXT_COLUMNS]
+    texts = [name for name in _TEXT_COLUMNS if name in filled]
+    predicted, answer = ("prediction", "probability"), ("label", "annotator", "comment")
+    columns = [*_ID_COLUMNS[version], *texts, *predicted, *_SENT_COLUMNS[version], *answer]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="")
     writer.writeheader()
@@ -169,11 +197,14 @@ def _cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-def _task(item: BatchItem) -> Mapping[str, Any]:
-    row = _row(item)
+def _task(item: BatchItem, version: int) -> Mapping[str, Any]:
+    row = shown_texts(item.turns)
+    names = _names(item, VERSION)
+    if version == 1:
+        del names["given_id"]
     # A configuration may name only what every task has, so a single text is a prompt without a response.
     shown = {"prompt": row.get("prompt", row.get("text")), "response": row.get("response", "")}
-    task: dict[str, Any] = {"data": {"id": row["id"], "winnow_id": row["id"], **shown, "round": item.round_id}}
+    task: dict[str, Any] = {"data": names | shown | _sent(item, version)}
     if item.prediction is not None:
         choice = {"from_name": "label", "to_name": "prompt", "type": "choices", "value": {"choices": [item.prediction]}}
         score = _plain(item.probability)

@@ -7,7 +7,8 @@ The file is JSON Lines, a JSON array or CSV. Each record has one of three format
 - Label Studio's JSON-MIN and CSV, which are plain with its own names (`completed_by`, `lead_time`, `updated_at`).
 
 One record can hold a class, a rating and a text, which are three labels; or a skip (somebody else may have the row) or
-an ignore (nobody should), which replace them.
+an ignore (nobody should), which replace them. What a tool says of the answer itself counts too (`verdicts`): a draft is no
+label yet, a rejected answer is none.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -27,12 +28,15 @@ from storage.errors import BadInput
 from storage.files import readers
 from storage.files.blocks import Damage
 from storage.files.readers import Bad, excerpt
+from storage.labels import verdicts
+from storage.labels.verdicts import Verdict
+from storage.pool.keys import WINNOW_ID
 from storage.pool.record_formats import MISSING, has_field, kind_of, value_at
 
 # What a mapping may state -> the names that are looked for without one, the first that has a value. `text` is not
 # looked for under its own name: that is what files call the text to be labelled.
 FIELDS: Mapping[str, tuple[str, ...]] = {
-    "id": ("winnow_id", "id"),
+    "id": ("winnow_id", "meta.winnow_id", "metadata.winnow_id", "id", "given_id"),
     "label": ("label", "class"),
     "annotator": ("annotator", "completed_by"),
     "confidence": ("confidence",),
@@ -43,34 +47,43 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "text": ("comment",),
     "skip": ("skip", "was_cancelled"),
     "ignore": ("ignore",),
-    "round": ("round", "round_id"),
-    "state": ("answer", "status", "annotation_status"),
+    "round": ("round", "round_id", "meta.round", "metadata.round"),
+    "text_digest": ("text_digest", "meta.text_digest", "metadata.text_digest"),
+    "status": ("answer", "status", "annotation_status", "response_status", "last_action"),
 }
+# The fields of a batch that show the row's text.
+TEXTS = ("text", "prompt", "response")
 # Who gave a label that names nobody.
 UNKNOWN = "unknown"
-
-# What the tools say of an answer that is none: Prodigy (answer), Argilla and doccano (status), Label Studio. Any other
-# value, such as `accept`, `submitted` or the text of an answer, leaves the label as it is.
-_STATES = {
-    "reject": "rejected",
-    "rejected": "rejected",
-    "ignore": "ignore",
-    "ignored": "ignore",
-    "discard": "ignore",
-    "discarded": "ignore",
-    "skip": "skip",
-    "skipped": "skip",
-    "cancelled": "skip",
-    "canceled": "skip",
-    "draft": "waiting",
-    "pending": "waiting",
-    "in_progress": "waiting",
-}
-# Larger numbers are mistakes, and their sum may be infinite.
-_LARGEST = 1e12
+# More than any label costs or takes; sums of such numbers stay finite.
+MAX_NUMBER = 1e15
 
 _YES = frozenset({"true", "1", "yes", "y", "x", "skip", "ignore"})
 _NO = frozenset({"false", "0", "no", "n", ""})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """What a record says of the row that it labels.
+
+    Attributes:
+        winnow_id: of a field of this name.
+        id: winnow's id, the row's own id, or a number that a tool gave.
+        given_id: the row's own id, as a batch has it.
+        text_digest: as a batch has it.
+        texts: the row's text, as far as the record repeats it.
+    """
+
+    winnow_id: str | None = None
+    id: str | None = None
+    given_id: str | None = None
+    text_digest: str | None = None
+    texts: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str | None:
+        """What the record calls the row."""
+        return self.winnow_id or self.id or self.given_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +96,7 @@ class Label:
         kind: "class", "rating", "text", "skip" or "ignore".
         label: the class or the text.
         created_at: in UTC, without saying so.
-        shown: the text that the record says was labelled, None if it says nothing.
+        address: all that the record says of the row.
         record: where it stands, for an excerpt.
     """
 
@@ -98,7 +111,7 @@ class Label:
     cost: float | None = None
     created_at: datetime | None = None
     round_id: str | None = None
-    shown: str | None = field(default=None, compare=False)
+    address: Address = field(default=Address(), repr=False, compare=False)
     record: Any = field(default=None, repr=False, compare=False)
 
 
@@ -187,6 +200,7 @@ class _Reader:
     def __init__(self, stated: Mapping[str, str], classes: frozenset[str], *, is_csv: bool) -> None:
         self.names = {name: (stated[name],) if name in stated else names for name, names in FIELDS.items()}
         self.stated, self.classes, self.is_csv = stated, classes, is_csv
+        self.used = set(stated.values())
         self.unseen = dict(stated)
         self.keys: set[str] = set()
 
@@ -202,9 +216,9 @@ class _Reader:
         else:
             self.keys.update(list(record)[:100])
             self.unseen = {name: at for name, at in self.unseen.items() if not has_field(list(record), at)}
-            values = {name: self._first(record, names) for name, names in self.names.items()}
-            values["shown"] = self._shown(record)
-            self._add(result, line, record, partial(self._labels, values))
+            values = {name: self._first(record, names) for name, names in self.names.items() if name != "status"}
+            values["status"] = self._status(record, values["label"])
+            self._add(result, line, record, partial(self._labels, values, record))
 
     def _add(self, result: LabelFile, line: int, entry: Any, labels: Callable[[], list[Label]]) -> None:
         try:
@@ -217,9 +231,10 @@ class _Reader:
     def _annotation(self, data: Mapping[str, Any], entry: Any) -> list[Label]:
         if not isinstance(entry, dict):
             raise _NoLabel("an annotation is not an object")
-        plain = ("annotator", "seconds", "time", "skip", "confidence", "cost", "state")
+        plain = ("annotator", "seconds", "time", "skip", "confidence", "cost")
         fields = {name: self._first(entry, self.names[name]) for name in plain}
-        fields |= {name: self._first(data, self.names[name]) for name in ("id", "round")} | {"shown": self._shown(data)}
+        fields |= {name: self._first(data, self.names[name]) for name in ("round", "text_digest")}
+        fields["status"] = self._status(entry, None)
         results = entry.get("result") or []
         if not isinstance(results, list):
             raise _NoLabel("the results of the annotation are not a list")
@@ -233,25 +248,48 @@ class _Reader:
             if name in fields:
                 raise _NoLabel(f"two answers of the type {result['type']}; fields.{name} says which control counts")
             fields[name] = result["value"]
-        return self._labels(fields)
-
-    def _shown(self, record: Mapping[str, Any]) -> str | None:
-        """The text that the record says was labelled, under the name that batches give it."""
-        names = [name for name in ("text", "prompt") if name not in self.stated.values()]
-        value = next((record[name] for name in names if isinstance(record.get(name), str)), None)
-        return value[1:] if value and self.is_csv and value.startswith("'") else value
+        return self._labels(fields, data)
 
     def _first(self, record: Mapping[str, Any], names: Sequence[str]) -> Any:
         values = (value_at(record, name) for name in names)
         return next((value for value in values if value is not MISSING and value is not None and value != ""), None)
 
-    def _labels(self, fields: Mapping[str, Any]) -> list[Label]:
-        name = _plain_text(fields["id"], "id")
-        if name is None:
+    def _status(self, record: Mapping[str, Any], label: Any) -> Verdict | None:
+        """What the record says of its answer, where it says that it is none."""
+        names = [name for name in self.names["status"] if name == self.stated.get("status") or name not in self.used]
+        values = ((name, value_at(record, name)) for name in names)
+        words = [(name, value) for name, value in values if isinstance(value, str) and value != label]
+        marks = [(name, record.get(name)) for name in verdicts.MARKS if name not in self.used]
+        return verdicts.verdict(words, marks)
+
+    def _address(self, record: Mapping[str, Any], fields: Mapping[str, Any]) -> Address:
+        by_name: dict[str, str] = {}
+        for at in self.names["id"]:
+            if WINNOW_ID in by_name and at == "id":
+                continue  # a number of the tool
+            if (text := _plain_text(self._first(record, (at,)), at)) is not None:
+                kind = at.rpartition(".")[2]
+                by_name.setdefault(kind if kind in (WINNOW_ID, "given_id") else "id", text)
+        if not by_name:
             raise _NoLabel("no id")
+        if self.is_csv and by_name.get("given_id", "")[:1] == "'":
+            by_name["given_id"] = by_name["given_id"][1:]
+        shown = [record.get(name) for name in TEXTS if name not in self.used]
+        return Address(
+            **by_name,
+            text_digest=_plain_text(fields["text_digest"], "text_digest"),
+            texts=tuple(text for text in shown if isinstance(text, str) and text.strip()),
+        )
+
+    def _labels(self, fields: Mapping[str, Any], row: Mapping[str, Any]) -> list[Label]:
+        """The labels of one act, whose row another part of the record may describe."""
+        if (status := fields["status"]) is not None and status.kind == "waiting":
+            raise _Waiting
+        address = self._address(row, fields)
         act = Label(
             line=0,
-            name=name,
+            name=address.name or "",
+            address=address,
             kind="class",
             annotator=_annotator(fields["annotator"]),
             confidence=_number(fields["confidence"], "confidence", high=1.0),
@@ -259,14 +297,11 @@ class _Reader:
             cost=_number(fields["cost"], "cost"),
             created_at=_time(fields["time"]),
             round_id=_plain_text(fields["round"], "round"),
-            shown=fields.get("shown"),
         )
-        state = self._state(fields.get("state"))
-        if state == "waiting":
-            raise _Waiting
-        if state == "rejected":
-            raise _NoLabel("the answer is marked as rejected: it says what the row is not")
-        marked = next((mark for mark in ("ignore", "skip") if state == mark or _yes(fields.get(mark), mark)), None)
+        if status is not None and status.kind == "rejected":
+            raise _NoLabel(status.cause)
+        marked = next((mark for mark in ("ignore", "skip") if _yes(fields.get(mark), mark)), None)
+        marked = marked or (None if status is None else "skip")
         if marked:
             return [replace(act, kind=marked)]
         label = _plain_text(_answer(fields.get("label")), "label")
@@ -281,11 +316,6 @@ class _Reader:
             raise _Waiting if act.round_id else _NoLabel("no label")
         # What the act took belongs to its first label, so that a sum counts it once.
         return labels[:1] + [replace(label, confidence=None, seconds=None, cost=None) for label in labels[1:]]
-
-    def _state(self, value: Any) -> str | None:
-        """What the tool says of the answer, if that is not simply an answer."""
-        is_answer = "answer" in self.stated.values()  # then it is what the user calls the label
-        return None if is_answer or not isinstance(value, str) else _STATES.get(value.strip().lower())
 
     def _class(self, label: str) -> str:
         # A spreadsheet shows a class that begins like a formula with an apostrophe in front, as the batch was written.
@@ -350,9 +380,11 @@ def _number(value: Any, name: str, *, low: float = 0.0, high: float = math.inf) 
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not (abs(number) <= _LARGEST and low <= number <= high):
+    if not (math.isfinite(number) and low <= number <= high):
         allowed = "" if low == -math.inf else f" from {low:g}" if high == math.inf else f" from {low:g} to {high:g}"
         raise _NoLabel(f"{name} is not a number{allowed}: {excerpt(value)[:40]}")
+    if abs(number) > MAX_NUMBER:
+        raise _NoLabel(f"{name} is beyond {MAX_NUMBER:g}: {excerpt(value)[:40]}")
     return number
 
 
@@ -373,6 +405,8 @@ def _time(value: Any) -> datetime | None:
         if isinstance(value, str):
             with suppress(ValueError):
                 moment = datetime.fromisoformat(value.strip())
+        if isinstance(moment, date) and not isinstance(moment, datetime):
+            moment = datetime(moment.year, moment.month, moment.day)  # noqa: DTZ001
         if not isinstance(moment, datetime):
             moment = datetime.fromtimestamp(float(value), UTC)
         return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)

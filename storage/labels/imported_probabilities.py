@@ -10,12 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from selection.types import Doubles, Floats, Mask
 from storage.errors import BadInput
 from storage.files.user_files import file_digest, opened
-from storage.pool.keys import key_texts, match_source
+from storage.pool.keys import WINNOW_ID, key_texts, match_source
 from storage.pool.snapshot import Snapshot
 from storage.store import Store
 
@@ -63,7 +64,7 @@ def read_probabilities(
         raise BadInput(
             f"{where}: {keys[invalid[0]]!r} has {values[invalid[0]].tolist()}, which are no probabilities of sum 1"
         )
-    rows, first = match_source(keys, snapshot).first()
+    rows, first = match_source(keys, snapshot, only_winnow=id_field == WINNOW_ID).first()
     known = np.zeros(len(snapshot), np.bool_)
     known[rows] = True
     probabilities = np.full((len(snapshot), len(classes)), 1 / len(classes), np.float32)
@@ -76,15 +77,10 @@ def _values(table: pa.Table, names: Sequence[str], classes: Sequence[str], where
     if set(classes) <= set(names):
         try:
             return np.stack([table[name].cast(pa.float64()).to_numpy() for name in classes], axis=1)
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise BadInput(f"{where}: the columns of the classes must be numbers: {error}") from error
     if len(names) == 1 and _is_list(table.schema.field(names[0]).type):
-        lists = table[names[0]].combine_chunks().cast(pa.list_(pa.float64()))
-        lengths = {len(values or ()) for values in lists.to_pylist()}
-        if lengths - {len(classes)}:
-            raise BadInput(f"{where}: the lists of {names[0]!r} must have {len(classes)} numbers, one a class")
-        flat = np.asarray(lists.flatten().cast(pa.float64()).to_numpy(zero_copy_only=False))
-        return flat.reshape(len(lists), len(classes))
+        return _of_lists(table[names[0]], names[0], len(classes), where)
     raise BadInput(
         f"{where} must have one column for each class ({', '.join(classes)}), or one column of lists; it has "
         f"{', '.join(names) or 'none'}"
@@ -92,5 +88,18 @@ def _values(table: pa.Table, names: Sequence[str], classes: Sequence[str], where
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    """Whether a column holds lists: polars writes large ones, numpy and tensors of a fixed size."""
-    return isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType)
+    types = pa.types
+    tests = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view, types.is_large_list_view)
+    return any(test(kind) for test in tests)
+
+
+def _of_lists(column: pa.ChunkedArray, name: str, n_classes: int, where: str) -> Doubles:
+    """(r, n_classes) of lists of any kind."""
+    lengths = pc.fill_null(pc.list_value_length(column), -1)
+    if pc.any(pc.not_equal(lengths, n_classes)).as_py():
+        raise BadInput(f"{where}: the lists of {name!r} must have {n_classes} numbers, one a class")
+    try:
+        flat = pc.list_flatten(column).cast(pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise BadInput(f"{where}: the lists of {name!r} must hold numbers: {error}") from error
+    return np.asarray(flat.to_numpy()).reshape(len(column), n_classes)

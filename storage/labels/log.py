@@ -7,7 +7,8 @@
 
 An **event** is one act of one annotator on one row. Its name is a hash of its content, so an event that the log has is
 not stored again: importing a file twice changes nothing, and a file that grew adds its new events. The same event twice
-in one file counts as two, so that a change of mind and back is kept.
+in one file counts as two, so that a change of mind and back is kept. A file that was edited in place, back to what it
+said before, adds the event again, as of now and without its cost.
 
 What counts is the latest event of an annotator on a row (`counted`): by the time it names, or else that of its import,
 then by import, then by line. A class and a skip replace each other; ratings, texts and the known answers of gold rows
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,10 +33,9 @@ import pyarrow.parquet as pq
 from storage.files import readers
 from storage.files.readers import Bad, excerpt
 from storage.files.user_files import file_digest, opened
-from storage.ids import from_arrow, from_bytes, id_of_text, rows_of, to_bytes
-from storage.labels.files import Label, LabelFile, read_label_file
-from storage.labels.rounds import read_round_items, read_rounds
-from storage.pool.content import Turns
+from storage.ids import from_arrow, to_bytes
+from storage.labels.files import LabelFile, read_label_file
+from storage.labels.recipients import Recipients, UnknownRow, WrongRow
 from storage.pool.snapshot import Snapshot
 from storage.records import digest_of
 from storage.store import Store, read_json, write_json
@@ -67,6 +67,8 @@ LOG_SCHEMA = pa.schema(
 QUARANTINE_SCHEMA = pa.schema(
     [("project", _TEXT), ("file", _TEXT), ("line", pa.int64()), ("cause", _TEXT), ("excerpt", _TEXT)]
 )
+# When an event without a time is given, among events of its own file.
+_NOW = datetime.max  # noqa: DTZ901
 # The columns of an event that come from its label.
 _LABEL_COLUMNS = [name for name in LOG_SCHEMA.names if name not in ("event", "project", "id", "file")]
 
@@ -87,6 +89,8 @@ class LabelImport:
         unknown_ids: how many of those name no row.
         unlabelled: rows of a batch that wait for their label.
         damage: why nothing was taken of a damaged file, None if it is whole.
+        tied_votes: what becomes of a row with tied votes, one of them of this import: "adjudicate", it waits for another;
+            or, in imports of earlier versions, "first_class".
     """
 
     id: str
@@ -106,6 +110,7 @@ class LabelImport:
     unlabelled: int
     damage: str | None
     created_at: str
+    tied_votes: str = "first_class"
 
 
 def import_labels(
@@ -146,24 +151,17 @@ def import_labels(
             "project": project,
             "rules": RULES,
         }
-        import_id = digest_of(depends_on)
-        if store.has("records", "labels", import_id) and _to_be_tried_again(store, import_id, snapshot):
-            import_id = digest_of(depends_on | {"snapshot": snapshot.id})
         imports = _imports(store)
-        of_file = [entry for entry in imports if entry.project == project and entry.url == url]
-        if store.has("records", "labels", import_id) and of_file and of_file[-1].digest != digest:
-            # The file went back to an earlier state, which is its latest.
-            import_id = digest_of(depends_on | {"after": of_file[-1].id})
-        if store.has("records", "labels", import_id):
-            entry = read_import(store, import_id)
+        import_id, entry = _import_id(store, imports, depends_on, url, snapshot)
+        if entry is not None:
             return replace(entry, new=0, known=entry.known + entry.new)
         label_file = read_label_file(file, url, classes=classes, fields=fields)
-        events, unknown = _events(store, project, label_file, snapshot, gold=gold)
+        events, bad, unknown = _events(store, project, label_file, snapshot, gold=gold)
         earlier = [_path(store, entry) for entry in imports if entry.project == project and entry.new]
         seen = set(pq.read_table(earlier, columns=["event"])["event"].to_pylist()) if earlier else set()
-        restated = _restated(events, [_path(store, entry) for entry in of_file if entry.new], import_id)
-        new = [event for event in events if event["event"] not in seen] + restated
-        bad = sorted([*label_file.bad, *unknown], key=lambda bad: bad.line)
+        new = [event for event in events if event["event"] not in seen]
+        again = _again(store, project, url, events, {event["event"] for event in new}, import_id)
+        bad = sorted([*label_file.bad, *bad, *unknown], key=lambda bad: bad.line)
         result = LabelImport(
             id=import_id,
             number=max((entry.number for entry in imports), default=0) + 1,
@@ -175,16 +173,17 @@ def import_labels(
             gold=gold,
             snapshot=snapshot.id,
             read=label_file.read,
-            new=len(new),
-            known=len(events) - len(new),
+            new=len(new) + len(again),
+            known=len(events) - len(new) - len(again),
             quarantined=len(bad),
             unknown_ids=len(unknown),
             unlabelled=label_file.unlabelled,
             damage=label_file.damage,
             created_at=datetime.fromtimestamp(time.time_ns() // 1000 / 1e6, UTC).isoformat(),
+            tied_votes="adjudicate",
         )
         with store.committing("records", "labels", import_id) as folder:
-            labels = pa.Table.from_pylist([{"file": url, **event} for event in new], LOG_SCHEMA)
+            labels = pa.Table.from_pylist([{"file": url, **event} for event in new + again], LOG_SCHEMA)
             pq.write_table(labels, folder / "labels.parquet", compression="zstd")
             quarantined = [{"project": project, "file": url, **asdict(row)} for row in bad]
             quarantine = pa.Table.from_pylist(quarantined, QUARANTINE_SCHEMA)
@@ -227,6 +226,13 @@ def read_log(store: Store, project: str, upto: int | None = None) -> pa.Table:
     return log.take(pa.array(sorted(first.tolist(), key=keys.__getitem__), pa.int64()))
 
 
+def adjudicated_events(store: Store, project: str) -> set[str]:
+    """The events of a project's log that leave a row without a label while its votes are tied, see `LabelImport`."""
+    imports = [entry for entry in _imports(store) if entry.project == project and entry.new]
+    paths = [_path(store, entry) for entry in imports if entry.tied_votes == "adjudicate"]
+    return set(pq.read_table(paths, columns=["event"])["event"].to_pylist()) if paths else set()
+
+
 def counted(log: pa.Table) -> pa.Table:
     """The events of a log that count: the latest of each annotator on each row; in the order of the log."""
     groups = ["class" if kind == "skip" else kind for kind in log["kind"].to_pylist()]
@@ -243,105 +249,90 @@ def log_digest(log: pa.Table) -> str:
 # ---- the parts
 
 
+def _import_id(
+    store: Store, imports: Sequence[LabelImport], depends_on: Mapping[str, Any], url: str, snapshot: Snapshot
+) -> tuple[str, LabelImport | None]:
+    """The id of the import to make; and the import, if there is nothing to do because it was made."""
+    import_id = digest_of(depends_on)
+    if store.has("records", "labels", import_id) and _to_be_tried_again(store, import_id, snapshot):
+        import_id = digest_of({**depends_on, "snapshot": snapshot.id})
+    if not store.has("records", "labels", import_id):
+        return import_id, None
+    of_file = [entry for entry in imports if (entry.project, entry.url) == (depends_on["project"], url)]
+    if not of_file or of_file[-1].digest == depends_on["digest"]:
+        return import_id, read_import(store, import_id)
+    return digest_of({**depends_on, "after": of_file[-1].id}), None  # the file is back at an earlier state
+
+
 def _events(
     store: Store, project: str, label_file: LabelFile, snapshot: Snapshot, *, gold: bool
-) -> tuple[list[dict[str, Any]], list[Bad]]:
-    """The labels as events, and those that name no row or several."""
-    ids = _ids_of_names(store, project, snapshot, {label.name for label in label_file.labels})
-    labels = [
-        replace(label, kind="gold", annotator=GOLD) if gold and label.kind == "class" else label
-        for label in label_file.labels
-    ]
+) -> tuple[list[dict[str, Any]], list[Bad], list[Bad]]:
+    """The labels as events; those that were not given for the row that they name; those that name no row or several."""
+    recipients = Recipients(store, project, snapshot, label_file.labels)
     times: Counter[str] = Counter()
-    events, bad = [], []
-    sent = _Sent(store, project, snapshot, {name[0] for name in ids.values() if len(name) == 1}, labels)
-    for label in labels:
-        named = ids[label.name]
-        cause: str | None
-        if len(named) != 1:
-            cause = f"{label.name[:60]!r} names {'no row' if not named else f'{len(named)} rows'} of the pool"
-        elif label.annotator == GOLD and label.kind != "gold":
-            cause = f"{GOLD!r} is the annotator of known answers; give this one another name"
-        else:
-            cause = sent.mistake(label, named[0])
-        if cause:
+    events: list[dict[str, Any]] = []
+    bad: list[Bad] = []
+    unknown: list[Bad] = []
+    for label in label_file.labels:
+        if gold and label.kind == "class":
+            label = replace(label, kind="gold", annotator=GOLD)  # noqa: PLW2901
+        elif label.annotator == GOLD:
+            cause = f"annotator is {GOLD!r}, which is winnow's name for known answers; give the person another name"
             bad.append(Bad(label.line, cause, excerpt(label.record)))
             continue
-        event = {"project": project, "id": named[0], **{name: getattr(label, name) for name in _LABEL_COLUMNS}}
+        try:
+            row_id = recipients.id_of(label)
+        except (UnknownRow, WrongRow) as error:
+            causes = unknown if isinstance(error, UnknownRow) else bad
+            causes.append(Bad(label.line, str(error), excerpt(label.record)))
+            continue
+        event = {"project": project, "id": row_id, **{name: getattr(label, name) for name in _LABEL_COLUMNS}}
         key = digest_of({**event, "id": event["id"].hex(), "line": None, "created_at": str(event["created_at"])})
         times[key] += 1
         name = key if times[key] == 1 else digest_of([key, times[key]])
         events.append({"event": name, **event})
-    return events, bad
+    return events, bad, unknown
 
 
-class _Sent:
-    """What batches sent out, to check that an answer is on the row that it was given for."""
-
-    def __init__(
-        self, store: Store, project: str, snapshot: Snapshot, ids: set[bytes], labels: Sequence[Label]
-    ) -> None:
-        named = {label.round_id for label in labels if label.round_id}
-        rounds = {header["round_id"] for header in read_rounds(store, project)} & named if named else set()
-        self.rounds = {name: set(to_bytes(from_arrow(read_round_items(store, name)["id"]))) for name in rounds}
-        self.texts: dict[bytes, set[str]] = {}
-        if any(label.shown for label in labels):
-            wanted = from_bytes(sorted(ids))
-            present = wanted[rows_of(wanted, snapshot.ids) >= 0]
-            for some, batch in snapshot.turns(present):
-                self.texts |= {id_: _shown_texts(turns) for id_, turns in zip(to_bytes(some), batch, strict=True)}
-
-    def mistake(self, label: Label, id_: bytes) -> str | None:
-        """Why the answer is not on the row that it was given for; None if it is."""
-        if label.round_id in self.rounds and id_ not in self.rounds[label.round_id]:
-            return (
-                f"round {label.round_id} did not send out the row {label.name[:60]!r}; is this an id of the tool's own?"
-            )
-        if label.shown and id_ in self.texts and " ".join(label.shown.split()) not in self.texts[id_]:
-            return f"the text that was labelled is not that of the row {label.name[:60]!r}"
-        return None
-
-
-def _shown_texts(turns: Turns) -> set[str]:
-    """The texts by which a batch shows a row, and each of its turns."""
-    context = [f"{role}: {text}" for role, text in turns]
-    texts = {text for _, text in turns} | {"\n\n".join(context), "\n\n".join(context[:-1])}
-    return {" ".join(text.split()) for text in texts}
-
-
-def _restated(events: list[dict[str, Any]], of_file: list[Path], import_id: str) -> list[dict[str, Any]]:
-    """The labels that a file says again after it had said something else, as new events of the moment of the import."""
+def _again(
+    store: Store, project: str, url: str, events: Sequence[dict[str, Any]], new: set[str], import_id: str
+) -> list[dict[str, Any]]:
+    """What a file says now that would not count, because it said something else since, which is no more in it."""
+    log = read_log(store, project)
+    of_file = log.filter(pc.equal(log["file"], url)).to_pylist()
     if not of_file:
         return []
-    before = pa.concat_tables([pq.read_table(path, schema=LOG_SCHEMA) for path in of_file]).to_pylist()
-    last = {_subject({**event, "id": event["id"].bytes}): event for event in before}
-    known = {event["event"] for event in before}
-    now = {_subject(event): event for event in events}
-    return [
-        event | {"event": digest_of([event["event"], import_id]), "created_at": None}
-        for subject, event in now.items()
-        if event["event"] in known and any(event[name] != last[subject][name] for name in ("kind", "label", "rating"))
-    ]
+    last_said = {_voice(event): event for event in of_file}
+    place = {event: number for number, event in enumerate(log["event"].to_pylist())}
+    present = {(_said(event), event["created_at"]) for event in events}
+    present |= {(said, None) for said, _ in present}
+    last_in_file: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for event in sorted(events, key=lambda event: (event["created_at"] or _NOW, event["line"])):
+        last_in_file[_voice(event)] = event
+    again = []
+    for voice, event in last_in_file.items():
+        before = last_said.get(voice)
+        if before is None or (_said(before), before["created_at"]) in present:
+            continue
+        if event["event"] in new:
+            counts = event["created_at"] is None or (before["created_at"] or _NOW) <= event["created_at"]
+        else:
+            counts = event["created_at"] is not None and place[event["event"]] > place[before["event"]]
+        if not counts:
+            name = digest_of([event["event"], import_id])
+            cost = None if event["cost"] is None else 0.0  # it was paid before
+            again.append({**event, "event": name, "created_at": None, "cost": cost})
+    return again
 
 
-def _subject(event: Mapping[str, Any]) -> tuple[bytes, str, str]:
-    """What only one label of can count."""
-    return event["id"], event["annotator"], "class" if event["kind"] == "skip" else event["kind"]
+def _voice(event: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Of which events the last counts: of the same person on the same row, of a kind."""
+    row_id = event["id"] if isinstance(event["id"], bytes) else event["id"].bytes
+    return row_id, event["annotator"], "class" if event["kind"] == "skip" else event["kind"]
 
 
-def _ids_of_names(store: Store, project: str, snapshot: Snapshot, names: Iterable[str]) -> dict[str, list[bytes]]:
-    """The ids that each name stands for: of rows of the pool, else of rows that left it after a batch sent them out."""
-    rows = snapshot.rows_of_names(names)
-    ids = {name: to_bytes(snapshot.ids[matches]) for name, matches in rows.items()}
-    missing = {name: key for name, matches in rows.items() if not matches and (key := id_of_text(name))}
-    if missing:
-        sent = {
-            key
-            for header in read_rounds(store, project)
-            for key in to_bytes(from_arrow(read_round_items(store, header["round_id"])["id"]))
-        }
-        ids |= {name: [key] for name, key in missing.items() if key in sent}
-    return ids
+def _said(event: Mapping[str, Any]) -> tuple[Any, ...]:
+    return _voice(event), *(event[name] for name in ("kind", "label", "rating", "confidence", "seconds", "round_id"))
 
 
 def _to_be_tried_again(store: Store, import_id: str, snapshot: Snapshot) -> bool:

@@ -22,7 +22,7 @@ from storage.files.user_files import file_digest, opened
 from storage.ids import Ids
 from storage.pool.extra import common_type, type_of
 from storage.pool.ingest import POOL_SCHEMA
-from storage.pool.keys import key_texts, match_keys
+from storage.pool.keys import WINNOW_ID, key_texts, match_keys
 from storage.records import digest_of
 from storage.store import Store, read_json, utc_now, write_json
 
@@ -36,11 +36,13 @@ class Columns:
     Attributes:
         types: column -> its type, see `extra`.
         url: the file they came from.
+        id_field: the name of its keys.
     """
 
     path: Path
     types: dict[str, str]
     url: str
+    id_field: str
 
     def read(self, name: str) -> pa.ChunkedArray:
         """One column, in the order of the keys."""
@@ -60,7 +62,8 @@ class Columns:
 
         A key that names two rows, or two keys that name one, are ambiguous and set nothing.
         """
-        match = match_keys(pq.read_table(self.path, columns=["key"])["key"].to_pylist(), ids, given_ids, rows)
+        keys = pq.read_table(self.path, columns=["key"])["key"].to_pylist()
+        match = match_keys(keys, ids, given_ids, rows, only_winnow=self.id_field == WINNOW_ID)
         unknown = match.unknown
         named, times = np.unique(match.rows[match.rows >= 0], return_counts=True)
         ambiguous = match.ambiguous | np.isin(match.rows, named[times > 1])
@@ -71,6 +74,7 @@ class Columns:
             "unknown_examples": match.examples(unknown, _EXAMPLES),
             "ambiguous": int(ambiguous.sum()),
             "ambiguous_examples": match.examples(ambiguous, _EXAMPLES),
+            **({"shadowed_examples": match.examples(match.shadowed, _EXAMPLES)} if match.shadowed.any() else {}),
         }
 
 
@@ -122,7 +126,8 @@ def read_columns(store: Store, digest: str) -> Columns:
     if not store.has("records", "columns", digest):
         raise NotInStore(f"no columns {digest!r} in {store.root}")
     header = read_json(store.path("records", "columns", digest, "columns.json"))
-    return Columns(store.path("records", "columns", digest, "columns.parquet"), header["types"], header["url"])
+    path = store.path("records", "columns", digest, "columns.parquet")
+    return Columns(path, header["types"], header["url"], header["id_field"])
 
 
 def _from_npy(file: Any) -> pa.Table:

@@ -15,7 +15,6 @@ prefers some sources or the newest. What else a file holds, and in which order f
 
 from __future__ import annotations
 
-import codecs
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,12 +29,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.errors import BadInput, NotInStore
-from storage.ids import Ids, from_arrow, from_bytes, id_of_text, rows_of, to_arrow, to_text
+from storage.files.lists import read_lines
+from storage.ids import Ids, from_arrow, rows_of, to_arrow, to_text
 from storage.pool.columns import read_columns
 from storage.pool.content import TURN_COLUMNS, Turns, prompt_of, turns_from_table
 from storage.pool.examples import Column, Examples, ImportedColumns, by_row, columns_of
 from storage.pool.extra import common_type
 from storage.pool.ingest import RULES, Ingest, parts, read_ingest
+from storage.pool.keys import KeyMatch, match_keys
 from storage.pool.leaks import Questions
 from storage.records import digest_of
 from storage.store import Store, read_array, read_json, utc_now, write_json
@@ -230,45 +231,34 @@ class Snapshot:
         return holds
 
     def rows_named(self, path: Path, *, strict: bool = True) -> tuple[npt.NDArray[np.int64], int]:
-        """The rows that a text file names, one id a line: the id as printed, or the row's own id in its file.
+        """The rows that a text file names, one id a line, as `keys` says.
 
         Returns:
             the rows, and how many lines name no row; none where `strict`.
 
         Raises:
-            BadInput: the file is missing, or a line names several rows, or, where `strict`, none.
+            BadInput: the file is missing or no text, or a line names several rows, or, where `strict`, none.
         """
-        try:
-            names = [line.strip() for line in _text_of(path.read_bytes()).split("\n") if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"{path}: cannot be read as a list of ids: {error}") from error
-        named = self.rows_of_names(names)
-        rows = []
-        unknown = 0
-        for number, name in enumerate(names, start=1):
-            matches = named[name]
-            if len(matches) > 1 or (strict and not matches):
-                count = f"{len(matches)} rows" if matches else "no row"
-                raise BadInput(f"{path}: line {number}: {name!r} names {count} of the pool; an id names exactly one")
-            rows += matches
-            unknown += not matches
-        return np.array(rows, np.int64), unknown
+        lines = read_lines(path)
+        match = self.match([line for line in lines if line])
+        bad = np.flatnonzero(match.ambiguous | (match.unknown & strict))
+        if len(bad):
+            name, count = match.keys[bad[0]], match.counts[bad[0]]
+            rows = f"{count} rows" if count else "no row"
+            line = lines.index(name) + 1
+            raise BadInput(f"{path}: line {line}: {name!r} names {rows} of the pool; an id names exactly one")
+        return match.rows[match.rows >= 0], int(match.unknown.sum())
 
-    def rows_of_names(self, names: Iterable[str]) -> dict[str, list[int]]:
-        """The rows of each name: the row whose winnow id it is, else those that had it as their id in their file.
+    def match(self, names: Iterable[str]) -> KeyMatch:
+        """The row that each name means, as `keys` says; a repeat's own id names the row that is kept for it."""
+        return match_keys(list(names), self.ids, _given_ids(self._parts()), self.occurrence_rows)
 
-        A repeat's own id names the row that is kept for it. Normally a name has one row; none if nothing is called so.
-
-        Cost: one pass over the rows' own ids.
-        """
-        wanted = sorted(set(names))
-        named: dict[str, set[int]] = {name: set() for name in wanted}
-        matches = pc.index_in(_given_ids(self._parts()), value_set=pa.array(wanted, _TEXT))
-        position = np.asarray(pc.fill_null(matches, -1).to_numpy())
-        matched = np.flatnonzero(position >= 0)
-        for name, row in zip(position[matched].tolist(), self.occurrences[matched].tolist(), strict=True):
-            named[wanted[name]].add(row if row >= 0 else ~row)
-        return {name: _rows_of_text(name, self.ids) or sorted(rows) for name, rows in named.items()}
+    def given_ids(self, wanted: Ids) -> list[str | None]:
+        """The id that each of some rows had in its file, None for none; that of the occurrence that is kept."""
+        kept = np.flatnonzero(self.occurrences >= 0)
+        place = np.empty(len(self), np.int64)
+        place[self.occurrences[kept]] = kept
+        return _given_ids(self._parts()).take(place[rows_of(wanted, self.ids)]).to_pylist()  # type: ignore[no-any-return]
 
     def occurrence_keys(self) -> tuple[Ids, pa.ChunkedArray]:
         """The id of every occurrence, in storage order, and the id that it had in its file, null for none."""
@@ -549,12 +539,6 @@ def _write_column_rows(
     return report
 
 
-def _text_of(data: bytes) -> str:
-    """A text file as editors write it: UTF-8 with or without a byte-order mark, or UTF-16 with one."""
-    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return data.decode("utf-16" if is_utf16 else "utf-8-sig")
-
-
 def _given_ids(files: Sequence[Path]) -> pa.ChunkedArray:
     """The id that each row of some of the pool's files had in the user's file, null for none."""
     return pa.chunked_array([c for path in files for c in pq.read_table(path, columns=["given_id"])[0].chunks], _TEXT)
@@ -562,8 +546,3 @@ def _given_ids(files: Sequence[Path]) -> pa.ChunkedArray:
 
 def _coded(names: list[str], codes: npt.NDArray[np.int64]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int64()), pa.array(names, _TEXT)).cast(_TEXT)
-
-
-def _rows_of_text(name: str, ids: Ids) -> list[int]:
-    id_ = id_of_text(name)
-    return [] if id_ is None else [row for row in rows_of(from_bytes([id_]), ids).tolist() if row >= 0]

@@ -24,9 +24,10 @@ import pyarrow.parquet as pq
 
 from selection.types import Array, Mask
 from storage.errors import BadInput
+from storage.files.lists import lines_of
 from storage.files.user_files import file_digest, opened
 from storage.ids import Ids, to_text
-from storage.pool.keys import KeyedRows, KeyMatch, key_texts, match_source
+from storage.pool.keys import WINNOW_ID, KeyedRows, KeyMatch, key_texts, match_source
 from storage.store import Store, utc_now
 from storage.vectors.segments import commit_segment, describe_encoder, failed_ids, missing_ids, normalise
 
@@ -152,7 +153,8 @@ def import_vectors(
         todo = missing_ids(store, encoder, ids)
         if len(todo):
             d = files_dimension(store, files)
-            match = match_source(_keys(store, files), source)
+            keys, only_winnow = _keys(store, files)
+            match = match_source(keys, source, only_winnow=only_winnow)
             _require_all(files, match, ids, source, todo)
             header = {"encoder": encoder, "spec": {"model": _listed(files)}, "dimension": d, "created_at": utc_now()}
             describe_encoder(store, encoder, header)
@@ -169,13 +171,15 @@ def import_vectors(
     return VectorImport(encoder=encoder, n_rows=len(ids), n_new=n_new, n_failed=n_failed, seconds=seconds, **report)
 
 
-def _keys(store: Store, files: Sequence[VectorFile]) -> list[str]:
-    """The keys of all files, one file after the other."""
+def _keys(store: Store, files: Sequence[VectorFile]) -> tuple[list[str], Mask]:
+    """The keys of all files, one file after the other; and which of them can only be winnow's."""
     keys: list[str] = []
+    only_winnow: list[bool] = []
     for file in files:
         with _reading(store, file) as reader:
             keys += reader.keys()
-    return keys
+        only_winnow += [file.id_field == WINNOW_ID] * (len(keys) - len(only_winnow))
+    return keys, np.array(only_winnow, np.bool_)
 
 
 def _report(match: KeyMatch) -> dict[str, Any]:
@@ -193,6 +197,11 @@ def _report(match: KeyMatch) -> dict[str, Any]:
         notes.append(f"{counts['ambiguous']:,} keys name several rows each (first: {_first(match, match.ambiguous)})")
     if counts["repeated"]:
         notes.append(f"{counts['repeated']:,} keys name a row that another key before them named; the first counts")
+    if match.shadowed.any():
+        notes.append(
+            f"{match.shadowed.sum():,} keys are winnow's id of one row, which they name, and the own id of another "
+            f"(first: {_first(match, match.shadowed)})"
+        )
     return counts | {"notes": tuple(notes)}
 
 
@@ -277,9 +286,9 @@ class _Npy:
 
     def keys(self) -> list[str]:
         try:
-            keys = [line.strip() for line in self._ids.read().decode("utf-8-sig").splitlines()]
-        except UnicodeDecodeError as error:
-            raise BadInput(f"vectors: {ids_file(self._url)} is not UTF-8 text: {error}") from error
+            keys = lines_of(self._ids.read())
+        except ValueError as error:
+            raise BadInput(f"vectors: {ids_file(self._url)} cannot be read as a list of ids: {error}") from error
         if len(keys) != len(self._array):
             raise BadInput(
                 f"vectors: {ids_file(self._url)} has {len(keys):,} lines, {self._url} {len(self._array):,} vectors"

@@ -124,9 +124,9 @@ def test_labeling__every_round_is_a_row_with_what_came_of_it(team: Team) -> None
     held_out = [json.loads(row["metrics"]).get("held_out") for row in rounds]
     assert held_out == [None, 4, 8, 12]
     last = json.loads(rounds[-1]["metrics"])
-    assert last["trained_on"] == 48 - 12
+    assert last["trained_on"] == 48 - 12 - 1
     assert last["accuracy"] >= 0.9
-    assert sum(last[f"labels_{name}"] for name in ("fox", "dog", "other")) == 48
+    assert sum(last[f"labels_{name}"] for name in ("fox", "dog", "other")) == 48 - 1  # the votes of one row are tied
 
 
 def test_labeling__no_row_is_sent_twice_and_the_random_arm_says_its_chance(team: Team) -> None:
@@ -153,8 +153,9 @@ def test_labeling__conflicts_annotators_and_bad_labels_are_in_sql(team: Team) ->
     assert causes == ["unknown class 'wolf'", "'nobody' names no row of the pool"]
     assert ask(team, "SELECT count(*) AS n FROM labels WHERE kind = 'class'") == [{"n": 95}]
     consensus = ask(team, "SELECT max(relabel_score) AS doubt, count(*) AS n FROM consensus")
-    assert consensus[0]["n"] == 48
-    assert 0.3 < consensus[0]["doubt"] <= 1
+    assert consensus[0]["n"] == 47
+    assert ask(team, "SELECT n_labels FROM adjudication") == [{"n_labels": 2}]
+    assert 0 < consensus[0]["doubt"] <= 1
 
 
 def test_labeling__the_same_files_again_change_nothing(team: Team) -> None:

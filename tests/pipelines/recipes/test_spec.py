@@ -226,7 +226,7 @@ def test_selection_id__of_a_recipe_keeps_its_name_from_version_to_version() -> N
 def test_draw__the_first_row_by_id_or_by_row_of_the_pool(ingested: Path, step: str) -> None:
     embed(opened(ingested), "vectors")
     snapshot = opened(ingested).pool.snapshot
-    wanted = snapshot.rows_of_names(["dog-7"])["dog-7"][0]
+    wanted = snapshot.match(["dog-7"]).rows[0]
     old = "any: {steps: [random], budget: 8}"
     for first in ("{id: dog-7}", f"{{id: {to_text(snapshot.ids[[wanted]])[0]}}}", str(wanted)):
         new = f"any: {{steps: [{{{step}: {{first: {first}}}}}], budget: 8, where: source = 'dog'}}"

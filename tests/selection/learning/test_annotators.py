@@ -30,6 +30,7 @@ def votes_of(table: list[list[int]]) -> Votes:
 def test_majority__ties_go_to_the_lowest_class() -> None:
     consensus = majority(votes_of(TABLE), 6, 2)
     assert consensus.labels.tolist() == [0, 1, 0, 1, 0, -1]
+    assert consensus.tied.tolist() == [False, False, False, False, True, False]
     assert consensus.count.tolist() == [3, 3, 3, 3, 2, 0]
     np.testing.assert_allclose(consensus.confidence, [2 / 3, 1, 1, 2 / 3, 0.5, 0], rtol=1e-6)
     np.testing.assert_allclose(consensus.annotator_accuracy, [1, 3 / 5, 4 / 5], rtol=1e-6)
@@ -58,6 +59,7 @@ def test_dawid_skene__known_first_and_fifth_iteration() -> None:
 def test_dawid_skene__a_symmetric_row_is_a_tie() -> None:
     consensus = dawid_skene(votes_of(TABLE), 7, 4, 2, max_iterations=5)
     assert consensus.labels.tolist() == [0, 1, 0, 1, 0, -1, -1]
+    assert consensus.tied.nonzero()[0].tolist() == [4]
     assert math.isnan(consensus.annotator_accuracy[3])
     assert consensus.annotator_accuracy[0] > consensus.annotator_accuracy[1] == consensus.annotator_accuracy[2] > 0.8
 

@@ -29,6 +29,7 @@ LISTED = [
     "labels",
     "annotators",
     "label_conflicts",
+    "adjudication",
     "label_quarantine",
     "label_imports",
     "label_events",

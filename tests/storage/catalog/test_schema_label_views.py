@@ -99,16 +99,34 @@ def test_label_conflicts__rows_with_their_votes(labelled: SmallStore) -> None:
     ]
 
 
+def test_adjudication__the_classes_with_the_most_votes(store: SmallStore) -> None:
+    store.add_snapshot([store.add_file("a", ["p1", "p2", "p3", "p4", "p5"])])
+    votes = {"p1": "ab", "p2": "aab", "p3": "aabbc", "p4": "ab", "p5": "ab"}
+    labels = [
+        {"id": prompt, "label": label, "annotator": f"{label}{i}"}
+        for prompt, text in votes.items()
+        for i, label in enumerate(text)
+    ]
+    store.add_labels("topics", [*labels, {"id": "p4", "ignore": True, "annotator": "boss"}], ["a", "b", "c"])
+    store.add_labels("topics", [{"id": "p5", "label": "a"}], ["a", "b", "c"], gold=True)
+    publish_catalog(store)
+    query = "SELECT prompt, n_labels, tied FROM adjudication JOIN examples USING (id) ORDER BY prompt"
+    assert rows(store, query) == [
+        ("p1", 2, '{"a":["a0"],"b":["b1"]}'),
+        ("p3", 5, '{"a":["a0","a1"],"b":["b2","b3"]}'),
+    ]
+
+
 def test_rounds__what_was_sent_out_and_what_came_back(labelled: SmallStore) -> None:
     result = rows(
         labelled,
         "SELECT round, n_items, labelled, found, cost, cost_so_far, spent, metrics, stop, reasons, model_id, record->>'phase' "
         "FROM rounds ORDER BY round",
     )
-    # A label of p1 that names no round is of the latest that sent p1 out; a tie goes to the first class; p4 is ignored.
+    # A label of p1 that names no round is of the latest that sent p1 out; a tie has no class; p4 is ignored.
     assert result == [
-        (0, 3, 3, '{"a":2,"b":1}', 3.0, 3.0, 0.0, '{"accuracy":0.5}', None, None, None, "cold_start"),
-        (1, 3, 1, '{"a":1}', 1.5, 4.5, 3.0, None, True, '["kappa 0.995 >= 0.99"]', "m0", "cold_start"),
+        (0, 3, 3, '{"a":1,"b":1}', 3.0, 3.0, 0.0, '{"accuracy":0.5}', None, None, None, "cold_start"),
+        (1, 3, 1, None, 1.5, 4.5, 3.0, None, True, '["kappa 0.995 >= 0.99"]', "m0", "cold_start"),
     ]
     sent = rows(
         labelled,

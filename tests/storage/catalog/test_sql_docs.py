@@ -43,7 +43,7 @@ def documented(full_store: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_docs__every_query_runs_and_shows_something(documented: Any) -> None:
     queries = [block for block in blocks("sql") if "ATTACH" not in block]
-    assert len(queries) == 16
+    assert len(queries) == 17
     with duckdb.connect("store/winnow.duckdb", read_only=True) as connection:
         for query in queries:
             for statement in connection.extract_statements(query):

@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 
 from storage.errors import BadInput
 from storage.labels.batches import FORMATS, BatchItem, labeling_config, write_batch
-from storage.labels.files import read_label_file
+from storage.labels.files import Address, read_label_file
 
 A, B, C = (bytes([number]) * 16 for number in (1, 2, 3))
 NAME = {key: str(uuid.UUID(bytes=key)) for key in (A, B, C)}
 CLASSES = ["card", '<b> & "x"', "=1"]
 ITEMS = [
     BatchItem(
-        id=A, turns=[("user", "=HYPERLINK(1)"), ("assistant", "x,\ny")], round_id="R", prediction="=1", probability=0.7, model="m"
+        id=A, turns=[("user", "=HYPERLINK(1)"), ("assistant", "x,\ny")], round_id="R", given_id="=7",
+        prediction="=1", probability=0.7, model="m",
     ),
     BatchItem(id=B, turns=[("text", "+alone")], round_id="R"),
     BatchItem(
@@ -39,10 +40,13 @@ def test_write__json_lines(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert rows[:2] == [
         {
-            "id": NAME[A], "winnow_id": NAME[A], "prompt": "=HYPERLINK(1)", "response": "x,\ny", "prediction": "=1", "probability": 0.7,
-            "round": "R", "label": None,
+            "winnow_id": NAME[A], "id": NAME[A], "given_id": "=7", "prompt": "=HYPERLINK(1)", "response": "x,\ny",
+            "prediction": "=1", "probability": 0.7, "round": "R", "text_digest": "t010101010101", "label": None,
         },
-        {"id": NAME[B], "winnow_id": NAME[B], "text": "+alone", "prediction": None, "probability": None, "round": "R", "label": None},
+        {
+            "winnow_id": NAME[B], "id": NAME[B], "given_id": None, "text": "+alone",
+            "prediction": None, "probability": None, "round": "R", "text_digest": "t020202020202", "label": None,
+        },
     ]  # fmt: skip
     assert rows[2]["prompt"] == "system: be kind\n\nuser: why?\n\nassistant: so\n\nuser: oh"
     assert rows[2]["messages"][3] == {"role": "user", "content": "oh"}
@@ -52,11 +56,11 @@ def test_write__json_lines(tmp_path: Path) -> None:
 def test_write__csv_runs_no_formula(tmp_path: Path) -> None:
     (file,) = written(tmp_path, "csv")
     text = file.read_text()
-    assert (
-        text.splitlines()[0] == "id,winnow_id,text,prompt,response,prediction,probability,round,label,annotator,comment"
-    )
+    ids, sent = "winnow_id,id,given_id", "round,text_digest"
+    assert text.splitlines()[0] == f"{ids},text,prompt,response,prediction,probability,{sent},label,annotator,comment"
     rows = list(csv.DictReader(io.StringIO(text)))
     assert (rows[0]["prompt"], rows[0]["response"], rows[0]["prediction"]) == ("'=HYPERLINK(1)", "x,\ny", "'=1")
+    assert (rows[0]["winnow_id"], rows[0]["given_id"], rows[1]["given_id"]) == (NAME[A], "'=7", "")
     assert (rows[1]["text"], rows[1]["label"], rows[1]["probability"]) == ("'+alone", "", "")
 
 
@@ -66,7 +70,7 @@ def test_write__no_cell_begins_like_a_formula(tmp_path_factory: Any, texts: list
     (file,) = written(tmp_path_factory.mktemp("csv"), "csv", items)
     cells = [cell for row in csv.reader(io.StringIO(file.read_bytes().decode(), newline="")) for cell in row]
     assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in cells)
-    assert len(cells) == (len(texts) + 1) * 10 if texts else 8
+    assert len(cells) == (len(texts) + 1) * 12 if texts else 10
 
 
 def test_write__tasks_and_configuration_of_label_studio(tmp_path: Path) -> None:
@@ -74,7 +78,15 @@ def test_write__tasks_and_configuration_of_label_studio(tmp_path: Path) -> None:
     assert (tasks.name, config.name) == ("round-0.json", "round-0.xml")
     result = json.loads(tasks.read_text())
     assert result[0] == {
-        "data": {"id": NAME[A], "winnow_id": NAME[A], "prompt": "=HYPERLINK(1)", "response": "x,\ny", "round": "R"},
+        "data": {
+            "winnow_id": NAME[A],
+            "id": NAME[A],
+            "given_id": "=7",
+            "prompt": "=HYPERLINK(1)",
+            "response": "x,\ny",
+            "round": "R",
+            "text_digest": "t010101010101",
+        },
         "predictions": [
             {
                 "model_version": "m",
@@ -85,13 +97,23 @@ def test_write__tasks_and_configuration_of_label_studio(tmp_path: Path) -> None:
             }
         ],
     }
-    assert result[1]["data"] == {"id": NAME[B], "winnow_id": NAME[B], "prompt": "+alone", "response": "", "round": "R"}
+    assert (result[1]["data"]["prompt"], result[1]["data"]["response"]) == ("+alone", "")
     assert "predictions" not in result[1]
     tree = ET.fromstring(config.read_text())
     label = next(tag for tag in tree.iter("Choices") if tag.get("name") == "label")
     assert [choice.get("value") for choice in label] == CLASSES
     shown = {tag.get("value", "").removeprefix("$") for tag in tree.iter("Text")}
     assert all(shown <= set(task["data"]) for task in result)
+
+
+def test_write__the_batch_of_an_earlier_version_stays_what_it_was(tmp_path: Path) -> None:
+    files = {kind: write_batch(tmp_path / kind, kind, ITEMS[1:2], CLASSES, version=1)[0] for kind in FORMATS}
+    assert json.loads(files["jsonl"].read_text()) == {
+        "id": NAME[B], "text": "+alone", "prediction": None, "probability": None, "round": "R", "label": None,
+    }  # fmt: skip
+    assert files["csv"].read_text().splitlines()[0] == "id,text,prediction,probability,round,label,annotator,comment"
+    data = json.loads(files["label_studio"].read_text())[0]["data"]
+    assert data == {"id": NAME[B], "winnow_id": NAME[B], "prompt": "+alone", "response": "", "round": "R"}
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -123,6 +145,9 @@ def test_write__an_annotators_csv_comes_back(tmp_path: Path) -> None:
     writer.writeheader()
     writer.writerows(rows)
     result = read_label_file(io.BytesIO(back.getvalue().encode()), "back.csv", classes=CLASSES)
+    assert result.labels[0].address == Address(
+        winnow_id=NAME[A], given_id="=7", text_digest="t010101010101", texts=("'=HYPERLINK(1)", "x,\ny")
+    )
     classes = [(label.name, label.label, label.round_id) for label in result.labels if label.kind == "class"]
     assert classes == [(NAME[A], "=1", "R"), (NAME[B], "card", "R"), (NAME[C], '<b> & "x"', "R")]
 

@@ -7,6 +7,8 @@ import json
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,6 +101,66 @@ def test_read__skip_and_ignore_stand_instead_of_a_label(record: dict[str, Any], 
 
 
 @pytest.mark.parametrize(
+    ("record", "kind"),
+    [
+        ({"answer": "accept"}, "class"),
+        ({"answer": "ignore"}, "skip"),
+        ({"answer": " Skipped "}, "skip"),
+        ({"status": "discarded"}, "skip"),
+        ({"status": "DISCARDED", "answer": "accept"}, "skip"),
+        ({"status": "submitted"}, "class"),
+        ({"status": "draft"}, None),
+        ({"status": "In progress"}, None),
+        ({"response_status": "pending"}, None),
+        ({"annotation_status": "in_progress"}, None),
+        ({"is_draft": True}, None),
+        ({"cancelled": "yes"}, "skip"),
+        ({"discarded": 0, "draft": False, "rejected": "no"}, "class"),
+        ({"ignored": "no reason"}, "class"),
+        ({"status": "open"}, "class"),
+        ({"status": 4}, "class"),
+        ({"answer": "a"}, "class"),
+        ({"answer": "ignore", "ignore": True}, "ignore"),
+    ],
+)
+def test_read__what_a_tool_says_of_an_answer(record: dict[str, Any], kind: str | None) -> None:
+    result = read_one({"id": "r1", "label": "a"} | record)
+    assert [label.kind for label in result.labels] == ([] if kind is None else [kind])
+    assert (result.unlabelled, result.bad) == (int(kind is None), [])
+
+
+@pytest.mark.parametrize(
+    ("record", "cause"),
+    [
+        ({"answer": "reject"}, "answer is 'reject': no label"),
+        ({"status": "Rejected", "answer": "accept"}, "status is 'Rejected': no label"),
+        ({"rejected": True}, "rejected is True: no label"),
+        ({"answer": "reject", "status": "draft"}, "answer is 'reject': no label"),
+    ],
+)
+def test_read__a_rejected_answer_says_what_the_row_is_not(record: dict[str, Any], cause: str) -> None:
+    result = read_one({"id": "r1", "label": "a"} | record)
+    assert ([bad.cause for bad in result.bad], result.labels) == ([cause], [])
+
+
+def test_read__an_answer_of_label_studio_that_its_reviewer_rejected() -> None:
+    assert read_one(task(choice("a"), last_action="rejected")).bad[0].cause == "last_action is 'rejected': no label"
+    assert labels_of(read_one(task(choice("a"), last_action="accepted"))) == [("r1", "class", "a")]
+
+
+def test_read__a_class_may_be_called_like_a_verdict() -> None:
+    classes = ["accept", "reject", "draft"]
+    for record in ({"answer": "reject"}, {"status": "draft"}):
+        ((name, _),) = record.items()
+        (label,) = read_one({"id": "r1"} | record, classes=classes, fields={"label": name}).labels
+        assert label.label == record[name]
+    assert labels_of(read_one({"id": "r1", "label": "reject", "answer": "reject"}, classes=classes))
+    assert labels_of(
+        read_one({"id": "r1", "label": "a", "verdict": "no", "status": "draft"}, fields={"status": "verdict"})
+    )
+
+
+@pytest.mark.parametrize(
     ("value", "expected"),
     [
         ("2026-03-01T10:00:00Z", at("2026-03-01 10:00")),
@@ -112,6 +174,12 @@ def test_read__skip_and_ignore_stand_instead_of_a_label(record: dict[str, Any], 
 )
 def test_read__times(value: Any, expected: datetime | None) -> None:
     assert [label.created_at for label in read_one({"id": "r1", "label": "a", "time": value}).labels] == [expected]
+
+
+def test_read__a_date_of_a_parquet_file() -> None:
+    data = io.BytesIO()
+    pq.write_table(pa.table({"id": ["r1"], "label": ["a"], "time": [at("2026-03-01").date()]}), data)
+    assert [label.created_at for label in read(data.getvalue(), "l.parquet").labels] == [at("2026-03-01")]
 
 
 def test_read__the_last_change_is_the_time() -> None:
@@ -144,6 +212,9 @@ def test_read__nobody_named() -> None:
         ({"id": "r1", "label": "a", "cost": True}, "cost is not a number from 0: true"),
         ({"id": "r1", "rating": "good"}, "rating is not a number: good"),
         ({"id": "r1", "rating": "inf"}, "rating is not a number: inf"),
+        ({"id": "r1", "label": "a", "cost": 1e308}, "cost is beyond 1e+15: 1e+308"),
+        ({"id": "r1", "label": "a", "seconds": "1e16"}, "seconds is beyond 1e+15: 1e16"),
+        ({"id": "r1", "rating": -1e300}, "rating is beyond 1e+15: -1e+300"),
         ({"id": "r1", "comment": 3}, "text is a number"),
         ({"id": "r1", "label": "a", "time": "noon"}, "time is not a date and time: noon"),
         ({"id": "r1", "label": "a", "time": 1e300}, "time is not a date and time: 1e+300"),
@@ -389,37 +460,8 @@ def test_config__is_what_the_reader_looks_for() -> None:
     assert 'name="ignore"' in labeling_config(CLASSES)
 
 
-@pytest.mark.parametrize(
-    ("marks", "kinds"),
-    [
-        ({"answer": "accept"}, ["class"]),
-        ({"status": "submitted"}, ["class"]),
-        ({"answer": "Paris"}, ["class"]),
-        ({"status": 3}, ["class"]),
-        ({"answer": "ignore"}, ["ignore"]),
-        ({"status": "Discarded"}, ["ignore"]),
-        ({"status": "skipped"}, ["skip"]),
-        ({"annotation_status": "cancelled"}, ["skip"]),
-        ({"status": "draft"}, []),
-        ({"answer": "reject"}, []),
-        ({"status": " rejected "}, []),
-    ],
-)
-def test_read__what_a_tool_marks_as_no_answer_is_none(marks: dict[str, Any], kinds: list[str]) -> None:
-    result = read_one({"id": "x", "label": CLASSES[0], **marks})
-    assert [label.kind for label in result.labels] == kinds
-    assert len(result.bad) == ("reject" in str(marks).lower())
-    assert result.unlabelled == ("draft" in str(marks))
-
-
 def test_read__a_label_field_that_the_user_calls_answer_is_the_label() -> None:
     records = [{"id": "x", "answer": CLASSES[0]}, {"id": "y", "answer": "reject"}]
     result = read("\n".join(map(json.dumps, records)), fields={"label": "answer"})
     assert [label.label for label in result.labels] == [CLASSES[0]]
     assert "unknown class" in result.bad[0].cause
-
-
-@pytest.mark.parametrize("cost", [1e13, 1e308, "1e999"])
-def test_read__a_cost_that_sums_to_infinity_is_refused(cost: Any) -> None:
-    result = read_one({"id": "x", "label": CLASSES[0], "cost": cost})
-    assert (result.labels, len(result.bad)) == ([], 1)

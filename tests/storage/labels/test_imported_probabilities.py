@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def written(tmp_path: Path, columns: dict[str, Any]) -> str:
 
 
 def row_of(snapshot: Snapshot, key: str) -> int:
-    (row,) = snapshot.rows_of_names([key])[key]
+    (row,) = snapshot.match([key]).rows
     return row
 
 
@@ -64,6 +65,32 @@ def test_read__lists_and_the_first_of_two_keys_of_a_row(store: Store, snapshot: 
     assert known.sum() == 1
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.list_(pa.float32()),
+        pa.large_list(pa.float64()),
+        pa.list_(pa.float64(), 2),
+        pa.list_view(pa.float64()),
+        pa.large_list_view(pa.float32()),
+        pa.list_(pa.decimal128(3, 2)),
+    ],
+    ids=str,
+)
+def test_read__lists_of_any_kind(store: Store, snapshot: Snapshot, tmp_path: Path, kind: pa.DataType) -> None:
+    number = Decimal if pa.types.is_decimal(kind.value_type) else float
+    half, quarter = number("0.5"), number("0.25")
+    lists = pa.chunked_array([pa.array([[1 - quarter, quarter]], kind), pa.array([[half, half]], kind)])
+    values, _ = read_probabilities(store, written(tmp_path, {"id": ["k0", "k1"], "p": lists}), "id", CLASSES, snapshot)
+    assert values[row_of(snapshot, "k0")].tolist() == [0.75, 0.25]
+
+
+def test_read__a_key_called_winnow_id_is_no_own_id(store: Store, snapshot: Snapshot, tmp_path: Path) -> None:
+    url = written(tmp_path, {"winnow_id": ["k0", to_text(snapshot.ids)[1]], "p": [[1.0, 0.0]] * 2})
+    _, known = read_probabilities(store, url, "winnow_id", CLASSES, snapshot)
+    assert np.flatnonzero(known).tolist() == [1]
+
+
 def test_read__unknown_and_ambiguous_keys_set_nothing_and_sums_are_scaled(
     store: Store, snapshot: Snapshot, tmp_path: Path
 ) -> None:
@@ -82,6 +109,12 @@ def test_read__unknown_and_ambiguous_keys_set_nothing_and_sums_are_scaled(
         ({"id": ["k0"], "a": [float("nan")], "b": [1.0]}, "'k0' has"),
         ({"id": ["k0"], "a": [1.0]}, "one column for each class"),
         ({"id": ["k0"], "p": [[1.0]]}, "lists of 'p' must have 2 numbers"),
+        (
+            {"id": ["k0", "k1"], "p": pa.array([[1.0, 0.0], None], pa.list_(pa.float64(), 2))},
+            "lists of 'p' must have 2",
+        ),
+        ({"id": ["k0"], "p": [["x", "y"]]}, "lists of 'p' must hold numbers"),
+        ({"id": ["k0"], "p": [[None, 1.0]]}, "'k0' has"),
         ({"id": ["k0"], "a": ["x"], "b": ["y"]}, "must be numbers"),
         ({"id": [None], "a": [1.0], "b": [0.0]}, "1 rows have no 'id'"),
     ],

@@ -140,6 +140,77 @@ def test_import__a_change_of_mind_and_back_in_a_file_that_grows(pool: SmallStore
     assert labels_of(pool, counting=True) == [("p1", "unknown", "class", "a")]
 
 
+def test_import__a_file_edited_in_place_counts_as_its_latest_state(pool: SmallStore) -> None:
+    states = [[{"id": "r1", "label": name}, {"id": "r2", "label": "b"}] for name in "abab"]
+    for state in states:
+        made = put(pool, "l.jsonl", state)
+        assert (made.new > 0, put(pool, "l.jsonl", state).new) == (True, 0)
+        assert {row[0]: row[3] for row in labels_of(pool, counting=True)} == {"p1": state[0]["label"], "p2": "b"}
+    grown = [*states[0], {"id": 3, "label": "a"}]
+    assert put(pool, "l.jsonl", grown).new == 2
+    assert {row[0]: row[3] for row in labels_of(pool, counting=True)} == {"p1": "a", "p2": "b", "p3": "a"}
+    publish_catalog(pool)
+    assert query_catalog(pool, "SELECT label FROM labels ORDER BY label")["label"].to_pylist() == ["a", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"label": "a"}, {"skip": True}),
+        ({"label": "a", "time": "2026-01-01"}, {"label": "b", "time": "2026-01-02"}),
+        ({"rating": 1}, {"rating": 2}),
+        ({"label": "a", "cost": 2.0}, {"label": "b", "cost": 3.0}),
+    ],
+)
+def test_import__back_at_an_earlier_state_whatever_it_says(pool: SmallStore, first: Any, second: Any) -> None:
+    """An older copy of the file is put back: it is what the file says now, and nothing is paid twice."""
+    said = []
+    for entry in (first, second, first, second):
+        put(pool, "l.jsonl", [{"id": "r1"} | entry])
+        said.append(counted(read_log(pool, "topics")).select(["kind", "label", "rating"]).to_pylist())
+    assert said[0] == said[2]
+    assert said[1] == said[3]
+    log = read_log(pool, "topics")
+    assert len(log) == 4
+    assert sum(log["cost"].to_pylist()) == 5.0 if "cost" in first else log["cost"].null_count == 4
+
+
+def test_import__the_latest_time_in_an_edited_file_counts(pool: SmallStore) -> None:
+    late, early = ({"id": "r1", "label": name, "time": f"2026-01-0{day}"} for name, day in (("a", 9), ("b", 3)))
+    put(pool, "l.jsonl", [late])
+    put(pool, "l.jsonl", [early, late])
+    assert labels_of(pool, counting=True) == [("p1", "unknown", "class", "a")]
+    assert put(pool, "l.jsonl", [late]).new == 0
+    put(pool, "l.jsonl", [early])
+    assert labels_of(pool, counting=True) == [("p1", "unknown", "class", "b")]
+
+
+def test_import__files_that_agree_by_turns(pool: SmallStore) -> None:
+    """A file comes to say what another says already, and back."""
+    for name, label in (("x", "a"), ("y", "b"), ("x", "b"), ("x", "a")):
+        put(pool, f"{name}.jsonl", [{"id": "r1", "label": label, "annotator": "ann"}])
+        assert labels_of(pool, counting=True) == [("p1", "ann", "class", label)]
+
+
+def test_import__files_that_hold_the_same_labels_never_say_them_again(pool: SmallStore) -> None:
+    first, second, third = (
+        {"id": "r1", "label": name, "time": f"2026-01-0{day}"} for name, day in (("a", 1), ("b", 2), ("a", 3))
+    )
+    put(pool, "all.jsonl", [first, second, third])
+    for rotated in ([first], [second], [first], [first, second]):
+        put(pool, "latest.jsonl", rotated)
+    assert len(labels_of(pool)) == 3
+    put(pool, "old.jsonl", [first, second])
+    put(pool, "old.jsonl", [first, second, {"id": "r2", "label": "b"}])
+    assert [row[3] for row in labels_of(pool, counting=True)] == ["a", "b"]
+
+
+def test_import__a_line_that_leaves_the_file_stays_a_label(pool: SmallStore) -> None:
+    put(pool, "l.jsonl", [{"id": "r1", "label": "a"}, {"id": "r2", "label": "b"}])
+    put(pool, "l.jsonl", [{"id": "r2", "label": "b"}])
+    assert labels_of(pool, counting=True) == [("p1", "unknown", "class", "a"), ("p2", "unknown", "class", "b")]
+
+
 def test_import__another_project_class_list_or_mapping_is_another_import(pool: SmallStore) -> None:
     labels = [{"id": "r1", "label": "a", "verdict": "b"}, {"id": "r2", "label": "c", "verdict": "b"}]
     snapshot = snapshot_of(pool)
@@ -321,7 +392,7 @@ def test_labels__sql_and_python_count_the_same(files: list[list[dict[str, Any]]]
         assert sent == [(len(read_log(store, "topics")),)]
 
 
-# ---- an answer is on the row that it was given for
+# ---- a file that is edited in place
 
 
 def test_import__a_file_that_goes_back_counts_as_it_is_now(pool: SmallStore) -> None:
@@ -352,33 +423,3 @@ def test_import__a_change_of_mind_inside_a_file_is_said_once(pool: SmallStore) -
     put(pool, "l.jsonl", twice)
     made = put(pool, "l.jsonl", [*twice, {"id": "r2", "label": "a", "annotator": "ann"}])
     assert (made.new, labels_of(pool, counting=True)[0]) == (1, ("p1", "ann", "class", "b"))
-
-
-def test_import__an_id_that_the_round_did_not_send_is_quarantined(pool: SmallStore) -> None:
-    pool.add_round("topics", 0, ["p1"])
-    (sent,) = pool.records("rounds")
-    made = put(
-        pool,
-        "l.jsonl",
-        [
-            {"id": 3, "label": "a", "round": sent},
-            {"id": 3, "winnow_id": str(uuid.UUID(bytes=id_of("p1"))), "label": "a", "round": sent},
-            {"id": 3, "label": "b", "round": "of another tool"},
-        ],
-    )
-    assert [(name, label) for name, _, _, label in labels_of(pool)] == [("p1", "a"), ("p3", "b")]
-    assert [line for line, _ in quarantined(pool, made)] == [1]
-    assert "did not send out the row '3'" in quarantined(pool, made)[0][1]
-
-
-def test_import__a_text_that_is_not_the_rows_is_quarantined(pool: SmallStore) -> None:
-    shown = [("r1", "p1"), ("r2", " p2\n"), (3, "p1"), ("r1", "p"), ("r2", "answer to p2")]
-    made = put(pool, "l.jsonl", [{"id": id_, "prompt": text, "label": "a"} for id_, text in shown])
-    assert [line for line, _ in quarantined(pool, made)] == [3, 4]
-    assert "not that of the row '3'" in quarantined(pool, made)[0][1]
-
-
-def test_import__nobody_else_is_called_gold(pool: SmallStore) -> None:
-    made = put(pool, "l.jsonl", [{"id": "r1", "label": "a", "annotator": "gold"}, {"id": "r2", "label": "a"}])
-    assert (made.new, made.quarantined) == (1, 1)
-    assert "give this one another name" in quarantined(pool, made)[0][1]

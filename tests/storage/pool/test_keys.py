@@ -45,6 +45,34 @@ def test_match_keys__an_id_in_a_file_that_looks_like_a_winnow_id() -> None:
     assert match.rows.tolist() == [2]
 
 
+def test_match_keys__winnows_id_goes_before_an_own_id() -> None:
+    """A row was exported with winnow's id, edited and put back, with that as its own id."""
+    first, second = to_text(IDS[:2])
+    given, rows = pa.chunked_array([[first, second]]), np.array([2, 1])
+    match = match_keys([first, first.replace("-", "").upper(), second], IDS, given, rows)
+    assert match.rows.tolist() == [0, 0, 1]
+    assert match.shadowed.tolist() == [True, False, False]
+    assert match.counts.tolist() == [1, 1, 1]
+
+
+def test_match_keys__several_rows_share_an_own_id_that_is_winnows_of_another() -> None:
+    first = to_text(IDS[:1])[0]
+    match = match_keys([first], IDS, pa.chunked_array([[first, first]]), np.array([1, 2]))
+    assert (match.rows.tolist(), match.ambiguous.tolist(), match.shadowed.tolist()) == ([0], [False], [True])
+
+
+def test_match_keys__winnows_id_alone() -> None:
+    match = match_keys(["c", to_text(IDS)[1], "twice"], IDS, GIVEN, ROWS, only_winnow=True)
+    assert (match.rows.tolist(), match.counts.tolist()) == ([-1, 1, -1], [0, 1, 0])
+    match = match_keys(["c", "c"], IDS, GIVEN, ROWS, only_winnow=np.array([True, False]))
+    assert match.rows.tolist() == [-1, 2]
+
+
+@pytest.mark.parametrize("write", ["{{{}}}", "urn:uuid:{}"])
+def test_match_keys__winnows_id_in_any_spelling(write: str) -> None:
+    assert match_keys([write.format(to_text(IDS)[1])], IDS, GIVEN, ROWS).rows.tolist() == [1]
+
+
 def test_match_keys__none() -> None:
     match = match_keys([], IDS, GIVEN, ROWS)
     assert (len(match.rows), len(match.unknown), len(match.first()[0])) == (0, 0, 0)
@@ -63,6 +91,9 @@ def test_match_source__rows_are_positions_among_the_ascending_ids() -> None:
         (pa.array([b"\1" * 16]), to_text(IDS[:1])),
         (pa.array([7]), ["7"]),
         (pa.array(["x"], pa.large_string()), ["x"]),
+        (pa.array(["x"], pa.string_view()), ["x"]),
+        (pa.array(["x"]).dictionary_encode(), ["x"]),
+        (pa.array([b"\1" * 16], pa.large_binary()), to_text(IDS[:1])),
     ],
 )
 def test_key_texts__of_every_type(column: Any, texts: list[str]) -> None:

@@ -222,18 +222,19 @@ def test_columns_in_the_id__other_columns_other_snapshot_same_rows(store: Store,
     assert np.array_equal(plain.ids, scored.ids)
 
 
-def test_rows_of_names__ids_as_printed_own_ids_and_those_of_repeats(store: Store, tmp_path: Path):
+def test_match__ids_as_printed_own_ids_and_those_of_repeats(store: Store, tmp_path: Path):
     a = add(
         store, tmp_path / "a.jsonl", [{"text": "x", "id": "one"}, {"text": "y", "id": 2}, {"text": "x", "id": "again"}]
     )
     b = add(store, tmp_path / "b.jsonl", [{"text": "z", "id": "2"}, {"text": "w"}])
     snapshot = take_snapshot(store, [a, b])
     printed = to_text(from_bytes([text_id("w")]))[0]
-    x, y, z, w = (row(snapshot, text) for text in "xyzw")
+    x, w = (row(snapshot, text) for text in "xw")
     names = ["one", "again", "2", printed, printed.replace("-", ""), "none", str(uuid.UUID(int=5))]
-    result = snapshot.rows_of_names(names)
-    assert result == dict(zip(names, [[x], [x], sorted([y, z]), [w], [w], [], []], strict=True))
-    assert snapshot.rows_of_names([]) == {}
+    result = snapshot.match(names)
+    assert result.rows.tolist() == [x, x, -1, w, w, -1, -1]
+    assert result.counts.tolist() == [1, 1, 2, 1, 1, 0, 0]
+    assert len(snapshot.match([]).rows) == 0
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
@@ -247,8 +248,30 @@ def test_rows_named__lists_as_editors_write_them(store: Store, tmp_path: Path, e
     assert (sorted(rows.tolist()), unknown) == (sorted([row(snapshot, "x"), row(snapshot, "z")]), 0)
 
 
-def test_rows_of_names__winnows_id_names_its_row_though_another_has_it_as_its_own(store: Store, tmp_path: Path):
+def test_match__winnows_id_names_its_row_though_another_has_it_as_its_own(store: Store, tmp_path: Path):
     printed = to_text(from_bytes([text_id("x")]))[0]
     file = add(store, tmp_path / "a.jsonl", [{"text": "x", "id": "1"}, {"text": "x, mended", "id": printed}])
     snapshot = take_snapshot(store, [file])
-    assert snapshot.rows_of_names([printed]) == {printed: [row(snapshot, "x")]}
+    assert snapshot.match([printed]).rows.tolist() == [row(snapshot, "x")]
+
+
+def test_rows_named__lists_of_any_editor_and_what_a_line_may_not_name(store: Store, tmp_path: Path):
+    lines = [{"text": "x", "id": "one"}, {"text": "y", "id": "2"}, {"text": "z", "id": "2"}, {"text": "x", "id": "é"}]
+    snapshot = take_snapshot(store, [add(store, tmp_path / "a.jsonl", lines)])
+    path, x = tmp_path / "ids.txt", row(snapshot, "x")
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path.write_bytes("one\r\n\r\né\r\nnobody\r\n".encode(encoding))
+        rows, unknown = snapshot.rows_named(path, strict=False)
+        assert (rows.tolist(), unknown) == ([x, x], 1)
+    with pytest.raises(BadInput, match=r"ids.txt: line 4: 'nobody' names no row of the pool; an id names exactly one"):
+        snapshot.rows_named(path)
+    path.write_text("one\n2\n")
+    with pytest.raises(BadInput, match=r"ids.txt: line 2: '2' names 2 rows of the pool"):
+        snapshot.rows_named(path, strict=False)
+
+
+def test_given_ids__of_the_occurrence_that_is_kept(store: Store, tmp_path: Path):
+    lines = [{"text": "x", "id": "one"}, {"text": "y"}, {"text": "x", "id": "again"}, {"text": "z", "id": 3}]
+    snapshot = take_snapshot(store, [add(store, tmp_path / "a.jsonl", lines)])
+    wanted = from_bytes([text_id(text) for text in "zyx"])
+    assert snapshot.given_ids(wanted) == ["3", None, "one"]
