@@ -5,7 +5,6 @@ What the sections mean stands in `pipelines.config.schema`, what they say about 
 
 from __future__ import annotations
 
-import codecs
 import dataclasses
 import os
 import re
@@ -25,6 +24,7 @@ from selection.errors import InvalidOption, SelectionError
 from selection.registry import build_step, parse_steps
 from selection.step import Step
 from storage.errors import BadInput
+from storage.files.blocks import is_encoding
 from storage.files.user_files import expand
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -126,9 +126,7 @@ class ConfigReader:
             self.add(path, f"is not a SQL condition: {message}; for example {example}")
 
     def _check_encoding(self, encoding: str, path: KeyPath) -> None:
-        try:
-            codecs.lookup(encoding)
-        except LookupError:
+        if not is_encoding(encoding):
             self.add(path, f"no text encoding is called {encoding!r}; for example utf-8, latin-1 or utf-16")
 
     def _matching(self, patterns: tuple[str, ...], path: KeyPath) -> tuple[str, ...]:

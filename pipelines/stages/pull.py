@@ -70,7 +70,7 @@ def pull(context: Context, project: str, *files: str) -> Outcome:
         + (f", {new_gold:,} are answers of gold rows" if new_gold else "")
         + (f", {bad:,} could not be used: `label_quarantine` says why" if bad else "")
         + (f", {unknown_classes:,} are of classes that the project no longer has" if unknown_classes else "")
-        + f"); {state.labelled:,} rows are labelled"
+        + f"); {counted(state.labelled, 'labelled row')}"
         + (f", {counted(tied, 'row')} with tied votes wait: `adjudication` lists them" if tied else ""),
         checks=(
             Check("labels_usable", bad == 0, unusable, blocking=False),

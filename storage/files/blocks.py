@@ -50,6 +50,20 @@ class Damage(Exception):
         self.cause, self.fatal, self.line = cause, fatal, line
 
 
+def is_encoding(name: str) -> bool:
+    """Whether text of an encoding of this name can be read.
+
+    >>> [is_encoding(name) for name in ("cp1252", "utf-16", "hex", "idna", "undefined")]
+    [True, True, False, False, False]
+    """
+    try:
+        codecs.getincrementaldecoder(name)
+        b"a\0\0\0".decode(name, UNDECODABLE_ERRORS)
+    except (LookupError, ValueError):
+        return False
+    return True
+
+
 def text_blocks(file: BinaryIO, encoding: str) -> Iterator[bytes]:
     """Yield the file's text as UTF-8 without byte-order mark, about a megabyte at a time.
 
@@ -58,7 +72,7 @@ def text_blocks(file: BinaryIO, encoding: str) -> Iterator[bytes]:
         encoding: of text without a byte-order mark.
 
     Raises:
-        Damage: the compressed data is damaged.
+        Damage: the compressed data is damaged, or the text is not of this encoding at all.
     """
     blocks = _gathered(_decompressed(file))
     head = b""
@@ -75,9 +89,13 @@ def text_blocks(file: BinaryIO, encoding: str) -> Iterator[bytes]:
         yield from blocks
         return
     decoder = codecs.getincrementaldecoder(encoding)(UNDECODABLE_ERRORS)
-    for block in chain([head], blocks):
-        yield decoder.decode(block).encode("utf-8", "surrogatepass")
-    yield decoder.decode(b"", final=True).encode("utf-8", "surrogatepass")
+    try:
+        for block in chain([head], blocks):
+            yield decoder.decode(block).encode("utf-8", "surrogatepass")
+        yield decoder.decode(b"", final=True).encode("utf-8", "surrogatepass")
+    except UnicodeError as error:
+        order = f"; without a byte-order mark say {encoding}-le or {encoding}-be" if "BOM" in str(error) else ""
+        raise Damage(f"not {encoding} text: {error}{order}") from error
 
 
 def _decompressed(file: BinaryIO) -> Iterator[bytes]:

@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.errors import BadInput
-from storage.files.blocks import UNDECODABLE, UNDECODABLE_ERRORS, Damage, text_blocks
+from storage.files.blocks import UNDECODABLE, UNDECODABLE_ERRORS, Damage, is_encoding, text_blocks
 
 # A longer record is not text to train on; the bound keeps a file without line ends from filling the memory.
 MAX_RECORD_BYTES = 64 << 20
@@ -85,10 +85,8 @@ def read(file: BinaryIO, name: str, encoding: str = "utf-8") -> Iterator[Chunk]:
         BadInput: nothing here reads such a file.
         Damage: the container is damaged; what was readable has been yielded.
     """
-    try:
-        "".encode(encoding)
-    except LookupError:
-        raise BadInput(f"{name}: unknown encoding {encoding!r}; for example utf-8, latin-1, cp1252, gb18030") from None
+    if not is_encoding(encoding):
+        raise BadInput(f"{name}: unknown encoding {encoding!r}; for example utf-8, latin-1, cp1252, gb18030")
     kind = extension(name)
     magic = file.read(8)
     file.seek(0)
@@ -144,7 +142,8 @@ def excerpt(value: Any) -> str:
         try:
             value = orjson.dumps(value, default=lambda other: str(other)[:EXCERPT_CHARS])
         except (TypeError, ValueError):  # nested deeper than orjson writes, keys that are not text
-            value = "fields " + ", ".join(map(str, value))
+            plain = f"{type(value).__name__} nested too deep to print"
+            value = "fields " + ", ".join(map(str, value)) if isinstance(value, dict) else plain
     text = value[: 4 * EXCERPT_CHARS].decode("utf-8", "replace") if isinstance(value, bytes) else value
     text = text[:EXCERPT_CHARS].replace("\n", " ").replace("\t", " ").strip()
     return "".join(c if c.isprintable() else "\ufffd" for c in text)

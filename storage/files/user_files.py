@@ -29,7 +29,7 @@ def expand(patterns: Sequence[str], base: Path) -> list[str]:
     A folder stands for every file below it that can be read; one written by `datasets` for its data files.
 
     Raises:
-        BadInput: a pattern names nothing.
+        BadInput: a pattern names nothing, or a file whose name is no text.
     """
     files: set[str] = set()
     for pattern in patterns:
@@ -38,6 +38,8 @@ def expand(patterns: Sequence[str], base: Path) -> list[str]:
         if not matches:
             where = "" if remote else f" (looked in {base})"
             raise BadInput(f"nothing to read matches {pattern!r}{where}")
+        for name in matches:
+            _require_text(name)
         files.update(matches)
     return sorted(files)
 
@@ -78,9 +80,17 @@ def opened(store: Store, url: str) -> Iterator[BinaryIO]:
                 with fsspec.open(url, "rb", compression=None) as remote:
                     shutil.copyfileobj(remote, file, BLOCK_BYTES)
                 file.seek(0)
-        except (OSError, ValueError, ImportError) as error:
+        except Exception as error:  # what a file system of fsspec raises, nobody says
             raise BadInput(f"{url}: cannot be opened: {error}") from error
         yield file
+
+
+def _require_text(name: str) -> None:
+    """Records and the catalog hold names as UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"the name of the file {os.fsencode(name)!r} is not UTF-8 text; rename it") from None
 
 
 def _expand_local(pattern: str, base: Path) -> list[str]:
@@ -135,5 +145,5 @@ def _expand_remote(pattern: str) -> list[str]:
         else:
             matches = [path] if fs.exists(path) else []
         return [str(fs.unstrip_protocol(match)) for match in matches if fs.isfile(match)]
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # what a file system of fsspec raises, nobody says
         raise BadInput(f"{pattern!r} cannot be listed: {error}") from error

@@ -333,12 +333,16 @@ _RESULTS = {"choices": "label", "rating": "rating", "textarea": "text"}
 
 def _answer(value: Any) -> Any:
     """The one answer in what Label Studio wraps: `{"choices": ["a"]}`, `[{"rating": 4}]`; other values as they are."""
-    if isinstance(value, dict) and len(kinds := [key for key in ("choices", "rating", "text") if key in value]) == 1:
-        return _answer(value[kinds[0]])
-    if isinstance(value, list):
+    while isinstance(value, list | dict):
+        if isinstance(value, dict):
+            kinds = [key for key in ("choices", "rating", "text") if key in value]
+            if len(kinds) != 1:
+                return value
+            value = value[kinds[0]]
+            continue
         if len(value) > 1:
             raise _NoLabel(f"{len(value)} answers where one is meant")
-        return _answer(value[0]) if value else None
+        value = value[0] if value else None
     return value
 
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from selection.types import Doubles, Floats, Mask
 from storage.errors import BadInput
+from storage.files.tables import read_parquet
 from storage.files.user_files import file_digest, opened
 from storage.pool.keys import WINNOW_ID, key_texts, match_source
 from storage.pool.snapshot import Snapshot
@@ -51,9 +51,9 @@ def read_probabilities(
     where = f"probabilities: {url}"
     with opened(store, url) as file:
         try:
-            table = pq.read_table(file)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise BadInput(f"{where} is not a Parquet file: {error}") from error
+            table = read_parquet(file)
+        except ValueError as error:
+            raise BadInput(f"{where} {error}") from error
     if id_field not in table.column_names:
         raise BadInput(f"{where} has no column {id_field!r} to key by; it has {', '.join(table.column_names)}")
     keys = key_texts(table[id_field], id_field, where).to_pylist()

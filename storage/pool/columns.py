@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from selection.types import Rows
 from storage.errors import BadInput, NotInStore
+from storage.files.tables import mapped, read_parquet
 from storage.files.user_files import file_digest, opened
 from storage.ids import Ids
 from storage.pool.extra import common_type, type_of
@@ -93,9 +94,9 @@ def ingest_columns(store: Store, url: str, id_field: str = "id") -> str:
         return digest
     with opened(store, url) as file:
         try:
-            table = _from_npy(file) if url.endswith(".npy") else pq.read_table(file)
-        except (pa.ArrowInvalid, ValueError, OSError) as error:
-            raise BadInput(f"columns: {url} is not a Parquet file or a structured .npy array: {error}") from error
+            table = _from_npy(file) if url.endswith(".npy") else read_parquet(file)
+        except ValueError as error:
+            raise BadInput(f"columns: {url} {error}") from error
     keys = _keys(table, id_field, url)
     types = {name: _type(name, table[name], url) for name in table.schema.names if name != id_field}
     reserved = sorted(set(types) & {*POOL_SCHEMA.names, "key"})
@@ -131,9 +132,12 @@ def read_columns(store: Store, digest: str) -> Columns:
 
 
 def _from_npy(file: Any) -> pa.Table:
-    array = np.load(file, allow_pickle=False)
+    try:
+        array = mapped(file)
+    except ValueError as error:
+        raise ValueError(f"is not an .npy array: {error}") from error
     if array.dtype.names is None:
-        raise ValueError("its array has no named fields")
+        raise ValueError("is an array without named fields")
     return pa.table({name: np.ascontiguousarray(array[name]) for name in array.dtype.names})
 
 

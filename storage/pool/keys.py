@@ -133,6 +133,10 @@ def key_texts(column: pa.ChunkedArray, id_field: str, where: str) -> pa.Array:
             return pa.array(to_text(from_arrow(column)), pa.string())
         except pa.ArrowInvalid:
             raise BadInput(f"{where}: {id_field!r} is binary, but not of the 16 bytes of a winnow id") from None
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise BadInput(f"{where}: {id_field!r} holds what is not UTF-8 text: {error}") from None
     if pa.types.is_integer(kind) or kind in (pa.string(), pa.large_string(), pa.string_view()):
         return column.cast(pa.string())
     raise BadInput(f"{where}: {id_field!r} must be UUID, text or integer, got {kind}")

@@ -20,11 +20,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from selection.types import Array, Mask
 from storage.errors import BadInput
 from storage.files.lists import lines_of
+from storage.files.tables import mapped, parquet_file
 from storage.files.user_files import file_digest, opened
 from storage.ids import Ids, to_text
 from storage.pool.keys import WINNOW_ID, KeyedRows, KeyMatch, key_texts, match_source
@@ -273,8 +273,8 @@ class _Npy:
 
     def __init__(self, file: BinaryIO, ids: BinaryIO, url: str) -> None:
         try:
-            self._array = _mapped(file)
-        except (ValueError, EOFError, OSError) as error:
+            self._array = mapped(file)
+        except ValueError as error:
             raise BadInput(f"vectors: {url} is not an .npy array: {error}") from error
         if self._array.ndim != 2 or self._array.dtype.kind != "f" or 0 in self._array.shape:
             raise BadInput(
@@ -306,9 +306,9 @@ class _Parquet:
 
     def __init__(self, file: BinaryIO, id_field: str, url: str) -> None:
         try:
-            self._file = pq.ParquetFile(file)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise BadInput(f"vectors: {url} is not a Parquet file: {error}") from error
+            self._file = parquet_file(file)
+        except ValueError as error:
+            raise BadInput(f"vectors: {url} {error}") from error
         schema = self._file.schema_arrow
         lists = [field.name for field in schema if _is_floats(field.type)]
         if len(lists) != 1:
@@ -362,18 +362,6 @@ def _reading(store: Store, file: VectorFile) -> Iterator[_Npy | _Parquet]:
                 yield _Npy(vectors, ids, file.url)
         else:
             yield _Parquet(vectors, file.id_field, file.url)
-
-
-def _mapped(file: BinaryIO) -> Array:
-    """The array of an open .npy file, memory-mapped."""
-    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    version = np.lib.format.read_magic(file)
-    if version not in header:
-        raise ValueError(f"its format is version {version}")
-    shape, fortran, kind = header[version](file)
-    if kind.hasobject:
-        raise ValueError("it holds Python objects")
-    return np.memmap(file, kind, "r", file.tell(), shape, "F" if fortran else "C")
 
 
 def _is_floats(kind: pa.DataType) -> bool:

@@ -28,6 +28,12 @@ def read(data: bytes, encoding: str = "utf-8") -> tuple[bytes, Damage | None]:
     return b"".join(out), None
 
 
+def test_utf_16_without_a_mark__says_what_to_write():
+    with pytest.raises(Damage, match="without a byte-order mark say utf-16-le or utf-16-be"):
+        list(text_blocks(io.BytesIO(TEXT.encode("utf-16-le")), "utf-16"))
+    assert b"".join(text_blocks(io.BytesIO(TEXT.encode("utf-16-le")), "utf-16-le")).decode() == TEXT
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -270,6 +270,9 @@ def test_unknown_kinds__list_the_known_ones():
         read(b"hello", "notes.txt")
     with pytest.raises(BadInput, match="unknown encoding 'utf-99'"):
         list(readers.read(io.BytesIO(b"{}"), "a.jsonl", "utf-99"))
+    for name in ("base64", "idna", "undefined", "punycode", "utf\0-8"):
+        with pytest.raises(BadInput, match="unknown encoding"):
+            list(readers.read(io.BytesIO(b"a"), "a.jsonl", name))
     with pytest.raises(BadInput, match="unknown encoding 'base64'"):
         list(readers.read(io.BytesIO(b"{}"), "a.jsonl", "base64"))
 
@@ -281,6 +284,9 @@ def test_excerpt__is_short_and_printable():
     for _ in range(900):
         deep = [deep]
     assert readers.excerpt({"meta": deep, "b": 1}) == "fields meta, b"
+    for _ in range(200):
+        deep = [deep]
+    assert readers.excerpt(deep) == "list nested too deep to print"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import fsspec
@@ -53,6 +54,19 @@ def test_expand__nothing_matches_names_the_pattern(folder: Path, pattern: str):
 def test_expand__an_unknown_protocol(folder: Path):
     with pytest.raises(BadInput, match="cannot be listed"):
         expand(["nonsense://x/y.jsonl"], folder)
+
+
+@pytest.mark.parametrize("url", ["reference://x", "jupyter://x/y.jsonl", "zip://a.jsonl::/nowhere.zip", "s3://b/x"])
+def test_expand__a_url_that_no_file_system_opens(folder: Path, url: str):
+    with pytest.raises(BadInput, match="cannot be listed"):
+        expand([url], folder)
+
+
+def test_expand__a_name_that_is_no_text(folder: Path):
+    (folder / os.fsdecode(b"caf\xe9.jsonl")).write_text("")
+    for pattern in ("caf*.jsonl", str(folder)):
+        with pytest.raises(BadInput, match=r"caf\\xe9.jsonl' is not UTF-8 text; rename it"):
+            expand([pattern], folder)
 
 
 def test_remote__expands_and_opens(tmp_path: Path):

@@ -465,3 +465,10 @@ def test_read__a_label_field_that_the_user_calls_answer_is_the_label() -> None:
     result = read("\n".join(map(json.dumps, records)), fields={"label": "answer"})
     assert [label.label for label in result.labels] == [CLASSES[0]]
     assert "unknown class" in result.bad[0].cause
+
+
+@pytest.mark.parametrize("depth", [2, 990])
+def test_read__an_answer_wrapped_many_times_is_that_answer(depth: int) -> None:
+    nested = "[" * depth + '"a"' + "]" * depth
+    result = read('{"id": "r1", "label": ' + nested + "}\n" + '{"id": "r2", "label": "b"}\n')
+    assert [label.label for label in result.labels] == ["a", "b"]
