@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import duckdb
 
 from pipelines.context import Context, keep_config
 from pipelines.runs import code_version
+from storage.disk import disk_full
 from storage.records import commit_run, new_run_id
 from storage.store import utc_now
 
@@ -119,8 +121,12 @@ class Stage:
                     f"{title}: declares {[*self.checks]}, reports {reported}"
                 )
             except Exception as error:
-                record("failed", error=f"{type(error).__name__}: {error}")
-                if isinstance(error, duckdb.IOException):  # a full disk, reported as from any other writer
+                full = disk_full(error, store.root)
+                with suppress(OSError) if full else nullcontext():  # there may be no room for the record either
+                    record("failed", error=f"{type(error).__name__}: {error}")
+                if full:
+                    raise full from error
+                if isinstance(error, duckdb.IOException):  # the disk's fault, reported as from any other writer
                     raise OSError(str(error)) from error
                 raise
             record(

@@ -15,6 +15,7 @@ import duckdb
 from storage import duck
 from storage.catalog import content, schema
 from storage.catalog.query import LINK, published_file
+from storage.disk import disk_full
 from storage.duck import literal
 from storage.errors import StorageError
 from storage.store import Store, sync_path, sync_tree
@@ -45,8 +46,8 @@ def rebuild_catalog(store: Store) -> Path:
     """
     try:
         return _publish(store, afresh=True)
-    except duckdb.IOException as error:
-        raise OSError(str(error)) from error
+    except duckdb.Error as error:
+        raise disk_full(error, store.root) or OSError(str(error)) from error
 
 
 def _publish(store: Store, *, afresh: bool) -> Path:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from pathlib import Path
 
 import duckdb
 import pytest
 
+import pipelines.stages.stage as stage_module
 from pipelines.config.load import load_config
 from pipelines.context import Context
 from pipelines.runs import code_version, runs
@@ -45,6 +47,22 @@ def test_stage__what_the_disk_refuses_duckdb_is_an_error_of_the_disk(light: Path
         full(context)
     (run,) = runs(context.store)
     assert (run["status"], run["error"]) == ("failed", "IOException: IO Error: no room")
+
+
+def test_stage__a_full_disk_is_said_also_where_the_record_of_it_has_no_room(
+    light: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @stage("writer", checks={})
+    def writer(context: Context) -> Outcome:
+        raise RuntimeError("faiss: write error in index.faiss: 57299 != 768000 (No space left on device)")
+
+    def no_record(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    context = opened(light)
+    monkeypatch.setattr(stage_module, "commit_run", no_record)
+    with pytest.raises(OSError, match=f"no room on the disk of {context.store.root}: .* MB are free"):
+        writer(context)
 
 
 def test_stage__every_ending_is_recorded(light: Path) -> None:
