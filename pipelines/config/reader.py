@@ -26,6 +26,7 @@ from selection.step import Step
 from storage.errors import BadInput
 from storage.files.blocks import is_encoding
 from storage.files.user_files import expand
+from storage.pool.condition import changeable, not_of_the_row
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _NAME_RULE = "a name is 1 to 64 of a-z, 0-9, _ and -, and starts with a letter or digit"
@@ -115,15 +116,19 @@ class ConfigReader:
             self.add(path, f"no {what} is called {name!r}{nearest(name, known)}; {have}")
 
     def _check_where(self, where: str, path: KeyPath) -> None:
-        """Whether it parses as one SQL condition; its columns are known only once the pool is."""
+        """Whether it parses as one SQL condition on the row; its columns are known only once the pool is."""
         import duckdb
 
         try:
             duckdb.SQLExpression(where)
+            suspect = not_of_the_row(where)
         except duckdb.Error as error:
             message = str(error).splitlines()[0].partition("Error: ")[2]
             example = "`source = 'wiki' and length(prompt) < 4000`"
             self.add(path, f"is not a SQL condition: {message}; for example {example}")
+        else:
+            if suspect is not None:
+                self.add(path, changeable(suspect))
 
     def _check_encoding(self, encoding: str, path: KeyPath) -> None:
         if not is_encoding(encoding):

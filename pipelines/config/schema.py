@@ -230,7 +230,7 @@ class Recipe(Section):
         encoder: the encoder to use; the first one if left out.
         seed: seed of whatever is drawn at random.
         round: number of the draw; another round draws other random numbers.
-        where: SQL condition on the columns of `examples`; only these rows may be taken.
+        where: SQL condition on the columns of `examples`, a function of the row; only these rows may be taken.
         allow: file of ids, one a line: only these may be taken.
         deny: file of ids, one a line: these are never taken.
         mode: `top_up` keeps this recipe's last selection and adds to it.

@@ -24,7 +24,9 @@ from selection.encoders import tokenizer_fingerprint
 from selection.registry import recorded_spec, recorded_steps, required
 from selection.step import Step
 from selection.types import Input
+from storage.errors import BadInput
 from storage.ids import to_text
+from storage.pool.condition import changeable, not_of_the_row
 from storage.pool.snapshot import Snapshot
 from storage.records import digest_of, read_selection
 
@@ -210,11 +212,23 @@ def recipe_spec(pool: PoolView, recipe: Recipe, *, previous: str | None = None) 
         if encoder == OWN_VECTORS
         else {},
         held_out=tuple(sorted(every_target.values())) if recipe.exclude_targets else (),
-        where=recipe.where,
+        where=_checked(recipe.where, pool.snapshot),
         allow=id_list(recipe.allow, pool.snapshot, strict=True),
         deny=id_list(recipe.deny, pool.snapshot, strict=False),
         previous=previous,
     )
+
+
+def _checked(where: str | None, snapshot: Snapshot) -> str | None:
+    """A condition, once the columns are known: `user` may be a field, or who runs this.
+
+    Raises:
+        BadInput: it is not a function of the row.
+    """
+    suspect = None if where is None else not_of_the_row(where, snapshot.known_columns())
+    if suspect is not None:
+        raise BadInput(f"where: {where!r} {changeable(suspect)}")
+    return where
 
 
 def id_list(file: str | None, snapshot: Snapshot, *, strict: bool) -> IdList | None:

@@ -181,8 +181,9 @@ class Examples:
 
 
 # The order matters: what locks the others comes last. Without external access neither files nor Python variables are
-# seen.
+# seen. A time without a zone is the same on every machine.
 _LOCKED = {
+    "TimeZone": "UTC",
     "arrow_lossless_conversion": "true",
     "temp_directory": "",
     "enable_external_access": "false",

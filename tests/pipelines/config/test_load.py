@@ -248,6 +248,10 @@ WRONG_RECIPES = [
         'where: "true; drop table examples"',
         "winnow.yaml:13: recipes.best.where: is not a SQL condition: \"true; drop table examples\" is not an expression list: it holds more than one statement; for example `source = 'wiki' and length(prompt) < 4000`",
     ),
+    (
+        "where: crawled < current_date",
+        "winnow.yaml:13: recipes.best.where: holds current_date, which is not a function of the row: the same recipe would draw other rows on another day or machine. Write the value itself, such as DATE '2026-11-28' (a column of that name goes in double quotes); the step `random` draws rows at random",
+    ),
     ("mode: topup", "winnow.yaml:13: recipes.best.mode: must be one of fresh, top_up, found 'topup' (did you mean `top_up`?)"),
     ("allow_short: 1", "winnow.yaml:13: recipes.best.allow_short: must be true or false, found the number 1"),
     ("allow: id.txt", "winnow.yaml:13: recipes.best.allow: 'id.txt' does not exist in {root} (did you mean `ids.txt`?)"),

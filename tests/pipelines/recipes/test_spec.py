@@ -19,6 +19,7 @@ from selection import Constraints
 from selection.errors import InvalidInput, InvalidOption
 from selection.registry import parse_steps
 from selection.vectors import TensorVectors
+from storage.errors import BadInput
 from storage.ids import from_arrow, rows_of, to_text
 from storage.records import read_selection
 from tests.conftest import row, write_rows
@@ -237,4 +238,10 @@ def test_draw__the_first_row_by_id_or_by_row_of_the_pool(ingested: Path, step: s
         old = new
     change(ingested, old, old.replace(str(wanted), "{id: nobody}"))
     with pytest.raises(InvalidOption, match=f"{step}: first: 'nobody' names no row of the pool"):
+        draw_recipe(opened(ingested), "any")
+
+
+def test_resolve_spec__a_name_that_is_no_column_but_of_the_session_is_refused(ingested: Path):
+    change(ingested, "[random], budget: 8", "[random], budget: 8, where: user = 'anna'")
+    with pytest.raises(BadInput, match=r"^where: \"user = 'anna'\" holds user, which is not a function of the row"):
         draw_recipe(opened(ingested), "any")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,16 @@ def test_where__anything_else_is_refused_with_the_reason(snapshot: Snapshot, tmp
     assert str(error.value).startswith(f"where: {expression!r} failed: ")
     assert "known columns: prompt, response, messages" in str(error.value)
     assert snapshot.where("true").all()
+
+
+def test_where__times_without_a_zone_are_the_same_on_every_machine(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert snapshot.where("'2026-11-28 00:00:00'::timestamptz = '2026-11-28T00:00:00Z'::timestamptz").all()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize(
