@@ -166,7 +166,8 @@ def _catalogue() -> dict[str, list[_Overload]]:
     query = """
         SELECT lower(function_name), function_type, len(parameters), varargs IS NOT NULL,
                coalesce(stability = 'CONSISTENT', false)
-               OR len(parameters) > 0 AND regexp_matches(parameter_types::VARCHAR || return_type, 'TIME ZONE|TIMESTAMPTZ'),
+               OR len(parameters) > 0
+               AND regexp_matches(parameter_types::VARCHAR || return_type, 'TIME ZONE|TIMESTAMPTZ'),
                coalesce(macro_definition, '')
         FROM duckdb_functions() WHERE function_type IN ('scalar', 'aggregate', 'macro')
     """
