@@ -277,11 +277,14 @@ def ui(
     config: ConfigOption = None,
     port: Annotated[int, typer.Option("--port", help="Where to serve.")] = 3000,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    name: Annotated[
+        list[str] | None, typer.Option("--name", help="Another name by which browsers know this server.")
+    ] = None,
 ) -> None:
     """Open the Dagster UI on this project, with its history kept in .winnow/dagster beside winnow.yaml."""
     from pipelines.cli.ui import serve
 
-    serve(config, host, port)
+    serve(config, host, port, name or ())
 
 
 @catalog_app.command("rebuild")

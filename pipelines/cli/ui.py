@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 from pipelines.config.locate import ENVIRONMENT, find_config
 
+# As `pipelines.orchestration.own_pages` reads it, which a command does not import.
+HOSTS = "WINNOW_UI_HOSTS"
+
 WORKSPACE = "workspace.yaml"
+PACKAGES = str(Path(__file__).resolve().parents[2])
 
 # Written once and then the user's: the history lives here, and one GPU step runs at a time.
 INSTANCE = """\
@@ -30,8 +35,11 @@ run_monitoring:
 """
 
 
-def serve(config: Path | None, host: str, port: int) -> None:
+def serve(config: Path | None, host: str, port: int, names: Sequence[str] = ()) -> None:
     """Replace this process by `dagster dev`: the web server, and the daemon that starts the runs.
+
+    Args:
+        names: further names that browsers may know this server by.
 
     Raises:
         ConfigError: the configuration is wrong; nothing is started.
@@ -41,9 +49,16 @@ def serve(config: Path | None, host: str, port: int) -> None:
     path = find_config(config)
     load_config(path)  # a mistake in it is a message here, and many pages in Dagster
     home = dagster_home(path.parent)
-    environment = os.environ | {"DAGSTER_HOME": str(home), ENVIRONMENT: str(path), "PYTHONWARNINGS": "ignore"}
+    environment = os.environ | {
+        "DAGSTER_HOME": str(home),
+        ENVIRONMENT: str(path),
+        HOSTS: " ".join((host, *names)),
+        "PYTHONPATH": os.pathsep.join(filter(None, (PACKAGES, os.environ.get("PYTHONPATH")))),
+        "PYTHONWARNINGS": "ignore",
+    }
     print(f"winnow: {path} in the Dagster UI on http://{host}:{port} (history in {home}); Ctrl-C ends it", flush=True)
-    command = [sys.executable, "-m", "dagster", "dev", "-w", WORKSPACE, "--host", host, "--port", str(port)]
+    command = [sys.executable, "-m", "pipelines.orchestration.serve", "dagster", "dev", "-w", WORKSPACE]
+    command += ["--host", host, "--port", str(port)]
     os.chdir(home)
     os.execve(sys.executable, command, environment)  # noqa: S606
 
@@ -61,7 +76,7 @@ def dagster_home(project: Path) -> Path:
         settings.write_text(INSTANCE, "utf-8")
     location = {
         "module_name": "pipelines.definitions",
-        "working_directory": str(Path(__file__).resolve().parents[2]),
+        "working_directory": PACKAGES,
         "location_name": "winnow",
     }
     (home / WORKSPACE).write_text(yaml.safe_dump({"load_from": [{"python_module": location}]}), "utf-8")

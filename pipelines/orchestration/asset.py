@@ -5,6 +5,7 @@ annotations in this module: Dagster reads the annotations of asset bodies.)
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,15 @@ GPU_POOL = "gpu"
 Show = Callable[[Context, Outcome], Mapping[str, Any]]
 
 
-class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """One winnow project."""
+@dataclass(frozen=True)
+class Project:
+    """One winnow project. It is no configurable resource: no run may choose another winnow.yaml."""
 
-    config_path: str
+    config_path: Path
 
     def open(self, context: dg.AssetExecutionContext) -> Context:
         """The stages' context; all steps of a Dagster run share the configuration that its first step read."""
-        return open_context(Path(self.config_path), Log(context.log.info), invocation=context.run.run_id)
+        return open_context(self.config_path, Log(context.log.info), invocation=context.run.run_id)
 
 
 def stage_asset(
@@ -49,7 +51,7 @@ def stage_asset(
     """
     asset_key = dg.AssetKey(list(key))
 
-    def body(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    def body(context: dg.AssetExecutionContext, project: dg.ResourceParam[Project]) -> dg.MaterializeResult:  # type: ignore[type-arg]
         try:
             opened = project.open(context)
             outcome = stage(opened, *arguments)

@@ -42,7 +42,7 @@ def build_definitions(config_path: Path) -> dg.Definitions:
         sensors.append(new_labels_sensor(config_path, labeling_jobs))
     return dg.Definitions(
         assets=assets,
-        resources={"project": Project(config_path=str(config_path))},
+        resources={"project": Project(config_path)},
         jobs=[reselect, *labeling_jobs.values()],
         schedules=schedules(config),
         sensors=sensors,

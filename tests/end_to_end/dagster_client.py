@@ -60,6 +60,15 @@ class Dagster:
         assert "errors" not in result, result["errors"]
         return result["data"]
 
+    def status(self, path: str, body: bytes | None = None, **headers: str) -> int:
+        """The HTTP status of a plain request."""
+        request = urllib.request.Request(self.url.removesuffix("/graphql") + path, body, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
     def asset_keys(self) -> list[str]:
         return sorted("/".join(node["assetKey"]["path"]) for node in self.ask(ASSETS)["assetNodes"])
 

@@ -28,7 +28,14 @@ def test_ui__all_assets_materialized_over_graphql_fill_the_catalog(project: Path
         run_id = dagster.launch(ASSETS)
         status = dagster.wait(run_id, timeout_s=240)
         events = dagster.events(run_id)
+        refused = [
+            dagster.status("/graphql?query=mutation{x}"),
+            dagster.status("/", host="evil.example"),
+            dagster.status("/graphql", b"{}", origin="http://evil.example"),
+        ]
+        answered = dagster.status("/")
 
+    assert (refused, answered) == ([403, 403, 403], 200)
     failures = [event for event in events if event["__typename"] == "ExecutionStepFailureEvent"]
     assert (status, failures) == ("SUCCESS", [])
     made = {"/".join(event["assetKey"]["path"]) for event in events if event["__typename"] == "MaterializationEvent"}

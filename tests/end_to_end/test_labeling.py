@@ -65,7 +65,7 @@ class Team:
         definitions = build_definitions(self.project / "winnow.yaml")
         result = dg.materialize(
             list(definitions.assets or ()),
-            resources={"project": Project(config_path=str(self.project / "winnow.yaml"))},
+            resources={"project": Project(self.project / "winnow.yaml")},
             selection=keys,
         )
         assert result.success

@@ -28,7 +28,7 @@ def materialize(project: Path, keys: list[str] | None = None) -> dg.ExecuteInPro
     definitions = build_definitions(project / "winnow.yaml")
     return dg.materialize(
         list(definitions.assets or ()),
-        resources={"project": Project(config_path=str(project / "winnow.yaml"))},
+        resources={"project": Project(project / "winnow.yaml")},
         selection=keys,
         raise_on_error=False,
     )

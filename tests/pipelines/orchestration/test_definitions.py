@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import dagster as dg
@@ -69,3 +70,21 @@ def test_definitions__the_encoder_of_a_project_has_its_assets_without_a_recipe(l
     change(labeling, "near: {steps: [rds_plus], budget: 10}", "near: {steps: [random], budget: 10}")
     keys = build_definitions(labeling / "winnow.yaml").resolve_asset_graph().materializable_asset_keys
     assert {"vectors/embeddings", "vectors/vector_index"} <= {key.to_user_string() for key in keys}
+
+
+def test_definitions__no_run_chooses_another_project(light: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(light, elsewhere)
+    job = build_definitions(light / "winnow.yaml").resolve_job_def("reselect")
+    configuration = {
+        "resources": {
+            "project": {"config": {"config_path": str(elsewhere / "winnow.yaml")}},
+            "io_manager": {"config": {"base_dir": str(tmp_path / "written")}},
+        }
+    }
+    with dg.instance_for_test() as instance:
+        result = job.execute_in_process(configuration, instance=instance, asset_selection=[dg.AssetKey("pool")])
+    assert result.success
+    assert (light / "store" / "pool").is_dir()
+    assert not (elsewhere / "store").exists()
+    assert not (tmp_path / "written").exists()
