@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TextIO
 
+from pipelines.terminal import printable
+
 # A log line every so often is enough; a terminal line is redrawn more often.
 LOG_EVERY_S = 10.0
 REDRAW_EVERY_S = 0.2
@@ -70,11 +72,11 @@ class Terminal:
     def say(self, line: str) -> None:
         """Print a line above the progress line."""
         self._clear()
-        print(line, file=self._stream, flush=True)
+        print(printable(line), file=self._stream, flush=True)
 
     def progress(self, task: str, done: int, total: int | None, unit: str = "rows") -> None:
         """Redraw the progress line, or log one now and then where nothing can be redrawn."""
-        line = self._meter.line(task, done, total, unit)
+        line = printable(self._meter.line(task, done, total, unit))
         now = time.monotonic()
         if now - self._drawn_at < (REDRAW_EVERY_S if self._live else LOG_EVERY_S):
             return
@@ -103,7 +105,7 @@ class Log:
 
     def say(self, line: str) -> None:
         """Write a line."""
-        self._write(line)
+        self._write(printable(line))
 
     def progress(self, task: str, done: int, total: int | None, unit: str = "rows") -> None:
         """Write a line every few seconds."""

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from pipelines.errors import USER_ERRORS
 from pipelines.progress import Terminal
+from pipelines.terminal import printable, standard_output
 
 app = typer.Typer(
     name="winnow",
@@ -59,7 +60,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from pipelines.runs import code_version
 
-        out.print(f"winnow {code_version()}", markup=False)
+        _print(f"winnow {code_version()}")
         raise typer.Exit
 
 
@@ -85,8 +86,8 @@ def init(
     from pipelines.config.init import write_config
 
     for finding in write_config(output, data, target or [], force=force):
-        out.print(finding, markup=False)
-    out.print(f"\nwrote {output}; look it over, then: winnow run", markup=False)
+        _print(finding)
+    _print(f"\nwrote {output}; look it over, then: winnow run")
 
 
 @app.command()
@@ -104,7 +105,7 @@ def run(
     context = replace(_context(config), reread=reread)
     for outcome in run_all(context, recipes):
         _show_selection(context, outcome.subject)
-    out.print('ask in SQL:  winnow sql "SELECT * FROM latest_selections"', markup=False)
+    _print('ask in SQL:  winnow sql "SELECT * FROM latest_selections"')
 
 
 @app.command()
@@ -113,7 +114,7 @@ def check(config: ConfigOption = None) -> None:
     from pipelines.check import check_lines
 
     for line in check_lines(_context(config)):
-        out.print(line, markup=False)
+        _print(line)
 
 
 @app.command()
@@ -122,7 +123,7 @@ def plan(config: ConfigOption = None) -> None:
     from pipelines.plan import plan_lines
 
     for line in plan_lines(_context(config)):
-        out.print(line, markup=False)
+        _print(line)
 
 
 @app.command()
@@ -155,13 +156,13 @@ def failures(config: ConfigOption = None) -> None:
 
     failed = [run for run in runs(_store(config)) if run["status"] != "ok"]
     if not failed:
-        out.print("no failures")
+        _print("no failures")
     for run in failed:
-        out.print(f"{run['started_at']}  {run['stage']} {run['target'] or ''} {run['status']}", markup=False)
+        _print(f"{run['started_at']}  {run['stage']} {run['target'] or ''} {run['status']}")
         causes = [run["error"]] if run["error"] else []
         causes += [f"{check['name']}: {check['detail']}" for check in run["checks"] if not check["passed"]]
         for cause in causes:
-            out.print(f"    {cause}", markup=False)
+            _print(f"    {cause}")
 
 
 @app.command()
@@ -172,6 +173,12 @@ def sql(
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     parquet: Annotated[Path | None, typer.Option("--parquet", help="Write Parquet to this file.")] = None,
+    spreadsheet: Annotated[
+        bool,
+        typer.Option(
+            "--spreadsheet", help="With --csv: put ' before texts that a spreadsheet would take for formulas."
+        ),
+    ] = False,
 ) -> None:
     """Ask the catalog. Works while a run writes."""
     from pipelines.cli.output import write_csv, write_json_lines, write_parquet
@@ -179,18 +186,20 @@ def sql(
 
     if csv + json + (parquet is not None) > 1:
         raise typer.BadParameter("choose one of --csv, --json and --parquet")
+    if spreadsheet and not csv:
+        raise typer.BadParameter("--spreadsheet goes with --csv")
     table = query_catalog(_store(config), query)
     if parquet is not None:
         write_parquet(table, parquet)
-        out.print(f"{table.num_rows:,} rows written to {parquet}", markup=False)
+        _print(f"{table.num_rows:,} rows written to {parquet}")
     elif csv:
-        write_csv(table, sys.stdout)
+        write_csv(table, standard_output(), spreadsheet=spreadsheet)
     elif json:
-        write_json_lines(table, sys.stdout)
+        write_json_lines(table, standard_output())
     else:
         _print_table(table.slice(0, MAX_ROWS).to_pylist(), columns=list(dict.fromkeys(table.column_names)))
         if table.num_rows > MAX_ROWS:
-            out.print(f"{MAX_ROWS:,} of {table.num_rows:,} rows; --csv, --json or --parquet give all", markup=False)
+            _print(f"{MAX_ROWS:,} of {table.num_rows:,} rows; --csv, --json or --parquet give all")
 
 
 @app.command()
@@ -205,7 +214,7 @@ def diff(
     from pipelines.diff import diff_tables
 
     for title, rows in diff_tables(_store(config), a, b):
-        out.print(title, markup=False)
+        _print(title)
         _print_table(rows)
 
 
@@ -214,7 +223,7 @@ def reproduce(selection: Annotated[str, typer.Argument(help="A selection id.")],
     """Draw a recorded selection again from its record and compare it, row by row."""
     from pipelines.reproduce import reproduce as draw_again
 
-    out.print(draw_again(_context(config), selection), markup=False)
+    _print(draw_again(_context(config), selection))
 
 
 @labels_app.command("push")
@@ -255,7 +264,7 @@ def labels_status(
 
     context = _context(config)
     for title, rows in status_tables(context, choose_project(context.config, project)):
-        out.print(title, markup=False)
+        _print(title)
         if rows:
             _print_table(rows)
 
@@ -269,7 +278,7 @@ def demo(
     """Run the main job on a real pool harvested from this Python installation; offline, in about a minute."""
     from pipelines.demo.demo import run_demo
 
-    run_demo(folder, rows, pool, Terminal(), show=_show_selection, say=lambda line: out.print(line, markup=False))
+    run_demo(folder, rows, pool, Terminal(), show=_show_selection, say=_print)
 
 
 @app.command()
@@ -292,7 +301,12 @@ def catalog_rebuild(config: ConfigOption = None) -> None:
     """Build the catalog anew from the committed records, for example after the store was moved."""
     from storage.catalog.publish import rebuild_catalog
 
-    out.print(f"rebuilt {rebuild_catalog(_store(config))}", markup=False)
+    _print(f"rebuilt {rebuild_catalog(_store(config))}")
+
+
+def _print(line: str, style: str | None = None) -> None:
+    """Print a line on stdout."""
+    out.print(printable(line), style=style, markup=False)
 
 
 def _fail(message: str) -> NoReturn:
@@ -303,7 +317,7 @@ def _fail(message: str) -> NoReturn:
 def _say(message: str) -> None:
     """Print a line on stderr, over a progress line that may be half drawn."""
     clear = "\r\x1b[K" if sys.stderr.isatty() else ""
-    print(f"{clear}winnow: {message}", file=sys.stderr)
+    print(f"{clear}winnow: {printable(message)}", file=sys.stderr)
 
 
 def _context(config: Path | None) -> Any:
@@ -326,7 +340,7 @@ def _show_selection(context: Any, selection_id: str) -> None:
 
     explained = explain(context, selection_id)
     header = explained.header
-    out.print(f"\n{header['recipe']}: {header['n_items']:,} rows, selection {selection_id}", style="bold", markup=False)
+    _print(f"\n{header['recipe']}: {header['n_items']:,} rows, selection {selection_id}", style="bold")
     _print_table(explained.by_source[:6])
     _print_table(explained.first_rows[:5])
 
@@ -334,12 +348,12 @@ def _show_selection(context: Any, selection_id: str) -> None:
 def _print_table(rows: list[dict[str, Any]], columns: list[str] | None = None) -> None:
     columns = columns or (list(rows[0]) if rows else [])
     if not columns:
-        out.print("nothing yet")
+        _print("nothing yet")
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         numeric = all(isinstance(row[column], int | float | None) for row in rows)
-        table.add_column(column, justify="right" if numeric and rows else "left", overflow="fold")
+        table.add_column(Text(_cell(column)), justify="right" if numeric and rows else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_cell(row[column])) for column in columns))
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
@@ -350,5 +364,5 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = " ".join(str(value).split())
+    text = printable(" ".join(str(value).split()))
     return text if len(text) <= MAX_CELL_WIDTH else text[: MAX_CELL_WIDTH - 1] + "…"

@@ -6,23 +6,32 @@ import csv
 import json
 import math
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.terminal import Writable
 
-def write_csv(table: pa.Table, stream: TextIO) -> None:
-    """Write a header and a line for each row; lists and structs as JSON, NULL as an empty cell."""
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(table.column_names)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def write_csv(table: pa.Table, stream: Writable, *, spreadsheet: bool = False) -> None:
+    """Write a header and a line for each row; lists and structs as JSON, NULL as an empty cell.
+
+    Args:
+        spreadsheet: put an apostrophe before a text that a spreadsheet would take for a formula.
+    """
+    plain = _no_formula if spreadsheet else _plain
+    writer = csv.writer(_Lines(stream), lineterminator="\r\n")
+    writer.writerow(map(plain, table.column_names))
     for batch in table.to_batches():
         # By column, not as dicts: two columns of a query may have the same name.
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            writer.writerow("" if value is None else _plain(value) for value in row)
+            writer.writerow("" if value is None else plain(value) for value in row)
 
 
-def write_json_lines(table: pa.Table, stream: TextIO) -> None:
+def write_json_lines(table: pa.Table, stream: Writable) -> None:
     """Write a JSON object on each line; NaN and infinities, which JSON lacks, become null."""
     for batch in table.to_batches():
         stream.writelines(_json(row) + "\n" for row in batch.to_pylist())
@@ -35,6 +44,21 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 def _plain(value: Any) -> Any:
     return _json(value) if isinstance(value, list | dict) else value
+
+
+class _Lines:
+    """Ends lines in `\\n`. The writer quotes a cell that holds a part of its line ending, so it must have `\\r` in it."""
+
+    def __init__(self, stream: Writable) -> None:
+        self._stream = stream
+
+    def write(self, line: str, /) -> int:
+        return self._stream.write(line.removesuffix("\r\n") + "\n")
+
+
+def _no_formula(value: Any) -> Any:
+    value = _plain(value)
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _json(value: Any) -> str:

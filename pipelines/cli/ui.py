@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from pipelines.config.locate import ENVIRONMENT, find_config
+from pipelines.terminal import printable
 
 # As `pipelines.orchestration.own_pages` reads it, which a command does not import.
 HOSTS = "WINNOW_UI_HOSTS"
@@ -56,7 +57,8 @@ def serve(config: Path | None, host: str, port: int, names: Sequence[str] = ()) 
         "PYTHONPATH": os.pathsep.join(filter(None, (PACKAGES, os.environ.get("PYTHONPATH")))),
         "PYTHONWARNINGS": "ignore",
     }
-    print(f"winnow: {path} in the Dagster UI on http://{host}:{port} (history in {home}); Ctrl-C ends it", flush=True)
+    line = f"winnow: {path} in the Dagster UI on http://{host}:{port} (history in {home}); Ctrl-C ends it"
+    print(printable(line), flush=True)
     command = [sys.executable, "-m", "pipelines.orchestration.serve", "dagster", "dev", "-w", WORKSPACE]
     command += ["--host", host, "--port", str(port)]
     os.chdir(home)

@@ -16,6 +16,7 @@ from pipelines.errors import USER_ERRORS
 from pipelines.progress import Log
 from pipelines.stages.publish import publish
 from pipelines.stages.stage import Outcome, Stage
+from pipelines.terminal import printable
 
 RETRIES, RETRY_AFTER_S = 2, 30
 # Dagster runs at most so many steps of a pool at once; the instance's dagster.yaml sets how many.
@@ -61,7 +62,7 @@ def stage_asset(
             return _materialized(outcome, show(opened, outcome))
         except USER_ERRORS as error:
             # Trying again would not mend a user's mistake, and its message says all: no traceback.
-            raise dg.Failure(description=str(error), allow_retries=False) from None
+            raise dg.Failure(description=printable(str(error)), allow_retries=False) from None
         except OSError as error:
             # What may fail for a while and then work: a full disk, a network mount that is gone.
             raise dg.RetryRequested(max_retries=RETRIES, seconds_to_wait=RETRY_AFTER_S) from error

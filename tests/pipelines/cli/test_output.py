@@ -24,7 +24,7 @@ def table(query: str) -> pa.Table:
 def as_csv(found: pa.Table) -> list[list[str]]:
     stream = io.StringIO()
     write_csv(found, stream)
-    return list(csv.reader(io.StringIO(stream.getvalue())))
+    return list(csv.reader(io.StringIO(stream.getvalue(), newline="")))
 
 
 def as_objects(found: pa.Table) -> list[dict]:
@@ -43,6 +43,10 @@ def test_write_csv__texts_lists_nulls_and_dates() -> None:
         ["t", "l", "s", "n", "d", "u", "f"],
         ['a,"b"\nc', "[1, null]", '{"k": "ü"}', "", "2024-01-02", str(uuid.UUID(int=10)), "0.5"],
     ]
+
+
+def test_write_csv__a_carriage_return_does_not_end_a_line() -> None:
+    assert as_csv(table("SELECT 'a' || chr(13) || 'b' AS t, chr(13) AS r")) == [["t", "r"], ["a\rb", "\r"]]
 
 
 def test_write_csv__two_columns_of_one_name_are_both_there() -> None:
