@@ -2,6 +2,7 @@
 
 StorageError
 |- BadInput        (a user's file is missing, damaged or has too many unreadable rows)
+|  `- NothingMatches  (a path or pattern names no file)
 |- StoreDamaged    (a record in the store fails its checksum or misses a file)
 |- NotInStore      (asked for a selection, snapshot, encoder or index that is not there)
 `- MissingExtra    (an optional package is not installed; says which extra to install)
@@ -14,6 +15,10 @@ class StorageError(Exception):
 
 class BadInput(StorageError, ValueError):
     """A file that the user named cannot be used; the message says which, where and why."""
+
+
+class NothingMatches(BadInput):
+    """A path or pattern that a user wrote names no file."""
 
 
 class StoreDamaged(StorageError, RuntimeError):

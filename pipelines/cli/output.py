@@ -47,7 +47,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Lines:
-    """Ends lines in `\\n`. The writer quotes a cell that holds a part of its line ending, so it must have `\\r` in it."""
+    r"""Ends lines in `\n`. The writer quotes a cell that holds a part of its line ending, so it must have `\r` in it."""
 
     def __init__(self, stream: Writable) -> None:
         self._stream = stream

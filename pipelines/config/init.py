@@ -18,7 +18,7 @@ from pipelines.messages import counted
 from storage.errors import BadInput
 from storage.files import readers
 from storage.files.blocks import Damage
-from storage.files.user_files import default_source_of, expand
+from storage.files.user_files import check_is_file, default_source_of, expand
 from storage.pool.ingest import FileCounts, FileSpec, read_rows
 
 ROWS = 1000
@@ -204,6 +204,7 @@ def _opened(url: str) -> Iterator[BinaryIO]:
 
             opened: Any = fsspec.open(url, "rb", compression=None)
         else:
+            check_is_file(url)
             opened = Path(url).open("rb")  # noqa: SIM115 - closed below
         with opened as file:
             yield cast(BinaryIO, file)

@@ -20,7 +20,7 @@ from pydantic import Field
 from pipelines.config import schema
 from pipelines.config.cron import cron_mistake
 from pipelines.config.reader import ConfigReader, S, keys_of
-from pipelines.config.yaml_lines import KeyPath, parse
+from pipelines.config.yaml_lines import MAX_CHARACTERS, KeyPath, parse
 from pipelines.errors import ConfigError, Problem
 from pipelines.messages import describe, listed, nearest
 from selection.constraints import Quota, TokenBudget
@@ -29,12 +29,14 @@ from selection.errors import InvalidOption, SelectionError
 from selection.learning.classifier import build_classifier
 from selection.types import Input
 from storage.errors import BadInput
+from storage.files.user_files import check_is_file
 from storage.labels.files import check_label_fields
 from storage.pool.record_formats import check_fields
 from storage.vectors.imported import ids_file
 
 FILE_NAME = "winnow.yaml"
 
+_MAX_BYTES = 4 * MAX_CHARACTERS  # a character has at most four
 _RANDOM = schema.StepList.of("random")
 # What stands in for a wrong part, so that it does not hide what is wrong with the rest of its section.
 _STAND_INS: dict[str, dict[str, Any]] = {
@@ -58,7 +60,9 @@ def load_config(path: str | os.PathLike[str], overrides: Mapping[str, Any] | Non
     if file.is_dir():
         file /= FILE_NAME
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        text = read_file(file).decode("utf-8-sig")
+    except BadInput as error:
+        message = str(error).removeprefix(f"{file} ")
     except FileNotFoundError:
         message = "does not exist; `winnow init` writes one from your data"
     except OSError as error:
@@ -68,6 +72,20 @@ def load_config(path: str | os.PathLike[str], overrides: Mapping[str, Any] | Non
     else:
         return _ConfigLoader(file, parse(text), overrides or {}).read()
     raise ConfigError([Problem(str(file), 0, "", message)])
+
+
+def read_file(file: Path) -> bytes:
+    """The bytes of a configuration, no more than one can have.
+
+    Raises:
+        BadInput: it is no file but a pipe or a device, or is too long.
+    """
+    check_is_file(file)
+    with file.open("rb") as stream:
+        data = stream.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise BadInput(f"{file} is longer than {_MAX_BYTES:,} bytes, which no configuration is")
+    return data
 
 
 F = TypeVar("F", schema.PoolFiles, schema.TargetFiles, schema.Keyed)

@@ -23,9 +23,9 @@ from pipelines.messages import describe, expected, listed, nearest, no_match
 from selection.errors import InvalidOption, SelectionError
 from selection.registry import build_step, parse_steps
 from selection.step import Step
-from storage.errors import BadInput
+from storage.errors import BadInput, NothingMatches
 from storage.files.blocks import is_encoding
-from storage.files.user_files import expand
+from storage.files.user_files import check_is_file, expand
 from storage.pool.condition import changeable, not_of_the_row
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -143,8 +143,10 @@ class ConfigReader:
             try:
                 if not is_url(absolute):
                     expand([absolute], self.root)
-            except BadInput:
+            except NothingMatches:
                 self.add(self._item(path, i), no_match(pattern, absolute))
+            except BadInput as error:
+                self.add(self._item(path, i), str(error))
         return resolved
 
     def _pattern(self, pattern: str) -> str:
@@ -156,8 +158,13 @@ class ConfigReader:
     def _existing(self, file: str, path: KeyPath) -> str:
         """A path made absolute; the file must be there, unless it is a URL."""
         absolute = self._absolute(file)
-        if not is_url(absolute) and not Path(absolute).is_file():
-            self.add(path, no_match(file, absolute))
+        try:
+            if not is_url(absolute):
+                check_is_file(absolute)
+                if not Path(absolute).is_file():
+                    self.add(path, no_match(file, absolute))
+        except BadInput as error:
+            self.add(path, str(error))
         return absolute
 
     def _unknown_keys(self, raw: Mapping[str, Any], allowed: list[str], path: KeyPath) -> None:

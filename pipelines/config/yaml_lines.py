@@ -7,6 +7,9 @@ from typing import Any
 
 import yaml
 
+MAX_CHARACTERS = 1_000_000
+"""Of a file. With its aliases written out it may have four times as many, values counted as one more each."""
+
 KeyPath = tuple[str | int, ...]
 """The path of a value: keys of mappings and positions in lists, from the top."""
 
@@ -42,9 +45,7 @@ def parse(text: str) -> MarkedYaml:
     """
     marked = MarkedYaml()
     try:
-        # A SafeLoader: no tag can build a Python object.
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
+        loader, node = composed(text)
         if node is None:
             marked.mistakes.append((0, (), "is empty"))
             return marked
@@ -54,11 +55,56 @@ def parse(text: str) -> MarkedYaml:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         marked.mistakes.append((mark.line + 1 if mark else 0, (), _syntax_message(error, text)))
+    except TooLong as error:
+        marked.mistakes.append((error.line, (), str(error)))
+    except RecursionError:
+        marked.mistakes.append((0, (), "is nested too deeply to be read, or merges a mapping into itself"))
     except yaml.YAMLError as error:
         marked.mistakes.append((0, (), f"is not YAML text: {' '.join(str(error).split())}"))
     except ValueError as error:  # a scalar like 2024-13-45, which YAML takes for a date
         marked.mistakes.append((0, (), f"holds a value that YAML cannot read ({error}); put it in quotes"))
     return marked
+
+
+class TooLong(ValueError):
+    """A file that is too long to be a configuration; `line` is where, 0 for the file as a whole."""
+
+    def __init__(self, line: int, message: str) -> None:
+        self.line = line
+        super().__init__(message)
+
+
+def composed(text: str) -> tuple[yaml.SafeLoader, yaml.Node | None]:
+    """A loader and the document of a text as nodes, before values are built from them; None for an empty one.
+
+    Raises:
+        TooLong: the text is, or would be with its aliases written out: a few lines can stand for billions of values.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise TooLong(0, f"is longer than {MAX_CHARACTERS:,} characters, which no configuration is")
+    # A SafeLoader: no tag can build a Python object.
+    loader = yaml.SafeLoader(text)
+    node = loader.get_single_node()
+    if node is not None:
+        _written_out(node, {})
+    return loader, node
+
+
+def _written_out(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Characters and values of a node, with the aliases below it written out; `sizes` holds those that are known."""
+    if id(node) in sizes:
+        return sizes[id(node)]
+    sizes[id(node)] = 0  # while it is measured: a node below itself is found later
+    if isinstance(node, yaml.ScalarNode):
+        size = 1 + len(node.value)
+    else:
+        below = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        size = 1 + sum(_written_out(part, sizes) for part in below)
+    if size > 4 * MAX_CHARACTERS:
+        message = f"stands for more than {4 * MAX_CHARACTERS:,} characters once its aliases (`*name`) are written out"
+        raise TooLong(node.start_mark.line + 1, message)
+    sizes[id(node)] = size
+    return size
 
 
 def dotted(path: KeyPath) -> str:

@@ -61,9 +61,9 @@ def new_labels_sensor(config_path: Path, jobs: Mapping[str, Any]) -> dg.SensorDe
     def new_labels(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         try:
             config = load_config(config_path)
+            states = {name: _labels_state(config, name) for name in config.labeling if name in jobs}
         except USER_ERRORS as error:
             return dg.SkipReason(str(error))
-        states = {name: _labels_state(config, name) for name in config.labeling if name in jobs}
         before = json.loads(context.cursor) if context.cursor else {}
         # What a first look finds is pulled too: that costs nothing where it is known, and sends out the first batch.
         changed = [name for name in states if states[name] != before.get(name)]

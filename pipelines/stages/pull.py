@@ -12,7 +12,7 @@ from pipelines.labeling.annotations import Annotations
 from pipelines.labeling.project import project_settings, project_state
 from pipelines.messages import counted
 from pipelines.stages.stage import Check, Outcome, stage
-from storage.errors import BadInput
+from storage.errors import NothingMatches
 from storage.files.user_files import expand
 from storage.labels.log import import_labels
 
@@ -21,7 +21,7 @@ def label_files(project: Labeling, root: Path) -> list[str]:
     """The files of labels that there are now; none where the first are still to come."""
     files: list[str] = []
     for pattern in project.labels:
-        with suppress(BadInput):
+        with suppress(NothingMatches):
             files += expand([pattern], root)
     return files
 

@@ -7,14 +7,16 @@ from pathlib import Path
 
 from storage.errors import BadInput
 from storage.files.blocks import Damage, text_blocks
+from storage.files.user_files import check_is_file
 
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file, without white space around them.
 
     Raises:
-        BadInput: the file is missing or no text.
+        BadInput: the file is missing, no file such as a pipe, or no text.
     """
+    check_is_file(path)
     try:
         return lines_of(path.read_bytes())
     except (OSError, ValueError) as error:

@@ -5,8 +5,11 @@ A file is a local path or an fsspec URL; `datasets` folders stand for their data
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from glob import glob, has_magic
@@ -17,10 +20,17 @@ from typing import BinaryIO, cast
 
 import orjson
 
-from storage.errors import BadInput
+from storage.errors import BadInput, NothingMatches
 from storage.files import readers
 from storage.files.blocks import BLOCK_BYTES
 from storage.store import Store
+
+_NO_FILES = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def expand(patterns: Sequence[str], base: Path) -> list[str]:
@@ -29,7 +39,9 @@ def expand(patterns: Sequence[str], base: Path) -> list[str]:
     A folder stands for every file below it that can be read; one written by `datasets` for its data files.
 
     Raises:
-        BadInput: a pattern names nothing, or a file whose name is no text.
+        NothingMatches: a pattern names nothing.
+        BadInput: it names what is no file, such as a pipe, or a link that leads back to itself, or a file whose name is
+            no text.
     """
     files: set[str] = set()
     for pattern in patterns:
@@ -37,11 +49,27 @@ def expand(patterns: Sequence[str], base: Path) -> list[str]:
         matches = _expand_remote(pattern) if remote else _expand_local(pattern.removeprefix("file://"), base)
         if not matches:
             where = "" if remote else f" (looked in {base})"
-            raise BadInput(f"nothing to read matches {pattern!r}{where}")
+            raise NothingMatches(f"nothing to read matches {pattern!r}{where}")
         for name in matches:
             _require_text(name)
         files.update(matches)
     return sorted(files)
+
+
+def check_is_file(path: Path | str) -> None:
+    """Refuse what would block or never end when it is read; what is not there is for others to say.
+
+    Raises:
+        BadInput: it is a pipe, a socket, a device, or a link that leads back to itself.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise BadInput(f"{path} is a link that leads back to itself") from None
+        return
+    if (kind := stat.S_IFMT(mode)) in _NO_FILES:
+        raise BadInput(f"{path} is {_NO_FILES[kind]}, which cannot be read as a file; copy what it gives into one")
 
 
 def default_source_of(url: str) -> str:
@@ -71,6 +99,7 @@ def opened(store: Store, url: str) -> Iterator[BinaryIO]:
     with ExitStack() as stack:
         try:
             if "://" not in url:
+                check_is_file(url)
                 file: BinaryIO = stack.enter_context(Path(url).open("rb"))
             else:
                 import fsspec
@@ -80,6 +109,8 @@ def opened(store: Store, url: str) -> Iterator[BinaryIO]:
                 with fsspec.open(url, "rb", compression=None) as remote:
                     shutil.copyfileobj(remote, file, BLOCK_BYTES)
                 file.seek(0)
+        except BadInput:
+            raise
         except Exception as error:  # what a file system of fsspec raises, nobody says
             raise BadInput(f"{url}: cannot be opened: {error}") from error
         yield file
@@ -97,25 +128,60 @@ def _expand_local(pattern: str, base: Path) -> list[str]:
     path = base / Path(pattern).expanduser()
     if path.is_dir():
         return [str(file) for file in _files_below(path.absolute())]
+    check_is_file(path)
     if path.exists() or not has_magic(pattern):
         return [os.path.normpath(path.absolute())] if path.is_file() else []
+    if "**" in path.parts:
+        # Before the glob, which would follow a folder that holds itself until the system stops it.
+        named = itertools.takewhile(lambda part: not has_magic(part), Path(pattern).expanduser().parts)
+        _check_links(base.joinpath(*named), [], set())
     # The base is a name, whatever signs it has.
     names = glob(str(Path(pattern).expanduser()), root_dir=base, recursive=True)  # noqa: PTH207
     matches = [os.path.normpath((base / match).absolute()) for match in names]
-    return [file for match in matches for file in (_expand_local(match, base) if Path(match).is_dir() else [match])]
+    files: list[str] = []
+    for match in matches:
+        check_is_file(match)
+        files += _expand_local(match, base) if Path(match).is_dir() else [match]
+    return files
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def _files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Args: above: the folders that were gone through to this one, without links."""
     if names := _datasets_files(folder):
         yield from (folder / name for name in names)
         return
+    above = _entered(folder, above)
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from _files_below(entry)
+            yield from _files_below(entry, above)
         elif _is_data(entry.name):
+            check_is_file(entry)
             yield entry
+
+
+def _check_links(folder: Path, above: Sequence[str], checked: set[str]) -> None:
+    """Refuse a folder below which a link leads back; `checked` holds folders, without links, where none does."""
+    above = _entered(folder, tuple(above))
+    if above[-1] in checked or not folder.is_dir():
+        return
+    for entry in folder.iterdir():
+        if not entry.name.startswith(".") and entry.is_dir():
+            _check_links(entry, above, checked)
+    checked.add(above[-1])
+
+
+def _entered(folder: Path, above: tuple[str, ...]) -> tuple[str, ...]:
+    """The folders gone through, with this one.
+
+    Raises:
+        BadInput: it is one of those above it.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        raise BadInput(f"{folder} is a link to a folder that holds it: {real}; name the folders or files without it")
+    return (*above, real)
 
 
 def _datasets_files(folder: Path) -> list[str]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import fsspec
@@ -118,3 +119,52 @@ def test_file_digest__of_the_bytes_and_rewinds(tmp_path: Path):
     (tmp_path / "b").write_bytes(b"x" * 2_999_999 + b"y")
     with (tmp_path / "b").open("rb") as file:
         assert file_digest(file) != first
+
+
+LOOPS = {
+    "to itself": {"sub/again": "."},
+    "to the folder above": {"sub/up": ".."},
+    "by way of another": {"sub/there": "../other", "other/back": "../sub"},
+    "two that double each level": {"sub/a": ".", "sub/b": "."},
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("pattern", [".", "sub", "**/*.jsonl", "sub/**", "s*"])
+def test_expand__a_folder_that_holds_itself_is_refused_at_once(folder: Path, loop: str, pattern: str):
+    (folder / "other").mkdir()
+    for link, target in LOOPS[loop].items():
+        (folder / link).symlink_to(target)
+    started = time.monotonic()
+    with pytest.raises(BadInput, match="is a link to a folder that holds it"):
+        expand([pattern], folder)
+    assert time.monotonic() - started < 2
+
+
+def test_expand__links_that_lead_elsewhere_are_followed(folder: Path):
+    (folder / "other").mkdir()
+    (folder / "other" / "d.jsonl").write_text("")
+    for name in ("first", "second"):
+        (folder / name).symlink_to("other")
+    expected = [f"{name}/d.jsonl" for name in ("first", "other", "second")]
+    assert names(expand(["**/d.jsonl"], folder), folder) == expected
+    assert set(expected) < set(names(expand(["."], folder), folder))
+
+
+def test_expand__what_is_no_file_is_named(folder: Path):
+    os.mkfifo(folder / "sub" / "pipe.jsonl")
+    os.mkfifo(folder / "sub" / "pipe")  # no name of data: a folder does not stand for it
+    for pattern in (".", "sub", "sub/*", "**/*.jsonl", "sub/pipe.jsonl"):
+        with pytest.raises(BadInput, match=r"sub/pipe(\.jsonl)? is a named pipe"):
+            expand([pattern], folder)
+    (folder / "sub" / "pipe.jsonl").unlink()
+    assert names(expand(["sub"], folder), folder) == ["sub/c.parquet"]
+
+
+def test_opened__what_became_a_pipe_does_not_block(folder: Path, tmp_path: Path):
+    os.mkfifo(folder / "pipe.jsonl")
+    with (
+        pytest.raises(BadInput, match=r"pipe\.jsonl is a named pipe"),
+        opened(Store(tmp_path), str(folder / "pipe.jsonl")),
+    ):
+        pass
