@@ -20,6 +20,7 @@ from storage import duck
 from storage.duck import json_pointer, literal, quoted
 from storage.ids import Ids, from_arrow, to_arrow
 from storage.pool.columns import Columns
+from storage.pool.evaluation import matching_examples
 from storage.pool.extra import is_numeric, sql_type
 from storage.pool.ingest import POOL_SCHEMA
 
@@ -133,11 +134,14 @@ class Examples:
     def __init__(self, parts: Sequence[Path], duplicates: Path) -> None:
         self.duplicates = literal(str(duplicates))
         listed = ", ".join(literal(str(path)) for path in parts)
+        self.opening = [
+            f"SET allowed_paths = [{listed}, {self.duplicates}]",
+            *(f"SET {setting} = {literal(value)}" for setting, value in _LOCKED.items()),
+            f"CREATE VIEW occurrences AS SELECT * FROM read_parquet([{listed}])",  # noqa: S608 - literals
+        ]
         self.connection = duck.connect()
-        self.connection.execute(f"SET allowed_paths = [{listed}, {self.duplicates}]")
-        for setting, value in _LOCKED.items():
-            self.connection.execute(f"SET {setting} = {literal(value)}")
-        self.connection.execute(f"CREATE VIEW occurrences AS SELECT * FROM read_parquet([{listed}])")  # noqa: S608
+        for statement in self.opening:
+            self.connection.execute(statement)
 
     def every(self, column: Column) -> npt.NDArray[Any]:
         """One column, a value per occurrence, in storage order, which DuckDB keeps for a plain projection."""
@@ -145,19 +149,20 @@ class Examples:
         return values(self.connection.sql(query).to_arrow_table()["v"], column.kind)
 
     def where(self, condition: str, known: Mapping[str, Column], imported: Sequence[ImportedColumns], ids: Ids) -> Ids:
-        """The ids of the examples that satisfy one boolean expression over the known columns."""
-        import duckdb
+        """The ids of the examples that satisfy one boolean expression over the known columns.
 
-        self._create_examples(known, imported, ids)
-        # SQLExpression parses exactly one expression: no second statement, no clause behind it.
-        matches = self.connection.sql("FROM examples").filter(duckdb.SQLExpression(condition)).select("id")
-        return from_arrow(matches.to_arrow_table()["id"])
+        Raises:
+            ConditionFailed: it fails, or needs more time or memory than it may have.
+        """
+        tables = {f"columns_{number}": columns.table(ids, "row_id") for number, columns in enumerate(imported)}
+        view = self._examples_view(known, imported)
+        matches = matching_examples(self.opening, tables, view, condition, rows=len(ids))
+        return from_arrow(matches["id"])
 
-    def _create_examples(self, known: Mapping[str, Column], imported: Sequence[ImportedColumns], ids: Ids) -> None:
+    def _examples_view(self, known: Mapping[str, Column], imported: Sequence[ImportedColumns]) -> str:
         selected = {name: f"o.{name}" for name in ("id", "prompt", "response", "messages")}
         joins = []
         for number, columns in enumerate(imported):
-            self.connection.register(f"columns_{number}", columns.table(ids, "row_id"))
             selected |= {name: f"columns_{number}.{quoted(name)}" for name in columns.columns.types}
             joins.append(f"LEFT JOIN columns_{number} ON columns_{number}.row_id = o.id")
         # SQL names ignore case: fields that differ only in case are left out, so that neither is taken for the other.
@@ -167,7 +172,7 @@ class Examples:
             if name and (name in POOL_COLUMNS or (taken[name.lower()] == 1 and name.lower() not in first)):
                 selected[name] = column.sql
         listed = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in selected.items())
-        self.connection.execute(  # names are quoted, nothing else is a user's
+        return (  # names are quoted, nothing else is a user's
             f"CREATE VIEW examples AS SELECT {listed} FROM occurrences o {' '.join(joins)}"  # noqa: S608
             f" ANTI JOIN (SELECT ingest, line FROM read_parquet({self.duplicates})) d"
             " ON d.ingest = o.ingest AND d.line = o.line"

@@ -33,6 +33,7 @@ from storage.files.lists import read_lines
 from storage.ids import Ids, from_arrow, rows_of, to_arrow, to_text
 from storage.pool.columns import read_columns
 from storage.pool.content import TURN_COLUMNS, Turns, prompt_of, turns_from_table
+from storage.pool.evaluation import ConditionFailed
 from storage.pool.examples import Column, Examples, ImportedColumns, by_row, columns_of
 from storage.pool.extra import common_type
 from storage.pool.ingest import RULES, Ingest, parts, read_ingest
@@ -178,17 +179,15 @@ class Snapshot:
     def where(self, expression: str) -> npt.NDArray[np.bool_]:
         """(n,) which rows satisfy one SQL boolean expression over the columns of the examples; NULL counts as false.
 
-        DuckDB evaluates it on a connection of its own that can read this snapshot's rows and nothing else.
+        DuckDB evaluates it in a process of its own that can read this snapshot's rows and nothing else, and has limits.
 
         Raises:
             BadInput: the expression is not one expression, or fails; with DuckDB's message and the known columns.
         """
-        import duckdb
-
         with self._examples() as examples:
             try:
                 matches = examples.where(expression, self._columns, self._imported_columns, self.ids)
-            except duckdb.Error as error:
+            except ConditionFailed as error:
                 names = ", ".join(["prompt", "response", "messages", *self.known_columns()])
                 raise BadInput(f"where: {expression!r} failed: {error}\nknown columns: {names}") from error
         satisfied = np.zeros(len(self.ids), bool)
