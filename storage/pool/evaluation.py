@@ -21,14 +21,18 @@ from storage.pool import evaluation_process
 
 # A scan reads some 100,000 rows a second from a slow disk; ten times that leaves room for a costly expression.
 LEAST_S, ROWS_PER_S = 60.0, 10_000
-MEMORY_SHARE = 0.5
-"""Of the memory of the machine, or of the container."""
+# Texts in flight on many threads; a subquery may keep something of each row. Never more than half of what there is.
+LEAST_BYTES, BYTES_PER_ROW = 4 * 2**30, 4096
 
 _POLL_S = 0.05
 
 
 class ConditionFailed(Exception):
-    """A condition cannot be evaluated; the message is DuckDB's, or says which limit it went over."""
+    """A condition cannot be evaluated; the message is DuckDB's."""
+
+
+class OverLimit(ConditionFailed):
+    """A condition needs more time or memory than it may have; the message says which."""
 
 
 def matching_examples(
@@ -43,11 +47,12 @@ def matching_examples(
         rows: of the pool, by which the time is limited.
 
     Raises:
-        ConditionFailed: DuckDB refuses it, or it needs more time or memory than it may have.
+        ConditionFailed: DuckDB refuses it.
+        OverLimit: it needs more time or memory than it may have.
 
     Cost: starts a process, about 0.4 s.
     """
-    memory, time_s = int(memory_bytes() * MEMORY_SHARE), LEAST_S + rows / ROWS_PER_S
+    memory, time_s = min(memory_bytes() // 2, LEAST_BYTES + rows * BYTES_PER_ROW), LEAST_S + rows / ROWS_PER_S
     opening = [f"SET memory_limit = '{memory}B'", *opening]
     parts = {name: _stream(table) for name, table in tables.items()}
     header = {
@@ -70,7 +75,7 @@ def _run(request: bytes, memory: int, time_s: float) -> tuple[int, bytes, bytes]
     """Exit code, stdout and stderr of the process.
 
     Raises:
-        ConditionFailed: it was ended, by its limits or from outside.
+        OverLimit: it was ended, by its limits or from outside.
     """
     # Not the working folder, whose files are the user's: nothing of theirs is imported.
     folders = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
@@ -87,7 +92,7 @@ def _run(request: bytes, memory: int, time_s: float) -> tuple[int, bytes, bytes]
                 process.kill()
                 raise
         if process.returncode < 0:
-            raise ConditionFailed(f"its process was ended by signal {-process.returncode}; is there enough memory?")
+            raise OverLimit(f"its process was ended by signal {-process.returncode}; is there enough memory?")
         answer.seek(0)
         said.seek(0)
         return process.returncode, answer.read(), said.read()
@@ -97,7 +102,7 @@ def _watch(process: subprocess.Popen[bytes], memory: int, time_s: float) -> None
     """Return when a process has ended.
 
     Raises:
-        ConditionFailed: it is over a limit.
+        OverLimit: it is over a limit.
     """
     until = time.monotonic() + time_s
     while True:
@@ -105,9 +110,9 @@ def _watch(process: subprocess.Popen[bytes], memory: int, time_s: float) -> None
             process.wait(_POLL_S)
         except subprocess.TimeoutExpired:
             if time.monotonic() > until:
-                raise ConditionFailed(f"it takes more than {time_s:.0f} s") from None
+                raise OverLimit(f"it takes more than {time_s:.0f} s") from None
             if resident_bytes(process.pid) > memory:
-                raise ConditionFailed(f"it takes more than {memory / 2**30:.1f} GiB of memory") from None
+                raise OverLimit(f"it takes more than {memory / 2**30:.1f} GiB of memory") from None
         else:
             return
 

@@ -33,7 +33,7 @@ from storage.files.lists import read_lines
 from storage.ids import Ids, from_arrow, rows_of, to_arrow, to_text
 from storage.pool.columns import read_columns
 from storage.pool.content import TURN_COLUMNS, Turns, prompt_of, turns_from_table
-from storage.pool.evaluation import ConditionFailed
+from storage.pool.evaluation import ConditionFailed, OverLimit
 from storage.pool.examples import Column, Examples, ImportedColumns, by_row, columns_of
 from storage.pool.extra import common_type
 from storage.pool.ingest import RULES, Ingest, parts, read_ingest
@@ -187,6 +187,8 @@ class Snapshot:
         with self._examples() as examples:
             try:
                 matches = examples.where(expression, self._columns, self._imported_columns, self.ids)
+            except OverLimit as error:
+                raise BadInput(f"where: {expression!r} failed: {error}") from None
             except ConditionFailed as error:
                 names = ", ".join(["prompt", "response", "messages", *self.known_columns()])
                 raise BadInput(f"where: {expression!r} failed: {error}\nknown columns: {names}") from error
