@@ -131,11 +131,17 @@ class ImportedColumns:
 class Examples:
     """A DuckDB connection that sees the rows of one snapshot and nothing else."""
 
-    def __init__(self, parts: Sequence[Path], duplicates: Path) -> None:
+    def __init__(self, parts: Sequence[Path], duplicates: Path, *, utc: bool = True) -> None:
+        """Open them.
+
+        Args:
+            utc: times without a zone are UTC; else of this machine, as in selections of earlier versions.
+        """
         self.duplicates = literal(str(duplicates))
         listed = ", ".join(literal(str(path)) for path in parts)
         self.opening = [
             f"SET allowed_paths = [{listed}, {self.duplicates}]",
+            *(["SET TimeZone = 'UTC'"] if utc else []),
             *(f"SET {setting} = {literal(value)}" for setting, value in _LOCKED.items()),
             f"CREATE VIEW occurrences AS SELECT * FROM read_parquet([{listed}])",  # noqa: S608 - literals
         ]
@@ -186,9 +192,8 @@ class Examples:
 
 
 # The order matters: what locks the others comes last. Without external access neither files nor Python variables are
-# seen. A time without a zone is the same on every machine.
+# seen.
 _LOCKED = {
-    "TimeZone": "UTC",
     "arrow_lossless_conversion": "true",
     "temp_directory": "",
     "enable_external_access": "false",

@@ -273,7 +273,7 @@ class Snapshot:
         ]
 
     def _examples(self) -> Examples:
-        return Examples(self._parts(), self.folder / "duplicates.parquet")
+        return Examples(self._parts(), self.folder / "duplicates.parquet", utc=not self.by_earlier_rules)
 
     def _row_groups(self) -> Iterator[tuple[pq.ParquetFile, int, npt.NDArray[np.int64]]]:
         """Yield the file, number and `occurrences` of each row group, in storage order."""
