@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.terminal import Writable
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+from storage.labels.batches import no_formula
 
 
 def write_csv(table: pa.Table, stream: Writable, *, spreadsheet: bool = False) -> None:
@@ -22,13 +22,13 @@ def write_csv(table: pa.Table, stream: Writable, *, spreadsheet: bool = False) -
     Args:
         spreadsheet: put an apostrophe before a text that a spreadsheet would take for a formula.
     """
-    plain = _no_formula if spreadsheet else _plain
     writer = csv.writer(_Lines(stream), lineterminator="\r\n")
-    writer.writerow(map(plain, table.column_names))
+    cell: Callable[[Any], Any] = no_formula if spreadsheet else lambda value: value
+    writer.writerow(map(cell, table.column_names))
     for batch in table.to_batches():
         # By column, not as dicts: two columns of a query may have the same name.
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            writer.writerow("" if value is None else plain(value) for value in row)
+            writer.writerow("" if value is None else cell(_plain(value)) for value in row)
 
 
 def write_json_lines(table: pa.Table, stream: Writable) -> None:
@@ -54,11 +54,6 @@ class _Lines:
 
     def write(self, line: str, /) -> int:
         return self._stream.write(line.removesuffix("\r\n") + "\n")
-
-
-def _no_formula(value: Any) -> Any:
-    value = _plain(value)
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _json(value: Any) -> str:

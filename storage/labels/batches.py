@@ -189,11 +189,12 @@ def _csv(items: Sequence[BatchItem], version: int) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="")
     writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    writer.writerows({name: no_formula(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def no_formula(value: Any) -> Any:
+    """A cell as a spreadsheet takes it for text: with an apostrophe before what it would take for a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
