@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,8 @@ import yaml
 
 MAX_CHARACTERS = 1_000_000
 """Of a file. With its aliases written out it may have four times as many, values counted as one more each."""
+
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 KeyPath = tuple[str | int, ...]
 """The path of a value: keys of mappings and positions in lists, from the top."""
@@ -55,7 +58,7 @@ def parse(text: str) -> MarkedYaml:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         marked.mistakes.append((mark.line + 1 if mark else 0, (), _syntax_message(error, text)))
-    except TooLong as error:
+    except Unusable as error:
         marked.mistakes.append((error.line, (), str(error)))
     except RecursionError:
         marked.mistakes.append((0, (), "is nested too deeply to be read, or merges a mapping into itself"))
@@ -66,8 +69,8 @@ def parse(text: str) -> MarkedYaml:
     return marked
 
 
-class TooLong(ValueError):
-    """A file that is too long to be a configuration; `line` is where, 0 for the file as a whole."""
+class Unusable(ValueError):
+    """A file that can be no configuration; `line` is where, 0 for the file as a whole."""
 
     def __init__(self, line: int, message: str) -> None:
         self.line = line
@@ -78,10 +81,11 @@ def composed(text: str) -> tuple[yaml.SafeLoader, yaml.Node | None]:
     """A loader and the document of a text as nodes, before values are built from them; None for an empty one.
 
     Raises:
-        TooLong: the text is, or would be with its aliases written out: a few lines can stand for billions of values.
+        Unusable: the text is too long, or would be with its aliases written out: a few lines can stand for billions of
+            values; or a value holds what is no text.
     """
     if len(text) > MAX_CHARACTERS:
-        raise TooLong(0, f"is longer than {MAX_CHARACTERS:,} characters, which no configuration is")
+        raise Unusable(0, f"is longer than {MAX_CHARACTERS:,} characters, which no configuration is")
     # A SafeLoader: no tag can build a Python object.
     loader = yaml.SafeLoader(text)
     node = loader.get_single_node()
@@ -97,12 +101,15 @@ def _written_out(node: yaml.Node, sizes: dict[int, int]) -> int:
     sizes[id(node)] = 0  # while it is measured: a node below itself is found later
     if isinstance(node, yaml.ScalarNode):
         size = 1 + len(node.value)
+        if _NO_TEXT.search(node.value):
+            message = f"{node.value[:60]!r} holds a NUL character or half of a surrogate pair, which is no text"
+            raise Unusable(node.start_mark.line + 1, message)
     else:
         below = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
         size = 1 + sum(_written_out(part, sizes) for part in below)
     if size > 4 * MAX_CHARACTERS:
         message = f"stands for more than {4 * MAX_CHARACTERS:,} characters once its aliases (`*name`) are written out"
-        raise TooLong(node.start_mark.line + 1, message)
+        raise Unusable(node.start_mark.line + 1, message)
     sizes[id(node)] = size
     return size
 

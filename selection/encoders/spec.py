@@ -206,10 +206,13 @@ def _transformer_folder(folder: Path) -> Path:
     """The folder itself, or the subfolder in which sentence-transformers saved the transformer."""
     modules = folder / "modules.json"
     if modules.is_file():
-        for module in json.loads(modules.read_text("utf-8")):
-            if module["type"].rsplit(".", 1)[-1] == "Transformer":
-                folder = folder / module["path"]
-                break
+        try:
+            parts = {
+                part["type"].rpartition(".")[2]: part["path"] for part in reversed(json.loads(modules.read_bytes()))
+            }
+            folder = folder / parts.get("Transformer", "")
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise invalid_encoder(f"{modules} does not list modules, each with a type and a path: {error!r}") from None
     if not (folder / "config.json").is_file():
         raise invalid_encoder(f"model folder {folder} holds no config.json")
     return folder

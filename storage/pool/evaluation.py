@@ -53,7 +53,8 @@ def matching_examples(
     Cost: starts a process, about 0.4 s.
     """
     memory, time_s = min(memory_bytes() // 2, LEAST_BYTES + rows * BYTES_PER_ROW), LEAST_S + rows / ROWS_PER_S
-    opening = [f"SET memory_limit = '{memory}B'", *opening]
+    # The answer is on stdout, where DuckDB would draw its bar.
+    opening = ["SET enable_progress_bar = false", f"SET memory_limit = '{memory}B'", *opening]
     parts = {name: _stream(table) for name, table in tables.items()}
     header = {
         "opening": opening,

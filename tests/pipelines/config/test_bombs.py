@@ -135,3 +135,14 @@ def test_init__what_is_no_file_is_refused_at_once(tmp_path: Path, odd: dict[str,
     with pytest.raises(BadInput, match="leads back to itself"):
         write_config(tmp_path / "winnow.yaml", [str(tmp_path)], [])
     assert not (tmp_path / "winnow.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['store: "a\\0b"', 'store: "a\\ud800b"', '"sto\\udfffre": s', "recipes: {r: {where: \"prompt = '\\ud800'\"}}"],
+)
+def test_load_config__what_is_no_text_is_refused_with_its_line(tmp_path: Path, line: str):
+    path = tmp_path / "winnow.yaml"
+    path.write_text(f"# first\n{line}\n")
+    with pytest.raises(ConfigError, match=r"winnow.yaml:2: .* holds a NUL character or half of a surrogate pair"):
+        load_config(path)

@@ -106,6 +106,15 @@ def test_a_folder_without_a_model__is_named(tmp_path):
         EncoderSpec(model=str(tmp_path)).fingerprint()
 
 
+@pytest.mark.parametrize(
+    "modules", ['[{"idx": 0, "path": ""}]', '[{"type": 1, "path": ""}]', "[1]", "{", '{"a": 1}', "3"]
+)
+def test_a_folder_whose_list_of_modules_is_none__is_named(tmp_path, modules):
+    (tmp_path / "modules.json").write_text(modules)
+    with pytest.raises(InvalidOption, match=r"modules\.json does not list modules, each with a type and a path"):
+        EncoderSpec(model=str(tmp_path)).folder()
+
+
 def test_a_revision_of_a_folder__is_refused(bert):
     with pytest.raises(InvalidOption, match="revision 'main' is for hub models"):
         EncoderSpec(model=str(bert), revision="main").fingerprint()
