@@ -5,7 +5,9 @@ A user's mistake ends in a message and exit code 2, never in a traceback.
 
 from __future__ import annotations
 
+import platform
 import sys
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -54,6 +56,8 @@ def main() -> None:
         if ended.code == INTERRUPTED:
             _say("stopped; what was committed stays, and the next run goes on from there")
         raise
+    except Exception:  # noqa: BLE001 - shown whole, and ends the command
+        _report_defect()
 
 
 def _print_version(wanted: bool) -> None:
@@ -312,6 +316,18 @@ def _print(line: str, style: str | None = None) -> None:
 def _fail(message: str) -> NoReturn:
     _say(message)
     sys.exit(2)
+
+
+def _report_defect() -> NoReturn:
+    """End with the traceback of an error that no user made."""
+    from pipelines.runs import code_version
+
+    print(printable(traceback.format_exc()), file=sys.stderr)
+    _say(
+        "this is a defect of winnow, not a mistake of yours; what was committed stays. Please report the lines above"
+        f" with this one: winnow {code_version()}, Python {platform.python_version()}, {platform.platform()}"
+    )
+    sys.exit(1)
 
 
 def _say(message: str) -> None:

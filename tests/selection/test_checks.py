@@ -179,7 +179,13 @@ SKIPPED = {
 }
 
 
-@pytest.mark.parametrize("step", STEPS, ids=str)
+# Each option is varied by some step; those that take long with it are checked with the slow tests.
+SLOW = [BatchBald(candidates=1000), TypiClust(n_neighbors=3, min_size=3, max_clusters=2, squared=True)]
+
+
+@pytest.mark.parametrize(
+    "step", [pytest.param(step, marks=[pytest.mark.slow] if step in SLOW else []) for step in STEPS], ids=str
+)
 def test_check_step__every_step_meets_the_contract(step):
     check_step(step, skip=SKIPPED.get(step.name))
 

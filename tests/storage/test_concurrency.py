@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from storage.catalog.publish import publish_catalog, rebuild_catalog
 from storage.catalog.query import open_catalog
 from storage.store import Store
@@ -146,6 +148,7 @@ def in_catalog(store: Store) -> dict[str, int]:
         return dict(connection.execute(sql).fetchall())
 
 
+@pytest.mark.slow
 def test_two_writers_and_two_readers__no_failure_nothing_torn_nothing_lost(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     publish_catalog(store)

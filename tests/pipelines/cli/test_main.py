@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.cli.main import main
 from storage.catalog.query import query_catalog
 from storage.store import Store
 from tests.conftest import row, write_rows
@@ -149,6 +150,22 @@ class TestMistakes:
         ended = winnow("run", "-c", light)
         assert ended.code == 130
         assert ended.err.endswith("winnow: stopped; what was committed stays, and the next run goes on from there\n")
+
+    def test_main__a_defect_says_so_and_shows_its_traceback(
+        self, light: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def broken(*_: object) -> None:
+            raise KeyError("a text that would clear the screen: \x1bc")
+
+        monkeypatch.setattr("pipelines.run.run_all", broken)
+        monkeypatch.setattr(sys, "argv", ["winnow", "run", "-c", str(light)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr().err
+        assert ended.value.code == 1
+        assert "Traceback" in said
+        assert "\x1b" not in said
+        assert "this is a defect of winnow" in said.splitlines()[-1]
 
 
 class TestRun:
