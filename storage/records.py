@@ -51,18 +51,36 @@ def digest_of(value: Any) -> str:
     return hashlib.blake2b(text.encode("utf-8"), digest_size=16).hexdigest()
 
 
-def new_run_id() -> str:
+def new_run_id(after: Iterable[str] = ()) -> str:
     """A fresh ULID, 26 letters and digits: later ids sort after earlier ones, in one process strictly.
 
+    Args:
+        after: ids that it sorts after too, whatever the clock says; what is no ULID does not count.
+
     >>> new_run_id() < new_run_id()
+    True
+    >>> new_run_id(after=["7Z000000000000000000000000"]) > "7Z000000000000000000000000"
     True
     """
     global _last_run_id  # noqa: PLW0603
     with _run_id_lock:
-        fresh = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
-        _last_run_id = max(fresh, _last_run_id + 1)
+        _last_run_id = max((time.time_ns() // 1_000_000 << 80) | secrets.randbits(80), _last_run_id + 1)
         number = _last_run_id
+    last = max(map(_number_of, after), default=-1)
+    if number <= last:
+        # A random step, so that two processes that know of the same last id do not choose the same next one.
+        number = last + 1 + secrets.randbits(64)
     return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def _number_of(text: str) -> int:
+    """The number that a ULID writes; -1 for what is none."""
+    if len(text) != 26 or not set(text) <= set(_CROCKFORD) or text[0] > "7":
+        return -1
+    number = 0
+    for letter in text:
+        number = number << 5 | _CROCKFORD.index(letter)
+    return number
 
 
 def commit_selection(
@@ -113,15 +131,30 @@ def read_selection(store: Store, selection_id: str) -> tuple[dict[str, Any], pa.
 def commit_run(store: Store, run: Mapping[str, Any]) -> str:
     """Commit the record of one execution of a stage; returns its `run_id`.
 
+    Runs are in the order of their ids, which is that of their commits whatever the clocks say: an id counts on from the
+    highest one that the store has.
+
     Args:
-        run: JSON-plain: `run_id`, `invocation`, `stage`, `target`, `status` ("ok", "held_back" or "failed"), `subject`
-            (the id of what was made), `started_at`, `finished_at`, `seconds`, `config_digest`, `code_version`,
-            `summary`, `facts`, `checks`, `error`. Only `run_id` must be there.
+        run: JSON-plain: `invocation`, `stage`, `target`, `status` ("ok", "held_back" or "failed"), `subject` (the id of
+            what was made), `started_at`, `finished_at`, `seconds`, `config_digest`, `code_version`, `summary`,
+            `facts`, `checks`, `error`. A `run_id` is given here, unless there is one.
+
+    Cost: lists the names of all runs.
     """
-    run_id = str(run["run_id"])
-    with store.committing("records", "runs", run_id) as folder:
-        write_json(folder / "run.json", dict(run))
+    with store.lock("runs", "recording a run"):
+        run_id = str(run.get("run_id") or new_run_id(after=store.records("runs")))
+        with store.committing("records", "runs", run_id) as folder:
+            write_json(folder / "run.json", {"run_id": run_id, **run})
     return run_id
+
+
+def next_number(store: Store, *parts: str, file: str) -> int:
+    """One more than the highest `number` in the records below a path: their order, whatever the clocks say.
+
+    Records of earlier versions have none and come first. Hold a lock until the record is committed.
+    """
+    numbers = [read_json(store.path(*parts, name, file)).get("number", 0) for name in store.committed(*parts)]
+    return max(numbers, default=0) + 1
 
 
 def commit_metrics(store: Store, selection_id: str, values: Mapping[str, float]) -> str:

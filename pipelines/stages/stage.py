@@ -11,7 +11,7 @@ import duckdb
 
 from pipelines.context import Context, keep_config
 from pipelines.runs import code_version
-from storage.records import commit_run, new_run_id
+from storage.records import commit_run
 from storage.store import utc_now
 
 Status = Literal["ok", "held_back", "failed"]
@@ -93,7 +93,6 @@ class Stage:
                 commit_run(
                     store,
                     {
-                        "run_id": new_run_id(),
                         "invocation": context.invocation,
                         "stage": self.name,
                         "target": target,

@@ -205,7 +205,7 @@ def _latest_snapshot(connection: DuckDBPyConnection) -> str | None:
         connection,
         "SELECT s.snapshot FROM snapshots s "
         "LEFT JOIN runs r ON r.subject = s.snapshot AND r.stage = 'ingest' AND r.status = 'ok' "
-        "ORDER BY r.run_id DESC NULLS LAST, s.created_at DESC LIMIT 1",
+        "ORDER BY r.run_id DESC NULLS LAST, s.number DESC NULLS LAST, s.created_at DESC LIMIT 1",
     )
     return snapshots[0] if snapshots else None
 
@@ -230,7 +230,7 @@ def _latest_models(connection: DuckDBPyConnection) -> list[str]:
         connection,
         "SELECT model_id FROM models m LEFT JOIN runs r ON r.subject = m.model_id AND r.status = 'ok' "
         "QUALIFY row_number() OVER ("
-        "PARTITION BY m.project ORDER BY r.run_id DESC NULLS LAST, m.created_at DESC, model_id"
+        "PARTITION BY m.project ORDER BY r.run_id DESC NULLS LAST, m.number DESC NULLS LAST, m.created_at DESC, model_id"
         ") = 1 ORDER BY m.project",
     )
 

@@ -181,7 +181,7 @@ def import_labels(
             unknown_ids=len(unknown),
             unlabelled=label_file.unlabelled,
             damage=label_file.damage,
-            created_at=datetime.fromtimestamp(time.time_ns() // 1000 / 1e6, UTC).isoformat(),
+            created_at=_not_before(imports),
         )
         with store.committing("records", "labels", import_id) as folder:
             labels = pa.Table.from_pylist([{"file": url, **event} for event in new], LOG_SCHEMA)
@@ -353,6 +353,12 @@ def _imports(store: Store) -> list[LabelImport]:
     """All imports, in the order in which they were made."""
     imports = [read_import(store, name) for name in store.records("labels")]
     return sorted(imports, key=lambda entry: (entry.number, entry.id))
+
+
+def _not_before(imports: Sequence[LabelImport]) -> str:
+    """The time, but not before the imports that there are: a clock that was ahead must not decide which label counts."""
+    now = datetime.fromtimestamp(time.time_ns() // 1000 / 1e6, UTC)
+    return max([now, *(datetime.fromisoformat(entry.created_at) for entry in imports)]).isoformat()
 
 
 def _path(store: Store, entry: LabelImport) -> Path:

@@ -37,7 +37,7 @@ from storage.pool.examples import Column, Examples, ImportedColumns, by_row, col
 from storage.pool.extra import common_type
 from storage.pool.ingest import RULES, Ingest, parts, read_ingest
 from storage.pool.leaks import Questions
-from storage.records import digest_of
+from storage.records import digest_of, next_number
 from storage.store import Store, read_array, read_json, utc_now, write_json
 
 _TEXT = pa.string()
@@ -334,7 +334,10 @@ def take_snapshot(
     if not store.has("records", "snapshots", snapshot_id):
         members = [read_ingest(store, name) for name in names]
         before = None if parent is None or parent == snapshot_id else open_snapshot(store, parent)
-        with store.committing("records", "snapshots", snapshot_id) as folder:
+        with (
+            store.lock("snapshots", "taking a snapshot"),
+            store.committing("records", "snapshots", snapshot_id) as folder,
+        ):
             _write(store, folder, snapshot_id, members, before, digests, prefer)
     return Snapshot(store, snapshot_id)
 
@@ -469,7 +472,8 @@ def _write(
             "duplicates": len(duplicate),
             "tombstones": tombstones,
             "created_at": utc_now(),
-            "created_ns": time.time_ns(),  # two within a second: which is the later
+            "created_ns": time.time_ns(),
+            "number": next_number(store, "records", "snapshots", file="snapshot.json"),
         },
     )
 

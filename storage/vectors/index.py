@@ -61,6 +61,7 @@ class IndexRecord:
             against an exact search on `recall_sample` rows. 1 where a row has no neighbour.
         parent: the index it grew from.
         device: where it was trained.
+        number: of the store's indexes in the order in which they were made; 0 before there were numbers.
     """
 
     index: str
@@ -81,6 +82,7 @@ class IndexRecord:
     parent: str | None
     device: str
     created_at: str
+    number: int = 0
 
 
 def build_index(
@@ -157,6 +159,7 @@ def build_index(
         parent=parent.index if parent else None,
         device="cuda" if _gpus(faiss) else "cpu",
         created_at=utc_now(),
+        number=max((record.number for record in records(store)), default=0) + 1,
     )
     with store.committing("indexes", record.index) as folder:
         faiss.write_index(index, str(folder / "index.faiss"))
@@ -169,7 +172,9 @@ def build_index(
 def records(store: Store, encoder: str | None = None) -> list[IndexRecord]:
     """The committed indexes, oldest first; those of one encoder if named."""
     committed = [IndexRecord(**read_json(store.path("indexes", i, "index.json"))) for i in store.committed("indexes")]
-    return sorted((r for r in committed if encoder in (None, r.encoder)), key=lambda r: (r.created_at, r.index))
+    return sorted(
+        (r for r in committed if encoder in (None, r.encoder)), key=lambda r: (r.number, r.created_at, r.index)
+    )
 
 
 def open_index(store: Store, index_id: str, *, vectors: StoredVectors | None = None) -> VectorIndex:
