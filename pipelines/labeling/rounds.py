@@ -8,7 +8,6 @@ first, from the whole pool, so that what the steps choose does not show in it.
 from __future__ import annotations
 
 import filecmp
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -37,6 +36,7 @@ from storage.ids import Ids, from_arrow, hash_keys, rows_of, to_arrow, to_bytes,
 from storage.labels.batches import BatchItem, write_batch
 from storage.labels.rounds import commit_round
 from storage.records import digest_of, read_selection
+from storage.scratch import scratch_folder, sweep
 
 RANDOM = StepList.of("random")
 
@@ -131,16 +131,16 @@ def write_file(state: ProjectState, header: Round) -> str:
         for raw_id, row_id, item in zip(to_bytes(ids), ids.tolist(), items.to_pylist(), strict=True)
     ]
     folder = Path(state.settings.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as beside:
-        name = f"{state.name}-{header['round']:04d}"
-        written = write_batch(Path(beside) / name, header["format"], batch, header["classes"])
+    name = f"{state.name}-{header['round']:04d}"
+    with scratch_folder(folder, f".{name}") as beside:
+        written = write_batch(beside / name, header["format"], batch, header["classes"])
         for file in written:
             target = folder / file.name
             if not target.exists():
                 file.rename(target)
             elif not filecmp.cmp(file, target, shallow=False):
                 state.context.report.say(f"{target} has changed since it was written, and is left as it is")
+    sweep(folder)
     return str(folder / written[0].name)
 
 

@@ -86,6 +86,7 @@ class Stage:
             f"winnow {title}",
             lambda holder: context.report.say(f"{title}: waiting for {holder}"),
         ):
+            store.sweep()
             keep_config(store, context.config)
             started_at, started = utc_now(), time.monotonic()
 

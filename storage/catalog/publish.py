@@ -68,7 +68,7 @@ def _publish(store: Store, *, afresh: bool) -> Path:
             link.replace(store.path(LINK))
             sync_path(store.root)
         _drop_old(catalog)
-        store.sweep_tmp()
+        store.sweep()
         return target
 
 
