@@ -8,8 +8,9 @@ it a text that says what was found. Whoever only reads leaves it out (`readable`
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,16 @@ KINDS: Mapping[str, Kind] = {
         {
             **dict.fromkeys(("id", "url", "digest", "encoding", "created_at"), _TEXT),
             **dict.fromkeys(("size_bytes", "read", "readable", "quarantined", "empty_responses"), _WHOLE),
-            **{"fields": _OBJECT_OR_NOT, "source": _TEXT_OR_NOT, "damage": _TEXT_OR_NOT, "seconds": _NUMBER},
-            **{"shapes": {str: _WHOLE}, "extra_columns": {str: _TEXT}},
-            **{"rules?": _WHOLE, "name?": _TEXT, "roles?": _OBJECT_OR_NOT, "notices?": {str: _WHOLE}},
+            "fields": _OBJECT_OR_NOT,
+            "source": _TEXT_OR_NOT,
+            "damage": _TEXT_OR_NOT,
+            "seconds": _NUMBER,
+            "shapes": {str: _WHOLE},
+            "extra_columns": {str: _TEXT},
+            "rules?": _WHOLE,
+            "name?": _TEXT,
+            "roles?": _OBJECT_OR_NOT,
+            "notices?": {str: _WHOLE},
         },
         ("part-00000.parquet",),
     ),
@@ -82,8 +90,14 @@ KINDS: Mapping[str, Kind] = {
         ("records", "snapshots"),
         "snapshot.json",
         {
-            **{"snapshot": _TEXT, "ingests": [_TEXT], "files": {str: _TEXT}, "counts": {str: _COUNTS}},
-            **{"parent": _TEXT_OR_NOT, "columns": [_TEXT], "created_ns": _WHOLE, "number?": _WHOLE},
+            "snapshot": _TEXT,
+            "ingests": [_TEXT],
+            "files": {str: _TEXT},
+            "counts": {str: _COUNTS},
+            "parent": _TEXT_OR_NOT,
+            "columns": [_TEXT],
+            "created_ns": _WHOLE,
+            "number?": _WHOLE,
             **dict.fromkeys(("rows", "duplicates", "tombstones"), _WHOLE),
         },
         ("ids.npy", "rows.npy", "duplicates.parquet", "tombstones.parquet"),
@@ -109,7 +123,10 @@ KINDS: Mapping[str, Kind] = {
         {
             **dict.fromkeys(("index", "encoder", "snapshot", "content", "ids", "kind", "device", "created_at"), _TEXT),
             **dict.fromkeys(("cells", "n_rows", "n_dead", "dimension", "trained_on", "nprobe", "seed"), _WHOLE),
-            **{"recall_at_10": _NUMBER, "recall_sample": _WHOLE, "parent": _TEXT_OR_NOT, "number?": _WHOLE},
+            "recall_at_10": _NUMBER,
+            "recall_sample": _WHOLE,
+            "parent": _TEXT_OR_NOT,
+            "number?": _WHOLE,
         },
         ("index.faiss", "rowmap.npy", "keys.npy"),
     ),
@@ -117,7 +134,7 @@ KINDS: Mapping[str, Kind] = {
     "selections": Kind(
         ("records", "selections"),
         "selection.json",
-        {"recipe": _TEXT, "n_items?": _WHOLE, "facts?": dict},
+        {"recipe?": _TEXT, "n_items?": _WHOLE, "facts?": dict},
         ("items.parquet",),
     ),
     "metrics": Kind(("records", "metrics"), "metrics.json", {"selection_id": _TEXT, "values": {str: _NUMBER}}),
@@ -127,7 +144,10 @@ KINDS: Mapping[str, Kind] = {
         {
             **dict.fromkeys(("id", "project", "url", "digest", "snapshot", "created_at"), _TEXT),
             **dict.fromkeys(("number", "read", "new", "known", "quarantined", "unknown_ids", "unlabelled"), _WHOLE),
-            **{"fields": _OBJECT_OR_NOT, "classes": [_TEXT], "gold": bool, "damage": _TEXT_OR_NOT},
+            "fields": _OBJECT_OR_NOT,
+            "classes": [_TEXT],
+            "gold": bool,
+            "damage": _TEXT_OR_NOT,
         },
         ("labels.parquet", "quarantine.parquet"),
     ),
@@ -148,7 +168,11 @@ KINDS: Mapping[str, Kind] = {
         "run.json",
         {
             **dict.fromkeys(("target?", "subject?", "invocation?", "started_at?", "summary?", "error?"), _TEXT_OR_NOT),
-            **{"stage": _TEXT, "status": _TEXT, "seconds?": _NUMBER, "checks?": [_CHECK], "facts?": dict},
+            "stage": _TEXT,
+            "status": _TEXT,
+            "seconds?": _NUMBER,
+            "checks?": [_CHECK],
+            "facts?": dict,
         },
     ),
 }
@@ -175,18 +199,37 @@ def damage_of(kind: str, folder: Path) -> str | None:
     Cost: reads its files once in the life of a process; of folders without checksums, as far as is needed to see that
     they are complete.
     """
+    return next(_damages(kind, folder), None)
+
+
+def check_folder(kind: str, folder: Path) -> list[str]:
+    """All that is wrong with a committed folder, each in words that name the file."""
+    return list(_damages(kind, folder))
+
+
+def _damages(kind: str, folder: Path) -> Iterator[str]:
     about = KINDS[kind]
+    checks: list[Callable[[], object]] = []
+    if about.file is not None:
+        checks.append(partial(read_record, kind, folder))
     try:
-        if about.file is not None:
-            read_record(kind, folder)
-        for name in sorted({*about.needs, *checksums.sums_of(folder)} - {about.file}):
-            check_file(folder / name)
-        for below in folder.iterdir():
-            for name in checksums.sums_of(below) if below.is_dir() else ():
-                check_file(below / name)
+        names = {*about.needs, *checksums.sums_of(folder)} - {about.file}
+        for below in sorted(folder.iterdir()):
+            names |= {f"{below.name}/{name}" for name in checksums.sums_of(below)} if below.is_dir() else set()
     except StoreDamaged as error:
-        return str(error)
-    return None
+        yield str(error)
+        return
+    checks += [partial(check_file, folder / name) for name in sorted(names)]
+    for check in checks:
+        try:
+            check()
+        except StoreDamaged as error:
+            yield str(error)
+
+
+def has_checksums(kind: str, folder: Path) -> bool:
+    """Whether the content of a committed folder can be compared with what was committed."""
+    return kind == "segments" or bool(checksums.sums_of(folder))
 
 
 def check_file(path: Path) -> None:
@@ -214,14 +257,22 @@ def committed_whole(store: Store, kind: str, *names: str) -> bool:
     return damage is None
 
 
-def readable(store: Store, kind: str, *names: str) -> dict[str, Any] | None:
-    """The JSON of a committed folder; None where it is damaged, which is said once and remembered for the catalog."""
+def readable(store: Store, kind: str, *names: str, whole: bool = False) -> dict[str, Any] | None:
+    """The JSON of a committed folder; None where it is damaged, which is said once and remembered for the catalog.
+
+    Args:
+        whole: all of its files count, not its JSON alone.
+    """
     folder = store.path(*KINDS[kind].root, *names)
+    damage = damage_of(kind, folder) if whole else None
     try:
-        return read_record(kind, folder)
+        document = read_record(kind, folder)
     except StoreDamaged as error:
-        note(store, folder, str(error))
+        damage = damage or str(error)
+    if damage is not None:
+        note(store, folder, damage)
         return None
+    return document
 
 
 def note(store: Store, folder: Path, damage: str) -> None:
@@ -284,28 +335,38 @@ def _no_number(name: str) -> float:
 def _misfit(value: Any, shape: Shape, where: str) -> str | None:
     """Why a value is not of a shape; None if it is."""
     if isinstance(shape, dict):
-        if not isinstance(value, dict):
-            return f"{where or 'it'} is {_shown(value)}, not an object"
-        if set(shape) == {str}:
-            return _first(_misfit(each, shape[str], f"{where}.{key}") for key, each in value.items())
-        missing = [key for key in shape if not key.endswith("?") and key not in value]
-        if missing:
-            return f"it lacks {', '.join(map(repr, missing))}"
-        known = [(key.removesuffix("?"), kind) for key, kind in shape.items()]
-        return _first(_misfit(value[key], kind, f"{where}.{key}".lstrip(".")) for key, kind in known if key in value)
+        return _misfit_of_object(value, shape, where)
     if isinstance(shape, list):
         if not isinstance(value, list):
             return f"{where} is {_shown(value)}, not a list"
         return _first(_misfit(each, shape[0], f"{where}[{number}]") for number, each in enumerate(value))
     kinds = shape if isinstance(shape, tuple) else (shape,)
-    if isinstance(value, bool) and bool not in kinds or not isinstance(value, kinds):
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         return f"{where} is {_shown(value)}, not {' or '.join(_KINDS[kind] for kind in kinds)}"
-    if isinstance(value, int) and value not in _INT64:
-        return f"{where} is {_shown(value)}, outside the 64-bit integers"
-    return None
+    is_too_large = isinstance(value, int) and value not in _INT64
+    return f"{where} is {_shown(value)}, outside the 64-bit integers" if is_too_large else None
 
 
-_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "an object", _NULL: "null"}
+def _misfit_of_object(value: Any, shape: dict[Any, Shape], where: str) -> str | None:
+    if not isinstance(value, dict):
+        return f"{where or 'it'} is {_shown(value)}, not an object"
+    if set(shape) == {str}:
+        return _first(_misfit(each, shape[str], f"{where}.{key}") for key, each in value.items())
+    missing = [key for key in shape if not key.endswith("?") and key not in value]
+    if missing:
+        return f"{where or 'it'} lacks {', '.join(map(repr, missing))}"
+    known = [(key.removesuffix("?"), kind) for key, kind in shape.items()]
+    return _first(_misfit(value[key], kind, f"{where}.{key}".lstrip(".")) for key, kind in known if key in value)
+
+
+_KINDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "an object",
+    _NULL: "null",
+}
 
 
 def _first(misfits: Iterator[str | None]) -> str | None:

@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage import duck
+from storage.checksums import verified
+from storage.damage import KINDS, committed_whole, read_record, readable, set_aside
 from storage.errors import NotInStore, StoreDamaged
 from storage.ids import from_arrow, to_text
-from storage.store import Store, read_json, utc_now, write_json
+from storage.store import Store, utc_now, write_json
 
 ITEM_COLUMNS = {
     "rank": pa.uint32(),
@@ -121,11 +123,24 @@ def read_selection(store: Store, selection_id: str) -> tuple[dict[str, Any], pa.
         StoreDamaged: the record is not whole.
     """
     folder = record_folder(store, "selection", selection_id)
-    header: dict[str, Any] = read_json(folder / "selection.json")
+    header = read_record("selections", folder)
     items = read_items(folder / "items.parquet", ITEM_COLUMNS)
     if len(items) != header["n_items"]:
-        raise StoreDamaged(f"{folder} holds {len(items)} items, its header says {header['n_items']}")
+        raise StoreDamaged(
+            f"{folder / 'items.parquet'} holds {len(items)} items, selection.json says {header['n_items']}"
+        )
     return header, items
+
+
+def known_selection(store: Store, selection_id: str) -> tuple[dict[str, Any], pa.Table] | None:
+    """A selection that was drawn before; None if there is none. A damaged one is put aside, to be drawn again."""
+    if not committed_whole(store, "selections", selection_id):
+        return None
+    try:
+        return read_selection(store, selection_id)
+    except StoreDamaged as error:
+        set_aside(store, store.path("records", "selections", selection_id), str(error))
+        return None
 
 
 def commit_run(store: Store, run: Mapping[str, Any]) -> str:
@@ -148,13 +163,13 @@ def commit_run(store: Store, run: Mapping[str, Any]) -> str:
     return run_id
 
 
-def next_number(store: Store, *parts: str, file: str) -> int:
-    """One more than the highest `number` in the records below a path: their order, whatever the clocks say.
+def next_number(store: Store, kind: str) -> int:
+    """One more than the highest `number` in the records of a kind: their order, whatever the clocks say.
 
     Records of earlier versions have none and come first. Hold a lock until the record is committed.
     """
-    numbers = [read_json(store.path(*parts, name, file)).get("number", 0) for name in store.committed(*parts)]
-    return max(numbers, default=0) + 1
+    headers = [readable(store, kind, name) for name in store.committed(*KINDS[kind].root)]
+    return max((header.get("number", 0) for header in headers if header), default=0) + 1
 
 
 def commit_metrics(store: Store, selection_id: str, values: Mapping[str, float]) -> str:
@@ -232,8 +247,8 @@ def read_items(path: Path, columns: Iterable[str]) -> pa.Table:
         StoreDamaged: the file cannot be read.
     """
     try:
-        return pq.read_table(path, columns=list(columns))
-    except (OSError, pa.ArrowInvalid) as error:
+        return pq.read_table(verified(path), columns=list(columns))
+    except (OSError, pa.ArrowException) as error:
         raise StoreDamaged(f"{path} cannot be read: {error}") from error
 
 

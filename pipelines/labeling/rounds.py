@@ -81,7 +81,7 @@ def draw_round(state: ProjectState, model: ProjectModel, advice: Advice) -> Roun
     Raises:
         SelectionError: the steps cannot be run.
     """
-    settings, number = state.settings, len(state.rounds)
+    settings, number = state.settings, max((header["round"] + 1 for header in state.rounds), default=0)
     remaining = _remaining(state)
     if remaining.rows == 0 or (remaining.money is not None and remaining.money <= 0):
         return "the budget is spent"

@@ -22,16 +22,19 @@ import numpy as np
 
 from selection.encoders import Encoder, EncoderSpec, load_encoder
 from selection.errors import InvalidInput, TemplateRefusal
+from storage.damage import read_record
 from storage.errors import NotInStore
 from storage.ids import Ids, from_text, rows_of, to_text
-from storage.store import Store, read_json, utc_now, write_json
+from storage.store import Store, read_array, utc_now, write_json
 from storage.vectors.segments import (
     commit_segment,
     describe_encoder,
     failed_ids,
+    is_described,
     missing_ids,
     normalise,
     segment_folders,
+    set_damaged_aside,
 )
 
 # Multiply-adds of the model that a device does in a second, an order of magnitude that sizes segments. A fixed number,
@@ -129,11 +132,13 @@ def embed(
     totals: Counter[str] = Counter()
     notes: tuple[str, ...] = ()
     with store.lock(f"vectors-{encoder}", f"embed {source.name}", on_wait):
+        set_damaged_aside(store, encoder)
         todo = missing_ids(store, encoder, ids)
-        if len(todo):
+        if len(todo) or not is_described(store, encoder):
             job = _Job(store, encoder, source, load_encoder(spec, device))
             notes = job.model.notes
             describe_encoder(store, encoder, _encoder_record(encoder, spec, job.model))
+        if len(todo):
             on_batch = _counter(on_progress, len(todo))
             for segment, turns in _with_texts(source, _segments(job, todo, segment_seconds)):
                 totals += _encode(job, segment, turns, on_batch)
@@ -218,7 +223,7 @@ def _text_of(model: Encoder, turns: Turns, row: int, refusals: dict[int, str]) -
 
 def _refused(store: Store, encoder: str, ids: Ids) -> int:
     """How many of some ids have no vector because the chat template refuses them."""
-    causes = [read_json(folder / "segment.json").get("failed", {}) for folder in segment_folders(store, encoder)]
+    causes = [read_record("segments", folder).get("failed", {}) for folder in segment_folders(store, encoder)]
     refused = [name for failed in causes for name, cause in failed.items() if cause.startswith(TemplateRefusal.WORDS)]
     return len(np.intersect1d(from_text(refused), ids)) if refused else 0
 
@@ -295,8 +300,8 @@ def _plans(store: Store, encoder: str) -> list[Path]:
 
 
 def _read_plan(folder: Path) -> list[_Segment]:
-    record = read_json(folder / "plan.json")
-    ids = np.load(folder / "ids.npy", allow_pickle=False)
+    record = read_record("plans", folder)
+    ids = read_array(folder / "ids.npy")
     return [_Segment(ids[a:b], record["batch_tokens"]) for a, b in itertools.pairwise(record["bounds"])]
 
 

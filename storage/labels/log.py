@@ -29,6 +29,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from storage.damage import committed_whole, read_record, readable
+from storage.errors import NotInStore
 from storage.files import readers
 from storage.files.readers import Bad, excerpt
 from storage.files.user_files import file_digest, opened
@@ -38,7 +40,7 @@ from storage.labels.rounds import read_round_items, read_rounds
 from storage.pool.content import Turns
 from storage.pool.snapshot import Snapshot
 from storage.records import digest_of
-from storage.store import Store, read_json, write_json
+from storage.store import Store, write_json
 
 # Raised by one when the reading rules change what a file's labels are.
 RULES = 1
@@ -147,14 +149,14 @@ def import_labels(
             "rules": RULES,
         }
         import_id = digest_of(depends_on)
-        if store.has("records", "labels", import_id) and _to_be_tried_again(store, import_id, snapshot):
+        if committed_whole(store, "labels", import_id) and _to_be_tried_again(store, import_id, snapshot):
             import_id = digest_of(depends_on | {"snapshot": snapshot.id})
         imports = _imports(store)
         of_file = [entry for entry in imports if entry.project == project and entry.url == url]
-        if store.has("records", "labels", import_id) and of_file and of_file[-1].digest != digest:
+        if committed_whole(store, "labels", import_id) and of_file and of_file[-1].digest != digest:
             # The file went back to an earlier state, which is its latest.
             import_id = digest_of(depends_on | {"after": of_file[-1].id})
-        if store.has("records", "labels", import_id):
+        if committed_whole(store, "labels", import_id):
             entry = read_import(store, import_id)
             return replace(entry, new=0, known=entry.known + entry.new)
         label_file = read_label_file(file, url, classes=classes, fields=fields)
@@ -199,7 +201,10 @@ def read_import(store: Store, import_id: str) -> LabelImport:
     Raises:
         NotInStore: there is none of this id.
     """
-    return LabelImport(**read_json(store.path("records", "labels", import_id, "import.json")))
+    folder = store.path("records", "labels", import_id)
+    if not folder.is_dir():
+        raise NotInStore(f"no import of labels {import_id!r} in {store.root}")
+    return _import_of(read_record("labels", folder))
 
 
 def last_import(store: Store, project: str) -> int:
@@ -351,8 +356,13 @@ def _to_be_tried_again(store: Store, import_id: str, snapshot: Snapshot) -> bool
 
 def _imports(store: Store) -> list[LabelImport]:
     """All imports, in the order in which they were made."""
-    imports = [read_import(store, name) for name in store.records("labels")]
+    documents = [readable(store, "labels", name, whole=True) for name in store.records("labels")]
+    imports = [_import_of(document) for document in documents if document is not None]
     return sorted(imports, key=lambda entry: (entry.number, entry.id))
+
+
+def _import_of(document: Mapping[str, Any]) -> LabelImport:
+    return LabelImport(**{name: document[name] for name in LabelImport.__dataclass_fields__})
 
 
 def _not_before(imports: Sequence[LabelImport]) -> str:

@@ -17,6 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from selection.types import Rows
+from storage.checksums import verified
+from storage.damage import committed_whole, read_record
 from storage.errors import BadInput, NotInStore
 from storage.files.user_files import file_digest, opened
 from storage.ids import Ids
@@ -24,7 +26,7 @@ from storage.pool.extra import common_type, type_of
 from storage.pool.ingest import POOL_SCHEMA
 from storage.pool.keys import key_texts, match_keys
 from storage.records import digest_of
-from storage.store import Store, read_json, utc_now, write_json
+from storage.store import Store, utc_now, write_json
 
 _EXAMPLES = 5
 
@@ -44,11 +46,11 @@ class Columns:
 
     def read(self, name: str) -> pa.ChunkedArray:
         """One column, in the order of the keys."""
-        return pq.read_table(self.path, columns=[name])[name]
+        return pq.read_table(verified(self.path), columns=[name])[name]
 
     def table(self) -> pa.Table:
         """All columns, without the keys."""
-        return pq.read_table(self.path, columns=list(self.types))
+        return pq.read_table(verified(self.path), columns=list(self.types))
 
     def match(self, ids: Ids, given_ids: pa.ChunkedArray, rows: Rows) -> tuple[Rows, dict[str, Any]]:
         """The row of each key, -1 for none, and a report of the keys that name no row or are ambiguous.
@@ -60,7 +62,7 @@ class Columns:
 
         A key that names two rows, or two keys that name one, are ambiguous and set nothing.
         """
-        match = match_keys(pq.read_table(self.path, columns=["key"])["key"].to_pylist(), ids, given_ids, rows)
+        match = match_keys(pq.read_table(verified(self.path), columns=["key"])["key"].to_pylist(), ids, given_ids, rows)
         unknown = match.unknown
         named, times = np.unique(match.rows[match.rows >= 0], return_counts=True)
         ambiguous = match.ambiguous | np.isin(match.rows, named[times > 1])
@@ -85,7 +87,7 @@ def ingest_columns(store: Store, url: str, id_field: str = "id") -> str:
         BadInput: the file cannot be read, lacks the keys, repeats one, or has a column of another type.
     """
     digest = columns_id(store, url, id_field)
-    if store.has("records", "columns", digest):
+    if committed_whole(store, "columns", digest):
         return digest
     with opened(store, url) as file:
         try:
@@ -121,7 +123,7 @@ def read_columns(store: Store, digest: str) -> Columns:
     """
     if not store.has("records", "columns", digest):
         raise NotInStore(f"no columns {digest!r} in {store.root}")
-    header = read_json(store.path("records", "columns", digest, "columns.json"))
+    header = read_record("columns", store.path("records", "columns", digest))
     return Columns(store.path("records", "columns", digest, "columns.parquet"), header["types"], header["url"])
 
 

@@ -13,14 +13,15 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.errors import BadInput
+from storage.damage import committed_whole, read_record, set_aside
+from storage.errors import BadInput, NotInStore
 from storage.files import readers
 from storage.files.blocks import Damage
 from storage.files.readers import Bad, Chunk
@@ -41,7 +42,7 @@ from storage.pool.record_formats import (
 )
 from storage.pool.roles import with_roles
 from storage.records import digest_of
-from storage.store import Store, read_json, utc_now, write_json
+from storage.store import Store, utc_now, write_json
 
 # Raised by one when the reading rules change what a file's rows are.
 RULES = 2
@@ -216,7 +217,7 @@ def ingest_file(
     with opened(store, spec.url) as file:
         digest = file_digest(file)
         ingest_id = _ingest_id(spec, digest) if reread else _id_in(store, spec, digest)
-        if store.has("pool", ingest_id):
+        if _is_whole(store, ingest_id):
             return _known(store, ingest_id, spec)
         before = os.fstat(file.fileno())
         counts = FileCounts()
@@ -315,7 +316,11 @@ def read_ingest(store: Store, ingest_id: str) -> Ingest:
     Raises:
         NotInStore: there is none of this id.
     """
-    return Ingest(**read_json(store.path("pool", ingest_id, "ingest.json")), new=False)
+    folder = store.path("pool", ingest_id)
+    if not folder.is_dir():
+        raise NotInStore(f"no ingest {ingest_id!r} in {store.root}")
+    known = {each.name for each in fields(Ingest)} - {"new"}
+    return Ingest(**{name: value for name, value in read_record("pool", folder).items() if name in known}, new=False)
 
 
 def parts(store: Store, ingest_id: str) -> list[Path]:
@@ -520,6 +525,17 @@ def _note_type(counts: FileCounts, name: str, value: Any, *, is_cell: bool) -> N
         types = counts.extra[name] = set()
     if value is not None:
         types.add(type_of(value, is_cell=is_cell))
+
+
+def _is_whole(store: Store, ingest_id: str) -> bool:
+    """Whether the store has an ingest; where a part of it is damaged, both are put aside to be made again."""
+    whole = [committed_whole(store, kind, ingest_id) for kind in ("pool", "quarantine")]
+    for kind, is_whole in zip(("pool", "quarantine"), whole, strict=True):
+        if is_whole and not all(whole):
+            set_aside(
+                store, store.path(kind, ingest_id), f"{store.path(kind, ingest_id)} is made again with its other part"
+            )
+    return all(whole)
 
 
 def _known(store: Store, ingest_id: str, spec: FileSpec) -> Ingest:

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.checksums import verified
+from storage.damage import committed_whole, read_record
 from storage.errors import BadInput, NotInStore
 from storage.files.readers import extension
 from storage.files.user_files import file_digest, opened
@@ -20,7 +22,7 @@ from storage.pool.content import TURN_COLUMNS, Turns, turns_from_table
 from storage.pool.ingest import FileCounts, FileSpec, read_rows
 from storage.pool.record_formats import check_fields
 from storage.records import digest_of
-from storage.store import Store, read_json, utc_now, write_json
+from storage.store import Store, utc_now, write_json
 
 _TEXT = pa.string()
 ITEMS_SCHEMA = pa.schema(
@@ -52,9 +54,9 @@ class TargetSet:
     def __init__(self, store: Store, targets_id: str) -> None:
         folder = store.path("records", "targets", targets_id)
         self.id = targets_id
-        self.header: dict[str, Any] = read_json(folder / "targets.json")
+        self.header = read_record("targets", folder)
         self.name: str = self.header["name"]
-        self._items = pq.read_table(folder / "items.parquet")
+        self._items = pq.read_table(verified(folder / "items.parquet"))
         self.ids: Ids = from_arrow(self._items["id"]) if len(self._items) else np.empty(0, "S16")
         self.given_ids: list[str | None] = self._items["given_id"].to_pylist()
         self.conversations: list[Turns] = turns_from_table(self._items)
@@ -98,7 +100,7 @@ def ingest_targets(store: Store, name: str, specs: Sequence[FileSpec]) -> Target
             digests.append([file_digest(file), spec.encoding, fields, extension(spec.url), spec.source])
     depends_on = {"name": name, "files": digests}
     targets_id = digest_of(depends_on)
-    if not store.has("records", "targets", targets_id):
+    if not committed_whole(store, "targets", targets_id):
         items, counts = _read(store, name, specs)
         with store.committing("records", "targets", targets_id) as folder:
             pq.write_table(items, folder / "items.parquet", compression="zstd")

@@ -28,7 +28,15 @@ from storage.files.user_files import file_digest, opened
 from storage.ids import Ids, to_text
 from storage.pool.keys import KeyedRows, KeyMatch, key_texts, match_source
 from storage.store import Store, utc_now
-from storage.vectors.segments import commit_segment, describe_encoder, failed_ids, missing_ids, normalise
+from storage.vectors.segments import (
+    commit_segment,
+    describe_encoder,
+    failed_ids,
+    is_described,
+    missing_ids,
+    normalise,
+    set_damaged_aside,
+)
 
 # Above this share of vectors without a direction something is wrong with the file, not with a row; as for a model.
 MAX_FAILED_FRACTION = 0.01
@@ -149,13 +157,17 @@ def import_vectors(
     report: dict[str, Any] = {}
     n_new = 0
     with store.lock(f"vectors-{encoder}", f"take in the vectors of {source.name}", on_wait):
+        set_damaged_aside(store, encoder)
         todo = missing_ids(store, encoder, ids)
-        if len(todo):
+        if len(todo) or not is_described(store, encoder):
             d = files_dimension(store, files)
+            header = {"encoder": encoder, "spec": {"model": _listed(files)}, "dimension": d, "created_at": utc_now()}
+        if len(todo):
             match = match_source(_keys(store, files), source)
             _require_all(files, match, ids, source, todo)
-            header = {"encoder": encoder, "spec": {"model": _listed(files)}, "dimension": d, "created_at": utc_now()}
+        if len(todo) or not is_described(store, encoder):
             describe_encoder(store, encoder, header)
+        if len(todo):
             n_new = _commit(store, encoder, files, _id_of_keys(match, ids, todo), on_progress)
             report = _report(match)
     n_failed = len(failed_ids(store, encoder, ids))

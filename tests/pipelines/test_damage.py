@@ -1,0 +1,261 @@
+"""A store of which a file is damaged: nothing ends in a traceback, every message names it, nothing selects otherwise."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.labeling.project import project_state
+from pipelines.run import run_all
+from pipelines.stages.fit import fit
+from pipelines.stages.publish import publish
+from pipelines.stages.pull import pull
+from pipelines.stages.push import push
+from storage.ids import from_arrow, rows_of, to_text
+from storage.pool.token_counts import commit_counts
+from storage.records import read_selection
+from storage.store import Store
+from tests.pipelines.conftest import Winnow, make_light, opened
+
+LABELING = "labeling:\n  kinds: {classes: [fox, other], steps: [entropy], batch_size: 10, labels: 'labels/*.jsonl'}\n"
+
+
+def label(project: Path) -> None:
+    """Answer the newest batch, truly."""
+    state = project_state(opened(project), "kinds")
+    rows = rows_of(from_arrow(state.items(state.rounds[-1])["id"]), state.snapshot.ids)
+    pairs = zip(state.snapshot.column("given_id")[rows], state.snapshot.column("source")[rows], strict=True)
+    lines = [json.dumps({"id": name, "label": "fox" if source == "fox" else "other"}) + "\n" for name, source in pairs]
+    (project / "labels").mkdir(exist_ok=True)
+    (project / "labels" / f"{len(state.rounds)}.jsonl").write_text("".join(lines))
+
+
+def finish(project: Path) -> None:
+    """Recipes drawn, columns brought, two rounds labelled, a filter that reports."""
+    ids = [f"{subject}-{n}" for subject in ("fox", "dog") for n in range(10)]
+    pq.write_table(pa.table({"id": ids, "score": np.arange(20.0)}), project / "scores.parquet")
+    text = (project / "winnow.yaml").read_text()
+    text = text.replace("  files: data", "  columns: [scores.parquet]\n  files: data")
+    text = text.replace(
+        "  any:", "  few: {steps: [{near_duplicates: {similarity: 0.9}}, random], budget: 5, allow_short: true}\n  any:"
+    )
+    (project / "winnow.yaml").write_text(text + LABELING)
+    context = opened(project)
+    run_all(context)
+    commit_counts(context.store, "words", context.pool.snapshot.ids, np.arange(len(context.pool.snapshot)))
+    for _ in range(2):
+        for stage in (pull, fit, push):
+            stage(opened(project), "kinds")
+        label(project)
+    for stage in (pull, fit):
+        stage(opened(project), "kinds")
+    publish(opened(project))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    project = make_light(tmp_path_factory.mktemp("damage") / "light")
+    finish(project)
+    shutil.copytree(project / "store", project / "whole", symlinks=True)
+    return project
+
+
+@pytest.fixture
+def project(finished: Path) -> Iterator[Path]:
+    """The finished project, whole again."""
+    shutil.rmtree(finished / "store")
+    shutil.copytree(finished / "whole", finished / "store", symlinks=True)
+    yield finished
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x40
+    path.write_bytes(data)
+
+
+def flip_last(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def removed(path: Path) -> None:
+    path.unlink()
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def changed(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    document = json.loads(path.read_text())
+    document = change(document) or document
+    path.write_text(json.dumps(document))
+
+
+def not_text(path: Path) -> None:
+    path.write_bytes(b"\xff\xfe{}")
+
+
+def a_list(path: Path) -> None:
+    path.write_text("[1, 2]")
+
+
+def no_keys(path: Path) -> None:
+    path.write_text("{}")
+
+
+def a_key_more(path: Path) -> None:
+    changed(path, lambda document: {"a_key_of_later": 1, **document})
+
+
+def too_large(path: Path) -> None:
+    """Every whole number outside of what the catalog can hold."""
+
+    def large(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: large(each) for key, each in value.items()}
+        return 2**63 if type(value) is int else value
+
+    changed(path, large)
+
+
+def other_types(path: Path) -> None:
+    changed(path, lambda document: {key: [[value]] for key, value in document.items()})
+
+
+def nested(path: Path) -> None:
+    path.write_text("[" * 100_000)
+
+
+def without_checksums(project: Path) -> None:
+    """As an earlier version wrote it."""
+    for path in (project / "store").rglob("checksums.json"):
+        path.unlink()
+
+
+FILES = {
+    "pool": "pool/*/part-00000.parquet",
+    "ingest": "pool/*/ingest.json",
+    "quarantine": "quarantine/*/rows.parquet",
+    "vectors": "vectors/*/seg-*/vectors.npy",
+    "keys": "vectors/*/seg-*/keys.npy",
+    "failed": "vectors/*/seg-*/failed.npy",
+    "segment": "vectors/*/seg-*/segment.json",
+    "encoder": "vectors/*/encoder.json",
+    "faiss": "indexes/*/index.faiss",
+    "rowmap": "indexes/*/rowmap.npy",
+    "index keys": "indexes/*/keys.npy",
+    "index": "indexes/*/index.json",
+    "token keys": "tokens/*/seg-*/keys.npy",
+    "token counts": "tokens/*/seg-*/counts.npy",
+    "snapshot": "records/snapshots/*/snapshot.json",
+    "ids": "records/snapshots/*/ids.npy",
+    "rows": "records/snapshots/*/rows.npy",
+    "duplicates": "records/snapshots/*/duplicates.parquet",
+    "tombstones": "records/snapshots/*/tombstones.parquet",
+    "column rows": "records/snapshots/*/column_rows/*.npy",
+    "column table": "records/snapshots/*/column_rows/*.parquet",
+    "columns": "records/columns/*/columns.json",
+    "column values": "records/columns/*/columns.parquet",
+    "targets": "records/targets/*/targets.json",
+    "target items": "records/targets/*/items.parquet",
+    "selection": "records/selections/*/selection.json",
+    "items": "records/selections/*/items.parquet",
+    "dropped": "records/selections/*/dropped.parquet",
+    "metrics": "records/metrics/*/metrics.json",
+    "import": "records/labels/*/import.json",
+    "labels": "records/labels/*/labels.parquet",
+    "label quarantine": "records/labels/*/quarantine.parquet",
+    "round": "records/rounds/*/round.json",
+    "round items": "records/rounds/*/items.parquet",
+    "model": "records/models/*/model.json",
+    "consensus": "records/models/*/consensus.parquet",
+    "predictions": "records/models/*/predictions.parquet",
+    "run": "records/runs/*/run.json",
+    "checksums": "records/selections/*/checksums.json",
+    "run checksums": "records/runs/*/checksums.json",
+    "catalog": "catalog/*.duckdb",
+}
+ANY = (flip, flip_last, cut, emptied, removed, folder)
+JSON = (not_text, a_list, no_keys, a_key_more, too_large, other_types, nested)
+
+
+def selections(project: Path) -> dict[str, list[str]]:
+    """The rows of every recipe's selection, by recipe."""
+    store = Store(project / "store")
+    drawn = {}
+    for name in store.records("selections"):
+        header, items = read_selection(store, name)
+        drawn[f"{header['recipe']} {name}"] = to_text(from_arrow(items["id"]))
+    return drawn
+
+
+def look(winnow: Winnow, project: Path, path: Path) -> str:
+    """Every command; gives all that they print."""
+    said = []
+    for command in (["check", "--deep"], ["check"], ["status"], ["plan"], ["failures"], ["labels", "status"]):
+        ended = winnow(*command, "--config", project)
+        assert ended.code in (0, 2), (command, ended)
+        if command[0] in ("check", "status", "plan", "failures"):
+            assert ended.code == 0, (command, ended.err)
+        said += [ended.out, ended.err]
+    for query in ("FROM runs", "FROM selection_items", "FROM examples", "FROM labels", "FROM latest_selections"):
+        ended = winnow("sql", query, "--config", project)
+        assert ended.code == 0 or str(path.parent.name) in ended.err, (query, ended.err)
+        said += [ended.out, ended.err]
+    return "".join(said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("old", [False, True], ids=["sealed", "without checksums"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file__is_named_and_stops_nothing(
+    project: Path, finished: Path, winnow: Winnow, name: str, *, old: bool
+) -> None:
+    whole = selections(project)
+    if old and "checksums" in name:
+        pytest.skip("there are none")
+    for damage in ANY + (JSON if FILES[name].endswith(".json") else ()):
+        shutil.rmtree(finished / "store")
+        shutil.copytree(finished / "whole", finished / "store", symlinks=True)
+        if old:
+            without_checksums(project)
+        path = sorted((project / "store").glob(FILES[name]))[-1]
+        path.chmod(0o644)
+        damage(path)
+        said = look(winnow, project, path)
+        is_seen = str(path) in said
+        ended = winnow("run", "--config", project)
+        assert ended.code == 0, (damage.__name__, ended.err)
+        is_seen = is_seen or str(path) in ended.err
+        ended = winnow("catalog", "rebuild", "--config", project)
+        assert ended.code == 0, (damage.__name__, ended.err)
+        is_seen = is_seen or str(path) in ended.err
+        after = selections(project)
+        assert {recipe: rows for recipe, rows in whole.items() if after.get(recipe, rows) != rows} == {}, damage.__name__
+        current = {recipe for recipe in whole if recipe.split()[0] in ("near", "few", "any")}
+        assert current <= set(after), damage.__name__
+        look(winnow, project, path)
+        silent = damage.__name__ in ("flip", "flip_last", "a_key_more") and old
+        is_checksum_gone = "checksums" in name and damage is removed
+        if not silent and not is_checksum_gone and name != "catalog":
+            assert is_seen, f"{damage.__name__} of {path} was seen by nobody"
