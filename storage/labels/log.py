@@ -33,7 +33,7 @@ from storage.damage import committed_whole, read_record, readable
 from storage.errors import NotInStore
 from storage.files import readers
 from storage.files.readers import Bad, excerpt
-from storage.files.user_files import file_digest, opened
+from storage.files.user_files import file_digest, unchanged
 from storage.ids import from_arrow, from_bytes, id_of_text, rows_of, to_bytes
 from storage.labels.files import Label, LabelFile, read_label_file
 from storage.labels.rounds import read_round_items, read_rounds
@@ -137,7 +137,7 @@ def import_labels(
 
     Cost: the file's records in memory, and the names of the log's events.
     """
-    with store.lock("labels", f"importing {url}"), opened(store, url) as file:
+    with store.lock("labels", f"importing {url}"), unchanged(store, url) as (file, state):
         digest = file_digest(file)
         depends_on = {
             "classes": list(classes),
@@ -160,6 +160,7 @@ def import_labels(
             entry = read_import(store, import_id)
             return replace(entry, new=0, known=entry.known + entry.new)
         label_file = read_label_file(file, url, classes=classes, fields=fields)
+        state.require(file, url)
         events, unknown = _events(store, project, label_file, snapshot, gold=gold)
         earlier = [_path(store, entry) for entry in imports if entry.project == project and entry.new]
         seen = set(pq.read_table(earlier, columns=["event"])["event"].to_pylist()) if earlier else set()

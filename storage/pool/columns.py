@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from selection.types import Rows
 from storage.checksums import verified
 from storage.damage import committed_whole, read_record
 from storage.errors import BadInput, NotInStore
-from storage.files.user_files import file_digest, opened
+from storage.files.user_files import file_digest, unchanged
 from storage.ids import Ids
 from storage.pool.extra import common_type, type_of
 from storage.pool.ingest import POOL_SCHEMA
@@ -86,10 +86,10 @@ def ingest_columns(store: Store, url: str, id_field: str = "id") -> str:
     Raises:
         BadInput: the file cannot be read, lacks the keys, repeats one, or has a column of another type.
     """
-    digest = columns_id(store, url, id_field)
-    if committed_whole(store, "columns", digest):
-        return digest
-    with opened(store, url) as file:
+    with unchanged(store, url) as (file, _):
+        digest = _digest_of(file, id_field)
+        if committed_whole(store, "columns", digest):
+            return digest
         try:
             table = _from_npy(file) if url.endswith(".npy") else pq.read_table(file)
         except (pa.ArrowInvalid, ValueError, OSError) as error:
@@ -110,9 +110,12 @@ def ingest_columns(store: Store, url: str, id_field: str = "id") -> str:
 
 def columns_id(store: Store, url: str, id_field: str = "id") -> str:
     """The digest that names the columns of the file's present content, committed or not; costs a digest pass."""
-    with opened(store, url) as file:
-        depends_on = {"digest": file_digest(file), "id_field": id_field}
-    return digest_of(depends_on)
+    with unchanged(store, url) as (file, _):
+        return _digest_of(file, id_field)
+
+
+def _digest_of(file: BinaryIO, id_field: str) -> str:
+    return digest_of({"digest": file_digest(file), "id_field": id_field})
 
 
 def read_columns(store: Store, digest: str) -> Columns:

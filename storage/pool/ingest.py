@@ -9,7 +9,6 @@ change is recognised by a digest pass and never read again, and ingests do not d
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from storage.errors import BadInput, NotInStore
 from storage.files import readers
 from storage.files.blocks import Damage
 from storage.files.readers import Bad, Chunk
-from storage.files.user_files import default_source_of, file_digest, opened
+from storage.files.user_files import default_source_of, file_digest, unchanged
 from storage.ids import from_arrow, from_bytes, to_arrow, to_bytes
 from storage.pool.content import identity, to_json, turns_to_columns
 from storage.pool.extra import cell, common_type, encode, type_of
@@ -214,12 +213,11 @@ def ingest_file(
     if spec.fields is not None:
         check_fields(spec.fields, spec.url)
     started = time.monotonic()
-    with opened(store, spec.url) as file:
+    with unchanged(store, spec.url) as (file, state):
         digest = file_digest(file)
         ingest_id = _ingest_id(spec, digest) if reread else _id_in(store, spec, digest)
         if _is_whole(store, ingest_id):
             return _known(store, ingest_id, spec)
-        before = os.fstat(file.fileno())
         counts = FileCounts()
         # The inner block commits first: a pool folder never lacks its quarantine.
         with store.committing("pool", ingest_id) as pool, store.committing("quarantine", ingest_id) as quarantine:
@@ -235,14 +233,12 @@ def ingest_file(
                     )
                     if on_rows is not None:
                         on_rows(len(rows.line) + len(rows.bad))
-            after = os.fstat(file.fileno())
-            if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
-                raise BadInput(f"{spec.url}: the file was written to while it was read; run again when it is complete")
+            state.require(file, spec.url)
             ingest = Ingest(
                 id=ingest_id,
                 url=spec.url,
                 digest=digest,
-                size_bytes=before.st_size,
+                size_bytes=state.size,
                 fields=None if spec.fields is None else dict(spec.fields),
                 source=spec.source,
                 encoding=spec.encoding,
@@ -270,7 +266,7 @@ def ingest_id(store: Store, spec: FileSpec) -> str:
     Raises:
         BadInput: the file cannot be opened.
     """
-    with opened(store, spec.url) as file:
+    with unchanged(store, spec.url) as (file, _):
         return _id_in(store, spec, file_digest(file))
 
 
@@ -294,7 +290,7 @@ def differences(store: Store, spec: FileSpec) -> Difference | None:
 
     Cost: reads the file.
     """
-    with opened(store, spec.url) as file:
+    with unchanged(store, spec.url) as (file, _):
         ingest_id = _id_in(store, spec, file_digest(file))
         if not store.has("pool", ingest_id) or read_ingest(store, ingest_id).rules == RULES:
             return None

@@ -16,7 +16,7 @@ from storage.checksums import verified
 from storage.damage import committed_whole, read_record
 from storage.errors import BadInput, NotInStore
 from storage.files.readers import extension
-from storage.files.user_files import file_digest, opened
+from storage.files.user_files import opened_as, url_digest
 from storage.ids import Ids, from_arrow
 from storage.pool.content import TURN_COLUMNS, Turns, turns_from_table
 from storage.pool.ingest import FileCounts, FileSpec, read_rows
@@ -95,13 +95,12 @@ def ingest_targets(store: Store, name: str, specs: Sequence[FileSpec]) -> Target
     for spec in specs:
         if spec.fields is not None:
             check_fields(spec.fields, f"targets {name!r}: {spec.url}")
-        with opened(store, spec.url) as file:
-            fields = dict(spec.fields or {})
-            digests.append([file_digest(file), spec.encoding, fields, extension(spec.url), spec.source])
+        fields = dict(spec.fields or {})
+        digests.append([url_digest(store, spec.url), spec.encoding, fields, extension(spec.url), spec.source])
     depends_on = {"name": name, "files": digests}
     targets_id = digest_of(depends_on)
     if not committed_whole(store, "targets", targets_id):
-        items, counts = _read(store, name, specs)
+        items, counts = _read(store, name, specs, [str(digest) for digest, *_ in digests])
         with store.committing("records", "targets", targets_id) as folder:
             pq.write_table(items, folder / "items.parquet", compression="zstd")
             header = {
@@ -129,12 +128,12 @@ def open_targets(store: Store, targets_id: str) -> TargetSet:
     return TargetSet(store, targets_id)
 
 
-def _read(store: Store, name: str, specs: Sequence[FileSpec]) -> tuple[pa.Table, FileCounts]:
+def _read(store: Store, name: str, specs: Sequence[FileSpec], digests: Sequence[str]) -> tuple[pa.Table, FileCounts]:
     items: dict[bytes, dict[str, Any]] = {}
     total = FileCounts()
-    for spec in specs:
+    for spec, digest in zip(specs, digests, strict=True):
         counts = FileCounts()
-        with opened(store, spec.url) as file:
+        with opened_as(store, spec.url, digest) as (file, _):
             for rows in read_rows(file, spec, counts):
                 for bad in rows.bad:
                     raise BadInput(f"targets {name!r}: {spec.url} line {bad.line}: {bad.cause}: {bad.excerpt[:80]}")
