@@ -23,7 +23,7 @@ import numpy as np
 from selection.encoders import Encoder, EncoderSpec, load_encoder
 from selection.errors import InvalidInput, TemplateRefusal
 from storage.damage import read_record
-from storage.errors import NotInStore
+from storage.errors import NotInStore, StoreDamaged
 from storage.ids import Ids, from_text, rows_of, to_text
 from storage.store import Store, read_array, utc_now, write_json
 from storage.vectors.segments import (
@@ -34,6 +34,7 @@ from storage.vectors.segments import (
     missing_ids,
     normalise,
     segment_folders,
+    segment_name,
     set_damaged_aside,
 )
 
@@ -132,7 +133,8 @@ def embed(
     totals: Counter[str] = Counter()
     notes: tuple[str, ...] = ()
     with store.lock(f"vectors-{encoder}", f"embed {source.name}", on_wait):
-        set_damaged_aside(store, encoder)
+        for damaged in set_damaged_aside(store, encoder):
+            _plan_again(store, encoder, damaged)
         todo = missing_ids(store, encoder, ids)
         if len(todo) or not is_described(store, encoder):
             job = _Job(store, encoder, source, load_encoder(spec, device))
@@ -264,18 +266,31 @@ def _plan(job: _Job, todo: Ids, segment_seconds: float) -> list[_Segment]:
         raise NotInStore(f"{job.source.name}: asked for the texts of {len(todo)} ids, got {len(ordered)}")
     rate = NOMINAL_RATE["cuda" if job.model.device.startswith("cuda") else "cpu"]
     bounds = _bounds(tokens, int(segment_seconds * rate / job.model.parameters))
-    digest = hashlib.blake2b(ordered.tobytes() + json.dumps(bounds).encode(), digest_size=16).hexdigest()
+    return _read_plan(_commit_plan(job.store, job.encoder, ordered, bounds, job.model.batch_tokens, job.source.name))
+
+
+def _commit_plan(store: Store, encoder: str, ids: Ids, bounds: list[int], batch_tokens: int, source: str) -> Path:
+    digest = hashlib.blake2b(ids.tobytes() + json.dumps(bounds).encode(), digest_size=16).hexdigest()
     name = f"plan-{digest}"
-    with job.store.committing("vectors", job.encoder, name) as folder:
-        np.save(folder / "ids.npy", ordered, allow_pickle=False)
-        record = {
-            "bounds": bounds,
-            "batch_tokens": job.model.batch_tokens,
-            "source": job.source.name,
-            "created_at": utc_now(),
-        }
+    with store.committing("vectors", encoder, name) as folder:
+        np.save(folder / "ids.npy", ids, allow_pickle=False)
+        record = {"bounds": bounds, "batch_tokens": batch_tokens, "source": source, "created_at": utc_now()}
         write_json(folder / "plan.json", record)
-    return _read_plan(job.store.path("vectors", job.encoder, name))
+    return store.path("vectors", encoder, name)
+
+
+def _plan_again(store: Store, encoder: str, segment: Path) -> None:
+    """Plan a damaged segment as it was, so that its texts are encoded in the same batches and give the same bytes.
+
+    Where that cannot be read any more, or texts failed and their place is not known, they are planned as new ones are.
+    """
+    try:
+        header = read_record("segments", segment)
+        ids = np.asarray(read_array(segment / "keys.npy"))
+    except StoreDamaged:
+        return
+    if "batch_tokens" in header and segment_name(encoder, ids) == segment.name.partition(".")[0]:
+        _commit_plan(store, encoder, ids, [0, len(ids)], header["batch_tokens"], "a damaged segment")
 
 
 def _bounds(tokens: list[int], limit: int) -> list[int]:

@@ -114,8 +114,7 @@ def commit_segment(
             f"encoder {encoder}: {len(bad)} of {len(kept)} vectors are not finite or not of norm 1 "
             f"(first: {to_text(ids[row : row + 1])[0]}, norm {norms[bad[0]]:.6g})"
         )
-    depends_on = encoder.encode() + b"\0" + np.ascontiguousarray(ids, "S16").tobytes()
-    name = "seg-" + hashlib.blake2b(depends_on, digest_size=16).hexdigest()
+    name = segment_name(encoder, ids)
     arrays = {"vectors.npy": kept, "keys.npy": ids[~failed], "failed.npy": ids[failed]}
     with store.committing("vectors", encoder, name) as folder:
         for file, array in arrays.items():
@@ -130,6 +129,12 @@ def commit_segment(
         }
         write_json(folder / "segment.json", header)
     return name
+
+
+def segment_name(encoder: str, ids: Ids) -> str:
+    """The name of the segment of some ids, in this order."""
+    depends_on = encoder.encode() + b"\0" + np.ascontiguousarray(ids, "S16").tobytes()
+    return "seg-" + hashlib.blake2b(depends_on, digest_size=16).hexdigest()
 
 
 def describe_encoder(store: Store, encoder: str, header: Mapping[str, Any]) -> None:
@@ -188,14 +193,18 @@ def segment_damage(segment: Path) -> str | None:
     return None
 
 
-def set_damaged_aside(store: Store, encoder: str) -> None:
-    """Put aside the segments and plans of an encoder that are damaged, so that their ids count as missing."""
-    for segment in segment_folders(store, encoder):
-        if (damage := segment_damage(segment)) is not None:
-            set_aside(store, segment, damage)
+def set_damaged_aside(store: Store, encoder: str) -> list[Path]:
+    """Put aside the segments and plans of an encoder that are damaged, so that their ids count as missing.
+
+    Returns:
+        where the segments lie now.
+    """
+    damages = [(segment, segment_damage(segment)) for segment in segment_folders(store, encoder)]
+    places = [set_aside(store, segment, damage) for segment, damage in damages if damage is not None]
     for name in store.committed("vectors", encoder):
         if name.startswith("plan-"):
             committed_whole(store, "plans", encoder, name)
+    return places
 
 
 @cache
