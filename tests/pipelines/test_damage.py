@@ -275,3 +275,84 @@ def test_a_damaged_file__is_named_and_stops_nothing(
         found = [problem for problem in problems(winnow, project, path, whole) if problem != NOT_SEEN or not is_silent]
         result |= {damage.__name__: found} if found else {}
     assert result == {}
+
+
+@pytest.mark.parametrize("damage", [emptied, cut, removed, folder, not_text, a_list, no_keys])
+def test_a_log_line_of_a_run__never_stops_anything(
+    project: Path, winnow: Winnow, damage: Callable[[Path], None]
+) -> None:
+    whole = selections(project)
+    paths = sorted((project / "store").glob(FILES["run"]))
+    for path in (paths[0], paths[-1]):
+        damage(path)
+    for command in (["status"], ["plan"], ["catalog", "rebuild"], ["run", "any"], ["check"]):
+        ended = winnow(*command, "--config", project)
+        assert ended.code == 0, (command, ended.err)
+    assert all(str(path) in ended.out for path in (paths[0], paths[-1]))
+    assert "2 damaged records in" in ended.out
+    assert selections(project) == whole
+
+
+def test_check_deep__names_each_damaged_file_and_counts(project: Path, winnow: Winnow) -> None:
+    whole = winnow("check", "--deep", "--config", project)
+    assert "folders are as they were committed" in whole.out
+    assert "damaged" not in whole.out
+    paths = [sorted((project / "store").glob(FILES[name]))[0] for name in ("vectors", "pool", "items", "faiss")]
+    for path in paths:
+        flip(path)
+    ended = winnow("check", "--deep", "--config", project)
+    assert [str(path) in ended.out for path in paths] == [True] * 4
+    assert "4 are damaged" in ended.out
+    without_checksums(project)
+    ended = winnow("check", "--deep", "--config", project)
+    assert "of an earlier version have no checksum" in ended.out
+    assert str(paths[0]) in ended.out  # segments have always had theirs
+
+
+@pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "without checksums"])
+@pytest.mark.parametrize("name", ["vectors", "keys"])
+def test_a_flipped_bit_of_stored_vectors__changes_no_selection_in_silence(
+    project: Path, winnow: Winnow, name: str, *, sealed: bool
+) -> None:
+    whole = selections(project)
+    if not sealed:
+        without_checksums(project)
+    paths = sorted((project / "store").glob(FILES[name]))
+    for path in paths:
+        flip_last(path)
+    for selection in (project / "store" / "records" / "selections").iterdir():
+        shutil.rmtree(selection)  # to be drawn anew
+    ended = winnow("run", "--config", project)
+    assert ended.code == 0, ended.err
+    assert str(paths[0]) in ended.err
+    assert "put aside in" in ended.err
+    after = selections(project)
+    assert after
+    assert {recipe: whole[recipe] for recipe in after} == after
+
+
+def test_labels_of_a_damaged_import__are_said_to_be_lost_until_their_file_is_taken_in_again(project: Path) -> None:
+    said: list[str] = []
+    context = opened(project, said)
+    before = project_state(context, "kinds").labelled
+    path = sorted((project / "store").glob(FILES["labels"]))[0]
+    cut(path)
+    publish(opened(project, said))
+    pulled = opened(project, said)
+    project_state(pulled, "kinds")
+    publish(opened(project, said))
+    said.clear()
+    assert project_state(opened(project, said), "kinds").labelled < before
+    assert any("do not count" in line for line in said)
+    pull(opened(project), "kinds")
+    said.clear()
+    assert project_state(opened(project, said), "kinds").labelled == before
+    assert said == []
+
+
+@pytest.mark.parametrize("kind", ["selections", "runs", "labels", "snapshots"])
+def test_a_folder_that_is_empty__stops_nothing(project: Path, winnow: Winnow, kind: str) -> None:
+    (project / "store" / "records" / kind / "0123").mkdir()
+    for command in (["status"], ["plan"], ["run", "any"], ["catalog", "rebuild"]):
+        ended = winnow(*command, "--config", project)
+        assert ended.code == 0, (command, ended.err)
