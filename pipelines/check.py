@@ -11,7 +11,7 @@ from storage.damage import KINDS, check_folder, has_checksums, read_record, set_
 from storage.errors import StorageError, StoreDamaged
 from storage.pool.ingest import differences
 from storage.vectors.index import index_damage
-from storage.vectors.segments import is_described, segment_damage
+from storage.vectors.segments import description_damage, segment_damage
 
 
 def check_lines(context: Context, *, deep: bool = False) -> Iterator[str]:
@@ -47,8 +47,8 @@ def _deep_lines(context: Context) -> Iterator[str]:
         yield from (f"damaged: {damage}" for damage in damages)
         seen["damaged" if damages else "whole" if has_checksums(kind, folder) else "no checksum"] += 1
     for encoder in store.committed("vectors"):
-        if store.path("vectors", encoder, "encoder.json").exists() and not is_described(store, encoder):
-            yield f"damaged: {store.path('vectors', encoder, 'encoder.json')} is not the description that was written"
+        if damage := description_damage(store, encoder):
+            yield f"damaged: {damage}"
     yield f"{seen['whole']:,} of {counted(len(folders), 'folder')} are as they were committed"
     if seen["no checksum"]:
         yield f"{seen['no checksum']:,} of an earlier version have no checksum; they can be read"

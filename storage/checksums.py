@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from storage.errors import StoreDamaged
@@ -26,9 +27,13 @@ _sum_of_file: dict[Path, tuple[State, str]] = {}
 def seal(folder: Path) -> None:
     """Write the checksums of all files of a folder, and of those below it."""
     for parent, _, names in os.walk(folder):
-        sums = {name: _crc32(Path(parent, name)) for name in sorted(names)}
-        if sums:
-            Path(parent, FILE).write_text(json.dumps({"crc32": sums}, indent=1) + "\n", "utf-8")
+        if names:
+            Path(parent, FILE).write_text(seal_of(Path(parent, name) for name in sorted(names)), "utf-8")
+
+
+def seal_of(files: Iterable[Path]) -> str:
+    """The content of `checksums.json` beside some files."""
+    return json.dumps({"crc32": {path.name: _crc32(path) for path in files}}, indent=1) + "\n"
 
 
 def verified(path: Path) -> Path:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from selection.types import Array, Floats, Mask, Rows
+from storage import checksums
 from storage.checksums import sums_of
 from storage.damage import committed_whole, damage_of, read_record, set_aside
 from storage.errors import BadInput, NotInStore, StoreDamaged
@@ -141,18 +142,29 @@ def describe_encoder(store: Store, encoder: str, header: Mapping[str, Any]) -> N
     """Write `encoder.json`: the encoder's specification and the vectors' dimension. The first writer wins."""
     path = store.path("vectors", encoder, "encoder.json")
     if not is_described(store, encoder):
-        if path.exists():
-            set_aside(store, path, f"{path} is not the description that was written")
+        if damage := description_damage(store, encoder):
+            set_aside(store, path, damage)
         write_durably(path, json.dumps(dict(header), indent=1, sort_keys=True) + "\n")
+        write_durably(path.with_name(checksums.FILE), checksums.seal_of([path]))
 
 
 def is_described(store: Store, encoder: str) -> bool:
     """Whether the encoder has its description, and it can be read."""
+    path = store.path("vectors", encoder, "encoder.json")
+    return path.exists() and description_damage(store, encoder) is None
+
+
+def description_damage(store: Store, encoder: str) -> str | None:
+    """What is wrong with the encoder's description, in words that name the file; None if nothing is, or it has none yet."""
+    path = store.path("vectors", encoder, "encoder.json")
     try:
-        document = read_json(store.path("vectors", encoder, "encoder.json"))
-    except (NotInStore, StoreDamaged):
-        return False
-    return isinstance(document, dict) and isinstance(document.get("spec"), dict) and "dimension" in document
+        if not path.exists() and path.name not in sums_of(path.parent):
+            return None
+        document = read_json(path)
+    except (NotInStore, StoreDamaged) as error:
+        return str(error)
+    is_right = isinstance(document, dict) and isinstance(document.get("spec"), dict) and "dimension" in document
+    return None if is_right else f"{path} is not the description that was written"
 
 
 def verify_segments(store: Store, encoder: str) -> int:
