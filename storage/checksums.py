@@ -50,13 +50,13 @@ def verified(path: Path) -> Path:
     try:
         state = _state(path)
         known = _sum_of_file.get(path)
-        found = known[1] if known and known[0] == state else _crc32(path)
-        _sum_of_file[path] = (state, found)
+        actual = known[1] if known and known[0] == state else _crc32(path)
+        _sum_of_file[path] = (state, actual)
     except (FileNotFoundError, NotADirectoryError):
         raise StoreDamaged(f"{path} is missing") from None
     except IsADirectoryError:
         raise StoreDamaged(f"{path} is a folder, not the file that was committed") from None
-    if found != expected:
+    if actual != expected:
         what = "is empty" if state[0] == 0 else "is not what was committed (its checksum differs)"
         raise StoreDamaged(f"{path} {what}")
     return path

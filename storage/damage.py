@@ -304,13 +304,13 @@ def set_aside(store: Store, path: Path, damage: str) -> Path:
 def set_aside_records(store: Store) -> list[dict[str, Any]]:
     """What was put aside: `path` in the store, `damage` in words, `set_aside_at`; sorted by path."""
     notes = sorted(store.path(SET_ASIDE).rglob("*.found.json"))
-    found = []
+    records = []
     for path in notes:
         try:
-            found.append(_read_object(path))
+            records.append(_read_object(path))
         except StoreDamaged as error:
-            found.append({"path": str(path), "damage": str(error), "set_aside_at": ""})
-    return found
+            records.append({"path": str(path), "damage": str(error), "set_aside_at": ""})
+    return records
 
 
 def _read_object(path: Path) -> dict[str, Any]:

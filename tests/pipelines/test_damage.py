@@ -269,8 +269,8 @@ def test_a_damaged_file__is_named_and_stops_nothing(
         damage(path)
         unseen = SILENT_WITHOUT_CHECKSUM + ((removed,) if name == "encoder" else ())  # it is not there from the start
         is_silent = (not sealed and damage in unseen) or name in ("checksums", "run checksums", "catalog")
-        found = [problem for problem in problems(winnow, project, path, whole) if problem != NOT_SEEN or not is_silent]
-        result |= {damage.__name__: found} if found else {}
+        seen = [problem for problem in problems(winnow, project, path, whole) if problem != NOT_SEEN or not is_silent]
+        result |= {damage.__name__: seen} if seen else {}
     assert result == {}
 
 
