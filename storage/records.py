@@ -125,22 +125,34 @@ def read_selection(store: Store, selection_id: str) -> tuple[dict[str, Any], pa.
     folder = record_folder(store, "selection", selection_id)
     header = read_record("selections", folder)
     items = read_items(folder / "items.parquet", ITEM_COLUMNS)
-    if len(items) != header["n_items"]:
+    if len(items) != header.get("n_items"):
         raise StoreDamaged(
-            f"{folder / 'items.parquet'} holds {len(items)} items, selection.json says {header['n_items']}"
+            f"{folder / 'items.parquet'} holds {len(items)} items, {folder / 'selection.json'} says {header.get('n_items')}"
         )
     return header, items
 
 
-def known_selection(store: Store, selection_id: str) -> tuple[dict[str, Any], pa.Table] | None:
-    """A selection that was drawn before; None if there is none. A damaged one is put aside, to be drawn again."""
+def known_selection(
+    store: Store, selection_id: str, needs: Iterable[str] = ()
+) -> tuple[dict[str, Any], pa.Table] | None:
+    """A selection that was drawn before; None if there is none. A damaged one is put aside, to be drawn again.
+
+    Args:
+        needs: keys that its header must have.
+    """
     if not committed_whole(store, "selections", selection_id):
         return None
+    folder = store.path("records", "selections", selection_id)
     try:
-        return read_selection(store, selection_id)
+        header, items = read_selection(store, selection_id)
     except StoreDamaged as error:
-        set_aside(store, store.path("records", "selections", selection_id), str(error))
+        set_aside(store, folder, str(error))
         return None
+    missing = sorted(set(needs) - set(header))
+    if missing:
+        set_aside(store, folder, f"{folder / 'selection.json'} lacks {', '.join(map(repr, missing))}")
+        return None
+    return header, items
 
 
 def commit_run(store: Store, run: Mapping[str, Any]) -> str:

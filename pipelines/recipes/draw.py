@@ -57,7 +57,7 @@ def draw(context: Context, spec: SelectionSpec, name: str, inputs: DrawInputs = 
     """
     store = context.store
     selection_id = spec.selection_id
-    if known := known_selection(store, selection_id):
+    if known := known_selection(store, selection_id, ("recipe", "facts", "exhausted", "snapshot")):
         header, items = known
         return SelectionResult(spec, from_arrow(items["id"]), header["facts"], header["exhausted"], new=False)
     began = time.monotonic()

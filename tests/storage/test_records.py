@@ -143,7 +143,7 @@ def test_read_selection__other_number_of_items_is_damage(store: Store, items: pa
     commit_selection(store, {"selection_id": "s1"}, items)
     pq.write_table(items[:10], store.path("records", "selections", "s1", "items.parquet"))
     store.path("records", "selections", "s1", "checksums.json").unlink()
-    with pytest.raises(StoreDamaged, match=r"items\.parquet holds 10 items, selection\.json says 1000"):
+    with pytest.raises(StoreDamaged, match=r"items\.parquet holds 10 items, .*selection\.json says 1000"):
         read_selection(store, "s1")
 
 
