@@ -2,20 +2,81 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from pipelines.context import Context
+from pipelines.messages import counted
+from storage.damage import KINDS, check_folder, has_checksums, read_record, set_aside_records
+from storage.errors import StorageError, StoreDamaged
 from storage.pool.ingest import differences
+from storage.vectors.index import index_damage
+from storage.vectors.segments import description_damage, segment_damage
 
 
-def check_lines(context: Context) -> Iterator[str]:
-    """What was seen, a line each; at least one."""
+def check_lines(context: Context, *, deep: bool = False) -> Iterator[str]:
+    """What was seen, a line each; at least one.
+
+    Args:
+        deep: compare every file of the store with its checksum; else the small ones that describe the others are read.
+    """
+    yield from _deep_lines(context) if deep else _record_lines(context)
+    yield from _set_aside_lines(context)
+    yield from _difference_lines(context)
+
+
+def _record_lines(context: Context) -> Iterator[str]:
+    store = context.store
+    for kind, about in KINDS.items():
+        for folder in about.folders(store) if about.file else ():
+            try:
+                read_record(kind, folder)
+            except StoreDamaged as error:
+                yield f"damaged: {error}"
+
+
+def _deep_lines(context: Context) -> Iterator[str]:
+    store = context.store
+    folders = [(kind, folder) for kind, about in KINDS.items() for folder in about.folders(store)]
+    seen: Counter[str] = Counter()
+    for number, (kind, folder) in enumerate(folders, start=1):
+        context.report.progress("compare with checksums", number, len(folders), "folders")
+        damages = check_folder(kind, folder)
+        more = segment_damage(folder) if kind == "segments" else index_damage(folder) if kind == "indexes" else None
+        damages = damages or ([more] if more else [])
+        yield from (f"damaged: {damage}" for damage in damages)
+        seen["damaged" if damages else "whole" if has_checksums(kind, folder) else "no checksum"] += 1
+    for encoder in store.committed("vectors"):
+        if damage := description_damage(store, encoder):
+            yield f"damaged: {damage}"
+    yield f"{seen['whole']:,} of {counted(len(folders), 'folder')} are as they were committed"
+    if seen["no checksum"]:
+        yield f"{seen['no checksum']:,} of an earlier version have no checksum; they can be read"
+    if seen["damaged"]:
+        yield f"{seen['damaged']:,} are damaged: `winnow run` puts them aside, and makes again what it needs of them"
+
+
+def _set_aside_lines(context: Context) -> Iterator[str]:
+    records = set_aside_records(context.store)
+    for record in records:
+        again = " (made again since)" if context.store.path(record["path"]).exists() else ""
+        yield f"set aside {record['set_aside_at']}: {record['damage']}{again}"
+    if records:
+        yield f"{counted(len(records), 'damaged record')} in {context.store.path('set-aside')}, as they were found"
+
+
+def _difference_lines(context: Context) -> Iterator[str]:
     config = context.config
     specs = config.pool.specs(config.root)
     otherwise = 0
     for number, spec in enumerate(specs, start=1):
         context.report.progress("compare with how files are read now", number, len(specs), "files")
-        if difference := differences(context.store, spec):
+        try:
+            difference = differences(context.store, spec)
+        except StorageError as error:
+            yield f"{spec.file}: {error}"
+            continue
+        if difference:
             otherwise += 1
             yield (
                 f"{difference.file}: an earlier version read it by other rules; now {difference.read_otherwise:,} rows "

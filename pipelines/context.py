@@ -54,7 +54,7 @@ def open_context(config_path: Path, report: Reporter, invocation: str | None = N
     use, so that an edit of the file in mid-run changes nothing.
     """
     config = load_config(config_path)
-    store = Store(config.store)
+    store = Store(config.store, on_notice=report.say)
     if invocation is None:
         return Context(config, store, report)
     pinned = store.path("configs", "runs", invocation)
@@ -67,9 +67,9 @@ def open_context(config_path: Path, report: Reporter, invocation: str | None = N
 
 def keep_config(store: Store, config: Config) -> None:
     """Keep a resolved configuration in the store, under its digest."""
-    path = _kept(store, config.digest)
-    if not path.exists():
-        write_durably(path, config.resolved_yaml())
+    path, text = _kept(store, config.digest), config.resolved_yaml()
+    if not path.is_file() or path.read_bytes() != text.encode("utf-8"):
+        write_durably(path, text)
 
 
 def _kept(store: Store, digest: str) -> Path:

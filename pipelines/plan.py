@@ -2,36 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pipelines.config.schema import OWN_VECTORS
 from pipelines.context import Context
 from pipelines.recipes.spec import encoders_of, resolve_spec
 from pipelines.runs import last_run
+from storage.damage import KINDS, damage_of
+from storage.errors import NotInStore, StoreDamaged
 from storage.pool.columns import columns_id
 from storage.pool.ingest import ingest_id
 from storage.vectors.segments import missing_ids
 
+LATER = "the rest is known once the pool has been read"
+
 
 def plan_lines(context: Context) -> list[str]:
     """Describe what `run_all` would do, a line for each stage."""
+    return list(_lines(context))
+
+
+def _lines(context: Context) -> Iterator[str]:
     config, store = context.config, context.store
     specs = config.pool.specs(config.root)
     ingests = {ingest_id(store, spec) for spec in specs}
     new = sum(not store.has("pool", ingest) for ingest in ingests)
-    lines = [f"pool: {len(specs)} files, {new} of them new or changed"]
+    yield f"pool: {len(specs)} files, {new} of them new or changed"
+    damages = [_damage(context, "pool", ingest) for ingest in sorted(ingests)]
     last = last_run(store, "ingest")
-    if last is None:
-        return [*lines, "the rest is known once the pool has been read"]
+    if last is not None:
+        damages.append(_damage(context, "snapshots", last["subject"]))
+    yield from (f"pool: {damage}; it will be made again" for damage in damages if damage)
+    if last is None or any(damages) or not store.has("records", "snapshots", last["subject"]):
+        yield LATER
+        return
     snapshot = context.pool.snapshot
     columns = {columns_id(store, file.url, file.id) for file in config.pool.columns}
     if ingests != set(snapshot.ingests) or columns != set(snapshot.columns):
-        lines.append(f"snapshot: {len(snapshot):,} rows; its files have changed, a new one will be taken")
-        return [*lines, "the rest is known once the pool has been read"]
-    lines.append(f"snapshot: {len(snapshot):,} rows")
+        yield f"snapshot: {len(snapshot):,} rows; its files have changed, a new one will be taken"
+        yield LATER
+        return
+    yield f"snapshot: {len(snapshot):,} rows"
     for name in encoders_of(config, config.recipes):
-        lacking = len(missing_ids(store, context.pool.fingerprint(name), snapshot.ids))
-        what = "take in" if name == OWN_VECTORS else "encode"
-        lines.append(f"{name}/embeddings: {lacking:,} rows to {what}, {len(snapshot) - lacking:,} in the store")
+        yield f"{name}/embeddings: {_embeddings(context, name)}"
     for name in config.recipes:
-        drawn = store.has("records", "selections", resolve_spec(context, name).selection_id)
-        lines.append(f"selection/{name}: " + ("drawn already, nothing to do" if drawn else "to be drawn"))
-    return lines
+        yield f"selection/{name}: {_selection(context, name)}"
+
+
+def _damage(context: Context, kind: str, name: str) -> str | None:
+    folder = context.store.path(*KINDS[kind].root, name)
+    return damage_of(kind, folder) if folder.is_dir() else None
+
+
+def _embeddings(context: Context, encoder: str) -> str:
+    ids = context.pool.snapshot.ids
+    try:
+        lacking = len(missing_ids(context.store, context.pool.fingerprint(encoder), ids))
+    except StoreDamaged as error:
+        return f"{error}; its vectors will be made again"
+    what = "take in" if encoder == OWN_VECTORS else "encode"
+    return f"{lacking:,} rows to {what}, {len(ids) - lacking:,} in the store"
+
+
+def _selection(context: Context, recipe: str) -> str:
+    try:
+        selection_id = resolve_spec(context, recipe).selection_id
+    except (StoreDamaged, NotInStore) as error:
+        return str(error)
+    if not context.store.has("records", "selections", selection_id):
+        return "to be drawn"
+    damage = _damage(context, "selections", selection_id)
+    return f"{damage}; to be drawn again" if damage else "drawn already, nothing to do"

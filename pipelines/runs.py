@@ -9,13 +9,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from storage.store import Store, read_json
+from storage.damage import readable
+from storage.store import Store
+
+_NOTHING: dict[str, Any] = {
+    **dict.fromkeys(("invocation", "target", "subject", "summary", "error", "started_at", "seconds")),
+    "checks": [],
+    "facts": {},
+}
 
 
 def runs(store: Store) -> Iterator[dict[str, Any]]:
-    """The recorded executions of stages, newest first; run ids are ULIDs, so they sort by time."""
+    """The recorded executions of stages, newest first, in the order of their ids; damaged records are left out."""
     for run_id in reversed(store.records("runs")):
-        yield read_json(store.path("records", "runs", run_id, "run.json"))
+        if (run := readable(store, "runs", run_id)) is not None:
+            yield _NOTHING | run
 
 
 def last_run(

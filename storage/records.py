@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage import duck
+from storage.checksums import verified
+from storage.damage import KINDS, committed_whole, read_record, readable, set_aside
 from storage.errors import NotInStore, StoreDamaged
 from storage.ids import from_arrow, to_text
-from storage.store import Store, read_json, utc_now, write_json
+from storage.store import Store, utc_now, write_json
 
 ITEM_COLUMNS = {
     "rank": pa.uint32(),
@@ -51,18 +53,36 @@ def digest_of(value: Any) -> str:
     return hashlib.blake2b(text.encode("utf-8"), digest_size=16).hexdigest()
 
 
-def new_run_id() -> str:
+def new_run_id(after: Iterable[str] = ()) -> str:
     """A fresh ULID, 26 letters and digits: later ids sort after earlier ones, in one process strictly.
 
+    Args:
+        after: ids that it sorts after too, whatever the clock says; what is no ULID does not count.
+
     >>> new_run_id() < new_run_id()
+    True
+    >>> new_run_id(after=["7Z000000000000000000000000"]) > "7Z000000000000000000000000"
     True
     """
     global _last_run_id  # noqa: PLW0603
     with _run_id_lock:
-        fresh = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
-        _last_run_id = max(fresh, _last_run_id + 1)
+        _last_run_id = max((time.time_ns() // 1_000_000 << 80) | secrets.randbits(80), _last_run_id + 1)
         number = _last_run_id
+    last = max(map(_number_of, after), default=-1)
+    if number <= last:
+        # A random step, so that two processes that know of the same last id do not choose the same next one.
+        number = last + 1 + secrets.randbits(64)
     return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def _number_of(text: str) -> int:
+    """The number that a ULID writes; -1 for what is none."""
+    if len(text) != 26 or not set(text) <= set(_CROCKFORD) or text[0] > "7":
+        return -1
+    number = 0
+    for letter in text:
+        number = number << 5 | _CROCKFORD.index(letter)
+    return number
 
 
 def commit_selection(
@@ -103,25 +123,65 @@ def read_selection(store: Store, selection_id: str) -> tuple[dict[str, Any], pa.
         StoreDamaged: the record is not whole.
     """
     folder = record_folder(store, "selection", selection_id)
-    header: dict[str, Any] = read_json(folder / "selection.json")
+    header = read_record("selections", folder)
     items = read_items(folder / "items.parquet", ITEM_COLUMNS)
-    if len(items) != header["n_items"]:
-        raise StoreDamaged(f"{folder} holds {len(items)} items, its header says {header['n_items']}")
+    if len(items) != header.get("n_items"):
+        raise StoreDamaged(
+            f"{folder / 'items.parquet'} holds {len(items)} items, {folder / 'selection.json'} says {header.get('n_items')}"
+        )
+    return header, items
+
+
+def known_selection(
+    store: Store, selection_id: str, needs: Iterable[str] = ()
+) -> tuple[dict[str, Any], pa.Table] | None:
+    """A selection that was drawn before; None if there is none. A damaged one is put aside, to be drawn again.
+
+    Args:
+        needs: keys that its header must have.
+    """
+    if not committed_whole(store, "selections", selection_id):
+        return None
+    folder = store.path("records", "selections", selection_id)
+    try:
+        header, items = read_selection(store, selection_id)
+    except StoreDamaged as error:
+        set_aside(store, folder, str(error))
+        return None
+    missing = sorted(set(needs) - set(header))
+    if missing:
+        set_aside(store, folder, f"{folder / 'selection.json'} lacks {', '.join(map(repr, missing))}")
+        return None
     return header, items
 
 
 def commit_run(store: Store, run: Mapping[str, Any]) -> str:
     """Commit the record of one execution of a stage; returns its `run_id`.
 
+    Runs are in the order of their ids, which is that of their commits whatever the clocks say: an id counts on from the
+    highest one that the store has.
+
     Args:
-        run: JSON-plain: `run_id`, `invocation`, `stage`, `target`, `status` ("ok", "held_back" or "failed"), `subject`
-            (the id of what was made), `started_at`, `finished_at`, `seconds`, `config_digest`, `code_version`,
-            `summary`, `facts`, `checks`, `error`. Only `run_id` must be there.
+        run: JSON-plain: `invocation`, `stage`, `target`, `status` ("ok", "held_back" or "failed"), `subject` (the id of
+            what was made), `started_at`, `finished_at`, `seconds`, `config_digest`, `code_version`, `summary`,
+            `facts`, `checks`, `error`. A `run_id` is given here, unless there is one.
+
+    Cost: lists the names of all runs.
     """
-    run_id = str(run["run_id"])
-    with store.committing("records", "runs", run_id) as folder:
-        write_json(folder / "run.json", dict(run))
+    with store.lock("runs", "recording a run"):
+        run_id = str(run.get("run_id") or new_run_id(after=store.records("runs")))
+        with store.committing("records", "runs", run_id) as folder:
+            write_json(folder / "run.json", {"run_id": run_id, **run})
     return run_id
+
+
+def next_number(store: Store, kind: str) -> int:
+    """One more than the highest `number` in the records of a kind: their order, whatever the clocks say.
+
+    Records of earlier versions have none and come first. Hold a lock until the record is committed.
+    """
+    headers = [readable(store, kind, name) for name in store.committed(*KINDS[kind].root)]
+    return max((header.get("number", 0) for header in headers if header), default=0) + 1
 
 
 def commit_metrics(store: Store, selection_id: str, values: Mapping[str, float]) -> str:
@@ -199,8 +259,8 @@ def read_items(path: Path, columns: Iterable[str]) -> pa.Table:
         StoreDamaged: the file cannot be read.
     """
     try:
-        return pq.read_table(path, columns=list(columns))
-    except (OSError, pa.ArrowInvalid) as error:
+        return pq.read_table(verified(path), columns=list(columns))
+    except (OSError, pa.ArrowException) as error:
         raise StoreDamaged(f"{path} cannot be read: {error}") from error
 
 

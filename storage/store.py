@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
-import shutil
 import socket
-import time
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,10 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from storage.checksums import seal, verified
 from storage.errors import NotInStore, StoreDamaged
-
-# A leftover of a killed writer is swept once it is older than any run could be.
-STALE_TMP_S = 24 * 3600
+from storage.scratch import scratch_folder, sweep
 
 
 class Store:
@@ -34,6 +31,10 @@ class Store:
 
     Args:
         root: the folder; made absolute, so that the store works from any working directory.
+        on_notice: called with what a user should know, each sentence once; by default it is logged as a warning.
+
+    Attributes:
+        damaged: committed folders that were left out because they are damaged -> what is wrong with them.
 
     >>> import tempfile
     >>> store = Store(Path(tempfile.mkdtemp()) / "store")
@@ -43,8 +44,17 @@ class Store:
     ['r1']
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, on_notice: Callable[[str], object] | None = None) -> None:
         self.root = Path(root).expanduser().absolute()
+        self.damaged: dict[Path, str] = {}
+        self._on_notice = on_notice or logging.getLogger("winnow").warning
+        self._said: set[str] = set()
+
+    def notice(self, sentence: str) -> None:
+        """Say something that a user should know, once."""
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self._on_notice(sentence)
 
     def path(self, *parts: str) -> Path:
         """A path inside the store; nothing is created."""
@@ -68,12 +78,8 @@ class Store:
     @contextmanager
     def scratch(self, name: str) -> Iterator[Path]:
         """An empty folder under `tmp/` to write in, removed when the block ends."""
-        folder = self.path("tmp", f"{name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-        folder.mkdir(parents=True)
-        try:
+        with scratch_folder(self.path("tmp"), name) as folder:
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def committing(self, *parts: str) -> Iterator[Path]:
@@ -84,6 +90,7 @@ class Store:
         target = self.path(*parts)
         with self.scratch(parts[-1]) as folder:
             yield folder
+            seal(folder)
             sync_tree(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -122,12 +129,11 @@ class Store:
             file.flush()
             yield
 
-    def sweep_tmp(self) -> None:
-        """Remove what killed writers left under `tmp/` more than a day ago."""
-        for path in self.path("tmp").glob("*"):
-            with suppress(FileNotFoundError):  # committed by its writer in the meantime
-                if time.time() - path.stat().st_mtime > STALE_TMP_S:
-                    shutil.rmtree(path, ignore_errors=True)
+    def sweep(self) -> None:
+        """Remove what killed writers left, once it is known that they are dead."""
+        sweep(self.path("tmp"), hidden_only=False)
+        for folder in (self.path("configs"), self.path("configs", "runs"), *self.path("vectors").glob("*")):
+            sweep(folder)
 
 
 def utc_now() -> str:
@@ -145,13 +151,13 @@ def read_json(path: Path) -> Any:
 
     Raises:
         NotInStore: the file is missing.
-        StoreDamaged: it does not parse.
+        StoreDamaged: it does not parse, or is not what was committed.
     """
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(verified(path).read_text("utf-8"))
     except FileNotFoundError:
         raise NotInStore(f"{path} is missing") from None
-    except ValueError as error:
+    except (ValueError, RecursionError, IsADirectoryError, NotADirectoryError) as error:
         raise StoreDamaged(f"{path} is not the JSON that was written: {error}") from error
 
 
@@ -159,23 +165,23 @@ def read_array(path: Path) -> npt.NDArray[Any]:
     """A record's .npy array, memory-mapped.
 
     Raises:
-        StoreDamaged: it is missing, or not an array.
+        StoreDamaged: it is missing, not an array, or not what was committed.
     """
     try:
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        return np.asarray(np.load(verified(path), mmap_mode="r", allow_pickle=False))
     except FileNotFoundError:
         raise StoreDamaged(f"{path} is missing") from None
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, IsADirectoryError, NotADirectoryError) as error:
         raise StoreDamaged(f"{path} is not the array that was written: {error}") from error
 
 
 def write_durably(path: Path, text: str) -> None:
     """Write a file beside its place and rename it in, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-    tmp.write_text(text, "utf-8")
-    sync_path(tmp)
-    tmp.replace(path)
+    with scratch_folder(path.parent, f".{path.name}") as folder:
+        beside = folder / "text"
+        beside.write_text(text, "utf-8")
+        sync_path(beside)
+        beside.replace(path)
     sync_path(path.parent)
 
 

@@ -113,11 +113,15 @@ def run(
 
 
 @app.command()
-def check(config: ConfigOption = None) -> None:
+def check(
+    config: ConfigOption = None,
+    *,
+    deep: Annotated[bool, typer.Option("--deep", help="Compare every file of the store with its checksum.")] = False,
+) -> None:
     """Say what of the store is not as it should be, and what this version would read otherwise; nothing is changed."""
     from pipelines.check import check_lines
 
-    for line in check_lines(_context(config)):
+    for line in check_lines(_context(config), deep=deep):
         _print(line)
 
 

@@ -247,7 +247,7 @@ def imported_probabilities(
         return None
     if file["digest"] != probabilities_id(store, file["url"]):
         raise BadInput(f"the probabilities {file['url']} are not those of the record: the file has changed since")
-    return read_probabilities(store, file["url"], file["id"], classes, snapshot)
+    return read_probabilities(store, file["url"], file["id"], classes, snapshot, file["digest"])
 
 
 def _selected_ids(store: Store, selection_id: str | None) -> Ids:

@@ -16,6 +16,7 @@ from selection.learning.annotators import NONE, relabel_scores
 from selection.learning.classifier import LogisticRegression, Model, build_classifier, out_of_fold
 from selection.learning.stopping import Advice, Observation, Rules, advise, overall_uncertainty
 from selection.types import Floats, Mask
+from storage.damage import committed_whole, readable
 from storage.ids import Ids, from_arrow, rows_of, to_arrow, to_text
 from storage.labels.imported_probabilities import probabilities_id
 from storage.labels.models import commit_model, read_model
@@ -166,7 +167,9 @@ class ProjectModel:
                 seen.append((header["model"], header["spent"], header["metrics"]))
         if self.ready and (not rounds or rounds[-1]["model"] != self.model_id):
             seen.append((self.commit(), self.state.spent, self.metrics))
-        models = {name: read_model(store, name) for name, _, _ in seen if name is not None}
+        whole = {name for name, _, _ in seen if name and readable(store, "models", name, whole=True)}
+        seen = [(name if name in whole else None, spent, metrics) for name, spent, metrics in seen]
+        models = {name: read_model(store, name) for name in whole}
         if self.imported:  # the same file does not learn, so that it says the same again is no reason to stop
             files = [None if name is None else models[name][0]["classifier"] for name, _, _ in seen]
             seen = [entry for i, entry in enumerate(seen) if entry[0] is None or files[i : i + 2] != [files[i]] * 2]
@@ -194,7 +197,7 @@ class ProjectModel:
     def commit(self) -> str:
         """Commit the record of the model; gives its id."""
         settings, store = self.state.settings, self.state.context.store
-        if not store.has("records", "models", self.model_id):
+        if not committed_whole(store, "models", self.model_id):
             ids, P = self.stop_set
             predictions = pa.table(
                 {

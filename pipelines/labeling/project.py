@@ -16,8 +16,9 @@ from pipelines.context import Context
 from pipelines.errors import UnknownProject
 from pipelines.labeling.annotations import Annotations, read_annotations
 from pipelines.labeling.spending import SpendingLimit
-from pipelines.messages import nearest
+from pipelines.messages import counted, nearest
 from selection.types import Mask, Rows
+from storage.damage import set_aside_records
 from storage.ids import Ids, from_arrow, rows_of
 from storage.labels.rounds import read_round_items, read_rounds
 from storage.pool.snapshot import Snapshot
@@ -153,5 +154,18 @@ def project_settings(context: Context, name: str) -> Labeling:
 def project_state(context: Context, name: str) -> ProjectState:
     """The state of a project now."""
     settings = project_settings(context, name)
+    _note_lost_labels(context)
     annotations = read_annotations(context.store, name, settings.classes, settings.aggregate)
     return ProjectState(context, name, settings, annotations, read_rounds(context.store, name), datetime.now(UTC))
+
+
+def _note_lost_labels(context: Context) -> None:
+    """Say that labels do not count because their record was damaged, for as long as nobody takes them in again."""
+    store = context.store
+    paths = {record["path"] for record in set_aside_records(store) if record["path"].startswith("records/labels/")}
+    lost = sum(not store.has(*path.split("/")) for path in paths)
+    if lost:
+        store.notice(
+            f"the labels of {counted(lost, 'label file')} do not count: the record was damaged, `winnow check` names it. "
+            "`winnow labels pull` with the file takes them in again"
+        )

@@ -8,7 +8,6 @@ first, from the whole pool, so that what the steps choose does not show in it.
 from __future__ import annotations
 
 import filecmp
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -38,6 +37,7 @@ from storage.labels.batches import VERSION as BATCH_VERSION
 from storage.labels.batches import BatchItem, write_batch
 from storage.labels.rounds import commit_round
 from storage.records import digest_of, read_selection
+from storage.scratch import scratch_folder, sweep
 
 RANDOM = StepList.of("random")
 
@@ -82,7 +82,7 @@ def draw_round(state: ProjectState, model: ProjectModel, advice: Advice) -> Roun
     Raises:
         SelectionError: the steps cannot be run.
     """
-    settings, number = state.settings, len(state.rounds)
+    settings, number = state.settings, max((header["round"] + 1 for header in state.rounds), default=0)
     remaining = _remaining(state)
     if remaining.rows == 0 or (remaining.money is not None and remaining.money <= 0):
         return "the budget is spent"
@@ -136,17 +136,17 @@ def write_file(state: ProjectState, header: Round) -> str:
         )
     ]
     folder = Path(state.settings.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as beside:
-        name = f"{state.name}-{header['round']:04d}"
-        version = header.get("batch_version", 1)
-        written = write_batch(Path(beside) / name, header["format"], batch, header["classes"], version=version)
+    name = f"{state.name}-{header['round']:04d}"
+    version = header.get("batch_version", 1)
+    with scratch_folder(folder, f".{name}") as beside:
+        written = write_batch(beside / name, header["format"], batch, header["classes"], version=version)
         for file in written:
             target = folder / file.name
             if not target.exists():
                 file.rename(target)
             elif not filecmp.cmp(file, target, shallow=False):
                 state.context.report.say(f"{target} has changed since it was written, and is left as it is")
+    sweep(folder)
     return str(folder / written[0].name)
 
 

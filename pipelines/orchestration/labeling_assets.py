@@ -12,10 +12,10 @@ from pipelines.stages.fit import fit
 from pipelines.stages.pull import pull
 from pipelines.stages.push import push
 from pipelines.stages.stage import Outcome
+from storage.damage import read_record
 from storage.ids import from_arrow
 from storage.labels.rounds import read_round_items
 from storage.pool.snapshot import open_snapshot
-from storage.store import read_json
 
 
 def job_name(project: str) -> str:
@@ -77,7 +77,7 @@ def _first_rows(context: Context, outcome: Outcome) -> dict[str, Any]:
     if not store.has("records", "rounds", round_id):
         return {}
     items = read_round_items(store, round_id).slice(0, FIRST_ROWS)
-    snapshot = open_snapshot(store, read_json(store.path("records", "rounds", round_id, "round.json"))["snapshot"])
+    snapshot = open_snapshot(store, read_record("rounds", store.path("records", "rounds", round_id))["snapshot"])
     rows = [
         {
             "rank": item["rank"],

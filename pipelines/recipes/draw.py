@@ -18,7 +18,7 @@ from pipelines.runs import code_version
 from selection import TokenBudget
 from storage.errors import BadInput
 from storage.ids import Ids, from_arrow
-from storage.records import commit_metrics, commit_selection, read_selection
+from storage.records import commit_metrics, commit_selection, known_selection
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def draw(context: Context, spec: SelectionSpec, name: str, inputs: DrawInputs = 
     """
     store = context.store
     selection_id = spec.selection_id
-    if store.has("records", "selections", selection_id):
-        header, items = read_selection(store, selection_id)
+    if known := known_selection(store, selection_id, ("recipe", "facts", "exhausted", "snapshot")):
+        header, items = known
         return SelectionResult(spec, from_arrow(items["id"]), header["facts"], header["exhausted"], new=False)
     began = time.monotonic()
     budget = spec.constraints.budget

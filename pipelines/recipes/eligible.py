@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.recipes.inputs import Mask
-from pipelines.recipes.spec import SelectionSpec
+from pipelines.recipes.spec import IdList, SelectionSpec, digest_of_rows
 from selection.types import Rows
+from storage.errors import BadInput
 from storage.pool.snapshot import Snapshot
 from storage.pool.targets import TargetSet
 from storage.vectors.segments import StoredVectors
@@ -45,10 +46,12 @@ def eligible_rows(
         exclude("outside_where", ~snapshot.where(spec.where))
     if spec.allow is not None:
         allowed, _ = snapshot.rows_named(Path(spec.allow.file))
+        _require_digest(snapshot, spec.allow, allowed)
         exclude("not_allowed", np.setdiff1d(np.arange(len(snapshot)), allowed))
     if spec.deny is not None:
         # A list of what was used or labelled before outlives rows of the pool.
         denied, counts["deny_unknown"] = snapshot.rows_named(Path(spec.deny.file), strict=False)
+        _require_digest(snapshot, spec.deny, denied)
         exclude("denied", denied)
     if spec.held_out:
         targets = [turns for target_set in held_out for turns in target_set.conversations]
@@ -57,3 +60,9 @@ def eligible_rows(
         exclude(rule, excluded)
     counts["eligible"] = int(eligible.sum())
     return eligible, counts
+
+
+def _require_digest(snapshot: Snapshot, ids: IdList, rows: Rows) -> None:
+    """Raise if a list names other rows than when the selection got its name."""
+    if digest_of_rows(snapshot, rows) != ids.digest:
+        raise BadInput(f"{ids.file}: the file changed while it was read; run again when it is complete")

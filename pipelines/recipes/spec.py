@@ -23,7 +23,7 @@ from selection.constraints import plain
 from selection.encoders import tokenizer_fingerprint
 from selection.registry import recorded_spec, recorded_steps, required
 from selection.step import Step
-from selection.types import Input
+from selection.types import Input, Rows
 from storage.errors import BadInput
 from storage.ids import to_text
 from storage.pool.condition import changeable, not_of_the_row
@@ -236,7 +236,12 @@ def id_list(file: str | None, snapshot: Snapshot, *, strict: bool) -> IdList | N
     if file is None:
         return None
     rows, _ = snapshot.rows_named(Path(file), strict=strict)
-    return IdList(file, digest_of(to_text(snapshot.ids[np.unique(rows)])))
+    return IdList(file, digest_of_rows(snapshot, rows))
+
+
+def digest_of_rows(snapshot: Snapshot, rows: Rows) -> str:
+    """What names a list of rows, whatever their order."""
+    return digest_of(to_text(snapshot.ids[np.unique(rows)]))
 
 
 def needs_vectors(recipe: Recipe) -> bool:

@@ -22,16 +22,20 @@ import numpy as np
 
 from selection.encoders import Encoder, EncoderSpec, load_encoder
 from selection.errors import InvalidInput, TemplateRefusal
-from storage.errors import NotInStore
+from storage.damage import read_record
+from storage.errors import NotInStore, StoreDamaged
 from storage.ids import Ids, from_text, rows_of, to_text
-from storage.store import Store, read_json, utc_now, write_json
+from storage.store import Store, read_array, utc_now, write_json
 from storage.vectors.segments import (
     commit_segment,
     describe_encoder,
     failed_ids,
+    is_described,
     missing_ids,
     normalise,
     segment_folders,
+    segment_name,
+    set_damaged_aside,
 )
 
 # Multiply-adds of the model that a device does in a second, an order of magnitude that sizes segments. A fixed number,
@@ -129,11 +133,14 @@ def embed(
     totals: Counter[str] = Counter()
     notes: tuple[str, ...] = ()
     with store.lock(f"vectors-{encoder}", f"embed {source.name}", on_wait):
+        for damaged in set_damaged_aside(store, encoder):
+            _plan_again(store, encoder, damaged)
         todo = missing_ids(store, encoder, ids)
-        if len(todo):
+        if len(todo) or not is_described(store, encoder):
             job = _Job(store, encoder, source, load_encoder(spec, device))
             notes = job.model.notes
             describe_encoder(store, encoder, _encoder_record(encoder, spec, job.model))
+        if len(todo):
             on_batch = _counter(on_progress, len(todo))
             for segment, turns in _with_texts(source, _segments(job, todo, segment_seconds)):
                 totals += _encode(job, segment, turns, on_batch)
@@ -218,7 +225,7 @@ def _text_of(model: Encoder, turns: Turns, row: int, refusals: dict[int, str]) -
 
 def _refused(store: Store, encoder: str, ids: Ids) -> int:
     """How many of some ids have no vector because the chat template refuses them."""
-    causes = [read_json(folder / "segment.json").get("failed", {}) for folder in segment_folders(store, encoder)]
+    causes = [read_record("segments", folder).get("failed", {}) for folder in segment_folders(store, encoder)]
     refused = [name for failed in causes for name, cause in failed.items() if cause.startswith(TemplateRefusal.WORDS)]
     return len(np.intersect1d(from_text(refused), ids)) if refused else 0
 
@@ -259,18 +266,31 @@ def _plan(job: _Job, todo: Ids, segment_seconds: float) -> list[_Segment]:
         raise NotInStore(f"{job.source.name}: asked for the texts of {len(todo)} ids, got {len(ordered)}")
     rate = NOMINAL_RATE["cuda" if job.model.device.startswith("cuda") else "cpu"]
     bounds = _bounds(tokens, int(segment_seconds * rate / job.model.parameters))
-    digest = hashlib.blake2b(ordered.tobytes() + json.dumps(bounds).encode(), digest_size=16).hexdigest()
+    return _read_plan(_commit_plan(job.store, job.encoder, ordered, bounds, job.model.batch_tokens, job.source.name))
+
+
+def _commit_plan(store: Store, encoder: str, ids: Ids, bounds: list[int], batch_tokens: int, source: str) -> Path:
+    digest = hashlib.blake2b(ids.tobytes() + json.dumps(bounds).encode(), digest_size=16).hexdigest()
     name = f"plan-{digest}"
-    with job.store.committing("vectors", job.encoder, name) as folder:
-        np.save(folder / "ids.npy", ordered, allow_pickle=False)
-        record = {
-            "bounds": bounds,
-            "batch_tokens": job.model.batch_tokens,
-            "source": job.source.name,
-            "created_at": utc_now(),
-        }
+    with store.committing("vectors", encoder, name) as folder:
+        np.save(folder / "ids.npy", ids, allow_pickle=False)
+        record = {"bounds": bounds, "batch_tokens": batch_tokens, "source": source, "created_at": utc_now()}
         write_json(folder / "plan.json", record)
-    return _read_plan(job.store.path("vectors", job.encoder, name))
+    return store.path("vectors", encoder, name)
+
+
+def _plan_again(store: Store, encoder: str, segment: Path) -> None:
+    """Plan a damaged segment as it was, so that its texts are encoded in the same batches and give the same bytes.
+
+    Where that cannot be read any more, or texts failed and their place is not known, they are planned as new ones are.
+    """
+    try:
+        header = read_record("segments", segment)
+        ids = np.asarray(read_array(segment / "keys.npy"))
+    except StoreDamaged:
+        return
+    if "batch_tokens" in header and segment_name(encoder, ids) == segment.name.partition(".")[0]:
+        _commit_plan(store, encoder, ids, [0, len(ids)], header["batch_tokens"], "a damaged segment")
 
 
 def _bounds(tokens: list[int], limit: int) -> list[int]:
@@ -295,8 +315,8 @@ def _plans(store: Store, encoder: str) -> list[Path]:
 
 
 def _read_plan(folder: Path) -> list[_Segment]:
-    record = read_json(folder / "plan.json")
-    ids = np.load(folder / "ids.npy", allow_pickle=False)
+    record = read_record("plans", folder)
+    ids = read_array(folder / "ids.npy")
     return [_Segment(ids[a:b], record["batch_tokens"]) for a, b in itertools.pairwise(record["bounds"])]
 
 

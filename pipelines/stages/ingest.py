@@ -41,9 +41,8 @@ def ingest(context: Context) -> Outcome:
         raise BadInput(f"the pool is empty: the {len(specs)} files under `pool.files` hold no readable row")
     columns = [ingest_columns(store, file.url, file.id) for file in config.pool.columns]
     last = last_run(store, "ingest")
-    snapshot = take_snapshot(
-        store, list(ingests), parent=last["subject"] if last else None, columns=columns, prefer=config.pool.prefer
-    )
+    parent = last["subject"] if last and store.has("records", "snapshots", last["subject"]) else None
+    snapshot = take_snapshot(store, list(ingests), parent=parent, columns=columns, prefer=config.pool.prefer)
     context.reopen_pool()
     new_files = sum(result.new for result in ingests.values())
     total = {key: sum(counts[key] for counts in snapshot.counts.values()) for key in COUNTS}

@@ -17,7 +17,7 @@ from pipelines.runs import last_run
 from pipelines.stages.stage import Check, Outcome, stage
 from storage.ids import Ids, from_arrow, rows_of
 from storage.pool.content import prompt_of
-from storage.records import read_selection
+from storage.records import known_selection
 
 
 @stage(
@@ -59,10 +59,11 @@ def _summary(result: SelectionResult) -> str:
 
 
 def _overlap(context: Context, ids: Ids, last: str | None) -> float | None:
-    """Jaccard overlap with the recipe's last selection; None on its first."""
-    if last is None:
+    """Jaccard overlap with the recipe's last selection; None on its first, and where the last one is damaged."""
+    known = known_selection(context.store, last) if last else None
+    if known is None:
         return None
-    before = from_arrow(read_selection(context.store, last)[1]["id"])
+    before = from_arrow(known[1]["id"])
     common = len(np.intersect1d(before, ids))
     return common / max(len(before) + len(ids) - common, 1)
 

@@ -13,7 +13,7 @@ import duckdb
 from pipelines.context import Context, keep_config
 from pipelines.runs import code_version
 from storage.disk import disk_full
-from storage.records import commit_run, new_run_id
+from storage.records import commit_run
 from storage.store import utc_now
 
 Status = Literal["ok", "held_back", "failed"]
@@ -88,6 +88,7 @@ class Stage:
             f"winnow {title}",
             lambda holder: context.report.say(f"{title}: waiting for {holder}"),
         ):
+            store.sweep()
             keep_config(store, context.config)
             started_at, started = utc_now(), time.monotonic()
 
@@ -95,7 +96,6 @@ class Stage:
                 commit_run(
                     store,
                     {
-                        "run_id": new_run_id(),
                         "invocation": context.invocation,
                         "stage": self.name,
                         "target": target,

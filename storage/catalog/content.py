@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from duckdb import DuckDBPyConnection
+from duckdb import Error as DuckDBError
 
 from storage.catalog import schema
+from storage.damage import KINDS, read_record, readable, set_aside
 from storage.duck import json_pointer, literal, quoted
+from storage.errors import NotInStore, StoreDamaged
 from storage.pool.columns import read_columns
 from storage.pool.examples import free_name, sql_names
 from storage.pool.extra import common_type, sql_type
@@ -32,25 +37,46 @@ Name = tuple[str, ...]
 
 @dataclass(frozen=True)
 class _Source:
-    """Where the rows of a native table come from: `file` of each committed folder below `root`.
+    """Where the rows of a native table come from: the JSON of each committed folder of a kind.
 
     Attributes:
+        kind: of `storage.damage`; "encoders" are no records, but a file in a folder of segments.
         key: the columns that hold the folder's name, one a level.
+        tables: Parquet files of the folder under views, which must be readable, if they are there -> the view.
         rows: the content of the file -> rows, by column; what is no column is left out. `record` is that content.
     """
 
     table: str
-    root: Name
+    kind: str
     key: Name
-    file: str
+    tables: Mapping[str, str] = field(default_factory=dict)
     rows: Callable[[Row], list[Row]] = lambda document: [document]
 
-    def names(self, store: Store) -> list[Name]:
-        names: list[Name] = [()]
-        for _ in self.key:
-            names = [(*name, entry) for name in names for entry in store.committed(*self.root, *name)]
-        # An embedding that was interrupted leaves its plan beside the segments.
-        return [name for name in names if not name[-1].startswith("plan-")]
+    def folders(self, store: Store) -> dict[Name, Path]:
+        """Key -> folder."""
+        if self.kind == "encoders":  # a folder is there before its description is
+            paths = [store.path("vectors", name) for name in store.committed("vectors")]
+            folders = [path for path in paths if path.joinpath("encoder.json").exists()]
+        else:
+            folders = list(KINDS[self.kind].folders(store))
+        return {folder.parts[-len(self.key) :]: folder for folder in folders}
+
+    def read(self, folder: Path) -> Row:
+        """The JSON of a folder.
+
+        Raises:
+            StoreDamaged: it is damaged, or a file under a view is.
+        """
+        if self.kind == "encoders":
+            document = read_json(folder / "encoder.json")
+            if not isinstance(document, dict) or not isinstance(document.get("spec"), dict):
+                raise StoreDamaged(f"{folder / 'encoder.json'} is not the description that was written")
+            return document
+        document = read_record(self.kind, folder)
+        for file, view in self.tables.items():
+            if (folder / file).exists() or file in KINDS[self.kind].needs:
+                _check_table(folder / file, view)
+        return document
 
 
 def _snapshot(document: Row) -> list[Row]:
@@ -58,6 +84,19 @@ def _snapshot(document: Row) -> list[Row]:
     created_at = datetime.fromtimestamp(document["created_ns"] / 1e9, UTC).isoformat()
     row = {"ingests": len(document["ingests"]), "examples": document["rows"], "created_at": created_at}
     return [document | row]
+
+
+def _check_table(path: Path, view: str) -> None:
+    """Raise `StoreDamaged` for a Parquet file that a view cannot read; its rows are not looked at."""
+    try:
+        names = set(pq.read_schema(path).names)
+    except FileNotFoundError:
+        raise StoreDamaged(f"{path} is missing") from None
+    except (pa.ArrowException, OSError) as error:
+        raise StoreDamaged(f"{path} cannot be read: {error}") from error
+    wanted = set(schema.PARQUET_COLUMNS[view]) - {schema.FROM_FOLDER.get(view)}
+    if view != "pool_rows" and (missing := sorted(wanted - names)):
+        raise StoreDamaged(f"{path} lacks the columns {', '.join(missing)}")
 
 
 def _snapshot_files(document: Row) -> list[Row]:
@@ -71,26 +110,40 @@ def _round(document: Row) -> list[Row]:
     return [document | row]
 
 
-_SNAPSHOTS = ("records", "snapshots")
+_REPORTS = {
+    "items.parquet": "selection_items",
+    "dropped.parquet": "selection_drops",
+    "found.parquet": "selection_finds",
+}
 _SOURCES = (
-    _Source("ingests", ("pool",), ("ingest",), "ingest.json"),
-    _Source("snapshots", _SNAPSHOTS, ("snapshot",), "snapshot.json", _snapshot),
-    _Source("snapshot_files", _SNAPSHOTS, ("snapshot",), "snapshot.json", _snapshot_files),
-    _Source("encoders", ("vectors",), ("encoder",), "encoder.json", lambda d: [d["spec"] | d]),
-    _Source("embeddings", ("vectors",), ("encoder", "segment"), "segment.json"),
-    _Source("indexes", ("indexes",), ("index",), "index.json"),
-    _Source("selections", ("records", "selections"), ("selection_id",), "selection.json"),
+    _Source("ingests", "pool", ("ingest",), {"part-00000.parquet": "pool_rows"}),
+    _Source(
+        "snapshots",
+        "snapshots",
+        ("snapshot",),
+        {"duplicates.parquet": "duplicates", "tombstones.parquet": "tombstones"},
+        _snapshot,
+    ),
+    _Source("snapshot_files", "snapshots", ("snapshot",), rows=_snapshot_files),
+    _Source("encoders", "encoders", ("encoder",), rows=lambda d: [d["spec"] | d]),
+    _Source("embeddings", "segments", ("encoder", "segment")),
+    _Source("indexes", "indexes", ("index",)),
+    _Source("selections", "selections", ("selection_id",), _REPORTS),
     _Source(
         "metrics",
-        ("records", "metrics"),
+        "metrics",
         ("metrics_id",),
-        "metrics.json",
-        lambda d: [d | {"name": name, "value": value} for name, value in d["values"].items()],
+        rows=lambda d: [d | {"name": name, "value": value} for name, value in d["values"].items()],
     ),
-    _Source("runs", ("records", "runs"), ("run_id",), "run.json"),
-    _Source("label_imports", ("records", "labels"), ("import",), "import.json"),
-    _Source("round_records", ("records", "rounds"), ("round_id",), "round.json", _round),
-    _Source("models", ("records", "models"), ("model_id",), "model.json"),
+    _Source("runs", "runs", ("run_id",)),
+    _Source(
+        "label_imports",
+        "labels",
+        ("import",),
+        {"labels.parquet": "label_events", "quarantine.parquet": "label_quarantine"},
+    ),
+    _Source("round_records", "rounds", ("round_id",), {"items.parquet": "round_items"}, _round),
+    _Source("models", "models", ("model_id",), {"consensus.parquet": "consensus"}),
 )
 
 
@@ -103,11 +156,13 @@ def fill(store: Store, connection: DuckDBPyConnection, previous: str | None) -> 
     for step in schema.STEPS:
         connection.execute(step)
     connection.execute("INSERT INTO schema_version VALUES (?)", [len(schema.STEPS)])
+    for folder, damage in list(store.damaged.items()):
+        set_aside(store, folder, damage)
     for source in _SOURCES:
-        names = source.names(store)
+        folders = source.folders(store)
         if previous is not None:
-            _copy(connection, source, names, previous)
-        _read(store, connection, source, names)
+            _copy(connection, source, list(folders), previous)
+        _read(store, connection, source, folders)
 
 
 def _copy(connection: DuckDBPyConnection, source: _Source, names: Sequence[Name], previous: str) -> None:
@@ -120,26 +175,60 @@ def _copy(connection: DuckDBPyConnection, source: _Source, names: Sequence[Name]
     )
 
 
-def _read(store: Store, connection: DuckDBPyConnection, source: _Source, names: Sequence[Name]) -> None:
-    """Insert the rows of the records that are not in the table yet."""
+def _read(store: Store, connection: DuckDBPyConnection, source: _Source, folders: Mapping[Name, Path]) -> None:
+    """Insert the rows of the records that are not in the table yet; a record that it cannot hold is put aside."""
     key = _listed(source.key)
     present = set(connection.execute(f"SELECT DISTINCT {key} FROM {source.table}").fetchall())  # noqa: S608
-    rows: list[Row] = []
-    for name in names:
-        path = store.path(*source.root, *name, source.file)
-        # An encoder's folder is there before its description is.
-        if name not in present and (source.table != "encoders" or path.exists()):
-            document = read_json(path)
-            own = {"record": document, **dict(zip(source.key, name, strict=True))}
-            rows += [row | own for row in source.rows(document)]
-    if not rows:
-        return
     types = {column: kind for column, kind, *_ in connection.execute(f"DESCRIBE {source.table}").fetchall()}
-    plain = [{column: row.get(column) for column in types} for row in rows]
-    connection.execute(
-        f"INSERT INTO {source.table} BY NAME SELECT unnest(from_json_strict(?, ?), max_depth := 2)",
-        [json.dumps(plain), json.dumps([types])],
-    )
+    rows: dict[Name, list[Row]] = {}
+    for name, folder in folders.items():
+        if name in present:
+            continue
+        try:
+            document = source.read(folder)
+            own = {"record": document, **dict(zip(source.key, name, strict=True))}
+            rows[name] = [{column: (row | own).get(column) for column in types} for row in source.rows(document)]
+        except (StoreDamaged, NotInStore) as error:
+            _leave_out(store, source, folder, str(error))
+        except _WRONG_VALUES as error:
+            _leave_out(store, source, folder, f"{_described(source, folder)} cannot be used: {error}")
+    # A statement that fails would end the transaction: try on a connection beside it.
+    if not _can_hold(connection.cursor(), rows.values(), types):
+        for name in list(rows):
+            if not _can_hold(connection.cursor(), [rows[name]], types):
+                _leave_out(
+                    store, source, folders[name], f"{_described(source, folders[name])} has a value of a wrong type"
+                )
+                del rows[name]
+    if rows:
+        connection.execute(f"INSERT INTO {source.table} BY NAME {_FROM_JSON}", _as_json(rows.values(), types))
+
+
+# What code that reads a document of wrong values raises.
+_WRONG_VALUES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, OSError)
+_FROM_JSON = "SELECT unnest(from_json_strict(?, ?), max_depth := 2)"
+
+
+def _as_json(rows: Iterable[list[Row]], types: Mapping[str, str]) -> list[str]:
+    return [json.dumps([row for some in rows for row in some]), json.dumps([types])]
+
+
+def _can_hold(connection: DuckDBPyConnection, rows: Iterable[list[Row]], types: Mapping[str, str]) -> bool:
+    """Whether a table of these types can hold the rows."""
+    try:
+        connection.execute(_FROM_JSON, _as_json(rows, types)).fetchall()
+    except (DuckDBError, ValueError):
+        return False
+    return True
+
+
+def _described(source: _Source, folder: Path) -> Path:
+    """The JSON file of a folder."""
+    return folder / ("encoder.json" if source.kind == "encoders" else KINDS[source.kind].file or "")
+
+
+def _leave_out(store: Store, source: _Source, folder: Path, damage: str) -> None:
+    set_aside(store, folder / "encoder.json" if source.kind == "encoders" else folder, damage)
 
 
 def create_views(store: Store, connection: DuckDBPyConnection) -> None:
@@ -151,7 +240,7 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
     files: dict[str, Iterable[Path]] = {
         "duplicates": [folder / "duplicates.parquet"] if folder else [],
         "tombstones": _of_records(store, "snapshots", "tombstones.parquet"),
-        "quarantine": [store.path("quarantine", name, "rows.parquet") for name in live],
+        "quarantine": [path for name in live if (path := store.path("quarantine", name, "rows.parquet")).exists()],
         "targets": _of_records(store, "targets", "items.parquet"),
         "selection_items": _of_records(store, "selections", "items.parquet"),
         "selection_drops": [path for path in _of_records(store, "selections", "dropped.parquet") if path.exists()],
@@ -205,7 +294,7 @@ def _latest_snapshot(connection: DuckDBPyConnection) -> str | None:
         connection,
         "SELECT s.snapshot FROM snapshots s "
         "LEFT JOIN runs r ON r.subject = s.snapshot AND r.stage = 'ingest' AND r.status = 'ok' "
-        "ORDER BY r.run_id DESC NULLS LAST, s.created_at DESC LIMIT 1",
+        "ORDER BY r.run_id DESC NULLS LAST, s.number DESC NULLS LAST, s.created_at DESC LIMIT 1",
     )
     return snapshots[0] if snapshots else None
 
@@ -230,7 +319,7 @@ def _latest_models(connection: DuckDBPyConnection) -> list[str]:
         connection,
         "SELECT model_id FROM models m LEFT JOIN runs r ON r.subject = m.model_id AND r.status = 'ok' "
         "QUALIFY row_number() OVER ("
-        "PARTITION BY m.project ORDER BY r.run_id DESC NULLS LAST, m.created_at DESC, model_id"
+        "PARTITION BY m.project ORDER BY r.run_id DESC NULLS LAST, m.number DESC NULLS LAST, m.created_at DESC, model_id"
         ") = 1 ORDER BY m.project",
     )
 
@@ -273,7 +362,8 @@ def _imported_columns(store: Store, connection: DuckDBPyConnection, latest: str 
     """File of the latest snapshot -> the user's columns in it."""
     digests = _column(connection, "SELECT unnest(columns::VARCHAR[]) FROM snapshots WHERE snapshot = ?", [latest or ""])
     folder = store.path("records", "snapshots", latest or "", "column_rows")
-    return {folder / f"{digest}.parquet": sorted(read_columns(store, digest).types) for digest in digests}
+    whole = [digest for digest in digests if readable(store, "columns", digest)]
+    return {folder / f"{digest}.parquet": sorted(read_columns(store, digest).types) for digest in whole}
 
 
 def _extra_fields(connection: DuckDBPyConnection, latest: str | None) -> dict[str, str]:
@@ -289,8 +379,8 @@ def _extra_fields(connection: DuckDBPyConnection, latest: str | None) -> dict[st
         [latest or ""],
     ).fetchall()
     kinds: dict[str, str] = {}
-    for _, field, types in fields:
-        kinds.setdefault(field, sql_type(common_type(types)) or "VARCHAR")
+    for _, name, types in fields:
+        kinds.setdefault(name, sql_type(common_type(types)) or "VARCHAR")
     return dict(list(kinds.items())[:_MAX_EXTRA])
 
 

@@ -54,7 +54,15 @@ def _publish(store: Store, *, afresh: bool) -> Path:
     with store.lock("catalog", "publishing the catalog"):
         with store.scratch("catalog") as folder:
             file = folder / "next.duckdb"
-            _build(store, file, None if afresh else published_file(store))
+            try:
+                _build(store, file, None if afresh else published_file(store))
+            except duckdb.Error:
+                if afresh:
+                    raise
+                # The last catalog, or a record that it carries on, is damaged: from the records alone, all are looked at.
+                for path in folder.iterdir():
+                    path.unlink()
+                _build(store, file, None)
             if (folder / "next.duckdb.wal").exists():
                 raise StorageError(f"DuckDB left a log beside {file}; the catalog is not published")
             file.chmod(0o444)
@@ -69,7 +77,7 @@ def _publish(store: Store, *, afresh: bool) -> Path:
             link.replace(store.path(LINK))
             sync_path(store.root)
         _drop_old(catalog)
-        store.sweep_tmp()
+        store.sweep()
         return target
 
 

@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from storage import duck
+from storage.damage import KINDS, check_file
 from storage.errors import BadInput, NotInStore, StoreDamaged
 from storage.store import Store
 
@@ -41,6 +42,7 @@ def query_catalog(store: Store, sql: str, params: Sequence[Any] | Mapping[str, A
 
     Raises:
         BadInput: DuckDB refuses the statement; for an unknown table, the message lists the known ones.
+        StoreDamaged: a file under a view is damaged; names it.
     """
     with open_catalog(store) as connection:
         try:
@@ -51,8 +53,42 @@ def query_catalog(store: Store, sql: str, params: Sequence[Any] | Mapping[str, A
             raise BadInput(f"{error}\nThe catalog has: {known}") from error
         except duckdb.IOException as error:
             raise BadInput(f"{error}\nIf the store was moved, `winnow catalog rebuild` mends its paths.") from error
-        except duckdb.Error as error:
+        except _OF_THE_STATEMENT as error:
             raise BadInput(str(error)) from error
+        except duckdb.Error as error:
+            damage = damaged_table(store)
+            raise (
+                StoreDamaged(f"{damage}; `winnow run` mends what it can") if damage else BadInput(str(error))
+            ) from error
+
+
+# What is wrong with the statement or its values, not with a file.
+_OF_THE_STATEMENT = (
+    duckdb.BinderException,
+    duckdb.ConstraintException,
+    duckdb.ConversionException,
+    duckdb.NotImplementedException,
+    duckdb.OutOfMemoryException,
+    duckdb.OutOfRangeException,
+    duckdb.ParserException,
+    duckdb.PermissionException,
+    duckdb.SyntaxException,
+)
+
+
+def damaged_table(store: Store) -> str | None:
+    """The first Parquet file of the store that is damaged, in words that name it; None if none is.
+
+    Cost: reads them all once in the life of a process.
+    """
+    for about in KINDS.values():
+        for folder in about.folders(store):
+            for path in sorted(folder.rglob("*.parquet")):
+                try:
+                    check_file(path)
+                except StoreDamaged as error:
+                    return str(error)
+    return None
 
 
 def published_file(store: Store) -> Path | None:

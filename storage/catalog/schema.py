@@ -74,6 +74,11 @@ STEPS: tuple[str, ...] = (
     ALTER TABLE ingests ADD COLUMN roles JSON;
     ALTER TABLE ingests ADD COLUMN notices JSON;
     """,
+    """
+    ALTER TABLE snapshots ADD COLUMN number BIGINT;
+    ALTER TABLE models ADD COLUMN number BIGINT;
+    ALTER TABLE indexes ADD COLUMN number BIGINT;
+    """,
 )
 
 _SQL_TYPES = {
@@ -374,7 +379,7 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "revision": "Revision of the model.",
     "round": "Number of the round drawn for.",
     "round_id": "The round.",
-    "run_id": "A ULID; in order of time.",
+    "run_id": "A ULID: runs are in its order, also where a clock was wrong.",
     "seconds": "How long it took.",
     "seed": "Seed of the random generator.",
     "segment": "The segment's folder under vectors/<encoder>/.",
@@ -452,7 +457,10 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "n_labels": "How many class labels.",
     "n_shared": "Rows that others labelled as well.",
     "new": "Labels added to the log.",
+    "indexes.number": "Order in which the indexes were made, 1 is first; NULL in records of earlier versions.",
+    "models.number": "Order in which the models were fitted, 1 is first; NULL in records of earlier versions.",
     "number": "Order in which the files were taken in, 1 is first.",
+    "snapshots.number": "Order in which the snapshots were taken, 1 is first; NULL in records of earlier versions.",
     "phase": "cold_start, before there were labels to learn from; or active.",
     "prediction": "The model's top class when the row was sent out.",
     "probability": "The model's probability of it.",

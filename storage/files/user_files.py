@@ -10,8 +10,10 @@ import itertools
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from glob import glob, has_magic
 from hashlib import blake2b
 from pathlib import Path
@@ -122,6 +124,89 @@ def _require_text(name: str) -> None:
         name.encode()
     except UnicodeEncodeError:
         raise BadInput(f"the name of the file {os.fsencode(name)!r} is not UTF-8 text; rename it") from None
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What changes when an open file is written to, and how many names it has: replacing it takes one away."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+    names: int
+
+    @classmethod
+    def of(cls, file: BinaryIO) -> FileState:
+        """The state of an open file now."""
+        now = os.fstat(file.fileno())
+        return cls(now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_nlink)
+
+    def require(self, file: BinaryIO, url: str) -> None:
+        """Raise `BadInput` if the file was written to since. One that was replaced is still open as it was."""
+        now = FileState.of(file)
+        if now.names != self.names:
+            now = replace(now, changed_ns=self.changed_ns, names=self.names)
+        if now != self:
+            raise _changed(url)
+
+
+@contextmanager
+def unchanged(store: Store, url: str) -> Iterator[tuple[BinaryIO, FileState]]:
+    """The file for reading, and its state: whatever is read in the block is of this one state.
+
+    Who commits in the block what was read so far calls `require` of the state before.
+
+    Raises:
+        BadInput: it cannot be opened, or somebody wrote to it before the block ended.
+    """
+    with opened(store, url) as file:
+        # The clock of a filesystem moves in steps: a change within a step after the last one leaves the times alone.
+        age_s = time.time() - os.fstat(file.fileno()).st_mtime
+        if 0 <= age_s < _CLOCK_STEP_S:
+            time.sleep(_CLOCK_STEP_S - age_s)
+        state = FileState.of(file)
+        yield file, state
+        state.require(file, url)
+
+
+@contextmanager
+def opened_as(store: Store, url: str, digest: str) -> Iterator[tuple[BinaryIO, FileState]]:
+    """The file for reading, of which the digest was taken before; see `unchanged`.
+
+    Raises:
+        BadInput: it cannot be opened, or it has changed since.
+
+    Cost: takes the digest again, unless this is the very state of the file of which it was taken.
+    """
+    with unchanged(store, url) as (file, state):
+        if _digests.get((url, state)) != digest and file_digest(file) != digest:
+            raise _changed(url)
+        yield file, state
+
+
+def url_digest(store: Store, url: str) -> str:
+    """The digest of a file's present content.
+
+    Raises:
+        BadInput: it cannot be opened, or somebody wrote to it meanwhile.
+
+    Cost: reads the file once in the life of a process, while it stays as it is; a remote one each time.
+    """
+    with unchanged(store, url) as (file, state):
+        digest = _digests.get((url, state)) or file_digest(file)
+    if "://" not in url:
+        _digests[url, state] = digest
+    return digest
+
+
+def _changed(url: str) -> BadInput:
+    return BadInput(f"{url}: the file changed while it was read; run again when it is complete")
+
+
+_digests: dict[tuple[str, FileState], str] = {}
+_CLOCK_STEP_S = 0.02
 
 
 def _expand_local(pattern: str, base: Path) -> list[str]:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from selection.types import Doubles, Floats, Mask
 from storage.errors import BadInput
 from storage.files.tables import read_parquet
-from storage.files.user_files import file_digest, opened
+from storage.files.user_files import opened_as, unchanged, url_digest
 from storage.pool.keys import WINNOW_ID, key_texts, match_source
 from storage.pool.snapshot import Snapshot
 from storage.store import Store
@@ -26,18 +26,18 @@ TOLERANCE = 1e-3
 
 def probabilities_id(store: Store, url: str) -> str:
     """Digest of the file's present content."""
-    with opened(store, url) as file:
-        return file_digest(file)
+    return url_digest(store, url)
 
 
 def read_probabilities(
-    store: Store, url: str, id_field: str, classes: Sequence[str], snapshot: Snapshot
+    store: Store, url: str, id_field: str, classes: Sequence[str], snapshot: Snapshot, digest: str | None = None
 ) -> tuple[Floats, Mask]:
     """The probabilities of a snapshot's rows.
 
     Args:
         id_field: the column of keys: winnow's ids, or those that rows have in their files.
         classes: C names.
+        digest: that the file must have; any by default.
 
     Returns:
         (n, C) float32, each row of sum 1; and (n,) which rows the file names, the others have equal probabilities. Of
@@ -49,7 +49,7 @@ def read_probabilities(
     Cost: the file in memory.
     """
     where = f"probabilities: {url}"
-    with opened(store, url) as file:
+    with opened_as(store, url, digest) if digest else unchanged(store, url) as (file, _):
         try:
             table = read_parquet(file)
         except ValueError as error:

@@ -30,15 +30,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from storage.damage import committed_whole, read_record, readable
+from storage.errors import NotInStore
 from storage.files import readers
 from storage.files.readers import Bad, excerpt
-from storage.files.user_files import file_digest, opened
+from storage.files.user_files import file_digest, unchanged
 from storage.ids import from_arrow, to_bytes
 from storage.labels.files import LabelFile, read_label_file
 from storage.labels.recipients import Recipients, UnknownRow, WrongRow
 from storage.pool.snapshot import Snapshot
 from storage.records import digest_of
-from storage.store import Store, read_json, write_json
+from storage.store import Store, write_json
 
 # Raised by one when the reading rules change what a file's labels are.
 RULES = 1
@@ -140,7 +142,7 @@ def import_labels(
 
     Cost: the file's records in memory, and the names of the log's events.
     """
-    with store.lock("labels", f"importing {url}"), opened(store, url) as file:
+    with store.lock("labels", f"importing {url}"), unchanged(store, url) as (file, state):
         digest = file_digest(file)
         depends_on = {
             "classes": list(classes),
@@ -156,6 +158,7 @@ def import_labels(
         if entry is not None:
             return replace(entry, new=0, known=entry.known + entry.new)
         label_file = read_label_file(file, url, classes=classes, fields=fields)
+        state.require(file, url)
         events, bad, unknown = _events(store, project, label_file, snapshot, gold=gold)
         earlier = [_path(store, entry) for entry in imports if entry.project == project and entry.new]
         seen = set(pq.read_table(earlier, columns=["event"])["event"].to_pylist()) if earlier else set()
@@ -179,7 +182,7 @@ def import_labels(
             unknown_ids=len(unknown),
             unlabelled=label_file.unlabelled,
             damage=label_file.damage,
-            created_at=datetime.fromtimestamp(time.time_ns() // 1000 / 1e6, UTC).isoformat(),
+            created_at=_not_before(imports),
             tied_votes="adjudicate",
         )
         with store.committing("records", "labels", import_id) as folder:
@@ -198,7 +201,10 @@ def read_import(store: Store, import_id: str) -> LabelImport:
     Raises:
         NotInStore: there is none of this id.
     """
-    return LabelImport(**read_json(store.path("records", "labels", import_id, "import.json")))
+    folder = store.path("records", "labels", import_id)
+    if not folder.is_dir():
+        raise NotInStore(f"no import of labels {import_id!r} in {store.root}")
+    return _import_of(read_record("labels", folder))
 
 
 def last_import(store: Store, project: str) -> int:
@@ -254,9 +260,9 @@ def _import_id(
 ) -> tuple[str, LabelImport | None]:
     """The id of the import to make; and the import, if there is nothing to do because it was made."""
     import_id = digest_of(depends_on)
-    if store.has("records", "labels", import_id) and _to_be_tried_again(store, import_id, snapshot):
+    if committed_whole(store, "labels", import_id) and _to_be_tried_again(store, import_id, snapshot):
         import_id = digest_of({**depends_on, "snapshot": snapshot.id})
-    if not store.has("records", "labels", import_id):
+    if not committed_whole(store, "labels", import_id):
         return import_id, None
     of_file = [entry for entry in imports if (entry.project, entry.url) == (depends_on["project"], url)]
     if not of_file or of_file[-1].digest == depends_on["digest"]:
@@ -342,8 +348,19 @@ def _to_be_tried_again(store: Store, import_id: str, snapshot: Snapshot) -> bool
 
 def _imports(store: Store) -> list[LabelImport]:
     """All imports, in the order in which they were made."""
-    imports = [read_import(store, name) for name in store.records("labels")]
+    documents = [readable(store, "labels", name, whole=True) for name in store.records("labels")]
+    imports = [_import_of(document) for document in documents if document is not None]
     return sorted(imports, key=lambda entry: (entry.number, entry.id))
+
+
+def _import_of(document: Mapping[str, Any]) -> LabelImport:
+    return LabelImport(**{name: document[name] for name in LabelImport.__dataclass_fields__})
+
+
+def _not_before(imports: Sequence[LabelImport]) -> str:
+    """The time, but not before the imports that there are: a clock that was ahead must not decide which label counts."""
+    now = datetime.fromtimestamp(time.time_ns() // 1000 / 1e6, UTC)
+    return max([now, *(datetime.fromisoformat(entry.created_at) for entry in imports)]).isoformat()
 
 
 def _path(store: Store, entry: LabelImport) -> Path:

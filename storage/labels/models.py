@@ -15,8 +15,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.records import commit_record, read_items, record_folder
-from storage.store import Store, read_json
+from storage.damage import read_record
+from storage.records import commit_record, next_number, read_items, record_folder
+from storage.store import Store
 
 CONSENSUS_SCHEMA = pa.schema(
     [
@@ -49,7 +50,9 @@ def commit_model(store: Store, header: Mapping[str, Any], consensus: pa.Table, p
         "consensus": _typed(header, consensus, CONSENSUS_SCHEMA),
         "predictions": _typed(header, predictions, PREDICTION_SCHEMA),
     }
-    return commit_record(store, "model", {**header, "n_labelled": len(consensus)}, tables)
+    with store.lock("models", f"recording model {header['model_id']}"):
+        number = next_number(store, "models")
+        return commit_record(store, "model", {**header, "n_labelled": len(consensus), "number": number}, tables)
 
 
 def read_model(store: Store, model_id: str) -> tuple[dict[str, Any], pa.Table, pa.Table]:
@@ -61,7 +64,7 @@ def read_model(store: Store, model_id: str) -> tuple[dict[str, Any], pa.Table, p
     """
     folder = record_folder(store, "model", model_id)
     return (
-        read_json(folder / "model.json"),
+        read_record("models", folder),
         read_items(folder / "consensus.parquet", CONSENSUS_SCHEMA.names),
         read_items(folder / "predictions.parquet", PREDICTION_SCHEMA.names),
     )

@@ -14,8 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from storage.damage import readable
 from storage.records import checked_items, commit_record, read_items, record_folder
-from storage.store import Store, read_json
+from storage.store import Store
 
 # Of a round; `annotators` is how many labels a row wants, `inclusion_probability` that of the random arm.
 ITEM_COLUMNS = {
@@ -55,8 +56,8 @@ def commit_round(store: Store, header: Mapping[str, Any], items: pa.Table) -> st
 
 def read_rounds(store: Store, project: str) -> list[dict[str, Any]]:
     """The headers of a project's rounds, by number."""
-    headers = [read_json(store.path("records", "rounds", name, "round.json")) for name in store.records("rounds")]
-    of_project = [header for header in headers if header["project"] == project]
+    headers = [readable(store, "rounds", name, whole=True) for name in store.records("rounds")]
+    of_project = [header for header in headers if header and header["project"] == project]
     return sorted(of_project, key=lambda header: (header["round"], header["created_at"], header["round_id"]))
 
 

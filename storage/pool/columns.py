@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -17,15 +17,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from selection.types import Rows
+from storage.checksums import verified
+from storage.damage import committed_whole, read_record
 from storage.errors import BadInput, NotInStore
 from storage.files.tables import mapped, read_parquet
-from storage.files.user_files import file_digest, opened
+from storage.files.user_files import file_digest, unchanged
 from storage.ids import Ids
 from storage.pool.extra import common_type, type_of
 from storage.pool.ingest import POOL_SCHEMA
 from storage.pool.keys import WINNOW_ID, key_texts, match_keys
 from storage.records import digest_of
-from storage.store import Store, read_json, utc_now, write_json
+from storage.store import Store, utc_now, write_json
 
 _EXAMPLES = 5
 
@@ -47,11 +49,11 @@ class Columns:
 
     def read(self, name: str) -> pa.ChunkedArray:
         """One column, in the order of the keys."""
-        return pq.read_table(self.path, columns=[name])[name]
+        return pq.read_table(verified(self.path), columns=[name])[name]
 
     def table(self) -> pa.Table:
         """All columns, without the keys."""
-        return pq.read_table(self.path, columns=list(self.types))
+        return pq.read_table(verified(self.path), columns=list(self.types))
 
     def match(self, ids: Ids, given_ids: pa.ChunkedArray, rows: Rows) -> tuple[Rows, dict[str, Any]]:
         """The row of each key, -1 for none, and a report of the keys that name no row or are ambiguous.
@@ -63,7 +65,7 @@ class Columns:
 
         A key that names two rows, or two keys that name one, are ambiguous and set nothing.
         """
-        keys = pq.read_table(self.path, columns=["key"])["key"].to_pylist()
+        keys = pq.read_table(verified(self.path), columns=["key"])["key"].to_pylist()
         match = match_keys(keys, ids, given_ids, rows, only_winnow=self.id_field == WINNOW_ID)
         unknown = match.unknown
         named, times = np.unique(match.rows[match.rows >= 0], return_counts=True)
@@ -89,10 +91,10 @@ def ingest_columns(store: Store, url: str, id_field: str = "id") -> str:
     Raises:
         BadInput: the file cannot be read, lacks the keys, repeats one, or has a column of another type.
     """
-    digest = columns_id(store, url, id_field)
-    if store.has("records", "columns", digest):
-        return digest
-    with opened(store, url) as file:
+    with unchanged(store, url) as (file, _):
+        digest = _digest_of(file, id_field)
+        if committed_whole(store, "columns", digest):
+            return digest
         try:
             table = _from_npy(file) if url.endswith(".npy") else read_parquet(file)
         except ValueError as error:
@@ -113,9 +115,12 @@ def ingest_columns(store: Store, url: str, id_field: str = "id") -> str:
 
 def columns_id(store: Store, url: str, id_field: str = "id") -> str:
     """The digest that names the columns of the file's present content, committed or not; costs a digest pass."""
-    with opened(store, url) as file:
-        depends_on = {"digest": file_digest(file), "id_field": id_field}
-    return digest_of(depends_on)
+    with unchanged(store, url) as (file, _):
+        return _digest_of(file, id_field)
+
+
+def _digest_of(file: BinaryIO, id_field: str) -> str:
+    return digest_of({"digest": file_digest(file), "id_field": id_field})
 
 
 def read_columns(store: Store, digest: str) -> Columns:
@@ -126,7 +131,7 @@ def read_columns(store: Store, digest: str) -> Columns:
     """
     if not store.has("records", "columns", digest):
         raise NotInStore(f"no columns {digest!r} in {store.root}")
-    header = read_json(store.path("records", "columns", digest, "columns.json"))
+    header = read_record("columns", store.path("records", "columns", digest))
     path = store.path("records", "columns", digest, "columns.parquet")
     return Columns(path, header["types"], header["url"], header["id_field"])
 

@@ -9,22 +9,22 @@ change is recognised by a digest pass and never read again, and ingests do not d
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.errors import BadInput
+from storage.damage import committed_whole, read_record, set_aside
+from storage.errors import BadInput, NotInStore
 from storage.files import readers
 from storage.files.blocks import Damage
 from storage.files.readers import Bad, Chunk
-from storage.files.user_files import default_source_of, file_digest, opened
+from storage.files.user_files import default_source_of, file_digest, unchanged
 from storage.ids import from_arrow, from_bytes, to_arrow, to_bytes
 from storage.pool.content import identity, to_json, turns_to_columns
 from storage.pool.extra import cell, common_type, encode, type_of
@@ -41,7 +41,7 @@ from storage.pool.record_formats import (
 )
 from storage.pool.roles import with_roles
 from storage.records import digest_of
-from storage.store import Store, read_json, utc_now, write_json
+from storage.store import Store, utc_now, write_json
 
 # Raised by one when the reading rules change what a file's rows are.
 RULES = 2
@@ -213,12 +213,11 @@ def ingest_file(
     if spec.fields is not None:
         check_fields(spec.fields, spec.url)
     started = time.monotonic()
-    with opened(store, spec.url) as file:
+    with unchanged(store, spec.url) as (file, state):
         digest = file_digest(file)
         ingest_id = _ingest_id(spec, digest) if reread else _id_in(store, spec, digest)
-        if store.has("pool", ingest_id):
+        if _is_whole(store, ingest_id):
             return _known(store, ingest_id, spec)
-        before = os.fstat(file.fileno())
         counts = FileCounts()
         # The inner block commits first: a pool folder never lacks its quarantine.
         with store.committing("pool", ingest_id) as pool, store.committing("quarantine", ingest_id) as quarantine:
@@ -234,14 +233,12 @@ def ingest_file(
                     )
                     if on_rows is not None:
                         on_rows(len(rows.line) + len(rows.bad))
-            after = os.fstat(file.fileno())
-            if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
-                raise BadInput(f"{spec.url}: the file was written to while it was read; run again when it is complete")
+            state.require(file, spec.url)
             ingest = Ingest(
                 id=ingest_id,
                 url=spec.url,
                 digest=digest,
-                size_bytes=before.st_size,
+                size_bytes=state.size,
                 fields=None if spec.fields is None else dict(spec.fields),
                 source=spec.source,
                 encoding=spec.encoding,
@@ -269,7 +266,7 @@ def ingest_id(store: Store, spec: FileSpec) -> str:
     Raises:
         BadInput: the file cannot be opened.
     """
-    with opened(store, spec.url) as file:
+    with unchanged(store, spec.url) as (file, _):
         return _id_in(store, spec, file_digest(file))
 
 
@@ -293,7 +290,7 @@ def differences(store: Store, spec: FileSpec) -> Difference | None:
 
     Cost: reads the file.
     """
-    with opened(store, spec.url) as file:
+    with unchanged(store, spec.url) as (file, _):
         ingest_id = _id_in(store, spec, file_digest(file))
         if not store.has("pool", ingest_id) or read_ingest(store, ingest_id).rules == RULES:
             return None
@@ -315,7 +312,11 @@ def read_ingest(store: Store, ingest_id: str) -> Ingest:
     Raises:
         NotInStore: there is none of this id.
     """
-    return Ingest(**read_json(store.path("pool", ingest_id, "ingest.json")), new=False)
+    folder = store.path("pool", ingest_id)
+    if not folder.is_dir():
+        raise NotInStore(f"no ingest {ingest_id!r} in {store.root}")
+    known = {each.name for each in fields(Ingest)} - {"new"}
+    return Ingest(**{name: value for name, value in read_record("pool", folder).items() if name in known}, new=False)
 
 
 def parts(store: Store, ingest_id: str) -> list[Path]:
@@ -520,6 +521,17 @@ def _note_type(counts: FileCounts, name: str, value: Any, *, is_cell: bool) -> N
         types = counts.extra[name] = set()
     if value is not None:
         types.add(type_of(value, is_cell=is_cell))
+
+
+def _is_whole(store: Store, ingest_id: str) -> bool:
+    """Whether the store has an ingest; where a part of it is damaged, both are put aside to be made again."""
+    whole = [committed_whole(store, kind, ingest_id) for kind in ("pool", "quarantine")]
+    for kind, is_whole in zip(("pool", "quarantine"), whole, strict=True):
+        if is_whole and not all(whole):
+            set_aside(
+                store, store.path(kind, ingest_id), f"{store.path(kind, ingest_id)} is made again with its other part"
+            )
+    return all(whole)
 
 
 def _known(store: Store, ingest_id: str, spec: FileSpec) -> Ingest:

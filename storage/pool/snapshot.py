@@ -28,6 +28,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from storage.checksums import verified
+from storage.damage import committed_whole, damage_of, note, read_record
 from storage.errors import BadInput, NotInStore
 from storage.files.lists import read_lines
 from storage.ids import Ids, from_arrow, rows_of, to_arrow, to_text
@@ -39,8 +41,8 @@ from storage.pool.extra import common_type
 from storage.pool.ingest import RULES, Ingest, parts, read_ingest
 from storage.pool.keys import KeyMatch, match_keys
 from storage.pool.leaks import Questions
-from storage.records import digest_of
-from storage.store import Store, read_array, read_json, utc_now, write_json
+from storage.records import digest_of, next_number
+from storage.store import Store, read_array, utc_now, write_json
 
 _TEXT = pa.string()
 DUPLICATES_SCHEMA = pa.schema(
@@ -74,7 +76,7 @@ class Snapshot:
     def __init__(self, store: Store, snapshot_id: str) -> None:
         self.store, self.id, self.name = store, snapshot_id, snapshot_id
         self.folder = store.path("records", "snapshots", snapshot_id)
-        self.header: dict[str, Any] = read_json(self.folder / "snapshot.json")
+        self.header: dict[str, Any] = read_record("snapshots", self.folder)
         self.ingests: list[str] = self.header["ingests"]
         self.counts: dict[str, dict[str, int]] = self.header["counts"]
         self.parent: str | None = self.header["parent"]
@@ -273,7 +275,7 @@ class Snapshot:
         ]
 
     def _examples(self) -> Examples:
-        return Examples(self._parts(), self.folder / "duplicates.parquet", utc=not self.by_earlier_rules)
+        return Examples(self._parts(), verified(self.folder / "duplicates.parquet"), utc=not self.by_earlier_rules)
 
     def _row_groups(self) -> Iterator[tuple[pq.ParquetFile, int, npt.NDArray[np.int64]]]:
         """Yield the file, number and `occurrences` of each row group, in storage order."""
@@ -286,7 +288,7 @@ class Snapshot:
                 start = stop
 
     def _parts(self) -> list[Path]:
-        return [path for ingest in self.ingests for path in parts(self.store, ingest)]
+        return [verified(path) for ingest in self.ingests for path in parts(self.store, ingest)]
 
 
 def take_snapshot(
@@ -322,10 +324,13 @@ def take_snapshot(
     if prefer:
         depends_on["prefer"] = list(prefer)
     snapshot_id = digest_of(depends_on)
-    if not store.has("records", "snapshots", snapshot_id):
+    if not committed_whole(store, "snapshots", snapshot_id):
         members = [read_ingest(store, name) for name in names]
-        before = None if parent is None or parent == snapshot_id else open_snapshot(store, parent)
-        with store.committing("records", "snapshots", snapshot_id) as folder:
+        before = None if parent is None or parent == snapshot_id else _parent(store, parent)
+        with (
+            store.lock("snapshots", "taking a snapshot"),
+            store.committing("records", "snapshots", snapshot_id) as folder,
+        ):
             _write(store, folder, snapshot_id, members, before, digests, prefer)
     return Snapshot(store, snapshot_id)
 
@@ -343,6 +348,16 @@ def open_snapshot(store: Store, snapshot_id: str) -> Snapshot:
 
 
 # ---- taking one
+
+
+def _parent(store: Store, snapshot_id: str) -> Snapshot | None:
+    """The snapshot before; None where it is damaged, which is said."""
+    folder = store.path("records", "snapshots", snapshot_id)
+    damage = damage_of("snapshots", folder) if folder.is_dir() else None
+    if damage is None:
+        return open_snapshot(store, snapshot_id)
+    note(store, folder, damage)
+    return None
 
 
 @dataclass(frozen=True)
@@ -460,7 +475,8 @@ def _write(
             "duplicates": len(duplicate),
             "tombstones": tombstones,
             "created_at": utc_now(),
-            "created_ns": time.time_ns(),  # two within a second: which is the later
+            "created_ns": time.time_ns(),
+            "number": next_number(store, "snapshots"),
         },
     )
 

@@ -12,15 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.checksums import verified
+from storage.damage import committed_whole, read_record
 from storage.errors import BadInput, NotInStore
 from storage.files.readers import extension
-from storage.files.user_files import file_digest, opened
+from storage.files.user_files import opened_as, url_digest
 from storage.ids import Ids, from_arrow
 from storage.pool.content import TURN_COLUMNS, Turns, turns_from_table
 from storage.pool.ingest import FileCounts, FileSpec, read_rows
 from storage.pool.record_formats import check_fields
 from storage.records import digest_of
-from storage.store import Store, read_json, utc_now, write_json
+from storage.store import Store, utc_now, write_json
 
 _TEXT = pa.string()
 ITEMS_SCHEMA = pa.schema(
@@ -52,9 +54,9 @@ class TargetSet:
     def __init__(self, store: Store, targets_id: str) -> None:
         folder = store.path("records", "targets", targets_id)
         self.id = targets_id
-        self.header: dict[str, Any] = read_json(folder / "targets.json")
+        self.header = read_record("targets", folder)
         self.name: str = self.header["name"]
-        self._items = pq.read_table(folder / "items.parquet")
+        self._items = pq.read_table(verified(folder / "items.parquet"))
         self.ids: Ids = from_arrow(self._items["id"]) if len(self._items) else np.empty(0, "S16")
         self.given_ids: list[str | None] = self._items["given_id"].to_pylist()
         self.conversations: list[Turns] = turns_from_table(self._items)
@@ -93,13 +95,12 @@ def ingest_targets(store: Store, name: str, specs: Sequence[FileSpec]) -> Target
     for spec in specs:
         if spec.fields is not None:
             check_fields(spec.fields, f"targets {name!r}: {spec.url}")
-        with opened(store, spec.url) as file:
-            fields = dict(spec.fields or {})
-            digests.append([file_digest(file), spec.encoding, fields, extension(spec.url), spec.source])
+        fields = dict(spec.fields or {})
+        digests.append([url_digest(store, spec.url), spec.encoding, fields, extension(spec.url), spec.source])
     depends_on = {"name": name, "files": digests}
     targets_id = digest_of(depends_on)
-    if not store.has("records", "targets", targets_id):
-        items, counts = _read(store, name, specs)
+    if not committed_whole(store, "targets", targets_id):
+        items, counts = _read(store, name, specs, [str(digest) for digest, *_ in digests])
         with store.committing("records", "targets", targets_id) as folder:
             pq.write_table(items, folder / "items.parquet", compression="zstd")
             header = {
@@ -127,12 +128,12 @@ def open_targets(store: Store, targets_id: str) -> TargetSet:
     return TargetSet(store, targets_id)
 
 
-def _read(store: Store, name: str, specs: Sequence[FileSpec]) -> tuple[pa.Table, FileCounts]:
+def _read(store: Store, name: str, specs: Sequence[FileSpec], digests: Sequence[str]) -> tuple[pa.Table, FileCounts]:
     items: dict[bytes, dict[str, Any]] = {}
     total = FileCounts()
-    for spec in specs:
+    for spec, digest in zip(specs, digests, strict=True):
         counts = FileCounts()
-        with opened(store, spec.url) as file:
+        with opened_as(store, spec.url, digest) as (file, _):
             for rows in read_rows(file, spec, counts):
                 for bad in rows.bad:
                     raise BadInput(f"targets {name!r}: {spec.url} line {bad.line}: {bad.cause}: {bad.excerpt[:80]}")

@@ -10,6 +10,7 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
+from storage.damage import committed_whole
 from storage.ids import Ids, rows_of
 from storage.store import Store
 
@@ -27,6 +28,8 @@ def read_counts(store: Store, tokenizer: str, ids: Ids) -> Counts:
     """
     counts = np.full(len(ids), MISSING, np.int64)
     for segment in store.committed("tokens", tokenizer):
+        if not committed_whole(store, "tokens", tokenizer, segment):
+            continue  # they are counted again
         folder = store.path("tokens", tokenizer, segment)
         keys = np.load(folder / "keys.npy", allow_pickle=False)
         positions = rows_of(ids, keys)

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -25,11 +24,19 @@ from selection.types import Array, Mask
 from storage.errors import BadInput
 from storage.files.lists import lines_of
 from storage.files.tables import mapped, parquet_file
-from storage.files.user_files import file_digest, opened
+from storage.files.user_files import opened_as, url_digest
 from storage.ids import Ids, to_text
 from storage.pool.keys import WINNOW_ID, KeyedRows, KeyMatch, key_texts, match_source
 from storage.store import Store, utc_now
-from storage.vectors.segments import commit_segment, describe_encoder, failed_ids, missing_ids, normalise
+from storage.vectors.segments import (
+    commit_segment,
+    describe_encoder,
+    failed_ids,
+    is_described,
+    missing_ids,
+    normalise,
+    set_damaged_aside,
+)
 
 # Above this share of vectors without a direction something is wrong with the file, not with a row; as for a model.
 MAX_FAILED_FRACTION = 0.01
@@ -41,6 +48,8 @@ IDS_SUFFIX = ".ids.txt"
 
 _EXAMPLES = 3
 
+# Url -> digest of its content.
+Digests = Mapping[str, str]
 # Called with how many vectors are read, of how many.
 Progress = Callable[[int, int], None]
 
@@ -102,7 +111,16 @@ def files_fingerprint(store: Store, files: Sequence[VectorFile]) -> str:
 
     Cost: reads each file once in the life of a process, while it stays as it is.
     """
-    depends_on: list[tuple[str, ...]] = [(file.id_field, *(_digest(store, url) for url in file.urls)) for file in files]
+    return _fingerprint(files, _digests(store, files))
+
+
+def _digests(store: Store, files: Sequence[VectorFile]) -> Digests:
+    """Url -> digest of its present content."""
+    return {url: url_digest(store, url) for file in files for url in file.urls}
+
+
+def _fingerprint(files: Sequence[VectorFile], digests: Digests) -> str:
+    depends_on: list[tuple[str, ...]] = [(file.id_field, *(digests[url] for url in file.urls)) for file in files]
     if stored_as(files) != "float16":
         depends_on.append((stored_as(files),))
     return hashlib.blake2b(repr(depends_on).encode(), digest_size=16).hexdigest()
@@ -119,9 +137,13 @@ def files_dimension(store: Store, files: Sequence[VectorFile]) -> int:
     Raises:
         BadInput: a file is not as it should be, or two differ.
     """
+    return _dimension(store, files, _digests(store, files))
+
+
+def _dimension(store: Store, files: Sequence[VectorFile], digests: Digests) -> int:
     dimensions = {}
     for file in files:
-        with _reading(store, file) as reader:
+        with _reading(store, file, digests) as (reader, _):
             dimensions[file.url] = reader.dimension
     if len(set(dimensions.values())) != 1:
         listed = ", ".join(f"{url} has {d}" for url, d in dimensions.items())
@@ -146,19 +168,24 @@ def import_vectors(
     Cost: one pass over the files if something is missing; memory for the keys and two blocks of 64 MiB.
     """
     began = time.monotonic()
-    encoder, ids = files_fingerprint(store, files), np.unique(source.ids)
+    digests = _digests(store, files)
+    encoder, ids = _fingerprint(files, digests), np.unique(source.ids)
     report: dict[str, Any] = {}
     n_new = 0
     with store.lock(f"vectors-{encoder}", f"take in the vectors of {source.name}", on_wait):
+        set_damaged_aside(store, encoder)
         todo = missing_ids(store, encoder, ids)
+        if len(todo) or not is_described(store, encoder):
+            d = _dimension(store, files, digests)
+            header = {"encoder": encoder, "spec": {"model": _listed(files)}, "dimension": d, "created_at": utc_now()}
         if len(todo):
-            d = files_dimension(store, files)
-            keys, only_winnow = _keys(store, files)
+            keys, only_winnow = _keys(store, files, digests)
             match = match_source(keys, source, only_winnow=only_winnow)
             _require_all(files, match, ids, source, todo)
-            header = {"encoder": encoder, "spec": {"model": _listed(files)}, "dimension": d, "created_at": utc_now()}
+        if len(todo) or not is_described(store, encoder):
             describe_encoder(store, encoder, header)
-            n_new = _commit(store, encoder, files, _id_of_keys(match, ids, todo), on_progress)
+        if len(todo):
+            n_new = _commit(store, encoder, files, digests, _id_of_keys(match, ids, todo), on_progress)
             report = _report(match)
     n_failed = len(failed_ids(store, encoder, ids))
     # One is always allowed: a single bad row must not stop a small pool.
@@ -171,12 +198,12 @@ def import_vectors(
     return VectorImport(encoder=encoder, n_rows=len(ids), n_new=n_new, n_failed=n_failed, seconds=seconds, **report)
 
 
-def _keys(store: Store, files: Sequence[VectorFile]) -> tuple[list[str], Mask]:
+def _keys(store: Store, files: Sequence[VectorFile], digests: Digests) -> tuple[list[str], Mask]:
     """The keys of all files, one file after the other; and which of them can only be winnow's."""
     keys: list[str] = []
     only_winnow: list[bool] = []
     for file in files:
-        with _reading(store, file) as reader:
+        with _reading(store, file, digests) as (reader, _):
             keys += reader.keys()
         only_winnow += [file.id_field == WINNOW_ID] * (len(keys) - len(only_winnow))
     return keys, np.array(only_winnow, np.bool_)
@@ -235,7 +262,14 @@ def _require_all(files: Sequence[VectorFile], match: KeyMatch, ids: Ids, source:
     )
 
 
-def _commit(store: Store, encoder: str, files: Sequence[VectorFile], key_ids: Ids, on_progress: Progress | None) -> int:
+def _commit(
+    store: Store,
+    encoder: str,
+    files: Sequence[VectorFile],
+    digests: Digests,
+    key_ids: Ids,
+    on_progress: Progress | None,
+) -> int:
     """Commit the vectors of the keys that give one, a segment a block; returns how many are usable."""
     ids: list[Ids] = []
     vectors: list[Array] = []
@@ -252,7 +286,7 @@ def _commit(store: Store, encoder: str, files: Sequence[VectorFile], key_ids: Id
         return int(usable.sum())
 
     for file in files:
-        with _reading(store, file) as reader:
+        with _reading(store, file, digests) as (reader, require_unchanged):
             for block in reader.blocks():
                 block_ids = key_ids[at : at + len(block)]
                 at += len(block)
@@ -261,6 +295,7 @@ def _commit(store: Store, encoder: str, files: Sequence[VectorFile], key_ids: Id
                     ids.append(block_ids[wanted])
                     vectors.append(np.asarray(block[wanted], np.float32))
                     n_read += int(wanted.sum())
+                require_unchanged()
                 if sum(map(len, ids)) >= _block_rows(reader.dimension):
                     kept += flush()
                 if on_progress is not None:
@@ -355,13 +390,16 @@ class _Parquet:
 
 
 @contextmanager
-def _reading(store: Store, file: VectorFile) -> Iterator[_Npy | _Parquet]:
-    with opened(store, file.url) as vectors:
+def _reading(store: Store, file: VectorFile, digests: Digests) -> Iterator[tuple[_Npy | _Parquet, Callable[[], None]]]:
+    """A file of these digests, and what raises once somebody has written to it."""
+    with opened_as(store, file.url, digests[file.url]) as (vectors, state):
+        require = partial(state.require, vectors, file.url)
         if file.url.endswith(".npy"):
-            with opened(store, ids_file(file.url)) as ids:
-                yield _Npy(vectors, ids, file.url)
+            keys = ids_file(file.url)
+            with opened_as(store, keys, digests[keys]) as (ids, _):
+                yield _Npy(vectors, ids, file.url), require
         else:
-            yield _Parquet(vectors, file.id_field, file.url)
+            yield _Parquet(vectors, file.id_field, file.url), require
 
 
 def _is_floats(kind: pa.DataType) -> bool:
@@ -375,15 +413,3 @@ def _block_rows(dimension: int) -> int:
 
 def _listed(files: Sequence[VectorFile]) -> str:
     return ", ".join(file.url for file in files)
-
-
-def _digest(store: Store, url: str) -> str:
-    path = Path(url)
-    state = path.stat() if path.is_file() else None
-    return _digest_in_state(store, url, state and (state.st_size, state.st_mtime_ns, state.st_ctime_ns))
-
-
-@lru_cache(maxsize=256)
-def _digest_in_state(store: Store, url: str, state: tuple[int, ...] | None) -> str:  # noqa: ARG001 - the cache's key
-    with opened(store, url) as file:
-        return file_digest(file)

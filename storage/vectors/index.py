@@ -12,14 +12,17 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from selection.types import Array, Floats, Rows
-from storage.errors import BadInput, MissingExtra, NotInStore
+from storage.checksums import verified
+from storage.damage import committed_whole, read_record, readable, set_aside
+from storage.errors import BadInput, MissingExtra, NotInStore, StoreDamaged
 from storage.ids import Ids, rows_of
-from storage.store import Store, read_json, utc_now, write_json
+from storage.store import Store, read_array, utc_now, write_json
 from storage.vectors.segments import BLOCK_ROWS, StoredVectors, nearest_in
 
 # Sizes at which an exact scan, then float16 cells, stop being the best choice (measured for 384 dimensions).
@@ -61,6 +64,7 @@ class IndexRecord:
             against an exact search on `recall_sample` rows. 1 where a row has no neighbour.
         parent: the index it grew from.
         device: where it was trained.
+        number: of the store's indexes in the order in which they were made; 0 before there were numbers.
     """
 
     index: str
@@ -81,6 +85,7 @@ class IndexRecord:
     parent: str | None
     device: str
     created_at: str
+    number: int = 0
 
 
 def build_index(
@@ -122,13 +127,18 @@ def build_index(
     kind = _kind_for(len(live)) if kind == "auto" else kind
     content = _digest([vectors.encoder, snapshot, kind, nprobe, recall_sample, seed], vectors.ids)
     known = records(store, vectors.encoder)
-    if same := [record for record in known if record.content == content]:
-        return same[0]
+    for record in [each for each in known if each.content == content]:
+        if _is_whole(store, faiss, record.index):
+            return record
+        known = known[: known.index(record)]  # made again, it grows from what it grew from
 
     parent = _parent(store, known, kind, vectors, live)
+    while parent is not None and not _is_whole(store, faiss, parent.index):
+        known.remove(parent)
+        parent = _parent(store, known, kind, vectors, live)
     folder = store.path("indexes", parent.index) if parent else None
-    index = faiss.read_index(str(folder / "index.faiss")) if folder else _empty(faiss, vectors, live, kind, seed)
-    keys = np.load(folder / "keys.npy", allow_pickle=False) if folder else np.empty(0, "S16")
+    index = _opened(faiss, folder) if folder else _empty(faiss, vectors, live, kind, seed)
+    keys = np.asarray(read_array(folder / "keys.npy")) if folder else np.empty(0, "S16")
     index = _to_gpu(faiss, index, kind)
     if not index.is_trained:
         index.train(_training_rows(vectors, live, index.nlist, seed))
@@ -157,7 +167,9 @@ def build_index(
         parent=parent.index if parent else None,
         device="cuda" if _gpus(faiss) else "cpu",
         created_at=utc_now(),
+        number=max((record.number for record in records(store)), default=0) + 1,
     )
+    _is_whole(store, faiss, record.index)  # one that could not be read, and so is not known, goes out of the way
     with store.committing("indexes", record.index) as folder:
         faiss.write_index(index, str(folder / "index.faiss"))
         np.save(folder / "rowmap.npy", rowmap, allow_pickle=False)
@@ -168,8 +180,16 @@ def build_index(
 
 def records(store: Store, encoder: str | None = None) -> list[IndexRecord]:
     """The committed indexes, oldest first; those of one encoder if named."""
-    committed = [IndexRecord(**read_json(store.path("indexes", i, "index.json"))) for i in store.committed("indexes")]
-    return sorted((r for r in committed if encoder in (None, r.encoder)), key=lambda r: (r.created_at, r.index))
+    documents = [readable(store, "indexes", name) for name in store.committed("indexes")]
+    committed = [_record_of(document) for document in documents if document is not None]
+    return sorted(
+        (r for r in committed if encoder in (None, r.encoder)), key=lambda r: (r.number, r.created_at, r.index)
+    )
+
+
+def _record_of(document: dict[str, Any]) -> IndexRecord:
+    known = IndexRecord.__dataclass_fields__
+    return IndexRecord(**{name: value for name, value in document.items() if name in known})
 
 
 def open_index(store: Store, index_id: str, *, vectors: StoredVectors | None = None) -> VectorIndex:
@@ -186,17 +206,55 @@ def open_index(store: Store, index_id: str, *, vectors: StoredVectors | None = N
         raise NotInStore(f"index {index_id}: the store has {store.committed('indexes') or 'none'}")
     faiss = _faiss()
     folder = store.path("indexes", index_id)
-    record = IndexRecord(**read_json(folder / "index.json"))
-    rowmap = np.load(folder / "rowmap.npy", allow_pickle=False)
+    record = _record_of(read_record("indexes", folder))
+    rowmap = read_array(folder / "rowmap.npy")
     if vectors is None:
-        ids = np.load(store.path("records", "snapshots", record.snapshot, "ids.npy"), mmap_mode="r", allow_pickle=False)
+        ids = read_array(store.path("records", "snapshots", record.snapshot, "ids.npy"))
         vectors = StoredVectors(store, record.encoder, ids)
     if vectors.encoder != record.encoder or record.ids != _digest([], vectors.ids):
         raise NotInStore(
             f"index {index_id} is of encoder {record.encoder} and snapshot {record.snapshot}, not of these"
         )
-    index = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP_IFC)
+    index = _opened(faiss, folder, faiss.IO_FLAG_MMAP_IFC)
     return VectorIndex(faiss, index, rowmap, kind=record.kind, nprobe=max(1, record.nprobe), vectors=vectors)
+
+
+def _opened(faiss: Any, folder: Path, flags: int = 0) -> Any:
+    """The index of a committed folder.
+
+    Raises:
+        StoreDamaged: it is not what was committed.
+    """
+    path = verified(folder / "index.faiss")
+    try:
+        return faiss.read_index(str(path), flags)
+    except RuntimeError as error:
+        cause = str(error).strip().splitlines()[-1]
+        raise StoreDamaged(f"{path} is not the index that was written: {cause}") from error
+
+
+def index_damage(folder: Path) -> str | None:
+    """Why a committed index cannot be opened, in words that name the file; None if it can be, and without faiss."""
+    try:
+        _opened(_faiss(), folder, _faiss().IO_FLAG_MMAP_IFC)
+    except StoreDamaged as error:
+        return str(error)
+    except MissingExtra:
+        return None
+    return None
+
+
+def _is_whole(store: Store, faiss: Any, index_id: str) -> bool:
+    """Whether the store has an index, and it can be opened; a damaged one is put aside."""
+    if not committed_whole(store, "indexes", index_id):
+        return False
+    folder = store.path("indexes", index_id)
+    try:
+        _opened(faiss, folder, faiss.IO_FLAG_MMAP_IFC)
+    except StoreDamaged as error:
+        set_aside(store, folder, str(error))
+        return False
+    return True
 
 
 class VectorIndex:
@@ -380,7 +438,9 @@ def _parent(
     last = next((record for record in reversed(known) if record.kind == kind), None)
     if last is None or last.dimension != vectors.shape[1]:
         return None
-    keys = np.load(store.path("indexes", last.index, "keys.npy"), allow_pickle=False)
+    if not committed_whole(store, "indexes", last.index):
+        return _parent(store, [record for record in known if record is not last], kind, vectors, live)
+    keys = read_array(store.path("indexes", last.index, "keys.npy"))
     dead = int((rows_of(keys, vectors.ids) < 0).sum())
     outgrown = kind != "flat" and len(live) > MAX_GROWTH * last.trained_on
     return None if dead > MAX_DEAD * len(keys) or outgrown else last

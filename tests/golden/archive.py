@@ -3,7 +3,7 @@
 Records and the kept configuration name files by absolute path: the store was made in `MADE_IN`. When it is
 unpacked, that folder is replaced by the new one in JSON and YAML. Parquet files are kept byte for byte, so that
 their column `file` still names the old one. The catalog is left out: `winnow catalog rebuild` makes it from the
-records. So are locks, which name a machine.
+records. So are locks, which name a machine, and checksums.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def pack(project: Path, archive: Path = ARCHIVE) -> None:
     with tarfile.open(fileobj=inner, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for path in sorted(project.rglob("*")):
             name = path.relative_to(project).as_posix()
-            if name.startswith(_LEFT_OUT):
+            # Where it is unpacked, paths in it are others, and so are checksums.
+            if name.startswith(_LEFT_OUT) or path.name == "checksums.json":
                 continue
             entry = tarfile.TarInfo(name)
             if path.is_dir():

@@ -5,13 +5,12 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from storage.errors import NotInStore, StoreDamaged
-from storage.store import STALE_TMP_S, Store, read_json, write_durably, write_json
+from storage.store import Store, read_json, write_durably, write_json
 
 
 def test_committing__is_there_whole_after_the_block_and_not_before(store: Store) -> None:
@@ -104,18 +103,6 @@ def test_lock__is_free_when_its_holder_is_killed(store: Store) -> None:
         pass
 
 
-def test_sweep_tmp__old_leftovers_only(store: Store) -> None:
-    old, fresh = store.path("tmp", "old"), store.path("tmp", "fresh")
-    for folder in (old, fresh):
-        folder.mkdir(parents=True)
-        (folder / "half").write_text("x")
-    then = time.time() - STALE_TMP_S - 60
-    os.utime(old, (then, then))
-    store.sweep_tmp()
-    assert not old.exists()
-    assert fresh.exists()
-
-
 def test_write_json__nan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "x.json", {"a": math.nan})
@@ -134,9 +121,3 @@ def test_write_durably__replaces_and_leaves_nothing_beside(tmp_path: Path) -> No
         write_durably(tmp_path / "a" / "x.txt", text)
     assert (tmp_path / "a" / "x.txt").read_text() == "two"
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["x.txt"]
-
-
-def test_sweep_tmp__a_record_committed_meanwhile_is_no_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.path("tmp").mkdir(parents=True)
-    monkeypatch.setattr(Path, "iterdir", lambda folder: iter([folder / "gone"]))
-    store.sweep_tmp()

@@ -351,3 +351,31 @@ def test_an_empty_source__needs_no_model(store, spec, monkeypatch):
     monkeypatch.setattr(embed_module, "load_encoder", None)
     report = embed(store, spec, Texts([]))
     assert (report.n_rows, report.n_encoded) == (0, 0)
+
+
+@pytest.mark.parametrize("file", ["vectors.npy", "failed.npy", "keys.npy", "segment.json"])
+@pytest.mark.parametrize("sealed", [True, False])
+def test_embed__a_damaged_segment_is_encoded_again(store, spec, file, sealed):
+    source = Texts(range(200))
+    embed(store, spec, source, segment_seconds=SHORT)
+    before = content(store, spec)
+    vectors = StoredVectors(store, spec.fingerprint(), source.ids).take(np.arange(200))
+    damaged = segment_folders(store, spec.fingerprint())[1]
+    data = bytearray((damaged / file).read_bytes())
+    data[-1 if file != "segment.json" else 0] ^= 1
+    (damaged / file).write_bytes(data)
+    if not sealed:  # as an earlier version committed it
+        for path in store.root.rglob("checksums.json"):
+            path.unlink()
+    said = []
+    seen = Store(store.root, on_notice=said.append)
+    report = embed(seen, spec, source, segment_seconds=SHORT)
+    assert report.n_encoded == len(np.load(damaged / "keys.npy")) == 64 or file in ("keys.npy", "segment.json")
+    assert f"{damaged / file} " in said[0]
+    assert "put aside in" in said[0]
+    assert store.path("set-aside", *damaged.relative_to(store.root).parts).is_dir()
+    if file in ("vectors.npy", "failed.npy"):  # the same batches, so the same bytes
+        assert content(store, spec) == before
+    again = StoredVectors(store, spec.fingerprint(), source.ids).take(np.arange(200))
+    np.testing.assert_allclose(again, vectors, atol=1e-3)
+    assert plans(store, spec) == []

@@ -38,11 +38,11 @@ def test_rebuild__equals_what_many_publishes_made(full_store: Any) -> None:
 def test_publish__reads_only_the_records_that_are_new(full_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     publish_catalog(full_store)
     read: list[Path] = []
-    original = catalog_content.read_json
-    monkeypatch.setattr(catalog_content, "read_json", lambda path: (read.append(path), original(path))[1])
+    original = catalog_content.read_record
+    monkeypatch.setattr(catalog_content, "read_record", lambda kind, path: (read.append(path), original(kind, path))[1])
     full_store.add_selection("s3", ["p1"], status=None)
     publish_catalog(full_store)
-    assert [path.parent.name for path in read] == ["s3"]
+    assert [path.name for path in read] == ["s3"]
     assert rows(full_store, "SELECT count(*) FROM selections") == [(3,)]
 
 
@@ -139,6 +139,7 @@ def test_publish__a_catalog_of_another_schema_version_is_made_anew(
             full_store.path("records", "selections", "s1", "selection.json"),
             {"selection_id": "s1", "recipe": "mine", "steps": [], "code_branch": "main"},
         )
+        full_store.path("records", "selections", "s1", "checksums.json").unlink()
         publish_catalog(full_store)
         # Rows of records that an older version had published are filled in too: nothing was carried over.
         assert rows(full_store, "SELECT code_branch FROM selections WHERE selection_id = 's1'") == [("main",)]

@@ -19,7 +19,7 @@ def test_model__is_read_back_as_it_was_committed(store: Store) -> None:
     header = {"model_id": "M", "project": "topics", "classifier": {"logistic_regression": {"C": 1}}, "metrics": {}}
     assert commit_model(store, header, consensus, predictions) == commit_model(store, header, consensus, predictions)
     header_read, labels, predicted = read_model(store, "M")
-    assert header_read == header | {"n_labelled": 2, "created_at": header_read["created_at"]}
+    assert header_read == header | {"n_labelled": 2, "created_at": header_read["created_at"], "number": 1}
     assert (labels.schema, predicted.schema) == (CONSENSUS_SCHEMA, PREDICTION_SCHEMA)
     assert labels.cast(consensus.schema).equals(consensus)
     assert predicted["probability"].to_pylist() == [0.75, 0.5]

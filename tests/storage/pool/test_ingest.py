@@ -214,7 +214,7 @@ def test_a_file_written_to_meanwhile__is_refused(store: Store, tmp_path: Path):
         with path.open("a") as file:
             file.write('{"text": "two"}\n')
 
-    with pytest.raises(BadInput, match="written to while it was read"):
+    with pytest.raises(BadInput, match="changed while it was read"):
         ingest_file(store, FileSpec(str(path)), on_rows=grow)
     assert store.committed("pool") == []
 

@@ -174,7 +174,7 @@ def test_verify__names_the_segment_that_changed(stored, file):
     content = bytearray((segment / file).read_bytes())
     content[-1] ^= 1
     (segment / file).write_bytes(content)
-    with pytest.raises(StoreDamaged, match=f"{segment.name}: {file}"):
+    with pytest.raises(StoreDamaged, match=f"{segment.name}/{file}"):
         verify_segments(store, "enc")
 
 

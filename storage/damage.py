@@ -1,0 +1,381 @@
+"""Damaged records: what is wrong with one, in words that name the file; and the place where it is put aside.
+
+What can be made again is put aside by the stage that makes it again (`committed_whole`). What cannot is put aside when
+the catalog is published. Nothing is thrown away: `set-aside/` holds each folder under its path in the store, and beside
+it a text that says what was found. Whoever only reads leaves it out (`readable`), and says so once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage import checksums
+from storage.checksums import verified
+from storage.errors import StoreDamaged
+from storage.store import Store, sync_path, utc_now
+
+SET_ASIDE = "set-aside"
+
+_NULL = type(None)
+_TEXT, _WHOLE, _NUMBER = str, int, (int, float)
+_TEXT_OR_NOT, _OBJECT_OR_NOT = (str, _NULL), (dict, _NULL)
+_INT64 = range(-(2**63), 2**63)
+
+# What a value of a record has to be: a type, or several; [shape], a list of these; {key: shape}, an object with at least
+# these keys, `key?` for those that may be missing; {str: shape}, an object of any keys.
+Shape = Any
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of committed folder.
+
+    Attributes:
+        root: where its folders are.
+        depth: how many levels below.
+        file: its JSON file; None where it has none.
+        shape: of that file, as far as winnow relies on it.
+        needs: its other files.
+        prefix: of the names of its folders.
+    """
+
+    root: tuple[str, ...]
+    file: str | None
+    shape: Shape = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    depth: int = 1
+    prefix: str = ""
+
+    def folders(self, store: Store) -> Iterator[Path]:
+        """The committed folders."""
+        names: list[tuple[str, ...]] = [()]
+        for _ in range(self.depth):
+            names = [(*name, entry) for name in names for entry in store.committed(*self.root, *name)]
+        return (store.path(*self.root, *name) for name in names if name[-1].startswith(self.prefix))
+
+
+_COUNTS = dict.fromkeys(("read", "kept", "duplicate", "quarantined", "empty_responses"), _WHOLE)
+_CHECK = {"name": _TEXT, "passed": bool, "detail": _TEXT}
+KINDS: Mapping[str, Kind] = {
+    "pool": Kind(
+        ("pool",),
+        "ingest.json",
+        {
+            **dict.fromkeys(("id", "url", "digest", "encoding", "created_at"), _TEXT),
+            **dict.fromkeys(("size_bytes", "read", "readable", "quarantined", "empty_responses"), _WHOLE),
+            "fields": _OBJECT_OR_NOT,
+            "source": _TEXT_OR_NOT,
+            "damage": _TEXT_OR_NOT,
+            "seconds": _NUMBER,
+            "shapes": {str: _WHOLE},
+            "extra_columns": {str: _TEXT},
+            "rules?": _WHOLE,
+            "name?": _TEXT,
+            "roles?": _OBJECT_OR_NOT,
+            "notices?": {str: _WHOLE},
+        },
+        ("part-00000.parquet",),
+    ),
+    "quarantine": Kind(("quarantine",), None, {}, ("rows.parquet",)),
+    "snapshots": Kind(
+        ("records", "snapshots"),
+        "snapshot.json",
+        {
+            "snapshot": _TEXT,
+            "ingests": [_TEXT],
+            "files": {str: _TEXT},
+            "counts": {str: _COUNTS},
+            "parent": _TEXT_OR_NOT,
+            "columns": [_TEXT],
+            "created_ns": _WHOLE,
+            "number?": _WHOLE,
+            **dict.fromkeys(("rows", "duplicates", "tombstones"), _WHOLE),
+        },
+        ("ids.npy", "rows.npy", "duplicates.parquet", "tombstones.parquet"),
+    ),
+    "columns": Kind(
+        ("records", "columns"),
+        "columns.json",
+        {"types": {str: _TEXT}, **dict.fromkeys(("url", "id_field"), _TEXT)},
+        ("columns.parquet",),
+    ),
+    "targets": Kind(("records", "targets"), "targets.json", {"name": _TEXT, "rows": _WHOLE}, ("items.parquet",)),
+    "segments": Kind(
+        ("vectors",),
+        "segment.json",
+        {"n_rows": _WHOLE, "n_failed": _WHOLE, "checksums": {str: _TEXT}, "failed?": {str: _TEXT}},
+        ("vectors.npy", "keys.npy", "failed.npy"),
+        depth=2,
+        prefix="seg-",
+    ),
+    "plans": Kind(
+        ("vectors",), "plan.json", {"bounds": [_WHOLE], "batch_tokens": _WHOLE}, ("ids.npy",), depth=2, prefix="plan-"
+    ),
+    "indexes": Kind(
+        ("indexes",),
+        "index.json",
+        {
+            **dict.fromkeys(("index", "encoder", "snapshot", "content", "ids", "kind", "device", "created_at"), _TEXT),
+            **dict.fromkeys(("cells", "n_rows", "n_dead", "dimension", "trained_on", "nprobe", "seed"), _WHOLE),
+            "recall_at_10": _NUMBER,
+            "recall_sample": _WHOLE,
+            "parent": _TEXT_OR_NOT,
+            "number?": _WHOLE,
+        },
+        ("index.faiss", "rowmap.npy", "keys.npy"),
+    ),
+    "tokens": Kind(("tokens",), None, {}, ("keys.npy", "counts.npy"), depth=2),
+    "selections": Kind(
+        ("records", "selections"),
+        "selection.json",
+        {"recipe?": _TEXT, "n_items?": _WHOLE, "facts?": dict},
+        ("items.parquet",),
+    ),
+    "metrics": Kind(("records", "metrics"), "metrics.json", {"selection_id": _TEXT, "values": {str: _NUMBER}}),
+    "labels": Kind(
+        ("records", "labels"),
+        "import.json",
+        {
+            **dict.fromkeys(("id", "project", "url", "digest", "snapshot", "created_at"), _TEXT),
+            **dict.fromkeys(("number", "read", "new", "known", "quarantined", "unknown_ids", "unlabelled"), _WHOLE),
+            "fields": _OBJECT_OR_NOT,
+            "classes": [_TEXT],
+            "gold": bool,
+            "damage": _TEXT_OR_NOT,
+            "tied_votes?": _TEXT,
+        },
+        ("labels.parquet", "quarantine.parquet"),
+    ),
+    "rounds": Kind(
+        ("records", "rounds"),
+        "round.json",
+        {"project": _TEXT, "round": _WHOLE, "round_id": _TEXT, "created_at": _TEXT, "advice?": _OBJECT_OR_NOT},
+        ("items.parquet",),
+    ),
+    "models": Kind(
+        ("records", "models"),
+        "model.json",
+        {"project": _TEXT, "number?": _WHOLE},
+        ("consensus.parquet", "predictions.parquet"),
+    ),
+    "runs": Kind(
+        ("records", "runs"),
+        "run.json",
+        {
+            **dict.fromkeys(("target?", "subject?", "invocation?", "started_at?", "summary?", "error?"), _TEXT_OR_NOT),
+            "stage": _TEXT,
+            "status": _TEXT,
+            "seconds?": _NUMBER,
+            "checks?": [_CHECK],
+            "facts?": dict,
+        },
+    ),
+}
+
+
+def read_record(kind: str, folder: Path) -> dict[str, Any]:
+    """The JSON of a committed folder, verified, and of the shape that its kind has.
+
+    Raises:
+        StoreDamaged: it is not; names the file.
+    """
+    about = KINDS[kind]
+    assert about.file is not None
+    path = folder / about.file
+    document = _read_object(path)
+    if wrong := _misfit(document, about.shape, ""):
+        raise StoreDamaged(f"{path}: {wrong}")
+    return document
+
+
+def damage_of(kind: str, folder: Path) -> str | None:
+    """What is wrong with a committed folder, in words that name the file; None if nothing is.
+
+    Cost: reads its files once in the life of a process; of folders without checksums, as far as is needed to see that
+    they are complete.
+    """
+    return next(_damages(kind, folder), None)
+
+
+def check_folder(kind: str, folder: Path) -> list[str]:
+    """All that is wrong with a committed folder, each in words that name the file."""
+    return list(_damages(kind, folder))
+
+
+def _damages(kind: str, folder: Path) -> Iterator[str]:
+    about = KINDS[kind]
+    checks: list[Callable[[], object]] = []
+    if about.file is not None:
+        checks.append(partial(read_record, kind, folder))
+    try:
+        names = {*about.needs, *checksums.sums_of(folder)} - {about.file}
+        for below in sorted(folder.iterdir()):
+            names |= {f"{below.name}/{name}" for name in checksums.sums_of(below)} if below.is_dir() else set()
+    except StoreDamaged as error:
+        yield str(error)
+        return
+    checks += [partial(check_file, folder / name) for name in sorted(names)]
+    for check in checks:
+        try:
+            check()
+        except StoreDamaged as error:
+            yield str(error)
+
+
+def has_checksums(kind: str, folder: Path) -> bool:
+    """Whether the content of a committed folder can be compared with what was committed."""
+    return kind == "segments" or bool(checksums.sums_of(folder))
+
+
+def check_file(path: Path) -> None:
+    """Raise `StoreDamaged` for a file that is not as it was committed; without a checksum, for one that is incomplete."""
+    verified(path)
+    if not path.is_file():
+        raise StoreDamaged(f"{path} is {'a folder' if path.is_dir() else 'missing'}")
+    try:
+        if path.suffix == ".parquet":
+            pq.read_metadata(path)
+        elif path.suffix == ".npy":
+            np.load(path, mmap_mode="r", allow_pickle=False)
+    except (pa.ArrowException, ValueError, EOFError, OSError) as error:
+        raise StoreDamaged(f"{path} cannot be read: {error}") from error
+
+
+def committed_whole(store: Store, kind: str, *names: str) -> bool:
+    """Whether a folder is committed and whole. A damaged one is put aside, so that the caller can make it again."""
+    folder = store.path(*KINDS[kind].root, *names)
+    if not folder.is_dir():
+        return False
+    damage = damage_of(kind, folder)
+    if damage is not None:
+        set_aside(store, folder, damage)
+    return damage is None
+
+
+def readable(store: Store, kind: str, *names: str, whole: bool = False) -> dict[str, Any] | None:
+    """The JSON of a committed folder; None where it is damaged, which is said once and remembered for the catalog.
+
+    Args:
+        whole: all of its files count, not its JSON alone.
+    """
+    folder = store.path(*KINDS[kind].root, *names)
+    damage = damage_of(kind, folder) if whole else None
+    try:
+        document = read_record(kind, folder)
+    except StoreDamaged as error:
+        damage = damage or str(error)
+    if damage is not None:
+        note(store, folder, damage)
+        return None
+    return document
+
+
+def note(store: Store, folder: Path, damage: str) -> None:
+    """Say that a folder is left out, and remember it for the next catalog, which puts it aside."""
+    if folder not in store.damaged:
+        store.damaged[folder] = damage
+        store.notice(f"{damage}; it is left out")
+
+
+def set_aside(store: Store, path: Path, damage: str) -> Path:
+    """Move a damaged folder, or file, to its place under `set-aside/`; gives that place."""
+    with store.lock(SET_ASIDE, f"putting {path.name} aside"):
+        first = store.path(SET_ASIDE, *path.relative_to(store.root).parts)
+        first.parent.mkdir(parents=True, exist_ok=True)
+        number, target = 1, first
+        while target.exists():
+            number += 1
+            target = first.with_name(f"{first.name}.{number}")
+        about = {"path": str(path.relative_to(store.root)), "damage": damage, "set_aside_at": utc_now()}
+        if path.exists():  # else another process was faster
+            target.with_name(f"{target.name}.found.json").write_text(json.dumps(about, indent=1) + "\n", "utf-8")
+            path.rename(target)
+            sync_path(target.parent)
+    store.damaged.pop(path, None)
+    store.notice(f"{damage}; put aside in {target}")
+    return target
+
+
+def set_aside_records(store: Store) -> list[dict[str, Any]]:
+    """What was put aside: `path` in the store, `damage` in words, `set_aside_at`; sorted by path."""
+    notes = sorted(store.path(SET_ASIDE).rglob("*.found.json"))
+    records = []
+    for path in notes:
+        try:
+            records.append(_read_object(path))
+        except StoreDamaged as error:
+            records.append({"path": str(path), "damage": str(error), "set_aside_at": ""})
+    return records
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(verified(path).read_text("utf-8"), parse_constant=_no_number)
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreDamaged(f"{path} is missing") from None
+    except IsADirectoryError:
+        raise StoreDamaged(f"{path} is a folder, not a file") from None
+    except (ValueError, RecursionError) as error:
+        empty = "is empty" if path.stat().st_size == 0 else f"is not the JSON that was written: {error}"
+        raise StoreDamaged(f"{path} {empty}") from error
+    if not isinstance(document, dict):
+        raise StoreDamaged(f"{path} holds {type(document).__name__}, not an object")
+    return document
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _misfit(value: Any, shape: Shape, where: str) -> str | None:
+    """Why a value is not of a shape; None if it is."""
+    if isinstance(shape, dict):
+        return _misfit_of_object(value, shape, where)
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            return f"{where} is {_shown(value)}, not a list"
+        return _first(_misfit(each, shape[0], f"{where}[{number}]") for number, each in enumerate(value))
+    kinds = shape if isinstance(shape, tuple) else (shape,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        return f"{where} is {_shown(value)}, not {' or '.join(_KINDS[kind] for kind in kinds)}"
+    is_too_large = isinstance(value, int) and value not in _INT64
+    return f"{where} is {_shown(value)}, outside the 64-bit integers" if is_too_large else None
+
+
+def _misfit_of_object(value: Any, shape: dict[Any, Shape], where: str) -> str | None:
+    if not isinstance(value, dict):
+        return f"{where or 'it'} is {_shown(value)}, not an object"
+    if set(shape) == {str}:
+        return _first(_misfit(each, shape[str], f"{where}.{key}") for key, each in value.items())
+    missing = [key for key in shape if not key.endswith("?") and key not in value]
+    if missing:
+        return f"{where or 'it'} lacks {', '.join(map(repr, missing))}"
+    known = [(key.removesuffix("?"), kind) for key, kind in shape.items()]
+    return _first(_misfit(value[key], kind, f"{where}.{key}".lstrip(".")) for key, kind in known if key in value)
+
+
+_KINDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "an object",
+    _NULL: "null",
+}
+
+
+def _first(misfits: Iterator[str | None]) -> str | None:
+    return next((misfit for misfit in misfits if misfit), None)
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value)[:60]
