@@ -136,7 +136,7 @@ def embed(
         for damaged in set_damaged_aside(store, encoder):
             _plan_again(store, encoder, damaged)
         todo = missing_ids(store, encoder, ids)
-        if len(todo) or not is_described(store, encoder):
+        if len(todo) or (len(ids) and not is_described(store, encoder)):
             job = _Job(store, encoder, source, load_encoder(spec, device))
             notes = job.model.notes
             describe_encoder(store, encoder, _encoder_record(encoder, spec, job.model))

@@ -354,7 +354,7 @@ def _imports(store: Store) -> list[LabelImport]:
 
 
 def _import_of(document: Mapping[str, Any]) -> LabelImport:
-    return LabelImport(**{name: document[name] for name in LabelImport.__dataclass_fields__})
+    return LabelImport(**{name: document[name] for name in LabelImport.__dataclass_fields__ if name in document})
 
 
 def _not_before(imports: Sequence[LabelImport]) -> str:

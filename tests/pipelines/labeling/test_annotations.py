@@ -39,6 +39,12 @@ def as_of_an_earlier_version(store: SmallStore) -> None:
     content = json.loads(header.read_text())
     del content["tied_votes"]
     header.write_text(json.dumps(content))
+    unseal(store)
+
+
+def unseal(store: SmallStore) -> None:
+    """Remove the checksums of the only import, which earlier versions did not write."""
+    store.path("records", "labels", store.records("labels")[0], "checksums.json").unlink()
 
 
 def vote(store: SmallStore, votes: str, prompt: str = "p1") -> None:
@@ -77,6 +83,7 @@ def test_read__an_annotator_called_gold_in_a_log_of_an_earlier_version(store: Sm
     path = store.path("records", "labels", made, "labels.parquet")
     events = [{**row, "annotator": "gold"} for row in pq.read_table(path).to_pylist()]
     pq.write_table(pa.Table.from_pylist([{**row, "id": row["id"].bytes} for row in events], LOG_SCHEMA), path)
+    unseal(store)
     annotations = summed(store)
     assert (annotations.annotators, labels(annotations)) == (("gold",), {"p1": "a"})
 
@@ -88,6 +95,7 @@ def test_read__costs_in_a_log_of_an_earlier_version_that_add_up_to_infinity(stor
     for row in rows[:2]:
         row |= {"cost": 1.7e308}
     pq.write_table(pa.Table.from_pylist([{**row, "id": row["id"].bytes} for row in rows], LOG_SCHEMA), path)
+    unseal(store)
     assert summed(store).spent == 2.0
 
 

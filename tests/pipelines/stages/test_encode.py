@@ -361,6 +361,7 @@ def test_embed__a_damaged_segment_is_encoded_again(store, spec, file, sealed):
     before = content(store, spec)
     vectors = StoredVectors(store, spec.fingerprint(), source.ids).take(np.arange(200))
     damaged = segment_folders(store, spec.fingerprint())[1]
+    n_damaged = len(np.load(damaged / "keys.npy"))
     data = bytearray((damaged / file).read_bytes())
     data[-1 if file != "segment.json" else 0] ^= 1
     (damaged / file).write_bytes(data)
@@ -370,7 +371,7 @@ def test_embed__a_damaged_segment_is_encoded_again(store, spec, file, sealed):
     said = []
     seen = Store(store.root, on_notice=said.append)
     report = embed(seen, spec, source, segment_seconds=SHORT)
-    assert report.n_encoded == len(np.load(damaged / "keys.npy")) == 64 or file in ("keys.npy", "segment.json")
+    assert report.n_encoded == n_damaged or file == "keys.npy"
     assert f"{damaged / file} " in said[0]
     assert "put aside in" in said[0]
     assert store.path("set-aside", *damaged.relative_to(store.root).parts).is_dir()
