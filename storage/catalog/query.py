@@ -52,7 +52,7 @@ def query_catalog(store: Store, sql: str, params: Sequence[Any] | Mapping[str, A
             known = ", ".join(name for (name,) in connection.execute("SHOW TABLES").fetchall())
             raise BadInput(f"{error}\nThe catalog has: {known}") from error
         except duckdb.IOException as error:
-            raise BadInput(f"{error}\nIf the store was moved, `winnow catalog rebuild` mends its paths.") from error
+            raise BadInput(f"{error}\n{_hint(str(error))}") from error
         except _OF_THE_STATEMENT as error:
             raise BadInput(str(error)) from error
         except duckdb.Error as error:
@@ -60,6 +60,13 @@ def query_catalog(store: Store, sql: str, params: Sequence[Any] | Mapping[str, A
             raise (
                 StoreDamaged(f"{damage}; `winnow run` mends what it can") if damage else BadInput(str(error))
             ) from error
+
+
+def _hint(message: str) -> str:
+    """What to do about a file under a view that cannot be opened."""
+    if "Permission denied" in message:
+        return "Whoever runs this command may not read the file: its permissions, or those of a folder above it, forbid it."
+    return "If the store was moved, `winnow catalog rebuild` mends its paths."
 
 
 # What is wrong with the statement or its values, not with a file.

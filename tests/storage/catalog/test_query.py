@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from typing import Any
 
 import duckdb
@@ -86,3 +87,20 @@ def test_connect__a_long_query_draws_no_bar_into_the_output(full_store: Any) -> 
     publish_catalog(full_store)
     with open_catalog(full_store) as connection:
         assert connection.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(False,)]
+
+
+def test_query__a_file_that_is_gone_or_may_not_be_read(full_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_catalog(full_store)
+    for path in full_store.path("records", "selections").glob("*/items.parquet"):
+        path.unlink()
+    with pytest.raises(BadInput, match="If the store was moved"):
+        query_catalog(full_store, "FROM selection_items")
+
+    class Refused:
+        def sql(self, *_: Any, **__: Any) -> Any:
+            raise duckdb.IOException('IO Error: Cannot open file "items.parquet": Permission denied')
+
+    monkeypatch.setattr("storage.catalog.query.open_catalog", lambda _: nullcontext(Refused()))
+    with pytest.raises(BadInput, match="may not read the file") as refused:
+        query_catalog(full_store, "FROM selection_items")
+    assert "moved" not in str(refused.value)
