@@ -57,7 +57,7 @@ Names = Annotated[
 class Section(BaseModel):
     """A mapping in the file: unknown keys are refused, nothing is converted, nothing changes afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Files(Section):
@@ -306,10 +306,10 @@ class LabelBudget(Section):
     """
 
     rows: int | None = Field(default=None, gt=0)
-    money: float | None = Field(default=None, gt=0)
-    per_row: float | None = Field(default=None, gt=0)
+    money: float | None = Field(default=None, gt=0, le=1e15)
+    per_row: float | None = Field(default=None, gt=0, le=1e15)
     column: str | None = None
-    per_token: float | None = Field(default=None, gt=0)
+    per_token: float | None = Field(default=None, gt=0, le=1e15)
     tokenizer: str | None = None
 
     @property
@@ -397,7 +397,7 @@ class Labeling(Section):
     gold: str | None = None
     gold_share: float = Field(default=0.05, ge=0, lt=1)
     aggregate: Annotated[str | dict[str, Any], PlainValidator(aggregation)] = "majority"
-    lease_hours: float = Field(default=72.0, gt=0)
+    lease_hours: float = Field(default=72.0, gt=0, le=1e6)
     budget: LabelBudget | None = None
     stop: Stop = Stop()
 

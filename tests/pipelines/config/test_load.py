@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -493,6 +494,25 @@ def test_load_config__numbers_that_the_catalog_cannot_hold_are_refused(tmp_path:
     written = ", ".join(f"{name}: {value}" for name, value in recipe.items())
     (tmp_path / "winnow.yaml").write_text(f"pool: {{files: a.jsonl}}\nrecipes: {{r: {{{written}}}}}\n")
     with pytest.raises(ConfigError, match=r"must be at most 1000000000000000000"):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        ("budget: {money: .inf, per_row: 1}", "money: must be a finite number, found"),
+        ("budget: {money: 5, per_row: 1.0e+400}", "per_row: must be a finite number, found"),
+        ("budget: {money: 5, per_row: 1.0e+300}", "per_row: must be at most 1000000000000000, found"),
+        ("overlap: .nan", "overlap: must be"),
+        ("lease_hours: 1.0e+9", "lease_hours: must be at most 1000000, found"),
+    ],
+)
+def test_load_config__numbers_without_bounds_are_refused(tmp_path: Path, line: str, cause: str) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n')
+    text = "pool: {files: a.jsonl}\nrecipes: {r: {steps: [random], budget: 1}}\n"
+    project = f"labeling: {{t: {{classes: [a, b], steps: [random], batch_size: 1, {line}}}}}\n"
+    (tmp_path / "winnow.yaml").write_text(text + project)
+    with pytest.raises(ConfigError, match=re.escape(cause)):
         load_config(tmp_path)
 
 
