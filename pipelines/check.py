@@ -1,4 +1,4 @@
-"""`winnow check`: what of the store is not as it should be, and what this version would read otherwise."""
+"""`winnow check`: what of the store is not as it should be, and what this version would read or draw otherwise."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections.abc import Iterator
 
 from pipelines.context import Context
 from pipelines.messages import counted
+from pipelines.runs import last_run
+from selection.registry import recorded_steps
 from storage.damage import KINDS, check_folder, has_checksums, read_record, set_aside_records
 from storage.errors import StorageError, StoreDamaged
 from storage.pool.ingest import differences
+from storage.records import read_selection
 from storage.vectors.index import index_damage
 from storage.vectors.segments import description_damage, segment_damage
 
@@ -23,6 +26,7 @@ def check_lines(context: Context, *, deep: bool = False) -> Iterator[str]:
     yield from _deep_lines(context) if deep else _record_lines(context)
     yield from _set_aside_lines(context)
     yield from _difference_lines(context)
+    yield from _algorithm_lines(context)
 
 
 def _record_lines(context: Context) -> Iterator[str]:
@@ -85,3 +89,22 @@ def _difference_lines(context: Context) -> Iterator[str]:
     yield f"{len(specs) - otherwise:,} of {len(specs):,} files are as this version reads them"
     if otherwise:
         yield "they stay as they are; to read them again: winnow run --reread"
+
+
+def _algorithm_lines(context: Context) -> Iterator[str]:
+    """The recipes whose last selection was drawn by another version of a step's algorithm than the next one will be."""
+    for name, recipe in context.config.recipes.items():
+        run = last_run(context.store, "select", name)
+        if run is None or not context.store.has("records", "selections", run["subject"]):
+            continue
+        drawn_by = {
+            step.name: step.algorithm
+            for step in recorded_steps(read_selection(context.store, run["subject"])[0]["steps"])
+        }
+        for step in recipe.steps.parsed:
+            before = drawn_by.get(step.name, step.algorithm)
+            if before != step.algorithm:
+                yield (
+                    f"recipe {name}: drawn by version {before} of {step.name}; the next run draws it anew by version"
+                    f" {step.algorithm}, unless the recipe says `version: {before}`"
+                )
