@@ -218,6 +218,7 @@ def _damages(kind: str, folder: Path) -> Iterator[str]:
         checks.append(partial(read_record, kind, folder))
     try:
         names = {*about.needs, *checksums.sums_of(folder)} - {about.file}
+        names |= _brought(folder) if kind == "snapshots" else set()
         for below in sorted(folder.iterdir()):
             names |= {f"{below.name}/{name}" for name in checksums.sums_of(below)} if below.is_dir() else set()
     except StoreDamaged as error:
@@ -229,6 +230,32 @@ def _damages(kind: str, folder: Path) -> Iterator[str]:
             check()
         except StoreDamaged as error:
             yield str(error)
+
+
+def _brought(snapshot: Path) -> set[str]:
+    """The files of a snapshot's columns."""
+    try:
+        columns = read_record("snapshots", snapshot)["columns"]
+    except StoreDamaged:  # said by another check
+        return set()
+    return {f"column_rows/{name}.{suffix}" for name in columns for suffix in ("npy", "parquet")}
+
+
+def first_damage(store: Store) -> str | None:
+    """What is wrong with the first damaged folder, in words that name the file; None if none is damaged.
+
+    Cost: reads the store, Parquet files without checksums as well.
+    """
+    for kind, about in KINDS.items():
+        for folder in about.folders(store):
+            if damage := damage_of(kind, folder):
+                return damage
+            for path in () if checksums.sums_of(folder) else sorted(folder.rglob("*.parquet")):
+                try:
+                    pq.read_table(path)
+                except (pa.ArrowException, OSError) as error:
+                    return f"{path} cannot be read: {error}"
+    return None
 
 
 def has_checksums(kind: str, folder: Path) -> bool:

@@ -11,8 +11,11 @@ from typing import Any, Literal
 import duckdb
 
 from pipelines.context import Context, keep_config
+from pipelines.errors import USER_ERRORS
 from pipelines.runs import code_version
+from storage.damage import first_damage
 from storage.disk import disk_full
+from storage.errors import StoreDamaged
 from storage.records import commit_run
 from storage.store import utc_now
 
@@ -128,6 +131,9 @@ class Stage:
                     raise full from error
                 if isinstance(error, duckdb.IOException):  # the disk's fault, reported as from any other writer
                     raise OSError(str(error)) from error
+                if not isinstance(error, (*USER_ERRORS, OSError)) and (damage := first_damage(store)):
+                    away = "move its folder out of the store and run again: what comes from your files is made again"
+                    raise StoreDamaged(f"{damage}; {away}") from error
                 raise
             record(
                 outcome.status,

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from storage import duck
-from storage.damage import KINDS, check_file
+from storage.damage import first_damage
 from storage.errors import BadInput, NotInStore, StoreDamaged
 from storage.store import Store
 
@@ -32,7 +32,7 @@ def open_catalog(store: Store) -> duckdb.DuckDBPyConnection:
             # By the file, not by the link: a second connection in this process would else share the older one's
             # snapshot.
             return duck.connect(path, read_only=True)
-        except duckdb.IOException as error:
+        except duckdb.Error as error:
             if path == published_file(store):  # else another was published in the meantime, and this one dropped
                 raise StoreDamaged(f"{error}\nIf it is damaged, `winnow catalog rebuild` makes it anew.") from error
 
@@ -56,7 +56,7 @@ def query_catalog(store: Store, sql: str, params: Sequence[Any] | Mapping[str, A
         except _OF_THE_STATEMENT as error:
             raise BadInput(str(error)) from error
         except duckdb.Error as error:
-            damage = damaged_table(store)
+            damage = first_damage(store)
             raise (
                 StoreDamaged(f"{damage}; `winnow run` mends what it can") if damage else BadInput(str(error))
             ) from error
@@ -81,21 +81,6 @@ _OF_THE_STATEMENT = (
     duckdb.PermissionException,
     duckdb.SyntaxException,
 )
-
-
-def damaged_table(store: Store) -> str | None:
-    """The first Parquet file of the store that is damaged, in words that name it; None if none is.
-
-    Cost: reads them all once in the life of a process.
-    """
-    for about in KINDS.values():
-        for folder in about.folders(store):
-            for path in sorted(folder.rglob("*.parquet")):
-                try:
-                    check_file(path)
-                except StoreDamaged as error:
-                    return str(error)
-    return None
 
 
 def published_file(store: Store) -> Path | None:

@@ -247,12 +247,14 @@ def problems(winnow: Winnow, project: Path, path: Path, whole: dict[str, list[st
 
 
 def damages(name: str, *, sealed: bool) -> tuple[Callable[[Path], None], ...]:
-    """What is done to a file: two damages, others for each file in turn; all of them with DAMAGE_MATRIX=full."""
+    """What is done to a file: a few damages, others for each file in turn; all of them with DAMAGE_MATRIX=full."""
     every = ANY + (JSON if FILES[name].endswith(".json") else ())
+    if not sealed:  # what changes no form cannot be seen
+        every = tuple(damage for damage in every if damage not in SILENT_WITHOUT_CHECKSUM)
     if os.environ.get("DAMAGE_MATRIX") == "full":
         return every
-    first = list(FILES).index(name) + (0 if sealed else len(every) // 2)
-    return every[first % len(every)], every[(first + 3) % len(every)]
+    first = list(FILES).index(name)
+    return (every[first % len(every)], every[(first + 3) % len(every)]) if sealed else (every[first % len(every)],)
 
 
 RECIPES = ("near", "few", "any")
