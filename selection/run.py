@@ -17,7 +17,7 @@ from selection.registry import Spec, parse_steps, required
 from selection.run_selector import checked_rows, empty_selection, in_parent, run_selector, subpool
 from selection.step import Filter, Scorer, Selector, Step
 from selection.streams import step_stream
-from selection.types import Array, DroppedRows, FilterReport, Input, RetrievedRows, Selection
+from selection.types import Array, DroppedRows, FilterReport, Input, Reason, RetrievedRows, Rows, Selection
 from selection.vectors import exact
 
 
@@ -79,7 +79,7 @@ def select(
     frame = replace(frame, eligible=None)
     if not any(step.searches for step in plan):
         frame = _exact(frame)
-    filters = [step.name for step in plan if isinstance(step, Filter)]
+    filters = [step.name for step in plan if isinstance(step, Filter) or (isinstance(step, Scorer) and step.drops)]
     reports: list[FilterReport] = []
     for position, step in enumerate(plan):
         stream = partial(step_stream, int(seed), int(round), position, step.name)
@@ -92,7 +92,10 @@ def select(
                 remaining, frame = subpool(frame, kept)
                 rows = rows[remaining]
             elif isinstance(step, Scorer):
-                frame = replace(frame, scores=_scored(step, visible, stream()))
+                scores = _scored(step, visible, stream())
+                remaining, frame, dropped = _with_scores(frame, scores)
+                reports += [DroppedRows(step.name, rows[lost], Reason.of("score", len(lost))) for lost in dropped]
+                rows = rows[remaining]
             elif isinstance(step, Selector):
                 picked = _picked(step, visible, bound.take(rows), filters, stream, allow_short=allow_short)
                 picked = in_parent(picked, rows)
@@ -145,10 +148,21 @@ def _scored(step: Scorer, pool: Pool, rng: np.random.Generator) -> Array:
         scores = np.asarray(step.score(pool, rng=rng)).astype(np.float32)
     if scores.shape != (len(pool),):
         raise BrokenStep(f"{step.name}: needs one score for each of {len(pool)} rows, got shape {scores.shape}")
-    bad = np.flatnonzero(~np.isfinite(scores))
+    bad = np.flatnonzero(~(np.isfinite(scores) | (np.isneginf(scores) & step.drops)))
     if len(bad):
         raise InvalidInput(f"{step.name}: the score of row {{row}} is {scores[bad[0]]}", row=int(bad[0]))
     return scores
+
+
+def _with_scores(pool: Pool, scores: Array) -> tuple[Rows, Pool, list[Rows]]:
+    """The pool with scores, without the rows of -inf: its rows, itself, and the candidates that it lost, if there are any."""
+    dropped = np.isneginf(scores)
+    pool = replace(pool, scores=np.where(dropped, 0, scores))
+    if not dropped.any():
+        return np.arange(len(pool)), pool, []
+    lost = np.flatnonzero(dropped & pool.candidates)
+    rows, left = subpool(pool, pool.candidates & ~dropped)
+    return rows, left, [lost]
 
 
 def _check_inputs(plan: Sequence[Step], pool: Pool, constraints: Constraints) -> None:

@@ -107,9 +107,17 @@ class Scorer(Step):
     __slots__ = ()
     kind: ClassVar[Kind] = "scorer"
 
+    @property
+    def drops(self) -> bool:
+        """Whether some rows may have no score and are left out, as by a filter."""
+        return False
+
     @abstractmethod
     def score(self, pool: Pool, *, rng: np.random.Generator) -> Array:
-        """(n,) float32, finite, higher = take first; of every row, also of the already selected ones."""
+        """(n,) float32, finite, higher = take first; of every row, also of the already selected ones.
+
+        Where the scorer says that it `drops` rows, -inf is the score of a row to drop.
+        """
 
 
 class Selector(Step):

@@ -61,11 +61,17 @@ class Combine(Scorer):
         """What the scorers read."""
         return frozenset().union(*(step.columns for step, _ in self.parts()))
 
+    @property
+    def drops(self) -> bool:
+        """A row that any of the scorers drops."""
+        return any(step.drops for step, _ in self.parts())
+
     def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:
         """See `Scorer.score`."""
         total = np.zeros(len(pool))
         for step, weight in self.parts():
-            total += weight * ranks(np.asarray(step.score(pool, rng=rng), np.float32))
+            scores = np.asarray(step.score(pool, rng=rng), np.float32)
+            total += np.where(np.isneginf(scores), -np.inf, weight * ranks(scores))
         return total.astype(np.float32)
 
 

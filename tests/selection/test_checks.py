@@ -26,6 +26,7 @@ from selection.scorers.committee import Bald, CommitteeKL, VoteEntropy
 from selection.scorers.density import Density
 from selection.scorers.epig import Epig
 from selection.scorers.expected_gradient_length import ExpectedGradientLength
+from selection.scorers.likelihood import Ifd, Perplexity, TokenUncertainty
 from selection.scorers.rds import RdsMax, RdsMean
 from selection.scorers.training_dynamics import Aum, Cartography, El2n, Forgetting
 from selection.scorers.uncertainty import Entropy, ExpectedCost, LeastConfidence, Margin
@@ -91,8 +92,14 @@ STEPS = [
     ExpectedCost(cost=[[0, 1, 5, 1], [1, 0, 1, 1], [10, 1, 0, 1], [2, 1, 1, 0]], by="margin"),
     ExpectedGradientLength(),
     ExpectedGradientLength(squared=True),
+    Ifd(),
+    Ifd(answer="length", alone="depth"),
     LeastConfidence(),
     Margin(),
+    Perplexity(tokens=None),
+    Perplexity(nll="length", tokens=None, prefer="bottom"),
+    Perplexity(nll="length", tokens=None, prefer="middle"),
+    Perplexity(nll="length", tokens=None, prefer="middle", middle="third"),
     RdsMax(),
     RdsMean(),
     RdsMean(normalized=True),
@@ -104,6 +111,8 @@ STEPS = [
     El2n(fields="ready", descending=False),
     Forgetting(fields="forgotten"),
     Forgetting(fields="forgotten", descending=False, never_learned="zero"),
+    TokenUncertainty(),
+    TokenUncertainty(field="length", descending=False),
     VoteEntropy(),
     Badge(),
     Badge(greedy=True),
@@ -169,6 +178,7 @@ SKIPPED = {
     "batch_bald": {KEEPS: "a budget of 500 takes minutes"},
     "facility_location": {KEEPS: "keeps all similarities, up to memory_gb"},
     "influence": TIES,
+    "perplexity": TIES,
     "semdedup": {KEEPS: "holds the vectors and pairs of its largest cluster"},
     "typiclust": {
         KEEPS: "holds the distances within its largest cluster",
@@ -197,9 +207,11 @@ VARIED_ELSEWHERE = {
     ("combine", "weights"): "scorers/test_combine.py",
     ("expected_cost", "cost"): "scorers/test_uncertainty.py",
     ("forgetting", "fields"): "columns of epochs hold 0 and 1: scorers/test_training_dynamics.py",
+    ("ifd", "drop"): "columns hold zeros, by which nothing is divided: scorers/test_likelihood.py",
     ("k_center", "zero"): "gives fewer rows than the budget: selectors/test_k_center.py",
     ("kmeans_pp", "first"): "a row is another in another order: selectors/test_kmeans_pp.py",
     ("pcoreset", "zero"): "gives fewer rows than the budget: selectors/test_pcoreset.py",
+    ("perplexity", "tokens"): "no row has no tokens: scorers/test_likelihood.py",
     ("stratified", "min_per_stratum"): "asks for a larger budget: selectors/test_stratified.py",
 }
 
