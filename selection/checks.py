@@ -71,6 +71,7 @@ def make_inputs(step: Step, *, n: int = N, seed: int = 0) -> dict[str, Any]:
         "labels": np.where(rng.random(n) < 0.3, rng.integers(0, CLASSES, n), -1),
         "groups": rng.integers(0, 3, n),
         "targets": Targets(_unit(targets).astype(np.float32), np.array([0, 0, 0, 1, 1, 1]), ("first", "second")),
+        "target_texts": ["text word", "word 3 and text 7"],
         "texts": [f"text {i} {'word ' * int(k)}" for i, k in enumerate(rng.integers(1, 20, n))],
         "columns": {name: rng.integers(0, 4, n).astype(np.float64) for name in sorted(step.columns)},
         "keys": rng.integers(0, 2**63, n, dtype=np.uint64),
@@ -426,7 +427,7 @@ def _permuted(inputs: Mapping[str, Any], order: Rows) -> dict[str, Any]:
         elif name == "texts":
             permuted[name] = [value[i] for i in order.tolist()]
         else:
-            permuted[name] = value if name == "targets" else value[order]
+            permuted[name] = value if name in ("targets", "target_texts") else value[order]
     return permuted
 
 

@@ -16,7 +16,7 @@ def hash_bits(keys: UInts, rng: np.random.Generator) -> UInts:
     Source: the splitmix64 finaliser (Steele, Lea, Flood 2014), applied twice so that salt and key mix fully.
     """
     first, second = rng.integers(0, 2**64, size=2, dtype=np.uint64)
-    return _mix(_mix(np.asarray(keys, np.uint64) ^ first) ^ second)
+    return mix(mix(np.asarray(keys, np.uint64) ^ first) ^ second)
 
 
 def hash_uniform(keys: UInts, rng: np.random.Generator) -> Doubles:
@@ -24,7 +24,8 @@ def hash_uniform(keys: UInts, rng: np.random.Generator) -> Doubles:
     return ((hash_bits(keys, rng) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
-def _mix(z: UInts) -> UInts:
+def mix(z: UInts) -> UInts:
+    """(n,) uint64, the finaliser of splitmix64: one to one, and each bit of the result depends on all bits."""
     z = z + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -87,6 +87,7 @@ class Pool:
         labels: (n,) int64, -1 = none.
         groups: (n,) hashable values, the strata of `stratified` when it names no column.
         targets: examples of the task to match; an array (m, d) is one target set named "target".
+        target_texts: (m,) str, the examples of the task as texts, of all target sets.
         texts: (n,) str.
         columns: name -> (n,) array or list, numeric or str.
         keys: (n,) uint64 drawn from the candidate's id; they feed hash noise, so that a random draw does not depend
@@ -113,6 +114,7 @@ class Pool:
     labels: Array | None = None
     groups: Array | None = None
     targets: Targets | Array | None = None
+    target_texts: Sequence[str] | None = None
     texts: Sequence[str] | None = None
     columns: Mapping[str, Array] = field(default_factory=dict)
     keys: Array | None = None
@@ -135,6 +137,8 @@ class Pool:
             inputs["targets"] = targets
             if "vectors" in inputs:
                 _check_dimensions(targets, inputs["vectors"])
+        if self.target_texts is not None:
+            inputs["target_texts"] = _target_texts(self.target_texts)
         for name, value in inputs.items():
             object.__setattr__(self, name, value)
 
@@ -202,6 +206,10 @@ class Pool:
         """(n,) str."""
         return cast("Sequence[str]", self._get(Input.TEXTS))
 
+    def get_target_texts(self) -> Sequence[str]:
+        """(m,) str."""
+        return cast("Sequence[str]", self._get(Input.TARGET_TEXTS))
+
     def get_column(self, name: str) -> Array:
         """One of the named columns."""
         if name not in self.columns:
@@ -235,7 +243,7 @@ class Pool:
         rows = rows.astype(np.int64)
         if len(rows) and (rows[0] < 0 or rows[-1] >= len(self) or (np.diff(rows) <= 0).any()):
             raise InvalidInput(f"take: rows must be ascending, unique and in 0..{len(self) - 1}")
-        inputs: dict[str, Any] = {"targets": self.targets, "unit_length": self.unit_length}
+        inputs: dict[str, Any] = {name: getattr(self, name) for name in ("targets", "target_texts", "unit_length")}
         for name in ("vectors", "probabilities", "committee"):
             value = getattr(self, name)
             inputs[name] = None if value is None else restricted(value, rows)
@@ -353,6 +361,14 @@ def _eligible(value: Any) -> Array:
 def _texts(value: Any) -> list[str]:
     texts = _list("texts", value)
     _check_entries("texts", texts, str, "a string")
+    return texts
+
+
+def _target_texts(value: Any) -> list[str]:
+    texts = _list("target_texts", value)
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InvalidInput(f"target_texts: number {place} is {_kind(text)}, must be a string")
     return texts
 
 

@@ -30,6 +30,7 @@ BUILT_IN = {
     "combine": "selection.scorers.combine:Combine",
     "committee_kl": "selection.scorers.committee:CommitteeKL",
     "density": "selection.scorers.density:Density",
+    "dsir": "selection.scorers.dsir:Dsir",
     "el2n": "selection.scorers.training_dynamics:El2n",
     "entropy": "selection.scorers.uncertainty:Entropy",
     "epig": "selection.scorers.epig:Epig",

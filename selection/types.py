@@ -35,6 +35,7 @@ class Input(StrEnum):
     LABELS = "labels"
     GROUPS = "groups"
     TARGETS = "targets"
+    TARGET_TEXTS = "target_texts"
     TEXTS = "texts"
     COLUMNS = "columns"
 

@@ -392,12 +392,13 @@ class _ConfigLoader(ConfigReader):
     ) -> dict[str, Any]:
         """The targets and the encoder where they are left out and the steps need them; files of ids by absolute paths."""
         values: dict[str, Any] = {}
-        if Input.TARGETS in needs:
+        by_targets = needs.get(Input.TARGETS) or needs.get(Input.TARGET_TEXTS)
+        if by_targets:
             if "targets" not in raw:
                 values["targets"] = tuple(names["targets"])
             if not raw.get("targets", names["targets"]):
                 hint = f"name some of: {listed(names['targets'])}" if names["targets"] else "add one under `targets`"
-                self.add((*path, "targets"), f"{needs[Input.TARGETS]} needs targets, and there are none; {hint}")
+                self.add((*path, "targets"), f"{by_targets} needs targets, and there are none; {hint}")
         wanting = needs.get(Input.VECTORS) or needs.get(Input.TARGETS)
         if wanting and raw.get("encoder") is None:
             if names["encoders"]:

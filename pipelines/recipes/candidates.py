@@ -6,7 +6,7 @@ from pipelines.pool_view import PoolView
 from pipelines.recipes.eligible import eligible_rows
 from pipelines.recipes.inputs import DrawInputs
 from pipelines.recipes.spec import SelectionSpec
-from pipelines.recipes.targets import target_vectors
+from pipelines.recipes.targets import target_texts, target_vectors
 from selection import Pool
 from selection.types import Input, Vectors
 from selection.vectors import exact, on_gpu
@@ -32,6 +32,7 @@ def assemble(view: PoolView, spec: SelectionSpec, inputs: DrawInputs) -> tuple[P
         committee=inputs.committee if Input.COMMITTEE in spec.inputs else None,
         labels=inputs.labels,
         targets=None if targets is None else inputs.on_targets(targets),
+        target_texts=target_texts(view, spec) if Input.TARGET_TEXTS in spec.inputs else None,
         texts=snapshot.texts() if Input.TEXTS in spec.inputs else None,
         columns={
             name: read_counts(view.store, spec.tokenizer, snapshot.ids)

@@ -1,4 +1,4 @@
-"""The target sets of a recipe as vectors."""
+"""The target sets of a recipe as vectors and as texts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pipelines.pool_view import PoolView
 from pipelines.recipes.spec import SelectionSpec
 from selection import Targets
 from storage.errors import BadInput
+from storage.pool.content import text_of
 from storage.vectors.segments import StoredVectors
 
 
@@ -33,3 +34,9 @@ def target_vectors(view: PoolView, spec: SelectionSpec) -> Targets:
         names=tuple(spec.targets),
         ids=tuple(names),
     )
+
+
+def target_texts(view: PoolView, spec: SelectionSpec) -> list[str]:
+    """The targets' texts, set by set in the recipe's order, each as the texts of the pool's rows."""
+    target_sets = [view.target_set_of(targets_id) for targets_id in spec.targets.values()]
+    return [text_of(turns) for target_set in target_sets for turns in target_set.conversations]

@@ -1,7 +1,7 @@
-"""How likely a causal language model finds each row, from columns that a forward pass stored: perplexity, ifd, token_uncertainty.
+"""How likely a causal language model finds each row: perplexity, ifd, token_uncertainty.
 
-The columns hold negative log-likelihoods (NLL) in any unit, so values are >= 0. A row without a value is an error that names
-it: a pass that failed on the row stands for no score.
+They read columns of negative log-likelihoods (NLL, in any unit, >= 0) that a forward pass stored. A row without a value
+is an error that names it: a pass that failed on the row stands for no score.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Perplexity(Scorer):
         tokens: the column of the number of tokens, or null.
         prefer: "top" takes the highest perplexity first, "bottom" the lowest. "middle" goes outwards from the middle of
             the descending order of all n rows, so that a budget b takes the places from (n - b) // 2 on.
-        middle: where the window of "middle" begins: "centred" as above; "third" at int(0.33 n), as in the authors' code.
-            The rows above are then dropped.
+        middle: where the window of "middle" begins: "centred" as above; "third" at int(0.33 n), as in the authors'
+            code. The rows above are then dropped.
 
     The score is the mean NLL, or its negative; of "middle", minus the place in the order in which rows are taken. Ties
     go to the lowest row. Places are exact for up to 16 million rows.
@@ -83,7 +83,7 @@ class Perplexity(Scorer):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ifd(Scorer):
-    """Instruction-following difficulty: NLL of the answer given the prompt, over NLL of the answer alone; highest first.
+    """Instruction-following difficulty: NLL of the answer after the prompt over NLL of the answer alone; highest first.
 
     Args:
         answer: the column of the mean NLL of the answer after its prompt.
@@ -119,7 +119,7 @@ class Ifd(Scorer):
         """See `Scorer.score`.
 
         Raises:
-            InvalidInput: a value is missing, not finite or below 0, or a row that is kept has no ratio; names column and row.
+            InvalidInput: a value is missing, not finite or below 0, or a row to keep has no ratio; names column and row.
         """
         answer, alone = (losses(field, pool.get_column(field)) for field in (self.answer, self.alone))
         # Compared without dividing, so that no rounding moves a row across 1.

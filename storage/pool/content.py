@@ -84,6 +84,11 @@ def prompt_of(turns: Iterable[tuple[str, str]]) -> str:
     return texts[0][1] if texts else ""
 
 
+def text_of(turns: Turns) -> str:
+    """The contents of the turns, one below the other."""
+    return "\n".join(content for _, content in turns)
+
+
 def turns_from_columns(prompt: str, response: str | None, messages: str | None) -> Turns:
     """The inverse of `turns_to_columns`.
 

@@ -34,7 +34,7 @@ from storage.errors import BadInput, NotInStore
 from storage.files.lists import read_lines
 from storage.ids import Ids, from_arrow, rows_of, to_arrow, to_text
 from storage.pool.columns import read_columns
-from storage.pool.content import TURN_COLUMNS, Turns, prompt_of, turns_from_table
+from storage.pool.content import TURN_COLUMNS, Turns, prompt_of, text_of, turns_from_table
 from storage.pool.evaluation import ConditionFailed, OverLimit
 from storage.pool.examples import Column, Examples, ImportedColumns, by_row, columns_of
 from storage.pool.extra import common_type
@@ -131,7 +131,7 @@ class Snapshot:
         texts = [""] * len(self)
         for ids, batch in self.turns(self.ids):
             for row, turns in zip(rows_of(ids, self.ids).tolist(), batch, strict=True):
-                texts[row] = "\n".join(content for _, content in turns)
+                texts[row] = text_of(turns)
         return texts
 
     def known_columns(self) -> dict[str, str]:

@@ -24,6 +24,7 @@ from selection.scorers.column import Column
 from selection.scorers.combine import Combine
 from selection.scorers.committee import Bald, CommitteeKL, VoteEntropy
 from selection.scorers.density import Density
+from selection.scorers.dsir import Dsir
 from selection.scorers.epig import Epig
 from selection.scorers.expected_gradient_length import ExpectedGradientLength
 from selection.scorers.likelihood import Ifd, Perplexity, TokenUncertainty
@@ -85,6 +86,8 @@ STEPS = [
     CommitteeKL(over="max"),
     Density(),
     Density(beta=0.5),
+    Dsir(),
+    Dsir(length_normalize=False, laplace=0, min_tokens=5, buckets=64, hash="sha256"),
     Entropy(),
     Epig(targets=20),
     Epig(targets=1000),

@@ -1,0 +1,120 @@
+"""Texts as counts of hashed n-grams: words and runs of punctuation in lower case, single and in pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from selection.noise import mix
+from selection.types import Rows, UInts
+
+TOKEN = re.compile(r"\w+|[^\w\s]+")
+
+# A block ends after so many texts or characters, whichever comes first.
+BLOCK_TEXTS = 512
+BLOCK_CHARACTERS = 2**20
+# The most strings whose hashes are remembered: some 10 MB.
+REMEMBERED = 2**16
+
+
+@dataclass(frozen=True, eq=False)
+class NgramBlock:
+    """The n-grams of some texts.
+
+    Attributes:
+        rows: (r,) int64, which texts they are.
+        place: (g,) int64, the place in `rows` of the text of each n-gram. Those of a text are in the same order in any
+            block.
+        bucket: (g,) int64.
+        tokens: (r,) int64, how many tokens each text has.
+    """
+
+    rows: Rows
+    place: Rows
+    bucket: Rows
+    tokens: Rows
+
+
+class Ngrams:
+    """How n-grams become buckets.
+
+    Args:
+        buckets: how many there are.
+        exact: whether to take SHA-256 of each n-gram modulo `buckets`, as the authors of DSIR do; by default the hash
+            of a pair is mixed from the BLAKE2b hashes of its words, about five times faster. Both are the same on any
+            machine.
+    """
+
+    def __init__(self, buckets: int, *, exact: bool = False) -> None:
+        self.buckets = buckets
+        self.exact = exact
+        self._hashes: _Hashes = _Sha256(buckets) if exact else _Blake2b()
+
+    def blocks(self, texts: Sequence[str]) -> Iterator[NgramBlock]:
+        """The n-grams of all texts, a block of them at a time.
+
+        Cost: Python cuts each text into tokens, about 0.3 microseconds a token; one block of memory.
+        """
+        start, size = 0, 0
+        for row, text in enumerate(texts):
+            size += len(text)
+            if size >= BLOCK_CHARACTERS or row + 1 - start == BLOCK_TEXTS:
+                yield self._block(texts[start : row + 1], start)
+                start, size = row + 1, 0
+        if start < len(texts):
+            yield self._block(texts[start:], start)
+
+    def counts(self, texts: Sequence[str]) -> Rows:
+        """(buckets,) int64: how many n-grams of the texts each bucket holds."""
+        counts = np.zeros(self.buckets, np.int64)
+        for block in self.blocks(texts):
+            counts += np.bincount(block.bucket, minlength=self.buckets)
+        return counts
+
+    def _block(self, texts: Sequence[str], start: int) -> NgramBlock:
+        words: list[str] = []
+        tokens = np.empty(len(texts), np.int64)
+        for i, text in enumerate(texts):
+            cut = TOKEN.findall(text.lower())
+            tokens[i] = len(cut)
+            words += cut
+        place = np.repeat(np.arange(len(texts)), tokens)
+        first = np.flatnonzero(place[:-1] == place[1:])  # of a pair
+        single = self._hashes.of(words)
+        if self.exact:
+            pair = self._hashes.of(words[i] + " " + words[i + 1] for i in first.tolist())
+        else:
+            pair = mix(mix(single[first]) + single[first + 1])
+        bucket = (np.concatenate([single, pair]) % np.uint64(self.buckets)).astype(np.int64)
+        return NgramBlock(start + np.arange(len(texts)), np.concatenate([place, place[first]]), bucket, tokens)
+
+
+class _Hashes(dict[str, int]):
+    """String -> hash, remembered for strings that come again."""
+
+    def of(self, strings: Iterable[str]) -> UInts:
+        if len(self) > REMEMBERED:
+            self.clear()
+        return np.fromiter(map(self.__getitem__, strings), np.uint64)
+
+
+class _Blake2b(_Hashes):
+    def __missing__(self, string: str) -> int:
+        digest = hashlib.blake2b(string.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        self[string] = hashed = int.from_bytes(digest, "little")
+        return hashed
+
+
+class _Sha256(_Hashes):
+    def __init__(self, buckets: int) -> None:
+        super().__init__()
+        self.buckets = buckets
+
+    def __missing__(self, string: str) -> int:
+        digest = hashlib.sha256(string.encode("utf-8", "surrogatepass")).digest()
+        self[string] = hashed = int.from_bytes(digest, "big") % self.buckets
+        return hashed
