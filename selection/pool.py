@@ -84,6 +84,7 @@ class Pool:
         scores: (n,) float32, higher = take first.
         probabilities: (n, C), array or `RowBlocks`.
         committee: (n, members, C), array or `RowBlocks`.
+        classes: the C names of the classes, where they are known.
         labels: (n,) int64, -1 = none.
         groups: (n,) hashable values, the strata of `stratified` when it names no column.
         targets: examples of the task to match; an array (m, d) is one target set named "target".
@@ -111,6 +112,7 @@ class Pool:
     scores: Array | None = None
     probabilities: RowBlocks | Array | None = None
     committee: RowBlocks | Array | None = None
+    classes: Sequence[str] = ()
     labels: Array | None = None
     groups: Array | None = None
     targets: Targets | Array | None = None
@@ -137,6 +139,7 @@ class Pool:
             inputs["targets"] = targets
             if "vectors" in inputs:
                 _check_dimensions(targets, inputs["vectors"])
+        inputs["classes"] = _classes(self.classes, inputs.get("probabilities"))
         if self.target_texts is not None:
             inputs["target_texts"] = _target_texts(self.target_texts)
         for name, value in inputs.items():
@@ -243,7 +246,9 @@ class Pool:
         rows = rows.astype(np.int64)
         if len(rows) and (rows[0] < 0 or rows[-1] >= len(self) or (np.diff(rows) <= 0).any()):
             raise InvalidInput(f"take: rows must be ascending, unique and in 0..{len(self) - 1}")
-        inputs: dict[str, Any] = {name: getattr(self, name) for name in ("targets", "target_texts", "unit_length")}
+        inputs: dict[str, Any] = {
+            name: getattr(self, name) for name in ("targets", "target_texts", "unit_length", "classes")
+        }
         for name in ("vectors", "probabilities", "committee"):
             value = getattr(self, name)
             inputs[name] = None if value is None else restricted(value, rows)
@@ -362,6 +367,14 @@ def _texts(value: Any) -> list[str]:
     texts = _list("texts", value)
     _check_entries("texts", texts, str, "a string")
     return texts
+
+
+def _classes(value: Any, probabilities: Any) -> tuple[str, ...]:
+    names = _names("classes", value)
+    count = len(names) if probabilities is None else probabilities.shape[1]
+    if names and (len(names) != count or len(set(names)) < count):
+        raise InvalidInput(f"classes: must be {count} different names, one for each class, got {', '.join(names)}")
+    return names
 
 
 def _target_texts(value: Any) -> list[str]:

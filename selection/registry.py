@@ -26,6 +26,7 @@ BUILT_IN = {
     "bald": "selection.scorers.committee:Bald",
     "cal": "selection.scorers.cal:Cal",
     "cartography": "selection.scorers.training_dynamics:Cartography",
+    "class_probability": "selection.scorers.class_probability:ClassProbability",
     "column": "selection.scorers.column:Column",
     "combine": "selection.scorers.combine:Combine",
     "committee_kl": "selection.scorers.committee:CommitteeKL",
@@ -36,6 +37,7 @@ BUILT_IN = {
     "epig": "selection.scorers.epig:Epig",
     "expected_cost": "selection.scorers.uncertainty:ExpectedCost",
     "expected_gradient_length": "selection.scorers.expected_gradient_length:ExpectedGradientLength",
+    "expression": "selection.scorers.expression:Expression",
     "forgetting": "selection.scorers.training_dynamics:Forgetting",
     "ifd": "selection.scorers.likelihood:Ifd",
     "least_confidence": "selection.scorers.uncertainty:LeastConfidence",
@@ -240,6 +242,8 @@ def _split(spec: Spec) -> tuple[str, Mapping[str, Any]]:
     if isinstance(spec, Mapping) and len(spec) == 1:
         ((name, options),) = spec.items()
         options = {} if options is None else options
+        if isinstance(options, str) and isinstance(name, str) and (option := find_step(name).text_option) is not None:
+            options = {option: options}
         if isinstance(name, str) and isinstance(options, Mapping):
             return name, options
     raise InvalidRecipe(f"a step is a name or {{name: {{option: value}}}}, got {spec!r}")

@@ -28,6 +28,7 @@ class Step:
         open_options: the one field that takes the whole mapping of options, for a step whose option names are free.
         open_steps: the options of `open_options` are themselves steps, each with a weight: a number, options with a `weight`
             among them, or a list of these.
+        text_option: the field that a text sets, for a step that may be written as {name: text}.
         inner_options: the fields that name another step.
         added_options: the fields that records name only where their value is not the default, since there are selections
             from before there was such an option.
@@ -41,6 +42,7 @@ class Step:
     kind: ClassVar[Kind]
     open_options: ClassVar[str | None] = None
     open_steps: ClassVar[bool] = False
+    text_option: ClassVar[str | None] = None
     inner_options: ClassVar[tuple[str, ...]] = ()
     added_options: ClassVar[tuple[str, ...]] = ()
     row_options: ClassVar[tuple[str, ...]] = ()
@@ -53,6 +55,11 @@ class Step:
     @property
     def columns(self) -> frozenset[str]:
         """The named columns that the step reads."""
+        return frozenset()
+
+    @property
+    def expressions(self) -> frozenset[str]:
+        """Those of `columns` that are SQL expressions: a recipe evaluates them."""
         return frozenset()
 
     @property

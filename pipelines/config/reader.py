@@ -73,6 +73,9 @@ class ConfigReader:
             self.add(path, expected(kind, {}, "", self._found_at(path, written)))
             return None
         steps = [self._step(step, (*path, i)) for i, step in enumerate(written)]
+        for i, step in enumerate(steps):
+            for expression in sorted(step.expressions if step is not None else ()):
+                self._check_sql(expression, (*path, i), "SQL expression", "`nll_answer / nll_alone`")
         try:
             right = [step for step in steps if step is not None]
             return StepList(written, parse_steps(right)) if len(right) == len(steps) else None
@@ -116,16 +119,18 @@ class ConfigReader:
             self.add(path, f"no {what} is called {name!r}{nearest(name, known)}; {have}")
 
     def _check_where(self, where: str, path: KeyPath) -> None:
-        """Whether it parses as one SQL condition on the row; its columns are known only once the pool is."""
+        self._check_sql(where, path, "SQL condition", "`source = 'wiki' and length(prompt) < 4000`")
+
+    def _check_sql(self, text: str, path: KeyPath, kind: str, example: str) -> None:
+        """Whether it parses as one SQL expression on the row; its columns are known only once the pool is."""
         import duckdb
 
         try:
-            duckdb.SQLExpression(where)
-            suspect = not_of_the_row(where)
+            duckdb.SQLExpression(text)
+            suspect = not_of_the_row(text)
         except duckdb.Error as error:
             message = str(error).splitlines()[0].partition("Error: ")[2]
-            example = "`source = 'wiki' and length(prompt) < 4000`"
-            self.add(path, f"is not a SQL condition: {message}; for example {example}")
+            self.add(path, f"is not a {kind}: {message}; for example {example}")
         else:
             if suspect is not None:
                 self.add(path, changeable(suspect))

@@ -153,6 +153,11 @@ class LabelingInputs(DrawInputs):
         model = fit_model(self.arm.classifier, self.training, len(self.arm.classes), self.spec.seed)
         return PredictedProbabilities(self._vectors, model)
 
+    @property
+    def classes(self) -> Sequence[str]:
+        """Those of the project."""
+        return self.arm.classes
+
     @cached_property
     def committee(self) -> RowBlocks:
         """(n, members, C)."""

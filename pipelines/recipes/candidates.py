@@ -8,7 +8,7 @@ from pipelines.recipes.inputs import DrawInputs
 from pipelines.recipes.spec import SelectionSpec
 from pipelines.recipes.targets import target_texts, target_vectors
 from selection import Pool
-from selection.types import Input, Vectors
+from selection.types import Array, Input, Vectors
 from selection.vectors import exact, on_gpu
 from storage.ids import hash_keys
 from storage.pool.snapshot import Snapshot
@@ -30,17 +30,22 @@ def assemble(view: PoolView, spec: SelectionSpec, inputs: DrawInputs) -> tuple[P
         unit_length=True,
         probabilities=inputs.probabilities if Input.PROBABILITIES in spec.inputs else None,
         committee=inputs.committee if Input.COMMITTEE in spec.inputs else None,
+        classes=inputs.classes if Input.PROBABILITIES in spec.inputs else (),
         labels=inputs.labels,
         targets=None if targets is None else inputs.on_targets(targets),
         target_texts=target_texts(view, spec) if Input.TARGET_TEXTS in spec.inputs else None,
         texts=snapshot.texts() if Input.TEXTS in spec.inputs else None,
-        columns={
-            name: read_counts(view.store, spec.tokenizer, snapshot.ids)
-            if spec.tokenizer is not None and name == spec.token_column
-            else snapshot.column(name)
-            for name in sorted(spec.columns)
-        },
+        columns={name: _column(view, spec, snapshot, name) for name in sorted(spec.columns)},
         keys=hash_keys(snapshot.ids),
         eligible=eligible,
     )
     return pool, snapshot, counts
+
+
+def _column(view: PoolView, spec: SelectionSpec, snapshot: Snapshot, name: str) -> Array:
+    """(n,) a column, the count of tokens, or the value of an expression; a column is meant first by its name."""
+    if spec.tokenizer is not None and name == spec.token_column:
+        return read_counts(view.store, spec.tokenizer, snapshot.ids)
+    if name in spec.expressions and name not in snapshot.known_columns():
+        return snapshot.values_of(name)
+    return snapshot.column(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,11 @@ class DrawInputs:
     def probabilities(self) -> RowBlocks | Floats | None:
         """(n, C) of the classes."""
         return None
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the classes; none where they are not known."""
+        return ()
 
     @property
     def committee(self) -> RowBlocks | None:

@@ -113,6 +113,11 @@ class SelectionSpec:
         """The columns that steps and constraints read."""
         return required(self.steps)[1] | self.constraints.columns
 
+    @cached_property
+    def expressions(self) -> frozenset[str]:
+        """Those of the columns that are SQL expressions."""
+        return frozenset().union(*(step.expressions for step in self.steps))
+
     def record(self) -> dict[str, Any]:
         """The JSON-plain form that is hashed and kept."""
         constraints = self.constraints
@@ -197,6 +202,8 @@ def recipe_spec(pool: PoolView, recipe: Recipe, *, previous: str | None = None) 
     fingerprint = pool.fingerprint(encoder) if encoder else None
     searches = any(step.searches for step in recipe.steps.parsed)
     tokenizer = recipe.budget.tokenizer if isinstance(recipe.budget, TokenBudget) else None
+    for expression in sorted(set().union(*(step.expressions for step in recipe.steps.parsed))):
+        _checked("expression", expression, pool.snapshot)
     return SelectionSpec(
         steps=recipe.steps.parsed,
         constraints=recipe.constraints,
@@ -212,23 +219,23 @@ def recipe_spec(pool: PoolView, recipe: Recipe, *, previous: str | None = None) 
         if encoder == OWN_VECTORS
         else {},
         held_out=tuple(sorted(every_target.values())) if recipe.exclude_targets else (),
-        where=_checked(recipe.where, pool.snapshot),
+        where=_checked("where", recipe.where, pool.snapshot),
         allow=id_list(recipe.allow, pool.snapshot, strict=True),
         deny=id_list(recipe.deny, pool.snapshot, strict=False),
         previous=previous,
     )
 
 
-def _checked(where: str | None, snapshot: Snapshot) -> str | None:
-    """A condition, once the columns are known: `user` may be a field, or who runs this.
+def _checked(key: str, expression: str | None, snapshot: Snapshot) -> str | None:
+    """An expression, once the columns are known: `user` may be a field, or who runs this.
 
     Raises:
         BadInput: it is not a function of the row.
     """
-    suspect = None if where is None else not_of_the_row(where, snapshot.known_columns())
+    suspect = None if expression is None else not_of_the_row(expression, snapshot.known_columns())
     if suspect is not None:
-        raise BadInput(f"where: {where!r} {changeable(suspect)}")
-    return where
+        raise BadInput(f"{key}: {expression!r} {changeable(suspect)}")
+    return expression
 
 
 def id_list(file: str | None, snapshot: Snapshot, *, strict: bool) -> IdList | None:

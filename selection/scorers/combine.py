@@ -62,6 +62,11 @@ class Combine(Scorer):
         return frozenset().union(*(step.columns for step, _ in self.parts()))
 
     @property
+    def expressions(self) -> frozenset[str]:
+        """Those of the scorers."""
+        return frozenset().union(*(step.expressions for step, _ in self.parts()))
+
+    @property
     def drops(self) -> bool:
         """A row that any of the scorers drops."""
         return any(step.drops for step, _ in self.parts())

@@ -38,7 +38,21 @@ class OverLimit(ConditionFailed):
 def matching_examples(
     opening: Sequence[str], tables: Mapping[str, pa.Table], view: str, condition: str, *, rows: int
 ) -> pa.Table:
-    """The column `id` of the view `examples` where one SQL expression is true.
+    """The column `id` of the view `examples` where one SQL expression is true; see `_evaluated`."""
+    return _evaluated(opening, tables, view, {"condition": condition}, rows)
+
+
+def values_of_examples(
+    opening: Sequence[str], tables: Mapping[str, pa.Table], view: str, expression: str, *, rows: int
+) -> pa.Table:
+    """The column `id` of the view `examples`, and as `value` what one SQL expression gives, a number; see `_evaluated`."""
+    return _evaluated(opening, tables, view, {"expression": expression}, rows)
+
+
+def _evaluated(
+    opening: Sequence[str], tables: Mapping[str, pa.Table], view: str, asked: Mapping[str, str], rows: int
+) -> pa.Table:
+    """What the process of `evaluation_process` answers.
 
     Args:
         opening: statements that open what the condition may see, and close all else.
@@ -60,7 +74,7 @@ def matching_examples(
         "opening": opening,
         "tables": {name: len(part) for name, part in parts.items()},
         "view": view,
-        "condition": condition,
+        **asked,
         "cpu_s": int(time_s * (os.cpu_count() or 1)) + 1,
     }
     request = b"".join([json.dumps(header).encode(), b"\n", *parts.values()])

@@ -20,7 +20,7 @@ from storage import duck
 from storage.duck import json_pointer, literal, quoted
 from storage.ids import Ids, from_arrow, to_arrow
 from storage.pool.columns import Columns
-from storage.pool.evaluation import matching_examples
+from storage.pool.evaluation import matching_examples, values_of_examples
 from storage.pool.extra import is_numeric, sql_type
 from storage.pool.ingest import POOL_SCHEMA
 
@@ -160,10 +160,21 @@ class Examples:
         Raises:
             ConditionFailed: it fails, or needs more time or memory than it may have.
         """
-        tables = {f"columns_{number}": columns.table(ids, "row_id") for number, columns in enumerate(imported)}
         view = self._examples_view(known, imported)
-        matches = matching_examples(self.opening, tables, view, condition, rows=len(ids))
+        matches = matching_examples(self.opening, _tables(imported, ids), view, condition, rows=len(ids))
         return from_arrow(matches["id"])
+
+    def values(
+        self, expression: str, known: Mapping[str, Column], imported: Sequence[ImportedColumns], ids: Ids
+    ) -> tuple[Ids, npt.NDArray[np.float64]]:
+        """The ids of the examples, and the value of one expression over the known columns; NULL is NaN.
+
+        Raises:
+            ConditionFailed: see `where`.
+        """
+        view = self._examples_view(known, imported)
+        answer = values_of_examples(self.opening, _tables(imported, ids), view, expression, rows=len(ids))
+        return from_arrow(answer["id"]), np.asarray(answer["value"].to_numpy(), np.float64)
 
     def _examples_view(self, known: Mapping[str, Column], imported: Sequence[ImportedColumns]) -> str:
         selected = {name: f"o.{name}" for name in ("id", "prompt", "response", "messages")}
@@ -189,6 +200,11 @@ class Examples:
 
     def __exit__(self, *_: object) -> None:
         self.connection.close()
+
+
+def _tables(imported: Sequence[ImportedColumns], ids: Ids) -> dict[str, pa.Table]:
+    """What the view `examples` reads beside the files."""
+    return {f"columns_{number}": columns.table(ids, "row_id") for number, columns in enumerate(imported)}
 
 
 # The order matters: what locks the others comes last. Without external access neither files nor Python variables are

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -186,17 +187,38 @@ class Snapshot:
         Raises:
             BadInput: the expression is not one expression, or fails; with DuckDB's message and the known columns.
         """
-        with self._examples() as examples:
-            try:
-                matches = examples.where(expression, self._columns, self._imported_columns, self.ids)
-            except OverLimit as error:
-                raise BadInput(f"where: {expression!r} failed: {error}") from None
-            except ConditionFailed as error:
-                names = ", ".join(["prompt", "response", "messages", *self.known_columns()])
-                raise BadInput(f"where: {expression!r} failed: {error}\nknown columns: {names}") from error
+        with self._examples() as examples, self._evaluating("where", expression):
+            matches = examples.where(expression, self._columns, self._imported_columns, self.ids)
         satisfied = np.zeros(len(self.ids), bool)
         satisfied[rows_of(matches, self.ids)] = True
         return satisfied
+
+    def values_of(self, expression: str) -> npt.NDArray[np.float64]:
+        """(n,) the value of one SQL expression over the columns of the examples, a number; NULL is NaN.
+
+        It is evaluated as `where` is.
+
+        Raises:
+            BadInput: the expression is not one expression, fails, or gives something else than a number for each row.
+        """
+        if not len(self.ids):
+            return np.empty(0)
+        with self._examples() as examples, self._evaluating("expression", expression):
+            ids, numbers = examples.values(expression, self._columns, self._imported_columns, self.ids)
+        values = np.full(len(self.ids), np.nan)
+        values[rows_of(ids, self.ids)] = numbers
+        return values
+
+    @contextmanager
+    def _evaluating(self, key: str, expression: str) -> Iterator[None]:
+        """Whatever fails is said with the expression and the known columns."""
+        try:
+            yield
+        except OverLimit as error:
+            raise BadInput(f"{key}: {expression!r} failed: {error}") from None
+        except ConditionFailed as error:
+            names = ", ".join(["prompt", "response", "messages", *self.known_columns()])
+            raise BadInput(f"{key}: {expression!r} failed: {error}\nknown columns: {names}") from error
 
     def prompts_in(self, prompts: Sequence[str]) -> npt.NDArray[np.bool_]:
         """(n,) the rows whose prompt is exactly one of these; both sides as stored, outer white space stripped.

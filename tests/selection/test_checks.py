@@ -20,6 +20,7 @@ from selection.filters.seals import Seals
 from selection.filters.semdedup import SemDedup
 from selection.registry import BUILT_IN, find_step
 from selection.scorers.cal import Cal
+from selection.scorers.class_probability import ClassProbability
 from selection.scorers.column import Column
 from selection.scorers.combine import Combine
 from selection.scorers.committee import Bald, CommitteeKL, VoteEntropy
@@ -27,6 +28,7 @@ from selection.scorers.density import Density
 from selection.scorers.dsir import Dsir
 from selection.scorers.epig import Epig
 from selection.scorers.expected_gradient_length import ExpectedGradientLength
+from selection.scorers.expression import Expression
 from selection.scorers.likelihood import Ifd, Perplexity, TokenUncertainty
 from selection.scorers.rds import RdsMax, RdsMean
 from selection.scorers.training_dynamics import Aum, Cartography, El2n, Forgetting
@@ -78,6 +80,8 @@ STEPS = [
     Bald(),
     Cal(),
     Cal(n_neighbors=2),
+    ClassProbability(of=0),
+    ClassProbability(of=3),
     Column(field="length"),
     Column(field="length", descending=False),
     Column(field="depth"),
@@ -91,6 +95,8 @@ STEPS = [
     Entropy(),
     Epig(targets=20),
     Epig(targets=1000),
+    Expression(sql="length / 2"),
+    Expression(sql="-length"),
     ExpectedCost(cost=[[0, 1, 5, 1], [1, 0, 1, 1], [10, 1, 0, 1], [2, 1, 1, 0]]),
     ExpectedCost(cost=[[0, 1, 5, 1], [1, 0, 1, 1], [10, 1, 0, 1], [2, 1, 1, 0]], by="margin"),
     ExpectedGradientLength(),

@@ -279,6 +279,8 @@ def test_push__halt_stops_and_advice_alone_does_not(project: Path) -> None:
         "[anchors, entropy]",
         "[entropy, {keep_top: {times: 2}}, k_center]",
         "[epig]",
+        "[{class_probability: {of: fox}}]",
+        "[{class_probability: {of: 0}}]",
     ],
 )
 def test_push__steps_get_what_they_need_and_each_arm_is_reproduced(project: Path, steps: str) -> None:

@@ -159,3 +159,55 @@ def test_where__writes_nothing_into_the_working_folder(
     snapshot.where("score > 1")
     snapshot.column("score")
     assert list(empty.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("score", [0.5, 2.0, np.nan, np.nan]),
+        ("score / 2 + 1", [1.25, 2.0, np.nan, np.nan]),
+        ("length(prompt)", None),
+        ("score > 1", [0, 1, np.nan, np.nan]),
+        ("coalesce(score, -1)::DECIMAL(9, 2)", [0.5, 2, -1, -1]),
+        ("score - (SELECT max(score) FROM examples)", [-1.5, 0, np.nan, np.nan]),
+        ("score / 0", None),
+        ("ln(score)", [np.log(0.5), np.log(2), np.nan, np.nan]),
+        ("list_sum(list_transform(range(3), lambda x: x * score))", None),
+        ("170141183460469231731687303715884105727::HUGEINT", None),
+    ],
+)
+def test_values_of__a_number_for_each_row(snapshot: Snapshot, expression: str, expected: list[float] | None):
+    result = snapshot.values_of(expression)
+    assert (result.dtype, result.shape) == (np.float64, (4,))
+    if expected is not None:
+        np.testing.assert_allclose(by_text(snapshot, result), expected)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "",
+        "scor",
+        "score, score",
+        "SELECT 1",
+        "score; SELECT 1",
+        "score FROM examples --",
+        "prompt",  # no number
+        "NULL",
+        "[score]",
+        "*",
+        "COLUMNS('score|ok')",
+        "sum(score)",
+        "row_number() OVER ()",
+        "rank() OVER (ORDER BY score)",
+        "unnest([1, 2])",
+        "generate_subscripts([1, 2], 1)",
+        "score AS other, 1",
+        "(SELECT count(*) FROM read_text('{secret}'))",
+        "prompt::DOUBLE",
+    ],
+)
+def test_values_of__anything_else_is_refused_with_the_reason(snapshot: Snapshot, tmp_path: Path, expression: str):
+    (tmp_path / "secret.csv").write_text("secret\n")
+    with pytest.raises(BadInput, match=r"expression: .* failed: "):
+        snapshot.values_of(expression.format(secret=tmp_path / "secret.csv"))
