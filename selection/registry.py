@@ -24,6 +24,7 @@ BUILT_IN = {
     "semdedup": "selection.filters.semdedup:SemDedup",
     "aum": "selection.scorers.training_dynamics:Aum",
     "bald": "selection.scorers.committee:Bald",
+    "betr": "selection.scorers.betr:Betr",
     "cal": "selection.scorers.cal:Cal",
     "cartography": "selection.scorers.training_dynamics:Cartography",
     "class_probability": "selection.scorers.class_probability:ClassProbability",

@@ -44,7 +44,7 @@ ROOMS: dict[str, set[str]] = {
     "selection.kernels.device": {"selection", "selection.kernels", "selection.kernels.compiled"},
     "selection.encoders": {"selection"},
     "selection.learning": {"selection"},
-    "selection.scorers": STEPS,
+    "selection.scorers": STEPS | {"selection.learning"},
     "selection.selectors": STEPS | {"selection.scorers"},
     "selection.filters": STEPS | {"selection.scorers", "selection.selectors"},
     "storage": set(),

@@ -25,6 +25,10 @@ from selection.types import Array, DeviceVectors, Doubles, Floats, Mask, Points,
 # Similarities computed at once, as float32: 8 MiB, which stays near the caches.
 TILE_VALUES = 2**21
 TILE_ROWS = 4096
+# Rows that stay in the cache while one query after the other goes over them; and how many products of several queries
+# are held: 64 MiB.
+QUERY_TILE_ROWS = 256
+SIMILARITIES = 2**23
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +126,26 @@ def similarity_to(vectors: Points, query: Array) -> Doubles:
     for rows, tile, _ in tiles(vectors, TILE_ROWS):
         loops.dot_all(tile, query, rows, result)
     return result
+
+
+def similarities(vectors: Points, queries: Array) -> Iterator[Doubles]:
+    """Yield the (n,) inner products with each query, see `similarity_to`, in the order of the queries.
+
+    Cost: n*m*d operations in float64; a pass over the vectors for each SIMILARITIES // n queries, whose products are
+    held at a time (at least one).
+    """
+    if isinstance(vectors, DeviceVectors):
+        yield from (similarity_to(vectors, query) for query in queries)
+        return
+    n = vectors.shape[0]
+    together = max(1, SIMILARITIES // max(n, 1))
+    for start in range(0, len(queries), together):
+        part = np.ascontiguousarray(queries[start : start + together], np.float64)
+        products = np.empty((len(part), n))
+        for rows, tile, _ in tiles(vectors, QUERY_TILE_ROWS):
+            for query, product in zip(part, products, strict=True):
+                loops.dot_all(tile, query, rows, product)
+        yield from products
 
 
 def tiles(vectors: Points, rows_at_once: int) -> Iterator[tuple[Rows, Floats, float]]:

@@ -19,6 +19,7 @@ from selection.filters.random_subpool import RandomSubpool
 from selection.filters.seals import Seals
 from selection.filters.semdedup import SemDedup
 from selection.registry import BUILT_IN, find_step
+from selection.scorers.betr import Betr
 from selection.scorers.cal import Cal
 from selection.scorers.class_probability import ClassProbability
 from selection.scorers.column import Column
@@ -78,6 +79,9 @@ STEPS = [
     SemDedup(eps=0.002, n_clusters=1, prefer="column", column="length", rule="component"),
     SemDedup(eps=0.002, n_clusters=3, prefer="random", rule="reference"),
     Bald(),
+    Betr(),
+    Betr(sample=30, aggregate="mean", equal_sets=False),
+    Betr(sample=30, value="inverse", classifier="texts"),
     Cal(),
     Cal(n_neighbors=2),
     ClassProbability(of=0),

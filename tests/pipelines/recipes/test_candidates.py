@@ -71,7 +71,7 @@ def test_dsir__dropped_rows_are_counted_and_kept_in_the_record(plain: Path) -> N
 
 def test_dsir__without_targets_is_refused_where_it_stands(plain: Path) -> None:
     change(plain, "targets: {foxes: targets/foxes.jsonl, dogs: targets/dogs.jsonl}\n", "")
-    with pytest.raises(ConfigError, match="recipes.any.targets: dsir needs targets, and there are none"):
+    with pytest.raises(ConfigError, match=r"recipes.any.targets: dsir needs targets, and there are none"):
         opened(plain)
 
 
