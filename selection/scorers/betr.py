@@ -13,6 +13,7 @@ import numpy as np
 from selection.blocks import restricted
 from selection.errors import InvalidInput, rows_of_parent
 from selection.kernels.ngrams import NgramBlock, Ngrams
+from selection.kernels.round_robin import LIST_BYTES, lists_by_query, lose_turn
 from selection.noise import hash_uniform
 from selection.pool import Pool, Targets
 from selection.scorers.rds import similarity_inputs
@@ -41,12 +42,13 @@ class Betr(Scorer):
         equal_sets: use as many targets of each set as the smallest has, a sample by hash of the target's name.
         classifier: of what it is: the pool's "vectors", or its "texts" as hashed words and pairs of words.
 
-    Similarity: see `selection.scorers.rds.similarity_inputs`. Ranks are exact, ties to the lowest row; the classifier is
-    scikit-learn's logistic regression on one thread.
+    Similarity: see `selection.scorers.rds.similarity_inputs`. Ranks are exact, ties to the lowest row. The classifier is
+    scikit-learn's logistic regression on one thread; the log-odds of a row depend on that row and the fit alone.
 
-    Source: Mizrahi et al. 2025 (BETR); the paper samples 10 million documents. It keeps a share of tokens: a budget in
-    tokens does. Cost for a sample of s: 2*s*m*d operations in float64 and m sorts of s; the fit; 2*n*d operations for
-    all rows, or a pass over the texts. Memory: 50 bytes a row of the sample, the vectors of a fifth of it, n floats.
+    Source: Mizrahi et al. 2025 (BETR), which samples 10 million documents and keeps a tenth of the tokens: a budget in
+    tokens does that. Cost where all s rows are ranked, and of "mean": s*m*d operations in float64 and m sorts of s. To
+    label a sample of s by "max": as `rds_plus` for a budget of s/10. Then the fit, and n*d operations or a pass over
+    the texts. Memory: 64 MiB of similarities, 50 bytes for each row ranked, the vectors of s/5 rows in float64, n floats.
     """
 
     sample: int = 100_000
@@ -81,8 +83,8 @@ class Betr(Scorer):
             return self._ranked(vectors, targets[chosen]).astype(np.float32)
         sample = np.sort(np.argsort(noise, kind="stable")[: self.sample])
         with rows_of_parent(sample):
-            ranked = self._ranked(restricted(vectors, sample), targets[chosen])
-        examples, labels = training_rows(pool, sample[np.argsort(-ranked, kind="stable")], others)
+            best = self._best(restricted(vectors, sample), targets[chosen], max(1, int(POSITIVE * len(sample))))
+        examples, labels = training_rows(pool, sample[best], np.delete(sample, best), others)
         if self.classifier == "texts":
             return text_log_odds(pool.get_texts(), examples, labels)
         return vector_log_odds(vectors, examples, labels)
@@ -96,6 +98,15 @@ class Betr(Scorer):
         scores = np.empty(vectors.shape[0])
         scores[np.argsort(best_turns(vectors, targets), kind="stable")] = -np.arange(len(scores))
         return scores
+
+    def _best(self, vectors: Points, targets: Floats, count: int) -> Rows:
+        """The first rows in the order of the score."""
+        if self.aggregate == "mean":
+            return np.argsort(-self._ranked(vectors, targets), kind="stable")[:count]
+        none = np.empty(0, np.int64)
+        excluded = np.zeros(vectors.shape[0], bool)
+        lists = lists_by_query(targets)
+        return lose_turn(vectors, lists, count, taken=none, excluded=excluded, max_bytes=LIST_BYTES)[0]
 
 
 def best_turns(vectors: Points, targets: Floats) -> Rows:
@@ -152,13 +163,11 @@ def balanced(targets: Targets, rng: np.random.Generator) -> Rows:
     return np.sort(by_set[np.arange(len(by_set)) - first < sizes.min()])
 
 
-def training_rows(pool: Pool, ranked: Rows, noise: Doubles) -> tuple[Rows, Rows]:
-    """The best tenth of the ranked rows and as many of the rest, by key; and for each 1 if it is of the best, else 0."""
-    count = max(1, int(POSITIVE * len(ranked)))
-    rest = ranked[count:]
-    rest = rest[np.argsort(noise[rest], kind="stable")[:count]]
-    rows = np.concatenate([ranked[:count], rest])
-    labels = np.repeat([1, 0], [count, len(rest)])
+def training_rows(pool: Pool, best: Rows, rest: Rows, noise: Doubles) -> tuple[Rows, Rows]:
+    """The best rows and as many of the rest, by key; and for each 1 if it is of the best, else 0."""
+    rest = rest[np.argsort(noise[rest], kind="stable")[: len(best)]]
+    rows = np.concatenate([best, rest])
+    labels = np.repeat([1, 0], [len(best), len(rest)])
     # The fit adds in the order of its examples, which must not depend on the order of the pool.
     by_key = np.argsort(pool.get_keys()[rows], kind="stable")
     return rows[by_key], labels[by_key]
@@ -166,17 +175,12 @@ def training_rows(pool: Pool, ranked: Rows, noise: Doubles) -> tuple[Rows, Rows]
 
 def vector_log_odds(vectors: Points, examples: Rows, labels: Rows) -> Floats:
     """(n,) ln of the odds that a row is like the examples of label 1, by logistic regression on the vectors."""
-    from selection.kernels.compiled.probabilities import logs
+    from selection.kernels.top_k import similarity_to
     from selection.learning.classifier import LogisticRegression
 
     model = LogisticRegression(calibrated=False).fit(vectors.take(examples), labels, 2, seed=0)
-    scores = np.empty(vectors.shape[0], np.float32)
-    for rows, block in vectors.blocks():
-        with rows_of_parent(rows):
-            P = model.probabilities(block).astype(np.float64)
-        P = logs(np.maximum(P, np.finfo(np.float32).tiny))
-        scores[rows] = P[:, 1] - P[:, 0]
-    return scores
+    weights, bias = model.weights[:, 1] - model.weights[:, 0], model.bias[1] - model.bias[0]
+    return np.asarray(similarity_to(vectors, weights) + bias, np.float32)
 
 
 def text_log_odds(texts: Any, examples: Rows, labels: Rows) -> Floats:

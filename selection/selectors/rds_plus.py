@@ -8,18 +8,19 @@ from typing import ClassVar
 import numpy as np
 
 from selection.errors import InvalidInput
+from selection.kernels.round_robin import (
+    ENTRY_BYTES,
+    LIST_BYTES,
+    TurnLists,
+    distinct,
+    first_depth,
+    lists_by_query,
+    lose_turn,
+)
 from selection.pool import Pool, Targets
 from selection.scorers.rds import similarity_inputs
 from selection.step import Selector, check_choice, check_version
 from selection.types import Array, Floats, Input, Points, Reason, Rows, Selection
-
-# How many list entries are computed at first for each row of the budget. Between 1.2 and 14 are needed on clustered
-# data, 2.8 in BETR.
-OVERLAP = 4
-LEAST_DEPTH = 64
-# The most memory for all lists together. A deeper search continues in bands, with a pass over the vectors for each.
-LIST_BYTES = 256 * 2**20
-ENTRY_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,27 +87,6 @@ class RdsPlus(Selector):
         return Selection(rows, value.astype(np.float32), reason)
 
 
-@dataclass(frozen=True, eq=False)
-class TurnLists:
-    """The lists that take turns.
-
-    Attributes:
-        queries: (q, d) float32, without repetition inside a list.
-        starts: (lists + 1,) int64: list l ranks rows by the maximum over queries starts[l] .. starts[l+1]-1.
-        turns: (t,) int64: the list that has each turn of a round. Equal targets share a list.
-    """
-
-    queries: Floats
-    starts: Rows
-    turns: Rows
-
-
-def lists_by_query(vectors: Floats) -> TurnLists:
-    """One turn for each target; their vectors are (m, d)."""
-    queries, place = _distinct(vectors)
-    return TurnLists(queries, np.arange(len(queries) + 1), place)
-
-
 def lists_by_set(targets: Targets, vectors: Floats) -> TurnLists:
     """One turn for each target set; the vectors of the targets are (m, d).
 
@@ -118,60 +98,9 @@ def lists_by_set(targets: Targets, vectors: Floats) -> TurnLists:
         part = vectors[np.asarray(targets.sets) == i]
         if not len(part):
             raise InvalidInput(f"targets: the set {name!r} has none")
-        parts.append(_distinct(part)[0])
+        parts.append(distinct(part)[0])
     starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
     return TurnLists(np.concatenate(parts), starts, np.arange(len(parts)))
-
-
-def lose_turn(
-    vectors: Points, lists: TurnLists, budget: int, *, taken: Rows, excluded: Array, max_bytes: int
-) -> tuple[Rows, Rows, Array]:
-    """Round robin in which a list loses its turn if its next row is already taken.
-
-    Reading the lists round by round, the first occurrence of each row is a pick: row x comes at the turn
-    min over lists of rank * lists + position. A row outside all lists of depth R comes after round R, so lists of depth
-    R suffice once they contain `budget` rows.
-
-    Args:
-        taken: rows that keep their places in the lists and are never picked.
-        excluded: (n,) bool, rows that are in no list.
-        max_bytes: the most memory for the lists at a time.
-
-    Returns:
-        picked rows, the turn of each, and its similarity (float64).
-    """
-    from selection.kernels.top_k import top_k
-
-    n, turns = vectors.shape[0], len(lists.turns)
-    # Equal targets share a list, and the first of them always has the first turn: only its position counts.
-    count = len(lists.starts) - 1
-    position = np.full(count, turns, np.int64)
-    np.minimum.at(position, lists.turns, np.arange(turns))
-    order = np.argsort(position)
-    seen = np.zeros(n, bool)
-    seen[taken] = True
-    below: tuple[Array, Rows] | None = None
-    picks: list[tuple[Rows, Rows, Array]] = []
-    picked, depth = 0, 0
-    target_depth = _first_depth(budget + len(taken), count)
-    while picked < budget and depth < n:
-        band = max(1, min(target_depth - depth, n - depth, max_bytes // (ENTRY_BYTES * count)))
-        top = top_k(vectors, lists.queries, starts=lists.starts, depth=band, skip=excluded, below=below)
-        rows = top.row[order].T.ravel()
-        turn = ((depth + np.arange(band))[:, None] * turns + position[order]).ravel()
-        score = top.score[order].T.ravel()
-        new = np.flatnonzero(rows >= 0)
-        new = new[~seen[rows[new]]]
-        new = new[np.sort(np.unique(rows[new], return_index=True)[1])]
-        seen[rows[new]] = True
-        picks.append((rows[new], turn[new], score[new]))
-        picked += len(new)
-        depth += band
-        # The bound of an exhausted list is -inf, so no row is below it.
-        below = top.score[:, -1].copy(), top.row[:, -1].copy()
-        target_depth = max(target_depth, int(np.ceil(depth * max(1.5, 1.3 * budget / max(picked, 1)))))
-    rows, turn, score = (np.concatenate(parts)[:budget] for parts in zip(*picks, strict=True))
-    return rows, turn, score
 
 
 def advance(
@@ -191,7 +120,7 @@ def advance(
     rows, turn_of = np.empty(budget, np.int64), np.empty(budget, np.int64)
     place_of, value = np.empty(budget, np.int64), np.empty(budget)
     turn, picked = 0, 0
-    depth = _first_depth(budget, count)
+    depth = first_depth(budget, count)
     while picked < budget:
         depth = max(1, min(depth, n, max_bytes // (ENTRY_BYTES * count)))
         top = top_k(vectors, lists.queries, starts=lists.starts, depth=depth, skip=used)
@@ -203,18 +132,3 @@ def advance(
         value[new] = top.score[lists.turns[turn_of[new] % len(lists.turns)], place_of[new]]
         depth *= 2
     return rows, turn_of, value
-
-
-def _first_depth(count: int, lists: int) -> int:
-    """A depth at which the lists usually hold `count` rows; depth `count` is always enough, even for a single list."""
-    return min(count, max(LEAST_DEPTH, -(-OVERLAP * count // lists)))
-
-
-def _distinct(vectors: Floats) -> tuple[Floats, Rows]:
-    """The vectors that differ in any bit, in the order of first occurrence, and the position of each vector in them."""
-    as_bytes = np.ascontiguousarray(vectors).view(np.dtype((np.void, vectors.shape[1] * 4))).ravel()
-    _, first, inverse = np.unique(as_bytes, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return vectors[first[order]], place[inverse.ravel()].astype(np.int64)

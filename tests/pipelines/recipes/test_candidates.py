@@ -10,6 +10,7 @@ import pytest
 from pipelines.errors import ConfigError
 from pipelines.recipes.spec import resolve_spec
 from pipelines.reproduce import reproduce
+from pipelines.stages.embed import embed, embed_targets
 from pipelines.stages.ingest import ingest
 from selection import MissingInput, Pool, select
 from selection.errors import InvalidInput
@@ -140,3 +141,13 @@ def test_expression__what_only_the_pool_shows_is_refused_before_the_steps(light:
 def test_expression__without_its_column_is_a_missing_input() -> None:
     with pytest.raises(MissingInput, match="expression needs column 'a'"):
         select([{"expression": "a"}], Pool(columns={"b": np.ones(2)}), budget=1)
+
+
+@pytest.mark.parametrize("steps", ["[betr]", "[{betr: {sample: 40}}]", "[{betr: {sample: 40, classifier: texts}}]"])
+def test_betr__from_a_recipe(light: Path, steps: str) -> None:
+    change(light, "[rds_plus]", steps)
+    for stage in (ingest, lambda context: embed(context, "vectors"), lambda context: embed_targets(context, "vectors")):
+        stage(opened(light))
+    result, sources = drawn(light, "near")
+    assert sources.count("fox") >= 8
+    assert "in the same order, with the same gains" in reproduce(opened(light), result.spec.selection_id)

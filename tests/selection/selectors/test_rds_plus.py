@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from selection import InvalidInput, InvalidOption, Pool, Targets, select
 from selection.checks import ShuffledVectors
+from selection.kernels import round_robin
 from selection.selectors import rds_plus
 from selection.selectors.rds_plus import RdsPlus
 
@@ -111,8 +112,8 @@ def test_rds_plus__equals_the_literal_simulation(seed, monkeypatch):
         q[rng.integers(m)] = q[0]
     sets = np.concatenate([np.arange(count := min(m, int(rng.integers(1, 4)))), rng.integers(0, count, m - count)])
     # Lists so short and bands so small that every case needs several passes.
-    monkeypatch.setattr(rds_plus, "LEAST_DEPTH", int(rng.choice([1, 2, 3])))
-    monkeypatch.setattr(rds_plus, "OVERLAP", 1)
+    monkeypatch.setattr(round_robin, "LEAST_DEPTH", int(rng.choice([1, 2, 3])))
+    monkeypatch.setattr(round_robin, "OVERLAP", 1)
     monkeypatch.setattr(rds_plus, "LIST_BYTES", int(rng.choice([1, rds_plus.ENTRY_BYTES * m * 3, 2**28])))
     taken = rng.permutation(n)[: rng.integers(0, max(1, n // 2))]
     budget = int(rng.integers(1, n - len(taken) + 1))
