@@ -29,8 +29,8 @@ BUCKETS = 2**18
 class Betr(Scorer):
     """The rank of each row in the lists of the targets, by similarity (BETR).
 
-    A target gives the row of rank r (1 is the most similar) the value log2(1/r) or 1/r. A row's value is the highest, or
-    the mean, over the targets. Where the sample holds the whole pool, that is the score. Else a linear classifier is
+    A target gives the row of rank r (1 is the most similar) the value log2(1/r) or 1/r. A row's value is the highest,
+    or the mean, over the targets. Where the sample holds the whole pool, that is the score. Else a linear classifier is
     fitted to the best tenth of the sample against as many rows of the rest, and its log-odds are the score of all rows.
 
     Args:
@@ -42,13 +42,14 @@ class Betr(Scorer):
         equal_sets: use as many targets of each set as the smallest has, a sample by hash of the target's name.
         classifier: of what it is: the pool's "vectors", or its "texts" as hashed words and pairs of words.
 
-    Similarity: see `selection.scorers.rds.similarity_inputs`. Ranks are exact, ties to the lowest row. The classifier is
-    scikit-learn's logistic regression on one thread; the log-odds of a row depend on that row and the fit alone.
+    Similarity: see `selection.scorers.rds.similarity_inputs`. Ranks are exact, ties to the lowest row. The classifier
+    is scikit-learn's logistic regression on one thread; the log-odds of a row depend on that row and the fit alone.
 
     Source: Mizrahi et al. 2025 (BETR), which samples 10 million documents and keeps a tenth of the tokens: a budget in
     tokens does that. Cost where all s rows are ranked, and of "mean": s*m*d operations in float64 and m sorts of s. To
     label a sample of s by "max": as `rds_plus` for a budget of s/10. Then the fit, and n*d operations or a pass over
-    the texts. Memory: 64 MiB of similarities, 50 bytes for each row ranked, the vectors of s/5 rows in float64, n floats.
+    the texts. Memory: 64 MiB of similarities, 50 bytes for each row ranked, the vectors of s/5 rows in float64, and
+    n floats; or, for a sample by "max", the lists of `rds_plus`.
     """
 
     sample: int = 100_000

@@ -119,7 +119,7 @@ class Ifd(Scorer):
         """See `Scorer.score`.
 
         Raises:
-            InvalidInput: a value is missing, not finite or below 0, or a row to keep has no ratio; names column and row.
+            InvalidInput: a value is missing, not finite or below 0, or a row to keep has no ratio; names both.
         """
         answer, alone = (losses(field, pool.get_column(field)) for field in (self.answer, self.alone))
         # Compared without dividing, so that no rounding moves a row across 1.

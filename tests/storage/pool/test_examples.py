@@ -211,3 +211,30 @@ def test_values_of__anything_else_is_refused_with_the_reason(snapshot: Snapshot,
     (tmp_path / "secret.csv").write_text("secret\n")
     with pytest.raises(BadInput, match=r"expression: .* failed: "):
         snapshot.values_of(expression.format(secret=tmp_path / "secret.csv"))
+
+
+def test_values_of__equals_python_on_random_rows(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    records = [
+        {"text": f"t{i}", "a": None if rng.random() < 0.1 else int(rng.integers(1, 9)), "b": float(rng.normal())}
+        for i in range(80)
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    store = Store(tmp_path / "store")
+    snapshot = take_snapshot(store, [ingest_file(store, FileSpec(str(path)))])
+    literal = {
+        "a / b": lambda a, b: a / b,
+        "ln(1 / (1 + exp(-(b - a))))": lambda a, b: -np.log1p(np.exp(a - b)),
+        "CASE WHEN b > 0 THEN a ELSE -a END": lambda a, b: a if b > 0 else -a,
+        "greatest(a, 4) + length(prompt)": None,
+    }
+    ids = from_bytes(identity([("text", record["text"])]) for record in records)
+    for expression, function in literal.items():
+        got = snapshot.values_of(expression)[rows_of(ids, snapshot.ids)]
+        for record, value in zip(records, got.tolist(), strict=True):
+            if function is None:
+                assert value == max(record["a"] or 4, 4) + len(record["text"])
+            else:
+                expected = np.nan if record["a"] is None else function(record["a"], record["b"])
+                np.testing.assert_allclose(value, expected, rtol=1e-12)
