@@ -183,7 +183,9 @@ class FilterReport:
 
 
 class DroppedRows(FilterReport):
-    """Rows that a filter left out, and why: "neighbour" with the row that it is a duplicate of as `ref`, and their similarity."""
+    """Rows that a step left out, and why: "neighbour" with the row that it is a duplicate of as `ref`, and their similarity;
+    or "score", where a scorer gives none.
+    """
 
 
 class RetrievedRows(FilterReport):

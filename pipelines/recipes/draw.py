@@ -40,7 +40,7 @@ class SelectionResult:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Filter -> how many rows it dropped as copies or outliers, for the filters that report it."""
+        """Step -> how many rows it dropped: copies, outliers, rows without a score; for the steps that report it."""
         keys = {step.name: dropped_by(step.name) for step in self.spec.steps}
         return {name: int(self.metrics[key]) for name, key in keys.items() if key in self.metrics}
 

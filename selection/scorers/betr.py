@@ -193,9 +193,13 @@ def text_log_odds(texts: Any, examples: Rows, labels: Rows) -> Floats:
     ngrams = Ngrams(BUCKETS)
     blocks = ngrams.blocks([texts[row] for row in examples.tolist()])
     X = vstack([_unit_counts(block) for block in blocks], format="csr")
+    used = np.unique(X.indices)  # the weight of every other bucket stays 0
+    if not len(used):
+        return np.zeros(len(texts), np.float32)
     with threadpool_limits(1):
-        fitted = LogisticRegression(C=10.0, max_iter=2000).fit(X, labels)
-    weights, bias = fitted.coef_[0], float(fitted.intercept_[0])
+        fitted = LogisticRegression(C=10.0, max_iter=2000).fit(X[:, used], labels)
+    weights, bias = np.zeros(BUCKETS), float(fitted.intercept_[0])
+    weights[used] = fitted.coef_[0]
     scores = np.empty(len(texts), np.float32)
     for block in ngrams.blocks(texts):
         scores[block.rows] = _unit_counts(block) @ weights + bias
