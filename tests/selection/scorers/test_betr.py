@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from selection import InvalidInput, InvalidOption, MissingInput, Pool, Targets, select
-from selection.scorers.betr import Betr, balanced, best_turns, mean_values, rank_values
+from selection.scorers import betr
+from selection.scorers.betr import Betr, balanced, best_turns, mean_values, rank_values, text_log_odds
 
 S = np.array(
     [
@@ -231,3 +232,28 @@ def test_betr__missing_inputs() -> None:
 def test_betr__bad_options(options: Any, message: str) -> None:
     with pytest.raises(InvalidOption, match=message):
         Betr(**options)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_text_log_odds__equals_scikit_learn_on_counts_without_hashing(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import normalize
+
+    monkeypatch.setattr(betr, "BUCKETS", 2**22)  # so many that no two words share a bucket
+    pool, kinds = clusters(60, seed)
+    texts = [*pool.get_texts(), "", "Other words, never seen!"]
+    examples = np.arange(0, 60, 2)
+    labels = (kinds[examples] < 5).astype(np.int64)
+    counts = CountVectorizer(token_pattern=r"\w+|[^\w\s]+", ngram_range=(1, 2))
+    X = normalize(counts.fit_transform([texts[row] for row in examples]))
+    model = LogisticRegression(C=10.0, max_iter=2000).fit(X, labels)
+    # Words that are not among the examples have no weight, but count in the length of a row.
+    every = CountVectorizer(token_pattern=r"\w+|[^\w\s]+", ngram_range=(1, 2)).fit(texts)
+    weights = np.zeros(len(every.vocabulary_))
+    for word, place in counts.vocabulary_.items():
+        weights[every.vocabulary_[word]] = model.coef_[0][place]
+    expected = normalize(every.transform(texts)) @ weights + model.intercept_[0]
+    np.testing.assert_allclose(text_log_odds(texts, examples, labels), expected, rtol=1e-3, atol=1e-3)
