@@ -45,6 +45,7 @@ BUILT_IN = {
     "batch_bald": "selection.selectors.batch_bald:BatchBald",
     "ccs": "selection.selectors.ccs:Ccs",
     "clue": "selection.selectors.clue:Clue",
+    "diversity_filter": "selection.selectors.diversity_filter:DiversityFilter",
     "facility_location": "selection.selectors.facility_location:FacilityLocation",
     "falcun": "selection.selectors.falcun:Falcun",
     "herding": "selection.selectors.herding:Herding",

@@ -33,6 +33,7 @@ from selection.selectors.badge import Badge
 from selection.selectors.batch_bald import BatchBald
 from selection.selectors.ccs import Ccs
 from selection.selectors.clue import Clue
+from selection.selectors.diversity_filter import DiversityFilter
 from selection.selectors.facility_location import FacilityLocation
 from selection.selectors.falcun import Falcun
 from selection.selectors.herding import Herding
@@ -112,6 +113,8 @@ STEPS = [
     Ccs(beta=0, n_strata=4, hard="high", within={"rds_plus": {}}),
     Ccs(beta=0, cut_by="length"),
     Clue(),
+    DiversityFilter(),
+    DiversityFilter(tau=1.0),
     FacilityLocation(),
     FacilityLocation(mode="reference", n_ref=50),
     FacilityLocation(mode="knn", n_neighbors=6),
@@ -165,8 +168,10 @@ STEPS = [
 TIES = {"check_permuted_pool": "ties go to the lowest row"}
 STOPS = "gives no row that covers nothing new"
 KEEPS = "check_memory_grows_with_rows_alone"
+FULL = ("check_identical_candidates", "check_whole_pool", "check_zero_vectors")
 SKIPPED = {
     "batch_bald": {KEEPS: "a budget of 500 takes minutes"},
+    "diversity_filter": dict.fromkeys(FULL, "gives no row that is like a taken one"),
     "facility_location": {KEEPS: "keeps all similarities, up to memory_gb"},
     "influence": TIES,
     "semdedup": {KEEPS: "holds the vectors and pairs of its largest cluster"},
@@ -174,7 +179,7 @@ SKIPPED = {
         KEEPS: "holds the distances within its largest cluster",
         "check_permuted_pool": "two rows that are left of a cluster tie, and the lowest wins",
     },
-    "probcover": TIES | dict.fromkeys(("check_identical_candidates", "check_whole_pool", "check_zero_vectors"), STOPS),
+    "probcover": TIES | dict.fromkeys(FULL, STOPS),
     "vote_k": TIES | {KEEPS: "keeps 150 neighbours of each row"},
 }
 
