@@ -16,6 +16,7 @@ from selection.types import Input
 # Where each step is: it is imported when a recipe first names it.
 BUILT_IN = {
     "anchors": "selection.filters.anchors:Anchors",
+    "best_of": "selection.filters.best_of:BestOf",
     "keep_top": "selection.filters.keep_top:KeepTop",
     "near_duplicates": "selection.filters.near_duplicates:NearDuplicates",
     "outliers": "selection.filters.outliers:Outliers",

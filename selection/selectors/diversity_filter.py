@@ -51,5 +51,5 @@ class DiversityFilter(Selector):
         rows, cosine, near = diverse_rows(
             pool.get_vectors(), order, budget, kept=pool.get_already_selected(), tau=self.tau
         )
-        reason = Reason.of("neighbour", len(rows), ref=near, rank=np.arange(len(rows)), value=cosine)
+        reason = Reason.of("neighbour", len(rows), ref=near, value=cosine)
         return Selection(rows, scores[rows], reason)
