@@ -65,6 +65,7 @@ BUILT_IN = {
     "softrank": "selection.selectors.stochastic:Softrank",
     "stratified": "selection.selectors.stratified:Stratified",
     "top": "selection.selectors.top:Top",
+    "tsds": "selection.selectors.tsds:Tsds",
     "typiclust": "selection.selectors.typiclust:TypiClust",
     "vote_k": "selection.selectors.vote_k:VoteK",
 }

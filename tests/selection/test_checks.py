@@ -51,6 +51,7 @@ from selection.selectors.rs2 import Rs2
 from selection.selectors.stochastic import Power, Softmax, Softrank
 from selection.selectors.stratified import Stratified
 from selection.selectors.top import Top
+from selection.selectors.tsds import Tsds
 from selection.selectors.typiclust import TypiClust
 from selection.selectors.vote_k import VoteK
 
@@ -161,6 +162,9 @@ STEPS = [
     Stratified(by="source", alloc="equal", min_per_stratum=0, within="top"),
     Stratified(by="source", alloc="sqrt", within={"rds_plus": {"per": "query"}}),
     Top(),
+    Tsds(),
+    Tsds(alpha=1e-3, C=1, sigma=0, draw="ranked"),
+    Tsds(alpha=1e-3, n_neighbors=3000),
     TypiClust(),
     TypiClust(n_neighbors=3, min_size=3, max_clusters=2, squared=True),
     VoteK(),
@@ -182,6 +186,8 @@ SKIPPED = {
     "facility_location": {KEEPS: "keeps all similarities, up to memory_gb"},
     "influence": TIES,
     "semdedup": {KEEPS: "holds the vectors and pairs of its largest cluster"},
+    "Tsds(alpha=0.001, C=1, sigma=0, n_neighbors=5000, draw='ranked')": TIES,
+    "tsds": dict.fromkeys((*FULL, "check_already_selected_never_returned"), "gives no row of probability 0"),
     "typiclust": {
         KEEPS: "holds the distances within its largest cluster",
         "check_permuted_pool": "two rows that are left of a cluster tie, and the lowest wins",
