@@ -51,6 +51,7 @@ BUILT_IN = {
     "falcun": "selection.selectors.falcun:Falcun",
     "herding": "selection.selectors.herding:Herding",
     "influence": "selection.selectors.influence:Influence",
+    "interests": "selection.selectors.interests:Interests",
     "k_center": "selection.selectors.k_center:KCenter",
     "kmeans_pp": "selection.selectors.kmeans_pp:KMeansPP",
     "lightweight": "selection.selectors.lightweight:Lightweight",

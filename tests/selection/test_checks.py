@@ -39,6 +39,7 @@ from selection.selectors.facility_location import FacilityLocation
 from selection.selectors.falcun import Falcun
 from selection.selectors.herding import Herding
 from selection.selectors.influence import Influence
+from selection.selectors.interests import Interests
 from selection.selectors.k_center import KCenter
 from selection.selectors.kmeans_pp import KMeansPP
 from selection.selectors.lightweight import Lightweight
@@ -132,6 +133,9 @@ STEPS = [
     Herding(weights="length"),
     Influence(),
     Influence(n_neighbors=3),
+    Interests(),
+    Interests(n_clusters=1, smoothing=0),
+    Interests(n_clusters=3, smoothing=1, n_neighbors=60),
     KCenter(),
     KCenter(first="farthest_from_mean", weights="length", outlier_quantile=0.1),
     KMeansPP(),
@@ -185,6 +189,7 @@ SKIPPED = {
     ),
     "facility_location": {KEEPS: "keeps all similarities, up to memory_gb"},
     "influence": TIES,
+    "interests": dict.fromkeys(("check_whole_pool", "check_zero_vectors"), "gives no row of a cluster without mass"),
     "semdedup": {KEEPS: "holds the vectors and pairs of its largest cluster"},
     "Tsds(alpha=0.001, C=1, sigma=0, n_neighbors=5000, draw='ranked')": TIES,
     "tsds": dict.fromkeys((*FULL, "check_already_selected_never_returned"), "gives no row of probability 0"),
