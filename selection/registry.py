@@ -39,6 +39,7 @@ BUILT_IN = {
     "forgetting": "selection.scorers.training_dynamics:Forgetting",
     "least_confidence": "selection.scorers.uncertainty:LeastConfidence",
     "margin": "selection.scorers.uncertainty:Margin",
+    "prototypicality": "selection.scorers.prototypicality:Prototypicality",
     "rds_max": "selection.scorers.rds:RdsMax",
     "rds_mean": "selection.scorers.rds:RdsMean",
     "vote_entropy": "selection.scorers.committee:VoteEntropy",

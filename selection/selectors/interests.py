@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +15,7 @@ from selection.noise import hash_bits
 from selection.pool import Pool
 from selection.run_selector import interleaved
 from selection.scorers.rds import target_vectors
-from selection.step import Selector, check_integer, check_number
+from selection.step import Selector, check_clusters, check_integer, check_number
 from selection.streams import child
 from selection.types import Array, Doubles, Floats, Input, Points, Reason, Rows, Selection
 
@@ -59,10 +58,7 @@ class Interests(Selector):
     needs: ClassVar[frozenset[Input]] = frozenset({Input.VECTORS, Input.TARGETS})
 
     def __post_init__(self) -> None:
-        if self.n_clusters != "sqrt":
-            if isinstance(self.n_clusters, str):
-                raise self.invalid(f"n_clusters must be 'sqrt' or a number, got {self.n_clusters!r}", "n_clusters")
-            check_integer(self.name, "n_clusters", self.n_clusters, least=1)
+        check_clusters(self.name, self.n_clusters)
         check_number(self.name, "smoothing", self.smoothing, least=0, most=1)
         check_integer(self.name, "n_neighbors", self.n_neighbors, least=1)
 
@@ -72,7 +68,7 @@ class Interests(Selector):
         Raises:
             InvalidInput: there are no targets, or one is a zero vector.
         """
-        from selection.kernels.clusters import hashed_order, spherical_clusters
+        from selection.kernels.clusters import cluster_count, hashed_order, spherical_clusters
         from selection.kernels.normalize import unit_rows, unit_vectors
 
         vectors = pool.get_vectors()
@@ -85,8 +81,8 @@ class Interests(Selector):
         order = hashed_order(vectors, hash_bits(pool.get_keys(), child(rng, 0)), counts)
         if not len(order):
             return interleaved([])
-        number = math.ceil(math.sqrt(len(order))) if self.n_clusters == "sqrt" else int(self.n_clusters)
-        clusters, centroids = spherical_clusters(vectors, order, min(number, len(order)), rng=child(rng, 1))
+        count = cluster_count(self.n_clusters, len(order))
+        clusters, centroids = spherical_clusters(vectors, order, count, rng=child(rng, 1))
         cluster = np.full(len(pool), -1, np.int64)
         cluster[order] = clusters.place[order]
         unit = unit_vectors(vectors)

@@ -27,6 +27,7 @@ from selection.scorers.committee import Bald, CommitteeKL, VoteEntropy
 from selection.scorers.density import Density
 from selection.scorers.epig import Epig
 from selection.scorers.expected_gradient_length import ExpectedGradientLength
+from selection.scorers.prototypicality import Prototypicality
 from selection.scorers.rds import RdsMax, RdsMean
 from selection.scorers.training_dynamics import Aum, Cartography, El2n, Forgetting
 from selection.scorers.uncertainty import Entropy, ExpectedCost, LeastConfidence, Margin
@@ -100,6 +101,8 @@ STEPS = [
     ExpectedGradientLength(squared=True),
     LeastConfidence(),
     Margin(),
+    Prototypicality(),
+    Prototypicality(n_clusters=3, prefer="near"),
     RdsMax(),
     RdsMean(),
     RdsMean(normalized=True),
