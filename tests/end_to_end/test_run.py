@@ -189,6 +189,28 @@ def test_run__best_of_takes_one_response_of_each_prompt_and_says_which_was_bette
     ]
 
 
+def test_run__selections_by_targets_and_by_score_say_in_sql_why_each_row_was_taken(project: Path) -> None:
+    config = yaml.safe_load((project / "winnow.yaml").read_text())
+    config["recipes"] = {
+        "spread": {"steps": [{"tsds": {"alpha": 0.01}}], "budget": 9},
+        "mixed": {"steps": [{"interests": {"n_clusters": 4}}], "budget": 9},
+        "diverse": {"steps": ["rds_max", {"diversity_filter": {"tau": 0.999}}], "budget": 9},
+        "rare": {"steps": [{"prototypicality": {"n_clusters": 4}}], "budget": 9},
+    }
+    (project / "winnow.yaml").write_text(yaml.safe_dump(config))
+    ids, said = run_in_process(project)
+
+    assert sum("drew 9 rows of 119 eligible" in line for line in said) == 4
+    reasons = [{row["kind"] for row in chosen(project, selection)} for selection in ids]
+    assert sorted(reasons, key=sorted) == [{"cluster"}, {"neighbour"}, {"score"}, {"target"}]
+    refs = ask(
+        project,
+        "SELECT i.value FROM selection_items i JOIN examples e ON e.id = try_cast(i.ref AS UUID) WHERE i.kind = 'neighbour'",
+    )
+    assert len(refs) == 8  # the first has no row before it
+    assert all(row["value"] <= 0.999 for row in refs)
+
+
 @pytest.mark.parametrize("step", ["semdedup", "near_duplicates"])
 def test_run__what_a_filter_dropped_is_in_sql_with_what_it_duplicates(project: Path, step: str) -> None:
     long = " ".join(f"{number} lazy dog" for number in range(60))
