@@ -53,13 +53,17 @@ def allocate(sizes: Sequence[int], budget: int, how: str = "proportional", *, mi
     return _divide([_weight(size, how) for size in sizes], budget, low, list(sizes))
 
 
-def apportion(weights: Sequence[int], budget: int, low: Sequence[int] | None = None) -> list[int]:
+def apportion(
+    weights: Sequence[int], budget: int, low: Sequence[int] | None = None, high: Sequence[int] | None = None
+) -> list[int]:
     """Parts of a budget in proportion to given weights, as integers.
 
     Args:
         weights: >= 0, at least one of them above 0.
         budget: at least the sum of `low`.
         low: what each part gets at least; one that exceeds its share is settled among the others. 0 by default.
+        high: what each part gets at most, at least its `low`; those of parts with a weight must hold the budget. No bound by
+            default.
 
     Returns:
         One count for each weight, summing to the budget: the exact shares, rounded by largest remainder, ties to the
@@ -67,6 +71,8 @@ def apportion(weights: Sequence[int], budget: int, low: Sequence[int] | None = N
 
     >>> apportion([3, 1, 0], 10), apportion([1, 1, 1], 10), apportion([1, 1, 1], 10, low=[6, 0, 0])
     ([8, 2, 0], [4, 3, 3], [6, 2, 2])
+    >>> apportion([3, 1, 1], 10, high=[4, 9, 9])
+    [4, 3, 3]
     """
     low = [0] * len(weights) if low is None else list(low)
     if not any(weight > 0 for weight in weights) or min(weights) < 0:
@@ -75,7 +81,7 @@ def apportion(weights: Sequence[int], budget: int, low: Sequence[int] | None = N
         raise InvalidBudget(
             f"budget must be at least {sum(low)}, the sum of what each part gets at least, got {budget}"
         )
-    return _divide(weights, budget, low, [budget] * len(weights))
+    return _divide(weights, budget, low, [budget] * len(weights) if high is None else high)
 
 
 def water_fill(have: Sequence[int], budget: int, most: Sequence[int]) -> list[int]:

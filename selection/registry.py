@@ -16,6 +16,7 @@ from selection.types import Input
 # Where each step is: it is imported when a recipe first names it.
 BUILT_IN = {
     "anchors": "selection.filters.anchors:Anchors",
+    "best_of": "selection.filters.best_of:BestOf",
     "keep_top": "selection.filters.keep_top:KeepTop",
     "near_duplicates": "selection.filters.near_duplicates:NearDuplicates",
     "outliers": "selection.filters.outliers:Outliers",
@@ -44,6 +45,7 @@ BUILT_IN = {
     "least_confidence": "selection.scorers.uncertainty:LeastConfidence",
     "margin": "selection.scorers.uncertainty:Margin",
     "perplexity": "selection.scorers.likelihood:Perplexity",
+    "prototypicality": "selection.scorers.prototypicality:Prototypicality",
     "rds_max": "selection.scorers.rds:RdsMax",
     "rds_mean": "selection.scorers.rds:RdsMean",
     "token_uncertainty": "selection.scorers.likelihood:TokenUncertainty",
@@ -52,10 +54,12 @@ BUILT_IN = {
     "batch_bald": "selection.selectors.batch_bald:BatchBald",
     "ccs": "selection.selectors.ccs:Ccs",
     "clue": "selection.selectors.clue:Clue",
+    "diversity_filter": "selection.selectors.diversity_filter:DiversityFilter",
     "facility_location": "selection.selectors.facility_location:FacilityLocation",
     "falcun": "selection.selectors.falcun:Falcun",
     "herding": "selection.selectors.herding:Herding",
     "influence": "selection.selectors.influence:Influence",
+    "interests": "selection.selectors.interests:Interests",
     "k_center": "selection.selectors.k_center:KCenter",
     "kmeans_pp": "selection.selectors.kmeans_pp:KMeansPP",
     "lightweight": "selection.selectors.lightweight:Lightweight",
@@ -70,6 +74,7 @@ BUILT_IN = {
     "softrank": "selection.selectors.stochastic:Softrank",
     "stratified": "selection.selectors.stratified:Stratified",
     "top": "selection.selectors.top:Top",
+    "tsds": "selection.selectors.tsds:Tsds",
     "typiclust": "selection.selectors.typiclust:TypiClust",
     "vote_k": "selection.selectors.vote_k:VoteK",
 }

@@ -172,6 +172,15 @@ def check_integer(step: str, option: str, value: Any, *, least: int, optional: b
         raise InvalidOption(f"{option} must be an integer >= {least}, got {value!r}", step=step, option=option)
 
 
+def check_clusters(step: str, value: Any) -> None:
+    """Raise `InvalidOption` unless `n_clusters` is "sqrt" or an integer of at least 1."""
+    if value == "sqrt":
+        return
+    if isinstance(value, str):
+        raise InvalidOption(f"n_clusters must be 'sqrt' or a number, got {value!r}", step=step, option="n_clusters")
+    check_integer(step, "n_clusters", value, least=1)
+
+
 def check_number(
     step: str,
     option: str,

@@ -101,7 +101,7 @@ class Reason:
 
     Attributes:
         kind: (b,) str: what pulled the row. "target", "target_set", "stratum", "cluster", "score", "draw" index
-            `names` by `ref`; the `ROW_KINDS` ("anchor", "neighbour", "centre") have a row of the pool as `ref`.
+            `names` by `ref`; the `ROW_KINDS` ("anchor", "neighbour", "centre", "better") have a row of the pool as `ref`.
         ref: (b,) int64, `NO_REF` where there is none.
         rank: (b,) int64: place in the list of `ref` (0 = first; for round robin, the round); -1 where there is none.
         value: (b,) float32: similarity, score or distance that decided; of a "weighted_draw" the chance that the draw had to
@@ -109,7 +109,7 @@ class Reason:
         names: what `ref` indexes.
     """
 
-    ROW_KINDS: ClassVar[frozenset[str]] = frozenset({"anchor", "neighbour", "centre"})
+    ROW_KINDS: ClassVar[frozenset[str]] = frozenset({"anchor", "neighbour", "centre", "better"})
     COLUMNS: ClassVar[tuple[str, ...]] = ("kind", "ref", "rank", "value")
 
     kind: npt.NDArray[np.str_]
@@ -183,8 +183,10 @@ class FilterReport:
 
 
 class DroppedRows(FilterReport):
-    """Rows that a step left out, and why: "neighbour" with the row that it is a duplicate of as `ref`, and their similarity;
-    or "score", where a scorer gives none.
+    """Rows that a step left out, and why.
+
+    "neighbour" with the row that it is a duplicate of as `ref`, and their similarity; "better" with the row of its group that
+    stays, and its own score; "score", where a scorer gives none.
     """
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +11,7 @@ from selection.filters.duplicates import DuplicateFilter
 from selection.noise import hash_bits
 from selection.pool import Pool
 from selection.scorers.column import numbers
-from selection.step import check_choice, check_integer, check_name, check_number, check_version
+from selection.step import check_choice, check_clusters, check_name, check_number, check_version
 from selection.streams import child
 from selection.types import Array, Duplicates, Input
 
@@ -54,10 +53,7 @@ class SemDedup(DuplicateFilter):
 
     def __post_init__(self) -> None:
         check_number(self.name, "eps", self.eps, above=0, most=2)
-        if self.n_clusters != "sqrt":
-            if isinstance(self.n_clusters, str):
-                raise self.invalid(f"n_clusters must be 'sqrt' or a number, got {self.n_clusters!r}", "n_clusters")
-            check_integer(self.name, "n_clusters", self.n_clusters, least=1)
+        check_clusters(self.name, self.n_clusters)
         check_choice(self.name, "prefer", self.prefer, ("hard", "easy", "random", "column"))
         if (self.column is None) == (self.prefer == "column"):
             raise self.invalid(
@@ -85,7 +81,7 @@ class SemDedup(DuplicateFilter):
 
     def duplicates(self, pool: Pool, *, rng: np.random.Generator) -> Duplicates:
         """The candidates to drop, the row that each of them duplicates, and their cosine."""
-        from selection.kernels.clusters import hashed_order, spherical_clusters
+        from selection.kernels.clusters import cluster_count, hashed_order, spherical_clusters
         from selection.kernels.duplicates import duplicates_in
 
         vectors = pool.get_vectors()
@@ -95,10 +91,8 @@ class SemDedup(DuplicateFilter):
         order = hashed_order(vectors, noise, pool.candidates | selected)
         if not len(order):
             return Duplicates.joined([])
-        n_clusters = math.ceil(math.sqrt(len(order))) if self.n_clusters == "sqrt" else int(self.n_clusters)
-        clusters, _ = spherical_clusters(
-            vectors, order, min(n_clusters, len(order)), rng=child(rng, 1) if self.version > 1 else None
-        )
+        count = cluster_count(self.n_clusters, len(order))
+        clusters, _ = spherical_clusters(vectors, order, count, rng=child(rng, 1) if self.version > 1 else None)
         rows = np.sort(order)
         priority = self._priority(pool, clusters.value, noise)[rows]
         rows = rows[np.lexsort((rows, priority, ~selected[rows], clusters.place[rows]))]

@@ -7,6 +7,8 @@ trained on.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from selection.blocks import ArrayBlocks
@@ -30,6 +32,11 @@ START_ITERATIONS = 2
 TRIALS = 16
 TRIAL_ROWS = 2048
 TRIAL_PER_CLUSTER = 8
+
+
+def cluster_count(n_clusters: int | str, rows: int) -> int:
+    """How many clusters an option means for so many rows, at least one of them: "sqrt" of their number, or a number."""
+    return min(math.ceil(math.sqrt(rows)) if n_clusters == "sqrt" else int(n_clusters), rows)
 
 
 def hashed_order(vectors: Vectors, noise: UInts, among: Mask | None = None) -> Rows:

@@ -408,10 +408,10 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "truncated": "Texts longer than max_tokens.",
     "value": "The number.",
     "selection_items.value": "The score or similarity behind the choice, NULL if there is none.",
-    "selection_drops.kind": "What the candidate was left out for: neighbour, a duplicate of the candidate in `ref`; outlier; "
-    "score, a candidate for which its scorer has none.",
+    "selection_drops.kind": "What the candidate was left out for: neighbour, a duplicate of the candidate in `ref`; better, "
+    "`ref` is better in the same group; outlier; score, a candidate for which its scorer has none.",
     "selection_drops.ref": "The id of the candidate that was kept in its place, NULL if there is none.",
-    "selection_drops.value": "The similarity to it; of an outlier, the score that was too low.",
+    "selection_drops.value": "The similarity to it; of an outlier or where `ref` is better, the score that was too low.",
     "selection_finds.kind": "What found the candidate: anchor, a labelled row.",
     "selection_finds.ref": "The id of the row that found it, the most similar one if several did.",
     "selection_finds.value": "The similarity to it.",

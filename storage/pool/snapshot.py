@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 
 from storage.checksums import verified
 from storage.damage import committed_whole, damage_of, note, read_record
+from storage.duck import quoted
 from storage.errors import BadInput, NotInStore
 from storage.files.lists import read_lines
 from storage.ids import Ids, from_arrow, rows_of, to_arrow, to_text
@@ -136,7 +137,7 @@ class Snapshot:
         return texts
 
     def known_columns(self) -> dict[str, str]:
-        """Column -> type, for all that `column` and `where` know: the user's, the pool's, fields of the files."""
+        """Column -> type, for what `column` and `where` know beside the texts: the user's, the pool's, fields of the files."""
         known = {name: column.kind for name, column in self._columns.items()}
         for imported in self._imported_columns:
             known |= imported.columns.types
@@ -166,16 +167,19 @@ class Snapshot:
     def column(self, name: str) -> npt.NDArray[Any]:
         """One value per row, (n,): float64 with NaN for missing, int64, or str objects with None for missing.
 
+        The texts are columns, too: prompt, response, and messages where there is more.
+
         Raises:
             BadInput: there is no such column.
         """
         for imported in self._imported_columns:
             if name in imported.columns.types:
                 return imported.values(name, len(self.ids))
-        if name not in self._columns:
-            raise BadInput(f"no column {name!r}; known are {', '.join(sorted(self.known_columns()))}")
+        known = {text: Column("text", quoted(text)) for text in TURN_COLUMNS} | self._columns
+        if name not in known:
+            raise BadInput(f"no column {name!r}; known are {', '.join(sorted({*known, *self.known_columns()}))}")
         with self._examples() as examples:
-            values = examples.every(self._columns[name])
+            values = examples.every(known[name])
         kept = self.occurrences >= 0
         return by_row(values[kept], self.occurrences[kept], len(self.ids))
 

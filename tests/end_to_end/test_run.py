@@ -163,6 +163,54 @@ def test_run__a_row_equal_to_a_target_is_kept_out_and_counted(project: Path) -> 
     ) == [{"n": 0}]
 
 
+def test_run__best_of_takes_one_response_of_each_prompt_and_says_which_was_better(project: Path) -> None:
+    answers = [
+        {"id": f"{teacher}-{n}", "prompt": f"question {n}", "response": f"{teacher} answers {n}", "reward": reward + n}
+        for teacher, reward in (("small", 0.25), ("large", 0.5))
+        for n in range(6)
+    ]
+    write_rows(project / "data" / "answers.jsonl", answers)
+    config = yaml.safe_load((project / "winnow.yaml").read_text())
+    steps = [{"best_of": {"by": "prompt", "score": "reward"}}, "rds_plus"]
+    config["recipes"] = {"best": {"steps": steps, "budget": 6, "where": "reward IS NOT NULL"}}
+    (project / "winnow.yaml").write_text(yaml.safe_dump(config))
+    _, said = run_in_process(project)
+
+    assert any("selection/best: drew 6 rows of 12 eligible" in line and "; best_of dropped 6" in line for line in said)
+    best = ask(project, "SELECT given_id FROM selected_examples ORDER BY given_id")
+    assert [row["given_id"] for row in best] == [f"large-{n}" for n in range(6)]
+    drops = ask(
+        project,
+        "SELECT d.kind, a.given_id AS dropped, d.value, b.given_id AS kept FROM selection_drops d "
+        "JOIN examples a ON a.id = d.id JOIN examples b ON b.id = d.ref::UUID ORDER BY a.given_id",
+    )
+    assert drops == [
+        {"kind": "better", "dropped": f"small-{n}", "value": 0.25 + n, "kept": f"large-{n}"} for n in range(6)
+    ]
+
+
+def test_run__selections_by_targets_and_by_score_say_in_sql_why_each_row_was_taken(project: Path) -> None:
+    config = yaml.safe_load((project / "winnow.yaml").read_text())
+    config["recipes"] = {
+        "spread": {"steps": [{"tsds": {"alpha": 0.01}}], "budget": 9},
+        "mixed": {"steps": [{"interests": {"n_clusters": 4}}], "budget": 9},
+        "diverse": {"steps": ["rds_max", {"diversity_filter": {"tau": 0.999}}], "budget": 9},
+        "rare": {"steps": [{"prototypicality": {"n_clusters": 4}}], "budget": 9},
+    }
+    (project / "winnow.yaml").write_text(yaml.safe_dump(config))
+    ids, said = run_in_process(project)
+
+    assert sum("drew 9 rows of 119 eligible" in line for line in said) == 4
+    reasons = [{row["kind"] for row in chosen(project, selection)} for selection in ids]
+    assert sorted(reasons, key=sorted) == [{"cluster"}, {"neighbour"}, {"score"}, {"target"}]
+    refs = ask(
+        project,
+        "SELECT i.value FROM selection_items i JOIN examples e ON e.id = try_cast(i.ref AS UUID) WHERE i.kind = 'neighbour'",
+    )
+    assert len(refs) == 8  # the first has no row before it
+    assert all(row["value"] <= 0.999 for row in refs)
+
+
 @pytest.mark.parametrize("step", ["semdedup", "near_duplicates"])
 def test_run__what_a_filter_dropped_is_in_sql_with_what_it_duplicates(project: Path, step: str) -> None:
     long = " ".join(f"{number} lazy dog" for number in range(60))

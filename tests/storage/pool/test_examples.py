@@ -53,6 +53,9 @@ def by_text(snapshot: Snapshot, values: np.ndarray) -> list[Any]:
         ("odd name/~'\"", [1.0, np.nan, np.nan, np.nan]),
         ("line", [1.0, 2.0, 1.0, 2.0]),
         ("empty_response", [0.0] * 4),
+        ("prompt", ["t0", "t1", "t2", "t3"]),
+        ("response", [None] * 4),
+        ("messages", [None] * 4),
     ],
 )
 def test_column__one_value_per_row(snapshot: Snapshot, name: str, values: list[Any]):
@@ -62,7 +65,9 @@ def test_column__one_value_per_row(snapshot: Snapshot, name: str, values: list[A
 
 
 def test_column__unknown_lists_the_known(snapshot: Snapshot):
-    with pytest.raises(BadInput, match=r"no column 'scor'; known are Tag, deep, .*score, source, tag"):
+    with pytest.raises(
+        BadInput, match=r"no column 'scor'; known are Tag, deep, .*, prompt, response, score, source, tag"
+    ):
         snapshot.column("scor")
     assert snapshot.known_columns()["score"] == "number"
 
