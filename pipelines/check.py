@@ -95,12 +95,13 @@ def _algorithm_lines(context: Context) -> Iterator[str]:
     """The recipes whose last selection was drawn by another version of a step's algorithm than the next one will be."""
     for name, recipe in context.config.recipes.items():
         run = last_run(context.store, "select", name)
-        if run is None or not context.store.has("records", "selections", run["subject"]):
+        if run is None:
             continue
-        drawn_by = {
-            step.name: step.algorithm
-            for step in recorded_steps(read_selection(context.store, run["subject"])[0]["steps"])
-        }
+        try:
+            recorded = recorded_steps(read_selection(context.store, run["subject"])[0]["steps"])
+        except StorageError:  # gone, or damaged and said above
+            continue
+        drawn_by = {step.name: step.algorithm for step in recorded}
         for step in recipe.steps.parsed:
             before = drawn_by.get(step.name, step.algorithm)
             if before != step.algorithm:
