@@ -61,7 +61,8 @@ class ShuffledVectors(ArrayVectors):
 def make_inputs(step: Step, *, n: int = N, seed: int = 0) -> dict[str, Any]:
     """Every input of a pool of `n` rows, with the columns that the step reads; arrays of its own, to be changed at will.
 
-    A column has four values; one whose name ends in `_id` has about two thirds as many as there are rows.
+    A column has four values; one whose name ends in `_id` has about two thirds as many as there are rows. They begin with
+    0, and with 1 in a column of counts, whose name begins with `n_`.
     """
     rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(n, D)) + 2 * rng.normal(size=(5, D))[rng.integers(0, 5, n)]
@@ -77,7 +78,9 @@ def make_inputs(step: Step, *, n: int = N, seed: int = 0) -> dict[str, Any]:
         "target_texts": ["text word", "word 3 and text 7"],
         "texts": [f"text {i} {'word ' * int(k)}" for i, k in enumerate(rng.integers(1, 20, n))],
         "columns": {
-            name: rng.integers(0, max(4, n) if name.endswith("_id") else 4, n).astype(np.float64)
+            name: (rng.integers(0, max(4, n) if name.endswith("_id") else 4, n) + name.startswith("n_")).astype(
+                np.float64
+            )
             for name in sorted(step.columns)
         },
         "keys": rng.integers(0, 2**63, n, dtype=np.uint64),
