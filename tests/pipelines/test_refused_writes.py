@@ -57,12 +57,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, list
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share", range(16))
+@pytest.mark.parametrize("share", range(8))
 def test_run__a_call_that_fails_loses_nothing(
     light: Path, whole: tuple[int, dict[str, list[str]]], monkeypatch: pytest.MonkeyPatch, share: int
 ) -> None:
     count, drawn = whole
-    nth = 1 + share * (count - 20) // 15  # the number of calls differs a little from run to run
+    nth = 1 + share * (count - 20) // 7  # the number of calls differs a little from run to run
     with monkeypatch.context() as patched:
         calls = calls_refused(patched, nth)
         try:
@@ -100,7 +100,7 @@ cp -r store kept
 
 @pytest.mark.slow
 @pytest.mark.skipif(not CAN_MOUNT, reason="this system does not let users mount a small disk")
-@pytest.mark.parametrize("size", [16, 48, 96, 160, 240, 400, 800, 1200, 1600, 2000])
+@pytest.mark.parametrize("size", [16, 96, 240, 800, 1200, 2000])
 def test_run__a_disk_of_any_size_that_is_full(light: Path, whole: tuple[int, dict[str, list[str]]], size: int) -> None:
     script = ON_A_SMALL_DISK.format(size=size, python=sys.executable)
     ended = subprocess.run(
