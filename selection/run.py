@@ -93,10 +93,14 @@ def select(
                 rows = rows[remaining]
             elif isinstance(step, Scorer):
                 scores = _scored(step, visible, stream())
+                if not step.drops:
+                    frame = replace(frame, scores=scores)
+                    continue
                 remaining, frame, dropped = _with_scores(frame, scores)
                 reports += [DroppedRows(step.name, rows[lost], Reason.of("score", len(lost))) for lost in dropped]
                 rows = rows[remaining]
-            elif isinstance(step, Selector):
+            else:
+                assert isinstance(step, Selector)
                 picked = _picked(step, visible, bound.take(rows), filters, stream, allow_short=allow_short)
                 picked = in_parent(picked, rows)
                 return replace(
@@ -148,7 +152,10 @@ def _scored(step: Scorer, pool: Pool, rng: np.random.Generator) -> Array:
         scores = np.asarray(step.score(pool, rng=rng)).astype(np.float32)
     if scores.shape != (len(pool),):
         raise BrokenStep(f"{step.name}: needs one score for each of {len(pool)} rows, got shape {scores.shape}")
-    bad = np.flatnonzero(~(np.isfinite(scores) | (np.isneginf(scores) & step.drops)))
+    is_bad = ~np.isfinite(scores)
+    if step.drops:
+        is_bad &= ~np.isneginf(scores)
+    bad = np.flatnonzero(is_bad)
     if len(bad):
         raise InvalidInput(f"{step.name}: the score of row {{row}} is {scores[bad[0]]}", row=int(bad[0]))
     return scores
