@@ -127,7 +127,7 @@ def check_selection_is_well_formed(step: Step) -> None:
 def check_whole_pool(step: Step) -> None:
     """A budget of all rows gives all rows, one more is refused by name, or gives all with `allow_short`."""
     pool = Pool(**make_inputs(step))
-    if not drops(step):
+    if not step.drops:
         _check_form(step, run(step, pool, len(pool)), pool, len(pool))
     raises(InvalidBudget, "more than the pool", lambda: run(step, pool, len(pool) + 1))
     short = run(step, pool, len(pool) + 1, allow_short=True)
@@ -192,7 +192,7 @@ def check_already_selected_never_returned(step: Step) -> None:
     for count in (1, 20, N - 3):
         before = np.random.default_rng(count).permutation(N)[:count]
         pool = Pool(**inputs, already_selected=before)
-        picked = run(step, pool, 3, allow_short=drops(step)).rows
+        picked = run(step, pool, 3, allow_short=step.drops).rows
         expect(not np.isin(picked, before).any(), f"{picked} repeats an already selected row")
 
 
@@ -276,9 +276,9 @@ def check_identical_candidates(step: Step) -> None:
     inputs = _permuted(inputs, np.zeros(N, np.int64)) | own
     for budget in (1, 15, N):
         pool = Pool(**inputs)
-        _check_form(step, run(step, pool, budget, allow_short=drops(step)), pool, budget)
+        _check_form(step, run(step, pool, budget, allow_short=step.drops), pool, budget)
     pool = Pool(**inputs, already_selected=np.arange(10))
-    _check_form(step, run(step, pool, 15, allow_short=drops(step)), pool, 15)
+    _check_form(step, run(step, pool, 15, allow_short=step.drops), pool, 15)
 
 
 def check_zero_vectors(step: Step) -> None:
@@ -290,7 +290,7 @@ def check_zero_vectors(step: Step) -> None:
         inputs["vectors"] = inputs["vectors"].copy()
         inputs["vectors"][zero] = 0
         pool = Pool(**inputs)
-        _check_form(step, run(step, pool, 50, allow_short=drops(step)), pool, 50)
+        _check_form(step, run(step, pool, 50, allow_short=step.drops), pool, 50)
 
 
 def check_bad_value_named(step: Step) -> None:
@@ -365,11 +365,6 @@ def run(step: Step, pool: Pool, budget: int, *, seed: int = 0, allow_short: bool
     """The step in its shortest recipe: a scorer is followed by `top`, a filter by `random`."""
     steps = [step, build_step("random")] if isinstance(step, Filter) else [step]
     return select(steps, pool, budget=budget, seed=seed, allow_short=allow_short)
-
-
-def drops(step: Step) -> bool:
-    """Whether the step may leave rows out, so that a budget of all rows is more than there are."""
-    return isinstance(step, Filter) or (isinstance(step, Scorer) and step.drops)
 
 
 def expect(met: bool, message: str) -> None:

@@ -79,7 +79,7 @@ def select(
     frame = replace(frame, eligible=None)
     if not any(step.searches for step in plan):
         frame = _exact(frame)
-    filters = [step.name for step in plan if isinstance(step, Filter) or (isinstance(step, Scorer) and step.drops)]
+    filters = [step.name for step in plan if step.drops]
     reports: list[FilterReport] = []
     for position, step in enumerate(plan):
         stream = partial(step_stream, int(seed), int(round), position, step.name)

@@ -67,6 +67,13 @@ class Step:
         """Whether `Vectors.nearest` may go through an approximate index. Every other step gets vectors without one."""
         return False
 
+    @property
+    def drops(self) -> bool:
+        """Whether the step may leave rows out, so that a budget of all rows is more than there are: a filter, or a scorer
+        that has no score for some rows.
+        """
+        return False
+
     def invalid(self, reason: str, option: str | None = None) -> InvalidOption:
         """The error for an option of this step; several where `option` is None."""
         return InvalidOption(reason, step=self.name, option=option)
@@ -86,6 +93,11 @@ class Filter(Step):
 
     __slots__ = ()
     kind: ClassVar[Kind] = "filter"
+
+    @property
+    def drops(self) -> bool:
+        """Always."""
+        return True
 
     @abstractmethod
     def keep(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Rows:
@@ -113,11 +125,6 @@ class Scorer(Step):
 
     __slots__ = ()
     kind: ClassVar[Kind] = "scorer"
-
-    @property
-    def drops(self) -> bool:
-        """Whether some rows may have no score and are left out, as by a filter."""
-        return False
 
     @abstractmethod
     def score(self, pool: Pool, *, rng: np.random.Generator) -> Array:

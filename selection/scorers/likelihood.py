@@ -13,8 +13,8 @@ import numpy as np
 
 from selection.errors import InvalidInput
 from selection.pool import Pool
-from selection.scorers.column import numbers
-from selection.step import Scorer, check_choice, check_flag, check_name
+from selection.scorers.column import Column, numbers
+from selection.step import Scorer, check_choice, check_name
 from selection.types import Array, Doubles, Floats, Input, Mask
 
 # Where the authors' middle window begins (RDS+, `get_top_ppl.py`).
@@ -132,7 +132,7 @@ class Ifd(Scorer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenUncertainty(Scorer):
+class TokenUncertainty(Column):
     """How unsure a model is of the tokens of its row: a mean or a quantile of their NLL, highest first.
 
     Args:
@@ -144,27 +144,16 @@ class TokenUncertainty(Scorer):
     """
 
     field: str = "nll_mean"
-    descending: bool = True
     name: ClassVar[str] = "token_uncertainty"
-    needs: ClassVar[frozenset[Input]] = frozenset({Input.COLUMNS})
 
-    def __post_init__(self) -> None:
-        check_name(self.name, "field", self.field)
-        check_flag(self.name, "descending", self.descending)
-
-    @property
-    def columns(self) -> frozenset[str]:
-        """The column."""
-        return frozenset({self.field})
-
-    def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:  # noqa: ARG002
+    def score(self, pool: Pool, *, rng: np.random.Generator) -> Floats:
         """See `Scorer.score`.
 
         Raises:
             InvalidInput: a value is missing, not finite or below 0; names column and row.
         """
-        values = losses(self.field, pool.get_column(self.field)).astype(np.float32)
-        return values if self.descending else -values
+        losses(self.field, pool.get_column(self.field))
+        return Column.score(self, pool, rng=rng)
 
 
 def losses(field: str, values: Array) -> Doubles:
