@@ -269,7 +269,7 @@ def write_items(path: Path, key: str, value: str, table: pa.Table) -> None:
 
     Keep the order, since a smaller budget is a prefix; columns that are constant or sorted cost almost nothing in v2.
     """
-    with duck.connect() as connection:
+    with duck.cursor() as connection:
         connection.register("rows", table.add_column(0, key, pa.repeat(pa.scalar(value), len(table))))
         options = "FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2"
         connection.execute(f"COPY (SELECT * FROM rows) TO {duck.literal(str(path))} ({options})")  # noqa: S608

@@ -131,7 +131,7 @@ def _is_time_word(node: dict[str, Any]) -> bool:
 
 @lru_cache(maxsize=64)
 def _parsed(condition: str) -> Any:
-    with duck.connect() as connection:
+    with duck.cursor() as connection:
         # A literal, since DuckDB serializes constants only; a line of its own, since a comment may end the condition.
         query = f"SELECT json_serialize_sql({literal(_PREFIX + condition)}\n)"
         parsed = json.loads(connection.execute(query).fetchall()[0][0])
@@ -152,7 +152,7 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
 @cache
 def _has_value(name: str) -> bool:
     """Whether a name stands for something without any table, as `current_date` does."""
-    with duck.connect() as connection:
+    with duck.cursor() as connection:
         try:
             connection.execute(f"SELECT {quoted(name)}").fetchall()
         except duckdb.Error:
@@ -172,7 +172,7 @@ def _catalogue() -> dict[str, list[_Overload]]:
         FROM duckdb_functions() WHERE function_type IN ('scalar', 'aggregate', 'macro')
     """
     functions: dict[str, list[_Overload]] = {}
-    with duck.connect() as connection:
+    with duck.cursor() as connection:
         for name, *entry in connection.execute(query).fetchall():
             functions.setdefault(name, []).append(_Overload(*entry))
     return functions

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -129,10 +129,10 @@ class ImportedColumns:
 
 
 class Examples:
-    """A DuckDB connection that sees the rows of one snapshot and nothing else."""
+    """DuckDB over the rows of one snapshot, which sees nothing else."""
 
     def __init__(self, parts: Sequence[Path], duplicates: Path, *, utc: bool = True) -> None:
-        """Open them.
+        """Name the files.
 
         Args:
             utc: times without a zone are UTC; else of this machine, as in selections of earlier versions.
@@ -145,14 +145,14 @@ class Examples:
             *(f"SET {setting} = {literal(value)}" for setting, value in _LOCKED.items()),
             f"CREATE VIEW occurrences AS SELECT * FROM read_parquet([{listed}])",  # noqa: S608 - literals
         ]
-        self.connection = duck.connect()
-        for statement in self.opening:
-            self.connection.execute(statement)
 
     def every(self, column: Column) -> npt.NDArray[Any]:
         """One column, a value per occurrence, in storage order, which DuckDB keeps for a plain projection."""
         query = f"SELECT {column.sql} AS v FROM occurrences"  # noqa: S608 - a quoted name
-        return values(self.connection.sql(query).to_arrow_table()["v"], column.kind)
+        with duck.connect() as connection:
+            for statement in self.opening:
+                connection.execute(statement)
+            return values(connection.sql(query).to_arrow_table()["v"], column.kind)
 
     def where(self, condition: str, known: Mapping[str, Column], imported: Sequence[ImportedColumns], ids: Ids) -> Ids:
         """The ids of the examples that satisfy one boolean expression over the known columns.
@@ -194,12 +194,6 @@ class Examples:
             f" ANTI JOIN (SELECT ingest, line FROM read_parquet({self.duplicates})) d"
             " ON d.ingest = o.ingest AND d.line = o.line"
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.connection.close()
 
 
 def _tables(imported: Sequence[ImportedColumns], ids: Ids) -> dict[str, pa.Table]:

@@ -178,8 +178,7 @@ class Snapshot:
         known = {text: Column("text", quoted(text)) for text in TURN_COLUMNS} | self._columns
         if name not in known:
             raise BadInput(f"no column {name!r}; known are {', '.join(sorted({*known, *self.known_columns()}))}")
-        with self._examples() as examples:
-            values = examples.every(known[name])
+        values = self._examples().every(known[name])
         kept = self.occurrences >= 0
         return by_row(values[kept], self.occurrences[kept], len(self.ids))
 
@@ -191,7 +190,8 @@ class Snapshot:
         Raises:
             BadInput: the expression is not one expression, or fails; with DuckDB's message and the known columns.
         """
-        with self._examples() as examples, self._evaluating("where", expression):
+        examples = self._examples()
+        with self._evaluating("where", expression):
             matches = examples.where(expression, self._columns, self._imported_columns, self.ids)
         satisfied = np.zeros(len(self.ids), bool)
         satisfied[rows_of(matches, self.ids)] = True
@@ -207,7 +207,8 @@ class Snapshot:
         """
         if not len(self.ids):
             return np.empty(0)
-        with self._examples() as examples, self._evaluating("expression", expression):
+        examples = self._examples()
+        with self._evaluating("expression", expression):
             ids, numbers = examples.values(expression, self._columns, self._imported_columns, self.ids)
         values = np.full(len(self.ids), np.nan)
         values[rows_of(ids, self.ids)] = numbers
