@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 FAISS := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --prefer-binary -c constraints.txt
 
-# A process for each core, and no more than memory takes: every one of them imports torch.
-PYTEST := $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal
+# A process for each core, and no more than memory takes: every one of them imports torch. A module's tests share one.
+PYTEST := $(BIN)/pytest -n logical --maxprocesses 8 --dist loadscope
 
 .PHONY: demo test test-slow mypy pytest lint ui clean
 .DELETE_ON_ERROR:
@@ -20,7 +20,7 @@ test: $(VENV)/.installed-dev  ## ruff, then mypy --strict beside all tests but t
 	$(BIN)/ruff check .
 	$(MAKE) --no-print-directory -j2 mypy pytest
 
-test-slow: $(VENV)/.installed-dev  ## the tests that take more than ten seconds each
+test-slow: $(VENV)/.installed-dev  ## the long tests: draws against their law, kills, every kind of damage
 	$(PYTEST) -m slow
 
 mypy: $(VENV)/.installed-dev

@@ -138,6 +138,7 @@ def test_run__a_target_vector_without_a_direction_is_named(project: Path) -> Non
     assert isinstance(caught.value.errors["near"], BadInput)
 
 
+@pytest.mark.slow
 def test_run__own_vectors_beside_a_model_are_used_where_they_are_named(project: Path, model: Path) -> None:
     (project / "model").symlink_to(model)
     more = "encoders:\n  tiny: {model: ./model, max_tokens: 32}\n"

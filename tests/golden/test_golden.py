@@ -67,6 +67,7 @@ def test_a_fresh_run__stores_and_draws_what_it_did(tmp_path: Path) -> None:
     _none(differences)
 
 
+@pytest.mark.slow
 def test_the_resolved_configuration__is_what_it_was(tmp_path: Path) -> None:
     project = tmp_path / "some" / "folder"
     archive.unpack_inputs(project)

@@ -170,6 +170,7 @@ def test_two_writers_and_two_readers__no_failure_nothing_torn_nothing_lost(tmp_p
     assert 0 < json.loads(seen[0][0])["most"] <= 40
 
 
+@pytest.mark.slow
 def test_kill_9_at_30_random_moments__nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     publish_catalog(store)

@@ -68,6 +68,7 @@ def test_harvest__every_subject_has_targets_and_enough_related_rows_to_find(harv
     }
 
 
+@pytest.mark.slow
 def test_harvest__the_same_installation_gives_the_same_files(harvested: Any, tmp_path: Path) -> None:
     report, _ = harvested
     again = harvest(1500, tmp_path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from pipelines.runs import runs
 from storage.catalog.query import query_catalog
 from storage.store import Store
@@ -36,6 +38,7 @@ def test_materialize__all_assets_pass_their_checks_and_fill_the_catalog(light: P
     assert found[0].to_pylist() == [chosen]
 
 
+@pytest.mark.slow
 def test_materialize__with_the_tiny_model(project: Path) -> None:
     result = materialize(project, ["pool", "tiny/embeddings"])
     assert result.success

@@ -76,6 +76,7 @@ def test_anchors__so_many_of_each_class_and_all_of_a_small_one():
     assert sorted(every.tolist()) == np.flatnonzero(labels >= 0).tolist()
 
 
+@pytest.mark.slow
 def test_anchors__follow_the_law_of_kmeans_pp():
     # The conditional law of the second and third anchor, given the first two of the known answer.
     x = np.array([[0, 0], [1, 0], [0, 1], [5, 5], [5, 6], [10, 0]], np.float32)

@@ -81,6 +81,7 @@ def test_kmeans_pp__sets_follow_the_known_law(budget, law, one_thread):
     assert p_value(counts, law) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("X", "centres", "budget"),
     [
@@ -95,6 +96,7 @@ def test_kmeans_pp__sequences_follow_the_law(X, centres, budget, one_thread):
     assert p_value(counts, exact_law(X, centres, budget)) > 1e-4
 
 
+@pytest.mark.slow
 def test_kmeans_pp__sequences_follow_the_scaled_law(one_thread):
     X = np.array([[0, 0], [3, 0], [0, 1], [5, 5], [5, 6]], np.float32)
     scale = np.array([1, 0.5, 7, 0, 2.0])  # row 3 weighs nothing: it is taken only when nothing else is left
@@ -106,6 +108,7 @@ def test_kmeans_pp__sequences_follow_the_scaled_law(one_thread):
     assert picks.distance[0] ** 2 == pytest.approx(scale[picks.rows[0]] * square_distances(X, X[0])[picks.rows[0]])
 
 
+@pytest.mark.slow
 def test_kmeans_pp__law_holds_over_many_batches_and_measurements(one_thread, monkeypatch):
     # A far, heavy cluster is covered by one pick: afterwards nearly every stale proposal is rejected.
     monkeypatch.setattr(module, "FIRST_PROPOSALS", 2)
@@ -119,6 +122,7 @@ def test_kmeans_pp__law_holds_over_many_batches_and_measurements(one_thread, mon
     assert p_value(counts, {k: v for k, v in law.items() if v > 1e-6}) > 1e-4
 
 
+@pytest.mark.slow
 def test_kmeans_pp__rejected_too_often_takes_a_row_uniformly(one_thread):
     # Once the far row is taken, nearly every stale proposal is that row again and is rejected.
     X = np.array([[0.0], [0.001], [0.002], [0.003], [100.0]], np.float32)

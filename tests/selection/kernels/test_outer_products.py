@@ -20,6 +20,8 @@ from selection.vectors import ArrayVectors
 sys.path.insert(0, str(Path(__file__).parent))
 from coverage_cases import Shuffled, hard_vectors
 
+from tests.quick import quick_first
+
 HARD = hard_vectors()
 
 
@@ -81,7 +83,7 @@ def candidates(n, centres):
     return mask
 
 
-@pytest.mark.parametrize("name", [name for name in HARD if name not in ("huge", "tiny")])
+@pytest.mark.parametrize("name", quick_first(4, [name for name in HARD if name not in ("huge", "tiny")]))
 def test_k_center__equals_the_definition_on_factors(name):
     X = HARD[name]
     A = factors(len(X))
@@ -117,7 +119,9 @@ def test_farthest_from__zero_is_the_longest_product():
     )
 
 
-@pytest.mark.parametrize("name", ["clustered", "float16", "duplicates", "zeros", "offset", "one_dimension"])
+@pytest.mark.parametrize(
+    "name", quick_first(2, ["clustered", "zeros", "float16", "duplicates", "offset", "one_dimension"])
+)
 def test_kmeans_pp__distances_and_centres_are_exact(name):
     X = HARD[name]
     A = factors(len(X), seed=1)
@@ -138,6 +142,7 @@ def test_kmeans_pp__distances_and_centres_are_exact(name):
         key = np.minimum(key, new)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trials", [1, 3])
 def test_kmeans_pp__sequences_follow_the_law_of_the_products_written_out(trials):
     rng = np.random.default_rng(5)

@@ -81,6 +81,7 @@ def test_select__greedy_known_answer():
     assert s.reason.ref.tolist() == [-1, 1, 2]
 
 
+@pytest.mark.slow
 def test_select__sequences_follow_the_law():
     from scipy.stats import chisquare
 

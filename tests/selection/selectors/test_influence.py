@@ -59,6 +59,7 @@ def test_sigma__five_rows() -> None:
     assert greedy(lambda rows: sigma(FIVE, rows), 5, 2)[0] == [0, 4]
 
 
+@pytest.mark.slow
 def test_live_edges__reach_what_enumeration_says() -> None:
     rng = np.random.default_rng(0)
     single, pair = np.zeros(5), np.zeros(5)

@@ -39,6 +39,7 @@ def test_chances__as_by_hand_among_the_candidates():
     assert not q[:7].any()
 
 
+@pytest.mark.slow
 def test_select__first_and_second_draw_follow_their_law():
     pairs = [tuple(draw(2, seed).rows.tolist()) for seed in range(3000)]
     first = Counter(a for a, _ in pairs)

@@ -67,6 +67,7 @@ def test_select__follows_the_keys_not_the_order() -> None:
         assert a.rows.tolist() == order[b.rows].tolist()
 
 
+@pytest.mark.slow
 def test_select__first_round_is_uniform_over_rows() -> None:
     count = np.zeros(6)
     for seed in range(3000):

@@ -124,6 +124,7 @@ def test_select__a_budget_that_most_votes_were_cut_many_times_for_is_as_publishe
         assert select([VoteK(n_neighbors=40)], rest, budget=110 - first).rows.tolist() == selected[first:]
 
 
+@pytest.mark.slow
 def test_select__two_thousand_rows_as_published() -> None:
     x = clustered(2000, 64, 0)
     assert run(x, 18).rows.tolist() == literal(x, 150, 18)

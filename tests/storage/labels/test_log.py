@@ -350,6 +350,7 @@ def of_import(store: SmallStore) -> dict[str, Any]:
     return {"log": log.to_pylist(), "counted": counted(log).to_pylist(), "digest": log_digest(log)}
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(st.lists(_LABEL, max_size=12), st.data())
 def test_import__in_any_order_and_twice_gives_the_same_log(labels: list[dict[str, Any]], data: st.DataObject) -> None:
@@ -371,6 +372,7 @@ def test_import__in_any_order_and_twice_gives_the_same_log(labels: list[dict[str
     assert logs[0] == logs[1]
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(
     st.lists(

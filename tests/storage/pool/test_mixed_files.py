@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -99,6 +100,7 @@ def stored(row: dict[str, Any]) -> str:
     return "\0".join(filter(None, held))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(records, min_size=1, max_size=6))
 def test_mixed_files__rows_are_counted_print_back_and_do_not_change_their_neighbours(lines: list[Any]) -> None:
