@@ -82,14 +82,16 @@ class PoolView:
 
         Cost: the user's own files of vectors are read once to hash them.
         """
-        key = (encoder, target if encoder == OWN_VECTORS else None)
+        key = (encoder, target)
         if key not in self._fingerprints:
-            self._fingerprints[key] = (
-                files_fingerprint(self.store, self.config.vector_files(target))
-                if encoder == OWN_VECTORS
-                else self.config.encoders[encoder].fingerprint()
-            )
+            self._fingerprints[key] = self._fingerprint(encoder, target)
         return self._fingerprints[key]
+
+    def _fingerprint(self, encoder: str, target: str | None) -> str:
+        if encoder == OWN_VECTORS:
+            return files_fingerprint(self.store, self.config.vector_files(target))
+        spec = self.config.encoders[encoder]
+        return (spec if target is None else spec.for_targets()).fingerprint()
 
     def vectors(self, encoder: str, snapshot: Snapshot, index: str | None = None) -> StoredVectors:
         """The vectors of a snapshot's rows.

@@ -56,7 +56,7 @@ class SelectionSpec:
         encoder: the fingerprint of the pool's vectors; None where the steps need none.
         index: the vector index that the steps search, where one of them does and there is one; None where all is exact.
         targets: target set to match -> the id of its record, in the order of round robin.
-        target_encoders: target set -> the encoder of its vectors, where these are imported ones.
+        target_encoders: target set -> the encoder of its vectors, where it is another one than the pool's.
         held_out: ids of the target sets whose prompts must not be chosen, sorted.
         where: a SQL condition on the rows.
         allow, deny: lists of ids.
@@ -215,15 +215,19 @@ def recipe_spec(pool: PoolView, recipe: Recipe, *, previous: str | None = None) 
         encoder=fingerprint,
         index=pool.newest_index(fingerprint) if fingerprint and searches else None,
         targets={name: every_target[name] for name in recipe.targets},
-        target_encoders={name: pool.fingerprint(OWN_VECTORS, name) for name in recipe.targets}
-        if encoder == OWN_VECTORS
-        else {},
+        target_encoders=_target_encoders(pool, encoder, recipe.targets) if encoder else {},
         held_out=tuple(sorted(every_target.values())) if recipe.exclude_targets else (),
         where=_checked("where", recipe.where, pool.snapshot),
         allow=id_list(recipe.allow, pool.snapshot, strict=True),
         deny=id_list(recipe.deny, pool.snapshot, strict=False),
         previous=previous,
     )
+
+
+def _target_encoders(pool: PoolView, encoder: str, targets: Iterable[str]) -> dict[str, str]:
+    """Target set -> the encoder of its vectors, where it is another one than the pool's."""
+    encoders = {name: pool.fingerprint(encoder, name) for name in targets}
+    return {name: own for name, own in encoders.items() if encoder == OWN_VECTORS or own != pool.fingerprint(encoder)}
 
 
 def _checked(key: str, expression: str | None, snapshot: Snapshot) -> str | None:

@@ -12,6 +12,7 @@ from pipelines.context import Context
 from pipelines.progress import duration
 from pipelines.stages.encode import embed as embed_source
 from pipelines.stages.stage import Check, Outcome, stage
+from selection.encoders import EncoderSpec
 from storage.errors import BadInput
 from storage.pool.snapshot import Snapshot
 from storage.pool.targets import TargetSet
@@ -27,7 +28,7 @@ def embed(context: Context, encoder: str) -> Outcome:
     """Embed the pool's rows that this encoder has not seen, or import the user's own vectors of them."""
     if encoder == OWN_VECTORS:
         return _import(context, {None: context.pool.snapshot})
-    return _encode(context, encoder, [context.pool.snapshot])
+    return _encode(context, encoder, context.config.encoders[encoder], [context.pool.snapshot])
 
 
 @stage("embed_targets", CHECKS)
@@ -37,12 +38,11 @@ def embed_targets(context: Context, encoder: str) -> Outcome:
     sets = context.pool.target_sets(names)
     if encoder == OWN_VECTORS:
         return _import(context, dict(zip(names, sets, strict=True)))
-    return _encode(context, encoder, sets)
+    return _encode(context, encoder, context.config.encoders[encoder].for_targets(), sets)
 
 
-def _encode(context: Context, encoder: str, sources: Sequence[Snapshot | TargetSet]) -> Outcome:
+def _encode(context: Context, encoder: str, spec: EncoderSpec, sources: Sequence[Snapshot | TargetSet]) -> Outcome:
     """Encode the texts of the pool, or of target sets, that have no vector yet."""
-    spec = context.config.encoders[encoder]
     reports = []
     for source in sources:
         title = f"embed {'the pool' if isinstance(source, Snapshot) else source.name} with {encoder}"

@@ -189,7 +189,8 @@ def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable
     """Encode and commit a segment; gives what it adds to the totals of a call."""
     started = time.monotonic()
     refusals: dict[int, str] = {}
-    tokens = job.model.tokens([_text_of(job.model, each, row, refusals) for row, each in enumerate(turns)])
+    texts = [_text_of(job.model, each, row, refusals) for row, each in enumerate(turns)]
+    tokens = job.model.tokens(texts, [job.model.answer_of(each) for each in turns])
     vectors = job.model.encode_tokens(tokens, batch_tokens=segment.batch_tokens, on_batch=on_batch)
     unit, usable = normalise(vectors)
     usable[list(refusals)] = False

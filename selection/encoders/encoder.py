@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from selection.encoders.format import Turns, plain, templated, tulu
+from selection.encoders.format import Turns, part_of, plain, rds_query, templated, tulu
 from selection.encoders.pooling import pool
 from selection.encoders.spec import EncoderSpec, invalid_encoder
 from selection.types import Floats, Ints, Mask, Rows
@@ -70,7 +70,7 @@ class Encoder:
         self.batch_tokens = BATCH_TOKENS["cuda" if device.startswith("cuda") else "cpu"]
         tables = {id(p) for m in transformer.modules() if type(m).__name__ == "Embedding" for p in m.parameters()}
         self.parameters = sum(p.numel() for p in transformer.parameters() if id(p) not in tables)
-        limit = _token_limit(transformer)
+        self._limit = limit = _token_limit(transformer)
         self.max_tokens = min(spec.max_tokens, limit) if limit else spec.max_tokens
         if self.max_tokens < spec.max_tokens:
             note = f"max_tokens {spec.max_tokens} is above the model's limit: texts are cut at {limit} tokens"
@@ -92,25 +92,48 @@ class Encoder:
         Raises:
             TemplateRefusal: the tokenizer's chat template does not take the turns.
         """
+        turns = part_of(turns, self.spec.turns)
+        if not turns:
+            return ""
+        eos = self._tokenizer.eos_token or ""
         if self.spec.template == "tulu":
-            text = tulu(turns, self._tokenizer.eos_token or "")
+            text = tulu(turns, eos) + (eos if self.spec.turns == "prompt" else "")  # as RDS+ closes a prompt alone
         elif self.spec.template == "plain":
             text = plain(turns)
+        elif self.spec.template == "rds_query":
+            text = rds_query(turns, eos)[0]
         else:
             text = templated(self._tokenizer, turns)
         return self.spec.prompt + text
 
-    def tokens(self, texts: Sequence[str]) -> Tokens:
+    def answer_of(self, turns: Turns) -> str:
+        """What of a target is cut into tokens by itself, behind its text; nothing in most templates."""
+        return rds_query(turns, self._tokenizer.eos_token or "")[1] if self.spec.template == "rds_query" else ""
+
+    def tokens(self, texts: Sequence[str], answers: Sequence[str] | None = None) -> Tokens:
         """Texts as token ids. Texts are not changed before: no chat template, no stripping, no lower-casing.
+
+        Args:
+            answers: one for each text, whose tokens come behind those of the text, without special ones; each of the
+                two is cut at `max_tokens`, both together at the model's own limit.
 
         Cost: about a million tokens per second and core; 4 bytes a token.
         """
+        tokens = self._cut(texts, special=self._special)
+        if answers is None or not any(answers):
+            return tokens
+        behind = self._cut(answers, special=False)
+        ids = [np.concatenate(both)[: self._limit] for both in zip(tokens.ids, behind.ids, strict=True)]
+        over = [len(a) + len(b) > len(c) for a, b, c in zip(tokens.ids, behind.ids, ids, strict=True)]
+        return Tokens(ids, tokens.truncated | behind.truncated | np.array(over, np.bool_))
+
+    def _cut(self, texts: Sequence[str], *, special: bool) -> Tokens:
         ids: list[Ints] = []
         truncated: list[bool] = []
         for start in range(0, len(texts), _TOKENISE_ROWS):
             batch = self._tokenizer(
                 [self._beginning(text) for text in texts[start : start + _TOKENISE_ROWS]],
-                add_special_tokens=self._special,
+                add_special_tokens=special,
                 truncation=True,
                 max_length=self.max_tokens,
                 padding=False,

@@ -7,12 +7,12 @@ import importlib.util
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
 
-from selection.encoders.format import Template
+from selection.encoders.format import Part, Template
 from selection.encoders.pooling import Pooling
 from selection.errors import InvalidOption
 from selection.step import check_choice
@@ -44,7 +44,12 @@ class EncoderSpec:
             transformer is used, not its pooling, dense and normalisation modules.
         revision: branch, tag or commit of a hub model. Without it, the commit in the local hub cache, else the newest.
         pooling: "weighted_mean" (w_t = t / sum t over real tokens, as RDS+), "mean", "last", "cls".
-        template: how turns become text: "tulu" (as RDS+), "plain", "chat_template" (the tokenizer's own).
+        template: how turns become text: "tulu" (as RDS+), "plain", "chat_template" (the tokenizer's own), "rds_query"
+            (see `query_format`).
+        turns: which of them: "all"; "prompt", "response" or "first_two" (RDS+'s ablations) of the first exchange. A row
+            without an answer has no vector of its "response".
+        query_format: how targets become text: "same" as candidates; "rds_paper" as RDS+'s code has it, prompt and answer
+            cut into tokens one by one, each at `max_tokens`.
         max_tokens: texts are cut on the right at this length, or at the model's own limit if it is lower, which
             `Encoder.notes` reports.
         dtype: the type of the model's weights and hidden states; sums and vectors are always float32.
@@ -57,6 +62,8 @@ class EncoderSpec:
     revision: str | None = None
     pooling: Pooling = "weighted_mean"
     template: Template = "tulu"
+    turns: Part = "all"
+    query_format: Literal["same", "rds_paper"] = "same"
     max_tokens: int = 2048
     dtype: str = "float32"
     prompt: str = ""
@@ -66,11 +73,15 @@ class EncoderSpec:
         choices = {
             "pooling": get_args(Pooling),
             "template": get_args(Template),
+            "turns": get_args(Part),
+            "query_format": ("same", "rds_paper"),
             "dtype": DTYPES,
             "store": ("float16", "float32"),
         }
         for name, allowed in choices.items():
             check_choice("encoder", name, getattr(self, name), allowed)
+        if self.turns != "all" and (self.query_format != "same" or self.template == "rds_query"):
+            raise invalid_encoder(f"query_format rds_paper takes turns: all, got {self.turns!r}", "query_format")
         if not isinstance(self.model, str) or not self.model.strip():
             raise invalid_encoder(f"model must be a hub name, a folder or package:<name>, got {self.model!r}")
         if isinstance(self.max_tokens, bool) or not isinstance(self.max_tokens, int) or self.max_tokens < 1:
@@ -120,8 +131,12 @@ class EncoderSpec:
                 ) from error
         return Path(config).parent.name
 
+    def for_targets(self) -> EncoderSpec:
+        """The spec of the targets' vectors: another one where their text is written otherwise."""
+        return self if self.query_format == "same" else replace(self, template="rds_query", query_format="same")
+
     def fingerprint(self) -> str:
-        """32 hex digits of everything that the vectors depend on: options and the model's files (or hub commit).
+        """32 hex digits of everything that a candidate's vector depends on: options and the model's files (or hub commit).
 
         The files of a local folder count, its path does not. Library versions do not count.
 
@@ -133,8 +148,11 @@ class EncoderSpec:
             "revision": None,
             "version": VECTORS_VERSION,
         }
-        if self.store == "float16":  # the only way when the first fingerprints were made
-            del inputs["store"]
+        del inputs["query_format"]
+        # The only ways when the first fingerprints were made.
+        for name, only in (("store", "float16"), ("turns", "all")):
+            if inputs[name] == only:
+                del inputs[name]
         return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

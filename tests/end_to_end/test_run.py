@@ -230,3 +230,17 @@ def test_run__what_a_filter_dropped_is_in_sql_with_what_it_duplicates(project: P
     assert [(drop["step"], drop["kind"], {drop["dropped"], drop["kept"]}) for drop in drops] == [
         (step, "neighbour", {"one", "two"})
     ]
+
+
+def test_run__targets_that_are_written_otherwise_have_vectors_of_their_own(project: Path) -> None:
+    (before, *_), _ = run_in_process(project)
+    config = project / "winnow.yaml"
+    config.write_text(config.read_text().replace("max_tokens: 32", "max_tokens: 32, query_format: rds_paper"))
+    (after, *others), said = run_in_process(project)
+    assert "tiny/embeddings: nothing new to encode, 120 vectors in all" in said
+    assert "tiny/target_embeddings: 3 texts encoded in 0 s, 3 vectors in all" in said
+    assert after != before
+    header, _ = read_selection(Store(project / "store"), after)
+    assert header["target_encoders"].keys() == {"foxes"}
+    assert header["target_encoders"]["foxes"] != header["encoder"]
+    assert all(read_selection(Store(project / "store"), other)[0]["target_encoders"] == {} for other in others)

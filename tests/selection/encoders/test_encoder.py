@@ -111,6 +111,67 @@ def test_text_of__prompt_then_template_with_the_tokenizers_eos(llama, bert):
     assert encoder(bert, template="plain").text_of(turns) == "hi\nyes"
 
 
+CHAT = [("system", "be brief"), ("user", " hi "), ("assistant", "yes"), ("user", "bye"), ("assistant", "so long")]
+
+
+@pytest.mark.parametrize(
+    ("turns", "text"),
+    [
+        ("prompt", "<|system|>\nbe brief\n<|user|>\nhi</s>"),
+        ("response", "<|assistant|>\nyes</s>"),
+        ("first_two", "<|user|>\nhi\n<|assistant|>\nyes</s>"),
+    ],
+)
+def test_text_of__a_part_of_the_turns_as_rds_plus_has_it(llama, turns, text):
+    assert encoder(llama, turns=turns).text_of(CHAT) == text
+    assert encoder(llama, turns=turns).text_of(CHAT[1:3]) == text.replace("<|system|>\nbe brief\n", "")
+
+
+def test_text_of__a_part_that_is_not_there(llama):
+    assert encoder(llama, turns="response").text_of([("user", "hi")]) == ""
+    assert encoder(llama, turns="response").text_of([("text", "a page")]) == ""
+    assert encoder(llama, turns="prompt").text_of([("text", "a page")]) == "a page</s>"
+    assert encoder(llama, turns="first_two", template="plain").text_of([("user", "hi")]) == "hi"
+
+
+@pytest.mark.parametrize("max_tokens", [128, 9])
+def test_targets_of_rds_paper__are_the_tokens_of_the_released_code(llama, max_tokens):
+    """Prompt with special tokens and answer without, each cut by itself, then the mean over both as one text."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    spec = EncoderSpec(model=str(llama), query_format="rds_paper", max_tokens=max_tokens)
+    loaded = load_encoder(spec.for_targets(), device="cpu")
+    targets = [CHAT, CHAT[1:3], CHAT[1:2], [("user", "hi"), ("assistant", "")], [("text", "a page of the fox " * 9)]]
+    tokens = loaded.tokens([loaded.text_of(turns) for turns in targets], [loaded.answer_of(turns) for turns in targets])
+    tokenizer, network = AutoTokenizer.from_pretrained(llama), AutoModel.from_pretrained(llama).eval()
+    written = [
+        ("<|system|>\nbe brief\n<|user|>\n hi \n<|assistant|>\nyes</s>\n<|user|>\nbye\n<|assistant|>\n", "so long</s>"),
+        ("<|user|>\n hi \n<|assistant|>\n", "yes</s>"),
+        ("<|user|>\n hi \n<|assistant|>\n", ""),
+        ("<|user|>\nhi\n<|assistant|>\n", "</s>"),
+        ("a page of the fox " * 9, ""),
+    ]
+    vectors = loaded.encode_tokens(tokens)
+    for ids, was_cut, vector, (prompt, answer) in zip(tokens.ids, tokens.truncated, vectors, written, strict=True):
+        before, behind = tokenizer(prompt)["input_ids"], tokenizer(answer, add_special_tokens=False)["input_ids"]
+        assert ids.tolist() == before[:max_tokens] + behind[:max_tokens]
+        assert was_cut == (len(before) > max_tokens or len(behind) > max_tokens)
+        with torch.inference_mode():
+            hidden = network(input_ids=torch.tensor([ids.tolist()])).last_hidden_state[0].double().numpy()
+        mean = (hidden * np.arange(1, len(hidden) + 1)[:, None]).sum(0)
+        np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=2e-6)
+
+
+def test_targets_of_rds_paper__stay_within_the_models_limit(bert):
+    loaded = load_encoder(EncoderSpec(model=str(bert), query_format="rds_paper").for_targets(), device="cpu")
+    turns = [("user", "the fox " * 100), ("assistant", "the dog " * 100)]
+    tokens = loaded.tokens([loaded.text_of(turns)], [loaded.answer_of(turns)])
+    assert tokens.lengths.tolist() == [128]
+    assert tokens.truncated.all()
+    assert np.isfinite(loaded.encode_tokens(tokens)).all()
+
+
 def test_max_tokens__cuts_on_the_right_and_counts_the_cut(llama):
     loaded = encoder(llama, max_tokens=20)
     assert loaded.max_tokens == 20

@@ -140,9 +140,24 @@ def test_fingerprint__store_counts_only_where_it_is_float32(bert):
 
     spec = EncoderSpec(model=str(bert))
     before = asdict(spec) | {"model": spec_module.folder_digest(spec.folder()), "revision": None, "version": 1}
-    del before["store"]  # there was no such option
+    for name in ("store", "turns", "query_format"):  # there were no such options
+        del before[name]
     digest = hashlib.blake2b(json.dumps(before, sort_keys=True).encode(), digest_size=16).hexdigest()
     assert spec.fingerprint() == EncoderSpec(model=str(bert), store="float16").fingerprint() == digest
     assert EncoderSpec(model=str(bert), store="float32").fingerprint() != digest
     with pytest.raises(InvalidOption, match="store must be one of float16, float32, got 'bfloat16'"):
         EncoderSpec(model=str(bert), store="bfloat16")
+
+
+def test_fingerprint__of_candidates_does_not_depend_on_how_targets_are_written(bert):
+    same, paper = EncoderSpec(model=str(bert)), EncoderSpec(model=str(bert), query_format="rds_paper")
+    assert paper.fingerprint() == same.fingerprint() == same.for_targets().fingerprint()
+    assert paper.for_targets().fingerprint() != paper.fingerprint()
+    assert EncoderSpec(model=str(bert), turns="prompt").fingerprint() != same.fingerprint()
+
+
+def test_query_format__goes_with_all_turns():
+    with pytest.raises(InvalidOption, match="query_format rds_paper takes turns: all, got 'prompt'"):
+        EncoderSpec(model="m", query_format="rds_paper", turns="prompt")
+    with pytest.raises(InvalidOption, match="turns must be"):
+        EncoderSpec(model="m", turns="answer")  # type: ignore[arg-type]
