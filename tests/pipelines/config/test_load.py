@@ -281,7 +281,7 @@ WRONG_FILES = [
     ("recipes:\n", "recipes:\n  be_st-x: {steps: [random], budget: 1}\n  be-st-x: {steps: [random], budget: 1}\n", "winnow.yaml:11: recipes.be-st-x: 'be-st-x' and 'be_st-x' differ only in `-` and `_`; choose another name"),
     ("data/*.jsonl", "data/*.jsonl\n  vectors: own.npy", "winnow.yaml:3: pool.vectors: '{root}/own.npy' has no ids: put its keys, one a line, into {root}/own.ids.txt"),
     ("maths: maths.jsonl", "maths: {files: maths.jsonl, vectors: [owm.npy]}", "winnow.yaml:7: targets.maths.vectors[0]: 'owm.npy' does not exist in {root} (did you mean `own.npy`?)"),
-    ("max_tokens: 128", "max_token: 128", "winnow.yaml:4: encoders.small.max_token: unknown key (did you mean `max_tokens`?); allowed: model, revision, pooling, template, max_tokens, dtype, prompt, store"),
+    ("max_tokens: 128", "max_token: 128", "winnow.yaml:4: encoders.small.max_token: unknown key (did you mean `max_tokens`?); allowed: model, revision, pooling, template, turns, query_format, max_tokens, dtype, prompt, store"),
     ("max_tokens: 128", "max_tokens: 0", "winnow.yaml:4: encoders.small.max_tokens: max_tokens must be a whole number >= 1, got 0"),
     ("max_tokens: 128", "pooling: men", "winnow.yaml:4: encoders.small.pooling: must be one of weighted_mean, mean, last, cls, found 'men' (did you mean `mean`?)"),
     ("model: org/small-model, ", "", "winnow.yaml:4: encoders.small.model: is missing"),
