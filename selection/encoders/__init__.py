@@ -1,7 +1,8 @@
 """Encoders: from text to unit vectors and token counts.
 
 `spec` says what vectors depend on (model, pooling, template ...), `format` turns a conversation into text, `encoder`
-runs the model, `pooling` reduces its hidden states to one unit vector, `tokenizer` counts tokens. Modules here import
+runs the model, `pooling` reduces its hidden states to one unit vector, `token_scores` asks a causal model how
+likely the tokens are, `tokenizer` counts them. Modules here import
 `errors`, `types` and the checks of `step` of `selection`; torch, transformers and sentence-transformers only inside
 functions. To add a pooling, see CONTRIBUTING.md.
 
@@ -14,6 +15,17 @@ from __future__ import annotations
 
 from selection.encoders.encoder import Encoder, load_encoder
 from selection.encoders.spec import EncoderSpec
+from selection.encoders.token_scores import ModelSpec, TokenScorer, load_token_scorer
 from selection.encoders.tokenizer import TokenCounter, load_token_counter, tokenizer_fingerprint
 
-__all__ = ["Encoder", "EncoderSpec", "TokenCounter", "load_encoder", "load_token_counter", "tokenizer_fingerprint"]
+__all__ = [
+    "Encoder",
+    "EncoderSpec",
+    "ModelSpec",
+    "TokenCounter",
+    "TokenScorer",
+    "load_encoder",
+    "load_token_counter",
+    "load_token_scorer",
+    "tokenizer_fingerprint",
+]

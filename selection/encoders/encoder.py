@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from selection.encoders.format import Turns, part_of, plain, rds_query, templated, tulu
+from selection.encoders.format import Turns, part_of, rds_query, written
 from selection.encoders.pooling import pool
 from selection.encoders.spec import EncoderSpec, invalid_encoder
 from selection.types import Floats, Ints, Mask, Rows
@@ -96,15 +96,12 @@ class Encoder:
         if not turns:
             return ""
         eos = self._tokenizer.eos_token or ""
-        if self.spec.template == "tulu":
-            text = tulu(turns, eos) + (eos if self.spec.turns == "prompt" else "")  # as RDS+ closes a prompt alone
-        elif self.spec.template == "plain":
-            text = plain(turns)
-        elif self.spec.template == "rds_query":
-            text = rds_query(turns, eos)[0]
-        else:
-            text = templated(self._tokenizer, turns)
-        return self.spec.prompt + text
+        if self.spec.template == "rds_query":
+            return self.spec.prompt + rds_query(turns, eos)[0]
+        text = written(self.spec.template, self._tokenizer, turns)
+        # As RDS+ closes a prompt alone.
+        closing = eos if self.spec.template == "tulu" and self.spec.turns == "prompt" else ""
+        return self.spec.prompt + text + closing
 
     def answer_of(self, turns: Turns) -> str:
         """What of a target is cut into tokens by itself, behind its text; nothing in most templates."""
@@ -193,7 +190,7 @@ class Encoder:
         """
         vectors = np.zeros((len(tokens.ids), self.dimension), np.float32)
         parts = list(batches(tokens.lengths, batch_tokens or self.batch_tokens))
-        with _side_by_side(self.device) as run:
+        with side_by_side(self.device) as run:
             for rows, part in zip(parts, run(lambda rows: self._forward(tokens, rows), parts), strict=True):
                 vectors[rows] = part
                 if on_batch is not None:
@@ -216,7 +213,7 @@ class Encoder:
 
 
 @contextmanager
-def _side_by_side(device: str) -> Iterator[Callable[..., Iterable[Floats]]]:
+def side_by_side(device: str) -> Iterator[Callable[..., Iterable[Floats]]]:
     """A `map` that runs several calls at a time on a CPU, each in one thread; on another device the built-in `map`."""
     if not device.startswith("cpu"):
         yield map
@@ -264,7 +261,7 @@ def load_encoder(spec: EncoderSpec, device: str | None = None) -> Encoder:
     dtype = spec.dtype if spec.dtype == "auto" else getattr(torch, spec.dtype)
     device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
-        with _quiet() as missing:
+        with quiet() as missing:
             transformer = Transformer(
                 str(folder or spec.model),
                 transformer_task="feature-extraction",
@@ -318,7 +315,7 @@ def _unused_modules(folder: Path | None) -> list[str]:
 
 
 @contextmanager
-def _quiet() -> Iterator[list[str]]:
+def quiet() -> Iterator[list[str]]:
     """Hide progress bars and the load report while weights load; yields the names of weights that the files miss."""
     from transformers.utils import logging as progress
 

@@ -91,6 +91,17 @@ def messages(turns: Turns) -> list[dict[str, str]]:
     return [{"role": "user" if role == TEXT else role, "content": content} for role, content in turns]
 
 
+def written(template: Template, tokenizer: Any, turns: Turns) -> str:
+    """Turns in one of the templates that give a single text.
+
+    Raises:
+        TemplateRefusal: the tokenizer's chat template does not take them.
+    """
+    if template == "tulu":
+        return tulu(turns, tokenizer.eos_token or "")
+    return plain(turns) if template == "plain" else templated(tokenizer, turns)
+
+
 def templated(tokenizer: Any, turns: Turns) -> str:
     """Turns as the tokenizer's chat template writes them.
 
