@@ -1,4 +1,6 @@
-"""Encode the texts of a source that have no vector yet, in segments that a killed run resumes.
+"""Run a model over the texts of a source that it has not seen yet, in segments that a killed run resumes.
+
+An encoder gives vectors (`embed`); what else a model says of a row is a `ModelPass` of its own.
 
 Before the first text is encoded, a plan is committed: the ids of each segment, in order, and the token budget of a
 batch. Batches inside a segment follow from the texts' lengths and that budget alone, so a segment whose run was killed
@@ -13,15 +15,18 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from selection.encoders import Encoder, EncoderSpec, load_encoder
 from selection.errors import InvalidInput, TemplateRefusal
+from selection.types import Array
 from storage.damage import read_record
 from storage.errors import NotInStore, StoreDamaged
 from storage.ids import Ids, from_text, rows_of, to_text
@@ -94,6 +99,88 @@ class EmbedReport:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class SegmentContent:
+    """What a model gave for the texts of a segment.
+
+    Attributes:
+        vectors: (n, d) float; of norm 1, or of no dimension where `table` holds all.
+        failed: rows without anything -> why.
+        tokens: how many were read.
+        truncated: how many texts were cut.
+        dtype: how the vectors are stored.
+        table: further columns, a row for each text that did not fail, in their order; behind the ids in rows.parquet.
+    """
+
+    vectors: Array
+    failed: Mapping[int, str]
+    tokens: int
+    truncated: int
+    dtype: str = "float16"
+    table: pa.Table | None = None
+
+
+class ModelPass(Protocol):
+    """A model, and what is done with each text."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What names the folder of its segments: all that its numbers depend on."""
+        ...
+
+    def load(self, device: str | None) -> Any:
+        """The model, with `device`, `parameters`, `batch_tokens` and `notes`."""
+        ...
+
+    def description(self, model: Any) -> dict[str, Any]:
+        """JSON-plain, kept beside the segments: `spec` and `dimension` at least."""
+        ...
+
+    def run(
+        self, model: Any, turns: list[Turns], *, batch_tokens: int, on_batch: Callable[[int], None]
+    ) -> SegmentContent:
+        """What the model gives for some texts; `on_batch` is called after each batch with its number of texts."""
+        ...
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Texts to unit vectors."""
+
+    spec: EncoderSpec
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return self.spec.fingerprint()
+
+    def load(self, device: str | None) -> Encoder:
+        return load_encoder(self.spec, device)
+
+    def description(self, model: Encoder) -> dict[str, Any]:
+        return {"spec": asdict(self.spec), "dimension": model.dimension, "max_tokens": model.max_tokens}
+
+    def run(
+        self, model: Encoder, turns: list[Turns], *, batch_tokens: int, on_batch: Callable[[int], None]
+    ) -> SegmentContent:
+        refusals: dict[int, str] = {}
+        texts = [_text_of(model, each, row, refusals) for row, each in enumerate(turns)]
+        tokens = model.tokens(texts, [model.answer_of(each) for each in turns])
+        vectors = model.encode_tokens(tokens, batch_tokens=batch_tokens, on_batch=on_batch)
+        unit, usable = normalise(vectors)
+        usable[list(refusals)] = False
+        failed = {
+            row: refusals.get(row) or ("no tokens" if tokens.lengths[row] == 0 else "hidden states not finite")
+            for row in np.flatnonzero(~usable).tolist()
+        }
+        return SegmentContent(
+            vectors=unit,
+            failed=failed,
+            tokens=int(tokens.lengths.sum()),
+            truncated=int(tokens.truncated.sum()),
+            dtype=self.spec.store,
+        )
+
+
 @dataclass(frozen=True)
 class _Segment:
     """Ids to encode together, in this order."""
@@ -112,7 +199,29 @@ def embed(
     segment_seconds: float = 30,
     device: str | None = None,
 ) -> EmbedReport:
-    """Encode the texts of a source whose ids have no vector yet.
+    """Encode the texts of a source whose ids have no vector yet; see `run_model`."""
+    return run_model(
+        store,
+        Embedding(spec),
+        source,
+        on_progress=on_progress,
+        on_wait=on_wait,
+        segment_seconds=segment_seconds,
+        device=device,
+    )
+
+
+def run_model(
+    store: Store,
+    work: ModelPass,
+    source: TextSource,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+    on_wait: Callable[[str], None] | None = None,
+    segment_seconds: float = 30,
+    device: str | None = None,
+) -> EmbedReport:
+    """Run a model over the texts of a source whose ids it has not seen yet.
 
     Args:
         on_progress: called with (texts encoded, texts to encode), first with 0, then after each batch.
@@ -128,7 +237,7 @@ def embed(
     Cost: one pass over the texts to plan, one to encode; memory for the texts of a segment and 40 bytes an id.
     """
     started = time.monotonic()
-    encoder = spec.fingerprint()
+    encoder = work.fingerprint
     ids = np.unique(source.ids)
     totals: Counter[str] = Counter()
     notes: tuple[str, ...] = ()
@@ -137,9 +246,10 @@ def embed(
             _plan_again(store, encoder, damaged)
         todo = missing_ids(store, encoder, ids)
         if len(todo) or (len(ids) and not is_described(store, encoder)):
-            job = _Job(store, encoder, source, load_encoder(spec, device))
-            notes = job.model.notes
-            describe_encoder(store, encoder, _encoder_record(encoder, spec, job.model))
+            job = _Job(store, work, source, work.load(device))
+            notes = tuple(job.model.notes)
+            own = {"encoder": encoder, "notes": list(notes), "created_at": utc_now()}
+            describe_encoder(store, encoder, work.description(job.model) | own)
         if len(todo):
             on_batch = _counter(on_progress, len(todo))
             for segment, turns in _with_texts(source, _segments(job, todo, segment_seconds)):
@@ -166,9 +276,13 @@ class _Job:
     """The source, the model and the store of a call."""
 
     store: Store
-    encoder: str
+    work: ModelPass
     source: TextSource
-    model: Encoder
+    model: Any
+
+    @property
+    def encoder(self) -> str:
+        return self.work.fingerprint
 
 
 def _counter(on_progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
@@ -186,32 +300,37 @@ def _counter(on_progress: Callable[[int, int], None] | None, total: int) -> Call
 
 
 def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable[[int], None]) -> Counter[str]:
-    """Encode and commit a segment; gives what it adds to the totals of a call."""
+    """Run the model over a segment and commit it; gives what it adds to the totals of a call."""
     started = time.monotonic()
-    refusals: dict[int, str] = {}
-    texts = [_text_of(job.model, each, row, refusals) for row, each in enumerate(turns)]
-    tokens = job.model.tokens(texts, [job.model.answer_of(each) for each in turns])
-    vectors = job.model.encode_tokens(tokens, batch_tokens=segment.batch_tokens, on_batch=on_batch)
-    unit, usable = normalise(vectors)
-    usable[list(refusals)] = False
-    failed = np.flatnonzero(~usable)
-    causes = [
-        refusals.get(row) or ("no tokens" if tokens.lengths[row] == 0 else "hidden states not finite")
-        for row in failed.tolist()
-    ]
+    content = job.work.run(job.model, turns, batch_tokens=segment.batch_tokens, on_batch=on_batch)
+    failed = np.zeros(len(turns), np.bool_)
+    failed[list(content.failed)] = True
     record = {
-        "failed": dict(zip(to_text(segment.ids[failed]), causes, strict=True)),
-        "tokens": int(tokens.lengths.sum()),
-        "truncated": int(tokens.truncated.sum()),
+        "failed": {to_text(segment.ids[row : row + 1])[0]: cause for row, cause in content.failed.items()},
+        "tokens": content.tokens,
+        "truncated": content.truncated,
         "batch_tokens": segment.batch_tokens,
         "seconds": round(time.monotonic() - started, 3),
         "created_at": utc_now(),
         **_environment(job.model),
     }
-    commit_segment(job.store, job.encoder, segment.ids, unit, record, failed=~usable, dtype=job.model.spec.store)
-    rows, tokens_encoded, truncated = len(segment.ids), record["tokens"], record["truncated"]
+    commit_segment(
+        job.store,
+        job.encoder,
+        segment.ids,
+        content.vectors,
+        record,
+        failed=failed,
+        dtype=content.dtype,
+        table=content.table,
+    )
+    refused = sum(cause.startswith(TemplateRefusal.WORDS) for cause in content.failed.values())
     return Counter(
-        segments=1, rows=rows, tokens=tokens_encoded, truncated=truncated, failed=len(failed) - len(refusals)
+        segments=1,
+        rows=len(turns),
+        tokens=content.tokens,
+        truncated=content.truncated,
+        failed=len(content.failed) - refused,
     )
 
 
@@ -351,19 +470,8 @@ def _with_texts(source: TextSource, segments: list[_Segment]) -> Iterator[tuple[
         raise NotInStore(f"{source.name}: the texts of {absent} of {len(ids)} ids were not given")
 
 
-def _encoder_record(encoder: str, spec: EncoderSpec, model: Encoder) -> dict[str, Any]:
-    return {
-        "encoder": encoder,
-        "spec": asdict(spec),
-        "dimension": model.dimension,
-        "max_tokens": model.max_tokens,
-        "notes": list(model.notes),
-        "created_at": utc_now(),
-    }
-
-
-def _environment(model: Encoder) -> dict[str, Any]:
-    """The versions and settings on which the bits of a vector depend, beside the plan."""
+def _environment(model: Any) -> dict[str, Any]:
+    """The versions and settings on which the bits of a number depend, beside the plan."""
     import sentence_transformers
     import torch
     import transformers

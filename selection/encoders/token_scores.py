@@ -329,4 +329,5 @@ def load_token_scorer(spec: ModelSpec, device: str | None = None) -> TokenScorer
         )
     tokenizer.truncation_side = "right"
     network.eval()  # type: ignore[no-untyped-call]
-    return TokenScorer(spec, tokenizer, network.to(device), str(device))
+    network.to(device)  # type: ignore[arg-type]
+    return TokenScorer(spec, tokenizer, network, str(device))

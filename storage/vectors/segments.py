@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from selection.types import Array, Floats, Mask, Rows
 from storage import checksums
 from storage.checksums import sums_of
 from storage.damage import committed_whole, damage_of, read_record, set_aside
 from storage.errors import BadInput, NotInStore, StoreDamaged
-from storage.ids import Ids, rows_of, to_text
+from storage.ids import Ids, rows_of, to_arrow, to_text
 from storage.store import Store, read_array, read_json, write_durably, write_json
 
 # A unit vector rounded to float16 keeps its norm to 2**-11 at worst; more is not a unit vector.
@@ -33,6 +35,7 @@ MIN_NORM = 1e-12
 
 BLOCK_ROWS = 16384
 
+ROWS = "rows.parquet"
 ARRAYS = ("vectors.npy", "keys.npy", "failed.npy")
 
 
@@ -86,6 +89,7 @@ def commit_segment(
     *,
     failed: Mask | None = None,
     dtype: str = "float16",
+    table: pa.Table | None = None,
 ) -> str:
     """Write a segment and commit it.
 
@@ -96,6 +100,8 @@ def commit_segment(
         failed: (n,) bool: the ids of these rows are recorded as failed and their vectors dropped. None failed by
             default.
         dtype: "float16" or "float32", how the vectors are stored.
+        table: further columns, a row for each id that is not failed, in their order; stored behind a column `id` in
+            rows.parquet. The vectors may then be of no dimension.
 
     Returns:
         The segment's name.
@@ -107,7 +113,7 @@ def commit_segment(
         raise BadInput(f"encoder {encoder}: {len(ids)} ids need as many vectors, got an array of shape {vectors.shape}")
     failed = np.zeros(len(ids), np.bool_) if failed is None else failed
     kept = np.asarray(vectors, dtype)[~failed]
-    norms = np.linalg.norm(kept.astype(np.float32), axis=1)
+    norms = np.linalg.norm(kept.astype(np.float32), axis=1) if kept.shape[1] or table is None else np.ones(len(kept))
     bad = np.flatnonzero(~(np.abs(norms - 1) <= NORM_TOLERANCE))  # NaN is bad too
     if len(bad):
         row = int(np.flatnonzero(~failed)[bad[0]])
@@ -120,6 +126,8 @@ def commit_segment(
     with store.committing("vectors", encoder, name) as folder:
         for file, array in arrays.items():
             np.save(folder / file, array, allow_pickle=False)
+        if table is not None:
+            pq.write_table(table.add_column(0, "id", to_arrow(ids[~failed])), folder / ROWS, compression="zstd")
         header = {
             **details,
             "encoder": encoder,
