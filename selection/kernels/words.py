@@ -1,0 +1,90 @@
+"""Texts as words that survive copying: without case, punctuation, white space and invisible characters.
+
+A text is folded: Unicode NFKC, case folding, NFKC again; invisible (format) characters go. A word is a longest run of
+letters, digits and marks. An apostrophe between two of these, and a comma between two ASCII digits, is left out and does
+not end the word: "don't" is "dont", "1,000" is "1000". A character of a script that is written without blanks (Han, kana,
+Thai, ...) is a word of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+_WORD = re.compile(r"[0-9a-z\x80-\U0010ffff]+(?:(?:'|(?<=[0-9]),(?=[0-9]))[0-9a-z\x80-\U0010ffff]+)*")
+_LEFT_OUT = str.maketrans("", "", "',")
+_APOSTROPHES = "\u2018\u2019\u201b\u02bc"
+# First and last character of the scripts without blanks between words: South-East Asian; CJK from the radicals to Yi (with
+# kana, without Hangul); Han beyond the first plane.
+_UNSPACED = ((0xE00, 0xEFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x2E80, 0xA4CF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
+
+
+class _Folding(dict[int, str]):
+    """Character -> what stands for it; worked out when it first comes."""
+
+    def __missing__(self, code: int) -> str:
+        letter = chr(code)
+        category = unicodedata.category(letter)
+        if code < 0x80:
+            value = letter
+        elif letter in _APOSTROPHES:
+            value = "'"
+        elif category == "Cf":
+            value = ""
+        elif category[0] not in "LNM":
+            value = " "
+        else:
+            value = f" {letter} " if any(first <= code <= last for first, last in _UNSPACED) else letter
+        self[code] = value
+        return value
+
+
+_FOLDING = _Folding()
+
+
+def folded(text: str) -> str:
+    """The text in which words are looked for: ASCII punctuation and white space are as they were.
+
+    Every other character that is no part of a word is a blank, and each character that is a word by itself stands
+    between blanks, so that a word is a run of ASCII letters, ASCII digits and characters beyond ASCII.
+
+    >>> folded("\u201cWHAT\u2019s\u00a0\uff13.5\u200b?\u201d")
+    ' what's 3.5? '
+    """
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(_FOLDING)
+
+
+def words(text: str) -> list[str]:
+    """The words of a text.
+
+    >>> words("Don\u2019t pay $1,000 for 3.5 \u6f22\u5b57!")
+    ['dont', 'pay', '1000', 'for', '3', '5', '\u6f22', '\u5b57']
+    """
+    return [match.group().translate(_LEFT_OUT) for match in _WORD.finditer(folded(text))]
+
+
+def span(text: str, first: int, last: int) -> tuple[int, int]:
+    """The characters `start .. stop - 1` of the text as it is that hold its words `first` .. `last`."""
+    if text.isascii():
+        places = [match.span() for match in _WORD.finditer(text.lower())]
+        return places[first][0], places[last][1]
+    wanted = words(text)[: last + 1]
+    # The shortest beginning of the text in which the word stands, by bisection.
+    start = _shortest(text, lambda beginning: len(words(beginning)) > first) - 1
+    stop = _shortest(text, lambda beginning: words(beginning)[: last + 1] == wanted)
+    return max(start, 0), stop
+
+
+def _shortest(text: str, holds: Callable[[str], bool]) -> int:
+    """The length of the shortest beginning of the text that holds what the whole of it does."""
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high) // 2
+        if holds(text[:middle]):
+            high = middle
+        else:
+            low = middle + 1
+    return low
