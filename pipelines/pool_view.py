@@ -56,9 +56,9 @@ class PoolView:
         return self._snapshots[snapshot_id]
 
     def target_set(self, name: str) -> TargetSet:
-        """A target set of the configuration, read from its files if the store does not have it yet."""
+        """A target or evaluation set of the configuration, read from its files if the store does not have it yet."""
         if name not in self._target_ids:
-            target_set = ingest_targets(self.store, name, self.config.targets[name].specs(self.config.root))
+            target_set = ingest_targets(self.store, name, self.config.evaluation_files(name).specs(self.config.root))
             self._target_ids[name] = target_set.id
             self._targets[target_set.id] = target_set
         return self._targets[self._target_ids[name]]

@@ -8,6 +8,7 @@ from pipelines.context import Context
 from pipelines.errors import USER_ERRORS, HeldBack, RecipesFailed, UnknownRecipe
 from pipelines.messages import nearest
 from pipelines.recipes.spec import encoders_of
+from pipelines.stages.decontaminate import decontaminate
 from pipelines.stages.embed import embed, embed_targets
 from pipelines.stages.index import index
 from pipelines.stages.ingest import ingest
@@ -48,6 +49,8 @@ def prepare(context: Context, encoders: Sequence[str]) -> None:
     if encoders:
         require_faiss()
     run_stage(context, "pool", ingest)
+    if context.config.decontamination is not None and context.config.decontamination.embedding is None:
+        run_stage(context, "decontamination", decontaminate)
     for encoder in encoders:
         run_stage(context, f"{encoder}/embeddings", embed, encoder)
         run_stage(context, f"{encoder}/vector_index", index, encoder)

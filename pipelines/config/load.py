@@ -88,7 +88,7 @@ def read_file(file: Path) -> bytes:
     return data
 
 
-F = TypeVar("F", schema.PoolFiles, schema.TargetFiles, schema.Keyed)
+F = TypeVar("F", schema.PoolFiles, schema.TargetFiles, schema.Files, schema.Keyed)
 
 
 class _ConfigLoader(ConfigReader):
@@ -117,6 +117,7 @@ class _ConfigLoader(ConfigReader):
         index: schema.Index | None = schema.Index()
         if self.raw.get("index") is not None:
             index = self._validated(schema.Index, self.raw["index"], ("index",))
+        decontamination = self._decontamination(targets, names)
         schedule = self._schedule(list(self._mapping("recipes"))) if self.raw.get("schedule") is not None else None
         self._stop_if_wrong()
         assert pool is not None  # else there was a problem
@@ -129,6 +130,7 @@ class _ConfigLoader(ConfigReader):
             recipes=recipes,
             labeling=labeling,
             index=index,
+            decontamination=decontamination,
             schedule=schedule,
             root=self.root,
         )
@@ -427,6 +429,46 @@ class _ConfigLoader(ConfigReader):
                     f"is `{schema.OWN_VECTORS}`, but these targets have no vectors of their own: {listed(without)}"
                 )
                 self.add((section, name, "encoder"), f"{mistake}; add `targets.{without[0]}.vectors`")
+
+    def _decontamination(
+        self, targets: Mapping[str, schema.TargetFiles], names: Mapping[str, list[str]]
+    ) -> schema.Decontamination | None:
+        path: KeyPath = ("decontamination",)
+        raw = self.raw.get("decontamination")
+        if raw is None:
+            return None
+        files: dict[str, schema.Files] = {}
+        given = raw.get("files") if isinstance(raw, dict) else None
+        for name, value in given.items() if isinstance(given, dict) else ():
+            if name in names["targets"]:
+                self.add((*path, "files", name), "is the name of a target set too; choose another name")
+            section = self._files(schema.Files, "files", value, (*path, "files", name))
+            if section is not None:
+                files[name] = section
+        checked = {"files": files} if isinstance(given, dict) else {}
+        if isinstance(raw, dict) and isinstance(raw.get("paraphrases"), str):
+            checked["paraphrases"] = self._existing(raw["paraphrases"], (*path, "paraphrases"))
+        section = self._validated(schema.Decontamination, raw | checked if isinstance(raw, dict) else raw, path)
+        if section is None:
+            return None
+        try:
+            _ = section.rules
+        except InvalidOption as error:
+            self.add(self._option_path(path, error), error.reason)
+        for i, name in enumerate(section.against):
+            self._known(name, names["targets"], "target set", self._item((*path, "against"), i))
+        against = section.against if "against" in raw else tuple(names["targets"])
+        if not against and not section.files:
+            self.add(path, "names no evaluation texts: add a target set under `targets`, or `decontamination.files`")
+        embedding = section.embedding
+        if embedding is not None:
+            where = (*path, "embedding", "encoder")
+            self._known(embedding.encoder, names["encoders"], "encoder", where)
+            without = [t for t in (*against, *section.files) if t not in targets or not targets[t].vectors]
+            if embedding.encoder == schema.OWN_VECTORS and without:
+                mistake = f"is `{schema.OWN_VECTORS}`, but these have no vectors of their own: {listed(without)}"
+                self.add(where, mistake)
+        return section.model_copy(update={"against": against})
 
     def _schedule(self, recipes: list[str]) -> schema.Schedule | None:
         path: KeyPath = ("schedule",)

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from selection.constraints import Constraints, Quota, TokenBudget
+from selection.contamination import ContaminationRules
 from selection.encoders import EncoderSpec
 from selection.registry import parse_steps, required
 from selection.step import Step, is_number
@@ -58,6 +59,11 @@ class Section(BaseModel):
     """A mapping in the file: unknown keys are refused, nothing is converted, nothing changes afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def without_default(plain: dict[str, Any], key: str, default: Any) -> dict[str, Any]:
+    """A section as written down, without a key that has its default."""
+    return {name: value for name, value in plain.items() if name != key or value != default}
 
 
 class Files(Section):
@@ -135,8 +141,7 @@ class KeyedVectors(Keyed):
     @model_serializer(mode="wrap")
     def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without the default, so that the digest of a configuration without `store` stays as it is."""
-        plain: dict[str, Any] = handler(self)
-        return plain if self.store != "float16" else {key: value for key, value in plain.items() if key != "store"}
+        return without_default(handler(self), "store", "float16")
 
 
 class TargetFiles(Files):
@@ -415,6 +420,56 @@ class Labeling(Section):
         return Recipe(steps=steps, budget=rows, quota=quota, targets=targets, round=number, allow_short=True, **shared)
 
 
+class EmbeddingRule(Section):
+    """Which vectors count as an evaluation text's.
+
+    Attributes:
+        encoder: its vectors are compared.
+        threshold: a row of at least this cosine to an example counts as holding it.
+    """
+
+    encoder: str
+    threshold: float = Field(gt=0, le=1)
+
+
+class Decontamination(Section):
+    """Keep rows that hold evaluation texts out of every recipe and every batch.
+
+    Attributes:
+        against: target sets whose examples are looked for; all of them if left out.
+        files: name: files of evaluation texts that are no targets, as `targets.<name>`.
+        n: words of an n-gram.
+        short_n: words of an n-gram of texts of less than 2 * `n` words.
+        threshold: a row that holds at least this share of an example's n-grams counts as holding it.
+        embedding: a rule on vectors beside those on texts, see `decontamination.embedding`; none if left out.
+        paraphrases: file of rewordings or translations of examples, to measure how many are found: JSON Lines with
+            `example` (an example's id, as your file or winnow has it) and `text`.
+        plants: how many examples of a set are planted to measure recall, in each kind of disguise.
+        seed: seed of the plants.
+        recall_floor: the run stops below this recall of plants that the rules promise to find.
+    """
+
+    against: Texts = ()
+    files: dict[str, Files] = {}
+    n: int = Field(default=13, ge=1, le=1000)
+    short_n: int = Field(default=5, ge=1, le=1000)
+    threshold: float = Field(default=0.6, gt=0, le=1)
+    embedding: EmbeddingRule | None = None
+    paraphrases: str | None = None
+    plants: int = Field(default=100, gt=0, le=LARGEST)
+    seed: int = Field(default=0, ge=0, le=LARGEST)
+    recall_floor: float = Field(default=0.95, ge=0, le=1)
+
+    @property
+    def rules(self) -> ContaminationRules:
+        """The rules on texts.
+
+        Raises:
+            InvalidOption: they make no sense together.
+        """
+        return ContaminationRules(n=self.n, short_n=self.short_n, threshold=self.threshold)
+
+
 class Index(Section):
     """The vector index.
 
@@ -454,6 +509,7 @@ class Config(Section):
         recipes: name: how to choose a subset; see `recipes.<name>`.
         labeling: name: a project of what to label next; see `labeling.<name>`.
         index: the vector index: see `index`.
+        decontamination: keep evaluation texts out of all that is chosen: see `decontamination`; `{}` for the defaults.
         schedule: when to draw again: see `schedule`.
         root: the folder of the file.
     """
@@ -465,8 +521,21 @@ class Config(Section):
     recipes: dict[str, Recipe] = {}
     labeling: dict[str, Labeling] = {}
     index: Index = Index()
+    decontamination: Decontamination | None = None
     schedule: Schedule | None = None
     root: Path = Field(exclude=True)
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a setting that is not there, so that the digest of a configuration without it stays as it is."""
+        return without_default(handler(self), "decontamination", None)
+
+    def evaluation_files(self, name: str) -> Files:
+        """The files of a target set, or of an evaluation set that is none."""
+        if name in self.targets:
+            return self.targets[name]
+        assert self.decontamination is not None
+        return self.decontamination.files[name]
 
     def vector_files(self, target: str | None = None) -> list[VectorFile]:
         """The user's own vectors of the pool, or of a target set."""

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from selection.contamination import ContaminationRules, Match
 from selection.kernels.compiled import contamination as loops
 from selection.kernels.threads import Threads
 from selection.kernels.words import folded, span, words
@@ -35,45 +35,6 @@ _BITS_PER_NGRAM = 16
 COMMON = 5
 
 
-@dataclass(frozen=True)
-class Rules:
-    """When a text counts as holding a target.
-
-    Attributes:
-        n: words of an n-gram, >= 1.
-        short_n: of targets of less than 2n words, 1..n.
-        threshold: share of the target's n-grams, above 0 and at most 1.
-    """
-
-    n: int = 13
-    short_n: int = 5
-    threshold: float = 0.5
-
-    def size(self, count: int) -> int:
-        """Words of an n-gram of a target of so many words."""
-        return self.n if count >= 2 * self.n else min(self.short_n, count)
-
-
-@dataclass(frozen=True)
-class Match:
-    """A text that holds a target.
-
-    Attributes:
-        row, target: their places.
-        rule: "exact" or "ngrams".
-        score: the share of the target's n-grams that the text holds, 1.0 for "exact".
-        start, stop: the characters of the text, as it is, from the first word of the match to its last one. For "ngrams" it
-            is the longest run of words all of whose n-grams are the target's, the first of them.
-    """
-
-    row: int
-    target: int
-    rule: str
-    score: float
-    start: int
-    stop: int
-
-
 class Contamination:
     """The n-grams of some targets, to look for in texts.
 
@@ -84,8 +45,8 @@ class Contamination:
     Cost: a few microseconds and about 60 bytes for each n-gram of the targets.
     """
 
-    def __init__(self, targets: Sequence[str], rules: Rules | None = None) -> None:
-        self.rules = rules or Rules()
+    def __init__(self, targets: Sequence[str], rules: ContaminationRules | None = None) -> None:
+        self.rules = rules or ContaminationRules()
         self.words = [words(text) for text in targets]
         self.sizes = np.array([self.rules.size(len(each)) for each in self.words], np.int64)
         self._hashes, self._gram, counts = self._counted(targets)
@@ -97,7 +58,11 @@ class Contamination:
         self._used = np.unique(self.sizes[self.sizes > 0])
 
     def matches(self, texts: Iterable[str]) -> Iterator[Match]:
-        """Every text and target where the text holds the target, in the order of texts, then targets.
+        """Every text and target where the text holds the target, in the order of texts, then targets; see `with_texts`."""
+        return (match for _, match in self.with_texts(texts))
+
+    def with_texts(self, texts: Iterable[str]) -> Iterator[tuple[str, Match]]:
+        """The same, each with the text.
 
         Texts are read as they are needed, some thousand at a time.
 
@@ -107,7 +72,8 @@ class Contamination:
         threads = Threads()
         start = 0
         for batch in _batches(texts, max(threads.count, 1) * 4 * BLOCK_TEXTS):
-            yield from self._in_batch(batch, start, threads)
+            for match in self._in_batch(batch, start, threads):
+                yield batch[match.row - start], match
             start += len(batch)
 
     def _in_batch(self, texts: list[str], start: int, threads: Threads) -> list[Match]:

@@ -1,8 +1,8 @@
 """Texts as words that survive copying: without case, punctuation, white space and invisible characters.
 
 A text is folded: Unicode NFKC, case folding, NFKC again; invisible (format) characters go. A word is a longest run of
-letters, digits and marks. An apostrophe between two of these, and a comma between two ASCII digits, is left out and does
-not end the word: "don't" is "dont", "1,000" is "1000". A character of a script that is written without blanks (Han, kana,
+letters, digits and marks. An apostrophe between two of these, and the comma before a group of three ASCII digits, is left
+out and does not end the word: "don't" is "dont", "1,000" is "1000". A character of a script that is written without blanks (Han, kana,
 Thai, ...) is a word of its own.
 """
 
@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-_WORD = re.compile(r"[0-9a-z\x80-\U0010ffff]+(?:(?:'|(?<=[0-9]),(?=[0-9]))[0-9a-z\x80-\U0010ffff]+)*")
+_WORD = re.compile(r"[0-9a-z\x80-\U0010ffff]+(?:(?:'|(?<=[0-9]),(?=[0-9]{3}(?![0-9])))[0-9a-z\x80-\U0010ffff]+)*")
 _LEFT_OUT = str.maketrans("", "", "',")
 _APOSTROPHES = "\u2018\u2019\u201b\u02bc"
 # First and last character of the scripts without blanks between words: South-East Asian; CJK from the radicals to Yi (with

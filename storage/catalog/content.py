@@ -237,6 +237,7 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
     live = _column(connection, "SELECT ingest FROM snapshot_files WHERE snapshot = ? ORDER BY ingest", [latest or ""])
     ingests = _column(connection, "SELECT ingest FROM ingests ORDER BY ingest")
     folder = store.path("records", "snapshots", latest) if latest else None
+    searches = _latest_search(store, connection)
     files: dict[str, Iterable[Path]] = {
         "duplicates": [folder / "duplicates.parquet"] if folder else [],
         "tombstones": _of_records(store, "snapshots", "tombstones.parquet"),
@@ -245,6 +246,8 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
         "selection_items": _of_records(store, "selections", "items.parquet"),
         "selection_drops": [path for path in _of_records(store, "selections", "dropped.parquet") if path.exists()],
         "selection_finds": [path for path in _of_records(store, "selections", "found.parquet") if path.exists()],
+        "contamination": _of_records(store, "contaminations", "matches.parquet", searches),
+        "contamination_recall": _of_records(store, "contaminations", "recall.parquet", searches),
         "label_events": _of_imports(store, connection, "labels.parquet", "new > 0"),
         "label_quarantine": _of_imports(store, connection, "quarantine.parquet", f"{_IS_LAST} AND quarantined > 0"),
         "round_items": _of_records(store, "rounds", "items.parquet"),
@@ -322,6 +325,15 @@ def _latest_models(connection: DuckDBPyConnection) -> list[str]:
         "PARTITION BY m.project ORDER BY r.run_id DESC NULLS LAST, m.number DESC NULLS LAST, m.created_at DESC, model_id"
         ") = 1 ORDER BY m.project",
     )
+
+
+def _latest_search(store: Store, connection: DuckDBPyConnection) -> list[str]:
+    """The last search for evaluation texts, also one whose recall is too low."""
+    subjects = _column(
+        connection,
+        "SELECT subject FROM runs WHERE stage = 'decontaminate' AND subject IS NOT NULL ORDER BY run_id DESC",
+    )
+    return [name for name in subjects if readable(store, "contaminations", name)][:1]
 
 
 def _select(view: str, paths: Iterable[Path]) -> str:

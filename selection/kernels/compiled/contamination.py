@@ -29,6 +29,15 @@ def mixed(h):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
 
 
 @compiled
+def digits_from(data, start, stop, kinds):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """How many digits there are in a row, at most 4."""
+    count = 0
+    while count < 4 and start + count < stop and kinds[data[start + count]] == 3:
+        count += 1
+    return count
+
+
+@compiled
 def hash_words(data, start, stop, kinds, lower, hashes, opens, closes):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """How many words data[start:stop] has; fills their hashes, and whether each begins and ends a line."""
     count = 0
@@ -48,7 +57,7 @@ def hash_words(data, start, stop, kinds, lower, hashes, opens, closes):  # type:
             following = kinds[data[i + 1]] if i + 1 < stop else np.uint8(0)
             if kind == 4 and (following == 2 or following == 3):
                 continue
-            if kind == 5 and following == 3 and kinds[data[i - 1]] == 3:
+            if kind == 5 and kinds[data[i - 1]] == 3 and digits_from(data, i + 1, stop, kinds) == 3:
                 continue
             inside = False
             hashes[count] = mixed(h)
