@@ -394,7 +394,8 @@ class _ConfigLoader(ConfigReader):
     ) -> dict[str, Any]:
         """The targets and the encoder where they are left out and the steps need them; files of ids by absolute paths."""
         values: dict[str, Any] = {}
-        by_targets = needs.get(Input.TARGETS) or needs.get(Input.TARGET_TEXTS)
+        kinds = (Input.TARGETS, Input.TARGET_TEXTS, Input.TARGET_QUESTIONS)
+        by_targets = next((needs[kind] for kind in kinds if kind in needs), None)
         if by_targets:
             if "targets" not in raw:
                 values["targets"] = tuple(names["targets"])

@@ -121,6 +121,10 @@ class Examples:
             questions=tuple(question_of(turns) for each in sets for turns in each.conversations),
         )
 
+    def printable(self) -> tuple[str, ...]:
+        """The name of each example behind that of its set."""
+        return tuple(f"{self.sets[place]}/{name}" for place, name in zip(self.place.tolist(), self.names, strict=True))
+
 
 def example_names(examples: TargetSet) -> list[str]:
     """What a person calls each example: the id in its file, else its place."""

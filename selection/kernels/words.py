@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Iterator
+from itertools import accumulate
 
 _WORD = re.compile(r"[0-9a-z\x80-\U0010ffff]+(?:(?:'|(?<=[0-9]),(?=[0-9]{3}(?![0-9])))[0-9a-z\x80-\U0010ffff]+)*")
 _LEFT_OUT = str.maketrans("", "", "',")
@@ -68,23 +69,23 @@ def words(text: str) -> list[str]:
 
 def span(text: str, first: int, last: int) -> tuple[int, int]:
     """The characters `start .. stop - 1` of the text as it is that hold its words `first` .. `last`."""
-    if text.isascii():
-        places = [match.span() for match in _WORD.finditer(text.lower())]
-        return places[first][0], places[last][1]
-    wanted = words(text)[: last + 1]
-    # The shortest beginning of the text in which the word stands, by bisection.
-    start = _shortest(text, lambda beginning: len(words(beginning)) > first) - 1
-    stop = _shortest(text, lambda beginning: words(beginning)[: last + 1] == wanted)
-    return max(start, 0), stop
+    parts = list(text) if text.isascii() else list(_parts(text))
+    pieces = [folded(part) for part in parts]
+    matches = list(_WORD.finditer("".join(pieces)))
+    part_of = [i for i, piece in enumerate(pieces) for _ in piece]
+    ends = list(accumulate(map(len, parts), initial=0))
+    return ends[part_of[matches[first].start()]], ends[part_of[matches[last].end() - 1] + 1]
 
 
-def _shortest(text: str, holds: Callable[[str], bool]) -> int:
-    """The length of the shortest beginning of the text that holds what the whole of it does."""
-    low, high = 0, len(text)
-    while low < high:
-        middle = (low + high) // 2
-        if holds(text[:middle]):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+def _parts(text: str) -> Iterator[str]:
+    """The text in the smallest parts that can be folded one by one: a letter with what composes with it."""
+    part = ""
+    for letter in text:
+        alone = letter.isascii() or not (
+            unicodedata.combining(letter) or folded(part + letter) != folded(part) + folded(letter)
+        )
+        if alone and part:
+            yield part
+            part = ""
+        part += letter
+    yield part

@@ -38,6 +38,15 @@ def digits_from(data, start, stop, kinds):  # type: ignore[no-untyped-def]  # no
 
 
 @compiled
+def joins(data, i, stop, kinds):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Whether the mark after a word is an apostrophe before a letter, or a comma before a group of three digits."""
+    kind = kinds[data[i]]
+    if kind == 4:
+        return i + 1 < stop and kinds[data[i + 1]] & 2 != 0
+    return kind == 5 and kinds[data[i - 1]] == 3 and digits_from(data, i + 1, stop, kinds) == 3
+
+
+@compiled
 def hash_words(data, start, stop, kinds, lower, hashes, opens, closes):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """How many words data[start:stop] has; fills their hashes, and whether each begins and ends a line."""
     count = 0
@@ -45,7 +54,7 @@ def hash_words(data, start, stop, kinds, lower, hashes, opens, closes):  # type:
     inside, fresh = False, True
     for i in range(start, stop):
         kind = kinds[data[i]]
-        if kind == 2 or kind == 3:
+        if kind & 2:
             if not inside:
                 inside = True
                 h = _OFFSET
@@ -54,10 +63,7 @@ def hash_words(data, start, stop, kinds, lower, hashes, opens, closes):  # type:
             h = (h ^ np.uint64(lower[data[i]])) * _PRIME
             continue
         if inside:
-            following = kinds[data[i + 1]] if i + 1 < stop else np.uint8(0)
-            if kind == 4 and (following == 2 or following == 3):
-                continue
-            if kind == 5 and kinds[data[i - 1]] == 3 and digits_from(data, i + 1, stop, kinds) == 3:
+            if joins(data, i, stop, kinds):
                 continue
             inside = False
             hashes[count] = mixed(h)
