@@ -66,6 +66,13 @@ def without_default(plain: dict[str, Any], key: str, default: Any) -> dict[str, 
     return {name: value for name, value in plain.items() if name != key or value != default}
 
 
+# The tags keep pydantic from listing what is wrong with the other form.
+Measure = Annotated[
+    Annotated[float, Field(gt=0, lt=1), Tag("share")] | Annotated[Texts, Tag("files")],
+    Discriminator(lambda value: "share" if isinstance(value, int | float) else "files"),
+]
+
+
 class Files(Section):
     """Files of one shape, and how to read them.
 
@@ -149,9 +156,21 @@ class TargetFiles(Files):
 
     Attributes:
         vectors: their own vectors, in the space of `pool.vectors`: as `pool.vectors[]`.
+        measure: a share of the examples, drawn by hash of their ids, or a list of some of `files`: these only measure what
+            was selected; no step sees them. They are kept out of selections as the others are.
     """
 
     vectors: tuple[KeyedVectors, ...] = ()
+    measure: Measure | None = None
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `measure` where there is none, so that the digest of such a configuration stays as it is."""
+        return without_default(handler(self), "measure", None)
+
+    def measuring(self, root: Path) -> float | list[str] | None:
+        """The share of examples that only measure, or the files whose examples do; None where all select."""
+        return expand(self.measure, root) if isinstance(self.measure, tuple) else self.measure
 
 
 class Pool(Section):
@@ -462,11 +481,7 @@ class Decontamination(Section):
 
     @property
     def rules(self) -> ContaminationRules:
-        """The rules on texts.
-
-        Raises:
-            InvalidOption: they make no sense together.
-        """
+        """The rules on texts."""
         return ContaminationRules(n=self.n, short_n=self.short_n, threshold=self.threshold)
 
 
@@ -543,8 +558,17 @@ class Config(Section):
         return [VectorFile(file.url, file.id, file.store) for file in files]
 
     def targets_in(self, encoder: str) -> list[str]:
-        """The target sets that have vectors of this encoder: all have a model's, some the user's own."""
-        return [name for name, target in self.targets.items() if encoder != OWN_VECTORS or target.vectors]
+        """The sets that have vectors of this encoder: all targets have a model's, some the user's own."""
+        names = [name for name, target in self.targets.items() if encoder != OWN_VECTORS or target.vectors]
+        if self.decontamination is not None and encoder == self.searched_encoder:
+            names += self.decontamination.files
+        return names
+
+    @property
+    def searched_encoder(self) -> str | None:
+        """The encoder by whose vectors evaluation texts are looked for; None where only texts are compared."""
+        rule = None if self.decontamination is None else self.decontamination.embedding
+        return None if rule is None else rule.encoder
 
     @property
     def digest(self) -> str:

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.config.schema import Decontamination
+from pipelines.config.schema import OWN_VECTORS, Decontamination
 from pipelines.pool_view import PoolView
 from selection.contamination import ContaminationRules
+from selection.types import Rows
+from selection.vectors import exact
 from storage.files.user_files import url_digest
 from storage.ids import Ids, rows_of, to_arrow
 from storage.pool.contamination import MATCH_COLUMNS
@@ -20,6 +22,7 @@ from storage.pool.content import Turns, text_of
 from storage.pool.snapshot import Snapshot
 from storage.pool.targets import TargetSet
 from storage.records import digest_of
+from storage.vectors.segments import StoredVectors
 
 # Which version of the rules and plants is in use: another one makes another record.
 VERSION = 1
@@ -73,13 +76,13 @@ def contamination_spec(view: PoolView) -> ContaminationSpec | None:
         return None
     sets = evaluation_sets(view, settings)
     rule = settings.embedding
-    own = rule is not None and rule.encoder == "vectors"
+    own = rule is not None and rule.encoder == OWN_VECTORS
     return ContaminationSpec(
         snapshot=view.snapshot.id,
         against={each.name: each.id for each in sets},
         rules=settings.rules,
         embedding=None if rule is None else (view.fingerprint(rule.encoder), rule.threshold),
-        target_encoders={each.name: view.fingerprint("vectors", each.name) for each in sets} if own else {},
+        target_encoders={each.name: view.fingerprint(OWN_VECTORS, each.name) for each in sets} if own else {},
         paraphrases=None if settings.paraphrases is None else url_digest(view.store, settings.paraphrases),
         plants=settings.plants,
         seed=settings.seed,
@@ -105,7 +108,7 @@ class Examples:
     """
 
     sets: tuple[str, ...]
-    place: np.ndarray[Any, np.dtype[np.int64]]
+    place: Rows
     ids: Ids
     names: tuple[str, ...]
     questions: tuple[str, ...]
@@ -156,17 +159,55 @@ def text_matches(snapshot: Snapshot, examples: Examples, rules: ContaminationRul
     target = np.array([match.target for match in matches], np.int64)
     order = np.lexsort((target, row))
     ordered = [matches[i] for i in order.tolist()]
+    return _table(
+        snapshot.ids[row[order]],
+        examples,
+        target[order],
+        rule=[match.rule for match in ordered],
+        score=[match.score for match in ordered],
+        start=[match.start for match in ordered],
+        stop=[match.stop for match in ordered],
+        excerpt=[kept[i] for i in order.tolist()],
+    )
+
+
+def vector_matches(view: PoolView, spec: ContaminationSpec, examples: Examples) -> pa.Table:
+    """Rows whose vector is near that of an example, each with the nearest one, as `MATCH_COLUMNS`.
+
+    Cost: 2*n*m*d operations in float32 for n rows and m examples of d dimensions. Examples without a vector are left out.
+    """
+    from selection.kernels.assign import most_similar_centre
+
+    assert spec.embedding is not None
+    encoder, threshold = spec.embedding
+    snapshot = view.snapshot_of(spec.snapshot)
+    sets = [view.target_set_of(record) for record in spec.against.values()]
+    stored = [StoredVectors(view.store, spec.target_encoders.get(each.name, encoder), each.ids) for each in sets]
+    centres = np.concatenate([each.take(np.arange(each.shape[0])) for each in stored]).astype(np.float32)
+    nearest = most_similar_centre(exact(view.vectors(encoder, snapshot)), centres)
+    rows = np.flatnonzero((nearest.place >= 0) & (nearest.value >= threshold))
+    nothing = [None] * len(rows)
+    return _table(
+        snapshot.ids[rows],
+        examples,
+        nearest.place[rows],
+        rule=["embedding"] * len(rows),
+        score=nearest.value[rows].tolist(),
+        start=nothing,
+        stop=nothing,
+        excerpt=nothing,
+    )
+
+
+def _table(ids: Ids, examples: Examples, target: Rows, **columns: list[Any]) -> pa.Table:
+    places = target.tolist()
     return pa.table(
         {
-            "id": to_arrow(snapshot.ids[row[order]]),
-            "target_set": [examples.sets[examples.place[match.target]] for match in ordered],
-            "example": to_arrow(examples.ids[target[order]]),
-            "example_name": [examples.names[match.target] for match in ordered],
-            "rule": [match.rule for match in ordered],
-            "score": [match.score for match in ordered],
-            "start": [match.start for match in ordered],
-            "stop": [match.stop for match in ordered],
-            "excerpt": [kept[i] for i in order.tolist()],
+            "id": to_arrow(ids),
+            "target_set": [examples.sets[examples.place[place]] for place in places],
+            "example": to_arrow(examples.ids[target]),
+            "example_name": [examples.names[place] for place in places],
+            **columns,
         },
         schema=pa.schema(MATCH_COLUMNS),
     )

@@ -11,7 +11,13 @@ import pyarrow.compute as pc
 from pipelines.context import Context
 from pipelines.errors import NothingYet
 from pipelines.messages import counted
-from pipelines.recipes.contamination import ContaminationSpec, Examples, contamination_spec, text_matches
+from pipelines.recipes.contamination import (
+    ContaminationSpec,
+    Examples,
+    contamination_spec,
+    text_matches,
+    vector_matches,
+)
 from pipelines.recipes.planted import measured_recall, read_paraphrases
 from pipelines.runs import code_version
 from pipelines.stages.stage import Check, Outcome, stage
@@ -28,8 +34,8 @@ from storage.pool.contamination import commit_contamination, read_contamination,
 )
 def decontaminate(context: Context) -> Outcome:
     """Search the pool for evaluation texts; what was searched before is not searched again."""
-    spec = contamination_spec(context.pool)
-    if spec is None:
+    settings, spec = context.config.decontamination, contamination_spec(context.pool)
+    if settings is None or spec is None:
         raise NothingYet("there is no `decontamination:` in winnow.yaml; `decontamination: {}` looks for all targets")
     store = context.store
     if not committed_whole(store, "contaminations", spec.contamination_id):
@@ -41,7 +47,7 @@ def decontaminate(context: Context) -> Outcome:
         subject=spec.contamination_id,
         metrics=facts,
         summary=_summary(facts, len(spec.against)),
-        checks=(_recall_check(recall, context.config.decontamination.recall_floor),),
+        checks=(_recall_check(recall, settings.recall_floor),),
     )
 
 
@@ -53,6 +59,8 @@ def _search(context: Context, spec: ContaminationSpec) -> None:
     examples = Examples.of([view.target_set_of(record) for record in spec.against.values()])
     context.report.say(f"search {len(snapshot):,} rows for {counted(len(examples.ids), 'evaluation text')}")
     matches = text_matches(snapshot, examples, spec.rules)
+    if spec.embedding is not None:
+        matches = pa.concat_tables([matches, vector_matches(view, spec, examples)])
     rewordings = []
     if settings.paraphrases is not None and spec.paraphrases is not None:
         rewordings = read_paraphrases(store, settings.paraphrases, spec.paraphrases, examples)

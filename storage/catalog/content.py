@@ -30,6 +30,8 @@ from storage.store import Store, read_json
 
 # More fields than this stay in `extra` alone: keys that are data themselves would make a catalog of columns.
 _MAX_EXTRA = 200
+# Of these, files that earlier versions wrote lack the newer columns.
+_OF_ANY_AGE = ("pool_rows", "targets")
 
 Row = dict[str, Any]
 Name = tuple[str, ...]
@@ -95,7 +97,7 @@ def _check_table(path: Path, view: str) -> None:
     except (pa.ArrowException, OSError) as error:
         raise StoreDamaged(f"{path} cannot be read: {error}") from error
     wanted = set(schema.PARQUET_COLUMNS[view]) - {schema.FROM_FOLDER.get(view)}
-    if view != "pool_rows" and (missing := sorted(wanted - names)):
+    if view not in _OF_ANY_AGE and (missing := sorted(wanted - names)):
         raise StoreDamaged(f"{path} lacks the columns {', '.join(missing)}")
 
 
@@ -348,7 +350,7 @@ def _select(view: str, paths: Iterable[Path]) -> str:
         f"split_part(filename, '/', -2) AS {quoted(name)}" if name == folder else quoted(name) for name in columns
     )
     source = f"read_parquet([{files}], filename = true)"
-    if view == "pool_rows":  # files that earlier versions wrote lack the newer columns
+    if view in _OF_ANY_AGE:
         typed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in columns.items())
         of_any_age = f"FROM read_parquet([{files}], union_by_name = true)"
         source = f"(SELECT {typed} WHERE false UNION ALL BY NAME {of_any_age})"

@@ -18,7 +18,7 @@ from storage.labels.models import CONSENSUS_SCHEMA
 from storage.pool import contamination, ingest
 from storage.pool.ingest import POOL_SCHEMA
 from storage.pool.snapshot import DUPLICATES_SCHEMA, TOMBSTONES_SCHEMA
-from storage.pool.targets import ITEMS_SCHEMA
+from storage.pool.targets import ITEMS_SCHEMA, MEASURES
 
 STEPS: tuple[str, ...] = (
     """
@@ -111,7 +111,7 @@ PARQUET_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "duplicates": _without(_columns(DUPLICATES_SCHEMA), "snapshot"),
     "tombstones": _columns(TOMBSTONES_SCHEMA, "snapshot"),
     "quarantine": _columns(ingest.QUARANTINE_SCHEMA),
-    "targets": _columns(ITEMS_SCHEMA, "targets", "target_set"),
+    "targets": _columns(ITEMS_SCHEMA.append(MEASURES), "targets", "target_set"),
     "selection_items": _columns(pa.schema(records.ITEM_COLUMNS), "selection_id"),
     "selection_drops": _columns(pa.schema(records.REPORT_COLUMNS), "selection_id"),
     "selection_finds": _columns(pa.schema(records.REPORT_COLUMNS), "selection_id"),
@@ -472,6 +472,7 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "labels.kind": "class; rating; text; skip, left to others; ignore, out for good; gold, a known answer.",
     "labels.seconds": "How long the annotator took.",
     "lease_until": "Until when the rows are not sent out again, UTC.",
+    "measures": "Whether the example only measures what was selected (`measure`); NULL where its set has no such part.",
     "median_seconds": "Half of the labels took less.",
     "metrics": "Name -> number, as JSON.",
     "model_id": "The model: hash of what it was fitted on and how; NULL before there are labels.",

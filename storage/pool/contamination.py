@@ -78,4 +78,5 @@ def read_recall(store: Store, contamination_id: str) -> list[dict[str, Any]]:
         NotInStore, StoreDamaged: as `read_contamination`.
     """
     folder = record_folder(store, "contamination", contamination_id)
-    return read_items(folder / "recall.parquet", RECALL_COLUMNS).to_pylist()
+    rows: list[dict[str, Any]] = read_items(folder / "recall.parquet", RECALL_COLUMNS).to_pylist()
+    return rows

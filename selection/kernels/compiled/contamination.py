@@ -127,6 +127,15 @@ def fill(bits, shift, table, slots, hashes):  # type: ignore[no-untyped-def]  # 
 
 
 @compiled
+def held_by(row, held, numbers):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """How many of some n-grams a row holds."""
+    total = 0
+    for number in numbers:
+        total += held[number] == row
+    return total
+
+
+@compiled
 def contained(  # type: ignore[no-untyped-def]  # noqa: ANN201
     data,  # noqa: ANN001
     bounds,  # noqa: ANN001
@@ -169,24 +178,20 @@ def contained(  # type: ignore[no-untyped-def]  # noqa: ANN201
         count = hash_words(data, bounds[row], bounds[row + 1], kinds, lower, hashes, opens, closes)
         n_hits = 0
         for n in sizes:
-            for i in range(hash_ngrams(hashes, count, n, ngrams)):
-                if n < whole_lines and not (opens[i] and closes[i + n - 1]):
-                    continue
-                number = find(bits, shift, table, slots, ngrams[i])
-                if number >= 0 and held[number] != row:
-                    held[number] = row
-                    hits[n_hits] = number
-                    n_hits += 1
+            total = hash_ngrams(hashes, count, n, ngrams)
+            for i in range(total):
+                if n >= whole_lines or (opens[i] and closes[i + n - 1]):
+                    number = find(bits, shift, table, slots, ngrams[i])
+                    if number >= 0 and held[number] != row:
+                        held[number] = row
+                        hits[n_hits] = number
+                        n_hits += 1
         for number in hits[:n_hits]:
             for target in key_target[key_start[number] : key_start[number + 1]]:
-                if seen[target] == row:
-                    continue
-                seen[target] = row
-                total = 0
-                for own in gram[gram_start[target] : gram_start[target + 1]]:
-                    total += held[own] == row
-                if total >= least[target]:
-                    if pairs < len(out_row):
-                        out_row[pairs], out_target[pairs] = row, target
-                    pairs += 1
+                if seen[target] != row:
+                    seen[target] = row
+                    if held_by(row, held, gram[gram_start[target] : gram_start[target + 1]]) >= least[target]:
+                        if pairs < len(out_row):
+                            out_row[pairs], out_target[pairs] = row, target
+                        pairs += 1
     return pairs
