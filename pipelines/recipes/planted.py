@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from selection.noise import mix
 from selection.streams import stable_hash
 from selection.types import Rows
 from storage.errors import BadInput
-from storage.files import readers
+from storage.files.readers import excerpt, read
 from storage.files.user_files import opened_as
 from storage.ids import Ids, hash_keys, to_text
 from storage.pool.contamination import RECALL_COLUMNS
@@ -160,19 +160,28 @@ def read_paraphrases(store: Store, url: str, digest: str, examples: Examples) ->
             places[name].append(place)
     rewordings = []
     with opened_as(store, url, digest) as (file, _):
-        for chunk in readers.read(file, url):
+        for chunk in read(file, url):
             for bad in chunk.bad:
                 raise BadInput(f"decontamination.paraphrases: {url} line {bad.line}: {bad.cause}")
             for line, record in zip(chunk.lines, chunk.records, strict=True):
-                where = f"decontamination.paraphrases: {url} line {line}"
-                if not isinstance(record.get("text"), str) or record.get("example") is None:
-                    raise BadInput(f"{where}: needs `example`, an id, and `text`; got the fields {', '.join(record)}")
-                name = str(record["example"])
-                if len(places[name]) != 1:
-                    count = f"{len(places[name])} examples" if places[name] else "no example"
-                    raise BadInput(f"{where}: {name!r} names {count} of {', '.join(examples.sets)}")
-                rewordings.append((places[name][0], record["text"]))
+                try:
+                    rewordings.append(_rewording(record, places))
+                except ValueError as error:
+                    raise BadInput(f"decontamination.paraphrases: {url} line {line}: {error}") from None
     return rewordings
+
+
+def _rewording(record: Any, places: Mapping[str, Sequence[int]]) -> tuple[int, str]:
+    """The place of the example that a record rewords, and the text; `ValueError` says what is wrong."""
+    if not isinstance(record, dict):
+        raise ValueError(f"must be an object with `example` and `text`, got {excerpt(record)}")
+    example, text = record.get("example"), record.get("text")
+    if not isinstance(example, str | int) or not isinstance(text, str):
+        raise ValueError(f"needs `example`, an id, and `text`; got the fields {', '.join(record)}")
+    named = places.get(str(example), ())
+    if len(named) != 1:
+        raise ValueError(f"{example!r} names {f'{len(named)} examples' if named else 'no example'}; it must name one")
+    return named[0], text
 
 
 def _of_set(examples: Examples, number: int, count: int, seed: int) -> Rows:

@@ -351,8 +351,11 @@ def _select(view: str, paths: Iterable[Path]) -> str:
     )
     source = f"read_parquet([{files}], filename = true)"
     if view in _OF_ANY_AGE:
-        typed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in columns.items())
-        of_any_age = f"FROM read_parquet([{files}], union_by_name = true)"
+        inside = {name: kind for name, kind in columns.items() if name != folder} | (
+            {"filename": "VARCHAR"} if folder else {}
+        )
+        typed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in inside.items())
+        of_any_age = f"FROM read_parquet([{files}], union_by_name = true{', filename = true' if folder else ''})"
         source = f"(SELECT {typed} WHERE false UNION ALL BY NAME {of_any_age})"
     return f"SELECT {selected} FROM {source}"  # noqa: S608
 

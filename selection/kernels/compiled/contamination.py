@@ -127,6 +127,20 @@ def fill(bits, shift, table, slots, hashes):  # type: ignore[no-untyped-def]  # 
 
 
 @compiled
+def hold(row, ngrams, n, only_lines, opens, closes, lookup, held, hits, n_hits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Note which of the targets' n-grams a row holds; gives how many `hits` there are then."""
+    bits, shift, table, slots = lookup
+    for i in range(len(ngrams)):
+        if not only_lines or (opens[i] and closes[i + n - 1]):
+            number = find(bits, shift, table, slots, ngrams[i])
+            if number >= 0 and held[number] != row:
+                held[number] = row
+                hits[n_hits] = number
+                n_hits += 1
+    return n_hits
+
+
+@compiled
 def held_by(row, held, numbers):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """How many of some n-grams a row holds."""
     total = 0
@@ -179,13 +193,8 @@ def contained(  # type: ignore[no-untyped-def]  # noqa: ANN201
         n_hits = 0
         for n in sizes:
             total = hash_ngrams(hashes, count, n, ngrams)
-            for i in range(total):
-                if n >= whole_lines or (opens[i] and closes[i + n - 1]):
-                    number = find(bits, shift, table, slots, ngrams[i])
-                    if number >= 0 and held[number] != row:
-                        held[number] = row
-                        hits[n_hits] = number
-                        n_hits += 1
+            lookup = (bits, shift, table, slots)
+            n_hits = hold(row, ngrams[:total], n, n < whole_lines, opens, closes, lookup, held, hits, n_hits)
         for number in hits[:n_hits]:
             for target in key_target[key_start[number] : key_start[number + 1]]:
                 if seen[target] != row:

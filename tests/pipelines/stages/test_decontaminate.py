@@ -1,0 +1,176 @@
+"""The search of the pool for evaluation texts: what it records, what it keeps out, how its recall is measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.errors import HeldBack
+from pipelines.plan import plan_lines
+from pipelines.recipes.spec import resolve_spec
+from pipelines.reproduce import reproduce
+from pipelines.run import run_all
+from pipelines.runs import runs
+from pipelines.stages.decontaminate import decontaminate
+from pipelines.stages.ingest import ingest
+from storage.catalog.query import query_catalog
+from storage.errors import BadInput
+from storage.store import Store
+from tests.conftest import row, write_rows
+from tests.pipelines.conftest import change, opened
+
+CONFIG = """\
+store: ./store
+pool: {files: data/*.jsonl}
+targets: {foxes: targets/foxes.jsonl, dogs: targets/dogs.jsonl}
+decontamination: {}
+recipes:
+  any: {steps: [random], budget: 80}
+"""
+
+HIDDEN = "One day THE FOX\njumps -- over 100, lazy fox (2)! Why?"
+
+
+@pytest.fixture
+def project(light: Path) -> Path:
+    """80 rows and one more, which holds a question of `foxes` within a longer text."""
+    (light / "winnow.yaml").write_text(CONFIG)
+    write_rows(light / "targets" / "dogs.jsonl", [row(n, "dog") for n in (200, 201, 202)])
+    write_rows(light / "data" / "c.jsonl", [row(0, "fox") | {"id": "hidden", "prompt": HIDDEN}])
+    return light
+
+
+def rows_of(project: Path, sql: str) -> list[dict[str, Any]]:
+    return query_catalog(Store(project / "store"), sql).to_pylist()  # type: ignore[no-any-return]
+
+
+def test_run_all__rows_that_hold_evaluation_texts_are_left_out_and_stand_in_sql(project: Path) -> None:
+    context = opened(project)
+    (outcome,) = run_all(context)
+    assert outcome.metrics["contaminated"] == 1
+    assert "(kept out: 1 contaminated)" in outcome.summary
+    assert [run["stage"] for run in runs(context.store)][::-1] == ["ingest", "decontaminate", "select", "publish"]
+    sql = "SELECT e.given_id, c.* FROM contamination c JOIN examples e USING (id)"
+    (match,) = rows_of(project, sql)
+    assert (match["given_id"], match["target_set"], match["example_name"]) == ("hidden", "foxes", "fox-100")
+    assert (match["rule"], match["score"]) == ("exact", 1.0)
+    text = f"{HIDDEN}\nfox 0"
+    assert text[match["start"] : match["stop"]] == match["excerpt"] == "THE FOX\njumps -- over 100, lazy fox (2"
+    joined = rows_of(project, "SELECT t.given_id FROM contamination c JOIN targets t ON t.id = c.example")
+    assert [each["given_id"] for each in joined] == ["fox-100"]
+    assert rows_of(project, "SELECT * FROM selection_items WHERE id IN (SELECT id FROM contamination)") == []
+    chosen = resolve_spec(context, "any").selection_id
+    assert "in the same order" in reproduce(opened(project), chosen)
+
+
+def test_run_all__what_was_searched_is_not_searched_again(project: Path) -> None:
+    run_all(opened(project))
+    assert "decontamination: searched already, nothing to do" in plan_lines(opened(project))
+    said: list[str] = []
+    run_all(opened(project, said))
+    assert not any(line.startswith("search ") for line in said)
+    change(project, "decontamination: {}", "decontamination: {threshold: 0.5}")
+    run_all(opened(project, said))
+    assert any(line.startswith("search 81 rows for 5 evaluation texts") for line in said)
+
+
+def test_select__ids_change_with_the_setting_alone(project: Path) -> None:
+    ingest(opened(project))
+    change(project, "decontamination: {}\n", "")
+    without = resolve_spec(opened(project), "any")
+    assert "contamination" not in without.record()
+    (project / "winnow.yaml").write_text(CONFIG)
+    with_it = resolve_spec(opened(project), "any")
+    assert with_it.selection_id != without.selection_id
+    assert type(with_it).from_record(json.loads(json.dumps(with_it.record())) | {"recipe": "any"}) == with_it
+
+
+def test_decontaminate__files_that_are_no_targets(project: Path) -> None:
+    write_rows(project / "more.jsonl", [row(3, "answer"), row(500, "text")])
+    change(project, "decontamination: {}", "decontamination: {against: [dogs], files: {more: more.jsonl}}")
+    (outcome,) = run_all(opened(project))
+    names = rows_of(project, "SELECT target_set, example_name, rule FROM contamination")
+    assert names == [{"target_set": "more", "example_name": "answer-3", "rule": "exact"}]
+    assert outcome.metrics["contaminated"] == 1
+
+
+def test_decontaminate__recall_of_each_set_and_disguise(project: Path) -> None:
+    run_all(opened(project))
+    recall = rows_of(project, "SELECT * FROM contamination_recall")
+    assert {(each["target_set"], each["kind"]) for each in recall} >= {
+        (name, kind)
+        for name in ("foxes", "dogs")
+        for kind in ("verbatim", "rewrapped", "case_and_punctuation", "numbers_replaced")
+    }
+    for each in recall:
+        assert each["planted"] == (2 if each["target_set"] == "foxes" else 3)
+        assert each["recall"] == each["found"] / each["planted"]
+        assert each["promised"] == (each["kind"] != "numbers_replaced")
+        assert each["recall"] == 1 or not each["promised"]
+        assert each["negatives"] > 80
+
+
+def test_decontaminate__a_recall_below_the_floor_holds_back_what_follows(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selection import plants
+
+    monkeypatch.setattr(plants, "PROMISED", (*plants.PROMISED, "numbers_replaced"))
+    with pytest.raises(
+        HeldBack, match=r"recall_above_floor: below: foxes, numbers_replaced: 0 of 2; dogs, .* floor 0.95"
+    ):
+        run_all(opened(project))
+    change(project, "decontamination: {}", "decontamination: {recall_floor: 0}")
+    run_all(opened(project))
+
+
+def test_decontaminate__paraphrases_of_a_file_are_measured(project: Path) -> None:
+    lines = [
+        {"example": "fox-100", "text": "Over one hundred lazy foxes and two a fox leaps."},
+        {"example": "fox-101", "text": "the fox jumps over 101 lazy fox 3"},
+    ]
+    file = project / "paraphrases.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    change(project, "decontamination: {}", "decontamination: {paraphrases: paraphrases.jsonl}")
+    run_all(opened(project))
+    (each,) = rows_of(project, "SELECT * FROM contamination_recall WHERE kind = 'paraphrase'")
+    assert (each["planted"], each["found"], each["promised"]) == (2, 1, False)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"text": "a"}, r"line 1: needs `example`, an id, and `text`; got the fields text"),
+        (
+            {"example": "fox-100", "text": 3},
+            r"line 1: needs `example`, an id, and `text`; got the fields example, text",
+        ),
+        ({"example": "fox-7", "text": "a"}, r"line 1: 'fox-7' names no example; it must name one"),
+        ([1], r"line 1: must be an object with .example. and .text., got \[1\]"),
+    ],
+    ids=["no_example", "no_text", "unknown", "no_object"],
+)
+def test_decontaminate__wrong_paraphrases(project: Path, line: Any, message: str) -> None:
+    (project / "paraphrases.jsonl").write_text(json.dumps(line) + "\n")
+    change(project, "decontamination: {}", "decontamination: {paraphrases: paraphrases.jsonl}")
+    ingest(opened(project))
+    with pytest.raises(BadInput, match=rf"decontamination\.paraphrases: .*{message}"):
+        decontaminate(opened(project))
+
+
+def test_decontaminate__by_vectors(light: Path) -> None:
+    text = "decontamination: {embedding: {encoder: vectors, threshold: 0.8}}\nrecipes:\n"
+    change(light, "recipes:\n", text)
+    outcomes = run_all(opened(light), ["any"])
+    matches = rows_of(
+        light, "SELECT e.source, c.rule, c.score, c.start, c.excerpt FROM contamination c JOIN examples e USING (id)"
+    )
+    assert matches
+    assert {(each["source"], each["rule"], each["start"], each["excerpt"]) for each in matches} == {
+        ("fox", "embedding", None, None)
+    }
+    assert all(0.8 <= each["score"] <= 1 for each in matches)
+    assert outcomes[0].metrics["contaminated"] == len(matches)
