@@ -164,23 +164,23 @@ def read_paraphrases(store: Store, url: str, digest: str, examples: Examples) ->
             for bad in chunk.bad:
                 raise BadInput(f"decontamination.paraphrases: {url} line {bad.line}: {bad.cause}")
             for line, record in zip(chunk.lines, chunk.records, strict=True):
-                try:
-                    rewordings.append(_rewording(record, places))
-                except ValueError as error:
-                    raise BadInput(f"decontamination.paraphrases: {url} line {line}: {error}") from None
+                rewording = _rewording(record, places)
+                if isinstance(rewording, str):
+                    raise BadInput(f"decontamination.paraphrases: {url} line {line}: {rewording}")
+                rewordings.append(rewording)
     return rewordings
 
 
-def _rewording(record: Any, places: Mapping[str, Sequence[int]]) -> tuple[int, str]:
-    """The place of the example that a record rewords, and the text; `ValueError` says what is wrong."""
+def _rewording(record: Any, places: Mapping[str, Sequence[int]]) -> tuple[int, str] | str:
+    """The place of the example that a record rewords, and the text; or what is wrong with it."""
     if not isinstance(record, dict):
-        raise ValueError(f"must be an object with `example` and `text`, got {excerpt(record)}")
+        return f"must be an object with `example` and `text`, got {excerpt(record)}"
     example, text = record.get("example"), record.get("text")
     if not isinstance(example, str | int) or not isinstance(text, str):
-        raise ValueError(f"needs `example`, an id, and `text`; got the fields {', '.join(record)}")
+        return f"needs `example`, an id, and `text`; got the fields {', '.join(record)}"
     named = places.get(str(example), ())
     if len(named) != 1:
-        raise ValueError(f"{example!r} names {f'{len(named)} examples' if named else 'no example'}; it must name one")
+        return f"{example!r} names {f'{len(named)} examples' if named else 'no example'}; it must name one"
     return named[0], text
 
 
