@@ -86,13 +86,13 @@ def measured_recall(
             ]
             if own:
                 negatives = [text for text, source in [*others, *bare] if number not in true_sets[source]]
-                found = sum(planted[i].example in held[i] for i in own)
+                hits = sum(planted[i].example in held[i] for i in own)
                 wrong = sum(number in sets_held[i] for i in negatives)
-                rows.append(_measured(name, kind, len(own), found, len(negatives), wrong))
+                rows.append(_measured(name, kind, len(own), hits, len(negatives), wrong))
     return pa.Table.from_pylist(rows, pa.schema(RECALL_COLUMNS))
 
 
-def _measured(name: str, kind: str, planted: int, found: int, negatives: int, wrong: int) -> dict[str, Any]:
+def _measured(name: str, kind: str, planted: int, hits: int, negatives: int, wrong: int) -> dict[str, Any]:
     from selection.plants import PROMISED
 
     return {
@@ -100,11 +100,11 @@ def _measured(name: str, kind: str, planted: int, found: int, negatives: int, wr
         "kind": kind,
         "promised": kind in PROMISED,
         "planted": planted,
-        "found": found,
-        "recall": found / planted,
+        "found": hits,
+        "recall": hits / planted,
         "negatives": negatives,
         "false_positives": wrong,
-        "precision": found / (found + wrong) if found + wrong else None,
+        "precision": hits / (hits + wrong) if hits + wrong else None,
     }
 
 

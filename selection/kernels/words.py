@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 _WORD = re.compile(r"[0-9a-z\x80-\U0010ffff]+(?:(?:'|(?<=[0-9]),(?=[0-9]{3}(?![0-9])))[0-9a-z\x80-\U0010ffff]+)*")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 _LEFT_OUT = str.maketrans("", "", "',")
 _APOSTROPHES = "\u2018\u2019\u201b\u02bc"
 # First and last character of the scripts without blanks between words: South-East Asian; CJK from the radicals to Yi (with
@@ -27,9 +28,7 @@ class _Folding(dict[int, str]):
     def __missing__(self, code: int) -> str:
         letter = chr(code)
         category = unicodedata.category(letter)
-        if code < 0x80:
-            value = letter
-        elif letter in _APOSTROPHES:
+        if letter in _APOSTROPHES:
             value = "'"
         elif category == "Cf":
             value = ""
@@ -55,7 +54,8 @@ def folded(text: str) -> str:
     """
     if text.isascii():
         return text.lower()
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(_FOLDING)
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return _BEYOND_ASCII.sub(lambda match: match.group().translate(_FOLDING), plain)
 
 
 def words(text: str) -> list[str]:
