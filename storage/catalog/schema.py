@@ -268,7 +268,7 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "encoders": "One row per encoder: the model and all else that its vectors depend on.",
     "embeddings": "One row per stored segment of vectors; sum n_rows by encoder for what is embedded.",
     "indexes": "One row per vector index.",
-    "targets": "One row per target: an example of the task to match.",
+    "targets": "One row per target: an example of the task to match; evaluation texts that are no targets too.",
     "examples": "One row per candidate of the pool as it is now; the fields of the user's files that winnow has no name for are columns at the end.",
     "pool_rows": "One row per readable row of every file ever taken in, repeats and old files included; most questions are for `examples`.",
     "duplicates": "One row per exact repeat in the pool as it is now, with the row that was kept in its place.",
