@@ -12,15 +12,17 @@ from pipelines.errors import HeldBack
 from pipelines.plan import plan_lines
 from pipelines.recipes.spec import resolve_spec
 from pipelines.reproduce import reproduce
-from pipelines.run import run_all
+from pipelines.run import prepare, run_all
 from pipelines.runs import runs
 from pipelines.stages.decontaminate import decontaminate
 from pipelines.stages.ingest import ingest
+from pipelines.stages.publish import publish
+from pipelines.stages.push import push
 from storage.catalog.query import query_catalog
 from storage.errors import BadInput
 from storage.store import Store
 from tests.conftest import row, write_rows
-from tests.pipelines.conftest import change, opened
+from tests.pipelines.conftest import change, make_light, opened, write_vectors
 
 CONFIG = """\
 store: ./store
@@ -34,46 +36,61 @@ recipes:
 HIDDEN = "One day THE FOX\njumps -- over 100, lazy fox (2)! Why?"
 
 
-@pytest.fixture
-def project(light: Path) -> Path:
+def make_project(folder: Path) -> Path:
     """80 rows and one more, which holds a question of `foxes` within a longer text."""
+    light = make_light(folder)
     (light / "winnow.yaml").write_text(CONFIG)
     write_rows(light / "targets" / "dogs.jsonl", [row(n, "dog") for n in (200, 201, 202)])
     write_rows(light / "data" / "c.jsonl", [row(0, "fox") | {"id": "hidden", "prompt": HIDDEN}])
     return light
 
 
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project of its own, not run yet."""
+    return make_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that was run once; for looking only."""
+    project = make_project(tmp_path_factory.mktemp("searched") / "project")
+    run_all(opened(project))
+    return project
+
+
 def rows_of(project: Path, sql: str) -> list[dict[str, Any]]:
     return query_catalog(Store(project / "store"), sql).to_pylist()  # type: ignore[no-any-return]
 
 
-def test_run_all__rows_that_hold_evaluation_texts_are_left_out_and_stand_in_sql(project: Path) -> None:
-    context = opened(project)
-    (outcome,) = run_all(context)
-    assert outcome.metrics["contaminated"] == 1
-    assert "(kept out: 1 contaminated)" in outcome.summary
-    assert [run["stage"] for run in runs(context.store)][::-1] == ["ingest", "decontaminate", "select", "publish"]
+def test_run_all__rows_that_hold_evaluation_texts_are_left_out_and_stand_in_sql(searched: Path) -> None:
+    context = opened(searched)
+    recorded = list(runs(context.store))[::-1]
+    assert [run["stage"] for run in recorded] == ["ingest", "decontaminate", "select", "publish"]
+    assert recorded[2]["facts"]["contaminated"] == 1
+    assert "(kept out: 1 contaminated)" in recorded[2]["summary"]
     sql = "SELECT e.given_id, c.* FROM contamination c JOIN examples e USING (id)"
-    (match,) = rows_of(project, sql)
+    (match,) = rows_of(searched, sql)
     assert (match["given_id"], match["target_set"], match["example_name"]) == ("hidden", "foxes", "fox-100")
     assert (match["rule"], match["score"]) == ("exact", 1.0)
     text = f"{HIDDEN}\nfox 0"
     assert text[match["start"] : match["stop"]] == match["excerpt"] == "THE FOX\njumps -- over 100, lazy fox (2"
-    joined = rows_of(project, "SELECT t.given_id FROM contamination c JOIN targets t ON t.id = c.example")
+    joined = rows_of(searched, "SELECT t.given_id FROM contamination c JOIN targets t ON t.id = c.example")
     assert [each["given_id"] for each in joined] == ["fox-100"]
-    assert rows_of(project, "SELECT * FROM selection_items WHERE id IN (SELECT id FROM contamination)") == []
-    chosen = resolve_spec(context, "any").selection_id
-    assert "in the same order" in reproduce(opened(project), chosen)
+    assert rows_of(searched, "SELECT * FROM selection_items WHERE id IN (SELECT id FROM contamination)") == []
+    assert "in the same order" in reproduce(opened(searched), resolve_spec(context, "any").selection_id)
 
 
 def test_run_all__what_was_searched_is_not_searched_again(project: Path) -> None:
-    run_all(opened(project))
+    ingest(opened(project))
+    assert "decontamination: 81 rows to search for evaluation texts" in plan_lines(opened(project))
+    decontaminate(opened(project))
     assert "decontamination: searched already, nothing to do" in plan_lines(opened(project))
     said: list[str] = []
-    run_all(opened(project, said))
-    assert not any(line.startswith("search ") for line in said)
+    decontaminate(opened(project, said))
+    assert said == []
     change(project, "decontamination: {}", "decontamination: {threshold: 0.5}")
-    run_all(opened(project, said))
+    decontaminate(opened(project, said))
     assert any(line.startswith("search 81 rows for 5 evaluation texts") for line in said)
 
 
@@ -97,9 +114,8 @@ def test_decontaminate__files_that_are_no_targets(project: Path) -> None:
     assert outcome.metrics["contaminated"] == 1
 
 
-def test_decontaminate__recall_of_each_set_and_disguise(project: Path) -> None:
-    run_all(opened(project))
-    recall = rows_of(project, "SELECT * FROM contamination_recall")
+def test_decontaminate__recall_of_each_set_and_disguise(searched: Path) -> None:
+    recall = rows_of(searched, "SELECT * FROM contamination_recall")
     assert {(each["target_set"], each["kind"]) for each in recall} >= {
         (name, kind)
         for name in ("foxes", "dogs")
@@ -174,3 +190,19 @@ def test_decontaminate__by_vectors(light: Path) -> None:
     }
     assert all(0.8 <= each["score"] <= 1 for each in matches)
     assert outcomes[0].metrics["contaminated"] == len(matches)
+
+
+def test_push__a_batch_leaves_out_what_holds_evaluation_texts(light: Path) -> None:
+    write_rows(light / "data" / "a.jsonl", [row(0, "fox") | {"prompt": HIDDEN}, *(row(n, "dog") for n in range(10))])
+    (light / "data" / "b.jsonl").unlink()
+    write_vectors(light / "vectors" / "pool.npy", ["fox-0", *(f"dog-{n}" for n in range(10))])
+    project = "labeling:\n  kinds: {classes: [fox, dog], steps: [entropy], cold_start: [random], batch_size: 11}\n"
+    change(light, "recipes:\n", f"decontamination: {{}}\n{project}recipes:\n")
+    context = opened(light)
+    prepare(context, ["vectors"])
+    push(context, "kinds")
+    publish(context)
+    assert rows_of(light, "SELECT count(*) AS n, count(DISTINCT id) AS ids FROM round_items") == [{"n": 10, "ids": 10}]
+    assert rows_of(light, "SELECT id FROM round_items WHERE id IN (SELECT id FROM contamination)") == []
+    facts = rows_of(light, "SELECT DISTINCT (facts->>'contaminated')::INT AS n FROM selections")
+    assert facts == [{"n": 1}]
