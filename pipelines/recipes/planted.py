@@ -63,8 +63,8 @@ def measured_recall(
     planted = make_plants(examples, carriers, plants=plants, seed=seed, paraphrases=paraphrases)
     texts = [plant.text for plant in planted] + carriers
     held: dict[int, set[int]] = defaultdict(set)
-    for match in search.matches(texts):
-        held[match.row].add(match.target)
+    for row, target in search.pairs(texts):
+        held[row].add(target)
     place = examples.place.tolist()
     sets_held = [{place[target] for target in held[row]} for row in range(len(texts))]
     # What truly holds an example of another set is no false positive for it.

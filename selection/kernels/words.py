@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from itertools import accumulate
 
 _WORD = re.compile(r"[0-9a-z\x80-\U0010ffff]+(?:(?:'|(?<=[0-9]),(?=[0-9]{3}(?![0-9])))[0-9a-z\x80-\U0010ffff]+)*")
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
+# The last ASCII character before others may compose with them.
+_RUN = re.compile(r"[\x00-\x7f]+(?![^\x00-\x7f])|[\x00-\x7f]?[^\x00-\x7f]+")
 _LEFT_OUT = str.maketrans("", "", "',")
 _APOSTROPHES = "\u2018\u2019\u201b\u02bc"
 # First and last character of the scripts without blanks between words: South-East Asian; CJK from the radicals to Yi (with
@@ -69,23 +70,37 @@ def words(text: str) -> list[str]:
 
 def span(text: str, first: int, last: int) -> tuple[int, int]:
     """The characters `start .. stop - 1` of the text as it is that hold its words `first` .. `last`."""
-    parts = list(text) if text.isascii() else list(_parts(text))
-    pieces = [folded(part) for part in parts]
+    if text.isascii():
+        matches = list(_WORD.finditer(text.lower()))
+        return matches[first].start(), matches[last].end()
+    pieces: list[str] = []
+    starts: list[int] = []  # of each character of the folded text: where what it comes from begins
+    stops: list[int] = []
+    for start, part in _parts(text):
+        piece = folded(part)
+        alike = part.isascii()  # then each character is folded by itself
+        pieces.append(piece)
+        starts += range(start, start + len(part)) if alike else [start] * len(piece)
+        stops += range(start + 1, start + len(part) + 1) if alike else [start + len(part)] * len(piece)
     matches = list(_WORD.finditer("".join(pieces)))
-    part_of = [i for i, piece in enumerate(pieces) for _ in piece]
-    ends = list(accumulate(map(len, parts), initial=0))
-    return ends[part_of[matches[first].start()]], ends[part_of[matches[last].end() - 1] + 1]
+    return starts[matches[first].start()], stops[matches[last].end() - 1]
 
 
-def _parts(text: str) -> Iterator[str]:
-    """The text in the smallest parts that can be folded one by one: a letter with what composes with it."""
-    part = ""
-    for letter in text:
-        alone = letter.isascii() or not (
-            unicodedata.combining(letter) or folded(part + letter) != folded(part) + folded(letter)
-        )
-        if alone and part:
-            yield part
-            part = ""
-        part += letter
-    yield part
+def _parts(text: str) -> Iterator[tuple[int, str]]:
+    """Parts that can be folded one by one, and where they begin: runs of ASCII; a letter with what composes with it."""
+    for run in _RUN.finditer(text):
+        start, part = run.start(), ""
+        if run.group().isascii():
+            yield start, run.group()
+            continue
+        for letter in run.group():
+            if part and not _composes(part, letter):
+                yield start, part
+                start, part = start + len(part), ""
+            part += letter
+        yield start, part
+
+
+def _composes(part: str, letter: str) -> bool:
+    """Whether a letter must be folded together with what stands before it."""
+    return bool(unicodedata.combining(letter)) or folded(part + letter) != folded(part) + folded(letter)

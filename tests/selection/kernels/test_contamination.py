@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import unicodedata
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selection.contamination import ContaminationRules, Match
 from selection.kernels.contamination import COMMON, Contamination
-from selection.kernels.words import words
+from selection.kernels.words import span, words
 
 # ---- the literal reference
 
@@ -155,9 +156,11 @@ def test_matches__are_those_of_the_literal_search(seed: int) -> None:
     texts = [random_text(rng, rng.randint(0, 30)) for _ in range(10)]
     texts += [f"{random_text(rng, 3)} {edited(rng, rng.choice(targets))} {random_text(rng, 3)}" for _ in range(15)]
     texts += [f"{random_text(rng, 3)}\n{edited(rng, rng.choice(targets))}\n{random_text(rng, 3)}" for _ in range(15)]
-    matches = list(Contamination(targets, rules).matches(texts))
+    search = Contamination(targets, rules)
+    matches = list(search.matches(texts))
     expected = literal_matches(targets, texts, rules)
     assert [(m.row, m.target, m.rule) for m in matches] == [each[:3] for each in expected]
+    assert search.pairs(texts) == [each[:2] for each in expected]
     assert [m.score for m in matches] == pytest.approx([each[3] for each in expected])
     for match in matches:
         check_span(match, texts[match.row], targets[match.target])
@@ -184,3 +187,37 @@ def test_words__are_those_of_the_literal_rule(text: str) -> None:
 def test_matches__every_text_with_a_word_holds_itself(text: str) -> None:
     matches = list(Contamination([text]).matches([text, f"before {text} after"]))
     assert ([m.row for m in matches][:1] == [0]) == bool(words(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last", "part"),
+    [
+        ("One two, three.", 1, 1, "two"),
+        ("\u201cNa\u00efve\u201d  cafe\u0301 (x)", 0, 1, "Na\u00efve\u201d  cafe\u0301"),
+        ("\ufb01rst, \uff21\uff22 \u6f22\u5b57!", 2, 3, "\u6f22\u5b57"),
+        ("5,000 \u00a31,000 and \u00bd cup", 1, 1, "1,000"),
+        ("5,000 \u00a31,000 and \u00bd cup", 3, 4, "\u00bd"),
+        ("a\u200bb c\u2019d e", 0, 1, "a\u200bb c\u2019d"),
+    ],
+)
+def test_span__is_of_the_text_as_it_is(text: str, first: int, last: int, part: str) -> None:
+    start, stop = span(text, first, last)
+    assert text[start:stop] == part
+
+
+def test_matches__the_span_of_ngrams_is_the_longest_run() -> None:
+    target = " ".join(f"w{i}" for i in range(40))
+    rows = target.split()
+    text = " ".join([*rows[:14], "x", *rows[14:36], "y", *rows[36:]]).replace("w20", "\u201cW20\u201d")
+    (match,) = Contamination([target], ContaminationRules(threshold=0.3)).matches([text])
+    assert (match.rule, match.score) == ("ngrams", (2 + 10) / 28)
+    assert text[match.start : match.stop].split()[0] == "w14"
+    assert text[match.start : match.stop].split()[-1] == "w35"
+
+
+def test_matches__long_texts_and_many_targets() -> None:
+    rng = np.random.default_rng(0)
+    targets = [" ".join(f"t{i}w{k}" for k in rng.integers(0, 30, 20)) for i in range(700)]
+    texts = [f"{target} {'filler ' * 3000}" for target in targets[:30]] + [" ".join(targets)] + [""] * 1200
+    matches = list(Contamination(targets).matches(iter(texts)))
+    assert [(m.row, m.target) for m in matches] == [(i, i) for i in range(30)] + [(30, i) for i in range(700)]
