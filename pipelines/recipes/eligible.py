@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.errors import NothingYet
 from pipelines.recipes.inputs import Mask
 from pipelines.recipes.spec import IdList, SelectionSpec, digest_of_rows
 from selection.types import Rows
@@ -59,7 +60,11 @@ def eligible_rows(
         targets = [turns for target_set in held_out for turns in target_set.conversations]
         exclude("equal_to_a_target", snapshot.asked_in(targets))
     if spec.contamination is not None:
-        # Rows of the search that are no rows of the snapshot would be an error of ours: the search was of this snapshot.
+        if not snapshot.store.has("records", "contaminations", spec.contamination):
+            raise NothingYet(
+                "the pool was not searched yet for evaluation texts, as `decontamination` has it: run `winnow run`, or "
+                "materialize the asset `decontamination`, first"
+            )
         exclude("contaminated", rows_of(contaminated_ids(snapshot.store, spec.contamination), snapshot.ids))
     for rule, excluded in exclusions.items():
         exclude(rule, excluded)

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache, cached_property, partial
 
 import numpy as np
 
 from selection.contamination import ContaminationRules, Match
 from selection.kernels.compiled import contamination as loops
 from selection.kernels.threads import Threads
-from selection.kernels.words import folded, span, words
+from selection.kernels.words import PlacedWords, folded, words
 from selection.types import Mask, Rows, UInts
 
 # What a thread works on at once.
@@ -88,9 +89,12 @@ class Contamination:
 
         threads.run(task, len(texts), BLOCK_TEXTS)
         matches = []
+        last, text = -1, _Text("")
         for first in sorted(pairs):
             for row, target in sorted(pairs[first]):
-                match = self.match(texts[row], target, start + row)
+                if row != last:
+                    last, text = row, _Text(texts[row])
+                match = self._match(text, target, start + row)
                 if match is not None:
                     matches.append(match)
         return matches
@@ -125,26 +129,22 @@ class Contamination:
                 return list(zip((rows[:count] + first).tolist(), targets[:count].tolist(), strict=True))
             room = count
 
-    def match(self, text: str, target: int, row: int = 0) -> Match | None:
+    def _match(self, text: _Text, target: int, row: int) -> Match | None:
         """How a text holds a target, compared word for word; None if it does not."""
-        own, held = self.words[target], words(text)
-        size = int(self.sizes[target])
-        if not size:
-            return None
-        if size < self.rules.short_n:
-            place = next(iter(_whole_lines(text, own)), None)
-            return None if place is None else Match(row, target, "exact", 1.0, *span(text, place, place + size - 1))
-        place = _run(own, held)
+        own, size = self.words[target], int(self.sizes[target])
+        place = text.lines_of(own) if size < self.rules.short_n else text.run_of(own)
         if place is not None:
-            return Match(row, target, "exact", 1.0, *span(text, place, place + len(own) - 1))
+            return Match(row, target, "exact", 1.0, *text.placed.span(place, place + len(own) - 1))
+        if size < self.rules.short_n:
+            return None
         wanted = self._hashes[self._gram[self._gram_start[target] : self._gram_start[target + 1]]]
-        ngrams = _hashed(text, size)
+        ngrams = text.ngrams(size)
         is_held = np.isin(ngrams, wanted)
         shared = len(np.unique(ngrams[is_held]))
         if shared < self._least[target]:
             return None
         first, last = _longest_run(is_held)
-        return Match(row, target, "ngrams", shared / len(wanted), *span(text, first, last + size - 1))
+        return Match(row, target, "ngrams", shared / len(wanted), *text.placed.span(first, last + size - 1))
 
     def _counted(self, targets: Sequence[str]) -> tuple[UInts, Rows, Rows]:
         """The distinct n-grams that count, target by target: their hashes; the number of each of them; how many a target has."""
@@ -186,6 +186,46 @@ class Contamination:
         self._key_target = targets[order]
 
 
+class _Text:
+    """A text that may hold many targets: what is compared is worked out once."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.ngrams = cache(partial(_hashed, text))
+
+    @cached_property
+    def placed(self) -> PlacedWords:
+        """Its words with their places."""
+        return PlacedWords(self.text)
+
+    @cached_property
+    def joined(self) -> str:
+        """Its words, a blank on each side of each."""
+        return f" {' '.join(self.placed.words)} "
+
+    @cached_property
+    def lines(self) -> list[list[str]]:
+        """The words of its lines, of those that have some."""
+        return [each for each in map(words, self.text.replace("\r", "\n").split("\n")) if each]
+
+    def run_of(self, own: list[str]) -> int | None:
+        """The place of the first word where all of these words stand in one run, first of all."""
+        at = self.joined.find(f" {' '.join(own)} ")
+        return None if at < 0 else self.joined.count(" ", 0, at + 1) - 1
+
+    def lines_of(self, own: list[str]) -> int | None:
+        """The place of the first word of whole lines that together are these words, first of all."""
+        place = 0
+        for i, line in enumerate(self.lines):
+            held = list(line)
+            for following in self.lines[i + 1 : i + len(own)]:
+                held += following if len(held) < len(own) else []
+            if held == own:
+                return place
+            place += len(line)
+        return None
+
+
 def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
     """Lists of texts, of no more than `size` and, unless a text is longer, a few million characters."""
     batch: list[str] = []
@@ -207,28 +247,6 @@ def _hashed(text: str, n: int) -> UInts:
     opens, closes = np.empty(len(data), np.bool_), np.empty(len(data), np.bool_)
     count = loops.hash_words(data, 0, len(data), loops.KINDS, loops.LOWER, hashes, opens, closes)
     return ngrams[: loops.hash_ngrams(hashes, count, n, ngrams)] if n else ngrams[:0]
-
-
-def _run(own: list[str], held: list[str]) -> int | None:
-    """Where all of the words stand in one run, first of all."""
-    wanted, joined = f" {' '.join(own)} ", f" {' '.join(held)} "
-    at = joined.find(wanted)
-    return None if at < 0 else joined.count(" ", 0, at + 1) - 1
-
-
-def _whole_lines(text: str, own: list[str]) -> Iterator[int]:
-    """The places of the first words of whole lines that together are these words."""
-    place = 0
-    lines = [each for each in map(words, text.replace("\r", "\n").split("\n")) if each]
-    for i in range(len(lines)):
-        held: list[str] = []
-        for line in lines[i:]:
-            held += line
-            if len(held) >= len(own):
-                break
-        if held == own:
-            yield place
-        place += len(lines[i])
 
 
 def _longest_run(flags: Mask) -> tuple[int, int]:

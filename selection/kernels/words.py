@@ -68,22 +68,35 @@ def words(text: str) -> list[str]:
     return [match.group().translate(_LEFT_OUT) for match in _WORD.finditer(folded(text))]
 
 
-def span(text: str, first: int, last: int) -> tuple[int, int]:
-    """The characters `start .. stop - 1` of the text as it is that hold its words `first` .. `last`."""
-    if text.isascii():
-        matches = list(_WORD.finditer(text.lower()))
-        return matches[first].start(), matches[last].end()
-    pieces: list[str] = []
-    starts: list[int] = []  # of each character of the folded text: where what it comes from begins
-    stops: list[int] = []
-    for start, part in _parts(text):
-        piece = folded(part)
-        alike = part.isascii()  # then each character is folded by itself
-        pieces.append(piece)
-        starts += range(start, start + len(part)) if alike else [start] * len(piece)
-        stops += range(start + 1, start + len(part) + 1) if alike else [start + len(part)] * len(piece)
-    matches = list(_WORD.finditer("".join(pieces)))
-    return starts[matches[first].start()], stops[matches[last].end() - 1]
+class PlacedWords:
+    """The words of a text, and the characters of the text as it is that each comes from.
+
+    Attributes:
+        words: as `words` gives them.
+        starts, stops: of each word.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.words = words(text)
+        pieces: list[str] = []
+        starts: list[int] = []  # of each character of the folded text: where what it comes from begins
+        stops: list[int] = []
+        for start, part in _parts(text):
+            piece = folded(part)
+            alike = part.isascii()  # then each character is folded by itself
+            pieces.append(piece)
+            starts += range(start, start + len(part)) if alike else [start] * len(piece)
+            stops += range(start + 1, start + len(part) + 1) if alike else [start + len(part)] * len(piece)
+        matches = list(_WORD.finditer("".join(pieces)))
+        self.starts = [starts[match.start()] for match in matches]
+        self.stops = [stops[match.end() - 1] for match in matches]
+        if [match.group().translate(_LEFT_OUT) for match in matches] != self.words:
+            # Marks that Unicode puts in another order across parts: all of the text, rather than a wrong part.
+            self.starts, self.stops = [0] * len(self.words), [len(text)] * len(self.words)
+
+    def span(self, first: int, last: int) -> tuple[int, int]:
+        """The characters `start .. stop - 1` of the text that hold its words `first` .. `last`."""
+        return self.starts[first], self.stops[last]
 
 
 def _parts(text: str) -> Iterator[tuple[int, str]]:

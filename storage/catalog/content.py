@@ -19,7 +19,7 @@ from duckdb import DuckDBPyConnection
 from duckdb import Error as DuckDBError
 
 from storage.catalog import schema
-from storage.damage import KINDS, read_record, readable, set_aside
+from storage.damage import KINDS, committed_whole, read_record, readable, set_aside
 from storage.duck import json_pointer, literal, quoted
 from storage.errors import NotInStore, StoreDamaged
 from storage.pool.columns import read_columns
@@ -335,7 +335,7 @@ def _latest_search(store: Store, connection: DuckDBPyConnection) -> list[str]:
         connection,
         "SELECT subject FROM runs WHERE stage = 'decontaminate' AND subject IS NOT NULL ORDER BY run_id DESC",
     )
-    return [name for name in subjects if readable(store, "contaminations", name)][:1]
+    return [name for name in dict.fromkeys(subjects) if committed_whole(store, "contaminations", name)][:1]
 
 
 def _select(view: str, paths: Iterable[Path]) -> str:

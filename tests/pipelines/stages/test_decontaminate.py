@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.errors import HeldBack
+from pipelines.errors import HeldBack, NothingYet
 from pipelines.plan import plan_lines
 from pipelines.recipes.spec import resolve_spec
 from pipelines.reproduce import reproduce
@@ -18,6 +18,7 @@ from pipelines.stages.decontaminate import decontaminate
 from pipelines.stages.ingest import ingest
 from pipelines.stages.publish import publish
 from pipelines.stages.push import push
+from pipelines.stages.select import select
 from storage.catalog.query import query_catalog
 from storage.errors import BadInput
 from storage.store import Store
@@ -103,6 +104,23 @@ def test_select__ids_change_with_the_setting_alone(project: Path) -> None:
     with_it = resolve_spec(opened(project), "any")
     assert with_it.selection_id != without.selection_id
     assert type(with_it).from_record(json.loads(json.dumps(with_it.record())) | {"recipe": "any"}) == with_it
+
+
+def test_select__before_the_search_says_what_to_do(project: Path) -> None:
+    ingest(opened(project))
+    with pytest.raises(NothingYet, match=r"the pool was not searched yet for evaluation texts.* run `winnow run`"):
+        select(opened(project), "any")
+
+
+def test_publish__a_damaged_search_is_put_aside_and_made_again(project: Path) -> None:
+    run_all(opened(project))
+    store = Store(project / "store")
+    (name,) = store.records("contaminations")
+    store.path("records", "contaminations", name, "matches.parquet").write_bytes(b"PAR1")
+    publish(opened(project))
+    assert rows_of(project, "SELECT * FROM contamination") == []
+    run_all(opened(project))
+    assert len(rows_of(project, "SELECT * FROM contamination")) == 1
 
 
 def test_decontaminate__files_that_are_no_targets(project: Path) -> None:

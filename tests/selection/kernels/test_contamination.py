@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from selection.contamination import ContaminationRules, Match
 from selection.kernels.contamination import COMMON, Contamination
-from selection.kernels.words import span, words
+from selection.kernels.words import PlacedWords, words
 
 # ---- the literal reference
 
@@ -182,6 +182,19 @@ def test_words__are_those_of_the_literal_rule(text: str) -> None:
     assert words(text) == [word for word, *_ in literal_words(text)]
 
 
+@given(
+    st.text(st.characters(codec="utf-8"), max_size=40),
+    st.text("a\u0301\u0328\u0338\u3099\uff9e=\u30ab\uff76\u1100\u1161\u11a8\ufb01 ", max_size=9),
+)
+@settings(max_examples=80, deadline=None)
+def test_placed_words__the_part_of_each_word_folds_to_it(text: str, marks: str) -> None:
+    placed = PlacedWords(text + marks)
+    assert placed.words == words(text + marks)
+    for i, word in enumerate(placed.words):
+        start, stop = placed.span(i, i)
+        assert word in words((text + marks)[start:stop])
+
+
 @given(st.text(min_size=1, max_size=60))
 @settings(max_examples=40, deadline=None)
 def test_matches__every_text_with_a_word_holds_itself(text: str) -> None:
@@ -201,7 +214,7 @@ def test_matches__every_text_with_a_word_holds_itself(text: str) -> None:
     ],
 )
 def test_span__is_of_the_text_as_it_is(text: str, first: int, last: int, part: str) -> None:
-    start, stop = span(text, first, last)
+    start, stop = PlacedWords(text).span(first, last)
     assert text[start:stop] == part
 
 
