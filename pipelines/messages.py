@@ -20,6 +20,7 @@ _RULES = {
     "list_type": "must be a list",
     "tuple_type": "must be text or a list of texts",
     "greater_than": "must be above {gt}",
+    "less_than": "must be below {lt}",
     "greater_than_equal": "must be at least {ge:.19g}",
     "less_than_equal": "must be at most {le:.19g}",
 }

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pipelines.config.schema import OWN_VECTORS
 from pipelines.context import Context
+from pipelines.recipes.contamination import contamination_spec
 from pipelines.recipes.spec import encoders_of, resolve_spec
 from pipelines.runs import last_run
 from storage.damage import KINDS, damage_of
@@ -43,6 +44,8 @@ def _lines(context: Context) -> Iterator[str]:
         yield LATER
         return
     yield f"snapshot: {len(snapshot):,} rows"
+    if config.decontamination is not None:
+        yield f"decontamination: {_contamination(context)}"
     for name in encoders_of(config, config.recipes):
         yield f"{name}/embeddings: {_embeddings(context, name)}"
     for name in config.recipes:
@@ -62,6 +65,15 @@ def _embeddings(context: Context, encoder: str) -> str:
         return f"{error}; its vectors will be made again"
     what = "take in" if encoder == OWN_VECTORS else "encode"
     return f"{lacking:,} rows to {what}, {len(ids) - lacking:,} in the store"
+
+
+def _contamination(context: Context) -> str:
+    spec = contamination_spec(context.pool)
+    assert spec is not None
+    if not context.store.has("records", "contaminations", spec.contamination_id):
+        return f"{len(context.pool.snapshot):,} rows to search for evaluation texts"
+    damage = _damage(context, "contaminations", spec.contamination_id)
+    return f"{damage}; to be searched again" if damage else "searched already, nothing to do"
 
 
 def _selection(context: Context, recipe: str) -> str:

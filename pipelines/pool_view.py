@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 
-from pipelines.config.schema import OWN_VECTORS, Config
+from pipelines.config.schema import OWN_VECTORS, Config, TargetFiles
 from pipelines.errors import NothingYet
 from storage.pool.snapshot import Snapshot, open_snapshot
 from storage.pool.targets import TargetSet, ingest_targets, open_targets
@@ -56,9 +56,11 @@ class PoolView:
         return self._snapshots[snapshot_id]
 
     def target_set(self, name: str) -> TargetSet:
-        """A target set of the configuration, read from its files if the store does not have it yet."""
+        """A target or evaluation set of the configuration, read from its files if the store does not have it yet."""
         if name not in self._target_ids:
-            target_set = ingest_targets(self.store, name, self.config.targets[name].specs(self.config.root))
+            files = self.config.evaluation_files(name)
+            measure = files.measuring(self.config.root) if isinstance(files, TargetFiles) else None
+            target_set = ingest_targets(self.store, name, files.specs(self.config.root), measure)
             self._target_ids[name] = target_set.id
             self._targets[target_set.id] = target_set
         return self._targets[self._target_ids[name]]

@@ -8,6 +8,7 @@ from pipelines.context import Context
 from pipelines.errors import USER_ERRORS, HeldBack, RecipesFailed, UnknownRecipe
 from pipelines.messages import nearest
 from pipelines.recipes.spec import encoders_of
+from pipelines.stages.decontaminate import decontaminate
 from pipelines.stages.embed import embed, embed_targets
 from pipelines.stages.index import index
 from pipelines.stages.ingest import ingest
@@ -44,15 +45,22 @@ def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outc
 
 
 def prepare(context: Context, encoders: Sequence[str]) -> None:
-    """Read the pool; embed it and the targets, and index it, with each encoder."""
+    """Read the pool; embed it and the targets, and index it, with each encoder; search it for evaluation texts."""
+    config = context.config
+    searched = config.searched_encoder
+    encoders = list(dict.fromkeys([*encoders, *([searched] if searched else [])]))
     if encoders:
         require_faiss()
     run_stage(context, "pool", ingest)
+    if config.decontamination is not None and not searched:
+        run_stage(context, "decontamination", decontaminate)
     for encoder in encoders:
         run_stage(context, f"{encoder}/embeddings", embed, encoder)
         run_stage(context, f"{encoder}/vector_index", index, encoder)
-        if context.config.targets_in(encoder):
+        if config.targets_in(encoder):
             run_stage(context, f"{encoder}/target_embeddings", embed_targets, encoder)
+    if searched:
+        run_stage(context, "decontamination", decontaminate)
 
 
 def run_stage(context: Context, title: str, stage: Callable[..., Outcome], *arguments: str) -> Outcome:

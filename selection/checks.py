@@ -76,6 +76,7 @@ def make_inputs(step: Step, *, n: int = N, seed: int = 0) -> dict[str, Any]:
         "groups": rng.integers(0, 3, n),
         "targets": Targets(_unit(targets).astype(np.float32), np.array([0, 0, 0, 1, 1, 1]), ("first", "second")),
         "target_texts": ["text word", "word 3 and text 7"],
+        "target_questions": ["text 7 word word", "text 3 " + "word " * 11],
         "texts": [f"text {i} {'word ' * int(k)}" for i, k in enumerate(rng.integers(1, 20, n))],
         "columns": {
             name: (rng.integers(0, max(4, n) if name.endswith("_id") else 4, n) + name.startswith("n_")).astype(
@@ -431,7 +432,7 @@ def _permuted(inputs: Mapping[str, Any], order: Rows) -> dict[str, Any]:
         elif name == "texts":
             permuted[name] = [value[i] for i in order.tolist()]
         else:
-            permuted[name] = value if name in ("targets", "target_texts") else value[order]
+            permuted[name] = value if name.startswith("target") else value[order]
     return permuted
 
 

@@ -89,6 +89,8 @@ class Pool:
         groups: (n,) hashable values, the strata of `stratified` when it names no column.
         targets: examples of the task to match; an array (m, d) is one target set named "target".
         target_texts: (m,) str, the examples of the task as texts, of all target sets.
+        target_questions: (m,) str, what each target asks: its text without the answer.
+        target_names: (m,) what a person calls each of `target_questions`, for the reasons of a selection; its place by default.
         texts: (n,) str.
         columns: name -> (n,) array or list, numeric or str.
         keys: (n,) uint64 drawn from the candidate's id; they feed hash noise, so that a random draw does not depend
@@ -117,6 +119,8 @@ class Pool:
     groups: Array | None = None
     targets: Targets | Array | None = None
     target_texts: Sequence[str] | None = None
+    target_questions: Sequence[str] | None = None
+    target_names: Sequence[str] = ()
     texts: Sequence[str] | None = None
     columns: Mapping[str, Array] = field(default_factory=dict)
     keys: Array | None = None
@@ -141,7 +145,14 @@ class Pool:
                 _check_dimensions(targets, inputs["vectors"])
         inputs["classes"] = _classes(self.classes, inputs.get("probabilities"))
         if self.target_texts is not None:
-            inputs["target_texts"] = _target_texts(self.target_texts)
+            inputs["target_texts"] = _strings("target_texts", self.target_texts)
+        if self.target_questions is not None:
+            inputs["target_questions"] = _strings("target_questions", self.target_questions)
+            names = inputs["target_names"] = _names("target_names", self.target_names)
+            if names and len(names) != len(inputs["target_questions"]):
+                raise InvalidInput(
+                    f"target_names: must be one for each of {len(inputs['target_questions'])} questions, got {len(names)}"
+                )
         for name, value in inputs.items():
             object.__setattr__(self, name, value)
 
@@ -213,6 +224,10 @@ class Pool:
         """(m,) str."""
         return cast("Sequence[str]", self._get(Input.TARGET_TEXTS))
 
+    def get_target_questions(self) -> Sequence[str]:
+        """(m,) str."""
+        return cast("Sequence[str]", self._get(Input.TARGET_QUESTIONS))
+
     def get_column(self, name: str) -> Array:
         """One of the named columns."""
         if name not in self.columns:
@@ -247,7 +262,8 @@ class Pool:
         if len(rows) and (rows[0] < 0 or rows[-1] >= len(self) or (np.diff(rows) <= 0).any()):
             raise InvalidInput(f"take: rows must be ascending, unique and in 0..{len(self) - 1}")
         inputs: dict[str, Any] = {
-            name: getattr(self, name) for name in ("targets", "target_texts", "unit_length", "classes")
+            name: getattr(self, name)
+            for name in ("targets", "target_texts", "target_questions", "target_names", "unit_length", "classes")
         }
         for name in ("vectors", "probabilities", "committee"):
             value = getattr(self, name)
@@ -377,11 +393,11 @@ def _classes(value: Any, probabilities: Any) -> tuple[str, ...]:
     return names
 
 
-def _target_texts(value: Any) -> list[str]:
-    texts = _list("target_texts", value)
+def _strings(name: str, value: Any) -> list[str]:
+    texts = _list(name, value)
     for place, text in enumerate(texts):
         if not isinstance(text, str):
-            raise InvalidInput(f"target_texts: number {place} is {_kind(text)}, must be a string")
+            raise InvalidInput(f"{name}: number {place} is {_kind(text)}, must be a string")
     return texts
 
 

@@ -17,6 +17,7 @@ from selection.types import Input
 BUILT_IN = {
     "anchors": "selection.filters.anchors:Anchors",
     "best_of": "selection.filters.best_of:BestOf",
+    "decontaminate": "selection.filters.decontaminate:Decontaminate",
     "keep_top": "selection.filters.keep_top:KeepTop",
     "near_duplicates": "selection.filters.near_duplicates:NearDuplicates",
     "outliers": "selection.filters.outliers:Outliers",

@@ -36,6 +36,7 @@ class Input(StrEnum):
     GROUPS = "groups"
     TARGETS = "targets"
     TARGET_TEXTS = "target_texts"
+    TARGET_QUESTIONS = "target_questions"
     TEXTS = "texts"
     COLUMNS = "columns"
 
@@ -185,7 +186,8 @@ class FilterReport:
 class DroppedRows(FilterReport):
     """Rows that a step left out, and why.
 
-    "neighbour" with the row that it is a duplicate of as `ref`, and their similarity; "better" with the row of its group that
+    "neighbour" with the row that it is a duplicate of as `ref`, and their similarity; "exact" and "ngrams" with the target
+    that the row holds, by name, and the share of its n-grams; "better" with the row of its group that
     stays, and its own score; "score", where a scorer gives none.
     """
 

@@ -140,6 +140,12 @@ KINDS: Mapping[str, Kind] = {
         {"recipe?": _TEXT, "n_items?": _WHOLE, "facts?": dict},
         ("items.parquet",),
     ),
+    "contaminations": Kind(
+        ("records", "contaminations"),
+        "contamination.json",
+        {"contamination_id": _TEXT, "snapshot": _TEXT, "facts": {str: _NUMBER}},
+        ("matches.parquet", "recall.parquet"),
+    ),
     "metrics": Kind(("records", "metrics"), "metrics.json", {"selection_id": _TEXT, "values": {str: _NUMBER}}),
     "labels": Kind(
         ("records", "labels"),

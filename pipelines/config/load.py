@@ -20,7 +20,7 @@ from pydantic import Field
 
 from pipelines.config import schema
 from pipelines.config.cron import cron_mistake
-from pipelines.config.reader import ConfigReader, S, keys_of
+from pipelines.config.reader import NAME_RULE, ConfigReader, S, is_name, keys_of
 from pipelines.config.yaml_lines import MAX_CHARACTERS, KeyPath, parse
 from pipelines.errors import ConfigError, Problem
 from pipelines.messages import describe, listed, nearest
@@ -30,7 +30,7 @@ from selection.errors import InvalidOption, SelectionError
 from selection.learning.classifier import build_classifier
 from selection.types import Input
 from storage.errors import BadInput
-from storage.files.user_files import check_is_file
+from storage.files.user_files import check_is_file, expand
 from storage.labels.files import check_label_fields
 from storage.pool.record_formats import check_fields
 from storage.vectors.imported import ids_file
@@ -89,7 +89,7 @@ def read_file(file: Path) -> bytes:
     return data
 
 
-F = TypeVar("F", schema.PoolFiles, schema.TargetFiles, schema.Keyed)
+F = TypeVar("F", schema.PoolFiles, schema.TargetFiles, schema.Files, schema.Keyed)
 
 
 class _ConfigLoader(ConfigReader):
@@ -118,6 +118,7 @@ class _ConfigLoader(ConfigReader):
         index: schema.Index | None = schema.Index()
         if self.raw.get("index") is not None:
             index = self._validated(schema.Index, self.raw["index"], ("index",))
+        decontamination = self._decontamination(targets, names)
         schedule = self._schedule(list(self._mapping("recipes"))) if self.raw.get("schedule") is not None else None
         self._stop_if_wrong()
         assert pool is not None  # else there was a problem
@@ -130,6 +131,7 @@ class _ConfigLoader(ConfigReader):
             recipes=recipes,
             labeling=labeling,
             index=index,
+            decontamination=decontamination,
             schedule=schedule,
             root=self.root,
         )
@@ -159,7 +161,24 @@ class _ConfigLoader(ConfigReader):
                 raw = raw | {"vectors": self._keyed(raw["vectors"], (*path, "vectors"))}  # noqa: PLW2901
             files = self._files(schema.TargetFiles, "files", raw, path)
             if files is not None:
-                yield name, files
+                yield name, self._with_measuring_files(files, path)
+
+    def _with_measuring_files(self, files: schema.TargetFiles, path: KeyPath) -> schema.TargetFiles:
+        """The same, with the absolute paths of the files that measure, which must be some of its files but not all."""
+        if files.measure is None or isinstance(files.measure, float):
+            return files
+        where = (*path, "measure")
+        measure = self._matching(files.measure, where)
+        try:
+            own, measuring = expand(files.files, self.root), expand(measure, self.root)
+        except BadInput:  # noted already
+            return files
+        others = [url for url in measuring if url not in own]
+        if others:
+            self.add(where, f"{others[0]} is not among the files of this target set: name it under `files` too")
+        elif set(own) == set(measuring):
+            self.add(where, "names all files of this target set, which leaves none to select by")
+        return files.model_copy(update={"measure": measure})
 
     def _keyed(self, raw: Any, path: KeyPath) -> tuple[schema.Keyed, ...]:
         """Files whose rows are keyed by id; an .npy of vectors lies beside its ids."""
@@ -393,7 +412,8 @@ class _ConfigLoader(ConfigReader):
     ) -> dict[str, Any]:
         """The targets and the encoder where they are left out and the steps need them; files of ids by absolute paths."""
         values: dict[str, Any] = {}
-        by_targets = needs.get(Input.TARGETS) or needs.get(Input.TARGET_TEXTS)
+        kinds = (Input.TARGETS, Input.TARGET_TEXTS, Input.TARGET_QUESTIONS)
+        by_targets = next((needs[kind] for kind in kinds if kind in needs), None)
         if by_targets:
             if "targets" not in raw:
                 values["targets"] = tuple(names["targets"])
@@ -428,6 +448,63 @@ class _ConfigLoader(ConfigReader):
                     f"is `{schema.OWN_VECTORS}`, but these targets have no vectors of their own: {listed(without)}"
                 )
                 self.add((section, name, "encoder"), f"{mistake}; add `targets.{without[0]}.vectors`")
+
+    def _decontamination(
+        self, targets: Mapping[str, schema.TargetFiles], names: Mapping[str, list[str]]
+    ) -> schema.Decontamination | None:
+        path: KeyPath = ("decontamination",)
+        raw = self.raw.get("decontamination")
+        if raw is None:
+            return None
+        if not isinstance(raw, dict):
+            return self._validated(schema.Decontamination, raw, path)
+        checked: dict[str, Any] = {}
+        if isinstance(raw.get("files"), dict):
+            checked["files"] = dict(self._evaluation_files(raw["files"], names["targets"]))
+        if isinstance(raw.get("paraphrases"), str):
+            checked["paraphrases"] = self._existing(raw["paraphrases"], (*path, "paraphrases"))
+        section = self._validated(schema.Decontamination, raw | checked, path)
+        if section is None:
+            return None
+        if section.short_n > section.n:
+            self.add((*path, "short_n"), f"must be at most `n`, which is {section.n}, found {section.short_n}")
+        for i, name in enumerate(section.against):
+            self._known(name, names["targets"], "target set", self._item((*path, "against"), i))
+        section = section.model_copy(
+            update={"against": section.against if "against" in raw else tuple(names["targets"])}
+        )
+        if not section.against and not section.files:
+            self.add(path, "names no evaluation texts: add a target set under `targets`, or `decontamination.files`")
+        if section.embedding is not None:
+            self._check_embedding_rule(section, section.embedding.encoder, targets, names["encoders"])
+        return section
+
+    def _evaluation_files(self, raw: Mapping[str, Any], targets: list[str]) -> Iterator[tuple[str, schema.Files]]:
+        for name, value in raw.items():
+            path: KeyPath = ("decontamination", "files", name)
+            if not is_name(name):
+                self.add(path, f"{name!r} cannot be a name: {NAME_RULE}")
+            if name in targets:
+                self.add(path, "is the name of a target set too; choose another name")
+            files = self._files(schema.Files, "files", value, path)
+            if files is not None:
+                yield name, files
+
+    def _check_embedding_rule(
+        self,
+        section: schema.Decontamination,
+        encoder: str,
+        targets: Mapping[str, schema.TargetFiles],
+        encoders: list[str],
+    ) -> None:
+        """Its encoder is there, and the user's own vectors are there for all that is looked for."""
+        path: KeyPath = ("decontamination", "embedding", "encoder")
+        self._known(encoder, encoders, "encoder", path)
+        without = [name for name in section.against if name in targets and not targets[name].vectors]
+        without += section.files
+        if encoder == schema.OWN_VECTORS and without:
+            mistake = f"is `{schema.OWN_VECTORS}`, but these have no vectors of their own: {listed(without)}"
+            self.add(path, mistake)
 
     def _schedule(self, recipes: list[str]) -> schema.Schedule | None:
         path: KeyPath = ("schedule",)

@@ -29,7 +29,7 @@ from storage.files.user_files import check_is_file, expand
 from storage.pool.condition import changeable, not_of_the_row
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_NAME_RULE = "a name is 1 to 64 of a-z, 0-9, _ and -, and starts with a letter or digit"
+NAME_RULE = "a name is 1 to 64 of a-z, 0-9, _ and -, and starts with a letter or digit"
 
 S = TypeVar("S", bound=BaseModel)
 T = TypeVar("T")
@@ -208,8 +208,8 @@ class ConfigReader:
             return {}
         seen: dict[str, str] = {}
         for name in raw:
-            if not _NAME.fullmatch(name):
-                self._once((key, name), f"{name!r} cannot be a name: {_NAME_RULE}")
+            if not is_name(name):
+                self._once((key, name), f"{name!r} cannot be a name: {NAME_RULE}")
             twin = seen.setdefault(name.replace("-", "_"), name)
             if twin != name:
                 self._once((key, name), f"{name!r} and {twin!r} differ only in `-` and `_`; choose another name")
@@ -255,6 +255,11 @@ class ConfigReader:
     def _stop_if_wrong(self) -> None:
         if self.problems:
             raise ConfigError(sorted(self.problems, key=lambda problem: problem.line))
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a recipe, an encoder, a target set, ..."""
+    return _NAME.fullmatch(text) is not None
 
 
 def keys_of(model: type[BaseModel]) -> list[str]:

@@ -37,6 +37,8 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("labeling.<name>", schema.Labeling),
     ("labeling.<name>.budget", schema.LabelBudget),
     ("labeling.<name>.stop", schema.Stop),
+    ("decontamination", schema.Decontamination),
+    ("decontamination.embedding", schema.EmbeddingRule),
     ("index", schema.Index),
     ("schedule", schema.Schedule),
 )

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from selection.constraints import Constraints, Quota, TokenBudget
+from selection.contamination import ContaminationRules
 from selection.encoders import EncoderSpec
 from selection.registry import parse_steps, required
 from selection.step import Step, is_number
@@ -60,6 +61,18 @@ class Section(BaseModel):
     """A mapping in the file: unknown keys are refused, nothing is converted, nothing changes afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def without_default(plain: dict[str, Any], key: str, default: Any) -> dict[str, Any]:
+    """A section as written down, without a key that has its default."""
+    return {name: value for name, value in plain.items() if name != key or value != default}
+
+
+# The tags keep pydantic from listing what is wrong with the other form.
+Measure = Annotated[
+    Annotated[float, Field(gt=0, lt=1), Tag("share")] | Annotated[Texts, Tag("files")],
+    Discriminator(lambda value: "share" if isinstance(value, int | float) else "files"),
+]
 
 
 class Files(Section):
@@ -137,8 +150,7 @@ class KeyedVectors(Keyed):
     @model_serializer(mode="wrap")
     def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without the default, so that the digest of a configuration without `store` stays as it is."""
-        plain: dict[str, Any] = handler(self)
-        return plain if self.store != "float16" else {key: value for key, value in plain.items() if key != "store"}
+        return without_default(handler(self), "store", "float16")
 
 
 class TargetFiles(Files):
@@ -146,9 +158,21 @@ class TargetFiles(Files):
 
     Attributes:
         vectors: their own vectors, in the space of `pool.vectors`: as `pool.vectors[]`.
+        measure: a share of the examples, drawn by hash of their ids, or a list of some of `files`: these only measure what
+            was selected; no step sees them. They are kept out of selections as the others are.
     """
 
     vectors: tuple[KeyedVectors, ...] = ()
+    measure: Measure | None = None
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `measure` where there is none, so that the digest of such a configuration stays as it is."""
+        return without_default(handler(self), "measure", None)
+
+    def measuring(self, root: Path) -> float | list[str] | None:
+        """The share of examples that only measure, or the files whose examples do; None where all select."""
+        return expand(self.measure, root) if isinstance(self.measure, tuple) else self.measure
 
 
 class Pool(Section):
@@ -417,6 +441,52 @@ class Labeling(Section):
         return Recipe(steps=steps, budget=rows, quota=quota, targets=targets, round=number, allow_short=True, **shared)
 
 
+class EmbeddingRule(Section):
+    """Which vectors count as an evaluation text's.
+
+    Attributes:
+        encoder: its vectors are compared.
+        threshold: a row of at least this cosine to an example counts as holding it.
+    """
+
+    encoder: str
+    threshold: float = Field(gt=0, le=1)
+
+
+class Decontamination(Section):
+    """Keep rows that hold evaluation texts out of every recipe and every batch.
+
+    Attributes:
+        against: target sets whose examples are looked for; all of them if left out.
+        files: name: files of evaluation texts that are no targets, as `targets.<name>`.
+        n: words of an n-gram.
+        short_n: words of an n-gram of texts of less than 2 * `n` words.
+        threshold: a row that holds at least this share of an example's n-grams counts as holding it.
+        embedding: a rule on vectors beside those on texts, see `decontamination.embedding`; none if left out.
+        paraphrases: file of rewordings or translations of examples, to measure how many are found: JSON Lines with
+            `example` (an example's id, as your file or winnow has it) and `text`.
+        plants: how many examples of a set are planted to measure recall, in each kind of disguise.
+        seed: seed of the plants.
+        recall_floor: the run stops below this recall of plants that the rules promise to find.
+    """
+
+    against: Texts = ()
+    files: dict[str, Files] = {}
+    n: int = Field(default=13, ge=1, le=1000)
+    short_n: int = Field(default=5, ge=1, le=1000)
+    threshold: float = Field(default=0.6, gt=0, le=1)
+    embedding: EmbeddingRule | None = None
+    paraphrases: str | None = None
+    plants: int = Field(default=100, gt=0, le=LARGEST)
+    seed: int = Field(default=0, ge=0, le=LARGEST)
+    recall_floor: float = Field(default=0.95, ge=0, le=1)
+
+    @property
+    def rules(self) -> ContaminationRules:
+        """The rules on texts."""
+        return ContaminationRules(n=self.n, short_n=self.short_n, threshold=self.threshold)
+
+
 class Index(Section):
     """The vector index.
 
@@ -456,6 +526,7 @@ class Config(Section):
         recipes: name: how to choose a subset; see `recipes.<name>`.
         labeling: name: a project of what to label next; see `labeling.<name>`.
         index: the vector index: see `index`.
+        decontamination: keep evaluation texts out of all that is chosen: see `decontamination`; `{}` for the defaults.
         schedule: when to draw again: see `schedule`.
         root: the folder of the file.
     """
@@ -467,8 +538,21 @@ class Config(Section):
     recipes: dict[str, Recipe] = {}
     labeling: dict[str, Labeling] = {}
     index: Index = Index()
+    decontamination: Decontamination | None = None
     schedule: Schedule | None = None
     root: Path = Field(exclude=True)
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a setting that is not there, so that the digest of a configuration without it stays as it is."""
+        return without_default(handler(self), "decontamination", None)
+
+    def evaluation_files(self, name: str) -> Files:
+        """The files of a target set, or of an evaluation set that is none."""
+        if name in self.targets:
+            return self.targets[name]
+        assert self.decontamination is not None
+        return self.decontamination.files[name]
 
     def vector_files(self, target: str | None = None) -> list[VectorFile]:
         """The user's own vectors of the pool, or of a target set."""
@@ -476,8 +560,17 @@ class Config(Section):
         return [VectorFile(file.url, file.id, file.store) for file in files]
 
     def targets_in(self, encoder: str) -> list[str]:
-        """The target sets that have vectors of this encoder: all have a model's, some the user's own."""
-        return [name for name, target in self.targets.items() if encoder != OWN_VECTORS or target.vectors]
+        """The sets that have vectors of this encoder: all targets have a model's, some the user's own."""
+        names = [name for name, target in self.targets.items() if encoder != OWN_VECTORS or target.vectors]
+        if self.decontamination is not None and encoder == self.searched_encoder:
+            names += self.decontamination.files
+        return names
+
+    @property
+    def searched_encoder(self) -> str | None:
+        """The encoder by whose vectors evaluation texts are looked for; None where only texts are compared."""
+        rule = None if self.decontamination is None else self.decontamination.embedding
+        return None if rule is None else rule.encoder
 
     @property
     def digest(self) -> str:

@@ -1,6 +1,7 @@
 """The stages as Dagster assets: one each for the pool, an encoder's vectors and index, a recipe and the catalog."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -10,12 +11,15 @@ from pipelines.context import Context
 from pipelines.orchestration.asset import GPU_POOL, as_sql, as_table, stage_asset
 from pipelines.recipes.explain import explain, ready_sql
 from pipelines.recipes.spec import needs_vectors
+from pipelines.stages.decontaminate import decontaminate
 from pipelines.stages.embed import embed, embed_targets
 from pipelines.stages.index import index
 from pipelines.stages.ingest import ingest
 from pipelines.stages.publish import publish
 from pipelines.stages.select import select
 from pipelines.stages.stage import Outcome
+
+DECONTAMINATION = ["decontamination"]
 
 
 def pool_asset() -> dg.AssetsDefinition:
@@ -70,9 +74,27 @@ def encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]:
     return [vectors, indexed, target_vectors]
 
 
-def recipe_asset(name: str, recipe: Recipe) -> dg.AssetsDefinition:
-    """The asset `selection/<name>`: a recipe's latest selection."""
-    deps = [["pool"]]
+def decontamination_asset(config: Config) -> dg.AssetsDefinition:
+    """The asset `decontamination`: the rows of the pool that hold evaluation texts."""
+    encoder = config.searched_encoder
+    return stage_asset(
+        decontaminate,
+        key=DECONTAMINATION,
+        deps=[["pool"], *([[encoder, "embeddings"], [encoder, "target_embeddings"]] if encoder else [])],
+        description="The rows of the pool that hold evaluation texts, which nothing chooses; and how many of planted ones are "
+        "found.",
+        kinds={"parquet"},
+        group_name="pool",
+    )
+
+
+def recipe_asset(name: str, recipe: Recipe, after: Sequence[Sequence[str]] = ()) -> dg.AssetsDefinition:
+    """The asset `selection/<name>`: a recipe's latest selection.
+
+    Args:
+        after: further assets that it depends on.
+    """
+    deps = [["pool"], *map(list, after)]
     if recipe.encoder and needs_vectors(recipe):
         deps.append([recipe.encoder, "vector_index"])
         if recipe.targets:

@@ -8,7 +8,14 @@ import dagster as dg
 
 from pipelines.config.load import load_config
 from pipelines.orchestration.asset import Project
-from pipelines.orchestration.assets import catalog_asset, encoder_assets, pool_asset, recipe_asset
+from pipelines.orchestration.assets import (
+    DECONTAMINATION,
+    catalog_asset,
+    decontamination_asset,
+    encoder_assets,
+    pool_asset,
+    recipe_asset,
+)
 from pipelines.orchestration.labeling_assets import job_name, labeling_assets, labeling_job
 from pipelines.orchestration.schedule import schedules
 from pipelines.orchestration.sensors import new_files_sensor, new_labels_sensor
@@ -24,12 +31,16 @@ def build_definitions(config_path: Path) -> dg.Definitions:
     config = load_config(config_path)
     of_labeling = [project.encoder for project in config.labeling.values() if project.encoder is not None]
     assets = [pool_asset()]
-    for encoder in dict.fromkeys([*encoders_of(config, config.recipes), *of_labeling]):
+    of_search = [config.searched_encoder] if config.searched_encoder else []
+    for encoder in dict.fromkeys([*encoders_of(config, config.recipes), *of_labeling, *of_search]):
         assets += encoder_assets(encoder, targets=bool(config.targets_in(encoder)))
-    assets += [recipe_asset(name, recipe) for name, recipe in config.recipes.items()]
+    after = [DECONTAMINATION] if config.decontamination is not None else []
+    if after:
+        assets.append(decontamination_asset(config))
+    assets += [recipe_asset(name, recipe, after) for name, recipe in config.recipes.items()]
     assets.append(catalog_asset(config))
     for name, project in config.labeling.items():
-        assets += labeling_assets(name, project)
+        assets += labeling_assets(name, project, after)
 
     # Labels have jobs and a sensor of their own: a new file of the pool draws recipes again and sends nobody a batch.
     labeling_jobs = {name: labeling_job(name) for name in config.labeling}

@@ -1,5 +1,6 @@
 """The stages of labeling projects as Dagster assets: labels -> model -> batch; and a job for each project."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -35,8 +36,12 @@ def labeling_job(project: str) -> Any:
     )
 
 
-def labeling_assets(name: str, project: Labeling) -> list[dg.AssetsDefinition]:
-    """The assets `<name>/labels`, `<name>/model` and `<name>/batch`."""
+def labeling_assets(name: str, project: Labeling, after: Sequence[Sequence[str]] = ()) -> list[dg.AssetsDefinition]:
+    """The assets `<name>/labels`, `<name>/model` and `<name>/batch`.
+
+    Args:
+        after: further assets that the batch depends on.
+    """
     assert project.encoder is not None  # the configuration fills it in
     labels = stage_asset(
         pull,
@@ -62,7 +67,7 @@ def labeling_assets(name: str, project: Labeling) -> list[dg.AssetsDefinition]:
         push,
         name,
         key=[name, "batch"],
-        deps=[[name, "model"], [project.encoder, "vector_index"]],
+        deps=[[name, "model"], [project.encoder, "vector_index"], *after],
         show=_first_rows,
         description=f"The next {project.batch_size} rows to label, by {project.steps}; while a round is open, its batch again.",
         kinds={"winnow"},

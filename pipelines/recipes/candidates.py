@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipelines.pool_view import PoolView
+from pipelines.recipes.contamination import Examples
 from pipelines.recipes.eligible import eligible_rows
 from pipelines.recipes.inputs import DrawInputs
 from pipelines.recipes.spec import SelectionSpec
@@ -23,6 +24,9 @@ def assemble(view: PoolView, spec: SelectionSpec, inputs: DrawInputs) -> tuple[P
     if vectors is not None:
         vectors = on_gpu(vectors)
     targets = target_vectors(view, spec) if Input.TARGETS in spec.inputs else None
+    examples = None
+    if Input.TARGET_QUESTIONS in spec.inputs:
+        examples = Examples.of([view.target_set_of(record) for record in spec.targets.values()])
     held_out = [view.target_set_of(targets_id) for targets_id in spec.held_out]
     eligible, counts = eligible_rows(snapshot, spec, stored, held_out, inputs.exclusions)
     pool = Pool(
@@ -34,6 +38,8 @@ def assemble(view: PoolView, spec: SelectionSpec, inputs: DrawInputs) -> tuple[P
         labels=inputs.labels,
         targets=None if targets is None else inputs.on_targets(targets),
         target_texts=target_texts(view, spec) if Input.TARGET_TEXTS in spec.inputs else None,
+        target_questions=None if examples is None else examples.questions,
+        target_names=() if examples is None else examples.printable(),
         texts=snapshot.texts() if Input.TEXTS in spec.inputs else None,
         columns={name: _column(view, spec, snapshot, name) for name in sorted(spec.columns)},
         keys=hash_keys(snapshot.ids),

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipelines.context import Context
 from pipelines.recipes.inputs import NO_INPUTS, DrawInputs
-from pipelines.recipes.measure import pool_coverage
+from pipelines.recipes.measure import pool_coverage, target_similarity
 from pipelines.recipes.rows import dropped_by, select_rows
 from pipelines.recipes.spec import SelectionSpec, id_list
 from pipelines.recipes.tokens import count_tokens
@@ -65,7 +65,10 @@ def draw(context: Context, spec: SelectionSpec, name: str, inputs: DrawInputs = 
     if isinstance(budget, TokenBudget) and budget.tokenizer:
         count_tokens(context, budget.tokenizer, context.pool.snapshot_of(spec.snapshot))
     drawn = select_rows(context.pool, spec, inputs)
-    metrics = pool_coverage(drawn.vectors, drawn.rows) if spec.arm is None else {}
+    metrics = {}
+    if spec.arm is None:
+        metrics = pool_coverage(drawn.vectors, drawn.rows)
+        metrics |= target_similarity(context.pool, spec, drawn.vectors, drawn.rows)
     header = spec.record() | {
         "selection_id": selection_id,
         "recipe": name,

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.errors import NothingYet
 from pipelines.recipes.inputs import Mask
 from pipelines.recipes.spec import IdList, SelectionSpec, digest_of_rows
 from selection.types import Rows
 from storage.errors import BadInput
+from storage.ids import rows_of
+from storage.pool.contamination import contaminated_ids
 from storage.pool.snapshot import Snapshot
 from storage.pool.targets import TargetSet
 from storage.vectors.segments import StoredVectors
 
 # Why a row is kept out of a draw, in the order in which the rules are applied.
-RULES = ("without_vector", "outside_where", "not_allowed", "denied", "equal_to_a_target")
+RULES = ("without_vector", "outside_where", "not_allowed", "denied", "equal_to_a_target", "contaminated")
 
 
 def eligible_rows(
@@ -56,6 +59,13 @@ def eligible_rows(
     if spec.held_out:
         targets = [turns for target_set in held_out for turns in target_set.conversations]
         exclude("equal_to_a_target", snapshot.asked_in(targets))
+    if spec.contamination is not None:
+        if not snapshot.store.has("records", "contaminations", spec.contamination):
+            raise NothingYet(
+                "the pool was not searched yet for evaluation texts, as `decontamination` has it: run `winnow run`, or "
+                "materialize the asset `decontamination`, first"
+            )
+        exclude("contaminated", rows_of(contaminated_ids(snapshot.store, spec.contamination), snapshot.ids))
     for rule, excluded in exclusions.items():
         exclude(rule, excluded)
     counts["eligible"] = int(eligible.sum())

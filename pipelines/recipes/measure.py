@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.pool_view import PoolView
+from pipelines.recipes.spec import SelectionSpec
+from pipelines.recipes.targets import half_vectors
 from selection import Constraints, Pool
 from selection.metrics import coverage
-from selection.types import Rows, Vectors
+from selection.types import Input, Rows, Vectors
 
 Counts = dict[str, int | float]
 # Multiply-adds of a coverage measurement that is worth its time: a few seconds.
@@ -27,6 +30,24 @@ def counted(constraints: Constraints, pool: Pool, cost: npt.NDArray[np.float64],
         sizes = np.bincount(group[group >= 0], minlength=len(names))
         counts |= {f"quota_{name}": size for name, size in zip(names, sizes.tolist(), strict=True)}
     return counts
+
+
+def target_similarity(view: PoolView, spec: SelectionSpec, vectors: Vectors | None, rows: Rows) -> dict[str, float]:
+    """How near some rows are to the examples that only measure, and to those that steps saw, for each target set with both.
+
+    The mean over examples of the highest cosine to one of the rows. Nothing where no part of a set only measures: examples
+    that a selection was made by say little of others.
+    """
+    from selection.metrics import mean_highest_cosine
+
+    if vectors is None or not len(rows) or Input.TARGETS not in spec.inputs:
+        return {}
+    chosen = vectors.take(rows)
+    measured = {}
+    for half in ("measuring", "selecting"):
+        for name, examples in half_vectors(view, spec, half).items():
+            measured[f"{half}_similarity_{name}"] = round(mean_highest_cosine(examples, chosen), 6)
+    return measured
 
 
 def pool_coverage(vectors: Vectors | None, rows: Rows) -> dict[str, float]:

@@ -17,6 +17,7 @@ import numpy as np
 from pipelines.config.schema import OWN_VECTORS, Config, Recipe
 from pipelines.context import Context
 from pipelines.pool_view import PoolView
+from pipelines.recipes.contamination import contamination_spec
 from pipelines.runs import last_run
 from selection import Constraints, TokenBudget
 from selection.constraints import plain
@@ -61,6 +62,7 @@ class SelectionSpec:
         where: a SQL condition on the rows.
         allow, deny: lists of ids.
         previous: the selection that this one adds to (`mode: top_up`).
+        contamination: the search for evaluation texts whose matches must not be chosen; None where there is no setting.
         arm: what an arm of a labeling round depends on beside a recipe, JSON-plain; None for a recipe.
     """
 
@@ -80,6 +82,7 @@ class SelectionSpec:
     allow: IdList | None
     deny: IdList | None
     previous: str | None
+    contamination: str | None = None
     arm: Mapping[str, Any] | None = None
 
     @cached_property
@@ -121,7 +124,7 @@ class SelectionSpec:
     def record(self) -> dict[str, Any]:
         """The JSON-plain form that is hashed and kept."""
         constraints = self.constraints
-        return {
+        record = {
             "steps": [recorded_spec(step) for step in self.steps],
             "budget": self.budget,
             "tokens": self.token_column,
@@ -144,6 +147,8 @@ class SelectionSpec:
             "previous": self.previous,
             "arm": None if self.arm is None else dict(self.arm),
         }
+        # Without the setting, selections keep their names.
+        return record if self.contamination is None else {**record, "contamination": self.contamination}
 
     @classmethod
     def from_record(cls, header: Mapping[str, Any]) -> SelectionSpec:
@@ -171,6 +176,7 @@ class SelectionSpec:
             allow=None if header["allow"] is None else IdList(header["allow_file"], header["allow"]),
             deny=None if header["deny"] is None else IdList(header["deny_file"], header["deny"]),
             previous=header["previous"],
+            contamination=header.get("contamination"),
             arm=header.get("arm"),
         )
 
@@ -200,6 +206,7 @@ def recipe_spec(pool: PoolView, recipe: Recipe, *, previous: str | None = None) 
     every_target = {target.name: target.id for target in pool.target_sets(pool.config.targets)}
     encoder = recipe.encoder if needs_vectors(recipe) else None
     fingerprint = pool.fingerprint(encoder) if encoder else None
+    searched = contamination_spec(pool)
     searches = any(step.searches for step in recipe.steps.parsed)
     tokenizer = recipe.budget.tokenizer if isinstance(recipe.budget, TokenBudget) else None
     for expression in sorted(set().union(*(step.expressions for step in recipe.steps.parsed))):
@@ -221,6 +228,7 @@ def recipe_spec(pool: PoolView, recipe: Recipe, *, previous: str | None = None) 
         allow=id_list(recipe.allow, pool.snapshot, strict=True),
         deny=id_list(recipe.deny, pool.snapshot, strict=False),
         previous=previous,
+        contamination=None if searched is None else searched.contamination_id,
     )
 
 

@@ -19,7 +19,7 @@ from duckdb import DuckDBPyConnection
 from duckdb import Error as DuckDBError
 
 from storage.catalog import schema
-from storage.damage import KINDS, read_record, readable, set_aside
+from storage.damage import KINDS, committed_whole, read_record, readable, set_aside
 from storage.duck import json_pointer, literal, quoted
 from storage.errors import NotInStore, StoreDamaged
 from storage.pool.columns import read_columns
@@ -30,6 +30,8 @@ from storage.store import Store, read_json
 
 # More fields than this stay in `extra` alone: keys that are data themselves would make a catalog of columns.
 _MAX_EXTRA = 200
+# Of these, files that earlier versions wrote lack the newer columns.
+_OF_ANY_AGE = ("pool_rows", "targets")
 
 Row = dict[str, Any]
 Name = tuple[str, ...]
@@ -95,7 +97,7 @@ def _check_table(path: Path, view: str) -> None:
     except (pa.ArrowException, OSError) as error:
         raise StoreDamaged(f"{path} cannot be read: {error}") from error
     wanted = set(schema.PARQUET_COLUMNS[view]) - {schema.FROM_FOLDER.get(view)}
-    if view != "pool_rows" and (missing := sorted(wanted - names)):
+    if view not in _OF_ANY_AGE and (missing := sorted(wanted - names)):
         raise StoreDamaged(f"{path} lacks the columns {', '.join(missing)}")
 
 
@@ -237,6 +239,7 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
     live = _column(connection, "SELECT ingest FROM snapshot_files WHERE snapshot = ? ORDER BY ingest", [latest or ""])
     ingests = _column(connection, "SELECT ingest FROM ingests ORDER BY ingest")
     folder = store.path("records", "snapshots", latest) if latest else None
+    searches = _latest_search(store, connection)
     files: dict[str, Iterable[Path]] = {
         "duplicates": [folder / "duplicates.parquet"] if folder else [],
         "tombstones": _of_records(store, "snapshots", "tombstones.parquet"),
@@ -245,6 +248,8 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
         "selection_items": _of_records(store, "selections", "items.parquet"),
         "selection_drops": [path for path in _of_records(store, "selections", "dropped.parquet") if path.exists()],
         "selection_finds": [path for path in _of_records(store, "selections", "found.parquet") if path.exists()],
+        "contamination": _of_records(store, "contaminations", "matches.parquet", searches),
+        "contamination_recall": _of_records(store, "contaminations", "recall.parquet", searches),
         "label_events": _of_imports(store, connection, "labels.parquet", "new > 0"),
         "label_quarantine": _of_imports(store, connection, "quarantine.parquet", f"{_IS_LAST} AND quarantined > 0"),
         "round_items": _of_records(store, "rounds", "items.parquet"),
@@ -324,6 +329,15 @@ def _latest_models(connection: DuckDBPyConnection) -> list[str]:
     )
 
 
+def _latest_search(store: Store, connection: DuckDBPyConnection) -> list[str]:
+    """The last search for evaluation texts, also one whose recall is too low."""
+    subjects = _column(
+        connection,
+        "SELECT subject FROM runs WHERE stage = 'decontaminate' AND subject IS NOT NULL ORDER BY run_id DESC",
+    )
+    return [name for name in dict.fromkeys(subjects) if committed_whole(store, "contaminations", name)][:1]
+
+
 def _select(view: str, paths: Iterable[Path]) -> str:
     """The select behind a view over Parquet files; of no files, no rows of the right types."""
     columns = schema.PARQUET_COLUMNS[view]
@@ -336,9 +350,12 @@ def _select(view: str, paths: Iterable[Path]) -> str:
         f"split_part(filename, '/', -2) AS {quoted(name)}" if name == folder else quoted(name) for name in columns
     )
     source = f"read_parquet([{files}], filename = true)"
-    if view == "pool_rows":  # files that earlier versions wrote lack the newer columns
-        typed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in columns.items())
-        of_any_age = f"FROM read_parquet([{files}], union_by_name = true)"
+    if view in _OF_ANY_AGE:
+        inside = {name: kind for name, kind in columns.items() if name != folder} | (
+            {"filename": "VARCHAR"} if folder else {}
+        )
+        typed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in inside.items())
+        of_any_age = f"FROM read_parquet([{files}], union_by_name = true{', filename = true' if folder else ''})"
         source = f"(SELECT {typed} WHERE false UNION ALL BY NAME {of_any_age})"
     return f"SELECT {selected} FROM {source}"  # noqa: S608
 

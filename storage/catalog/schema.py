@@ -15,10 +15,10 @@ import pyarrow as pa
 from storage import records
 from storage.labels import log, rounds
 from storage.labels.models import CONSENSUS_SCHEMA
-from storage.pool import ingest
+from storage.pool import contamination, ingest
 from storage.pool.ingest import POOL_SCHEMA
 from storage.pool.snapshot import DUPLICATES_SCHEMA, TOMBSTONES_SCHEMA
-from storage.pool.targets import ITEMS_SCHEMA
+from storage.pool.targets import ITEMS_SCHEMA, MEASURES
 
 STEPS: tuple[str, ...] = (
     """
@@ -111,10 +111,12 @@ PARQUET_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "duplicates": _without(_columns(DUPLICATES_SCHEMA), "snapshot"),
     "tombstones": _columns(TOMBSTONES_SCHEMA, "snapshot"),
     "quarantine": _columns(ingest.QUARANTINE_SCHEMA),
-    "targets": _columns(ITEMS_SCHEMA, "targets", "target_set"),
+    "targets": _columns(ITEMS_SCHEMA.append(MEASURES), "targets", "target_set"),
     "selection_items": _columns(pa.schema(records.ITEM_COLUMNS), "selection_id"),
     "selection_drops": _columns(pa.schema(records.REPORT_COLUMNS), "selection_id"),
     "selection_finds": _columns(pa.schema(records.REPORT_COLUMNS), "selection_id"),
+    "contamination": _columns(pa.schema(contamination.MATCH_COLUMNS), "contamination_id"),
+    "contamination_recall": _columns(pa.schema(contamination.RECALL_COLUMNS), "contamination_id"),
     "label_events": _columns(log.LOG_SCHEMA, "import"),
     "label_quarantine": _columns(log.QUARANTINE_SCHEMA),
     "round_items": _columns(pa.schema(rounds.ITEM_COLUMNS), "round_id"),
@@ -125,6 +127,7 @@ PARQUET_COLUMNS: Mapping[str, Mapping[str, str]] = {
 # files that can hold it (measured over 1,000 selections: 19 ms instead of 76).
 FROM_FOLDER: Mapping[str, str] = {
     **dict.fromkeys(("selection_items", "selection_drops", "selection_finds"), "selection_id"),
+    **dict.fromkeys(("contamination", "contamination_recall"), "contamination_id"),
     "tombstones": "snapshot",
     "targets": "targets",
     "label_events": "import",
@@ -265,7 +268,7 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "encoders": "One row per encoder: the model and all else that its vectors depend on.",
     "embeddings": "One row per stored segment of vectors; sum n_rows by encoder for what is embedded.",
     "indexes": "One row per vector index.",
-    "targets": "One row per target: an example of the task to match.",
+    "targets": "One row per target: an example of the task to match; evaluation texts that are no targets too.",
     "examples": "One row per candidate of the pool as it is now; the fields of the user's files that winnow has no name for are columns at the end.",
     "pool_rows": "One row per readable row of every file ever taken in, repeats and old files included; most questions are for `examples`.",
     "duplicates": "One row per exact repeat in the pool as it is now, with the row that was kept in its place.",
@@ -277,6 +280,8 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "selection_drops": "One row per selection and candidate that a filter left out and said why, for example a duplicate.",
     "selection_finds": "One row per selection, filter that searches and chosen candidate: what found it, for example an anchor.",
     "selected_examples": "selection_items with the text and fields of each candidate, also of candidates no longer in the pool.",
+    "contamination": "One row per candidate and evaluation example that it holds, of the last search: which rule, how much, where.",
+    "contamination_recall": "One row per evaluation set and kind of plant: how many of the planted examples the last search finds.",
     "labels": "One row per label that counts: the latest of each annotator on each row, of each kind.",
     "label_events": "One row per label ever given; most questions are for `labels`.",
     "label_imports": "One row per label file taken in, ever; a file that grew is there once for each state.",
@@ -417,6 +422,24 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "selection_finds.value": "The similarity to it.",
     "selected_examples.value": "The score or similarity behind the choice, NULL if there is none.",
     "version": "Number of schema steps.",
+    "contamination.excerpt": "What of the row's text matches, its first 200 characters.",
+    "contamination.id": "The candidate that holds the example.",
+    "contamination.rule": "exact, all words of the example in one run; ngrams, enough of its word n-grams; or embedding, vectors.",
+    "contamination.score": "The share of the example's n-grams that the row holds, or the cosine; 1 for exact.",
+    "contamination.start": "The first character of the match in the row's text, its turns one below the other, from 0; NULL for embedding.",
+    "contamination.stop": "The character after the match.",
+    "contamination_id": "The search: hash of pool, evaluation sets and rules; it lies in records/contaminations/.",
+    "contamination_recall.kind": "The disguise: verbatim, rewrapped, case_and_punctuation, numbers_replaced, names_replaced, "
+    "options_reordered or paraphrase.",
+    "contamination_recall.found": "How many of the plants are found.",
+    "example": "The example's id: `id` in `targets`.",
+    "example_name": "The example's own id in its file, else its place.",
+    "false_positives": "Negatives that are taken to hold an example of the set.",
+    "negatives": "Texts without an example of the set: rows of the pool, and those with a plant of another set.",
+    "planted": "How many examples were planted.",
+    "precision": "found / (found + false_positives).",
+    "promised": "Whether the rules promise to find this kind; if so it counts for `recall_floor`.",
+    "recall": "found / planted.",
     # Labels, rounds and models.
     "agreement": "Share of the other annotators' labels on the same rows that are the same.",
     "annotators": "How many annotators the row wants.",
@@ -449,6 +472,7 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "labels.kind": "class; rating; text; skip, left to others; ignore, out for good; gold, a known answer.",
     "labels.seconds": "How long the annotator took.",
     "lease_until": "Until when the rows are not sent out again, UTC.",
+    "measures": "Whether the example only measures what was selected (`measure`); NULL where its set has no such part.",
     "median_seconds": "Half of the labels took less.",
     "metrics": "Name -> number, as JSON.",
     "model_id": "The model: hash of what it was fitted on and how; NULL before there are labels.",

@@ -13,6 +13,7 @@ from selection import ArrayVectors, Filter, Input, Pool, Reason, Scorer, Selecti
 from selection.checks import CHECKS, BrokenContract, check_step
 from selection.filters.anchors import Anchors
 from selection.filters.best_of import BestOf
+from selection.filters.decontaminate import Decontaminate
 from selection.filters.keep_top import KeepTop
 from selection.filters.near_duplicates import NearDuplicates
 from selection.filters.outliers import Outliers
@@ -70,6 +71,9 @@ STEPS = [
     BestOf(by="prompt_id"),
     BestOf(by="prompt_id", score="length"),
     BestOf(by="question_id", score="depth"),
+    Decontaminate(),
+    Decontaminate(n=3, short_n=3, threshold=0.5),
+    Decontaminate(n=6, short_n=2, threshold=1.0),
     KeepTop(times=1.5),
     KeepTop(times=2.5),
     RandomSubpool(rows=30),

@@ -17,6 +17,7 @@ from storage.ids import Ids, from_bytes, to_arrow
 from storage.labels.log import LabelImport, import_labels
 from storage.labels.models import commit_model
 from storage.labels.rounds import ITEM_COLUMNS, commit_round
+from storage.pool.contamination import RECALL_COLUMNS, commit_contamination
 from storage.pool.content import identity
 from storage.pool.ingest import FileSpec, ingest_file
 from storage.pool.snapshot import open_snapshot, take_snapshot
@@ -121,6 +122,27 @@ class SmallStore(Store):
         )
         self.add_run("fit", project, model_id)
         return model_id
+
+    def add_contamination(self, contamination_id: str, prompts: Sequence[str]) -> str:
+        """A search that finds a target in each of some rows and all of its plants, and its run."""
+        n = len(prompts)
+        rows = {
+            "id": to_arrow(from_bytes(map(id_of, prompts))),
+            "target_set": ["dev"] * n,
+            "example": to_arrow(from_bytes(map(id_of, prompts))),
+            "example_name": list(map(str, range(n))),
+            "rule": ["exact"] * n,
+            "score": [1.0] * n,
+            "start": [0] * n,
+            "stop": [2] * n,
+            "excerpt": list(prompts),
+        }
+        values = ["dev", "verbatim", True, 2, 2, 1.0, 3, 0, 1.0]
+        recall = pa.table({name: [value] for name, value in zip(RECALL_COLUMNS, values, strict=True)})
+        header = {"contamination_id": contamination_id, "snapshot": "s", "facts": {}}
+        commit_contamination(self, header, pa.table(rows), recall)
+        self.add_run("decontaminate", None, contamination_id)
+        return contamination_id
 
     def add_run(self, stage: str, target: str | None, subject: str | None, status: str = "ok") -> str:
         now = utc_now()

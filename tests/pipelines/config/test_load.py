@@ -295,7 +295,7 @@ WRONG_FILES = [
     ("data/*.jsonl", "data/*.jsonl\n  columns: [score.parquet]", "winnow.yaml:3: pool.columns[0]: 'score.parquet' does not exist in {root} (did you mean `scores.parquet`?)"),
     ("  files: data/*.jsonl\n", "  max_bad_fraction: 0.1\n", "winnow.yaml:1: pool.files: is missing"),
     ("pool:\n  files: data/*.jsonl\n", "pool: data/*.jsonl\n", "winnow.yaml:1: pool: must be a mapping of files, max_bad_fraction, prefer, columns, vectors, found 'data/*.jsonl'"),
-    ("pool:\n", "pol:\n", "winnow.yaml:1: pol: unknown key (did you mean `pool`?); allowed: store, pool, encoders, targets, recipes, labeling, index, schedule"),
+    ("pool:\n", "pol:\n", "winnow.yaml:1: pol: unknown key (did you mean `pool`?); allowed: store, pool, encoders, targets, recipes, labeling, index, decontamination, schedule"),
     ("maths: maths.jsonl", "maths: math.jsonl", "winnow.yaml:7: targets.maths: 'math.jsonl' does not exist in {root} (did you mean `maths.jsonl`?)"),
     ("maths: maths.jsonl", "maths: 7", "winnow.yaml:7: targets.maths: must be text or a list of texts, found the number 7"),
     ("pool:\n", "store: 7\npool:\n", "winnow.yaml:1: store: must be a folder, found the number 7"),
@@ -428,7 +428,7 @@ class TestMistakes:
         [
             ("", "winnow.yaml: is empty"),
             ("# nothing\n", "winnow.yaml: is empty"),
-            ("- a\n", "winnow.yaml:1: must be a mapping of store, pool, encoders, targets, recipes, labeling, index, schedule, found a list"),
+            ("- a\n", "winnow.yaml:1: must be a mapping of store, pool, encoders, targets, recipes, labeling, index, decontamination, schedule, found a list"),
             ("pool:\n\tfiles: a\n", "winnow.yaml:2: has a tab where YAML needs spaces; indent with spaces"),
             ("pool: [a\n", "winnow.yaml:2: is not valid YAML, column 1: expected ',' or ']', but got '<stream end>'"),
             ("a: 1\n---\nb: 2\n", "winnow.yaml:2: has a second document (`---`); keep one"),
@@ -521,3 +521,67 @@ def test_load_config__the_home_of_nobody_is_a_folder(tmp_path: Path) -> None:
     text = "store: ~no-such-user/x\npool: {files: a.jsonl}\nrecipes: {r: {steps: [random], budget: 1}}\n"
     (tmp_path / "winnow.yaml").write_text(text)
     assert load_config(tmp_path).store == str(tmp_path / "~no-such-user" / "x")
+
+
+def test_load__decontamination_is_resolved_and_changes_the_digest_alone_where_it_is(project: Path) -> None:
+    before = load_config(project)
+    assert before.decontamination is None
+    assert "\ndecontamination:" not in before.resolved_yaml()
+    (project / "winnow.yaml").write_text(GOOD + "decontamination: {files: {more: ids.txt}, paraphrases: code.jsonl}\n")
+    config = load_config(project)
+    assert config.decontamination is not None
+    assert config.decontamination.against == ("maths", "code")
+    assert config.decontamination.files["more"].files == (str(project / "ids.txt"),)
+    assert config.decontamination.paraphrases == str(project / "code.jsonl")
+    assert config.digest != before.digest
+    (project / "again.yaml").write_text(config.resolved_yaml())
+    assert load_config(project / "again.yaml").digest == config.digest
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("[maths]", "decontamination: must be a mapping of against, files, n, "),
+        ("{against: [math]}", "decontamination.against[0]: no target set is called 'math' (did you mean `maths`?)"),
+        ("{against: []}", "decontamination: names no evaluation texts: add a target set under `targets`"),
+        ("{n: 4}", "decontamination.short_n: must be at most `n`, which is 4, found 5"),
+        ("{threshold: 0}", "decontamination.threshold: must be above 0.0, found 0"),
+        ("{files: {maths: ids.txt}}", "decontamination.files.maths: is the name of a target set too"),
+        ("{files: {A b: ids.txt}}", "decontamination.files.A b: 'A b' cannot be a name"),
+        ("{files: {more: nothing.jsonl}}", "decontamination.files.more: 'nothing.jsonl' does not exist in"),
+        ("{paraphrases: nothing.jsonl}", "decontamination.paraphrases: 'nothing.jsonl' does not exist in"),
+        (
+            "{embedding: {encoder: big, threshold: 0.9}}",
+            "decontamination.embedding.encoder: no encoder is called 'big'",
+        ),
+        ("{embedding: {encoder: small}}", "decontamination.embedding.threshold: is missing"),
+        ("{flor: 1}", "decontamination.flor: unknown key"),
+    ],
+    ids=lambda value: value if value.startswith(("{", "[")) else "",
+)
+def test_load__wrong_decontamination(project: Path, setting: str, message: str) -> None:
+    (problem,) = problems(project, GOOD + f"decontamination: {setting}\n")
+    assert message in problem
+
+
+@pytest.mark.parametrize(
+    ("measure", "message"),
+    [
+        ("1.5", "targets.code.measure: must be below 1.0, found 1.5"),
+        ("0", "targets.code.measure: must be above 0.0, found 0"),
+        ("maths.jsonl", "maths.jsonl is not among the files of this target set: name it under `files` too"),
+        ("code.jsonl", "targets.code.measure: names all files of this target set, which leaves none to select by"),
+        ("nothing.jsonl", "targets.code.measure: 'nothing.jsonl' does not exist in"),
+    ],
+)
+def test_load__wrong_measure(project: Path, measure: str, message: str) -> None:
+    (problem,) = problems(project, GOOD.replace("fields: {prompt: task}", f"measure: {measure}"))
+    assert message in problem
+
+
+def test_load__measure_is_a_share_or_files(project: Path) -> None:
+    text = GOOD.replace("maths: maths.jsonl", "maths: {files: [maths.jsonl, ids.txt], measure: ids.txt}")
+    (project / "winnow.yaml").write_text(text.replace("fields: {prompt: task}", "measure: 0.5"))
+    targets = load_config(project).targets
+    assert targets["code"].measuring(project) == 0.5
+    assert targets["maths"].measuring(project) == [str(project / "ids.txt")]

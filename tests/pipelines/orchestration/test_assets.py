@@ -59,3 +59,17 @@ def test_materialize__a_failed_check_blocks_what_follows(light: Path) -> None:
     ]
     assert "catalog" not in {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
     assert query_catalog(Store(light / "store"), latest).equals(before)
+
+
+def test_materialize__evaluation_texts_are_looked_for_before_what_chooses_rows(light: Path) -> None:
+    change(light, "recipes:\n", "decontamination: {recall_floor: 0.5}\nrecipes:\n")
+    result = materialize(light, ["pool", "decontamination", "selection/any", "catalog"])
+    assert result.success
+    made = [event.asset_key.to_user_string() for event in result.get_asset_materialization_events()]
+    assert made.index("decontamination") < made.index("selection/any")
+    (check,) = [
+        check for check in result.get_asset_check_evaluations() if check.asset_key.to_user_string() == "decontamination"
+    ]
+    assert check.check_name == "recall_above_floor"
+    recall = query_catalog(Store(light / "store"), "SELECT recall FROM contamination_recall WHERE promised").to_pylist()
+    assert [each["recall"] for each in recall] == [1.0] * 3

@@ -36,6 +36,7 @@ def documented(full_store: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     )
     full_store.add_round("topics", 0, ["p1", "p2"])
     full_store.add_model("topics", "m0", {"p1": "billing"})
+    full_store.add_contamination("c0", ["p1"])
     publish_catalog(full_store)
     monkeypatch.chdir(full_store.root.parent)
     return full_store
@@ -43,7 +44,7 @@ def documented(full_store: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_docs__every_query_runs_and_shows_something(documented: Any) -> None:
     queries = [block for block in blocks("sql") if "ATTACH" not in block]
-    assert len(queries) == 17
+    assert len(queries) == 18
     with duckdb.connect("store/winnow.duckdb", read_only=True) as connection:
         for query in queries:
             for statement in connection.extract_statements(query):

@@ -12,7 +12,7 @@ from storage.errors import BadInput, NotInStore
 from storage.ids import from_bytes, to_bytes
 from storage.pool.content import identity
 from storage.pool.ingest import FileSpec
-from storage.pool.targets import ITEMS_SCHEMA, ingest_targets, open_targets
+from storage.pool.targets import ITEMS_SCHEMA, TargetSet, ingest_targets, open_targets
 from storage.store import Store
 
 
@@ -79,3 +79,48 @@ def test_targets__what_is_not_there(store: Store, tmp_path: Path):
     targets = ingest_targets(store, "dev", [spec(tmp_path / "a.jsonl", {"text": "x"})])
     with pytest.raises(NotInStore):
         next(targets.turns(from_bytes([bytes(16)])))
+
+
+def numbered(path: Path, numbers: range) -> FileSpec:
+    return spec(path, *({"prompt": f"question {n}", "response": "r", "id": n} for n in numbers))
+
+
+def measuring(targets: TargetSet) -> set[str | None]:
+    return {targets.given_ids[place] for place in targets.measuring.tolist()}
+
+
+def test_targets__without_measure_all_examples_select(store: Store, tmp_path: Path):
+    targets = ingest_targets(store, "dev", [numbered(tmp_path / "a.jsonl", range(4))])
+    assert targets.measures is None
+    assert targets.selecting.tolist() == [0, 1, 2, 3]
+    assert targets.measuring.tolist() == []
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_targets__a_share_measures_and_stays_when_others_come(store: Store, tmp_path: Path, share: float):
+    few = ingest_targets(store, "dev", [numbered(tmp_path / "a.jsonl", range(200))], share)
+    many = ingest_targets(store, "dev", [numbered(tmp_path / "b.jsonl", range(400))], share)
+    assert few.id != ingest_targets(store, "dev", [numbered(tmp_path / "a.jsonl", range(200))]).id
+    assert len(few.measuring) == pytest.approx(200 * share, abs=25)
+    assert measuring(few) == measuring(many) & set(few.given_ids)
+    assert sorted([*few.measuring, *few.selecting]) == list(range(200))
+    assert open_targets(store, few.id).measuring.tolist() == few.measuring.tolist()
+
+
+def test_targets__a_larger_share_holds_a_smaller(store: Store, tmp_path: Path):
+    file = numbered(tmp_path / "a.jsonl", range(50))
+    half, most = (measuring(ingest_targets(store, "dev", [file], share)) for share in (0.5, 0.75))
+    assert half < most
+
+
+def test_targets__files_measure__an_example_of_both_only_measures(store: Store, tmp_path: Path):
+    a, b = numbered(tmp_path / "a.jsonl", range(4)), numbered(tmp_path / "b.jsonl", range(3, 6))
+    targets = ingest_targets(store, "dev", [a, b], [b.url])
+    assert measuring(targets) == {"3", "4", "5"}
+    with pytest.raises(BadInput, match=r"targets 'dev': `measure` of 4 examples leaves none to select by"):
+        ingest_targets(store, "dev", [a], [a.url])
+
+
+def test_targets__a_share_that_leaves_none_to_measure(store: Store, tmp_path: Path):
+    with pytest.raises(BadInput, match=r"`measure` of 3 examples leaves none that only measures"):
+        ingest_targets(store, "dev", [numbered(tmp_path / "a.jsonl", range(3))], 1e-9)

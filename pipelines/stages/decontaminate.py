@@ -1,0 +1,111 @@
+"""Search the pool for evaluation texts, and measure how much of what was planted the search finds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.context import Context
+from pipelines.errors import NothingYet
+from pipelines.messages import counted
+from pipelines.recipes.contamination import (
+    ContaminationSpec,
+    Examples,
+    contamination_spec,
+    text_matches,
+    vector_matches,
+)
+from pipelines.recipes.planted import measured_recall, read_paraphrases
+from pipelines.runs import code_version
+from pipelines.stages.stage import Check, Outcome, stage
+from storage.damage import committed_whole
+from storage.ids import from_arrow
+from storage.pool.contamination import commit_contamination, read_contamination, read_recall
+
+
+@stage(
+    "decontaminate",
+    checks={
+        "recall_above_floor": "planted evaluation texts are found, in each disguise that the rules promise to see through"
+    },
+)
+def decontaminate(context: Context) -> Outcome:
+    """Search the pool for evaluation texts; what was searched before is not searched again."""
+    settings, spec = context.config.decontamination, contamination_spec(context.pool)
+    if settings is None or spec is None:
+        raise NothingYet("there is no `decontamination:` in winnow.yaml; `decontamination: {}` looks for all targets")
+    store = context.store
+    if not committed_whole(store, "contaminations", spec.contamination_id):
+        _search(context, spec)
+    header = read_contamination(store, spec.contamination_id)
+    facts = header["facts"]
+    recall = read_recall(store, spec.contamination_id)
+    return Outcome(
+        subject=spec.contamination_id,
+        metrics=facts,
+        summary=_summary(facts, len(spec.against)),
+        checks=(_recall_check(recall, settings.recall_floor),),
+    )
+
+
+def _search(context: Context, spec: ContaminationSpec) -> None:
+    view, store = context.pool, context.store
+    settings = context.config.decontamination
+    assert settings is not None
+    snapshot = view.snapshot_of(spec.snapshot)
+    examples = Examples.of([view.target_set_of(record) for record in spec.against.values()])
+    context.report.say(f"search {len(snapshot):,} rows for {counted(len(examples.ids), 'evaluation text')}")
+    matches = text_matches(snapshot, examples, spec.rules)
+    if spec.embedding is not None:
+        matches = pa.concat_tables([matches, vector_matches(view, spec, examples)])
+    rewordings = []
+    if settings.paraphrases is not None and spec.paraphrases is not None:
+        rewordings = read_paraphrases(store, settings.paraphrases, spec.paraphrases, examples)
+    recall = measured_recall(snapshot, examples, spec.rules, plants=spec.plants, seed=spec.seed, paraphrases=rewordings)
+    facts: dict[str, Any] = {
+        "rows": len(snapshot),
+        "examples": len(examples.ids),
+        "contaminated_rows": _distinct(matches["id"]),
+        "examples_in_pool": _distinct(matches["example"]),
+    }
+    for name in examples.sets:
+        of_set = matches.filter(pc.equal(matches["target_set"], name))
+        facts[f"contaminated_rows_{name}"] = _distinct(of_set["id"])
+    promised = [each["recall"] for each in recall.to_pylist() if each["promised"]]
+    if promised:
+        facts["least_promised_recall"] = min(promised)
+    header = spec.record() | {
+        "contamination_id": spec.contamination_id,
+        "facts": facts,
+        "code_version": code_version(),
+    }
+    commit_contamination(store, header, matches, recall)
+
+
+def _distinct(ids: pa.ChunkedArray) -> int:
+    return len(np.unique(from_arrow(ids))) if len(ids) else 0
+
+
+def _summary(facts: dict[str, Any], sets: int) -> str:
+    return (
+        f"{facts['contaminated_rows']:,} of {facts['rows']:,} rows hold {facts['examples_in_pool']:,} of "
+        f"{facts['examples']:,} evaluation texts of {counted(sets, 'set')}; no recipe takes them"
+    )
+
+
+def _recall_check(recall: list[dict[str, Any]], floor: float) -> Check:
+    promised = [each for each in recall if each["promised"]]
+    low = [each for each in promised if each["recall"] < floor]
+    worst = min(promised, key=lambda each: each["recall"], default=None)
+    detail = f"floor {floor} (`decontamination.recall_floor`)"
+    if worst is None:
+        return Check(
+            "recall_above_floor", False, f"no evaluation text has a word, so nothing could be planted; {detail}"
+        )
+    named = "; ".join(
+        f"{each['target_set']}, {each['kind']}: {each['found']} of {each['planted']}" for each in low or [worst]
+    )
+    return Check("recall_above_floor", not low, f"{'below' if low else 'least'}: {named}; {detail}")
