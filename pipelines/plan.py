@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pipelines.config.schema import OWN_VECTORS
 from pipelines.context import Context
 from pipelines.recipes.contamination import contamination_spec
-from pipelines.recipes.spec import encoders_of, resolve_spec
+from pipelines.recipes.spec import encoders_of, models_of, resolve_spec
 from pipelines.runs import last_run
 from storage.damage import KINDS, damage_of
 from storage.errors import NotInStore, StoreDamaged
@@ -48,6 +48,8 @@ def _lines(context: Context) -> Iterator[str]:
         yield f"decontamination: {_contamination(context)}"
     for name in encoders_of(config, config.recipes):
         yield f"{name}/embeddings: {_embeddings(context, name)}"
+    for name in models_of(config, config.recipes):
+        yield f"{name}/token_scores: {_token_scores(context, name)}"
     for name in config.recipes:
         yield f"selection/{name}: {_selection(context, name)}"
 
@@ -74,6 +76,12 @@ def _contamination(context: Context) -> str:
         return f"{len(context.pool.snapshot):,} rows to search for evaluation texts"
     damage = _damage(context, "contaminations", spec.contamination_id)
     return f"{damage}; to be searched again" if damage else "searched already, nothing to do"
+
+
+def _token_scores(context: Context, model: str) -> str:
+    ids = context.pool.snapshot.ids
+    lacking = len(missing_ids(context.store, context.pool.model_fingerprint(model), ids))
+    return f"{lacking:,} rows to score, {len(ids) - lacking:,} in the store"
 
 
 def _selection(context: Context, recipe: str) -> str:

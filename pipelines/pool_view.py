@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 from pipelines.config.schema import OWN_VECTORS, Config, TargetFiles
 from pipelines.errors import NothingYet
+from selection.types import SCORES as SCORE_COLUMNS
 from storage.pool.snapshot import Snapshot, open_snapshot
 from storage.pool.targets import TargetSet, ingest_targets, open_targets
 from storage.store import Store
 from storage.vectors.imported import files_fingerprint
 from storage.vectors.index import open_vectors, records
+from storage.vectors.model_scores import ModelScores
 from storage.vectors.segments import StoredVectors
 
 
@@ -54,6 +56,47 @@ class PoolView:
         if snapshot_id not in self._snapshots:
             self._snapshots[snapshot_id] = open_snapshot(self.store, snapshot_id)
         return self._snapshots[snapshot_id]
+
+    @cached_property
+    def known_columns(self) -> dict[str, str]:
+        """Column -> type: the pool's own, then those of the models, see `score_columns`."""
+        return self.snapshot.known_columns() | dict.fromkeys(self.score_columns, "number")
+
+    @cached_property
+    def score_columns(self) -> dict[str, str]:
+        """Column -> the model that gives it, named as in the configuration.
+
+        `<model>_nll_sum` and so on, and `nll_sum` of the first model; what the pool has a column for is its own.
+        """
+        taken = {name.lower() for name in self.snapshot.known_columns()}
+        shown: dict[str, str] = {}
+        for place, model in enumerate(self.config.models):
+            prefixes = [f"{model}_", ""] if place == 0 else [f"{model}_"]
+            shown |= {f"{prefix}{name}": model for prefix in prefixes for name in SCORE_COLUMNS}
+        return {name: model for name, model in shown.items() if name.lower() not in taken}
+
+    def model_fingerprint(self, model: str) -> str:
+        """What names the folder of a model's token scores."""
+        key = (f"model {model}", None)
+        if key not in self._fingerprints:
+            self._fingerprints[key] = self.config.models[model].fingerprint()
+        return self._fingerprints[key]
+
+    def with_scores(self, snapshot: Snapshot, scores: Mapping[str, str]) -> Snapshot:
+        """A snapshot with columns of token scores.
+
+        Args:
+            scores: column -> the fingerprint of its model.
+        """
+        by_model: dict[str, dict[str, str]] = {}
+        for column, model in scores.items():
+            stored = max((name for name in SCORE_COLUMNS if f"_{column}".endswith(f"_{name}")), key=len)
+            by_model.setdefault(model, {})[column] = stored
+        if not by_model:
+            return snapshot
+        titles = {self.model_fingerprint(name): name for name in self.config.models}
+        columns = [ModelScores(self.store, model, titles.get(model, model), names) for model, names in by_model.items()]
+        return snapshot.with_columns(columns)
 
     def target_set(self, name: str) -> TargetSet:
         """A target or evaluation set of the configuration, read from its files if the store does not have it yet."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pipelines.context import Context
 from pipelines.errors import USER_ERRORS, HeldBack, RecipesFailed, UnknownRecipe
 from pipelines.messages import nearest
-from pipelines.recipes.spec import encoders_of
+from pipelines.recipes.spec import encoders_of, models_of
 from pipelines.stages.decontaminate import decontaminate
 from pipelines.stages.embed import embed, embed_targets
 from pipelines.stages.index import index
@@ -15,6 +15,7 @@ from pipelines.stages.ingest import ingest
 from pipelines.stages.publish import publish
 from pipelines.stages.select import select
 from pipelines.stages.stage import Outcome
+from pipelines.stages.token_scores import token_scores
 from storage.vectors.index import require_faiss
 
 
@@ -30,7 +31,7 @@ def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outc
         MissingExtra: the recipes need an index, and faiss is not installed; nothing ran.
     """
     chosen = _chosen(context, recipes)
-    prepare(context, encoders_of(context.config, chosen))
+    prepare(context, encoders_of(context.config, chosen), models_of(context.config, chosen))
     outcomes: list[Outcome] = []
     errors: dict[str, Exception] = {}
     for name in chosen:
@@ -44,8 +45,11 @@ def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outc
     return outcomes
 
 
-def prepare(context: Context, encoders: Sequence[str]) -> None:
-    """Read the pool; embed it and the targets, and index it, with each encoder; search it for evaluation texts."""
+def prepare(context: Context, encoders: Sequence[str], models: Sequence[str] = ()) -> None:
+    """Read the pool; embed it and the targets, and index it, with each encoder; score it with each model.
+
+    Where the configuration wants it, it is searched for evaluation texts.
+    """
     config = context.config
     searched = config.searched_encoder
     encoders = list(dict.fromkeys([*encoders, *([searched] if searched else [])]))
@@ -54,6 +58,9 @@ def prepare(context: Context, encoders: Sequence[str]) -> None:
     run_stage(context, "pool", ingest)
     if config.decontamination is not None and not searched:
         run_stage(context, "decontamination", decontaminate)
+    for model in models:
+        if model in context.pool.score_columns.values():
+            run_stage(context, f"{model}/token_scores", token_scores, model)
     for encoder in encoders:
         run_stage(context, f"{encoder}/embeddings", embed, encoder)
         run_stage(context, f"{encoder}/vector_index", index, encoder)

@@ -253,3 +253,17 @@ class Selection:
     def __repr__(self) -> str:
         rows = ", ".join(map(str, self.rows[:8].tolist())) + (", ..." if len(self.rows) > 8 else "")
         return f"Selection({len(self.rows)} rows: {rows}{'; exhausted' if self.exhausted else ''})"
+
+
+SCORES = (
+    *("nll_sum", "n_tok", "nll_mean", "nll_q10", "nll_q50", "nll_q90", "mean_rank"),
+    *("nll_prompt_sum", "n_prompt", "nll_answer_sum", "n_answer", "nll_answer"),
+    *("nll_alone_sum", "n_alone", "nll_alone"),
+)
+"""What a causal language model says of a row, by name: negative log-likelihoods (NLL, natural logarithm) and numbers of tokens.
+
+nll_sum, n_tok, nll_mean, nll_q10, nll_q50, nll_q90: of all tokens but the first, which nothing predicts: the sum, how many,
+the mean and quantiles. mean_rank: the mean place of the true token among all, by probability (1 is the likeliest).
+nll_prompt_sum, n_prompt: of the tokens before the answer. nll_answer_sum, n_answer, nll_answer: of the answer after the
+prompt; nll_alone_sum, n_alone, nll_alone: of the same answer without the prompt.
+"""

@@ -14,6 +14,7 @@ from pipelines.labeling.annotations import Annotations
 from pipelines.labeling.model import ProjectModel, project_model
 from pipelines.labeling.project import ProjectState, project_settings, project_state
 from pipelines.messages import counted
+from pipelines.recipes.spec import models_of_project
 from pipelines.run import prepare, run_stage
 from pipelines.stages.fit import fit
 from pipelines.stages.publish import publish
@@ -54,7 +55,7 @@ def push_batch(context: Context, project: str, *, more: bool) -> Outcome:
         HeldBack: a blocking check failed.
     """
     section = project_settings(context, project)
-    prepare(context, [section.encoder] if section.encoder else [])
+    prepare(context, [section.encoder] if section.encoder else [], models_of_project(context.config, project))
     run_stage(context, f"{project}/labels", pull, project)
     run_stage(context, f"{project}/model", fit, project)
     outcome = run_stage(context, f"{project}/batch", push, project, *(["more"] if more else []))

@@ -25,7 +25,7 @@ from pipelines.config.yaml_lines import MAX_CHARACTERS, KeyPath, parse
 from pipelines.errors import ConfigError, Problem
 from pipelines.messages import describe, listed, nearest
 from selection.constraints import Quota, TokenBudget
-from selection.encoders import EncoderSpec
+from selection.encoders import EncoderSpec, ModelSpec
 from selection.errors import InvalidOption, SelectionError
 from selection.learning.classifier import build_classifier
 from selection.types import Input
@@ -89,6 +89,7 @@ def read_file(file: Path) -> bytes:
     return data
 
 
+M = TypeVar("M", EncoderSpec, ModelSpec)
 F = TypeVar("F", schema.PoolFiles, schema.TargetFiles, schema.Files, schema.Keyed)
 
 
@@ -106,7 +107,8 @@ class _ConfigLoader(ConfigReader):
             store = "./store"
         pool = self._pool()
         targets = dict(self._targets())
-        encoders = dict(self._encoders())
+        encoders = dict(self._models_of("encoders", EncoderSpec))
+        models = dict(self._models_of("models", ModelSpec))
         names = {key: list(self._mapping(key)) for key in ("targets", "encoders")}
         if pool is not None and pool.vectors:
             names["encoders"].append(schema.OWN_VECTORS)
@@ -127,6 +129,7 @@ class _ConfigLoader(ConfigReader):
             store=self._absolute(store),
             pool=pool,
             encoders=encoders,
+            models=models,
             targets=targets,
             recipes=recipes,
             labeling=labeling,
@@ -216,16 +219,17 @@ class _ConfigLoader(ConfigReader):
         except BadInput as error:
             self.add((*path, "fields"), str(error).removeprefix(": fields: "))
 
-    def _encoders(self) -> Iterator[tuple[str, EncoderSpec]]:
-        for name, raw in self._mapping("encoders").items():
-            path: KeyPath = ("encoders", name)
+    def _models_of(self, section: str, kind: type[M]) -> Iterator[tuple[str, M]]:
+        """The entries of `encoders` or `models`."""
+        for name, raw in self._mapping(section).items():
+            path: KeyPath = (section, name)
             if name == schema.OWN_VECTORS:
                 self.add(path, f"`{schema.OWN_VECTORS}` stands for the vectors in pool.vectors; choose another name")
             if name == "selection":  # its assets' keys begin with its name, those of recipes with this word
                 self.add(path, "`selection` is what the assets of recipes are called; choose another name")
             if isinstance(raw, dict) and isinstance(raw.get("model"), str):
                 raw = raw | {"model": self._model(raw["model"])}  # noqa: PLW2901
-            spec = self._options(EncoderSpec, raw, path)
+            spec = self._options(kind, raw, path)
             if spec is None:
                 continue
             try:

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pipelines.config import schema
 from pipelines.config.reader import section_of
 from selection.constraints import Quota, TokenBudget
-from selection.encoders import EncoderSpec
+from selection.encoders import EncoderSpec, ModelSpec
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 BEGIN, END = "<!-- keys: written by python -m pipelines.config.reference -->", "<!-- end of keys -->"
@@ -30,6 +30,7 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("pool.columns[]", schema.Keyed),
     ("pool.vectors[], targets.<name>.vectors[]", schema.KeyedVectors),
     ("encoders.<name>", EncoderSpec),
+    ("models.<name>", ModelSpec),
     ("targets.<name>", schema.TargetFiles),
     ("recipes.<name>", schema.Recipe),
     ("recipes.<name>.budget", TokenBudget),

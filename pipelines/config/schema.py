@@ -26,7 +26,7 @@ from pydantic import (
 
 from selection.constraints import Constraints, Quota, TokenBudget
 from selection.contamination import ContaminationRules
-from selection.encoders import EncoderSpec
+from selection.encoders import EncoderSpec, ModelSpec
 from selection.registry import parse_steps, required
 from selection.step import Step, is_number
 from selection.types import Input
@@ -522,6 +522,7 @@ class Config(Section):
         store: the folder for everything winnow keeps.
         pool: the candidates: see `pool`.
         encoders: name: what turns text into vectors; see `encoders.<name>`.
+        models: name: a causal language model whose token scores are columns; see `models.<name>`.
         targets: name: file of examples to match, or see `targets.<name>`.
         recipes: name: how to choose a subset; see `recipes.<name>`.
         labeling: name: a project of what to label next; see `labeling.<name>`.
@@ -534,6 +535,7 @@ class Config(Section):
     store: str = "./store"
     pool: Pool
     encoders: dict[str, EncoderSpec] = {}
+    models: dict[str, ModelSpec] = {}
     targets: dict[str, TargetFiles] = {}
     recipes: dict[str, Recipe] = {}
     labeling: dict[str, Labeling] = {}
@@ -545,7 +547,7 @@ class Config(Section):
     @model_serializer(mode="wrap")
     def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without a setting that is not there, so that the digest of a configuration without it stays as it is."""
-        return without_default(handler(self), "decontamination", None)
+        return without_default(without_default(handler(self), "decontamination", None), "models", {})
 
     def evaluation_files(self, name: str) -> Files:
         """The files of a target set, or of an evaluation set that is none."""

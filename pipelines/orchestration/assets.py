@@ -18,6 +18,7 @@ from pipelines.stages.ingest import ingest
 from pipelines.stages.publish import publish
 from pipelines.stages.select import select
 from pipelines.stages.stage import Outcome
+from pipelines.stages.token_scores import token_scores
 
 DECONTAMINATION = ["decontamination"]
 
@@ -85,6 +86,21 @@ def decontamination_asset(config: Config) -> dg.AssetsDefinition:
         "found.",
         kinds={"parquet"},
         group_name="pool",
+    )
+
+
+def token_scores_asset(model: str) -> dg.AssetsDefinition:
+    """The asset `<model>/token_scores`: what a causal language model says of the pool's rows and the targets."""
+    return stage_asset(
+        token_scores,
+        model,
+        key=[model, "token_scores"],
+        deps=[["pool"]],
+        description="Log-likelihoods of the pool's rows, with their prompts and without; only rows that this model has not "
+        "seen are scored.",
+        kinds={"parquet", "huggingface"},
+        group_name="scores",
+        pool=GPU_POOL,
     )
 
 

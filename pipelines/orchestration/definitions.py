@@ -15,11 +15,12 @@ from pipelines.orchestration.assets import (
     encoder_assets,
     pool_asset,
     recipe_asset,
+    token_scores_asset,
 )
 from pipelines.orchestration.labeling_assets import job_name, labeling_assets, labeling_job
 from pipelines.orchestration.schedule import schedules
 from pipelines.orchestration.sensors import new_files_sensor, new_labels_sensor
-from pipelines.recipes.spec import encoders_of
+from pipelines.recipes.spec import encoders_of, models_of, models_of_project
 
 
 def build_definitions(config_path: Path) -> dg.Definitions:
@@ -37,10 +38,14 @@ def build_definitions(config_path: Path) -> dg.Definitions:
     after = [DECONTAMINATION] if config.decontamination is not None else []
     if after:
         assets.append(decontamination_asset(config))
-    assets += [recipe_asset(name, recipe, after) for name, recipe in config.recipes.items()]
+    assets += map(token_scores_asset, config.models)
+    for name, recipe in config.recipes.items():
+        scored = [[model, "token_scores"] for model in models_of(config, [name])]
+        assets.append(recipe_asset(name, recipe, [*after, *scored]))
     assets.append(catalog_asset(config))
     for name, project in config.labeling.items():
-        assets += labeling_assets(name, project, after)
+        scored = [[model, "token_scores"] for model in models_of_project(config, name)]
+        assets += labeling_assets(name, project, [*after, *scored])
 
     # Labels have jobs and a sensor of their own: a new file of the pool draws recipes again and sends nobody a batch.
     labeling_jobs = {name: labeling_job(name) for name in config.labeling}

@@ -18,7 +18,7 @@ from storage.pool.token_counts import read_counts
 
 def assemble(view: PoolView, spec: SelectionSpec, inputs: DrawInputs) -> tuple[Pool, Snapshot, dict[str, int]]:
     """The pool that the steps choose from, the snapshot whose rows it has, and how many rows each rule keeps out."""
-    snapshot = view.snapshot_of(spec.snapshot)
+    snapshot = view.with_scores(view.snapshot_of(spec.snapshot), spec.scores)
     stored = None if spec.encoder is None else view.vectors(spec.encoder, snapshot, spec.index)
     vectors: Vectors | None = stored if stored is None or spec.index else exact(stored)
     if vectors is not None:

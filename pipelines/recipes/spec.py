@@ -6,8 +6,9 @@ record and nothing is computed the second time. `pipelines.recipes.draw` carries
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from selection.constraints import plain
 from selection.encoders import tokenizer_fingerprint
 from selection.registry import recorded_spec, recorded_steps, required
 from selection.step import Step
+from selection.types import SCORES as SCORE_COLUMNS
 from selection.types import Input, Rows
 from storage.errors import BadInput
 from storage.ids import to_text
@@ -63,6 +65,7 @@ class SelectionSpec:
         allow, deny: lists of ids.
         previous: the selection that this one adds to (`mode: top_up`).
         contamination: the search for evaluation texts whose matches must not be chosen; None where there is no setting.
+        scores: column of token scores that is read -> the fingerprint of its model.
         arm: what an arm of a labeling round depends on beside a recipe, JSON-plain; None for a recipe.
     """
 
@@ -83,6 +86,7 @@ class SelectionSpec:
     deny: IdList | None
     previous: str | None
     contamination: str | None = None
+    scores: Mapping[str, str] = field(default_factory=dict)
     arm: Mapping[str, Any] | None = None
 
     @cached_property
@@ -147,8 +151,12 @@ class SelectionSpec:
             "previous": self.previous,
             "arm": None if self.arm is None else dict(self.arm),
         }
-        # Without the setting, selections keep their names.
-        return record if self.contamination is None else {**record, "contamination": self.contamination}
+        # Without the settings, selections keep their names.
+        if self.contamination is not None:
+            record["contamination"] = self.contamination
+        if self.scores:
+            record["scores"] = dict(self.scores)
+        return record
 
     @classmethod
     def from_record(cls, header: Mapping[str, Any]) -> SelectionSpec:
@@ -177,6 +185,7 @@ class SelectionSpec:
             deny=None if header["deny"] is None else IdList(header["deny_file"], header["deny"]),
             previous=header["previous"],
             contamination=header.get("contamination"),
+            scores=header.get("scores", {}),
             arm=header.get("arm"),
         )
 
@@ -210,7 +219,7 @@ def recipe_spec(pool: PoolView, recipe: Recipe, *, previous: str | None = None) 
     searches = any(step.searches for step in recipe.steps.parsed)
     tokenizer = recipe.budget.tokenizer if isinstance(recipe.budget, TokenBudget) else None
     for expression in sorted(set().union(*(step.expressions for step in recipe.steps.parsed))):
-        _checked("expression", expression, pool.snapshot)
+        _checked("expression", expression, pool.known_columns)
     return SelectionSpec(
         steps=recipe.steps.parsed,
         constraints=recipe.constraints,
@@ -224,12 +233,48 @@ def recipe_spec(pool: PoolView, recipe: Recipe, *, previous: str | None = None) 
         targets={name: every_target[name] for name in recipe.targets},
         target_encoders=_target_encoders(pool, encoder, recipe.targets) if encoder else {},
         held_out=tuple(sorted(every_target.values())) if recipe.exclude_targets else (),
-        where=_checked("where", recipe.where, pool.snapshot),
+        where=_checked("where", recipe.where, pool.known_columns),
         allow=id_list(recipe.allow, pool.snapshot, strict=True),
         deny=id_list(recipe.deny, pool.snapshot, strict=False),
         previous=previous,
         contamination=None if searched is None else searched.contamination_id,
+        scores={
+            column: pool.model_fingerprint(model)
+            for column, model in pool.score_columns.items()
+            if column.lower() in columns_read(recipe)
+        },
     )
+
+
+def columns_read(recipe: Recipe) -> frozenset[str]:
+    """The names, in lower case, that steps and constraints read as columns, and all words of their SQL expressions."""
+    columns = required(recipe.steps.parsed)[1] | recipe.constraints.columns
+    sql = [recipe.where or "", *columns]  # an expression is a column's name
+    return frozenset(word.lower() for text in sql for word in re.findall(r"\w+", text))
+
+
+def models_of(config: Config, recipes: Iterable[str]) -> list[str]:
+    """The models whose token scores the recipes may read, each once; a column of the pool of that name comes first."""
+    words = frozenset().union(*(columns_read(config.recipes[name]) for name in recipes))
+    return list(models_named(config, words))
+
+
+def models_of_project(config: Config, project: str) -> list[str]:
+    """The same of a labeling project."""
+    settings = config.labeling[project]
+    arms = [
+        settings.recipe(steps, 1, 0, quota=settings.quota, targets=())
+        for steps in (settings.steps, settings.cold_start)
+    ]
+    return list(models_named(config, frozenset().union(*map(columns_read, arms))))
+
+
+def models_named(config: Config, words: Iterable[str]) -> dict[str, None]:
+    """The models of which a column is among some names in lower case."""
+    names = {f"{model}_{column}".lower(): model for model in config.models for column in SCORE_COLUMNS}
+    for first in list(config.models)[:1]:
+        names |= dict.fromkeys(SCORE_COLUMNS, first)
+    return dict.fromkeys(names[word] for word in sorted(words) if word in names)
 
 
 def _target_encoders(pool: PoolView, encoder: str, targets: Iterable[str]) -> dict[str, str]:
@@ -238,13 +283,13 @@ def _target_encoders(pool: PoolView, encoder: str, targets: Iterable[str]) -> di
     return {name: own for name, own in encoders.items() if encoder == OWN_VECTORS or own != pool.fingerprint(encoder)}
 
 
-def _checked(key: str, expression: str | None, snapshot: Snapshot) -> str | None:
+def _checked(key: str, expression: str | None, columns: Collection[str]) -> str | None:
     """An expression, once the columns are known: `user` may be a field, or who runs this.
 
     Raises:
         BadInput: it is not a function of the row.
     """
-    suspect = None if expression is None else not_of_the_row(expression, snapshot.known_columns())
+    suspect = None if expression is None else not_of_the_row(expression, columns)
     if suspect is not None:
         raise BadInput(f"{key}: {expression!r} {changeable(suspect)}")
     return expression

@@ -17,23 +17,12 @@ from selection.encoders.encoder import BATCH_TOKENS, batches, quiet, side_by_sid
 from selection.encoders.format import Template, Turns, written
 from selection.encoders.spec import EncoderSpec, folder_digest, invalid_encoder
 from selection.errors import TemplateRefusal
+from selection.types import SCORES as COLUMNS
 from selection.types import Doubles, Ints, Rows
 
 # Part of the fingerprint. Increase it whenever the same spec would give other numbers.
 SCORES_VERSION = 1
 QUANTILES = {"nll_q10": 0.1, "nll_q50": 0.5, "nll_q90": 0.9}
-COLUMNS = (
-    *("nll_sum", "n_tok", "nll_mean", *QUANTILES, "mean_rank"),
-    *("nll_prompt_sum", "n_prompt", "nll_answer_sum", "n_answer", "nll_answer"),
-    *("nll_alone_sum", "n_alone", "nll_alone"),
-)
-"""What is known of each row: negative log-likelihoods (NLL, natural logarithm) and numbers of tokens.
-
-nll_sum, n_tok, nll_mean, nll_q10, nll_q50, nll_q90: of all tokens but the first, which nothing predicts: the sum, how many,
-the mean and quantiles. mean_rank: the mean place of the true token among all, by probability (1 is the likeliest).
-nll_prompt_sum, n_prompt: of the tokens before the answer. nll_answer_sum, n_answer, nll_answer: of the answer after the
-prompt; nll_alone_sum, n_alone, nll_alone: of the same answer without the prompt.
-"""
 NO_ANSWER, EMPTY_ANSWER, CUT = "no answer", "the answer is empty", "cut at max_tokens"
 # The most numbers of a batch's logits, by device: 128 MiB of float32 for each thread, 4 GiB on a card.
 LOGITS = {"cpu": 2**25, "cuda": 2**30}

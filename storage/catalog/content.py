@@ -27,6 +27,7 @@ from storage.pool.examples import free_name, sql_names
 from storage.pool.extra import common_type, sql_type
 from storage.pool.ingest import parts
 from storage.store import Store, read_json
+from storage.vectors.segments import ROWS
 
 # More fields than this stay in `extra` alone: keys that are data themselves would make a catalog of columns.
 _MAX_EXTRA = 200
@@ -127,8 +128,15 @@ _SOURCES = (
         _snapshot,
     ),
     _Source("snapshot_files", "snapshots", ("snapshot",), rows=_snapshot_files),
-    _Source("encoders", "encoders", ("encoder",), rows=lambda d: [d["spec"] | d]),
-    _Source("embeddings", "segments", ("encoder", "segment")),
+    # What a language model says of rows lies in segments as well, without vectors.
+    _Source("encoders", "encoders", ("encoder",), rows=lambda d: [] if "columns" in d else [d["spec"] | d]),
+    _Source(
+        "embeddings",
+        "segments",
+        ("encoder", "segment"),
+        {ROWS: "token_scores"},
+        rows=lambda d: [d] if d["dimension"] else [],
+    ),
     _Source("indexes", "indexes", ("index",)),
     _Source("selections", "selections", ("selection_id",), _REPORTS),
     _Source(
@@ -250,6 +258,7 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
         "selection_finds": [path for path in _of_records(store, "selections", "found.parquet") if path.exists()],
         "contamination": _of_records(store, "contaminations", "matches.parquet", searches),
         "contamination_recall": _of_records(store, "contaminations", "recall.parquet", searches),
+        "token_scores": [path for segment in KINDS["segments"].folders(store) if (path := segment / ROWS).exists()],
         "label_events": _of_imports(store, connection, "labels.parquet", "new > 0"),
         "label_quarantine": _of_imports(store, connection, "quarantine.parquet", f"{_IS_LAST} AND quarantined > 0"),
         "round_items": _of_records(store, "rounds", "items.parquet"),

@@ -19,6 +19,7 @@ from storage.pool import contamination, ingest
 from storage.pool.ingest import POOL_SCHEMA
 from storage.pool.snapshot import DUPLICATES_SCHEMA, TOMBSTONES_SCHEMA
 from storage.pool.targets import ITEMS_SCHEMA, MEASURES
+from storage.vectors import model_scores
 
 STEPS: tuple[str, ...] = (
     """
@@ -117,6 +118,7 @@ PARQUET_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "selection_finds": _columns(pa.schema(records.REPORT_COLUMNS), "selection_id"),
     "contamination": _columns(pa.schema(contamination.MATCH_COLUMNS), "contamination_id"),
     "contamination_recall": _columns(pa.schema(contamination.RECALL_COLUMNS), "contamination_id"),
+    "token_scores": _columns(pa.schema(model_scores.SCORE_COLUMNS)),
     "label_events": _columns(log.LOG_SCHEMA, "import"),
     "label_quarantine": _columns(log.QUARANTINE_SCHEMA),
     "round_items": _columns(pa.schema(rounds.ITEM_COLUMNS), "round_id"),
@@ -282,6 +284,7 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "selected_examples": "selection_items with the text and fields of each candidate, also of candidates no longer in the pool.",
     "contamination": "One row per candidate and evaluation example that it holds, of the last search: which rule, how much, where.",
     "contamination_recall": "One row per evaluation set and kind of plant: how many of the planted examples the last search finds.",
+    "token_scores": "One row per row and model of `models:` that scored it: log-likelihoods of its tokens, of pool and targets.",
     "labels": "One row per label that counts: the latest of each annotator on each row, of each kind.",
     "label_events": "One row per label ever given; most questions are for `labels`.",
     "label_imports": "One row per label file taken in, ever; a file that grew is there once for each state.",
@@ -440,6 +443,24 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "precision": "found / (found + false_positives).",
     "promised": "Whether the rules promise to find this kind; if so it counts for `recall_floor`.",
     "recall": "found / planted.",
+    "token_scores.cause": "Why numbers are NULL: no answer, the answer is empty, cut at max_tokens; else NULL.",
+    "token_scores.fingerprint": "The model with all that its numbers depend on.",
+    "token_scores.model": "The model's name or folder, as in the configuration.",
+    "mean_rank": "Mean place of the true token among all, by probability; 1 is the likeliest.",
+    "n_alone": "Tokens of the answer without the prompt.",
+    "n_answer": "Tokens of the answer after the prompt, with the end-of-sequence token that the template writes.",
+    "n_prompt": "Tokens before the answer.",
+    "n_tok": "Tokens but the first, which nothing predicts.",
+    "nll_alone": "Mean negative log-likelihood of the answer's tokens without the prompt.",
+    "nll_alone_sum": "Sum of the same.",
+    "nll_answer": "Mean negative log-likelihood (natural logarithm) of the answer's tokens after the prompt.",
+    "nll_answer_sum": "Sum of the same.",
+    "nll_mean": "Mean negative log-likelihood of all tokens but the first.",
+    "nll_prompt_sum": "Sum over the tokens before the answer.",
+    "nll_q10": "The 0.1 quantile of the tokens' negative log-likelihoods.",
+    "nll_q50": "Their median.",
+    "nll_q90": "Their 0.9 quantile.",
+    "nll_sum": "Sum over all tokens but the first.",
     # Labels, rounds and models.
     "agreement": "Share of the other annotators' labels on the same rows that are the same.",
     "annotators": "How many annotators the row wants.",

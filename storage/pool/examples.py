@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -116,16 +116,38 @@ class ImportedColumns:
     columns: Columns
     rows: npt.NDArray[np.int64]
 
-    def values(self, name: str, count: int) -> npt.NDArray[Any]:
-        """One column by row, (count,)."""
+    @property
+    def types(self) -> dict[str, str]:
+        """Column -> its type."""
+        return self.columns.types
+
+    def values(self, name: str, ids: Ids) -> npt.NDArray[Any]:
+        """(n,) one column by row of the snapshot."""
         matched = self.rows >= 0
         column = self.columns.read(name).filter(pa.array(matched))
-        return by_row(values(column, self.columns.types[name]), self.rows[matched], count)
+        return by_row(values(column, self.columns.types[name]), self.rows[matched], len(ids))
 
     def table(self, ids: Ids, id_name: str) -> pa.Table:
         """All columns, for the keys that name a row, behind the id of that row as `id_name`."""
         matched = self.rows >= 0
         return self.columns.table().filter(pa.array(matched)).add_column(0, id_name, to_arrow(ids[self.rows[matched]]))
+
+
+class KeyedColumns(Protocol):
+    """Columns that lie beside the pool's files."""
+
+    @property
+    def types(self) -> dict[str, str]:
+        """Column -> its type, see `extra`."""
+        ...
+
+    def values(self, name: str, ids: Ids) -> npt.NDArray[Any]:
+        """(n,) one column for the ids of a snapshot."""
+        ...
+
+    def table(self, ids: Ids, id_name: str) -> pa.Table:
+        """All columns, behind the id of the row as `id_name`."""
+        ...
 
 
 class Examples:
@@ -154,7 +176,7 @@ class Examples:
                 connection.execute(statement)
             return values(connection.sql(query).to_arrow_table()["v"], column.kind)
 
-    def where(self, condition: str, known: Mapping[str, Column], imported: Sequence[ImportedColumns], ids: Ids) -> Ids:
+    def where(self, condition: str, known: Mapping[str, Column], imported: Sequence[KeyedColumns], ids: Ids) -> Ids:
         """The ids of the examples that satisfy one boolean expression over the known columns.
 
         Raises:
@@ -165,7 +187,7 @@ class Examples:
         return from_arrow(matches["id"])
 
     def values(
-        self, expression: str, known: Mapping[str, Column], imported: Sequence[ImportedColumns], ids: Ids
+        self, expression: str, known: Mapping[str, Column], imported: Sequence[KeyedColumns], ids: Ids
     ) -> tuple[Ids, npt.NDArray[np.float64]]:
         """The ids of the examples, and the value of one expression over the known columns; NULL is NaN.
 
@@ -176,11 +198,11 @@ class Examples:
         answer = values_of_examples(self.opening, _tables(imported, ids), view, expression, rows=len(ids))
         return from_arrow(answer["id"]), np.asarray(answer["value"].to_numpy(), np.float64)
 
-    def _examples_view(self, known: Mapping[str, Column], imported: Sequence[ImportedColumns]) -> str:
+    def _examples_view(self, known: Mapping[str, Column], imported: Sequence[KeyedColumns]) -> str:
         selected = {name: f"o.{name}" for name in ("id", "prompt", "response", "messages")}
         joins = []
         for number, columns in enumerate(imported):
-            selected |= {name: f"columns_{number}.{quoted(name)}" for name in columns.columns.types}
+            selected |= {name: f"columns_{number}.{quoted(name)}" for name in columns.types}
             joins.append(f"LEFT JOIN columns_{number} ON columns_{number}.row_id = o.id")
         # SQL names ignore case: fields that differ only in case are left out, so that neither is taken for the other.
         taken = Counter(name.lower() for name in {*known, *selected})
@@ -196,7 +218,7 @@ class Examples:
         )
 
 
-def _tables(imported: Sequence[ImportedColumns], ids: Ids) -> dict[str, pa.Table]:
+def _tables(imported: Sequence[KeyedColumns], ids: Ids) -> dict[str, pa.Table]:
     """What the view `examples` reads beside the files."""
     return {f"columns_{number}": columns.table(ids, "row_id") for number, columns in enumerate(imported)}
 

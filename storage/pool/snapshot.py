@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from selection.types import SCORES
 from storage.checksums import verified
 from storage.damage import committed_whole, damage_of, note, read_record
 from storage.duck import quoted
@@ -38,7 +39,7 @@ from storage.ids import Ids, from_arrow, rows_of, to_arrow, to_text
 from storage.pool.columns import read_columns
 from storage.pool.content import TURN_COLUMNS, Turns, prompt_of, text_of, turns_from_table
 from storage.pool.evaluation import ConditionFailed, OverLimit
-from storage.pool.examples import Column, Examples, ImportedColumns, by_row, columns_of
+from storage.pool.examples import Column, Examples, ImportedColumns, KeyedColumns, by_row, columns_of
 from storage.pool.extra import common_type
 from storage.pool.ingest import RULES, Ingest, parts, read_ingest
 from storage.pool.keys import KeyMatch, match_keys
@@ -83,10 +84,17 @@ class Snapshot:
         self.counts: dict[str, dict[str, int]] = self.header["counts"]
         self.parent: str | None = self.header["parent"]
         self.columns: list[str] = self.header["columns"]
+        self._further: tuple[KeyedColumns, ...] = ()
         self._asked_in: dict[frozenset[tuple[tuple[str, str], ...]], npt.NDArray[np.bool_]] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def with_columns(self, columns: Sequence[KeyedColumns]) -> Snapshot:
+        """The same snapshot with further columns, whose names it does not know yet."""
+        other = Snapshot(self.store, self.id)
+        other._further, other._asked_in = (*self._further, *columns), self._asked_in
+        return other
 
     @cached_property
     def ids(self) -> Ids:
@@ -140,7 +148,7 @@ class Snapshot:
         """Column -> type, for what `column` and `where` know beside the texts: the user's, the pool's, fields of the files."""
         known = {name: column.kind for name, column in self._columns.items()}
         for imported in self._imported_columns:
-            known |= imported.columns.types
+            known |= imported.types
         return known
 
     @cached_property
@@ -151,7 +159,7 @@ class Snapshot:
             for name, kind in ingest.extra_columns.items():
                 kinds.setdefault(name, []).append(kind)
         fields = {name: common_type(each) for name, each in sorted(kinds.items())}
-        names = [name for imported in self._imported_columns for name in imported.columns.types]
+        names = [name for imported in self._imported_columns for name in imported.types]
         # Selections from files that earlier rules read took winnow's own column for such a name.
         return columns_of(fields, names, user_first=not self.by_earlier_rules)
 
@@ -173,11 +181,12 @@ class Snapshot:
             BadInput: there is no such column.
         """
         for imported in self._imported_columns:
-            if name in imported.columns.types:
-                return imported.values(name, len(self.ids))
+            if name in imported.types:
+                return imported.values(name, self.ids)
         known = {text: Column("text", quoted(text)) for text in TURN_COLUMNS} | self._columns
         if name not in known:
-            raise BadInput(f"no column {name!r}; known are {', '.join(sorted({*known, *self.known_columns()}))}")
+            hint = "; a language model under `models:` in winnow.yaml gives it" if name in SCORES else ""
+            raise BadInput(f"no column {name!r}{hint}; known are {', '.join(sorted({*known, *self.known_columns()}))}")
         values = self._examples().every(known[name])
         kept = self.occurrences >= 0
         return by_row(values[kept], self.occurrences[kept], len(self.ids))
@@ -295,11 +304,12 @@ class Snapshot:
         return self.ids[self.occurrence_rows], _given_ids(self._parts())
 
     @cached_property
-    def _imported_columns(self) -> list[ImportedColumns]:
+    def _imported_columns(self) -> list[KeyedColumns]:
         folder = self.folder / "column_rows"
-        return [
+        imported = [
             ImportedColumns(read_columns(self.store, name), read_array(folder / f"{name}.npy")) for name in self.columns
         ]
+        return [*imported, *self._further]
 
     def _examples(self) -> Examples:
         return Examples(self._parts(), verified(self.folder / "duplicates.parquet"), utc=not self.by_earlier_rules)

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from selection.types import Array, Floats, Mask, Rows
 from storage import checksums
-from storage.checksums import sums_of
+from storage.checksums import sums_of, verified
 from storage.damage import committed_whole, damage_of, read_record, set_aside
 from storage.errors import BadInput, NotInStore, StoreDamaged
 from storage.ids import Ids, rows_of, to_arrow, to_text
@@ -206,6 +206,11 @@ def segment_damage(segment: Path) -> str | None:
         arrays = {name: _verified_array(segment, name) for name in ARRAYS}
     except StoreDamaged as error:
         return str(error)
+    if ROWS in sums_of(segment):
+        try:
+            verified(segment / ROWS)
+        except StoreDamaged as error:
+            return str(error)
     if len(arrays["keys.npy"]) != len(arrays["vectors.npy"]):
         return (
             f"{segment / 'keys.npy'} has {len(arrays['keys.npy'])} ids, {len(arrays['vectors.npy'])} vectors are there"
