@@ -51,7 +51,7 @@ def folded(text: str) -> str:
     between blanks, so that a word is a run of ASCII letters, ASCII digits and characters beyond ASCII.
 
     >>> folded("\u201cWHAT\u2019s\u00a0\uff13.5\u200b?\u201d")
-    ' what's 3.5? '
+    " what's 3.5? "
     """
     if text.isascii():
         return text.lower()

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selection.contamination import ContaminationRules, Match
+from selection.kernels import contamination
 from selection.kernels.contamination import COMMON, Contamination
 from selection.kernels.words import PlacedWords, words
 
@@ -234,3 +235,19 @@ def test_matches__long_texts_and_many_targets() -> None:
     texts = [f"{target} {'filler ' * 3000}" for target in targets[:30]] + [" ".join(targets)] + [""] * 1200
     matches = list(Contamination(targets).matches(iter(texts)))
     assert [(m.row, m.target) for m in matches] == [(i, i) for i in range(30)] + [(30, i) for i in range(700)]
+
+
+def test_matches__blocks_and_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(1)
+    targets = [random_text(rng, 9) for _ in range(5)]
+    texts = [f"{random_text(rng, 3)} {edited(rng, rng.choice(targets))}" for _ in range(40)]
+    expected = list(Contamination(targets).matches(texts))
+    assert expected
+    monkeypatch.setattr(contamination, "BLOCK_TEXTS", 3)
+    monkeypatch.setattr(contamination, "BLOCK_CHARACTERS", 10)
+    assert list(Contamination(targets).matches(iter(texts))) == expected
+
+
+@pytest.mark.parametrize("targets", [[], ["", "!?"]])
+def test_matches__no_target_has_a_word(targets: list[str]) -> None:
+    assert list(Contamination(targets).matches(["", "a text", "!?"])) == []
