@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from encode import standard_library, timed
 
-from benchmarks.encode import standard_library, timed
 from selection.encoders import ModelSpec, load_token_scorer
 
 Turns = list[tuple[str, str]]
