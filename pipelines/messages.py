@@ -17,6 +17,7 @@ _RULES = {
     "finite_number": "must be a finite number",
     "bool_type": "must be true or false",
     "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
     "list_type": "must be a list",
     "tuple_type": "must be text or a list of texts",
     "greater_than": "must be above {gt}",

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
@@ -37,6 +37,8 @@ OWN_VECTORS = "vectors"
 """The encoder name that stands for the vectors in `pool.vectors`."""
 LARGEST = 10**18
 """No number may be larger: the catalog holds 64 bits."""
+LEARNED = frozenset({Input.PROBABILITIES, Input.COMMITTEE, Input.LABELS})
+"""What steps get from a classifier."""
 # libyaml's, four times as fast, where PyYAML was built with it.
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -60,6 +62,17 @@ class Section(BaseModel):
     """A mapping in the file: unknown keys are refused, nothing is converted, nothing changes afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    # Keys that came later: a dump names them only where they are not as by default, so that digests stay as they are.
+    added_keys: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        fields = type(self).model_fields
+        for key in self.added_keys:
+            if getattr(self, key) == fields[key].default:
+                del plain[key]
+        return plain
 
 
 class Files(Section):
@@ -132,13 +145,8 @@ class KeyedVectors(Keyed):
         store: how they are stored; `float32` where all vectors are alike (cosines above 0.99).
     """
 
+    added_keys: ClassVar[tuple[str, ...]] = ("store",)
     store: Literal["float16", "float32"] = "float16"
-
-    @model_serializer(mode="wrap")
-    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without the default, so that the digest of a configuration without `store` stays as it is."""
-        plain: dict[str, Any] = handler(self)
-        return plain if self.store != "float16" else {key: value for key, value in plain.items() if key != "store"}
 
 
 class TargetFiles(Files):
@@ -218,6 +226,12 @@ Budget = Annotated[
     Discriminator(lambda budget: "tokens" if isinstance(budget, TokenBudget) else "rows"),
 ]
 
+# A name, or a file.
+Probabilities = Annotated[
+    Annotated[str, Tag("name")] | Annotated[Keyed, Tag("file")],
+    Discriminator(lambda value: "name" if isinstance(value, str) else "file"),
+]
+
 
 class Recipe(Section):
     """How to choose one subset.
@@ -230,6 +244,8 @@ class Recipe(Section):
         max_per_group: goes with `group_by`.
         targets: target sets to match; all of them if left out.
         encoder: the encoder to use; the first one if left out.
+        probabilities: where steps get class probabilities from: an entry of `classifiers`, a labeling project (its newest
+            model; it has labels too), or your own file, `{url: p.parquet, id: id}`, with a column for each class.
         seed: seed of whatever is drawn at random.
         round: number of the draw; another round draws other random numbers.
         where: SQL condition on the columns of `examples`, a function of the row; only these rows may be taken.
@@ -241,6 +257,7 @@ class Recipe(Section):
         min_overlap: hold back a selection that shares less (Jaccard) with the recipe's last one.
     """
 
+    added_keys: ClassVar[tuple[str, ...]] = ("probabilities",)
     steps: Steps
     budget: Budget
     quota: GroupQuota | None = None
@@ -248,6 +265,7 @@ class Recipe(Section):
     max_per_group: int = Field(default=1, gt=0)
     targets: Texts = ()
     encoder: str | None = None
+    probabilities: Probabilities | None = None
     seed: int = Field(default=0, ge=0, le=LARGEST)
     round: int = Field(default=0, ge=0, le=LARGEST)
     where: str | None = None
@@ -268,6 +286,11 @@ class Recipe(Section):
         return Constraints(
             budget=self.budget, quota=self.quota, group_by=self.group_by, max_per_group=self.max_per_group
         )
+
+    @property
+    def inputs(self) -> frozenset[Input]:
+        """What steps and quota take from outside."""
+        return self.steps.inputs | self.constraints.needs
 
     @property
     def budget_line(self) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
+from pipelines.classifiers.own_file import own_probabilities
 from pipelines.labeling.annotations import Annotations, read_annotations
 from pipelines.labeling.spending import SpendingLimit
 from pipelines.pool_view import PoolView
@@ -31,7 +32,6 @@ from selection.learning.classifier import (
 from selection.types import Floats, RowBlocks, Rows
 from storage.errors import BadInput
 from storage.ids import Ids, from_arrow, rows_of
-from storage.labels.imported_probabilities import probabilities_id, read_probabilities
 from storage.labels.rounds import read_round_items
 from storage.pool.snapshot import Snapshot
 from storage.records import read_selection
@@ -248,11 +248,7 @@ def imported_probabilities(
         BadInput: the file is not what a record says it was.
     """
     file = classifier.get("probabilities") if isinstance(classifier, dict) else None
-    if file is None:
-        return None
-    if file["digest"] != probabilities_id(store, file["url"]):
-        raise BadInput(f"the probabilities {file['url']} are not those of the record: the file has changed since")
-    return read_probabilities(store, file["url"], file["id"], classes, snapshot, file["digest"])
+    return None if file is None else own_probabilities(store, file, classes, snapshot)
 
 
 def _selected_ids(store: Store, selection_id: str | None) -> Ids:

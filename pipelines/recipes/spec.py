@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.config.schema import OWN_VECTORS, Config, Recipe
+from pipelines.classifiers.resolve import source_record
+from pipelines.classifiers.source import SourceRecord
+from pipelines.config.schema import LEARNED, OWN_VECTORS, Config, Recipe
 from pipelines.context import Context
 from pipelines.pool_view import PoolView
 from pipelines.runs import last_run
@@ -61,6 +63,8 @@ class SelectionSpec:
         where: a SQL condition on the rows.
         allow, deny: lists of ids.
         previous: the selection that this one adds to (`mode: top_up`).
+        probabilities: where class probabilities come from; None where nothing needs them, and for an arm. Its `url` is not
+            hashed.
         arm: what an arm of a labeling round depends on beside a recipe, JSON-plain; None for a recipe.
     """
 
@@ -80,6 +84,7 @@ class SelectionSpec:
     allow: IdList | None
     deny: IdList | None
     previous: str | None
+    probabilities: SourceRecord | None = None
     arm: Mapping[str, Any] | None = None
 
     @cached_property
@@ -121,7 +126,7 @@ class SelectionSpec:
     def record(self) -> dict[str, Any]:
         """The JSON-plain form that is hashed and kept."""
         constraints = self.constraints
-        return {
+        record = {
             "steps": [recorded_spec(step) for step in self.steps],
             "budget": self.budget,
             "tokens": self.token_column,
@@ -144,6 +149,9 @@ class SelectionSpec:
             "previous": self.previous,
             "arm": None if self.arm is None else dict(self.arm),
         }
+        if self.probabilities is not None:  # so that other selections keep their names
+            record["probabilities"] = {key: value for key, value in self.probabilities.items() if key != "url"}
+        return record
 
     @classmethod
     def from_record(cls, header: Mapping[str, Any]) -> SelectionSpec:
@@ -154,6 +162,9 @@ class SelectionSpec:
         constraints = Constraints.of(
             budget, header.get("quota"), header.get("group_by"), header.get("max_per_group", 1)
         )
+        probabilities = header.get("probabilities")
+        if probabilities is not None and "file" in probabilities:
+            probabilities = {**probabilities, "url": header["probabilities_file"]}
         return cls(
             steps=recorded_steps(header["steps"]),
             constraints=constraints,
@@ -171,6 +182,7 @@ class SelectionSpec:
             allow=None if header["allow"] is None else IdList(header["allow_file"], header["allow"]),
             deny=None if header["deny"] is None else IdList(header["deny_file"], header["deny"]),
             previous=header["previous"],
+            probabilities=probabilities,
             arm=header.get("arm"),
         )
 
@@ -202,6 +214,7 @@ def recipe_spec(pool: PoolView, recipe: Recipe, *, previous: str | None = None) 
     fingerprint = pool.fingerprint(encoder) if encoder else None
     searches = any(step.searches for step in recipe.steps.parsed)
     tokenizer = recipe.budget.tokenizer if isinstance(recipe.budget, TokenBudget) else None
+    probabilities = source_record(pool, recipe) if needs_source(recipe) else None
     for expression in sorted(set().union(*(step.expressions for step in recipe.steps.parsed))):
         _checked("expression", expression, pool.snapshot)
     return SelectionSpec(
@@ -223,6 +236,7 @@ def recipe_spec(pool: PoolView, recipe: Recipe, *, previous: str | None = None) 
         allow=id_list(recipe.allow, pool.snapshot, strict=True),
         deny=id_list(recipe.deny, pool.snapshot, strict=False),
         previous=previous,
+        probabilities=probabilities,
     )
 
 
@@ -252,8 +266,13 @@ def digest_of_rows(snapshot: Snapshot, rows: Rows) -> str:
 
 
 def needs_vectors(recipe: Recipe) -> bool:
-    """Whether a recipe works on an encoder's vectors, itself or through a classifier."""
-    return bool(recipe.steps.inputs & {Input.VECTORS, Input.TARGETS, Input.PROBABILITIES, Input.COMMITTEE})
+    """Whether the steps of a recipe work on its encoder's vectors."""
+    return bool(recipe.steps.inputs & {Input.VECTORS, Input.TARGETS})
+
+
+def needs_source(recipe: Recipe) -> bool:
+    """Whether a recipe takes something from where its `probabilities` come from."""
+    return recipe.probabilities is not None and bool(recipe.inputs & LEARNED)
 
 
 def encoders_of(config: Config, recipes: Iterable[str]) -> list[str]:

@@ -213,7 +213,7 @@ WRONG_RECIPES = [
     ("quota: {by: source, balance: even}", "winnow.yaml:13: recipes.best.quota.balance: must be one of water_fill, inverse_frequency, found 'even'"),
     (
         "quota: {by: predicted_class, balance: water_fill}",
-        "winnow.yaml:13: recipes.best.quota.by: predicted_class needs probabilities, which a recipe does not have: put the quota under `labeling:`",
+        "winnow.yaml:13: recipes.best.quota.by: predicted_class needs probabilities: name where they come from, `probabilities:` an entry of `classifiers` (there is none yet) or a project of `labeling` (there is none yet) or your own file, {{url: p.parquet, id: id}}",
     ),
     ("quota: {by: source}", "winnow.yaml:13: recipes.best.quota: needs one of shares, caps and balance, got none"),
     ("quota: {by: source, shares: {a: 0.5, b: 0.4}}", "winnow.yaml:13: recipes.best.quota.shares: shares must add up to 1, got 0.9; `rest` gives a share to all that is not named"),
@@ -225,7 +225,7 @@ WRONG_RECIPES = [
     ("group_by: [a]", "winnow.yaml:13: recipes.best.group_by: must be text, found a list"),
     (
         "bugdet: 3",
-        "winnow.yaml:13: recipes.best.bugdet: unknown key (did you mean `budget`?); allowed: steps, budget, quota, group_by, max_per_group, targets, encoder, seed, round, where, allow, deny, mode, allow_short, exclude_targets, min_overlap",
+        "winnow.yaml:13: recipes.best.bugdet: unknown key (did you mean `budget`?); allowed: steps, budget, quota, group_by, max_per_group, targets, encoder, probabilities, seed, round, where, allow, deny, mode, allow_short, exclude_targets, min_overlap",
     ),
     ("targets: [math]", "winnow.yaml:13: recipes.best.targets[0]: no target set is called 'math' (did you mean `maths`?); there are: maths, code"),
     ("targets: math", "winnow.yaml:13: recipes.best.targets: no target set is called 'math' (did you mean `maths`?); there are: maths, code"),

@@ -1,0 +1,129 @@
+"""Recipes whose steps get class probabilities: from the user's own file, a classifier or a labeling project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.errors import ConfigError
+from pipelines.recipes.draw import SelectionResult, draw
+from pipelines.recipes.learned import recipe_inputs
+from pipelines.recipes.spec import resolve_spec
+from pipelines.reproduce import reproduce
+from pipelines.stages.ingest import ingest
+from storage.errors import BadInput
+from storage.ids import rows_of
+from storage.records import read_selection
+from tests.conftest import SUBJECTS
+from tests.pipelines.conftest import change, opened
+
+ANY = "any: {steps: [random], budget: 8}"
+
+
+def given(project: Path, steps: str, more: str = "probabilities: {url: p.parquet}") -> Path:
+    """The recipe `any` with other steps and more keys."""
+    change(project, ANY, f"any: {{steps: {steps}, budget: 8, {more}}}")
+    return project
+
+
+def drawn(project: Path, recipe: str = "any") -> tuple[SelectionResult, list[str]]:
+    """The draw, and the names of its rows."""
+    context = opened(project)
+    spec = resolve_spec(context, recipe)
+    result = draw(context, spec, recipe, recipe_inputs(context.pool, spec))
+    snapshot = context.pool.snapshot
+    return result, snapshot.column("given_id")[rows_of(result.ids, snapshot.ids)].tolist()
+
+
+def write_probabilities(project: Path, names: list[str], good: list[float], file: str = "p.parquet") -> None:
+    values = np.array(good)
+    pq.write_table(pa.table({"id": names, "good": values, "bad": 1 - values}), project / file)
+
+
+@pytest.fixture
+def with_file(light: Path) -> Path:
+    """Ingested, with probabilities of all rows but the last: foxes are the better the higher their number."""
+    ingest(opened(light))
+    names = [f"{subject}-{number}" for subject in SUBJECTS for number in range(10)][:-1]
+    good = [0.5 + int(name.split("-")[1]) / 25 if name.startswith("fox") else 0.1 for name in names]
+    write_probabilities(light, names, good)
+    return light
+
+
+def test_own_file__gives_the_probability_of_a_class_by_the_name_of_its_column(with_file: Path) -> None:
+    result, names = drawn(given(with_file, "[{class_probability: {of: good}}, top]"))
+    assert names == [f"fox-{number}" for number in range(9, 1, -1)]
+    assert result.metrics["without_probabilities"] == 1
+    header, items = read_selection(opened(with_file).store, result.spec.selection_id)
+    assert header["probabilities_file"] == str(with_file / "p.parquet")
+    assert set(header["probabilities"]) == {"file", "id"}  # where the file lies is not what is drawn from
+    assert items["gain"][0].as_py() == pytest.approx(0.5 + 9 / 25)
+    assert "the same 8 rows" in reproduce(opened(with_file), result.spec.selection_id)
+
+
+def test_own_file__uncertainty_steps_go_by_it(with_file: Path) -> None:
+    _, names = drawn(given(with_file, "[entropy, top]"))
+    assert names == [f"fox-{number}" for number in range(8)]  # the nearer to 1/2, the less certain
+
+
+def test_own_file__another_content_is_another_selection_and_the_old_one_is_refused(with_file: Path) -> None:
+    before = drawn(given(with_file, "[entropy, top]"))[0].spec.selection_id
+    write_probabilities(with_file, ["fox-1", "dog-1"] + [f"fox-{n}" for n in range(2, 10)], [0.5] * 10)
+    assert drawn(with_file)[0].spec.selection_id != before
+    with pytest.raises(BadInput, match=r"p.parquet are not those of the record: the file has changed since"):
+        reproduce(opened(with_file), before)
+
+
+def test_own_file__the_same_content_elsewhere_is_the_same_selection(with_file: Path) -> None:
+    before = drawn(given(with_file, "[entropy, top]"))[0].spec.selection_id
+    (with_file / "p.parquet").rename(with_file / "q.parquet")
+    change(with_file, "p.parquet", "q.parquet")
+    assert resolve_spec(opened(with_file), "any").selection_id == before
+
+
+def test_own_file__lists_have_numbers_for_names(with_file: Path) -> None:
+    table = pa.table({"id": ["fox-1", "fox-2"], "p": [[0.2, 0.8], [0.9, 0.1]]})
+    pq.write_table(table, with_file / "p.parquet")
+    given(with_file, "[{class_probability: {of: '1'}}, top]", "allow_short: true, probabilities: {url: p.parquet}")
+    assert drawn(with_file)[1] == ["fox-1", "fox-2"]
+
+
+def test_recipe__its_id_stays_where_nothing_needs_probabilities(with_file: Path) -> None:
+    before = resolve_spec(opened(with_file), "any").selection_id
+    assert resolve_spec(opened(given(with_file, "[random]")), "any").selection_id == before
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"id": ["fox-1"], "good": [1.0], "text": ["a"]}, "column 'text' holds string, no numbers; every column but"),
+        ({"id": ["fox-1"], "good": [1.0]}, "must have a column for each of two classes or more, or one of lists; it"),
+        ({"key": ["fox-1"], "good": [1.0], "bad": [0.0]}, "has no column 'id' to key by; it has key, good, bad"),
+        ({"id": ["fox-1"], "good": [0.9], "bad": [0.9]}, r"'fox-1' has \[0.9, 0.9\], which are no probabilities"),
+    ],
+)
+def test_own_file__what_is_wrong_with_it_is_said(with_file: Path, table: dict[str, list[object]], message: str) -> None:
+    pq.write_table(pa.table(table), with_file / "p.parquet")
+    with pytest.raises(BadInput, match=message):
+        drawn(given(with_file, "[entropy, top]"))
+
+
+MISTAKES = [
+    ("[bald]", "{url: p.parquet}", "bald needs committee, which your own file does not have: name `probabilities:` an"),
+    ("[cal]", "{url: p.parquet}", "cal needs labels, which your own file does not have: name `probabilities:` a proj"),
+    ("[entropy]", "nowhere", "no entry of `classifiers` or labeling project is called 'nowhere'; there is no entry"),
+    ("[entropy]", "{url: none.parquet}", "none.parquet"),
+    ("[entropy]", "{file: p.parquet}", "unknown key; allowed: url, id"),
+    ("[entropy]", "3", "probabilities: must be a mapping, found the number 3"),
+]
+
+
+@pytest.mark.parametrize(("steps", "source", "message"), MISTAKES)
+def test_config__what_a_source_lacks_is_said(with_file: Path, steps: str, source: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        opened(given(with_file, steps, f"probabilities: {source}"))
+    assert message in str(caught.value)
