@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pipelines.classifiers.entry import configured_classifier
+from pipelines.classifiers.resolve import source_names
 from pipelines.config.schema import OWN_VECTORS
 from pipelines.context import Context
+from pipelines.messages import counted
 from pipelines.recipes.spec import encoders_of, resolve_spec
 from pipelines.runs import last_run
 from storage.damage import KINDS, damage_of
@@ -45,6 +48,8 @@ def _lines(context: Context) -> Iterator[str]:
     yield f"snapshot: {len(snapshot):,} rows"
     for name in encoders_of(config, config.recipes):
         yield f"{name}/embeddings: {_embeddings(context, name)}"
+    for name in source_names(config, config.recipes):
+        yield f"{name}/classifier: {_classifier(context, name)}"
     for name in config.recipes:
         yield f"selection/{name}: {_selection(context, name)}"
 
@@ -62,6 +67,16 @@ def _embeddings(context: Context, encoder: str) -> str:
         return f"{error}; its vectors will be made again"
     what = "take in" if encoder == OWN_VECTORS else "encode"
     return f"{lacking:,} rows to {what}, {len(ids) - lacking:,} in the store"
+
+
+def _classifier(context: Context, name: str) -> str:
+    try:
+        classifier = configured_classifier(context.pool, name)
+    except (StoreDamaged, NotInStore) as error:
+        return str(error)
+    examples = counted(len(classifier.examples.ids), "example")
+    known = context.store.has("records", "classifiers", classifier.classifier_id)
+    return f"fitted to the same {examples} already" if known else f"to be fitted to {examples}"
 
 
 def _selection(context: Context, recipe: str) -> str:

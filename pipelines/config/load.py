@@ -111,10 +111,12 @@ class _ConfigLoader(ConfigReader):
         names = {key: list(self._mapping(key)) for key in ("targets", "encoders", "classifiers", "labeling")}
         if pool is not None and pool.vectors:
             names["encoders"].append(schema.OWN_VECTORS)
+        classifiers = dict(self._classifiers(names))
         recipes = dict(self._recipes(names))
         labeling = dict(self._labeling(names))
         if pool is not None and pool.vectors:
             self._check_own_vectors("recipes", recipes, targets)
+            self._check_own_vectors("classifiers", classifiers, targets)
             self._check_own_vectors("labeling", labeling, targets)
         index: schema.Index | None = schema.Index()
         if self.raw.get("index") is not None:
@@ -128,6 +130,7 @@ class _ConfigLoader(ConfigReader):
             pool=pool,
             encoders=encoders,
             targets=targets,
+            classifiers=classifiers,
             recipes=recipes,
             labeling=labeling,
             index=index,
@@ -216,6 +219,46 @@ class _ConfigLoader(ConfigReader):
                 self.add(self._option_path(path, error), error.reason)
             else:
                 yield name, spec
+
+    def _classifiers(self, names: Mapping[str, list[str]]) -> Iterator[tuple[str, schema.Classifier]]:
+        for name, raw in self._mapping("classifiers").items():
+            path: KeyPath = ("classifiers", name)
+            if name == "selection":
+                self.add(path, "`selection` is what the assets of recipes are called; choose another name")
+            if name in names["labeling"]:
+                self.add(path, "a labeling project has this name, and recipes name both alike; choose another name")
+            classifier = self._validated(schema.Classifier, raw, path)
+            if not isinstance(raw, dict):
+                continue
+            if isinstance(raw.get("encoder"), str):
+                self._known(raw["encoder"], names["encoders"], "encoder", (*path, "encoder"))
+            if classifier is None:
+                continue
+            if len(classifier.classes) < 2 or "" in classifier.classes:
+                classes = listed(classifier.classes) or "none"
+                self.add((*path, "classes"), f"must be at least two names, found {classes}")
+            for class_name, examples in classifier.classes.items():
+                self._check_examples(examples, names, (*path, "classes", class_name))
+            estimator = self._estimator(classifier.estimator, (*path, "estimator"))
+            if classifier.encoder is None and not names["encoders"]:
+                self.add(
+                    (*path, "encoder"), "embeddings need vectors, and there are none; add an encoder under `encoders`"
+                )
+                continue
+            encoder = classifier.encoder or names["encoders"][0]
+            yield name, classifier.model_copy(update={"encoder": encoder, "estimator": estimator})
+
+    def _check_examples(self, examples: schema.ClassExamples, names: Mapping[str, list[str]], path: KeyPath) -> None:
+        if not examples.targets and examples.where is None and examples.sample is None:
+            allowed = "`{targets: ...}`, `{where: a condition on the pool}` or `{sample: so many rows of the pool}`"
+            self.add(path, f"names no examples; {allowed}")
+        for key in ("where", "sample"):
+            if examples.targets and getattr(examples, key) is not None:
+                self.add((*path, key), "is of rows of the pool and does not go with `targets`")
+        for i, target in enumerate(examples.targets):
+            self._known(target, names["targets"], "target set", self._item((*path, "targets"), i))
+        if examples.where is not None:
+            self._check_where(examples.where, (*path, "where"))
 
     def _recipes(self, names: Mapping[str, list[str]]) -> Iterator[tuple[str, schema.Recipe]]:
         for name, raw in self._mapping("recipes").items():
@@ -371,6 +414,10 @@ class _ConfigLoader(ConfigReader):
                 self.add(path, f"must be one of {listed(spec)}, found all of them")
             keyed = self._keyed(spec["probabilities"], (*path, "probabilities"))
             return {"probabilities": keyed[0].model_dump()} if keyed else spec
+        return self._estimator(spec, path)
+
+    def _estimator(self, spec: Any, path: KeyPath) -> Any:
+        """What is fitted, as given."""
         try:
             build_classifier(spec)
         except InvalidOption as error:
@@ -462,7 +509,7 @@ class _ConfigLoader(ConfigReader):
     def _check_own_vectors(
         self,
         section: str,
-        users: Mapping[str, schema.Recipe | schema.Labeling],
+        users: Mapping[str, schema.Recipe | schema.Labeling | schema.Classifier],
         targets: Mapping[str, schema.TargetFiles],
     ) -> None:
         """What works on the user's own vectors needs them of its targets too."""

@@ -31,6 +31,8 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("pool.vectors[], targets.<name>.vectors[]", schema.KeyedVectors),
     ("encoders.<name>", EncoderSpec),
     ("targets.<name>", schema.TargetFiles),
+    ("classifiers.<name>", schema.Classifier),
+    ("classifiers.<name>.classes.<class>", schema.ClassExamples),
     ("recipes.<name>", schema.Recipe),
     ("recipes.<name>.budget", TokenBudget),
     ("recipes.<name>.quota", Quota),

@@ -226,6 +226,52 @@ Budget = Annotated[
     Discriminator(lambda budget: "tokens" if isinstance(budget, TokenBudget) else "rows"),
 ]
 
+
+class ClassExamples(Section):
+    """Examples of one class: target sets, or rows of the pool.
+
+    Attributes:
+        targets: target sets, all rows of which are examples.
+        where: a SQL condition on the columns of `examples`: rows of the pool that meet it.
+        sample: at most so many rows of the pool at random: of those that meet `where`, or, where it stands alone, of those
+            that no other class names.
+    """
+
+    targets: Texts = ()
+    where: str | None = None
+    sample: int | None = Field(default=None, gt=1, le=LARGEST)
+
+
+class Classifier(Section):
+    """A classifier whose probabilities recipes use: fitted to examples, refitted when they change.
+
+    Attributes:
+        classes: two or more names, each with its examples: see `classifiers.<name>.classes.<class>`.
+        features: what it sees of a row: the vector of an encoder.
+        encoder: the encoder to use; the first one if left out.
+        estimator: `logistic_regression`, or `{logistic_regression: {C: 10}}`; or any estimator, `{estimator:
+            package.module:Class, options: {...}}`.
+        members: classifiers of the committee, fitted to bootstrap samples, for steps that need one.
+        equal_classes: use as many examples of each class as the smallest has.
+        held_out: the part of the examples that measures the classifier and does not train it.
+        seed: seed of whatever is drawn at random.
+    """
+
+    classes: dict[str, ClassExamples]
+    features: Literal["embeddings"] = "embeddings"
+    encoder: str | None = None
+    estimator: Any = "logistic_regression"
+    members: int = Field(default=5, gt=1)
+    equal_classes: bool = True
+    held_out: float = Field(default=0.1, ge=0, lt=1)
+    seed: int = Field(default=0, ge=0, le=LARGEST)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The target sets that it learns from, each once."""
+        return tuple(dict.fromkeys(target for examples in self.classes.values() for target in examples.targets))
+
+
 # A name, or a file.
 Probabilities = Annotated[
     Annotated[str, Tag("name")] | Annotated[Keyed, Tag("file")],
@@ -476,6 +522,7 @@ class Config(Section):
         pool: the candidates: see `pool`.
         encoders: name: what turns text into vectors; see `encoders.<name>`.
         targets: name: file of examples to match, or see `targets.<name>`.
+        classifiers: name: a classifier for the `probabilities` of recipes; see `classifiers.<name>`.
         recipes: name: how to choose a subset; see `recipes.<name>`.
         labeling: name: a project of what to label next; see `labeling.<name>`.
         index: the vector index: see `index`.
@@ -486,7 +533,9 @@ class Config(Section):
     store: str = "./store"
     pool: Pool
     encoders: dict[str, EncoderSpec] = {}
+    added_keys: ClassVar[tuple[str, ...]] = ("classifiers",)
     targets: dict[str, TargetFiles] = {}
+    classifiers: dict[str, Classifier] = {}
     recipes: dict[str, Recipe] = {}
     labeling: dict[str, Labeling] = {}
     index: Index = Index()

@@ -5,12 +5,14 @@ from typing import Any
 
 import dagster as dg
 
-from pipelines.config.schema import OWN_VECTORS, Config, Recipe
+from pipelines.classifiers.resolve import source_name
+from pipelines.config.schema import OWN_VECTORS, Classifier, Config, Recipe
 from pipelines.context import Context
 from pipelines.orchestration.asset import GPU_POOL, as_sql, as_table, stage_asset
 from pipelines.recipes.explain import explain, ready_sql
 from pipelines.recipes.spec import needs_vectors
 from pipelines.stages.embed import embed, embed_targets
+from pipelines.stages.fit_classifier import fit_classifier
 from pipelines.stages.index import index
 from pipelines.stages.ingest import ingest
 from pipelines.stages.publish import publish
@@ -77,6 +79,9 @@ def recipe_asset(name: str, recipe: Recipe) -> dg.AssetsDefinition:
         deps.append([recipe.encoder, "vector_index"])
         if recipe.targets:
             deps.append([recipe.encoder, "target_embeddings"])
+    source = source_name(recipe)
+    if source is not None:
+        deps.append([source, "classifier"])
     return stage_asset(
         select,
         name,
@@ -87,6 +92,25 @@ def recipe_asset(name: str, recipe: Recipe) -> dg.AssetsDefinition:
         group_name="selections",
         code_version=hashlib.blake2b(recipe.model_dump_json().encode(), digest_size=8).hexdigest(),
         show=_explained,
+    )
+
+
+def classifier_asset(name: str, classifier: Classifier) -> dg.AssetsDefinition:
+    """The asset `<name>/classifier`."""
+    deps = [["pool"]]
+    if classifier.encoder is not None:
+        deps.append([classifier.encoder, "embeddings"])
+        if classifier.targets:
+            deps.append([classifier.encoder, "target_embeddings"])
+    return stage_asset(
+        fit_classifier,
+        name,
+        key=[name, "classifier"],
+        deps=deps,
+        show=lambda _, __: {"sql": as_sql(f"FROM classifiers WHERE name = '{name}' ORDER BY number DESC;")},
+        description=f"Tells {' from '.join(classifier.classes)}; measured on examples that it does not learn from.",
+        kinds={"scikitlearn"},
+        group_name="classifiers",
     )
 
 

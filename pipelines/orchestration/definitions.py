@@ -8,7 +8,7 @@ import dagster as dg
 
 from pipelines.config.load import load_config
 from pipelines.orchestration.asset import Project
-from pipelines.orchestration.assets import catalog_asset, encoder_assets, pool_asset, recipe_asset
+from pipelines.orchestration.assets import catalog_asset, classifier_asset, encoder_assets, pool_asset, recipe_asset
 from pipelines.orchestration.labeling_assets import job_name, labeling_assets, labeling_job
 from pipelines.orchestration.schedule import schedules
 from pipelines.orchestration.sensors import new_files_sensor, new_labels_sensor
@@ -22,10 +22,12 @@ def build_definitions(config_path: Path) -> dg.Definitions:
         ConfigError: the file is wrong.
     """
     config = load_config(config_path)
-    of_labeling = [project.encoder for project in config.labeling.values() if project.encoder is not None]
+    of_models = [project.encoder for project in config.labeling.values() if project.encoder is not None]
+    of_models += [classifier.encoder for classifier in config.classifiers.values() if classifier.encoder is not None]
     assets = [pool_asset()]
-    for encoder in dict.fromkeys([*encoders_of(config, config.recipes), *of_labeling]):
+    for encoder in dict.fromkeys([*encoders_of(config, config.recipes), *of_models]):
         assets += encoder_assets(encoder, targets=bool(config.targets_in(encoder)))
+    assets += [classifier_asset(name, classifier) for name, classifier in config.classifiers.items()]
     assets += [recipe_asset(name, recipe) for name, recipe in config.recipes.items()]
     assets.append(catalog_asset(config))
     for name, project in config.labeling.items():

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.classifiers.resolve import source_record
+from pipelines.classifiers.resolve import source_encoder, source_names, source_record
 from pipelines.classifiers.source import SourceRecord
-from pipelines.config.schema import LEARNED, OWN_VECTORS, Config, Recipe
+from pipelines.config.schema import OWN_VECTORS, Config, Recipe
 from pipelines.context import Context
 from pipelines.pool_view import PoolView
 from pipelines.runs import last_run
@@ -214,7 +214,6 @@ def recipe_spec(pool: PoolView, recipe: Recipe, *, previous: str | None = None) 
     fingerprint = pool.fingerprint(encoder) if encoder else None
     searches = any(step.searches for step in recipe.steps.parsed)
     tokenizer = recipe.budget.tokenizer if isinstance(recipe.budget, TokenBudget) else None
-    probabilities = source_record(pool, recipe) if needs_source(recipe) else None
     for expression in sorted(set().union(*(step.expressions for step in recipe.steps.parsed))):
         _checked("expression", expression, pool.snapshot)
     return SelectionSpec(
@@ -236,7 +235,7 @@ def recipe_spec(pool: PoolView, recipe: Recipe, *, previous: str | None = None) 
         allow=id_list(recipe.allow, pool.snapshot, strict=True),
         deny=id_list(recipe.deny, pool.snapshot, strict=False),
         previous=previous,
-        probabilities=probabilities,
+        probabilities=source_record(pool, recipe),
     )
 
 
@@ -270,14 +269,10 @@ def needs_vectors(recipe: Recipe) -> bool:
     return bool(recipe.steps.inputs & {Input.VECTORS, Input.TARGETS})
 
 
-def needs_source(recipe: Recipe) -> bool:
-    """Whether a recipe takes something from where its `probabilities` come from."""
-    return recipe.probabilities is not None and bool(recipe.inputs & LEARNED)
-
-
 def encoders_of(config: Config, recipes: Iterable[str]) -> list[str]:
-    """The encoders whose vectors the recipes need, each once."""
+    """The encoders whose vectors the recipes need, each once: for their steps, or for what gives them probabilities."""
+    recipes = list(recipes)
     chosen = [config.recipes[name] for name in recipes]
-    return list(
-        dict.fromkeys(recipe.encoder for recipe in chosen if recipe.encoder is not None and needs_vectors(recipe))
-    )
+    encoders = [recipe.encoder for recipe in chosen if needs_vectors(recipe)]
+    encoders += [source_encoder(config, name) for name in source_names(config, recipes)]
+    return list(dict.fromkeys(encoder for encoder in encoders if encoder is not None))

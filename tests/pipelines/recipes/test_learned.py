@@ -9,15 +9,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.errors import ConfigError
+from pipelines.classifiers.entry import configured_classifier
+from pipelines.errors import ConfigError, NothingYet
 from pipelines.recipes.draw import SelectionResult, draw
 from pipelines.recipes.learned import recipe_inputs
 from pipelines.recipes.spec import resolve_spec
 from pipelines.reproduce import reproduce
+from pipelines.stages.embed import embed, embed_targets
+from pipelines.stages.fit_classifier import fit_classifier
 from pipelines.stages.ingest import ingest
+from selection.learning.classifier import PredictedProbabilities
 from storage.errors import BadInput
 from storage.ids import rows_of
 from storage.records import read_selection
+from storage.vectors.segments import StoredVectors
 from tests.conftest import SUBJECTS
 from tests.pipelines.conftest import change, opened
 
@@ -110,6 +115,135 @@ def test_own_file__what_is_wrong_with_it_is_said(with_file: Path, table: dict[st
     pq.write_table(pa.table(table), with_file / "p.parquet")
     with pytest.raises(BadInput, match=message):
         drawn(given(with_file, "[entropy, top]"))
+
+
+KINDS = (
+    "{classes: {fox: {where: \"source = 'fox'\"}, dog: {where: \"source = 'dog'\"}, rest: {sample: 60}}, held_out: 0.2}"
+)
+
+
+def with_classifier(project: Path, section: str = KINDS, name: str = "kinds") -> Path:
+    """A classifier in the configuration."""
+    path = project / "winnow.yaml"
+    path.write_text(f"{path.read_text()}classifiers:\n  {name}: {section}\n")
+    return project
+
+
+@pytest.fixture
+def embedded(light: Path) -> Path:
+    """Ingested, with vectors, which its recipe `any` does not need."""
+    ingest(opened(light))
+    embed(opened(light), "vectors")
+    embed_targets(opened(light), "vectors")
+    return light
+
+
+def test_classifier__is_fitted_measured_and_used(embedded: Path) -> None:
+    with_classifier(given(embedded, "[{class_probability: {of: fox}}, top]", "probabilities: kinds"))
+    outcome = fit_classifier(opened(embedded), "kinds")
+    assert outcome.summary == "fitted to 30 examples (10 fox, 10 dog, 10 rest); on 6 held out 1.000 right, AUC 1.000"
+    result, names = drawn(embedded)
+    assert all(name.startswith("fox") for name in names)
+    assert "the same 8 rows" in reproduce(opened(embedded), result.spec.selection_id)
+    assert result.spec.probabilities == {"classifier": outcome.subject}
+    again = fit_classifier(opened(embedded), "kinds")
+    assert again.subject == outcome.subject
+    assert again.summary.startswith("fitted before to the same 30 examples")
+
+
+def test_classifier__its_probabilities_are_those_of_a_literal_fit(embedded: Path) -> None:
+    """Targets against the pool, example by example, and scikit-learn's own logistic regression."""
+    from sklearn.linear_model import LogisticRegression
+
+    section = (
+        "{classes: {good: {targets: foxes}, other: {where: \"source = 'dog'\"}}, held_out: 0, equal_classes: false, "
+    )
+    with_classifier(
+        given(embedded, "[{class_probability: {of: good}}, top]", "probabilities: q"),
+        section + "estimator: {logistic_regression: {calibrated: false}}}",
+        "q",
+    )
+    outcome = fit_classifier(opened(embedded), "q")
+    assert outcome.metrics == {"examples": 12, "held_out": 0, "examples_good": 2, "examples_other": 10}
+    context = opened(embedded)
+    spec = resolve_spec(context, "any")
+    snapshot, inputs = context.pool.snapshot, recipe_inputs(context.pool, spec)
+    encoder = context.pool.fingerprint("vectors")
+    pool = StoredVectors(context.store, encoder, snapshot.ids).take(np.arange(len(snapshot)))
+    of_targets = context.pool.target_set("foxes")
+    targets = StoredVectors(context.store, context.pool.fingerprint("vectors", "foxes"), of_targets.ids)
+    dogs = np.flatnonzero(snapshot.column("source") == "dog")
+    X = np.concatenate([targets.take(np.arange(2)), pool[dogs]]).astype(np.float64)
+    y = np.repeat([0, 1], [2, 10])
+    expected = LogisticRegression(C=10.0, class_weight="balanced", max_iter=2000).fit(X, y).predict_proba(pool)
+    assert inputs.probabilities is not None
+    assert inputs.probabilities.take(np.arange(len(snapshot))) == pytest.approx(expected, abs=1e-3)
+
+
+def test_classifier__predicts_only_the_rows_that_the_filters_left(
+    embedded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_classifier(
+        given(
+            embedded, "[{random_subpool: {rows: 12}}, entropy, top]", "probabilities: kinds, where: \"source <> 'cat'\""
+        )
+    )
+    fit_classifier(opened(embedded), "kinds")
+    asked: list[int] = []
+
+    def counted(self: PredictedProbabilities, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        asked.extend(rows.tolist())
+        return self.model.probabilities(vectors)
+
+    monkeypatch.setattr(PredictedProbabilities, "_of", counted)
+    drawn(embedded)
+    assert len(asked) == len(set(asked)) == 12
+
+
+def test_classifier__a_committee_and_classes_for_every_step_that_wants_them(embedded: Path) -> None:
+    with_classifier(given(embedded, "[bald]", "quota: {by: predicted_class, caps: 4}, probabilities: kinds"))
+    fit_classifier(opened(embedded), "kinds")
+    result, names = drawn(embedded)
+    assert len(names) == 8
+    assert result.spec.probabilities is not None
+    assert result.spec.probabilities["members"] == 5
+    assert "the same 8 rows" in reproduce(opened(embedded), result.spec.selection_id)
+
+
+def test_classifier__another_file_of_targets_or_option_is_another_classifier(embedded: Path) -> None:
+    with_classifier(given(embedded, "[entropy, top]", "probabilities: quality"), "X", "quality")
+    before, ids = (embedded / "winnow.yaml").read_text(), []
+    for section in (
+        "{classes: {good: {targets: foxes}, other: {sample: 40}}}",
+        "{classes: {good: {targets: foxes}, other: {sample: 40}}, seed: 1}",
+        "{classes: {good: {targets: foxes}, other: {sample: 40}}, estimator: {logistic_regression: {C: 1}}}",
+        "{classes: {good: {targets: foxes}, other: {sample: 30}}, equal_classes: false}",
+    ):
+        (embedded / "winnow.yaml").write_text(before.replace("X", section))
+        ids.append(resolve_spec(opened(embedded), "any").selection_id)
+    assert len(set(ids)) == len(ids)
+
+
+def test_examples__a_row_is_of_one_class_and_those_at_random_of_none_that_is_named(embedded: Path) -> None:
+    with_classifier(embedded, "{classes: {rest: {sample: 79}, fox: {where: \"source = 'fox'\"}}, equal_classes: false}")
+    context = opened(embedded)
+    examples = configured_classifier(context.pool, "kinds").examples
+    snapshot = context.pool.snapshot
+    is_fox = snapshot.column("source")[rows_of(examples.ids, snapshot.ids)] == "fox"
+    assert (np.bincount(examples.labels) == [70, 10]).all()
+    assert ((examples.labels == 1) == is_fox).all()
+    assert [int(examples.held_out[examples.labels == label].sum()) for label in (0, 1)] == [7, 1]
+    assert (np.sort(examples.ids) == examples.ids).all()
+
+
+def test_classifier__without_a_fit_or_examples_says_what_to_do(embedded: Path) -> None:
+    section = "{classes: {good: {where: \"source = 'unicorn'\"}, other: {sample: 10}}}"
+    with_classifier(given(embedded, "[entropy, top]", "probabilities: kinds"))
+    with pytest.raises(NothingYet, match="was not fitted yet: run `winnow run`, or materialize its asset, first"):
+        drawn(embedded)
+    change(embedded, KINDS, section)
+    with pytest.raises(BadInput, match=r"classifiers.kinds.classes.good: 0 examples, but two at least are needed"):
+        fit_classifier(opened(embedded), "kinds")
 
 
 MISTAKES = [
