@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -146,7 +146,7 @@ def recorded_classifier(view: PoolView, classifier_id: str) -> FittedClassifier:
         )
     header, table = read_classifier(view.store, classifier_id)
     classes = tuple(header["classes"])
-    features, examples = recorded_features(view, header["features"]), Examples.of_table(table, classes)
+    features, examples = recorded_features(view, header), Examples.of_table(table, classes)
     return FittedClassifier(header["name"], classes, features, header["estimator"], header["seed"], examples)
 
 
@@ -171,11 +171,12 @@ class ClassifierSource(Source):
         """Those of the bootstrap members."""
         return CommitteeProbabilities(self._rows, self._members) if self.members else None  # type: ignore[arg-type]
 
-    def committee_of(self, vectors: Array) -> Array | None:
+    def committee_of(self, encoder: str, vectors: Array, texts: Callable[[], list[str]]) -> Array | None:
         """By the same members."""
         if not self.members:
             return None
-        return np.stack([member.probabilities(vectors) for member in self._members], axis=1)
+        features = self.classifier.features.of_targets(encoder, vectors, texts)
+        return np.stack([member.probabilities(features) for member in self._members], axis=1)
 
     @cached_property
     def _rows(self) -> RowBlocks:

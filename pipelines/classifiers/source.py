@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from selection.types import Array, Floats, Mask, RowBlocks, Rows
@@ -33,9 +33,14 @@ class Source(ABC):
         """(n, members, C), where there are members."""
         return None
 
-    def committee_of(self, vectors: Array) -> Array | None:
-        """(m, members, C) of vectors (m, d), such as those of targets, where there are members."""
-        del vectors
+    def committee_of(self, encoder: str, vectors: Array, texts: Callable[[], list[str]]) -> Array | None:
+        """(m, members, C) of targets, where there are members.
+
+        Args:
+            encoder, vectors: their vectors (m, d), and the fingerprint of what made those of the pool.
+            texts: gives (m,) their texts.
+        """
+        del encoder, vectors, texts
         return None
 
     def labels(self) -> Rows | None:

@@ -228,10 +228,6 @@ class _ConfigLoader(ConfigReader):
             if name in names["labeling"]:
                 self.add(path, "a labeling project has this name, and recipes name both alike; choose another name")
             classifier = self._validated(schema.Classifier, raw, path)
-            if not isinstance(raw, dict):
-                continue
-            if isinstance(raw.get("encoder"), str):
-                self._known(raw["encoder"], names["encoders"], "encoder", (*path, "encoder"))
             if classifier is None:
                 continue
             if len(classifier.classes) < 2 or "" in classifier.classes:
@@ -239,14 +235,28 @@ class _ConfigLoader(ConfigReader):
                 self.add((*path, "classes"), f"must be at least two names, found {classes}")
             for class_name, examples in classifier.classes.items():
                 self._check_examples(examples, names, (*path, "classes", class_name))
-            estimator = self._estimator(classifier.estimator, (*path, "estimator"))
-            if classifier.encoder is None and not names["encoders"]:
-                self.add(
-                    (*path, "encoder"), "embeddings need vectors, and there are none; add an encoder under `encoders`"
-                )
-                continue
-            encoder = classifier.encoder or names["encoders"][0]
-            yield name, classifier.model_copy(update={"encoder": encoder, "estimator": estimator})
+            resolved = {
+                "estimator": self._estimator(classifier.estimator, (*path, "estimator")),
+                "encoder": self._classifier_encoder(classifier, names, (*path, "encoder")),
+            }
+            yield name, classifier.model_copy(update=resolved)
+
+    def _classifier_encoder(
+        self, classifier: schema.Classifier, names: Mapping[str, list[str]], path: KeyPath
+    ) -> str | None:
+        """The encoder whose vectors a classifier sees, filled in where it is left out; None where it sees the texts."""
+        if classifier.features == "ngrams":
+            if classifier.encoder is not None:
+                self.add(path, "goes with `features: embeddings`; n-grams are of the texts")
+            return None
+        if classifier.encoder is not None:
+            self._known(classifier.encoder, names["encoders"], "encoder", path)
+            return classifier.encoder
+        if not names["encoders"]:
+            message = "embeddings need vectors, and there are none; add an encoder under `encoders`, or say `features: ngrams`"
+            self.add(path, message)
+            return None
+        return names["encoders"][0]
 
     def _check_examples(self, examples: schema.ClassExamples, names: Mapping[str, list[str]], path: KeyPath) -> None:
         if not examples.targets and examples.where is None and examples.sample is None:

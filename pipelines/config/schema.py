@@ -247,8 +247,8 @@ class Classifier(Section):
 
     Attributes:
         classes: two or more names, each with its examples: see `classifiers.<name>.classes.<class>`.
-        features: what it sees of a row: the vector of an encoder.
-        encoder: the encoder to use; the first one if left out.
+        features: what it sees of a row: the vector of an encoder, or its text as counts of hashed words and pairs of words.
+        encoder: the encoder of embeddings; the first one if left out.
         estimator: `logistic_regression`, or `{logistic_regression: {C: 10}}`; or any estimator, `{estimator:
             package.module:Class, options: {...}}`.
         members: classifiers of the committee, fitted to bootstrap samples, for steps that need one.
@@ -258,7 +258,7 @@ class Classifier(Section):
     """
 
     classes: dict[str, ClassExamples]
-    features: Literal["embeddings"] = "embeddings"
+    features: Literal["embeddings", "ngrams"] = "embeddings"
     encoder: str | None = None
     estimator: Any = "logistic_regression"
     members: int = Field(default=5, gt=1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from pipelines.classifiers.resolve import open_source
 from pipelines.pool_view import PoolView
 from pipelines.recipes.inputs import NO_INPUTS, DrawInputs, Mask
 from pipelines.recipes.spec import SelectionSpec
+from pipelines.recipes.targets import target_texts
 from selection import Targets
 from selection.types import Floats, Input, RowBlocks, Rows
 
@@ -20,7 +21,7 @@ class LearnedInputs(DrawInputs):
 
     def __init__(self, view: PoolView, spec: SelectionSpec) -> None:
         assert spec.probabilities is not None
-        self.spec = spec
+        self.view, self.spec = view, spec
         self.source = open_source(view, spec.probabilities, view.snapshot_of(spec.snapshot))
 
     @property
@@ -52,7 +53,9 @@ class LearnedInputs(DrawInputs):
         """The targets with what the committee says of them, where a step needs one."""
         if Input.COMMITTEE not in self.spec.inputs:
             return targets
-        return replace(targets, committee=self.source.committee_of(targets.vectors))
+        assert self.spec.encoder is not None  # since there are targets
+        texts = partial(target_texts, self.view, self.spec)
+        return replace(targets, committee=self.source.committee_of(self.spec.encoder, targets.vectors, texts))
 
     def header(self) -> dict[str, Any]:
         """Where the file of probabilities lies, if they are of a file."""

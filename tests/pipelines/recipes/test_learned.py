@@ -14,6 +14,7 @@ from pipelines.errors import ConfigError, NothingYet
 from pipelines.recipes.draw import SelectionResult, draw
 from pipelines.recipes.learned import recipe_inputs
 from pipelines.recipes.spec import resolve_spec
+from pipelines.recipes.targets import target_vectors
 from pipelines.reproduce import reproduce
 from pipelines.stages.embed import embed, embed_targets
 from pipelines.stages.fit_classifier import fit_classifier
@@ -244,6 +245,45 @@ def test_classifier__without_a_fit_or_examples_says_what_to_do(embedded: Path) -
     change(embedded, KINDS, section)
     with pytest.raises(BadInput, match=r"classifiers.kinds.classes.good: 0 examples, but two at least are needed"):
         fit_classifier(opened(embedded), "kinds")
+
+
+NGRAMS = "{features: ngrams, classes: {good: {targets: foxes}, other: {sample: 40}}, equal_classes: false}"
+
+
+def test_classifier__of_ngrams_needs_no_vectors(light: Path) -> None:
+    ingest(opened(light))
+    more = "where: \"source <> 'fox'\", deny: deny.txt, probabilities: words"
+    (light / "deny.txt").write_text("")
+    with_classifier(given(light, "[{class_probability: {of: good}}, top]", more), NGRAMS, "words")
+    outcome = fit_classifier(opened(light), "words")
+    assert outcome.metrics["examples"] == 42
+    result, names = drawn(light)
+    assert len(names) == 8
+    assert result.spec.encoder is None
+    assert "the same 8 rows" in reproduce(opened(light), result.spec.selection_id)
+
+
+def test_classifier__of_ngrams_finds_what_reads_like_the_targets(light: Path) -> None:
+    ingest(opened(light))
+    with_classifier(given(light, "[{class_probability: {of: good}}, top]", "probabilities: words"), NGRAMS, "words")
+    fit_classifier(opened(light), "words")
+    assert all(name.startswith("fox") for name in drawn(light)[1])
+
+
+def test_classifier__the_committee_judges_targets_too(embedded: Path) -> None:
+    """A scorer by the targets beside a committee: by vectors, and by texts."""
+    with_classifier(given(embedded, "[rds_plus]", "targets: [foxes], probabilities: kinds"))
+    change(embedded, "any: {steps: [rds_plus]", "any: {steps: [epig, {keep_top: {times: 2}}, rds_plus]")
+    fit_classifier(opened(embedded), "kinds")
+    context = opened(embedded)
+    spec = resolve_spec(context, "any")
+    targets = recipe_inputs(context.pool, spec).on_targets(target_vectors(context.pool, spec))
+    assert targets.committee is not None
+    assert targets.committee.shape == (2, 5, 3)
+    assert (targets.committee.mean(axis=1).argmax(axis=1) == 0).all()  # foxes
+    change(embedded, KINDS, NGRAMS)
+    fit_classifier(opened(embedded), "kinds")
+    assert len(drawn(embedded)[1]) == 8
 
 
 MISTAKES = [
