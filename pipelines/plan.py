@@ -8,6 +8,7 @@ from pipelines.classifiers.entry import configured_classifier
 from pipelines.classifiers.resolve import source_names
 from pipelines.config.schema import OWN_VECTORS
 from pipelines.context import Context
+from pipelines.errors import NothingYet
 from pipelines.messages import counted
 from pipelines.recipes.spec import encoders_of, resolve_spec
 from pipelines.runs import last_run
@@ -49,7 +50,7 @@ def _lines(context: Context) -> Iterator[str]:
     for name in encoders_of(config, config.recipes):
         yield f"{name}/embeddings: {_embeddings(context, name)}"
     for name in source_names(config, config.recipes):
-        yield f"{name}/classifier: {_classifier(context, name)}"
+        yield _source(context, name)
     for name in config.recipes:
         yield f"selection/{name}: {_selection(context, name)}"
 
@@ -69,6 +70,13 @@ def _embeddings(context: Context, encoder: str) -> str:
     return f"{lacking:,} rows to {what}, {len(ids) - lacking:,} in the store"
 
 
+def _source(context: Context, name: str) -> str:
+    """What gives recipes their probabilities."""
+    if name in context.config.classifiers:
+        return f"{name}/classifier: {_classifier(context, name)}"
+    return f"{name}/model: label files to be read and the model to be fitted; with new labels, recipes that use it are drawn again"
+
+
 def _classifier(context: Context, name: str) -> str:
     try:
         classifier = configured_classifier(context.pool, name)
@@ -82,7 +90,7 @@ def _classifier(context: Context, name: str) -> str:
 def _selection(context: Context, recipe: str) -> str:
     try:
         selection_id = resolve_spec(context, recipe).selection_id
-    except (StoreDamaged, NotInStore) as error:
+    except (StoreDamaged, NotInStore, NothingYet) as error:
         return str(error)
     if not context.store.has("records", "selections", selection_id):
         return "to be drawn"

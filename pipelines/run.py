@@ -10,10 +10,12 @@ from pipelines.errors import USER_ERRORS, HeldBack, RecipesFailed, UnknownRecipe
 from pipelines.messages import nearest
 from pipelines.recipes.spec import encoders_of
 from pipelines.stages.embed import embed, embed_targets
+from pipelines.stages.fit import fit
 from pipelines.stages.fit_classifier import fit_classifier
 from pipelines.stages.index import index
 from pipelines.stages.ingest import ingest
 from pipelines.stages.publish import publish
+from pipelines.stages.pull import pull
 from pipelines.stages.select import select
 from pipelines.stages.stage import Outcome
 from storage.vectors.index import require_faiss
@@ -64,7 +66,11 @@ def fit_sources(context: Context, recipes: Sequence[str]) -> dict[str, Exception
     errors: dict[str, Exception] = {}
     for source in source_names(context.config, recipes):
         try:
-            run_stage(context, f"{source}/classifier", fit_classifier, source)
+            if source in context.config.classifiers:
+                run_stage(context, f"{source}/classifier", fit_classifier, source)
+            else:
+                run_stage(context, f"{source}/labels", pull, source)
+                run_stage(context, f"{source}/model", fit, source)
         except USER_ERRORS as error:
             users = [recipe for recipe in recipes if source_name(context.config.recipes[recipe]) == source]
             errors |= dict.fromkeys(users, error)

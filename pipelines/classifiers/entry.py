@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,18 +11,16 @@ import numpy as np
 
 from pipelines.classifiers.examples import Examples, collect_examples
 from pipelines.classifiers.features import Features, features_of, recorded_features
-from pipelines.classifiers.source import Source
+from pipelines.classifiers.model_source import ModelSource
 from pipelines.errors import NothingYet
 from pipelines.pool_view import PoolView
 from selection.learning.classifier import (
-    CommitteeProbabilities,
     Model,
-    PredictedProbabilities,
     build_classifier,
     fit_committee,
 )
 from selection.learning.measures import roc_auc
-from selection.types import Array, Floats, Mask, RowBlocks, Rows
+from selection.types import Array, Floats, Rows
 from storage.damage import committed_whole
 from storage.labels.classifiers import commit_classifier, read_classifier
 from storage.pool.snapshot import Snapshot
@@ -150,38 +148,17 @@ def recorded_classifier(view: PoolView, classifier_id: str) -> FittedClassifier:
     return FittedClassifier(header["name"], classes, features, header["estimator"], header["seed"], examples)
 
 
-class ClassifierSource(Source):
-    """A classifier as the source of a recipe's probabilities: of the rows that a step asks for, when it asks."""
+class ClassifierSource(ModelSource):
+    """A classifier that was fitted before, by the id of its record."""
 
     def __init__(self, view: PoolView, record: Mapping[str, Any], snapshot: Snapshot) -> None:
         self.classifier = recorded_classifier(view, record["classifier"])
-        self.members: int = record.get("members", 0)
-        self.snapshot = snapshot
-        self.classes = self.classifier.classes
+        super().__init__(self.classifier.features, self.classifier.classes, snapshot, record.get("members", 0))
 
-    def probabilities(self) -> RowBlocks:
-        """Those of the model."""
-        return PredictedProbabilities(self._rows, self.classifier.model)  # type: ignore[arg-type]
+    def fit(self) -> Model:
+        """The model of its record."""
+        return self.classifier.model
 
-    def unknown(self) -> Mask:
-        """Rows without features."""
-        return self.classifier.features.missing(self.snapshot)
-
-    def committee(self) -> RowBlocks | None:
-        """Those of the bootstrap members."""
-        return CommitteeProbabilities(self._rows, self._members) if self.members else None  # type: ignore[arg-type]
-
-    def committee_of(self, encoder: str, vectors: Array, texts: Callable[[], list[str]]) -> Array | None:
-        """By the same members."""
-        if not self.members:
-            return None
-        features = self.classifier.features.of_targets(encoder, vectors, texts)
-        return np.stack([member.probabilities(features) for member in self._members], axis=1)
-
-    @cached_property
-    def _rows(self) -> RowBlocks:
-        return self.classifier.features.of_pool(self.snapshot)
-
-    @cached_property
-    def _members(self) -> list[Model]:
+    def fit_members(self) -> list[Model]:
+        """By bootstrap."""
         return self.classifier.committee(self.members)

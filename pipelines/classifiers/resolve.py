@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from pipelines.classifiers.entry import ClassifierSource, configured_classifier
 from pipelines.classifiers.own_file import OwnFile, file_record
+from pipelines.classifiers.project import newest_model, open_project
 from pipelines.classifiers.source import Source, SourceRecord
 from pipelines.config.schema import LEARNED, Config, Keyed, Recipe
 from pipelines.pool_view import PoolView
@@ -37,13 +38,18 @@ def source_record(view: PoolView, recipe: Recipe) -> SourceRecord | None:
     if isinstance(recipe.probabilities, Keyed):
         return file_record(view.store, recipe.probabilities)
     name = recipe.probabilities
-    settings = view.config.classifiers[name]
-    members = {"members": settings.members} if Input.COMMITTEE in recipe.inputs else {}
-    return {"classifier": configured_classifier(view, name).classifier_id, **members}
+    classifier = view.config.classifiers.get(name)
+    members = (classifier or view.config.labeling[name]).members
+    more = {"members": members} if Input.COMMITTEE in recipe.inputs else {}
+    if classifier is None:
+        return {"model": newest_model(view.store, name), **more}
+    return {"classifier": configured_classifier(view, name).classifier_id, **more}
 
 
 def open_source(view: PoolView, record: SourceRecord, snapshot: Snapshot) -> Source:
     """The source that a record names."""
     if "classifier" in record:
         return ClassifierSource(view, record, snapshot)
+    if "model" in record:
+        return open_project(view, record, snapshot)
     return OwnFile(view.store, {**record, "digest": record["file"]}, snapshot)

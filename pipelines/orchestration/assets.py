@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from pipelines.classifiers.resolve import source_name
-from pipelines.config.schema import OWN_VECTORS, Classifier, Config, Recipe
+from pipelines.config.schema import OWN_VECTORS, Classifier, Config
 from pipelines.context import Context
 from pipelines.orchestration.asset import GPU_POOL, as_sql, as_table, stage_asset
 from pipelines.recipes.explain import explain, ready_sql
@@ -72,16 +72,17 @@ def encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]:
     return [vectors, indexed, target_vectors]
 
 
-def recipe_asset(name: str, recipe: Recipe) -> dg.AssetsDefinition:
+def recipe_asset(config: Config, name: str) -> dg.AssetsDefinition:
     """The asset `selection/<name>`: a recipe's latest selection."""
+    recipe = config.recipes[name]
     deps = [["pool"]]
     if recipe.encoder and needs_vectors(recipe):
         deps.append([recipe.encoder, "vector_index"])
         if recipe.targets:
             deps.append([recipe.encoder, "target_embeddings"])
-    source = source_name(recipe)
+    source, source_asset = source_name(recipe), "classifier" if recipe.probabilities in config.classifiers else "model"
     if source is not None:
-        deps.append([source, "classifier"])
+        deps.append([source, source_asset])
     return stage_asset(
         select,
         name,

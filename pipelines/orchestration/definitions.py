@@ -28,7 +28,7 @@ def build_definitions(config_path: Path) -> dg.Definitions:
     for encoder in dict.fromkeys([*encoders_of(config, config.recipes), *of_models]):
         assets += encoder_assets(encoder, targets=bool(config.targets_in(encoder)))
     assets += [classifier_asset(name, classifier) for name, classifier in config.classifiers.items()]
-    assets += [recipe_asset(name, recipe) for name, recipe in config.recipes.items()]
+    assets += [recipe_asset(config, name) for name in config.recipes]
     assets.append(catalog_asset(config))
     for name, project in config.labeling.items():
         assets += labeling_assets(name, project)

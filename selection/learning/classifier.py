@@ -20,7 +20,7 @@ from selection.blocks import check_finite
 from selection.errors import InvalidInput, InvalidOption, rows_of_parent
 from selection.learning.linear import LinearModel, is_sparse, linear_probabilities
 from selection.step import check_flag, check_integer, check_number
-from selection.types import Array, Doubles, Floats, Rows, Vectors
+from selection.types import Array, Doubles, Floats, RowBlocks, Rows
 
 FOLDS = 5
 LABELS_TO_CALIBRATE = 3
@@ -291,7 +291,7 @@ class PredictedProbabilities:
     its row.
     """
 
-    def __init__(self, vectors: Vectors, model: Model) -> None:
+    def __init__(self, vectors: RowBlocks, model: Model) -> None:
         self.vectors = vectors
         self.model = model
 
@@ -320,7 +320,7 @@ class CommitteeProbabilities(PredictedProbabilities):
     See `PredictedProbabilities`. Raises `InvalidInput` if there is no model.
     """
 
-    def __init__(self, vectors: Vectors, models: Sequence[Model]) -> None:
+    def __init__(self, vectors: RowBlocks, models: Sequence[Model]) -> None:
         if not models:
             raise InvalidInput("committee: needs at least one model")
         super().__init__(vectors, models[0])

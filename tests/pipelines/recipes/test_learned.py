@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,24 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.classifiers.entry import configured_classifier
-from pipelines.errors import ConfigError, NothingYet
+from pipelines.errors import ConfigError, NothingYet, RecipesFailed
+from pipelines.labeling.model import project_model
+from pipelines.labeling.project import project_state
+from pipelines.plan import plan_lines
 from pipelines.recipes.draw import SelectionResult, draw
 from pipelines.recipes.learned import recipe_inputs
 from pipelines.recipes.spec import resolve_spec
 from pipelines.recipes.targets import target_vectors
 from pipelines.reproduce import reproduce
+from pipelines.run import run_all
 from pipelines.stages.embed import embed, embed_targets
+from pipelines.stages.fit import fit
 from pipelines.stages.fit_classifier import fit_classifier
 from pipelines.stages.ingest import ingest
-from selection.learning.classifier import PredictedProbabilities
+from pipelines.stages.pull import pull
+from pipelines.stages.push import push
+from selection.learning.classifier import LogisticRegression, PredictedProbabilities, fit_committee
+from storage.catalog.query import query_catalog
 from storage.errors import BadInput
 from storage.ids import rows_of
 from storage.records import read_selection
@@ -284,6 +293,134 @@ def test_classifier__the_committee_judges_targets_too(embedded: Path) -> None:
     change(embedded, KINDS, NGRAMS)
     fit_classifier(opened(embedded), "kinds")
     assert len(drawn(embedded)[1]) == 8
+
+
+PROJECT = "labeling:\n  teach: {classes: [fox, dog, other], steps: [entropy], batch_size: 8, random_share: 0.5, labels: 'labels/*'}\n"
+
+
+def label(project: Path, name: str, numbers: range) -> None:
+    """A file of labels of these rows of each subject, taken in."""
+    lines = [
+        json.dumps({"id": f"{s}-{n}", "label": s if s in ("fox", "dog") else "other", "annotator": "ann"}) + "\n"
+        for n in numbers
+        for s in SUBJECTS
+    ]
+    (project / "labels").mkdir(exist_ok=True)
+    (project / "labels" / f"{name}.jsonl").write_text("".join(lines))
+    pull(opened(project), "teach")
+    fit(opened(project), "teach")
+
+
+@pytest.fixture
+def taught(embedded: Path) -> Path:
+    """A labeling project with a first batch out, whose random arm does not train, and a model."""
+    path = embedded / "winnow.yaml"
+    path.write_text(path.read_text() + PROJECT)
+    push(opened(embedded), "teach")
+    label(embedded, "first", range(8))
+    return embedded
+
+
+def test_project__its_newest_model_and_the_old_selection_is_reproduced_after_it_has_gone_on(taught: Path) -> None:
+    given(taught, "[{class_probability: {of: fox}}, top]", "probabilities: teach")
+    first, names = drawn(taught)
+    assert all(name.startswith("fox") for name in names)
+    assert resolve_spec(opened(taught), "any").selection_id == first.spec.selection_id
+
+    push(opened(taught), "teach", "more")
+    label(taught, "second", range(10))
+    second, _ = drawn(taught)
+    assert second.spec.probabilities != first.spec.probabilities
+    assert second.spec.selection_id != first.spec.selection_id
+    for result in (first, second):
+        assert "the same 8 rows" in reproduce(opened(taught), result.spec.selection_id)
+
+
+def test_project__a_recipe_gets_what_a_round_gets(taught: Path) -> None:
+    """Probabilities, committee and labels, to the bit those of the project's own draws."""
+    given(taught, "[bald]", "quota: {by: predicted_class, caps: 4}, probabilities: teach")
+    context = opened(taught)
+    ours = recipe_inputs(context.pool, resolve_spec(context, "any"))
+    state = project_state(context, "teach")
+    model = project_model(state)
+    rows = np.arange(len(state.snapshot))
+    assert ours.probabilities is not None
+    assert ours.committee is not None
+    _, expected = model.probabilities(state.snapshot.ids)
+    assert (ours.probabilities.take(rows) == expected).all()
+    training = model.training
+    members = fit_committee(LogisticRegression(), training.vectors, training.labels, 3, members=5, seed=0)
+    vectors = StoredVectors(context.store, model.encoder, state.snapshot.ids).take(rows)
+    assert (ours.committee.take(rows)[:, 4] == members[4].probabilities(vectors)).all()
+    assert len(training.ids) < state.labelled  # the random arm measures and does not train
+
+
+def test_project__labels_for_the_steps_that_compare_with_them(taught: Path) -> None:
+    result, names = drawn(given(taught, "[cal]", "probabilities: teach"))
+    assert len(names) == 8
+    context = opened(taught)
+    labels = recipe_inputs(context.pool, result.spec).labels
+    assert labels is not None
+    training = project_model(project_state(context, "teach")).training
+    snapshot = context.pool.snapshot
+    assert (snapshot.ids[labels >= 0] == training.ids).all()
+    assert (labels[labels >= 0] == training.labels).all()
+    assert "the same 8 rows" in reproduce(opened(taught), result.spec.selection_id)
+
+
+def test_project__without_a_model_says_what_to_do_first(embedded: Path) -> None:
+    path = given(embedded, "[entropy]", "probabilities: teach") / "winnow.yaml"
+    path.write_text(path.read_text() + PROJECT)
+    message = "'teach' has no model yet: run `winnow labels push teach`, label the batch until two classes have labels"
+    with pytest.raises(NothingYet, match=message):
+        drawn(embedded)
+    with pytest.raises(RecipesFailed, match=message):
+        run_all(opened(embedded), ["any"])
+    (line,) = [line for line in plan_lines(opened(embedded)) if line.startswith("selection/any")]
+    assert "has no model yet" in line
+
+
+def test_project__own_probabilities_of_it(with_file: Path) -> None:
+    given(with_file, "[{class_probability: {of: good}}, top]", "probabilities: teach")
+    own = PROJECT.replace("[fox, dog, other]", "[good, bad]").replace(
+        "batch", "classifier: {probabilities: p.parquet}, batch"
+    )
+    path = with_file / "winnow.yaml"
+    path.write_text(path.read_text() + own)
+    embed(opened(with_file), "vectors")
+    fit(opened(with_file), "teach")
+    result, names = drawn(with_file)
+    assert names == [f"fox-{number}" for number in range(9, 1, -1)]
+    assert "the same 8 rows" in reproduce(opened(with_file), result.spec.selection_id)
+
+
+def test_run__fits_what_its_recipes_need_first_and_the_plan_and_sql_show_it(light: Path) -> None:
+    with_classifier(given(light, "[{class_probability: {of: fox}}, top]", "probabilities: kinds"))
+    ingest(opened(light))
+    assert "kinds/classifier: to be fitted to 30 examples" in plan_lines(opened(light))
+    said: list[str] = []
+    run_all(opened(light, said), ["any"])
+    assert [line.partition(":")[0] for line in said if "catalog" not in line][-2:] == [
+        "kinds/classifier",
+        "selection/any",
+    ]
+    assert "kinds/classifier: fitted to the same 30 examples already" in plan_lines(opened(light))
+    store = opened(light).store
+    shown = query_catalog(store, "SELECT name, examples, held_out, accuracy, auc, classes FROM classifiers").to_pylist()
+    assert shown == [
+        {"name": "kinds", "examples": 30, "held_out": 6, "accuracy": 1.0, "auc": 1.0, "classes": '["fox","dog","rest"]'}
+    ]
+    sql = "SELECT class, count(*) AS n FROM classifier_examples WHERE held_out GROUP BY class ORDER BY class"
+    assert query_catalog(store, sql).to_pylist() == [{"class": c, "n": 2} for c in ("dog", "fox", "rest")]
+
+
+def test_run__a_classifier_that_cannot_be_fitted_fails_its_recipes_only(light: Path) -> None:
+    section = "{classes: {good: {where: \"source = 'unicorn'\"}, other: {sample: 10}}}"
+    with_classifier(given(light, "[entropy]", "probabilities: kinds"), section)
+    with pytest.raises(RecipesFailed, match=r"recipe any: classifiers\.kinds\.classes\.good: 0 examples"):
+        run_all(opened(light))
+    sql = "SELECT recipe FROM latest_selections"
+    assert query_catalog(opened(light).store, sql).to_pylist() == [{"recipe": "near"}]
 
 
 MISTAKES = [
