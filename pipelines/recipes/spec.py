@@ -265,8 +265,11 @@ def digest_of_rows(snapshot: Snapshot, rows: Rows) -> str:
 
 
 def needs_vectors(recipe: Recipe) -> bool:
-    """Whether the steps of a recipe work on its encoder's vectors."""
-    return bool(recipe.steps.inputs & {Input.VECTORS, Input.TARGETS})
+    """Whether a recipe works on its encoder's vectors; an arm of a labeling project does so through its classifier, too."""
+    inputs = {Input.VECTORS, Input.TARGETS}
+    if recipe.probabilities is None:
+        inputs |= {Input.PROBABILITIES, Input.COMMITTEE}
+    return bool(recipe.steps.inputs & inputs)
 
 
 def encoders_of(config: Config, recipes: Iterable[str]) -> list[str]:
