@@ -22,6 +22,7 @@ _RULES = {
     "tuple_type": "must be text or a list of texts",
     "greater_than": "must be above {gt}",
     "greater_than_equal": "must be at least {ge:.19g}",
+    "less_than": "must be below {lt:.19g}",
     "less_than_equal": "must be at most {le:.19g}",
 }
 

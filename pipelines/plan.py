@@ -13,12 +13,14 @@ from pipelines.messages import counted
 from pipelines.recipes.spec import encoders_of, resolve_spec
 from pipelines.runs import last_run
 from storage.damage import KINDS, damage_of
-from storage.errors import NotInStore, StoreDamaged
+from storage.errors import BadInput, NotInStore, StoreDamaged
 from storage.pool.columns import columns_id
 from storage.pool.ingest import ingest_id
 from storage.vectors.segments import missing_ids
 
 LATER = "the rest is known once the pool has been read"
+# What keeps a line of the plan from being known, and is said in its place.
+_UNKNOWN = (StoreDamaged, NotInStore, NothingYet, BadInput)
 
 
 def plan_lines(context: Context) -> list[str]:
@@ -80,7 +82,7 @@ def _source(context: Context, name: str) -> str:
 def _classifier(context: Context, name: str) -> str:
     try:
         classifier = configured_classifier(context.pool, name)
-    except (StoreDamaged, NotInStore) as error:
+    except _UNKNOWN as error:
         return str(error)
     examples = counted(len(classifier.examples.ids), "example")
     known = context.store.has("records", "classifiers", classifier.classifier_id)
@@ -90,7 +92,7 @@ def _classifier(context: Context, name: str) -> str:
 def _selection(context: Context, recipe: str) -> str:
     try:
         selection_id = resolve_spec(context, recipe).selection_id
-    except (StoreDamaged, NotInStore, NothingYet) as error:
+    except _UNKNOWN as error:
         return str(error)
     if not context.store.has("records", "selections", selection_id):
         return "to be drawn"

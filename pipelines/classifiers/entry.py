@@ -132,15 +132,19 @@ def configured_classifier(view: PoolView, name: str) -> FittedClassifier:
     return FittedClassifier(name, tuple(settings.classes), features, settings.estimator, settings.seed, examples)
 
 
-def recorded_classifier(view: PoolView, classifier_id: str) -> FittedClassifier:
+def recorded_classifier(view: PoolView, name: str, classifier_id: str) -> FittedClassifier:
     """A classifier that was fitted before.
+
+    Args:
+        name: for messages.
 
     Raises:
         NothingYet: it was not.
     """
     if not view.store.has("records", "classifiers", classifier_id):
         raise NothingYet(
-            f"the classifier {classifier_id} was not fitted yet: run `winnow run`, or materialize its asset, first"
+            f"the classifier {name!r} was not fitted yet to the examples that there are now: run `winnow run`, or "
+            f"materialize the asset {name}/classifier, first"
         )
     header, table = read_classifier(view.store, classifier_id)
     classes = tuple(header["classes"])
@@ -152,7 +156,7 @@ class ClassifierSource(ModelSource):
     """A classifier that was fitted before, by the id of its record."""
 
     def __init__(self, view: PoolView, record: Mapping[str, Any], snapshot: Snapshot) -> None:
-        self.classifier = recorded_classifier(view, record["classifier"])
+        self.classifier = recorded_classifier(view, record["name"], record["classifier"])
         super().__init__(self.classifier.features, self.classifier.classes, snapshot, record.get("members", 0))
 
     def fit(self) -> Model:

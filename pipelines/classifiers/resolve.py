@@ -42,8 +42,8 @@ def source_record(view: PoolView, recipe: Recipe) -> SourceRecord | None:
     members = (classifier or view.config.labeling[name]).members
     more = {"members": members} if Input.COMMITTEE in recipe.inputs else {}
     if classifier is None:
-        return {"model": newest_model(view.store, name), **more}
-    return {"classifier": configured_classifier(view, name).classifier_id, **more}
+        return {"project": name, "model": newest_model(view.store, name), **more}
+    return {"name": name, "classifier": configured_classifier(view, name).classifier_id, **more}
 
 
 def open_source(view: PoolView, record: SourceRecord, snapshot: Snapshot) -> Source:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given as given_values
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from pipelines.classifiers.entry import configured_classifier
+from pipelines.classifiers.examples import _divided
+from pipelines.config.load import load_config
+from pipelines.config.schema import ClassExamples, Classifier
 from pipelines.errors import ConfigError, NothingYet, RecipesFailed
 from pipelines.labeling.model import project_model
 from pipelines.labeling.project import project_state
@@ -27,6 +34,7 @@ from pipelines.stages.fit_classifier import fit_classifier
 from pipelines.stages.ingest import ingest
 from pipelines.stages.pull import pull
 from pipelines.stages.push import push
+from selection.errors import InvalidOption
 from selection.learning.classifier import LogisticRegression, PredictedProbabilities, fit_committee
 from storage.catalog.query import query_catalog
 from storage.errors import BadInput
@@ -34,7 +42,7 @@ from storage.ids import rows_of
 from storage.records import read_selection
 from storage.vectors.segments import StoredVectors
 from tests.conftest import SUBJECTS
-from tests.pipelines.conftest import change, opened
+from tests.pipelines.conftest import change, make_light, opened
 
 ANY = "any: {steps: [random], budget: 8}"
 
@@ -139,13 +147,20 @@ def with_classifier(project: Path, section: str = KINDS, name: str = "kinds") ->
     return project
 
 
-@pytest.fixture
-def embedded(light: Path) -> Path:
+@pytest.fixture(scope="module")
+def embedded_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ingested, with vectors, which its recipe `any` does not need."""
-    ingest(opened(light))
-    embed(opened(light), "vectors")
-    embed_targets(opened(light), "vectors")
-    return light
+    project = make_light(tmp_path_factory.mktemp("embedded") / "light")
+    ingest(opened(project))
+    embed(opened(project), "vectors")
+    embed_targets(opened(project), "vectors")
+    return project
+
+
+@pytest.fixture
+def embedded(embedded_once: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(embedded_once, tmp_path / "light")
 
 
 def test_classifier__is_fitted_measured_and_used(embedded: Path) -> None:
@@ -155,7 +170,7 @@ def test_classifier__is_fitted_measured_and_used(embedded: Path) -> None:
     result, names = drawn(embedded)
     assert all(name.startswith("fox") for name in names)
     assert "the same 8 rows" in reproduce(opened(embedded), result.spec.selection_id)
-    assert result.spec.probabilities == {"classifier": outcome.subject}
+    assert result.spec.probabilities == {"name": "kinds", "classifier": outcome.subject}
     again = fit_classifier(opened(embedded), "kinds")
     assert again.subject == outcome.subject
     assert again.summary.startswith("fitted before to the same 30 examples")
@@ -249,11 +264,63 @@ def test_examples__a_row_is_of_one_class_and_those_at_random_of_none_that_is_nam
 def test_classifier__without_a_fit_or_examples_says_what_to_do(embedded: Path) -> None:
     section = "{classes: {good: {where: \"source = 'unicorn'\"}, other: {sample: 10}}}"
     with_classifier(given(embedded, "[entropy, top]", "probabilities: kinds"))
-    with pytest.raises(NothingYet, match="was not fitted yet: run `winnow run`, or materialize its asset, first"):
+    with pytest.raises(NothingYet, match="the classifier 'kinds' was not fitted yet to the examples that"):
         drawn(embedded)
     change(embedded, KINDS, section)
     with pytest.raises(BadInput, match=r"classifiers.kinds.classes.good: 0 examples, but two at least are needed"):
         fit_classifier(opened(embedded), "kinds")
+
+
+@pytest.mark.parametrize("features", ["embeddings", "ngrams"])
+def test_classifier__any_estimator_twice_the_same(embedded: Path, features: str) -> None:
+    path = (
+        "sklearn.ensemble:RandomForestClassifier" if features == "embeddings" else "sklearn.naive_bayes:MultinomialNB"
+    )
+    options = "{n_estimators: 5}" if features == "embeddings" else "{alpha: 0.5}"
+    section = KINDS.replace(
+        "held_out", f"features: {features}, estimator: {{estimator: {path}, options: {options}}}, held_out"
+    )
+    with_classifier(given(embedded, "[{class_probability: {of: fox}}, top]", "probabilities: kinds"), section)
+    assert fit_classifier(opened(embedded), "kinds").metrics["accuracy"] > 0.6
+    result, _ = drawn(embedded)
+    assert "the same 8 rows" in reproduce(opened(embedded), result.spec.selection_id)
+
+
+def test_classifier__does_not_depend_on_the_order_of_the_files(embedded: Path) -> None:
+    with_classifier(embedded)
+    before = configured_classifier(opened(embedded).pool, "kinds").classifier_id
+    rows = [line for name in "ba" for line in (embedded / "data" / f"{name}.jsonl").read_text().splitlines()]
+    (embedded / "data" / "a.jsonl").write_text("\n".join(reversed(rows)) + "\n")
+    (embedded / "data" / "b.jsonl").unlink()
+    ingest(opened(embedded))
+    assert configured_classifier(opened(embedded).pool, "kinds").classifier_id == before
+
+
+@settings(max_examples=50, deadline=None)
+@given_values(
+    counts=st.lists(st.integers(2, 30), min_size=2, max_size=4),
+    share=st.floats(0, 0.99),
+    equal=st.booleans(),
+    seed=st.integers(0, 5),
+)
+def test_divided__each_class_has_its_share_and_its_row_goes_by_the_id(
+    counts: list[int], share: float, equal: bool, seed: int
+) -> None:
+    rule = ClassExamples(sample=2)
+    options = Classifier(classes={"a": rule}, equal_classes=equal, held_out=share, seed=seed)
+    m = sum(counts)
+    ids = np.array([f"{number:016d}".encode() for number in range(m)], "S16")
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    used, held_out = _divided(ids, labels, options)
+    assert not (held_out & ~used).any()
+    for label, count in enumerate(counts):
+        size = min(counts) if equal else count
+        assert used[labels == label].sum() == size
+        expected = 0 if not share else min(max(round(share * size), 1), size - 1)
+        assert held_out[labels == label].sum() == expected
+    if not equal:  # another class changes nothing for this one
+        alone = _divided(ids[labels == 0], labels[labels == 0], options)[1]
+        assert (alone == held_out[labels == 0]).all()
 
 
 NGRAMS = "{features: ngrams, classes: {good: {targets: foxes}, other: {sample: 40}}, equal_classes: false}"
@@ -426,7 +493,10 @@ def test_run__a_classifier_that_cannot_be_fitted_fails_its_recipes_only(light: P
 MISTAKES = [
     ("[bald]", "{url: p.parquet}", "bald needs committee, which your own file does not have: name `probabilities:` an"),
     ("[cal]", "{url: p.parquet}", "cal needs labels, which your own file does not have: name `probabilities:` a proj"),
-    ("[entropy]", "nowhere", "no entry of `classifiers` or labeling project is called 'nowhere'; there is no entry"),
+    ("[{class_probability: {of: goood}}]", "kinds", "of is 'goood', but the classes are 0..2, fox, dog, rest"),
+    ("[cal]", "kinds", "cal needs labels, which the classifier 'kinds' does not have: name `probabilities:` a project"),
+    ("[entropy]", "kind", "is called 'kind' (did you mean `kinds`?); there are: kinds"),
+    ("[entropy]", "nowhere", "no entry of `classifiers` or labeling project is called 'nowhere'; there are: kinds"),
     ("[entropy]", "{url: none.parquet}", "none.parquet"),
     ("[entropy]", "{file: p.parquet}", "unknown key; allowed: url, id"),
     ("[entropy]", "3", "probabilities: must be a mapping, found the number 3"),
@@ -436,5 +506,75 @@ MISTAKES = [
 @pytest.mark.parametrize(("steps", "source", "message"), MISTAKES)
 def test_config__what_a_source_lacks_is_said(with_file: Path, steps: str, source: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        opened(given(with_file, steps, f"probabilities: {source}"))
+        opened(with_classifier(given(with_file, steps, f"probabilities: {source}")))
     assert message in str(caught.value)
+
+
+GOOD, OTHER = "good: {targets: foxes}", "other: {sample: 9}"
+SECTIONS = [
+    (f"{{classes: {{{GOOD}}}}}", "classes: must be at least two names, found good"),
+    (
+        f"{{classes: {{{GOOD}, other: {{}}}}}}",
+        "classes.other: names no examples; `{targets: ...}`, `{where: a condition",
+    ),
+    (
+        f"{{classes: {{{GOOD}, other: {{targets: fox}}}}}}",
+        "no target set is called 'fox' (did you mean `foxes`?); there",
+    ),
+    (
+        f"{{classes: {{{GOOD}, other: {{targets: foxes, sample: 3}}}}}}",
+        "other.sample: is of rows of the pool and does not",
+    ),
+    (f"{{classes: {{{GOOD}, other: {{where: 'a >'}}}}}}", "classes.other.where: is not a SQL condition: syntax error"),
+    (f"{{classes: {{{GOOD}, other: {{sample: 1}}}}}}", "classes.other.sample: must be above 1, found 1"),
+    (
+        f"{{classes: {{{GOOD}, {OTHER}}}, estimator: {{logistic: 1}}}}",
+        "estimator: must be logistic_regression, {logistic",
+    ),
+    (
+        f"{{classes: {{{GOOD}, {OTHER}}}, encoder: minilm}}",
+        "encoder: no encoder is called 'minilm'; there are: vectors",
+    ),
+    (
+        f"{{classes: {{{GOOD}, {OTHER}}}, encoder: vectors, features: ngrams}}",
+        "encoder: goes with `features: embeddings`",
+    ),
+    (
+        f"{{classes: {{{GOOD}, {OTHER}}}, features: words}}",
+        "features: must be one of embeddings, ngrams, found 'words'",
+    ),
+    (f"{{classes: {{{GOOD}, {OTHER}}}, held_out: 1}}", "held_out: must be below 1, found 1"),
+    (
+        "[good, other]",
+        "kinds: must be a mapping of classes, features, encoder, estimator, members, equal_classes, held",
+    ),
+]
+
+
+@pytest.mark.parametrize(("section", "message"), SECTIONS)
+def test_config__what_is_wrong_with_a_classifier_is_said(light: Path, section: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        opened(with_classifier(light, section))
+    assert len(caught.value.problems) == 1
+    assert message in str(caught.value)
+
+
+def test_config__a_classifier_and_a_labeling_project_have_different_names(light: Path) -> None:
+    path = with_classifier(light, name="teach") / "winnow.yaml"
+    path.write_text(path.read_text() + PROJECT)
+    with pytest.raises(
+        ConfigError, match=r"classifiers\.teach: a labeling project has this name, and recipes name both"
+    ):
+        opened(light)
+
+
+def test_config__the_resolved_file_is_the_same_configuration(light: Path, tmp_path: Path) -> None:
+    config = opened(with_classifier(given(light, "[entropy]", "probabilities: kinds"))).config
+    (tmp_path / "again.yaml").write_text(config.resolved_yaml())
+    again = load_config(tmp_path / "again.yaml")
+    assert (again.digest, again.classifiers) == (config.digest, config.classifiers)
+
+
+def test_own_file__a_class_that_is_not_there_lists_those_that_are(with_file: Path) -> None:
+    with pytest.raises(InvalidOption, match=r"of is 'best', but the classes are 0..1, good, bad"):
+        drawn(given(with_file, "[{class_probability: {of: best}}]"))
