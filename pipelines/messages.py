@@ -17,11 +17,12 @@ _RULES = {
     "finite_number": "must be a finite number",
     "bool_type": "must be true or false",
     "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
     "list_type": "must be a list",
     "tuple_type": "must be text or a list of texts",
     "greater_than": "must be above {gt}",
-    "less_than": "must be below {lt}",
     "greater_than_equal": "must be at least {ge:.19g}",
+    "less_than": "must be below {lt:.19g}",
     "less_than_equal": "must be at most {le:.19g}",
 }
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pipelines.classifiers.entry import configured_classifier
+from pipelines.classifiers.resolve import source_names
 from pipelines.config.schema import OWN_VECTORS
 from pipelines.context import Context
+from pipelines.errors import NothingYet
+from pipelines.messages import counted
 from pipelines.recipes.contamination import contamination_spec
 from pipelines.recipes.spec import encoders_of, models_of, resolve_spec
 from pipelines.runs import last_run
 from storage.damage import KINDS, damage_of
-from storage.errors import NotInStore, StoreDamaged
+from storage.errors import BadInput, NotInStore, StoreDamaged
 from storage.pool.columns import columns_id
 from storage.pool.ingest import ingest_id
 from storage.vectors.segments import missing_ids
 
 LATER = "the rest is known once the pool has been read"
+# What keeps a line of the plan from being known, and is said in its place.
+_UNKNOWN = (StoreDamaged, NotInStore, NothingYet, BadInput)
 
 
 def plan_lines(context: Context) -> list[str]:
@@ -50,6 +56,8 @@ def _lines(context: Context) -> Iterator[str]:
         yield f"{name}/embeddings: {_embeddings(context, name)}"
     for name in models_of(config, config.recipes):
         yield f"{name}/token_scores: {_token_scores(context, name)}"
+    for name in source_names(config, config.recipes):
+        yield _source(context, name)
     for name in config.recipes:
         yield f"selection/{name}: {_selection(context, name)}"
 
@@ -84,10 +92,27 @@ def _token_scores(context: Context, model: str) -> str:
     return f"{lacking:,} rows to score, {len(ids) - lacking:,} in the store"
 
 
+def _source(context: Context, name: str) -> str:
+    """What gives recipes their probabilities."""
+    if name in context.config.classifiers:
+        return f"{name}/classifier: {_classifier(context, name)}"
+    return f"{name}/model: label files to be read and the model to be fitted; with new labels, recipes that use it are drawn again"
+
+
+def _classifier(context: Context, name: str) -> str:
+    try:
+        classifier = configured_classifier(context.pool, name)
+    except _UNKNOWN as error:
+        return str(error)
+    examples = counted(len(classifier.examples.ids), "example")
+    known = context.store.has("records", "classifiers", classifier.classifier_id)
+    return f"fitted to the same {examples} already" if known else f"to be fitted to {examples}"
+
+
 def _selection(context: Context, recipe: str) -> str:
     try:
         selection_id = resolve_spec(context, recipe).selection_id
-    except (StoreDamaged, NotInStore) as error:
+    except _UNKNOWN as error:
         return str(error)
     if not context.store.has("records", "selections", selection_id):
         return "to be drawn"

@@ -8,7 +8,7 @@ from pipelines.context import Context
 from pipelines.errors import HeldBack
 from pipelines.labeling.inputs import recorded_inputs
 from pipelines.recipes.draw import replay
-from pipelines.recipes.inputs import NO_INPUTS
+from pipelines.recipes.learned import recipe_inputs
 from pipelines.recipes.spec import SelectionSpec
 from storage.ids import from_arrow
 from storage.records import read_selection
@@ -27,7 +27,7 @@ def reproduce(context: Context, selection_id: str) -> str:
     for encoder in {header["encoder"], *header["target_encoders"].values()} - {None}:
         verify_segments(context.store, encoder)
     spec = SelectionSpec.from_record(header)
-    inputs = NO_INPUTS if spec.arm is None else recorded_inputs(context.pool, spec, header)
+    inputs = recipe_inputs(context.pool, spec) if spec.arm is None else recorded_inputs(context.pool, spec, header)
     again = replay(context, spec, inputs)
     before = from_arrow(items["id"])
     now = from_arrow(again["id"])

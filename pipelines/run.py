@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from pipelines.classifiers.resolve import source_name, source_names
 from pipelines.context import Context
 from pipelines.errors import USER_ERRORS, HeldBack, RecipesFailed, UnknownRecipe
 from pipelines.messages import nearest
 from pipelines.recipes.spec import encoders_of, models_of
 from pipelines.stages.decontaminate import decontaminate
 from pipelines.stages.embed import embed, embed_targets
+from pipelines.stages.fit import fit
+from pipelines.stages.fit_classifier import fit_classifier
 from pipelines.stages.index import index
 from pipelines.stages.ingest import ingest
 from pipelines.stages.publish import publish
+from pipelines.stages.pull import pull
 from pipelines.stages.select import select
 from pipelines.stages.stage import Outcome
 from pipelines.stages.token_scores import token_scores
@@ -33,8 +37,10 @@ def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outc
     chosen = _chosen(context, recipes)
     prepare(context, encoders_of(context.config, chosen), models_of(context.config, chosen))
     outcomes: list[Outcome] = []
-    errors: dict[str, Exception] = {}
+    errors = fit_sources(context, chosen)
     for name in chosen:
+        if name in errors:
+            continue
         try:
             outcomes.append(run_stage(context, f"selection/{name}", select, name))
         except USER_ERRORS as error:
@@ -68,6 +74,22 @@ def prepare(context: Context, encoders: Sequence[str], models: Sequence[str] = (
             run_stage(context, f"{encoder}/target_embeddings", embed_targets, encoder)
     if searched:
         run_stage(context, "decontamination", decontaminate)
+
+
+def fit_sources(context: Context, recipes: Sequence[str]) -> dict[str, Exception]:
+    """Fit what gives the recipes probabilities; recipe -> error, for those whose classifier cannot be fitted."""
+    errors: dict[str, Exception] = {}
+    for source in source_names(context.config, recipes):
+        try:
+            if source in context.config.classifiers:
+                run_stage(context, f"{source}/classifier", fit_classifier, source)
+            else:
+                run_stage(context, f"{source}/labels", pull, source)
+                run_stage(context, f"{source}/model", fit, source)
+        except USER_ERRORS as error:
+            users = [recipe for recipe in recipes if source_name(context.config.recipes[recipe]) == source]
+            errors |= dict.fromkeys(users, error)
+    return errors
 
 
 def run_stage(context: Context, title: str, stage: Callable[..., Outcome], *arguments: str) -> Outcome:

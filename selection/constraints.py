@@ -39,7 +39,8 @@ class Quota:
     Attributes:
         by: the column that holds a row's group; missing values are the group `null`. `predicted_class` is no column but
             the number of a row's class: of its label, or where it has none the classifier's class of highest
-            probability (the lowest of equals). It needs probabilities, which a labeling project has.
+            probability (the lowest of equals). It needs probabilities: a labeling project's, or
+            those that a recipe's `probabilities` names.
         bands: edges that cut a numeric column into bands, each with its lower edge: `[200, 1000]` gives the groups
             `..200`, `200..1000` and `1000..`.
         shares: group: its part of the budget, met exactly. They add up to 1; groups that are not named get nothing,

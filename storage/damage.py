@@ -173,6 +173,20 @@ KINDS: Mapping[str, Kind] = {
         {"project": _TEXT, "number?": _WHOLE},
         ("consensus.parquet", "predictions.parquet"),
     ),
+    "classifiers": Kind(
+        ("records", "classifiers"),
+        "classifier.json",
+        {
+            **dict.fromkeys(("classifier_id", "name", "snapshot", "created_at"), _TEXT),
+            "classes": [_TEXT],
+            "features": dict,
+            "seed": _WHOLE,
+            "number": _WHOLE,
+            "metrics": {str: _NUMBER},
+            "targets": {str: _TEXT},
+        },
+        ("examples.parquet",),
+    ),
     "runs": Kind(
         ("records", "runs"),
         "run.json",

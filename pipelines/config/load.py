@@ -28,6 +28,7 @@ from selection.constraints import Quota, TokenBudget
 from selection.encoders import EncoderSpec, ModelSpec
 from selection.errors import InvalidOption, SelectionError
 from selection.learning.classifier import build_classifier
+from selection.scorers.class_probability import ClassProbability
 from selection.types import Input
 from storage.errors import BadInput
 from storage.files.user_files import check_is_file, expand
@@ -41,7 +42,7 @@ _MAX_BYTES = 4 * MAX_CHARACTERS  # a character has at most four
 _RANDOM = schema.StepList.of("random")
 # What stands in for a wrong part, so that it does not hide what is wrong with the rest of its section.
 _STAND_INS: dict[str, dict[str, Any]] = {
-    "Recipe": {"steps": _RANDOM, "budget": 1, "quota": None},
+    "Recipe": {"steps": _RANDOM, "budget": 1, "quota": None, "probabilities": None},
     "Labeling": {"steps": _RANDOM, "cold_start": _RANDOM, "budget": None, "quota": None, "stop": schema.Stop()},
 }
 
@@ -109,13 +110,15 @@ class _ConfigLoader(ConfigReader):
         targets = dict(self._targets())
         encoders = dict(self._models_of("encoders", EncoderSpec))
         models = dict(self._models_of("models", ModelSpec))
-        names = {key: list(self._mapping(key)) for key in ("targets", "encoders")}
+        names = {key: list(self._mapping(key)) for key in ("targets", "encoders", "classifiers", "labeling")}
         if pool is not None and pool.vectors:
             names["encoders"].append(schema.OWN_VECTORS)
+        classifiers = dict(self._classifiers(names))
         recipes = dict(self._recipes(names))
         labeling = dict(self._labeling(names))
         if pool is not None and pool.vectors:
             self._check_own_vectors("recipes", recipes, targets)
+            self._check_own_vectors("classifiers", classifiers, targets)
             self._check_own_vectors("labeling", labeling, targets)
         index: schema.Index | None = schema.Index()
         if self.raw.get("index") is not None:
@@ -131,6 +134,7 @@ class _ConfigLoader(ConfigReader):
             encoders=encoders,
             models=models,
             targets=targets,
+            classifiers=classifiers,
             recipes=recipes,
             labeling=labeling,
             index=index,
@@ -239,6 +243,56 @@ class _ConfigLoader(ConfigReader):
             else:
                 yield name, spec
 
+    def _classifiers(self, names: Mapping[str, list[str]]) -> Iterator[tuple[str, schema.Classifier]]:
+        for name, raw in self._mapping("classifiers").items():
+            path: KeyPath = ("classifiers", name)
+            if name == "selection":
+                self.add(path, "`selection` is what the assets of recipes are called; choose another name")
+            if name in names["labeling"]:
+                self.add(path, "a labeling project has this name, and recipes name both alike; choose another name")
+            classifier = self._validated(schema.Classifier, raw, path)
+            if classifier is None:
+                continue
+            if len(classifier.classes) < 2 or "" in classifier.classes:
+                classes = listed(classifier.classes) or "none"
+                self.add((*path, "classes"), f"must be at least two names, found {classes}")
+            for class_name, examples in classifier.classes.items():
+                self._check_examples(examples, names, (*path, "classes", class_name))
+            resolved = {
+                "estimator": self._estimator(classifier.estimator, (*path, "estimator")),
+                "encoder": self._classifier_encoder(classifier, names, (*path, "encoder")),
+            }
+            yield name, classifier.model_copy(update=resolved)
+
+    def _classifier_encoder(
+        self, classifier: schema.Classifier, names: Mapping[str, list[str]], path: KeyPath
+    ) -> str | None:
+        """The encoder whose vectors a classifier sees, filled in where it is left out; None where it sees the texts."""
+        if classifier.features == "ngrams":
+            if classifier.encoder is not None:
+                self.add(path, "goes with `features: embeddings`; n-grams are of the texts")
+            return None
+        if classifier.encoder is not None:
+            self._known(classifier.encoder, names["encoders"], "encoder", path)
+            return classifier.encoder
+        if not names["encoders"]:
+            message = "embeddings need vectors, and there are none; add an encoder under `encoders`, or say `features: ngrams`"
+            self.add(path, message)
+            return None
+        return names["encoders"][0]
+
+    def _check_examples(self, examples: schema.ClassExamples, names: Mapping[str, list[str]], path: KeyPath) -> None:
+        if not examples.targets and examples.where is None and examples.sample is None:
+            allowed = "`{targets: ...}`, `{where: a condition on the pool}` or `{sample: so many rows of the pool}`"
+            self.add(path, f"names no examples; {allowed}")
+        for key in ("where", "sample"):
+            if examples.targets and getattr(examples, key) is not None:
+                self.add((*path, key), "is of rows of the pool and does not go with `targets`")
+        for i, target in enumerate(examples.targets):
+            self._known(target, names["targets"], "target set", self._item((*path, "targets"), i))
+        if examples.where is not None:
+            self._check_where(examples.where, (*path, "where"))
+
     def _recipes(self, names: Mapping[str, list[str]]) -> Iterator[tuple[str, schema.Recipe]]:
         for name, raw in self._mapping("recipes").items():
             path: KeyPath = ("recipes", name)
@@ -250,17 +304,59 @@ class _ConfigLoader(ConfigReader):
             # On the raw values, so that a wrong budget does not hide a wrong target.
             self._check_names(raw, names, path)
             needs = _needs(steps)
-            for learned in (Input.PROBABILITIES, Input.COMMITTEE, Input.LABELS):
-                if learned in needs:
-                    mistake = f"{needs[learned]} needs {learned}, which a recipe does not have"
-                    advice = "put its steps under `labeling:`, whose classifier learns from labels"
-                    self.add((*path, "steps"), f"{mistake}: {advice}")
-            if recipe is not None and recipe.quota is not None and recipe.quota.predicts:
-                mistake = "needs probabilities, which a recipe does not have: put the quota under `labeling:`"
-                self.add((*path, "quota", "by"), f"{recipe.quota.by} {mistake}")
+            self._check_probabilities(raw, recipe, steps, names, path)
             resolved = self._filled_in(raw, names, needs, path)
             if recipe is not None:
                 yield name, recipe.model_copy(update=resolved)
+
+    def _check_probabilities(
+        self,
+        raw: Mapping[str, Any],
+        recipe: schema.Recipe | None,
+        steps: schema.StepList | None,
+        names: Mapping[str, list[str]],
+        path: KeyPath,
+    ) -> None:
+        """Whether the recipe says where its probabilities come from, and whether they have all that its steps need."""
+        needs = [((*path, "steps"), name, need) for need, name in _needs(steps).items() if need in schema.LEARNED]
+        if recipe is not None and recipe.quota is not None and recipe.quota.predicts:
+            needs.append(((*path, "quota", "by"), recipe.quota.by, Input.PROBABILITIES))
+        given = raw.get("probabilities")
+        if given is None:
+            for place, name, need in needs:
+                self.add(place, f"{name} needs {need}: name where they come from, {_sources(names, need)}")
+            return
+        if isinstance(given, str) and given not in [*names["classifiers"], *names["labeling"]]:
+            known = [*names["classifiers"], *names["labeling"]]
+            self._known(given, known, "entry of `classifiers` or labeling project", (*path, "probabilities"))
+            return
+        source = self._source(given, names)
+        for place, name, need in needs:
+            if need not in source.gives:
+                self.add(
+                    place, f"{name} needs {need}, which {source.title} does not have: name {_sources(names, need)}"
+                )
+        for i, step in enumerate(steps.parsed if steps is not None else ()):
+            if isinstance(step, ClassProbability) and source.classes:
+                try:
+                    step.number(source.classes, len(source.classes))
+                except InvalidOption as error:
+                    self.add(self._option_path((*path, "steps", i, step.name), error), error.reason)
+
+    def _source(self, given: Any, names: Mapping[str, list[str]]) -> _SourceSection:
+        """What a recipe's `probabilities` give, as far as the file says."""
+        if not isinstance(given, str):
+            return _SourceSection("your own file", frozenset({Input.PROBABILITIES}), ())
+        kind = "classifiers" if given in names["classifiers"] else "labeling"
+        section = self._mapping(kind)[given]
+        section = section if isinstance(section, dict) else {}
+        gives = schema.LEARNED if kind == "labeling" else schema.LEARNED - {Input.LABELS}
+        if isinstance(section.get("classifier"), dict) and "probabilities" in section["classifier"]:
+            gives -= {Input.COMMITTEE}
+        classes = section.get("classes")
+        named = [name for name in classes if isinstance(name, str)] if isinstance(classes, list | dict) else []
+        title = f"the classifier {given!r}" if kind == "classifiers" else f"the labeling project {given!r}"
+        return _SourceSection(title, gives, tuple(named))
 
     def _labeling(self, names: Mapping[str, list[str]]) -> Iterator[tuple[str, schema.Labeling]]:
         for name, raw in self._mapping("labeling").items():
@@ -351,6 +447,10 @@ class _ConfigLoader(ConfigReader):
                 self.add(path, f"must be one of {listed(spec)}, found all of them")
             keyed = self._keyed(spec["probabilities"], (*path, "probabilities"))
             return {"probabilities": keyed[0].model_dump()} if keyed else spec
+        return self._estimator(spec, path)
+
+    def _estimator(self, spec: Any, path: KeyPath) -> Any:
+        """What is fitted, as given."""
         try:
             build_classifier(spec)
         except InvalidOption as error:
@@ -363,6 +463,8 @@ class _ConfigLoader(ConfigReader):
             checked["budget"] = self._token_budget(raw["budget"], (*path, "budget"))
         if raw.get("quota") is not None:
             checked["quota"] = self._options(Quota, raw["quota"], (*path, "quota"))
+        if isinstance(raw.get("probabilities"), dict):
+            checked["probabilities"] = self._files(schema.Keyed, "url", raw["probabilities"], (*path, "probabilities"))
         recipe = self._with_checked(schema.Recipe, raw, checked, path)
         if recipe is not None:
             self._check_constraints(recipe, path, "steps")
@@ -441,7 +543,7 @@ class _ConfigLoader(ConfigReader):
     def _check_own_vectors(
         self,
         section: str,
-        users: Mapping[str, schema.Recipe | schema.Labeling],
+        users: Mapping[str, schema.Recipe | schema.Labeling | schema.Classifier],
         targets: Mapping[str, schema.TargetFiles],
     ) -> None:
         """What works on the user's own vectors needs them of its targets too."""
@@ -532,6 +634,30 @@ class _ConfigLoader(ConfigReader):
 def _timezones() -> set[str]:
     """The names there are; to list them takes 25 ms."""
     return zoneinfo.available_timezones()
+
+
+@dataclasses.dataclass(frozen=True)
+class _SourceSection:
+    """Where a recipe's probabilities come from, as far as the file says.
+
+    Attributes:
+        title: for messages.
+        gives: the inputs that steps can get from it.
+        classes: their names; none where they are not known yet.
+    """
+
+    title: str
+    gives: frozenset[Input]
+    classes: tuple[str, ...]
+
+
+def _sources(names: Mapping[str, list[str]], need: Input) -> str:
+    """The keys that would give an input, for a message."""
+    sources = [] if need is Input.LABELS else [("an entry of `classifiers`", names["classifiers"])]
+    sources.append(("a project of `labeling`", names["labeling"]))
+    ways = [f"{what} ({listed(known) or 'there is none yet'})" for what, known in sources]
+    ways += ["your own file, {url: p.parquet, id: id}"] if need is Input.PROBABILITIES else []
+    return f"`probabilities:` {' or '.join(ways)}"
 
 
 def _needs(steps: schema.StepList | None) -> dict[Input, str]:

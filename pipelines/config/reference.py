@@ -32,6 +32,8 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("encoders.<name>", EncoderSpec),
     ("models.<name>", ModelSpec),
     ("targets.<name>", schema.TargetFiles),
+    ("classifiers.<name>", schema.Classifier),
+    ("classifiers.<name>.classes.<class>", schema.ClassExamples),
     ("recipes.<name>", schema.Recipe),
     ("recipes.<name>.budget", TokenBudget),
     ("recipes.<name>.quota", Quota),

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
@@ -38,6 +38,8 @@ OWN_VECTORS = "vectors"
 """The encoder name that stands for the vectors in `pool.vectors`."""
 LARGEST = 10**18
 """No number may be larger: the catalog holds 64 bits."""
+LEARNED = frozenset({Input.PROBABILITIES, Input.COMMITTEE, Input.LABELS})
+"""What steps get from a classifier."""
 # libyaml's, four times as fast, where PyYAML was built with it.
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -61,11 +63,17 @@ class Section(BaseModel):
     """A mapping in the file: unknown keys are refused, nothing is converted, nothing changes afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    # Keys that came later: a dump names them only where they are not as by default, so that digests stay as they are.
+    added_keys: ClassVar[tuple[str, ...]] = ()
 
-
-def without_default(plain: dict[str, Any], key: str, default: Any) -> dict[str, Any]:
-    """A section as written down, without a key that has its default."""
-    return {name: value for name, value in plain.items() if name != key or value != default}
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        fields = type(self).model_fields
+        for key in self.added_keys:
+            if getattr(self, key) == fields[key].default:
+                del plain[key]
+        return plain
 
 
 # The tags keep pydantic from listing what is wrong with the other form.
@@ -145,12 +153,8 @@ class KeyedVectors(Keyed):
         store: how they are stored; `float32` where all vectors are alike (cosines above 0.99).
     """
 
+    added_keys: ClassVar[tuple[str, ...]] = ("store",)
     store: Literal["float16", "float32"] = "float16"
-
-    @model_serializer(mode="wrap")
-    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without the default, so that the digest of a configuration without `store` stays as it is."""
-        return without_default(handler(self), "store", "float16")
 
 
 class TargetFiles(Files):
@@ -162,13 +166,9 @@ class TargetFiles(Files):
             was selected; no step sees them. They are kept out of selections as the others are.
     """
 
+    added_keys: ClassVar[tuple[str, ...]] = ("measure",)
     vectors: tuple[KeyedVectors, ...] = ()
     measure: Measure | None = None
-
-    @model_serializer(mode="wrap")
-    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without `measure` where there is none, so that the digest of such a configuration stays as it is."""
-        return without_default(handler(self), "measure", None)
 
     def measuring(self, root: Path) -> float | list[str] | None:
         """The share of examples that only measure, or the files whose examples do; None where all select."""
@@ -243,6 +243,58 @@ Budget = Annotated[
 ]
 
 
+class ClassExamples(Section):
+    """Examples of one class: target sets, or rows of the pool.
+
+    Attributes:
+        targets: target sets, all rows of which are examples.
+        where: a SQL condition on the columns of `examples`: rows of the pool that meet it.
+        sample: at most so many rows of the pool at random: of those that meet `where`, or, where it stands alone, of those
+            that no other class names.
+    """
+
+    targets: Texts = ()
+    where: str | None = None
+    sample: int | None = Field(default=None, gt=1, le=LARGEST)
+
+
+class Classifier(Section):
+    """A classifier whose probabilities recipes use: fitted to examples, refitted when they change.
+
+    Attributes:
+        classes: two or more names, each with its examples: see `classifiers.<name>.classes.<class>`.
+        features: what it sees of a row: the vector of an encoder, or its text as counts of hashed words and pairs of words.
+        encoder: the encoder of embeddings; the first one if left out.
+        estimator: `logistic_regression`, or `{logistic_regression: {C: 10}}`; or any estimator, `{estimator:
+            package.module:Class, options: {...}}`.
+        members: classifiers of the committee, fitted to bootstrap samples, for steps that need one.
+        equal_classes: use as many examples of each class as the smallest has.
+        held_out: the part of the examples that measures the classifier and does not train it.
+        seed: seed of whatever is drawn at random.
+    """
+
+    classes: dict[str, ClassExamples]
+    features: Literal["embeddings", "ngrams"] = "embeddings"
+    encoder: str | None = None
+    estimator: Any = "logistic_regression"
+    members: int = Field(default=5, gt=1)
+    equal_classes: bool = True
+    held_out: float = Field(default=0.1, ge=0, lt=1)
+    seed: int = Field(default=0, ge=0, le=LARGEST)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The target sets that it learns from, each once."""
+        return tuple(dict.fromkeys(target for examples in self.classes.values() for target in examples.targets))
+
+
+# A name, or a file.
+Probabilities = Annotated[
+    Annotated[str, Tag("name")] | Annotated[Keyed, Tag("file")],
+    Discriminator(lambda value: "name" if isinstance(value, str) else "file"),
+]
+
+
 class Recipe(Section):
     """How to choose one subset.
 
@@ -254,6 +306,8 @@ class Recipe(Section):
         max_per_group: goes with `group_by`.
         targets: target sets to match; all of them if left out.
         encoder: the encoder to use; the first one if left out.
+        probabilities: where steps get class probabilities from: an entry of `classifiers`, a labeling project (its newest
+            model; it has labels too), or your own file, `{url: p.parquet, id: id}`, with a column for each class.
         seed: seed of whatever is drawn at random.
         round: number of the draw; another round draws other random numbers.
         where: SQL condition on the columns of `examples`, a function of the row; only these rows may be taken.
@@ -265,6 +319,7 @@ class Recipe(Section):
         min_overlap: hold back a selection that shares less (Jaccard) with the recipe's last one.
     """
 
+    added_keys: ClassVar[tuple[str, ...]] = ("probabilities",)
     steps: Steps
     budget: Budget
     quota: GroupQuota | None = None
@@ -272,6 +327,7 @@ class Recipe(Section):
     max_per_group: int = Field(default=1, gt=0)
     targets: Texts = ()
     encoder: str | None = None
+    probabilities: Probabilities | None = None
     seed: int = Field(default=0, ge=0, le=LARGEST)
     round: int = Field(default=0, ge=0, le=LARGEST)
     where: str | None = None
@@ -292,6 +348,11 @@ class Recipe(Section):
         return Constraints(
             budget=self.budget, quota=self.quota, group_by=self.group_by, max_per_group=self.max_per_group
         )
+
+    @property
+    def inputs(self) -> frozenset[Input]:
+        """What steps and quota take from outside."""
+        return self.steps.inputs | self.constraints.needs
 
     @property
     def budget_line(self) -> str:
@@ -524,6 +585,7 @@ class Config(Section):
         encoders: name: what turns text into vectors; see `encoders.<name>`.
         models: name: a causal language model whose token scores are columns; see `models.<name>`.
         targets: name: file of examples to match, or see `targets.<name>`.
+        classifiers: name: a classifier for the `probabilities` of recipes; see `classifiers.<name>`.
         recipes: name: how to choose a subset; see `recipes.<name>`.
         labeling: name: a project of what to label next; see `labeling.<name>`.
         index: the vector index: see `index`.
@@ -532,22 +594,19 @@ class Config(Section):
         root: the folder of the file.
     """
 
+    added_keys: ClassVar[tuple[str, ...]] = ("models", "classifiers", "decontamination")
     store: str = "./store"
     pool: Pool
     encoders: dict[str, EncoderSpec] = {}
     models: dict[str, ModelSpec] = {}
     targets: dict[str, TargetFiles] = {}
+    classifiers: dict[str, Classifier] = {}
     recipes: dict[str, Recipe] = {}
     labeling: dict[str, Labeling] = {}
     index: Index = Index()
     decontamination: Decontamination | None = None
     schedule: Schedule | None = None
     root: Path = Field(exclude=True)
-
-    @model_serializer(mode="wrap")
-    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a setting that is not there, so that the digest of a configuration without it stays as it is."""
-        return without_default(without_default(handler(self), "decontamination", None), "models", {})
 
     def evaluation_files(self, name: str) -> Files:
         """The files of a target set, or of an evaluation set that is none."""

@@ -12,8 +12,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
+from pipelines.classifiers.own_file import own_probabilities
+from pipelines.classifiers.training import TrainingSet, fit_model, read_training_set
 from pipelines.labeling.annotations import Annotations, read_annotations
 from pipelines.labeling.spending import SpendingLimit
 from pipelines.pool_view import PoolView
@@ -31,12 +32,11 @@ from selection.learning.classifier import (
 from selection.types import Floats, RowBlocks, Rows
 from storage.errors import BadInput
 from storage.ids import Ids, from_arrow, rows_of
-from storage.labels.imported_probabilities import probabilities_id, read_probabilities
-from storage.labels.rounds import read_round_items
+from storage.labels.rounds import sent_ids
 from storage.pool.snapshot import Snapshot
 from storage.records import read_selection
 from storage.store import Store
-from storage.vectors.segments import StoredVectors, failed_ids, missing_ids
+from storage.vectors.segments import StoredVectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,26 +79,6 @@ class Arm:
 
 
 _RECORDED_AS = {"label_digest": "labels", "open_rounds": "open", "other_selection": "apart", "limit": "purse"}
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingSet:
-    """What a classifier learns from.
-
-    Attributes:
-        ids: (m,) ascending, labelled rows that have a vector and are neither held out nor gold.
-        vectors: (m, d) float32.
-        labels: (m,) class numbers.
-    """
-
-    ids: Ids
-    vectors: Floats
-    labels: Rows
-
-    @property
-    def enough(self) -> bool:
-        """Whether two classes are there, so that a model can tell them apart."""
-        return len(np.unique(self.labels)) > 1
 
 
 class LabelingInputs(DrawInputs):
@@ -207,36 +187,11 @@ def recorded_inputs(view: PoolView, spec: SelectionSpec, header: Mapping[str, An
     return LabelingInputs(view, spec, arm, annotations)
 
 
-def sent_ids(store: Store, rounds: Iterable[str], arm: str | None = None) -> Ids:
-    """The rows that rounds sent out, each once, ascending; of one arm, or of all."""
-    ids = [np.empty(0, "S16")]
-    for round_id in rounds:
-        items = read_round_items(store, round_id)
-        items = items if arm is None else items.filter(pc.equal(items["arm"], arm))
-        ids.append(from_arrow(items["id"]))
-    return np.unique(np.concatenate(ids))
-
-
 def training_set(store: Store, annotations: Annotations, rounds: Iterable[str], encoder: str) -> TrainingSet:
     """What may be learned from after these rounds; rows that the encoder never saw, or could not encode, are left out."""
     trains = annotations.labelled & ~np.isin(annotations.ids, sent_ids(store, rounds, "random"))
     ids, labels = annotations.ids[trains], annotations.consensus.labels[trains]
-    usable = has_vector(store, encoder, ids)
-    ids, labels = ids[usable], labels[usable]
-    if not len(ids):
-        return TrainingSet(ids, np.empty((0, 0), np.float32), labels)
-    vectors = StoredVectors(store, encoder, ids).take(np.arange(len(ids)))
-    return TrainingSet(ids, np.asarray(vectors, np.float32), labels)
-
-
-def has_vector(store: Store, encoder: str, ids: Ids) -> Mask:
-    """(len(ids),) which ids the encoder saw and could encode."""
-    return ~np.isin(ids, np.union1d(missing_ids(store, encoder, ids), failed_ids(store, encoder, ids)))
-
-
-def fit_model(classifier: Any, training: TrainingSet, n_classes: int, seed: int) -> Model:
-    """The model of the labels."""
-    return build_classifier(classifier).fit(training.vectors, training.labels, n_classes, seed=seed)
+    return read_training_set(store, encoder, ids, labels)
 
 
 def imported_probabilities(
@@ -248,11 +203,7 @@ def imported_probabilities(
         BadInput: the file is not what a record says it was.
     """
     file = classifier.get("probabilities") if isinstance(classifier, dict) else None
-    if file is None:
-        return None
-    if file["digest"] != probabilities_id(store, file["url"]):
-        raise BadInput(f"the probabilities {file['url']} are not those of the record: the file has changed since")
-    return read_probabilities(store, file["url"], file["id"], classes, snapshot, file["digest"])
+    return None if file is None else own_probabilities(store, file, classes, snapshot)
 
 
 def _selected_ids(store: Store, selection_id: str | None) -> Ids:

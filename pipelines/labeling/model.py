@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.labeling.inputs import TrainingSet, fit_model, has_vector, imported_probabilities, sent_ids, training_set
+from pipelines.classifiers.training import TrainingSet, fit_model, has_vector
+from pipelines.labeling.inputs import imported_probabilities, training_set
 from pipelines.labeling.project import ProjectState
 from selection.errors import InvalidInput
 from selection.learning.annotators import NONE, relabel_scores
@@ -17,10 +18,10 @@ from selection.learning.classifier import LogisticRegression, Model, build_class
 from selection.learning.stopping import Advice, Observation, Rules, advise, overall_uncertainty
 from selection.types import Floats, Mask
 from storage.damage import committed_whole, readable
-from storage.ids import Ids, from_arrow, rows_of, to_arrow, to_text
+from storage.ids import Ids, from_arrow, rows_of, to_arrow
 from storage.labels.imported_probabilities import probabilities_id
-from storage.labels.models import commit_model, read_model
-from storage.records import digest_of
+from storage.labels.models import commit_model, model_digest, read_model
+from storage.labels.rounds import sent_ids
 from storage.vectors.segments import StoredVectors
 
 # Rows whose predictions are compared from round to round.
@@ -87,20 +88,20 @@ class ProjectModel:
     @cached_property
     def model_id(self) -> str:
         """Hash of what the model depends on, and of all labels."""
-        annotations, settings = self.state.annotations, self.state.settings
-        labelled = annotations.labelled
-        return digest_of(
-            {
-                "project": self.state.name,
-                "classes": list(settings.classes),
-                "classifier": self.classifier,
-                "encoder": self.encoder,
-                "seed": settings.seed,
-                "ids": to_text(annotations.ids[labelled]),
-                "labels": annotations.consensus.labels[labelled].tolist(),
-                "trained_on": to_text(self.training.ids),
-            }
-        )
+        annotations, labelled = self.state.annotations, self.state.annotations.labelled
+        labels = annotations.consensus.labels[labelled]
+        return model_digest(self._fitted_as(), annotations.ids[labelled], labels, self.training.ids)
+
+    def _fitted_as(self) -> dict[str, Any]:
+        """Project and options, as the record has them."""
+        settings = self.state.settings
+        return {
+            "project": self.state.name,
+            "classes": list(settings.classes),
+            "classifier": self.classifier,
+            "encoder": self.encoder,
+            "seed": settings.seed,
+        }
 
     @cached_property
     def held_out(self) -> dict[str, float | int]:
@@ -208,11 +209,7 @@ class ProjectModel:
             )
             header = {
                 "model_id": self.model_id,
-                "project": self.state.name,
-                "classes": list(settings.classes),
-                "classifier": self.classifier,
-                "encoder": self.encoder,
-                "seed": settings.seed,
+                **self._fitted_as(),
                 "metrics": self.metrics,
                 "notes": list(getattr(self.fitted, "notes", ())) if not self.imported else [],
             }

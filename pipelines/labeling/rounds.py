@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.config.schema import Recipe, StepList
-from pipelines.labeling.inputs import Arm, LabelingInputs, sent_ids
+from pipelines.labeling.inputs import Arm, LabelingInputs
 from pipelines.labeling.model import ProjectModel
 from pipelines.labeling.project import ProjectState, Round
 from pipelines.labeling.spending import SpendingLimit, labels_wanted, share_of
@@ -35,7 +35,7 @@ from selection.types import Floats, Input
 from storage.ids import Ids, from_arrow, hash_keys, rows_of, to_arrow, to_bytes, to_text
 from storage.labels.batches import VERSION as BATCH_VERSION
 from storage.labels.batches import BatchItem, write_batch
-from storage.labels.rounds import commit_round
+from storage.labels.rounds import commit_round, sent_ids
 from storage.records import digest_of, read_selection
 from storage.scratch import scratch_folder, sweep
 

@@ -1,18 +1,19 @@
 """The stages as Dagster assets: one each for the pool, an encoder's vectors and index, a recipe and the catalog."""
 
 import hashlib
-from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
-from pipelines.config.schema import OWN_VECTORS, Config, Recipe
+from pipelines.classifiers.resolve import source_name
+from pipelines.config.schema import OWN_VECTORS, Classifier, Config
 from pipelines.context import Context
 from pipelines.orchestration.asset import GPU_POOL, as_sql, as_table, stage_asset
 from pipelines.recipes.explain import explain, ready_sql
-from pipelines.recipes.spec import needs_vectors
+from pipelines.recipes.spec import models_of, needs_vectors
 from pipelines.stages.decontaminate import decontaminate
 from pipelines.stages.embed import embed, embed_targets
+from pipelines.stages.fit_classifier import fit_classifier
 from pipelines.stages.index import index
 from pipelines.stages.ingest import ingest
 from pipelines.stages.publish import publish
@@ -75,6 +76,11 @@ def encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]:
     return [vectors, indexed, target_vectors]
 
 
+def searches(config: Config) -> list[list[str]]:
+    """The keys of the assets that find what nothing may choose."""
+    return [DECONTAMINATION] if config.decontamination is not None else []
+
+
 def decontamination_asset(config: Config) -> dg.AssetsDefinition:
     """The asset `decontamination`: the rows of the pool that hold evaluation texts."""
     encoder = config.searched_encoder
@@ -104,17 +110,17 @@ def token_scores_asset(model: str) -> dg.AssetsDefinition:
     )
 
 
-def recipe_asset(name: str, recipe: Recipe, after: Sequence[Sequence[str]] = ()) -> dg.AssetsDefinition:
-    """The asset `selection/<name>`: a recipe's latest selection.
-
-    Args:
-        after: further assets that it depends on.
-    """
-    deps = [["pool"], *map(list, after)]
+def recipe_asset(config: Config, name: str) -> dg.AssetsDefinition:
+    """The asset `selection/<name>`: a recipe's latest selection."""
+    recipe = config.recipes[name]
+    deps = [["pool"], *searches(config), *([model, "token_scores"] for model in models_of(config, [name]))]
     if recipe.encoder and needs_vectors(recipe):
         deps.append([recipe.encoder, "vector_index"])
         if recipe.targets:
             deps.append([recipe.encoder, "target_embeddings"])
+    source, source_asset = source_name(recipe), "classifier" if recipe.probabilities in config.classifiers else "model"
+    if source is not None:
+        deps.append([source, source_asset])
     return stage_asset(
         select,
         name,
@@ -125,6 +131,25 @@ def recipe_asset(name: str, recipe: Recipe, after: Sequence[Sequence[str]] = ())
         group_name="selections",
         code_version=hashlib.blake2b(recipe.model_dump_json().encode(), digest_size=8).hexdigest(),
         show=_explained,
+    )
+
+
+def classifier_asset(name: str, classifier: Classifier) -> dg.AssetsDefinition:
+    """The asset `<name>/classifier`."""
+    deps = [["pool"]]
+    if classifier.encoder is not None:
+        deps.append([classifier.encoder, "embeddings"])
+        if classifier.targets:
+            deps.append([classifier.encoder, "target_embeddings"])
+    return stage_asset(
+        fit_classifier,
+        name,
+        key=[name, "classifier"],
+        deps=deps,
+        show=lambda _, __: {"sql": as_sql(f"FROM classifiers WHERE name = '{name}' ORDER BY number DESC;")},
+        description=f"Tells {' from '.join(classifier.classes)}; measured on examples that it does not learn from.",
+        kinds={"scikitlearn"},
+        group_name="classifiers",
     )
 
 

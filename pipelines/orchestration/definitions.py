@@ -9,18 +9,19 @@ import dagster as dg
 from pipelines.config.load import load_config
 from pipelines.orchestration.asset import Project
 from pipelines.orchestration.assets import (
-    DECONTAMINATION,
     catalog_asset,
+    classifier_asset,
     decontamination_asset,
     encoder_assets,
     pool_asset,
     recipe_asset,
+    searches,
     token_scores_asset,
 )
 from pipelines.orchestration.labeling_assets import job_name, labeling_assets, labeling_job
 from pipelines.orchestration.schedule import schedules
 from pipelines.orchestration.sensors import new_files_sensor, new_labels_sensor
-from pipelines.recipes.spec import encoders_of, models_of, models_of_project
+from pipelines.recipes.spec import encoders_of, models_of_project
 
 
 def build_definitions(config_path: Path) -> dg.Definitions:
@@ -30,22 +31,21 @@ def build_definitions(config_path: Path) -> dg.Definitions:
         ConfigError: the file is wrong.
     """
     config = load_config(config_path)
-    of_labeling = [project.encoder for project in config.labeling.values() if project.encoder is not None]
+    of_models = [project.encoder for project in config.labeling.values() if project.encoder is not None]
+    of_models += [classifier.encoder for classifier in config.classifiers.values() if classifier.encoder is not None]
     assets = [pool_asset()]
     of_search = [config.searched_encoder] if config.searched_encoder else []
-    for encoder in dict.fromkeys([*encoders_of(config, config.recipes), *of_labeling, *of_search]):
+    for encoder in dict.fromkeys([*encoders_of(config, config.recipes), *of_models, *of_search]):
         assets += encoder_assets(encoder, targets=bool(config.targets_in(encoder)))
-    after = [DECONTAMINATION] if config.decontamination is not None else []
-    if after:
+    if config.decontamination is not None:
         assets.append(decontamination_asset(config))
     assets += map(token_scores_asset, config.models)
-    for name, recipe in config.recipes.items():
-        scored = [[model, "token_scores"] for model in models_of(config, [name])]
-        assets.append(recipe_asset(name, recipe, [*after, *scored]))
+    assets += [classifier_asset(name, classifier) for name, classifier in config.classifiers.items()]
+    assets += [recipe_asset(config, name) for name in config.recipes]
     assets.append(catalog_asset(config))
     for name, project in config.labeling.items():
         scored = [[model, "token_scores"] for model in models_of_project(config, name)]
-        assets += labeling_assets(name, project, [*after, *scored])
+        assets += labeling_assets(name, project, [*searches(config), *scored])
 
     # Labels have jobs and a sensor of their own: a new file of the pool draws recipes again and sends nobody a batch.
     labeling_jobs = {name: labeling_job(name) for name in config.labeling}

@@ -19,7 +19,10 @@ from storage.pool.targets import TargetSet
 from storage.vectors.segments import StoredVectors
 
 # Why a row is kept out of a draw, in the order in which the rules are applied.
-RULES = ("without_vector", "outside_where", "not_allowed", "denied", "equal_to_a_target", "contaminated")
+RULES = (
+    *("without_vector", "outside_where", "not_allowed", "denied", "equal_to_a_target", "contaminated"),
+    "without_probabilities",
+)
 
 
 def eligible_rows(

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.classifiers.resolve import source_encoder, source_names, source_record
+from pipelines.classifiers.source import SourceRecord
 from pipelines.config.schema import OWN_VECTORS, Config, Recipe
 from pipelines.context import Context
 from pipelines.pool_view import PoolView
@@ -66,6 +68,8 @@ class SelectionSpec:
         previous: the selection that this one adds to (`mode: top_up`).
         contamination: the search for evaluation texts whose matches must not be chosen; None where there is no setting.
         scores: column of token scores that is read -> the fingerprint of its model.
+        probabilities: where class probabilities come from; None where nothing needs them, and for an arm. Its `url` is not
+            hashed.
         arm: what an arm of a labeling round depends on beside a recipe, JSON-plain; None for a recipe.
     """
 
@@ -87,6 +91,7 @@ class SelectionSpec:
     previous: str | None
     contamination: str | None = None
     scores: Mapping[str, str] = field(default_factory=dict)
+    probabilities: SourceRecord | None = None
     arm: Mapping[str, Any] | None = None
 
     @cached_property
@@ -156,6 +161,8 @@ class SelectionSpec:
             record["contamination"] = self.contamination
         if self.scores:
             record["scores"] = dict(self.scores)
+        if self.probabilities is not None:  # so that other selections keep their names
+            record["probabilities"] = {key: value for key, value in self.probabilities.items() if key != "url"}
         return record
 
     @classmethod
@@ -167,6 +174,9 @@ class SelectionSpec:
         constraints = Constraints.of(
             budget, header.get("quota"), header.get("group_by"), header.get("max_per_group", 1)
         )
+        probabilities = header.get("probabilities")
+        if probabilities is not None and "file" in probabilities:
+            probabilities = {**probabilities, "url": header["probabilities_file"]}
         return cls(
             steps=recorded_steps(header["steps"]),
             constraints=constraints,
@@ -186,6 +196,7 @@ class SelectionSpec:
             previous=header["previous"],
             contamination=header.get("contamination"),
             scores=header.get("scores", {}),
+            probabilities=probabilities,
             arm=header.get("arm"),
         )
 
@@ -243,6 +254,7 @@ def recipe_spec(pool: PoolView, recipe: Recipe, *, previous: str | None = None) 
             for column, model in pool.score_columns.items()
             if column.lower() in columns_read(recipe)
         },
+        probabilities=source_record(pool, recipe),
     )
 
 
@@ -309,13 +321,17 @@ def digest_of_rows(snapshot: Snapshot, rows: Rows) -> str:
 
 
 def needs_vectors(recipe: Recipe) -> bool:
-    """Whether a recipe works on an encoder's vectors, itself or through a classifier."""
-    return bool(recipe.steps.inputs & {Input.VECTORS, Input.TARGETS, Input.PROBABILITIES, Input.COMMITTEE})
+    """Whether a recipe works on its encoder's vectors; an arm of a labeling project does so through its classifier, too."""
+    inputs = {Input.VECTORS, Input.TARGETS}
+    if recipe.probabilities is None:
+        inputs |= {Input.PROBABILITIES, Input.COMMITTEE}
+    return bool(recipe.steps.inputs & inputs)
 
 
 def encoders_of(config: Config, recipes: Iterable[str]) -> list[str]:
-    """The encoders whose vectors the recipes need, each once."""
+    """The encoders whose vectors the recipes need, each once: for their steps, or for what gives them probabilities."""
+    recipes = list(recipes)
     chosen = [config.recipes[name] for name in recipes]
-    return list(
-        dict.fromkeys(recipe.encoder for recipe in chosen if recipe.encoder is not None and needs_vectors(recipe))
-    )
+    encoders = [recipe.encoder for recipe in chosen if needs_vectors(recipe)]
+    encoders += [source_encoder(config, name) for name in source_names(config, recipes)]
+    return list(dict.fromkeys(encoder for encoder in encoders if encoder is not None))

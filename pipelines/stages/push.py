@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from pipelines.context import Context
-from pipelines.labeling.inputs import sent_ids
 from pipelines.labeling.model import project_model
 from pipelines.labeling.project import ProjectState, Round, project_state
 from pipelines.labeling.rounds import draw_round, write_file
 from pipelines.stages.stage import Check, Metric, Outcome, stage
 from storage.ids import from_arrow
+from storage.labels.rounds import sent_ids
 
 
 @stage(

@@ -12,6 +12,7 @@ from pipelines.context import Context
 from pipelines.pool_view import PoolView
 from pipelines.recipes.draw import SelectionResult, draw
 from pipelines.recipes.eligible import RULES
+from pipelines.recipes.learned import recipe_inputs
 from pipelines.recipes.spec import resolve_spec
 from pipelines.runs import last_run
 from pipelines.stages.stage import Check, Outcome, stage
@@ -33,7 +34,8 @@ from storage.records import known_selection
 def select(context: Context, recipe: str) -> Outcome:
     """Draw one recipe, commit the selection and check it."""
     last = last_run(context.store, "select", recipe)
-    result = draw(context, resolve_spec(context, recipe), recipe)
+    spec = resolve_spec(context, recipe)
+    result = draw(context, spec, recipe, recipe_inputs(context.pool, spec))
     overlap = _overlap(context, result.ids, last["subject"] if last else None)
     metrics = {"rows": len(result.ids), **result.metrics}
     return Outcome(

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,8 @@ BLOCK_TEXTS = 512
 BLOCK_CHARACTERS = 2**20
 # The most strings whose hashes are remembered: some 10 MB.
 REMEMBERED = 2**16
+# Enough for classifiers: two n-grams of a vocabulary of some 10,000 seldom meet.
+CLASSIFIER_BUCKETS = 2**18
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +94,50 @@ class Ngrams:
             pair = mix(mix(single[first]) + single[first + 1])
         bucket = (np.concatenate([single, pair]) % np.uint64(self.buckets)).astype(np.int64)
         return NgramBlock(start + np.arange(len(texts)), np.concatenate([place, place[first]]), bucket, tokens)
+
+
+class NgramRows:
+    """Texts as points: how often each n-gram is in each, over the length of the row; a row of a text without words is 0.
+
+    (n, buckets) sparse float64, made when they are asked for and not kept. A row depends on its text alone.
+
+    Args:
+        texts: (n,).
+    """
+
+    device = "cpu"
+
+    def __init__(self, texts: Sequence[str], buckets: int = CLASSIFIER_BUCKETS) -> None:
+        self.texts, self.buckets = texts, buckets
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, buckets)."""
+        return len(self.texts), self.buckets
+
+    def blocks(self) -> Iterator[tuple[Rows, Any]]:
+        """Yield `(rows, points)` in row order."""
+        for block in Ngrams(self.buckets).blocks(self.texts):
+            yield block.rows, unit_counts(block, self.buckets)
+
+    def take(self, rows: Rows) -> Any:
+        """The points of `rows`."""
+        from scipy.sparse import csr_array, vstack
+
+        texts = [self.texts[row] for row in rows.tolist()]
+        parts = [unit_counts(block, self.buckets) for block in Ngrams(self.buckets).blocks(texts)]
+        return vstack(parts, format="csr") if parts else csr_array((0, self.buckets))
+
+
+def unit_counts(block: NgramBlock, buckets: int) -> Any:
+    """(r, buckets) sparse float64: how often each bucket is in each text, divided by the length of the row."""
+    from scipy.sparse import csr_array
+
+    shape = (len(block.rows), buckets)
+    counts = csr_array((np.ones(len(block.place)), (block.place, block.bucket)), shape=shape)
+    squares = np.bincount(np.repeat(np.arange(shape[0]), np.diff(counts.indptr)), counts.data**2, shape[0])
+    counts.data /= np.repeat(np.sqrt(squares), np.diff(counts.indptr))
+    return counts
 
 
 class _Hashes(dict[str, int]):

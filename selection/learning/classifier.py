@@ -18,9 +18,9 @@ import numpy as np
 
 from selection.blocks import check_finite
 from selection.errors import InvalidInput, InvalidOption, rows_of_parent
-from selection.learning.linear import LinearModel, linear_probabilities
+from selection.learning.linear import LinearModel, is_sparse, linear_probabilities
 from selection.step import check_flag, check_integer, check_number
-from selection.types import Array, Doubles, Floats, Rows, Vectors
+from selection.types import Array, Doubles, Floats, RowBlocks, Rows
 
 FOLDS = 5
 LABELS_TO_CALIBRATE = 3
@@ -181,15 +181,14 @@ class EstimatorModel:
             InvalidInput: the estimator's values are no probabilities: a wrong shape, a negative value, a sum off by >
                 1e-3.
         """
-        X = np.asarray(vectors, np.float64)
-        check_finite(X, np.arange(len(X)))
-        if not len(X):
+        X = _as_features(vectors)
+        if not X.shape[0]:
             return np.zeros((0, self.n_classes), np.float32)
         try:
             predicted = np.asarray(self.estimator.predict_proba(X), np.float64)
         except Exception as error:  # foreign code
             raise InvalidInput(f"estimator: {self.path} failed to predict: {type(error).__name__}: {error}") from error
-        expected = (len(vectors), len(self.classes))
+        expected = (X.shape[0], len(self.classes))
         if predicted.shape != expected:
             raise InvalidInput(
                 f"estimator: {self.path} must give probabilities of shape {expected}, got {predicted.shape}"
@@ -197,7 +196,7 @@ class EstimatorModel:
         total = predicted.sum(axis=1)
         if not (np.isfinite(predicted).all() and predicted.min() >= 0 and np.abs(total - 1).max() <= 1e-3):
             raise InvalidInput(f"estimator: {self.path} gives rows that are no probabilities (>= 0, of sum 1)")
-        P = np.zeros((len(vectors), self.n_classes), np.float32)
+        P = np.zeros((X.shape[0], self.n_classes), np.float32)
         P[:, self.classes] = predicted / total[:, None]
         return P
 
@@ -292,7 +291,7 @@ class PredictedProbabilities:
     its row.
     """
 
-    def __init__(self, vectors: Vectors, model: Model) -> None:
+    def __init__(self, vectors: RowBlocks, model: Model) -> None:
         self.vectors = vectors
         self.model = model
 
@@ -321,7 +320,7 @@ class CommitteeProbabilities(PredictedProbabilities):
     See `PredictedProbabilities`. Raises `InvalidInput` if there is no model.
     """
 
-    def __init__(self, vectors: Vectors, models: Sequence[Model]) -> None:
+    def __init__(self, vectors: RowBlocks, models: Sequence[Model]) -> None:
         if not models:
             raise InvalidInput("committee: needs at least one model")
         super().__init__(vectors, models[0])
@@ -340,15 +339,20 @@ class CommitteeProbabilities(PredictedProbabilities):
             return np.stack([model.probabilities(vectors) for model in self.models], axis=1)
 
 
-def _fit_logistic(X: Doubles, y: Rows, n_classes: int, *, C: float, balanced: bool) -> LinearModel:
+def _fit_logistic(X: Any, y: Rows, n_classes: int, *, C: float, balanced: bool) -> LinearModel:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression as Sklearn
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     # On one thread: BLAS splits sums by the number of threads, so the last bits of the weights would depend on it.
+    used = np.unique(X.indices) if is_sparse(X) else np.arange(X.shape[1])  # the weight of every other column is 0
+    if not len(used):
+        return _without_features(X.shape[1], y, n_classes)
     with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fitted = Sklearn(C=C, class_weight="balanced" if balanced else None, max_iter=2000).fit(X, y)
+        fitted = Sklearn(C=C, class_weight="balanced" if balanced else None, max_iter=2000).fit(
+            X[:, used] if len(used) < X.shape[1] else X, y
+        )
     unconverged = any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
     notes = ("the fit did not converge in 2,000 steps: are the vectors of unit length?",) if unconverged else ()
     classes, coefficients, intercept = fitted.classes_, fitted.coef_, fitted.intercept_
@@ -357,8 +361,15 @@ def _fit_logistic(X: Doubles, y: Rows, n_classes: int, *, C: float, balanced: bo
         intercept = np.concatenate([[0.0], intercept])
     weights = np.zeros((X.shape[1], n_classes))
     bias = np.full(n_classes, -np.inf)
-    weights[:, classes], bias[classes] = coefficients.T, intercept
+    weights[used[:, None], classes], bias[classes] = coefficients.T, intercept
     return LinearModel(weights, bias, notes=notes)
+
+
+def _without_features(dimension: int, y: Rows, n_classes: int) -> LinearModel:
+    """A model of rows in which nothing stands: every class that has labels is as likely."""
+    bias = np.full(n_classes, -np.inf)
+    bias[np.unique(y)] = 0
+    return LinearModel(np.zeros((dimension, n_classes)), bias, notes=("no example has a word",))
 
 
 def _fit_temperature(P: Floats, y: Rows) -> float:
@@ -389,7 +400,7 @@ def _invalid_estimator(reason: str, option: str) -> InvalidOption:
 
 
 def _checked(vectors: Array, labels: Array, n_classes: int) -> tuple[Doubles, Rows]:
-    X, y = np.asarray(vectors, np.float64), np.asarray(labels)
+    X, y = _as_features(vectors), np.asarray(labels)
     if X.ndim != 2 or y.shape != X.shape[:1]:
         raise InvalidInput(f"classifier: {X.shape} vectors need as many labels, got {y.shape}")
     if len(y) and y.dtype.kind not in "iu":
@@ -399,5 +410,14 @@ def _checked(vectors: Array, labels: Array, n_classes: int) -> tuple[Doubles, Ro
     if len(np.unique(y)) < 2:
         reason = f"all {len(y)} are of class {y[0]}" if len(y) else "there are none"
         raise InvalidInput(f"classifier: needs labels of two classes, {reason}")
-    check_finite(X, np.arange(len(X)))
     return X, y.astype(np.int64)
+
+
+def _as_features(vectors: Any) -> Any:
+    """The vectors in float64; sparse ones, which are counts, stay sparse."""
+    if is_sparse(vectors):
+        return vectors.astype(np.float64)
+    X = np.asarray(vectors, np.float64)
+    if X.ndim == 2:
+        check_finite(X, np.arange(len(X)))
+    return X

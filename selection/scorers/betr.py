@@ -12,7 +12,7 @@ import numpy as np
 
 from selection.blocks import restricted
 from selection.errors import InvalidInput, rows_of_parent
-from selection.kernels.ngrams import NgramBlock, Ngrams
+from selection.kernels.ngrams import CLASSIFIER_BUCKETS, NgramRows
 from selection.kernels.round_robin import LIST_BYTES, lists_by_query, lose_turn
 from selection.noise import hash_uniform
 from selection.pool import Pool, Targets
@@ -22,7 +22,7 @@ from selection.types import Doubles, Floats, Input, Points, Rows
 
 # The share of the sample that is like the targets, and the size of the hashed texts' vocabulary.
 POSITIVE = 0.1
-BUCKETS = 2**18
+BUCKETS = CLASSIFIER_BUCKETS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,32 +186,12 @@ def vector_log_odds(vectors: Points, examples: Rows, labels: Rows) -> Floats:
 
 def text_log_odds(texts: Any, examples: Rows, labels: Rows) -> Floats:
     """(n,) the same by logistic regression on hashed n-grams, whose counts have length 1 in each row."""
-    from scipy.sparse import vstack
-    from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from selection.learning.classifier import LogisticRegression
 
-    ngrams = Ngrams(BUCKETS)
-    blocks = ngrams.blocks([texts[row] for row in examples.tolist()])
-    X = vstack([_unit_counts(block) for block in blocks], format="csr")
-    used = np.unique(X.indices)  # the weight of every other bucket stays 0
-    if not len(used):
-        return np.zeros(len(texts), np.float32)
-    with threadpool_limits(1):
-        fitted = LogisticRegression(C=10.0, max_iter=2000).fit(X[:, used], labels)
-    weights, bias = np.zeros(BUCKETS), float(fitted.intercept_[0])
-    weights[used] = fitted.coef_[0]
+    ngrams = NgramRows(texts, BUCKETS)
+    model = LogisticRegression(calibrated=False, balanced=False).fit(ngrams.take(examples), labels, 2, seed=0)
+    weights, bias = model.weights[:, 1] - model.weights[:, 0], model.bias[1] - model.bias[0]
     scores = np.empty(len(texts), np.float32)
-    for block in ngrams.blocks(texts):
-        scores[block.rows] = _unit_counts(block) @ weights + bias
+    for rows, block in ngrams.blocks():
+        scores[rows] = block @ weights + bias
     return scores
-
-
-def _unit_counts(block: NgramBlock) -> Any:
-    """(r, BUCKETS) sparse: how often each bucket is in each text, divided by the length of the row."""
-    from scipy.sparse import csr_array
-
-    shape = (len(block.rows), BUCKETS)
-    counts = csr_array((np.ones(len(block.place)), (block.place, block.bucket)), shape=shape)
-    squares = np.bincount(np.repeat(np.arange(shape[0]), np.diff(counts.indptr)), counts.data**2, shape[0])
-    counts.data /= np.repeat(np.sqrt(squares), np.diff(counts.indptr))
-    return counts

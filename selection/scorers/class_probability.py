@@ -40,10 +40,18 @@ class ClassProbability(Scorer):
             InvalidInput: a row's probabilities are no distribution; names the row.
         """
         probabilities = pool.get_probabilities()
-        number = self._number(tuple(pool.classes), probabilities.shape[1])
+        number = self.number(tuple(pool.classes), probabilities.shape[1])
         return by_row(probabilities, Input.PROBABILITIES, _probability_of, number)
 
-    def _number(self, names: tuple[str, ...], count: int) -> int:
+    def number(self, names: tuple[str, ...], count: int) -> int:
+        """The number of the class among `count`.
+
+        Args:
+            names: of the classes; none where they are not known.
+
+        Raises:
+            InvalidOption: there is no such class.
+        """
         if isinstance(self.of, int) and self.of < count:
             return self.of
         if self.of in names:

@@ -154,6 +154,13 @@ _SOURCES = (
     ),
     _Source("round_records", "rounds", ("round_id",), {"items.parquet": "round_items"}, _round),
     _Source("models", "models", ("model_id",), {"consensus.parquet": "consensus"}),
+    _Source(
+        "classifiers",
+        "classifiers",
+        ("classifier_id",),
+        {"examples.parquet": "classifier_examples"},
+        lambda d: [d | {name: d["metrics"].get(name) for name in ("examples", "held_out", "accuracy", "auc")}],
+    ),
 )
 
 
@@ -262,6 +269,7 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
         "label_events": _of_imports(store, connection, "labels.parquet", "new > 0"),
         "label_quarantine": _of_imports(store, connection, "quarantine.parquet", f"{_IS_LAST} AND quarantined > 0"),
         "round_items": _of_records(store, "rounds", "items.parquet"),
+        "classifier_examples": _of_records(store, "classifiers", "examples.parquet"),
         "consensus": _of_records(store, "models", "consensus.parquet", _latest_models(connection)),
     }
     for view, paths in files.items():

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from storage import records
 from storage.labels import log, rounds
+from storage.labels.classifiers import EXAMPLE_SCHEMA
 from storage.labels.models import CONSENSUS_SCHEMA
 from storage.pool import contamination, ingest
 from storage.pool.ingest import POOL_SCHEMA
@@ -80,6 +81,12 @@ STEPS: tuple[str, ...] = (
     ALTER TABLE models ADD COLUMN number BIGINT;
     ALTER TABLE indexes ADD COLUMN number BIGINT;
     """,
+    """
+    CREATE TABLE classifiers (
+        classifier_id VARCHAR PRIMARY KEY, name VARCHAR, classes JSON, features JSON, estimator JSON, seed BIGINT,
+        examples BIGINT, held_out BIGINT, accuracy DOUBLE, auc DOUBLE, metrics JSON, notes JSON, snapshot VARCHAR,
+        targets JSON, number BIGINT, created_at TIMESTAMP);
+    """,
 )
 
 _SQL_TYPES = {
@@ -123,6 +130,7 @@ PARQUET_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "label_quarantine": _columns(log.QUARANTINE_SCHEMA),
     "round_items": _columns(pa.schema(rounds.ITEM_COLUMNS), "round_id"),
     "consensus": _columns(CONSENSUS_SCHEMA, "project") | {"model_id": "VARCHAR"},
+    "classifier_examples": _columns(EXAMPLE_SCHEMA, "classifier_id"),
 }
 
 # Taken from the record's folder rather than from inside the file: a condition on such a column then opens only the
@@ -135,6 +143,7 @@ FROM_FOLDER: Mapping[str, str] = {
     "label_events": "import",
     "round_items": "round_id",
     "consensus": "model_id",
+    "classifier_examples": "classifier_id",
 }
 
 # {latest}: the snapshot that is the pool now; {without}, {renamed}: extra fields with a name of selection_items.
@@ -294,6 +303,8 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "annotators": "One row per labeling project and annotator: how much, how well, how fast, at what cost.",
     "consensus": "One row per labeling project and labelled candidate: the one class that its labels come to, as of the project's latest model.",
     "models": "One row per model fitted on labels.",
+    "classifiers": "One row per classifier of `classifiers:` ever fitted, and how good it is on examples that it did not learn from.",
+    "classifier_examples": "One row per classifier and example that it was fitted to or measured on.",
     "rounds": "One row per round of a labeling project: what was sent out, what came back.",
     "round_items": "One row per round and candidate sent out to be labelled, in the order of the batch.",
     "round_records": "One row per round as it was drawn; `rounds` has what came of it as well.",
@@ -525,6 +536,23 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "tied": "Class -> its annotators, as JSON, of the classes with the most votes.",
     "unlabelled": "Rows of a batch that wait for their label.",
     "votes": "Annotator -> class, as JSON.",
+    # Classifiers.
+    "accuracy": "Share of the held-out examples whose top class is right; NULL if none was held out.",
+    "auc": "Area under the ROC curve on the held-out examples, of each class against the rest in the mean; NULL if none was held out.",
+    "class": "The class that the example stands for.",
+    "classifier_examples.held_out": "Whether it measures the classifier and does not train it.",
+    "classifier_examples.target_set": "The target set that it is of; NULL for a row of the pool.",
+    "classifier_id": "Hash of what the classifier was fitted to and how.",
+    "classifiers.classes": "The names of the classes, as JSON.",
+    "classifiers.examples": "Examples that train or measure.",
+    "classifiers.held_out": "Those of them that measure and do not train.",
+    "classifiers.metrics": "Name -> number, as JSON: examples and recall of each class as well.",
+    "classifiers.name": "Its name in winnow.yaml.",
+    "classifiers.number": "Order in which the classifiers were fitted, 1 is first.",
+    "classifiers.targets": "Target set -> the id of its record, as JSON, of those that it learned from.",
+    "estimator": "What was fitted, with its options, as JSON.",
+    "features": "What it sees of a row, as JSON.",
+    "notes": "What the fit has to say, as a JSON list: how it was calibrated, or why not.",
 }
 
 # A column that winnow did not choose.

@@ -7,6 +7,7 @@ number for each class in their order.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,34 @@ TOLERANCE = 1e-3
 def probabilities_id(store: Store, url: str) -> str:
     """Digest of the file's present content."""
     return url_digest(store, url)
+
+
+def probability_classes(store: Store, url: str, id_field: str) -> tuple[str, ...]:
+    """The classes of a file whose columns name them: every column but the key. Those of a column of lists are numbers.
+
+    Raises:
+        BadInput: the file cannot be read, or has a column that is neither; names it.
+    """
+    where = f"probabilities: {url}"
+    with unchanged(store, url) as (file, _):
+        table = _table(file, id_field, where)
+    names = [name for name in table.column_names if name != id_field]
+    if len(names) == 1 and _is_list(table.schema.field(names[0]).type):
+        lengths = pc.drop_null(pc.list_value_length(table[names[0]]))
+        return tuple(str(number) for number in range(lengths[0].as_py() if len(lengths) else 0))
+    for name in names:
+        kind = table.schema.field(name).type
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)):
+            raise BadInput(
+                f"{where}: column {name!r} holds {kind}, no numbers; every column but the key {id_field!r} is the "
+                "probability of a class"
+            )
+    if len(names) < 2:
+        raise BadInput(
+            f"{where} must have a column for each of two classes or more, or one of lists; it has "
+            f"{', '.join(names) or 'none'} beside the key {id_field!r}"
+        )
+    return tuple(names)
 
 
 def read_probabilities(
@@ -50,12 +79,7 @@ def read_probabilities(
     """
     where = f"probabilities: {url}"
     with opened_as(store, url, digest) if digest else unchanged(store, url) as (file, _):
-        try:
-            table = read_parquet(file)
-        except ValueError as error:
-            raise BadInput(f"{where} {error}") from error
-    if id_field not in table.column_names:
-        raise BadInput(f"{where} has no column {id_field!r} to key by; it has {', '.join(table.column_names)}")
+        table = _table(file, id_field, where)
     keys = key_texts(table[id_field], id_field, where).to_pylist()
     values = _values(table, [name for name in table.column_names if name != id_field], classes, where)
     total = values.sum(axis=1)
@@ -70,6 +94,17 @@ def read_probabilities(
     probabilities = np.full((len(snapshot), len(classes)), 1 / len(classes), np.float32)
     probabilities[rows] = values[first] / total[first, None]
     return probabilities, known
+
+
+def _table(file: BinaryIO, id_field: str, where: str) -> pa.Table:
+    """The file in memory, with the column of keys."""
+    try:
+        table = read_parquet(file)
+    except ValueError as error:
+        raise BadInput(f"{where} {error}") from error
+    if id_field not in table.column_names:
+        raise BadInput(f"{where} has no column {id_field!r} to key by; it has {', '.join(table.column_names)}")
+    return table
 
 
 def _values(table: pa.Table, names: Sequence[str], classes: Sequence[str], where: str) -> Doubles:

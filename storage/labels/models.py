@@ -13,10 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from storage.damage import read_record
-from storage.records import commit_record, next_number, read_items, record_folder
+from storage.ids import Ids, to_text
+from storage.records import commit_record, digest_of, next_number, read_items, record_folder
 from storage.store import Store
 
 CONSENSUS_SCHEMA = pa.schema(
@@ -68,6 +71,18 @@ def read_model(store: Store, model_id: str) -> tuple[dict[str, Any], pa.Table, p
         read_items(folder / "consensus.parquet", CONSENSUS_SCHEMA.names),
         read_items(folder / "predictions.parquet", PREDICTION_SCHEMA.names),
     )
+
+
+def model_digest(header: Mapping[str, Any], ids: Ids, labels: npt.NDArray[np.int64], trained_on: Ids) -> str:
+    """The id of a model: a hash of what it depends on, and of all labels.
+
+    Args:
+        header: of which `project`, `classes`, `classifier`, `encoder` and `seed` count.
+        ids, labels: the labelled rows, ascending, and the class numbers of their labels.
+        trained_on: those of the rows that the model learned from.
+    """
+    options = {key: header[key] for key in ("project", "classes", "classifier", "encoder", "seed")}
+    return digest_of(options | {"ids": to_text(ids), "labels": labels.tolist(), "trained_on": to_text(trained_on)})
 
 
 def _typed(header: Mapping[str, Any], table: pa.Table, schema: pa.Schema) -> pa.Table:

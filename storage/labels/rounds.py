@@ -9,12 +9,15 @@ A round is never changed: who labelled what is in the log of labels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage.damage import readable
+from storage.ids import Ids, from_arrow
 from storage.records import checked_items, commit_record, read_items, record_folder
 from storage.store import Store
 
@@ -69,3 +72,13 @@ def read_round_items(store: Store, round_id: str) -> pa.Table:
         StoreDamaged: the record is not whole.
     """
     return read_items(record_folder(store, "round", round_id) / "items.parquet", ITEM_COLUMNS)
+
+
+def sent_ids(store: Store, rounds: Iterable[str], arm: str | None = None) -> Ids:
+    """The rows that rounds sent out, each once, ascending; of one arm, or of all."""
+    ids = [np.empty(0, "S16")]
+    for round_id in rounds:
+        items = read_round_items(store, round_id)
+        items = items if arm is None else items.filter(pc.equal(items["arm"], arm))
+        ids.append(from_arrow(items["id"]))
+    return np.unique(np.concatenate(ids))

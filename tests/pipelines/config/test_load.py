@@ -213,7 +213,7 @@ WRONG_RECIPES = [
     ("quota: {by: source, balance: even}", "winnow.yaml:13: recipes.best.quota.balance: must be one of water_fill, inverse_frequency, found 'even'"),
     (
         "quota: {by: predicted_class, balance: water_fill}",
-        "winnow.yaml:13: recipes.best.quota.by: predicted_class needs probabilities, which a recipe does not have: put the quota under `labeling:`",
+        "winnow.yaml:13: recipes.best.quota.by: predicted_class needs probabilities: name where they come from, `probabilities:` an entry of `classifiers` (there is none yet) or a project of `labeling` (there is none yet) or your own file, {{url: p.parquet, id: id}}",
     ),
     ("quota: {by: source}", "winnow.yaml:13: recipes.best.quota: needs one of shares, caps and balance, got none"),
     ("quota: {by: source, shares: {a: 0.5, b: 0.4}}", "winnow.yaml:13: recipes.best.quota.shares: shares must add up to 1, got 0.9; `rest` gives a share to all that is not named"),
@@ -225,7 +225,7 @@ WRONG_RECIPES = [
     ("group_by: [a]", "winnow.yaml:13: recipes.best.group_by: must be text, found a list"),
     (
         "bugdet: 3",
-        "winnow.yaml:13: recipes.best.bugdet: unknown key (did you mean `budget`?); allowed: steps, budget, quota, group_by, max_per_group, targets, encoder, seed, round, where, allow, deny, mode, allow_short, exclude_targets, min_overlap",
+        "winnow.yaml:13: recipes.best.bugdet: unknown key (did you mean `budget`?); allowed: steps, budget, quota, group_by, max_per_group, targets, encoder, probabilities, seed, round, where, allow, deny, mode, allow_short, exclude_targets, min_overlap",
     ),
     ("targets: [math]", "winnow.yaml:13: recipes.best.targets[0]: no target set is called 'math' (did you mean `maths`?); there are: maths, code"),
     ("targets: math", "winnow.yaml:13: recipes.best.targets: no target set is called 'math' (did you mean `maths`?); there are: maths, code"),
@@ -295,7 +295,7 @@ WRONG_FILES = [
     ("data/*.jsonl", "data/*.jsonl\n  columns: [score.parquet]", "winnow.yaml:3: pool.columns[0]: 'score.parquet' does not exist in {root} (did you mean `scores.parquet`?)"),
     ("  files: data/*.jsonl\n", "  max_bad_fraction: 0.1\n", "winnow.yaml:1: pool.files: is missing"),
     ("pool:\n  files: data/*.jsonl\n", "pool: data/*.jsonl\n", "winnow.yaml:1: pool: must be a mapping of files, max_bad_fraction, prefer, columns, vectors, found 'data/*.jsonl'"),
-    ("pool:\n", "pol:\n", "winnow.yaml:1: pol: unknown key (did you mean `pool`?); allowed: store, pool, encoders, models, targets, recipes, labeling, index, decontamination, schedule"),
+    ("pool:\n", "pol:\n", "winnow.yaml:1: pol: unknown key (did you mean `pool`?); allowed: store, pool, encoders, models, targets, classifiers, recipes, labeling, index, decontamination, schedule"),
     ("maths: maths.jsonl", "maths: math.jsonl", "winnow.yaml:7: targets.maths: 'math.jsonl' does not exist in {root} (did you mean `maths.jsonl`?)"),
     ("maths: maths.jsonl", "maths: 7", "winnow.yaml:7: targets.maths: must be text or a list of texts, found the number 7"),
     ("pool:\n", "store: 7\npool:\n", "winnow.yaml:1: store: must be a folder, found the number 7"),
@@ -428,7 +428,7 @@ class TestMistakes:
         [
             ("", "winnow.yaml: is empty"),
             ("# nothing\n", "winnow.yaml: is empty"),
-            ("- a\n", "winnow.yaml:1: must be a mapping of store, pool, encoders, models, targets, recipes, labeling, index, decontamination, schedule, found a list"),
+            ("- a\n", "winnow.yaml:1: must be a mapping of store, pool, encoders, models, targets, classifiers, recipes, labeling, index, decontamination, schedule, found a list"),
             ("pool:\n\tfiles: a\n", "winnow.yaml:2: has a tab where YAML needs spaces; indent with spaces"),
             ("pool: [a\n", "winnow.yaml:2: is not valid YAML, column 1: expected ',' or ']', but got '<stream end>'"),
             ("a: 1\n---\nb: 2\n", "winnow.yaml:2: has a second document (`---`); keep one"),
@@ -567,7 +567,7 @@ def test_load__wrong_decontamination(project: Path, setting: str, message: str) 
 @pytest.mark.parametrize(
     ("measure", "message"),
     [
-        ("1.5", "targets.code.measure: must be below 1.0, found 1.5"),
+        ("1.5", "targets.code.measure: must be below 1, found 1.5"),
         ("0", "targets.code.measure: must be above 0.0, found 0"),
         ("maths.jsonl", "maths.jsonl is not among the files of this target set: name it under `files` too"),
         ("code.jsonl", "targets.code.measure: names all files of this target set, which leaves none to select by"),

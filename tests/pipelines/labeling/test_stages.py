@@ -349,15 +349,17 @@ def test_loop__labels_of_a_class_that_left_the_project_are_told(project: Path) -
     assert push(opened(project), "kinds").summary.startswith("rounds 0, 1 are open: ")
 
 
-def test_config__what_only_a_labeling_project_has_is_refused_in_a_recipe(project: Path) -> None:
+def test_config__a_recipe_has_to_name_its_probabilities(project: Path) -> None:
     change(project, "steps: [random]", "quota: {by: predicted_class, caps: 0.5}, steps: [entropy]")
     with pytest.raises(ConfigError) as caught:
         opened(project)
     first, second = (problem.message for problem in caught.value.problems)
-    assert first.startswith(
-        "entropy needs probabilities, which a recipe does not have: put its steps under `labeling:`"
+    keys = (
+        "`probabilities:` an entry of `classifiers` (there is none yet) or a project of `labeling` (kinds) or your own "
+        "file, {url: p.parquet, id: id}"
     )
-    assert second.startswith("predicted_class needs probabilities, which a recipe does not have: put the quota under ")
+    assert first == f"entropy needs probabilities: name where they come from, {keys}"
+    assert second == f"predicted_class needs probabilities: name where they come from, {keys}"
 
 
 def test_config__cold_start_has_no_model_and_own_probabilities_no_committee(project: Path) -> None:

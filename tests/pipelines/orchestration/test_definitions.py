@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.orchestration.definitions import build_definitions
 from tests.pipelines.conftest import change
-from tests.pipelines.orchestration.conftest import KEYS
+from tests.pipelines.orchestration.conftest import KEYS, materialize
 
 
 @pytest.mark.parametrize("kind", ["own vectors", "a model"])
@@ -88,3 +88,32 @@ def test_definitions__no_run_chooses_another_project(light: Path, tmp_path: Path
     assert (light / "store" / "pool").is_dir()
     assert not (elsewhere / "store").exists()
     assert not (tmp_path / "written").exists()
+
+
+def test_definitions__a_recipe_depends_on_what_gives_it_probabilities(labeling: Path) -> None:
+    change(labeling, "near: {steps: [rds_plus],", "near: {steps: [entropy], probabilities: a-b,")
+    change(labeling, "any: {steps: [random],", "any: {steps: [bald], probabilities: good,")
+    with (labeling / "winnow.yaml").open("a") as file:
+        file.write("classifiers:\n  good: {classes: {fit: {targets: foxes}, other: {sample: 9}}}\n")
+    definitions = build_definitions(labeling / "winnow.yaml")
+    graph = definitions.resolve_asset_graph()
+    parents = {
+        key.to_user_string(): sorted(parent.to_user_string() for parent in graph.get(key).parent_keys)
+        for key in graph.materializable_asset_keys
+    }
+    assert parents["selection/near"] == ["a-b/model", "pool"]
+    assert parents["selection/any"] == ["good/classifier", "pool"]
+    assert parents["good/classifier"] == ["pool", "vectors/embeddings", "vectors/target_embeddings"]
+    nightly = definitions.resolve_job_def("reselect").asset_layer.selected_asset_keys
+    assert dg.AssetKey(["good", "classifier"]) in nightly
+    assert dg.AssetKey(["a-b", "model"]) not in nightly
+
+
+def test_definitions__a_classifier_is_materialized_before_its_recipe(light: Path) -> None:
+    change(light, "any: {steps: [random],", "any: {steps: [bald], probabilities: good,")
+    with (light / "winnow.yaml").open("a") as file:
+        file.write("classifiers:\n  good: {features: ngrams, classes: {fit: {targets: foxes}, other: {sample: 9}}}\n")
+    result = materialize(light, ["pool", "good/classifier", "selection/any"])
+    assert result.success
+    metadata = result.asset_materializations_for_node("good__classifier")[0].metadata
+    assert str(metadata["summary"].value).startswith("fitted to 4 examples (2 fit, 2 other); on 2 held out ")

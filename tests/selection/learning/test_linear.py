@@ -67,3 +67,28 @@ def test_linear_model__error_is_that_of_float32() -> None:
     model = LogisticRegression().fit(X, y, 10, seed=0)
     exact = softmax((X.astype(float) @ model.weights + model.bias) / model.temperature)
     np.testing.assert_allclose(model.probabilities(X), exact, rtol=5e-6)
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 9), n_classes=st.integers(2, 4), block=st.integers(1, 12))
+def test_sparse__is_the_same_as_dense_whatever_the_block(seed: int, n_classes: int, block: int) -> None:
+    from scipy.sparse import csr_array
+
+    rng = np.random.default_rng(seed)
+    X = rng.integers(0, 3, size=(24, 30)) * (rng.random((24, 30)) < 0.3) * 1.0
+    X[:, 7] = 0  # a column that nothing uses
+    y = np.arange(24) % n_classes
+    models = [PLAIN.fit(rows, y, n_classes, seed=0) for rows in (csr_array(X), X)]
+    whole, dense = models[0].probabilities(csr_array(X)), models[1].probabilities(X)
+    np.testing.assert_allclose(whole, dense, atol=1e-4)
+    assert (models[0].weights[7] == 0).all()
+    parts = [models[0].probabilities(csr_array(X[start : start + block])) for start in range(0, 24, block)]
+    assert (np.concatenate(parts) == whole).all()
+
+
+def test_sparse__without_a_word_every_class_is_as_likely() -> None:
+    from scipy.sparse import csr_array
+
+    model = PLAIN.fit(csr_array((4, 9)), np.array([0, 0, 2, 2]), 3, seed=0)
+    assert model.probabilities(csr_array((2, 9))).tolist() == [[0.5, 0, 0.5]] * 2
+    assert model.notes == ("no example has a word",)

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from storage.catalog import schema
 from storage.catalog.publish import publish_catalog
+from storage.ids import from_bytes, to_arrow
+from storage.labels.classifiers import commit_classifier
+from tests.storage.conftest import id_of
 
 DOCS = Path(__file__).parents[3] / "docs" / "sql.md"
 
@@ -19,6 +23,24 @@ DOCS = Path(__file__).parents[3] / "docs" / "sql.md"
 def blocks(language: str) -> list[str]:
     """The code of one language in the page, in order."""
     return re.findall(rf"^```{language}\n(.*?)^```", DOCS.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def add_classifier(store: Any) -> None:
+    ids = to_arrow(from_bytes([id_of("p1"), id_of("p2")]))
+    examples = {"id": ids, "class": ["good", "other"], "target_set": ["tasks", None], "held_out": [True, False]}
+    header = {
+        "classifier_id": "c0",
+        "name": "quality",
+        "classes": ["good", "other"],
+        "features": {"ngrams": 8},
+        "estimator": "logistic_regression",
+        "seed": 0,
+        "snapshot": "s",
+        "targets": {"tasks": "t"},
+        "metrics": {"examples": 2, "held_out": 1, "accuracy": 1.0},
+        "notes": [],
+    }
+    commit_classifier(store, header, pa.table(examples))
 
 
 @pytest.fixture
@@ -37,6 +59,7 @@ def documented(full_store: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     full_store.add_round("topics", 0, ["p1", "p2"])
     full_store.add_model("topics", "m0", {"p1": "billing"})
     full_store.add_contamination("c0", ["p1"])
+    add_classifier(full_store)
     publish_catalog(full_store)
     monkeypatch.chdir(full_store.root.parent)
     return full_store
@@ -44,7 +67,7 @@ def documented(full_store: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_docs__every_query_runs_and_shows_something(documented: Any) -> None:
     queries = [block for block in blocks("sql") if "ATTACH" not in block]
-    assert len(queries) == 18
+    assert len(queries) == 19
     with duckdb.connect("store/winnow.duckdb", read_only=True) as connection:
         for query in queries:
             for statement in connection.extract_statements(query):

@@ -1,0 +1,69 @@
+"""What a recipe with `probabilities` gets beside the pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any
+
+from pipelines.classifiers.resolve import open_source
+from pipelines.pool_view import PoolView
+from pipelines.recipes.inputs import NO_INPUTS, DrawInputs, Mask
+from pipelines.recipes.spec import SelectionSpec
+from pipelines.recipes.targets import target_texts
+from selection import Targets
+from selection.types import Floats, Input, RowBlocks, Rows
+
+
+class LearnedInputs(DrawInputs):
+    """The probabilities, committee and labels that a recipe's steps need, from where its spec says."""
+
+    def __init__(self, view: PoolView, spec: SelectionSpec) -> None:
+        assert spec.probabilities is not None
+        self.view, self.spec = view, spec
+        self.source = open_source(view, spec.probabilities, view.snapshot_of(spec.snapshot))
+
+    @property
+    def labels(self) -> Rows | None:
+        """(n,) class numbers of the rows that train, -1 elsewhere; only for steps that need them."""
+        return self.source.labels() if Input.LABELS in self.spec.inputs else None
+
+    @cached_property
+    def probabilities(self) -> RowBlocks | Floats:
+        """(n, C)."""
+        return self.source.probabilities()
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Those of the source."""
+        return self.source.classes
+
+    @cached_property
+    def committee(self) -> RowBlocks | None:
+        """(n, members, C)."""
+        return self.source.committee()
+
+    @cached_property
+    def exclusions(self) -> Mapping[str, Mask]:
+        """Rows of which nothing is known."""
+        return {"without_probabilities": self.source.unknown()}
+
+    def on_targets(self, targets: Targets) -> Targets:
+        """The targets with what the committee says of them, where a step needs one."""
+        if Input.COMMITTEE not in self.spec.inputs:
+            return targets
+        assert self.spec.encoder is not None  # since there are targets
+        texts = partial(target_texts, self.view, self.spec)
+        return replace(targets, committee=self.source.committee_of(self.spec.encoder, targets.vectors, texts))
+
+    def header(self) -> dict[str, Any]:
+        """Where the file of probabilities lies, if they are of a file."""
+        assert self.spec.probabilities is not None
+        url = self.spec.probabilities.get("url")
+        return super().header() | ({} if url is None else {"probabilities_file": url})
+
+
+def recipe_inputs(view: PoolView, spec: SelectionSpec) -> DrawInputs:
+    """What the recipe of a spec gets beside the pool."""
+    return NO_INPUTS if spec.probabilities is None else LearnedInputs(view, spec)
