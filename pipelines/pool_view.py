@@ -138,6 +138,12 @@ class PoolView:
         spec = self.config.encoders[encoder]
         return (spec if target is None else spec.for_targets()).fingerprint()
 
+    def target_encoders(self, encoder: str, targets: Iterable[str]) -> dict[str, str]:
+        """Target set -> the fingerprint of its vectors, where it is another one than the pool's."""
+        own = {name: self.fingerprint(encoder, name) for name in targets}
+        pool = self.fingerprint(encoder)
+        return {name: each for name, each in own.items() if encoder == OWN_VECTORS or each != pool}
+
     def vectors(self, encoder: str, snapshot: Snapshot, index: str | None = None) -> StoredVectors:
         """The vectors of a snapshot's rows.
 

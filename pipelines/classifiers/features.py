@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from pipelines.classifiers.examples import Examples
-from pipelines.config.schema import OWN_VECTORS, Classifier
+from pipelines.config.schema import Classifier
 from pipelines.pool_view import PoolView
 from selection.errors import InvalidInput
 from selection.kernels.ngrams import CLASSIFIER_BUCKETS, NgramRows
@@ -151,8 +151,7 @@ def features_of(view: PoolView, settings: Classifier) -> tuple[Features, Ids]:
         return TextNgrams(view, CLASSIFIER_BUCKETS, view.snapshot.id, ids), np.empty(0, "S16")
     assert settings.encoder is not None  # the configuration fills it in
     encoder = view.fingerprint(settings.encoder)
-    own = settings.encoder == OWN_VECTORS
-    target_encoders = {name: view.fingerprint(OWN_VECTORS, name) for name in settings.targets} if own else {}
+    target_encoders = view.target_encoders(settings.encoder, settings.targets)
     ids_of = [(encoder, view.snapshot.ids)]
     ids_of += [(target_encoders.get(target_set.name, encoder), target_set.ids) for target_set in target_sets]
     unusable = [failed_ids(view.store, fingerprint, ids) for fingerprint, ids in ids_of]

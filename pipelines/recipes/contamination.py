@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.config.schema import OWN_VECTORS, Decontamination
+from pipelines.config.schema import Decontamination
 from pipelines.pool_view import PoolView
 from selection.contamination import ContaminationRules
 from selection.types import Rows
@@ -76,13 +76,12 @@ def contamination_spec(view: PoolView) -> ContaminationSpec | None:
         return None
     sets = evaluation_sets(view, settings)
     rule = settings.embedding
-    own = rule is not None and rule.encoder == OWN_VECTORS
     return ContaminationSpec(
         snapshot=view.snapshot.id,
         against={each.name: each.id for each in sets},
         rules=settings.rules,
         embedding=None if rule is None else (view.fingerprint(rule.encoder), rule.threshold),
-        target_encoders={each.name: view.fingerprint(OWN_VECTORS, each.name) for each in sets} if own else {},
+        target_encoders={} if rule is None else view.target_encoders(rule.encoder, [each.name for each in sets]),
         paraphrases=None if settings.paraphrases is None else url_digest(view.store, settings.paraphrases),
         plants=settings.plants,
         seed=settings.seed,

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipelines.classifiers.resolve import source_encoder, source_names, source_record
 from pipelines.classifiers.source import SourceRecord
-from pipelines.config.schema import OWN_VECTORS, Config, Recipe
+from pipelines.config.schema import Config, Recipe
 from pipelines.context import Context
 from pipelines.pool_view import PoolView
 from pipelines.recipes.contamination import contamination_spec
@@ -242,7 +242,7 @@ def recipe_spec(pool: PoolView, recipe: Recipe, *, previous: str | None = None) 
         encoder=fingerprint,
         index=pool.newest_index(fingerprint) if fingerprint and searches else None,
         targets={name: every_target[name] for name in recipe.targets},
-        target_encoders=_target_encoders(pool, encoder, recipe.targets) if encoder else {},
+        target_encoders=pool.target_encoders(encoder, recipe.targets) if encoder else {},
         held_out=tuple(sorted(every_target.values())) if recipe.exclude_targets else (),
         where=_checked("where", recipe.where, pool.known_columns),
         allow=id_list(recipe.allow, pool.snapshot, strict=True),
@@ -287,12 +287,6 @@ def models_named(config: Config, words: Iterable[str]) -> dict[str, None]:
     for first in list(config.models)[:1]:
         names |= dict.fromkeys(SCORE_COLUMNS, first)
     return dict.fromkeys(names[word] for word in sorted(words) if word in names)
-
-
-def _target_encoders(pool: PoolView, encoder: str, targets: Iterable[str]) -> dict[str, str]:
-    """Target set -> the encoder of its vectors, where it is another one than the pool's."""
-    encoders = {name: pool.fingerprint(encoder, name) for name in targets}
-    return {name: own for name, own in encoders.items() if encoder == OWN_VECTORS or own != pool.fingerprint(encoder)}
 
 
 def _checked(key: str, expression: str | None, columns: Collection[str]) -> str | None:
