@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
+from typing import Any, TypeVar
 
 from pipelines.config.schema import OWN_VECTORS, Config, TargetFiles
 from pipelines.errors import NothingYet
@@ -15,6 +16,8 @@ from storage.vectors.imported import files_fingerprint
 from storage.vectors.index import open_vectors, records
 from storage.vectors.model_scores import ModelScores
 from storage.vectors.segments import StoredVectors
+
+T = TypeVar("T")
 
 
 class PoolView:
@@ -33,6 +36,14 @@ class PoolView:
         self._target_ids: dict[str, str] = {}
         self._fingerprints: dict[tuple[str, str | None], str] = {}
         self._vectors: dict[tuple[str, str, str | None], StoredVectors] = {}
+        self._made: dict[tuple[str, str], Any] = {}
+
+    def once(self, kind: str, name: str, make: Callable[[], T]) -> T:
+        """What `make` gives, made once: for what others derive from the pool and use again and again."""
+        if (kind, name) not in self._made:
+            self._made[kind, name] = make()
+        made: T = self._made[kind, name]
+        return made
 
     @cached_property
     def snapshot(self) -> Snapshot:

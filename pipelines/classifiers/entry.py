@@ -126,6 +126,11 @@ def _measured(P: Floats, labels: Rows, classes: tuple[str, ...]) -> Metrics:
 
 def configured_classifier(view: PoolView, name: str) -> FittedClassifier:
     """A classifier of the configuration, on the pool and the target sets as they are now; nothing is fitted yet."""
+    classifier = view.once("configured classifier", name, lambda: _collected(view, name))
+    return view.once("classifier", classifier.classifier_id, lambda: classifier)
+
+
+def _collected(view: PoolView, name: str) -> FittedClassifier:
     settings = view.config.classifiers[name]
     features, unusable = features_of(view, settings)
     examples = collect_examples(view, name, settings, unusable)
@@ -133,7 +138,7 @@ def configured_classifier(view: PoolView, name: str) -> FittedClassifier:
 
 
 def recorded_classifier(view: PoolView, name: str, classifier_id: str) -> FittedClassifier:
-    """A classifier that was fitted before.
+    """A classifier that was fitted before; within an invocation it is fitted once.
 
     Args:
         name: for messages.
@@ -146,6 +151,10 @@ def recorded_classifier(view: PoolView, name: str, classifier_id: str) -> Fitted
             f"the classifier {name!r} was not fitted yet to the examples that there are now: run `winnow run`, or "
             f"materialize the asset {name}/classifier, first"
         )
+    return view.once("classifier", classifier_id, lambda: _read(view, classifier_id))
+
+
+def _read(view: PoolView, classifier_id: str) -> FittedClassifier:
     header, table = read_classifier(view.store, classifier_id)
     classes = tuple(header["classes"])
     features, examples = recorded_features(view, header), Examples.of_table(table, classes)

@@ -68,13 +68,12 @@ def write_probabilities(project: Path, names: list[str], good: list[float], file
 
 
 @pytest.fixture
-def with_file(light: Path) -> Path:
-    """Ingested, with probabilities of all rows but the last: foxes are the better the higher their number."""
-    ingest(opened(light))
+def with_file(embedded: Path) -> Path:
+    """With probabilities of all rows but the last: foxes are the better the higher their number."""
     names = [f"{subject}-{number}" for subject in SUBJECTS for number in range(10)][:-1]
     good = [0.5 + int(name.split("-")[1]) / 25 if name.startswith("fox") else 0.1 for name in names]
-    write_probabilities(light, names, good)
-    return light
+    write_probabilities(embedded, names, good)
+    return embedded
 
 
 def test_own_file__gives_the_probability_of_a_class_by_the_name_of_its_column(with_file: Path) -> None:
@@ -135,9 +134,7 @@ def test_own_file__what_is_wrong_with_it_is_said(with_file: Path, table: dict[st
         drawn(given(with_file, "[entropy, top]"))
 
 
-KINDS = (
-    "{classes: {fox: {where: \"source = 'fox'\"}, dog: {where: \"source = 'dog'\"}, rest: {sample: 60}}, held_out: 0.2}"
-)
+KINDS = "{classes: {fox: {where: \"source = 'fox'\"}, rest: {sample: 60}}, held_out: 0.2}"
 
 
 def with_classifier(project: Path, section: str = KINDS, name: str = "kinds") -> Path:
@@ -166,14 +163,14 @@ def embedded(embedded_once: Path, tmp_path: Path) -> Path:
 def test_classifier__is_fitted_measured_and_used(embedded: Path) -> None:
     with_classifier(given(embedded, "[{class_probability: {of: fox}}, top]", "probabilities: kinds"))
     outcome = fit_classifier(opened(embedded), "kinds")
-    assert outcome.summary == "fitted to 30 examples (10 fox, 10 dog, 10 rest); on 6 held out 1.000 right, AUC 1.000"
+    assert outcome.summary == "fitted to 20 examples (10 fox, 10 rest); on 4 held out 1.000 right, AUC 1.000"
     result, names = drawn(embedded)
     assert all(name.startswith("fox") for name in names)
     assert "the same 8 rows" in reproduce(opened(embedded), result.spec.selection_id)
     assert result.spec.probabilities == {"name": "kinds", "classifier": outcome.subject}
     again = fit_classifier(opened(embedded), "kinds")
     assert again.subject == outcome.subject
-    assert again.summary.startswith("fitted before to the same 30 examples")
+    assert again.summary.startswith("fitted before to the same 20 examples")
 
 
 def test_classifier__its_probabilities_are_those_of_a_literal_fit(embedded: Path) -> None:
@@ -271,6 +268,7 @@ def test_classifier__without_a_fit_or_examples_says_what_to_do(embedded: Path) -
         fit_classifier(opened(embedded), "kinds")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", ["embeddings", "ngrams"])
 def test_classifier__any_estimator_twice_the_same(embedded: Path, features: str) -> None:
     path = (
@@ -326,6 +324,7 @@ def test_divided__each_class_has_its_share_and_its_row_goes_by_the_id(
 NGRAMS = "{features: ngrams, classes: {good: {targets: foxes}, other: {sample: 40}}, equal_classes: false}"
 
 
+@pytest.mark.slow
 def test_classifier__of_ngrams_needs_no_vectors(light: Path) -> None:
     ingest(opened(light))
     more = "where: \"source <> 'fox'\", deny: deny.txt, probabilities: words"
@@ -346,6 +345,7 @@ def test_classifier__of_ngrams_finds_what_reads_like_the_targets(light: Path) ->
     assert all(name.startswith("fox") for name in drawn(light)[1])
 
 
+@pytest.mark.slow
 def test_classifier__the_committee_judges_targets_too(embedded: Path) -> None:
     """A scorer by the targets beside a committee: by vectors, and by texts."""
     with_classifier(given(embedded, "[rds_plus]", "targets: [foxes], probabilities: kinds"))
@@ -355,7 +355,7 @@ def test_classifier__the_committee_judges_targets_too(embedded: Path) -> None:
     spec = resolve_spec(context, "any")
     targets = recipe_inputs(context.pool, spec).on_targets(target_vectors(context.pool, spec))
     assert targets.committee is not None
-    assert targets.committee.shape == (2, 5, 3)
+    assert targets.committee.shape == (2, 5, 2)
     assert (targets.committee.mean(axis=1).argmax(axis=1) == 0).all()  # foxes
     change(embedded, KINDS, NGRAMS)
     fit_classifier(opened(embedded), "kinds")
@@ -454,7 +454,6 @@ def test_project__own_probabilities_of_it(with_file: Path) -> None:
     )
     path = with_file / "winnow.yaml"
     path.write_text(path.read_text() + own)
-    embed(opened(with_file), "vectors")
     fit(opened(with_file), "teach")
     result, names = drawn(with_file)
     assert names == [f"fox-{number}" for number in range(9, 1, -1)]
@@ -462,23 +461,24 @@ def test_project__own_probabilities_of_it(with_file: Path) -> None:
 
 
 def test_run__fits_what_its_recipes_need_first_and_the_plan_and_sql_show_it(light: Path) -> None:
-    with_classifier(given(light, "[{class_probability: {of: fox}}, top]", "probabilities: kinds"))
+    section = (
+        "{features: ngrams, classes: {fox: {targets: foxes}, rest: {sample: 60}}, equal_classes: false, held_out: 0.5}"
+    )
+    with_classifier(given(light, "[{class_probability: {of: fox}}, top]", "probabilities: kinds"), section)
     ingest(opened(light))
-    assert "kinds/classifier: to be fitted to 30 examples" in plan_lines(opened(light))
+    assert "kinds/classifier: to be fitted to 62 examples" in plan_lines(opened(light))
     said: list[str] = []
     run_all(opened(light, said), ["any"])
     assert [line.partition(":")[0] for line in said if "catalog" not in line][-2:] == [
         "kinds/classifier",
         "selection/any",
     ]
-    assert "kinds/classifier: fitted to the same 30 examples already" in plan_lines(opened(light))
+    assert "kinds/classifier: fitted to the same 62 examples already" in plan_lines(opened(light))
     store = opened(light).store
-    shown = query_catalog(store, "SELECT name, examples, held_out, accuracy, auc, classes FROM classifiers").to_pylist()
-    assert shown == [
-        {"name": "kinds", "examples": 30, "held_out": 6, "accuracy": 1.0, "auc": 1.0, "classes": '["fox","dog","rest"]'}
-    ]
+    shown = query_catalog(store, "SELECT name, examples, held_out, auc, classes FROM classifiers").to_pylist()
+    assert shown == [{"name": "kinds", "examples": 62, "held_out": 31, "auc": 0.966667, "classes": '["fox","rest"]'}]
     sql = "SELECT class, count(*) AS n FROM classifier_examples WHERE held_out GROUP BY class ORDER BY class"
-    assert query_catalog(store, sql).to_pylist() == [{"class": c, "n": 2} for c in ("dog", "fox", "rest")]
+    assert query_catalog(store, sql).to_pylist() == [{"class": "fox", "n": 1}, {"class": "rest", "n": 30}]
 
 
 def test_run__a_classifier_that_cannot_be_fitted_fails_its_recipes_only(light: Path) -> None:
@@ -493,7 +493,7 @@ def test_run__a_classifier_that_cannot_be_fitted_fails_its_recipes_only(light: P
 MISTAKES = [
     ("[bald]", "{url: p.parquet}", "bald needs committee, which your own file does not have: name `probabilities:` an"),
     ("[cal]", "{url: p.parquet}", "cal needs labels, which your own file does not have: name `probabilities:` a proj"),
-    ("[{class_probability: {of: goood}}]", "kinds", "of is 'goood', but the classes are 0..2, fox, dog, rest"),
+    ("[{class_probability: {of: goood}}]", "kinds", "of is 'goood', but the classes are 0..1, fox, rest"),
     ("[cal]", "kinds", "cal needs labels, which the classifier 'kinds' does not have: name `probabilities:` a project"),
     ("[entropy]", "kind", "is called 'kind' (did you mean `kinds`?); there are: kinds"),
     ("[entropy]", "nowhere", "no entry of `classifiers` or labeling project is called 'nowhere'; there are: kinds"),
@@ -552,9 +552,9 @@ SECTIONS = [
 
 
 @pytest.mark.parametrize(("section", "message"), SECTIONS)
-def test_config__what_is_wrong_with_a_classifier_is_said(light: Path, section: str, message: str) -> None:
+def test_config__what_is_wrong_with_a_classifier_is_said(embedded: Path, section: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        opened(with_classifier(light, section))
+        opened(with_classifier(embedded, section))
     assert len(caught.value.problems) == 1
     assert message in str(caught.value)
 
