@@ -14,7 +14,15 @@ from selection.constraints import BoundConstraints, Constraints
 from selection.errors import BrokenStep, InvalidBudget, rows_of_parent
 from selection.groups import NO_GROUP, listed
 from selection.pool import Pool
-from selection.run_selector import at_places, in_parent, interleaved, run_selector, subpool
+from selection.run_selector import (
+    at_places,
+    checked_selection,
+    empty_selection,
+    in_parent,
+    interleaved,
+    run_selector,
+    subpool,
+)
 from selection.step import Selector
 from selection.types import Array, Doubles, Rows, Selection
 
@@ -162,10 +170,18 @@ def capped_selection(
     Raises:
         BrokenStep: the selector is not nested.
 
+    A selector that keeps to capacities itself (`caps_inside`) does so in their place.
+
     Cost: draws of doubling depth until the whole is full: where a cap closes what the selector likes best, up to the
     whole pool. A few hundred nanoseconds a pick beside that.
     """
     candidates, whole = pool.candidates, capacities[-1]
+    if step.caps_inside:
+        if not first:
+            return empty_selection(), whole.left[0]
+        picked, left_over = step.select_within(pool, capacities, first, rng=stream())
+        checked = checked_selection(step, picked, pool)
+        return checked, 0.0 if whole.closed[0] else whole.left[0] - left_over
     n, depth = int(candidates.sum()), first
     before = np.empty(0, np.int64)
     taken: list[int] = []

@@ -26,10 +26,19 @@ def run_selector(step: Selector, pool: Pool, budget: int, *, rng: np.random.Gene
     """
     if budget == 0:
         return empty_selection()
-    selection = step.select(pool, budget, rng=rng)
+    selection = checked_selection(step, step.select(pool, budget, rng=rng), pool)
+    if len(selection.rows) > budget:
+        raise BrokenStep(f"{step.name}: gave {len(selection.rows)} rows for a budget of {budget}")
+    return selection
+
+
+def checked_selection(step: Selector, selection: Selection, pool: Pool) -> Selection:
+    """What a selector gave, with rows as int64 and gains as float32.
+
+    Raises:
+        BrokenStep: see `run_selector`.
+    """
     rows = checked_rows(step, selection.rows, len(pool))
-    if len(rows) > budget:
-        raise BrokenStep(f"{step.name}: gave {len(rows)} rows for a budget of {budget}")
     refused = rows[~pool.candidates[rows]]
     if len(refused):
         raise BrokenStep(f"{step.name}: gave row {refused[0]}, which is already selected or not a candidate")

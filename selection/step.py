@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal, TypeGuard
 
 import numpy as np
 
 from selection.errors import InvalidOption
 from selection.pool import Pool
-from selection.types import Array, FilterReport, Input, Rows, Selection
+from selection.types import Array, Capacity, FilterReport, Input, Rows, Selection
 
 Kind = Literal["filter", "scorer", "selector"]
 
@@ -149,6 +149,25 @@ class Selector(Step):
     def incremental(self) -> bool:
         """2 picks, then 2 more with those already selected, equal 4 picks (same seed and round)."""
         return False
+
+    @property
+    def caps_inside(self) -> bool:
+        """Whether it keeps to capacities of groups itself, by `select_within`; else its picks are walked along."""
+        return False
+
+    def select_within(
+        self, pool: Pool, capacities: Sequence[Capacity], expected: int, *, rng: np.random.Generator
+    ) -> tuple[Selection, float]:
+        """Choose until the last capacity, that of the whole, is full, or there is nothing that fits.
+
+        Args:
+            capacities: written to.
+            expected: about how many rows there will be.
+
+        Returns:
+            the selection, and what groups left over by closing before a row that did not fit.
+        """
+        raise NotImplementedError(f"{self.name} does not keep to capacities itself")
 
     @abstractmethod
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:

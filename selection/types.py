@@ -255,6 +255,22 @@ class Selection:
         return f"Selection({len(self.rows)} rows: {rows}{'; exhausted' if self.exhausted else ''})"
 
 
+class Capacity(Protocol):
+    """What each group of one division of the rows may still get.
+
+    Attributes:
+        group: (n,) the group of each row, -1 = in none.
+        cost: (n,) what each row takes.
+        left: of each group.
+        closed: whether a group takes nothing more.
+    """
+
+    group: Rows
+    cost: Doubles
+    left: list[float]
+    closed: list[bool]
+
+
 SCORES = (
     *("nll_sum", "n_tok", "nll_mean", "nll_q10", "nll_q50", "nll_q90", "mean_rank"),
     *("nll_prompt_sum", "n_prompt", "nll_answer_sum", "n_answer", "nll_answer"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from selection.types import Array, Floats, Points, Rows
+from selection.types import Array, Capacity, Floats, Points, Rows
 
 # How many list entries are computed at first for each row of the budget. Between 1.2 and 14 are needed on clustered
 # data, 2.8 in BETR.
@@ -87,6 +88,75 @@ def lose_turn(
         target_depth = max(target_depth, int(np.ceil(depth * max(1.5, 1.3 * budget / max(picked, 1)))))
     rows, turn, score = (np.concatenate(parts)[:budget] for parts in zip(*picks, strict=True))
     return rows, turn, score
+
+
+def capped_round_robin(
+    vectors: Points,
+    lists: TurnLists,
+    capacities: Sequence[Capacity],
+    *,
+    taken: Rows,
+    excluded: Array,
+    lose: bool,
+    first: int,
+    max_bytes: int,
+) -> tuple[Rows, Rows, Array, float]:
+    """Round robin in which a list moves on from a free row of a full group, without losing its turn.
+
+    A row that does not fit into what its group has left closes the group. The draw ends once a row does not fit into
+    the last capacity, that of the whole, or all lists have ended.
+
+    Args:
+        capacities: written to.
+        taken, excluded: as for `lose_turn`; taken rows cost nothing, also those of full groups.
+        lose: whether a row that is taken costs the list its turn; else the list moves on from it, too.
+        first: how many rows are expected, for the depth of the first lists.
+        max_bytes: the most memory for what is searched at a time. Lists are kept from the place on that all of their
+            turns have read.
+
+    Returns:
+        picked rows, the turn of each, its similarity (float64), and what closed groups left over.
+    """
+    from selection.kernels.compiled import top_k as loops
+    from selection.kernels.top_k import top_k
+
+    n, count, turns = vectors.shape[0], len(lists.starts) - 1, len(lists.turns)
+    group = np.stack([capacity.group for capacity in capacities])
+    cost = np.stack([np.asarray(capacity.cost, np.float64) for capacity in capacities])
+    sizes = [len(capacity.left) for capacity in capacities]
+    starts = np.cumsum([0, *sizes[:-1]])
+    left = np.concatenate([np.asarray(capacity.left, np.float64) for capacity in capacities])
+    closed = np.concatenate([np.asarray(capacity.closed, np.bool_) for capacity in capacities])
+    used = np.zeros(n, np.bool_)
+    used[taken] = True
+    picks = tuple(np.empty(n, np.int64) for _ in range(3))
+    picked, turn_of, place_of = picks
+    caps = (group, cost, starts, left, closed)
+    value, state = np.empty(n), np.zeros(4)
+    place = np.zeros(turns, np.int64)
+    row, score = np.empty((count, 0), np.int64), np.empty((count, 0))
+    below: tuple[Array, Rows] | None = None
+    depth, done = first_depth(first + len(taken), count), n == 0
+    while not done:
+        skip = excluded | (closed[starts[:, None] + group] & (group >= 0)).any(axis=0)
+        skip[taken] = excluded[taken]
+        skip[picked[: int(state[1])]] = not lose
+        band = max(1, min(depth, n, max_bytes // (ENTRY_BYTES * count)))
+        top = top_k(vectors, lists.queries, starts=lists.starts, depth=band, skip=skip, below=below)
+        below = top.score[:, -1].copy(), top.row[:, -1].copy()
+        read = int(place.min())
+        row, score = np.hstack([row[:, read:], top.row]), np.hstack([score[:, read:], top.score])
+        place -= read
+        before = int(state[1])
+        done = loops.capped_turns(row, lists.turns, below[1] < 0, place, used, caps, lose, state, picks)
+        new = slice(before, int(state[1]))
+        value[new] = score[lists.turns[turn_of[new] % turns], place_of[new]]
+        depth *= 2
+    for capacity, start, size in zip(capacities, starts, sizes, strict=True):
+        capacity.left[:] = left[start : start + size].tolist()
+        capacity.closed[:] = closed[start : start + size].tolist()
+    end = int(state[1])
+    return picked[:end], turn_of[:end], value[:end], float(state[3])
 
 
 def first_depth(count: int, lists: int) -> int:

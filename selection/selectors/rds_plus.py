@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from selection.kernels.round_robin import (
     ENTRY_BYTES,
     LIST_BYTES,
     TurnLists,
+    capped_round_robin,
     distinct,
     first_depth,
     lists_by_query,
@@ -20,7 +22,7 @@ from selection.kernels.round_robin import (
 from selection.pool import Pool, Targets
 from selection.scorers.rds import similarity_inputs
 from selection.step import Selector, check_choice, check_version
-from selection.types import Array, Floats, Input, Points, Reason, Rows, Selection
+from selection.types import Array, Capacity, Floats, Input, Points, Reason, Rows, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,9 @@ class RdsPlus(Selector):
             or "advance" to its next row that is not taken.
         per: one list for each target ("query"), or for each target set ("set": the highest similarity to any of its
             targets). "auto" means sets if there is more than one.
+        on_full_group: what a list does, within a quota or `max_per_group`, when its next free row is of a full group:
+            "lose_turn", so that the order is that without groups, or "advance" to its next row of a group with room.
+            A row that is taken already counts by `on_duplicate`, whatever its group.
         version: 1 takes stored vectors as they are, rounded, without dividing by their lengths, as winnow 0.2 did.
 
     Similarity is the inner product, for stored vectors the cosine: see `selection.scorers.rds.similarity_inputs`. Ties
@@ -49,14 +54,17 @@ class RdsPlus(Selector):
 
     on_duplicate: str = "lose_turn"
     per: str = "auto"
+    on_full_group: str = "lose_turn"
     version: int = 2
     name: ClassVar[str] = "rds_plus"
     needs: ClassVar[frozenset[Input]] = frozenset({Input.VECTORS, Input.TARGETS})
     nested: ClassVar[bool] = True
+    added_options: ClassVar[tuple[str, ...]] = ("on_full_group",)
 
     def __post_init__(self) -> None:
         check_choice(self.name, "on_duplicate", self.on_duplicate, ("lose_turn", "advance"))
         check_choice(self.name, "per", self.per, ("auto", "query", "set"))
+        check_choice(self.name, "on_full_group", self.on_full_group, ("lose_turn", "advance"))
         check_version(self.name, self.version, newest=2)
 
     @property
@@ -71,17 +79,62 @@ class RdsPlus(Selector):
 
     def select(self, pool: Pool, budget: int, *, rng: np.random.Generator) -> Selection:  # noqa: ARG002
         """See `Selector.select`."""
+        lists, vectors, kind, names = self._lists(pool)
+        taken, excluded = self._taken(pool)
+        round_robin = lose_turn if self.on_duplicate == "lose_turn" else advance
+        rows, turn, value = round_robin(vectors, lists, budget, taken=taken, excluded=excluded, max_bytes=LIST_BYTES)
+        return self._selection(rows, turn, value, kind, names, cosine=vectors is not pool.vectors)
+
+    @property
+    def caps_inside(self) -> bool:
+        """With `on_full_group: advance`."""
+        return self.on_full_group == "advance"
+
+    def select_within(
+        self,
+        pool: Pool,
+        capacities: Sequence[Capacity],
+        expected: int,
+        *,
+        rng: np.random.Generator,  # noqa: ARG002
+    ) -> tuple[Selection, float]:
+        """See `Selector.select_within`."""
+        lists, vectors, kind, names = self._lists(pool)
+        taken, excluded = self._taken(pool)
+        rows, turn, value, left_over = capped_round_robin(
+            vectors,
+            lists,
+            capacities,
+            taken=taken,
+            excluded=excluded,
+            lose=self.on_duplicate == "lose_turn",
+            first=expected,
+            max_bytes=LIST_BYTES,
+        )
+        return self._selection(rows, turn, value, kind, names, cosine=vectors is not pool.vectors), left_over
+
+    def _lists(self, pool: Pool) -> tuple[TurnLists, Points, str, tuple[str, ...]]:
+        """The lists, what they rank, and the kind and the names of what takes turns."""
         targets = pool.get_targets()
         per_set = self.per == "set" or (self.per == "auto" and len(targets.names) > 1)
         vectors, queries = similarity_inputs(pool, self.version)
-        lists = lists_by_set(targets, queries) if per_set else lists_by_query(queries)
+        if per_set:
+            return lists_by_set(targets, queries), vectors, "target_set", targets.names
+        return lists_by_query(queries), vectors, "target", targets.printable()
+
+    @staticmethod
+    def _taken(pool: Pool) -> tuple[Rows, Array]:
+        """The rows that keep their places in the lists, and (n,) those that are in no list."""
         taken = pool.get_already_selected()
         excluded = ~pool.candidates
         excluded[taken] = False
-        round_robin = lose_turn if self.on_duplicate == "lose_turn" else advance
-        rows, turn, value = round_robin(vectors, lists, budget, taken=taken, excluded=excluded, max_bytes=LIST_BYTES)
-        value = np.minimum(value, 1.0) if vectors is not pool.vectors else value  # a cosine, but for the last bits
-        kind, names = ("target_set", targets.names) if per_set else ("target", targets.printable())
+        return taken, excluded
+
+    @staticmethod
+    def _selection(
+        rows: Rows, turn: Rows, value: Array, kind: str, names: tuple[str, ...], *, cosine: bool
+    ) -> Selection:
+        value = np.minimum(value, 1.0) if cosine else value  # but for the last bits
         rank, ref = np.divmod(turn, len(names))
         reason = Reason.of(kind, len(rows), ref=ref, rank=rank, value=value, names=names)
         return Selection(rows, value.astype(np.float32), reason)

@@ -163,3 +163,71 @@ def advance(row, turns, used, budget, place, turn, picked, picked_turn, picked_p
         count += 1
         turn += 1
     return turn, count
+
+
+@compiled
+def capped_turns(row, turns, ended, place, used, caps, lose, state, picks):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Round robin within capacities: a free row of a full group is passed over without losing the turn.
+
+    Args:
+        row: (lists, depth) the lists, -1 behind the end of one.
+        turns: (t,) which list each turn of a round belongs to.
+        ended: (lists,) whether a list has no rows beyond those here.
+        place: (t,) how far each turn has read its list; written to.
+        used: (n,) rows taken; written to.
+        caps: (c, n) the group of each row in each capacity, -1 is none, and (c, n) its cost; (c,) where the groups of each
+            capacity begin in the last two: what is left, and what is closed, which are written to. The last capacity is
+            that of the whole.
+        lose: whether a row that is taken costs the turn, else the list moves on.
+        state: the turn, the picks so far, the turns since a list had a row, and what closed groups left over; written to.
+        picks: (n,) each: rows, turns and places in the list; written to.
+
+    Returns:
+        False if a list was read to its end and goes on.
+    """
+    whole, closed = caps[2][-1], caps[4]
+    while not closed[whole] and state[2] < len(turns):
+        mine = int(state[0]) % len(turns)
+        which = turns[mine]
+        candidate = -1
+        while candidate < 0 and place[mine] < row.shape[1] and row[which, place[mine]] >= 0:
+            candidate = _offered(row[which, place[mine]], used, caps, lose, state)
+            place[mine] += 1
+            if closed[whole]:
+                break
+        if candidate < 0 and closed[whole]:
+            return True
+        if candidate < 0 and place[mine] == row.shape[1] and not ended[which]:
+            return False
+        if candidate >= 0 and not used[candidate]:
+            used[candidate] = True
+            at = int(state[1])
+            picks[0][at], picks[1][at], picks[2][at] = candidate, int(state[0]), place[mine] - 1
+            state[1] += 1
+        state[2] = state[2] + 1 if candidate < 0 else 0
+        state[0] += 1
+    return True
+
+
+@compiled
+def _offered(candidate, used, caps, lose, state):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """The row, if it ends the turn: taken already, or free and with room, which it then has used; else -1."""
+    if used[candidate]:
+        return candidate if lose else -1
+    group, cost, first, left, closed = caps
+    tight = -1
+    for c in range(len(first)):
+        at = first[c] + group[c, candidate]
+        if group[c, candidate] >= 0 and closed[at]:
+            return -1
+        if group[c, candidate] >= 0 and tight < 0 and cost[c, candidate] > left[at]:
+            tight = at
+    if tight >= 0:
+        closed[tight] = True
+        state[3] += left[tight]
+        return -1
+    for c in range(len(first)):
+        if group[c, candidate] >= 0:
+            left[first[c] + group[c, candidate]] -= cost[c, candidate]
+            closed[first[c] + group[c, candidate]] = left[first[c] + group[c, candidate]] <= 0
+    return candidate

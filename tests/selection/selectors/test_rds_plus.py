@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections import Counter
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -128,6 +131,123 @@ def test_rds_plus__equals_the_literal_simulation(seed, monkeypatch):
             assert picks(select([step], pool, budget=budget)) == naive(expected, budget, on_duplicate, taken)
 
 
+def naive_within(similarity, pool, budget, on_duplicate, *, cap, most, tokens):
+    """Turn by turn: a target whose next free row is of a full group moves on to the next one, in the same turn."""
+    n = similarity.shape[1]
+    lists = [[row for row in np.lexsort((np.arange(n), -s)) if pool.eligible_rows[row]] for s in similarity]
+    groups, talks = pool.columns["source"], pool.columns["talk"]
+    cost = pool.columns["n_tokens"] if tokens else np.ones(n)
+    taken = set(pool.get_already_selected().tolist())
+    used, times, closed, spent = Counter(), Counter(), set(), 0
+    for row in taken:
+        used[groups[row]] += cost[row]
+        times[talks[row]] += 1
+    picks, places, turn, quiet = [], [0] * len(lists), 0, 0
+    while quiet < len(lists) and spent < budget:
+        mine, had = turn % len(lists), False
+        while places[mine] < len(lists[mine]) and not had:
+            row = int(lists[mine][places[mine]])
+            places[mine] += 1
+            if row in taken:
+                had = on_duplicate == "lose_turn"
+                continue
+            if most is not None and times[talks[row]] >= most:
+                continue
+            if cap is not None and (groups[row] in closed or used[groups[row]] >= cap):
+                continue
+            if cap is not None and used[groups[row]] + cost[row] > cap:
+                closed.add(groups[row])
+                continue
+            if spent + cost[row] > budget:
+                return picks
+            taken.add(row)
+            used[groups[row]] += cost[row]
+            times[talks[row]] += 1
+            spent += cost[row]
+            picks.append((row, turn // len(lists), mine))
+            had = True
+        quiet = 0 if had else quiet + 1
+        turn += 1
+    return picks
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_rds_plus__full_groups_are_passed_over_as_in_the_literal_simulation(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    n, m, d = int(rng.integers(2, 60)), int(rng.integers(1, 8)), int(rng.integers(1, 9))
+    x = (rng.integers(-2, 3, (n, d)) if seed % 2 else rng.normal(size=(n, d))).astype(np.float32)
+    q = (rng.integers(-1, 2, (m, d)) if seed % 2 else rng.normal(size=(m, d))).astype(np.float32)
+    if seed % 5 == 0:
+        q[rng.integers(m)] = q[0]
+    monkeypatch.setattr(round_robin, "LEAST_DEPTH", int(rng.choice([1, 2, 3])))
+    monkeypatch.setattr(round_robin, "OVERLAP", 1)
+    monkeypatch.setattr(rds_plus, "LIST_BYTES", int(rng.choice([1, rds_plus.ENTRY_BYTES * m * 3, 2**28])))
+    eligible = rng.random(n) < 0.9
+    taken = np.flatnonzero(rng.random(n) < 0.15)
+    eligible[taken] = True
+    columns = {
+        "source": rng.choice(np.array(["a", "b", "c"], object), n),
+        "talk": rng.choice(np.array([*"uvwxyz"], object), n),
+        "n_tokens": rng.integers(0, 9, n).astype(float),
+    }
+    pool = Pool(
+        vectors=ShuffledVectors(x, rng.permutation(n), block_rows=int(rng.integers(1, 30))),
+        targets=Targets(q, np.zeros(m, int), ("t",)),
+        columns=columns,
+        eligible=eligible,
+        already_selected=taken,
+    )
+    pool_rows = SimpleNamespace(
+        columns=columns, eligible_rows=eligible, get_already_selected=lambda: np.asarray(taken, np.int64)
+    )
+    tokens = seed % 3 == 0
+    cap = None if seed % 4 == 3 else int(rng.integers(0, 12))
+    most = None if cap is not None and seed % 4 == 1 else int(rng.integers(1, 4))
+    budget = int(rng.integers(1, n + 1))
+    for on_duplicate in ("lose_turn", "advance"):
+        selection = select(
+            [RdsPlus(on_duplicate=on_duplicate, on_full_group="advance")],
+            pool,
+            budget={"tokens": budget, "column": "n_tokens"} if tokens else budget,
+            quota=None if cap is None else {"by": "source", "caps": cap},
+            group_by=None if most is None else "talk",
+            max_per_group=most or 1,
+            allow_short=True,
+        )
+        similarity = q.astype(np.float64) @ x.astype(np.float64).T
+        expected = naive_within(similarity, pool_rows, budget, on_duplicate, cap=cap, most=most, tokens=tokens)
+        assert picks(selection) == expected
+
+
+def test_rds_plus__a_full_group_costs_no_turn():
+    similarity = np.array([[9, 8, 7, 6, 5, 4], [4, 5, 6, 7, 8, 9]])
+    columns = {"source": np.array(list("aaabbb"), object)}
+    pool = pool_of(similarity, columns=columns)
+    within = {"quota": {"by": "source", "caps": 1}, "budget": 2}
+    # Target 1 begins with row 5 of group b. With the walk, as without groups, its turn is as good.
+    assert select(["rds_plus"], pool, **within).rows.tolist() == [0, 5]
+    both = pool_of(np.array([[9, 8, 7, 6, 5, 4], [9, 8, 3, 7, 1, 2]]), columns=columns)
+    walk = select(["rds_plus"], both, **within)
+    inside = select([{"rds_plus": {"on_full_group": "advance"}}], both, **within)
+    # Rows 0 to 2 are of group a. Walking, target 1 loses turns at rows 0, 1; else it takes row 3 in the first round.
+    assert [(int(row), int(rank)) for row, rank in zip(walk.rows, walk.reason.rank, strict=True)] == [(0, 0), (3, 2)]
+    assert inside.rows.tolist() == [0, 3]
+    # The first round: row 0 is taken already, which costs target 1 its turn; in the second it passes row 1.
+    assert inside.reason.rank.tolist() == [0, 1]
+
+
+def test_rds_plus__within_groups_two_draws_are_one():
+    rng = np.random.default_rng(3)
+    similarity = rng.normal(size=(3, 40))
+    columns = {"source": rng.choice(np.array(["a", "b", "c"], object), 40)}
+    step = {"rds_plus": {"on_full_group": "advance"}}
+    within = {"quota": {"by": "source", "caps": 6}, "allow_short": True}
+    whole = select([step], pool_of(similarity, columns=columns), budget=14, **within).rows
+    first = select([step], pool_of(similarity, columns=columns), budget=5, **within).rows
+    second = select([step], pool_of(similarity, columns=columns, already_selected=first), budget=9, **within).rows
+    assert whole.tolist() == [*first.tolist(), *second.tolist()]
+
+
 def test_lists_by_query__equal_targets_share_a_list():
     lists = rds_plus.lists_by_query(np.array([[1, 0], [0, 1], [1, 0]], np.float32))
     assert lists.queries.tolist() == [[1, 0], [0, 1]]
@@ -166,6 +286,7 @@ def test_rds_plus__filtered_labelled_rows_hold_no_place_in_the_lists():
     ("options", "message"),
     [
         ({"on_duplicate": "skip"}, "rds_plus: on_duplicate must be one of lose_turn, advance, got 'skip'"),
+        ({"on_full_group": "skip"}, "rds_plus: on_full_group must be one of lose_turn, advance, got 'skip'"),
         ({"per": "task"}, "rds_plus: per must be one of auto, query, set, got 'task'"),
     ],
 )
