@@ -24,7 +24,8 @@ def reproduce(context: Context, selection_id: str) -> str:
         HeldBack: it differs.
     """
     header, items = read_selection(context.store, selection_id)
-    for encoder in {header["encoder"], *header["target_encoders"].values()} - {None}:
+    stored = {header["encoder"], *header["target_encoders"].values(), *header.get("scores", {}).values()}
+    for encoder in stored - {None}:
         verify_segments(context.store, encoder)
     spec = SelectionSpec.from_record(header)
     inputs = recipe_inputs(context.pool, spec) if spec.arm is None else recorded_inputs(context.pool, spec, header)

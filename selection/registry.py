@@ -130,7 +130,7 @@ def build_step(spec: Spec | Step) -> Step:
         BrokenStep: an installed step has no name or is no dataclass.
 
     >>> build_step({"rds_plus": {"on_duplicate": "advance"}})
-    RdsPlus(on_duplicate='advance', per='auto', version=2)
+    RdsPlus(on_duplicate='advance', per='auto', on_full_group='lose_turn', version=2)
     """
     if isinstance(spec, Step):
         check_named(type(spec))

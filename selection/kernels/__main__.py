@@ -52,6 +52,8 @@ def main() -> int:
         then = [] if not isinstance(step, Filter | Scorer) else ["random"] if isinstance(step, Filter) else ["top"]
         select([step, *then], Pool(**inputs), budget=5, allow_short=True)
         count += 1
+    within = {**make_inputs(build_step("rds_plus")), "columns": {"group": np.arange(len(inputs["vectors"])) % 3}}
+    select([{"rds_plus": {"on_full_group": "advance"}}], Pool(**within), budget=3, group_by="group")
     coverage(inputs["vectors"], [0, 1])
     print(f"the loops of {count} steps are compiled ({time.perf_counter() - started:.0f} s)")  # noqa: T201
     return 0

@@ -184,7 +184,7 @@ STEPS = [
     RdsPlus(),
     RdsPlus(per="query"),
     RdsPlus(on_duplicate="advance"),
-    RdsPlus(on_duplicate="advance", per="query"),
+    RdsPlus(on_duplicate="advance", per="query", on_full_group="advance"),
     Rs2(),
     Rs2(tail="drop"),
     Softmax(),
@@ -233,7 +233,13 @@ SKIPPED = {
 
 
 # Each option is varied by some step; those that take long with it are checked with the slow tests.
-SLOW = [BatchBald(candidates=1000), TypiClust(n_neighbors=3, min_size=3, max_clusters=2, squared=True)]
+SLOW = [
+    BatchBald(candidates=1000),
+    BatchBald(candidates=25),
+    Epig(),
+    NearDuplicates(),
+    TypiClust(n_neighbors=3, min_size=3, max_clusters=2, squared=True),
+]
 
 
 @pytest.mark.parametrize(

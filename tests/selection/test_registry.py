@@ -56,7 +56,7 @@ def test_parse_steps__one_step_is_a_list_of_one():
         (
             [{"rds_plus": {"pre": "set"}}],
             InvalidOption,
-            "unknown option 'pre'; it has on_duplicate, per, version. Did you mean 'per'",
+            "unknown option 'pre'; it has on_duplicate, per, on_full_group, version. Did you mean 'per'",
         ),
         ([{"top": {"n": 1}}], InvalidOption, "top: unknown option 'n'; it has no options"),
         (["column"], InvalidOption, "column: needs the option 'field', for example {column: {field: ...}}"),

@@ -99,25 +99,28 @@ def test_where__rows_that_satisfy_it(snapshot: Snapshot, expression: str, chosen
 
 @pytest.mark.parametrize(
     "expression",
-    [
-        "",
-        "scor > 1",
-        "tag = 'red'",  # there is a "Tag" too, which SQL cannot tell from it
-        "score >",
-        "true; DROP VIEW examples",
-        "true) UNION SELECT id FROM examples WHERE (true",
-        "true ORDER BY 1",
-        "true, false",
-        "SELECT 1",
-        "score > ?",
-        "(SELECT count(*) FROM read_text('{secret}')) > 0",
-        "(SELECT count(*) FROM read_csv('{secret}')) > 0",
-        "(SELECT count(*) FROM glob('{folder}/*')) > 0",
-        "EXISTS (FROM '{secret}')",
-        "EXISTS (FROM records)",
-        "count(*) > 1",
-        "mixed",
-    ],
+    quick_first(
+        8,
+        [
+            "",
+            "scor > 1",
+            "tag = 'red'",  # there is a "Tag" too, which SQL cannot tell from it
+            "score >",
+            "true; DROP VIEW examples",
+            "true) UNION SELECT id FROM examples WHERE (true",
+            "true ORDER BY 1",
+            "true, false",
+            "SELECT 1",
+            "score > ?",
+            "(SELECT count(*) FROM read_text('{secret}')) > 0",
+            "(SELECT count(*) FROM read_csv('{secret}')) > 0",
+            "(SELECT count(*) FROM glob('{folder}/*')) > 0",
+            "EXISTS (FROM '{secret}')",
+            "EXISTS (FROM records)",
+            "count(*) > 1",
+            "mixed",
+        ],
+    ),
 )
 def test_where__anything_else_is_refused_with_the_reason(snapshot: Snapshot, tmp_path: Path, expression: str):
     records = snapshot.column("source")  # noqa: F841 - a Python variable that SQL must not see
@@ -169,18 +172,21 @@ def test_where__writes_nothing_into_the_working_folder(
 
 @pytest.mark.parametrize(
     ("expression", "expected"),
-    [
-        ("score", [0.5, 2.0, np.nan, np.nan]),
-        ("score / 2 + 1", [1.25, 2.0, np.nan, np.nan]),
-        ("length(prompt)", None),
-        ("score > 1", [0, 1, np.nan, np.nan]),
-        ("coalesce(score, -1)::DECIMAL(9, 2)", [0.5, 2, -1, -1]),
-        ("score - (SELECT max(score) FROM examples)", [-1.5, 0, np.nan, np.nan]),
-        ("score / 0", None),
-        ("ln(score)", [np.log(0.5), np.log(2), np.nan, np.nan]),
-        ("list_sum(list_transform(range(3), lambda x: x * score))", None),
-        ("170141183460469231731687303715884105727::HUGEINT", None),
-    ],
+    quick_first(
+        6,
+        [
+            ("score", [0.5, 2.0, np.nan, np.nan]),
+            ("score / 2 + 1", [1.25, 2.0, np.nan, np.nan]),
+            ("length(prompt)", None),
+            ("score > 1", [0, 1, np.nan, np.nan]),
+            ("coalesce(score, -1)::DECIMAL(9, 2)", [0.5, 2, -1, -1]),
+            ("score - (SELECT max(score) FROM examples)", [-1.5, 0, np.nan, np.nan]),
+            ("score / 0", None),
+            ("ln(score)", [np.log(0.5), np.log(2), np.nan, np.nan]),
+            ("list_sum(list_transform(range(3), lambda x: x * score))", None),
+            ("170141183460469231731687303715884105727::HUGEINT", None),
+        ],
+    ),
 )
 def test_values_of__a_number_for_each_row(snapshot: Snapshot, expression: str, expected: list[float] | None):
     result = snapshot.values_of(expression)

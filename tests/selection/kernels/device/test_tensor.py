@@ -29,6 +29,8 @@ from selection.vectors import TensorVectors, exact, on_gpu
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from coverage_cases import hard_vectors, row_dots, row_square_distances
 
+from tests.quick import quick_first
+
 torch = pytest.importorskip("torch")
 HARD = hard_vectors()
 
@@ -266,7 +268,7 @@ def test_facility_location__no_bound_of_a_gpu_is_below_the_exact_gain(name, devi
         assert gain <= bound <= gain + (2**-13 * gain + 4 * coverage.margin * coverage.weight.sum() * coverage.unit + 1)
 
 
-@pytest.mark.parametrize("name", HARD)
+@pytest.mark.parametrize("name", quick_first(6, HARD))
 def test_nearest_neighbours__both_implementations_find_the_same(name, device, tile_values):
     X = HARD[name]
     part = np.arange(0, len(X), 2)
