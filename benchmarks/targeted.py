@@ -2,6 +2,7 @@
 
     python benchmarks/targeted.py speed [--rows 262858] [--targets 280] [--budget 10000] [--texts 20000]
     python benchmarks/targeted.py scale [--rows 1000000] [--dimensions 384] [--targets 500] [--budget 100000] [--mapped]
+        [--methods rds_plus betr ...]
     python benchmarks/targeted.py retrieval --pool DIR --target FILE --relevant REGEX [--others 10000] --cache DIR
 
 `speed` compares `betr` and `dsir` with literal code for their formulas on the same rows (`benchmarks/rds_plus.py` has the
@@ -77,7 +78,7 @@ def literal_betr(pool: Pool, budget: int) -> Array:
     """The formula with whole matrices: ranks of a sample for each target, a classifier on the best tenth, all scores."""
     from sklearn.linear_model import LogisticRegression
 
-    vectors = np.asarray(pool.vectors, np.float32)
+    vectors = pool.get_vectors().take(np.arange(len(pool))).astype(np.float32)
     sample = np.sort(np.random.default_rng(0).choice(len(vectors), min(100_000, len(vectors)), replace=False))
     similarity = np.asarray(pool.get_targets().vectors, np.float32) @ vectors[sample].T
     rank = np.argsort(np.argsort(-similarity, axis=1, kind="stable"), axis=1, kind="stable")
@@ -254,8 +255,7 @@ def scale(options: argparse.Namespace) -> None:
         where = "mapped from disk" if options.mapped else "in memory"
         size = f"{options.rows} x {options.dimensions} float16 {where}, {options.targets} targets"
         print(f"{size}, budget {options.budget}")
-        methods = ["rds_plus", "rds_max", "rds_mean", "betr", "interests"]
-        table(methods, Data(Path(name), options.mapped), options.budget)
+        table(options.methods, Data(Path(name), options.mapped), options.budget)
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
@@ -326,6 +326,7 @@ def main() -> int:
         sub.add_argument("--targets", type=int, default=targets)
         sub.add_argument("--budget", type=int, default=budget)
         sub.add_argument("--texts", type=int, default=20_000)
+        sub.add_argument("--methods", nargs="+", choices=METHODS, default=["rds_plus", "rds_max", "rds_mean", "betr"])
         sub.add_argument("--mapped", action="store_true", help="leave the vectors on disk")
         sub.add_argument("--cache", type=Path, metavar="DIR", help="where the vectors are made")
     sub = commands.add_parser(retrieval.__name__)
