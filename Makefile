@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 FAISS := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --prefer-binary -c constraints.txt
 
-# A process for each core, and no more than memory takes: every one of them imports torch. A module's tests share one.
-PYTEST := $(BIN)/pytest -n logical --maxprocesses 8 --dist loadscope
+# A process for each core, and no more than memory takes: every one of them imports torch.
+PYTEST := $(BIN)/pytest -n logical --maxprocesses 8
 
 .PHONY: demo test test-slow mypy pytest lint ui clean
 .DELETE_ON_ERROR:
@@ -21,13 +21,13 @@ test: $(VENV)/.installed-dev  ## ruff, then mypy --strict beside all tests but t
 	$(MAKE) --no-print-directory -j2 mypy pytest
 
 test-slow: $(VENV)/.installed-dev  ## the long tests: draws against their law, kills, every kind of damage
-	$(PYTEST) -m slow
+	$(PYTEST) --dist worksteal -m slow
 
 mypy: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 pytest: $(VENV)/.installed-dev
-	$(PYTEST) -m "not slow"
+	$(PYTEST) --dist loadscope -m "not slow"  # a module's tests share a process, and what they set up
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

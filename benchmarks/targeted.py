@@ -4,6 +4,7 @@
     python benchmarks/targeted.py scale [--rows 1000000] [--dimensions 384] [--targets 500] [--budget 100000] [--mapped]
         [--methods rds_plus betr ...]
     python benchmarks/targeted.py retrieval --pool DIR --target FILE --relevant REGEX [--others 10000] --cache DIR
+    python benchmarks/targeted.py sources --pool DIR --target FILE ... [--rows 10000] [--budget 500] --cache DIR
 
 `speed` compares `betr` and `dsir` with literal code for their formulas on the same rows (`benchmarks/rds_plus.py` has the
 same for `rds_plus`). `scale` runs the methods alone on synthetic clusters, `--mapped` on vectors that stay on disk.
@@ -11,7 +12,8 @@ same for `rds_plus`). `scale` runs the methods alone on synthetic clusters, `--m
 `retrieval` reads JSON Lines files (id, source, prompt, response; `.gz` too). A row is relevant if its text of `--relevant`'s
 group 1 in its id is that of some target: translations of the same task, for example. The pool is every row of a source
 that has relevant rows, and `--others` further rows at random. Precision and recall are of the first K rows, K being the
-number of relevant rows; then the sources that each method picks. Vectors are MiniLM's, kept in `--cache`.
+number of relevant rows; then the sources that each method picks. `sources` prints these for several targets, over rows of
+the pool at random. Vectors are MiniLM's, kept in `--cache`.
 
 Each method runs in a process of its own after a warm-up on a small pool; CPU seconds suffer least from a busy machine;
 memory is the peak above the loaded vectors, without the pages of mapped files.
@@ -124,6 +126,11 @@ METHODS: Mapping[str, Method] = {
     "k_center": winnow("k_center"),
     "random": winnow("random"),
 }
+# Those that `retrieval` and `sources` compare.
+FINDERS = (
+    *("random", "k_center", "rds_plus", "rds_max", "rds_mean", "betr", "interests", "tsds"),
+    *("dsir", "dsir, normalized"),
+)
 # method -> the literal code that it is compared with
 PEERS = {"betr": "literal betr", "dsir": "literal dsir", "dsir, sha256": "literal dsir"}
 
@@ -274,30 +281,52 @@ def retrieval(options: argparse.Namespace) -> None:
 
     targets = list(records(options.target))
     wanted = {key(record) for record in targets} - {None}
-    sources = [list(records(path)) for path in sorted(options.pool.glob("*.jsonl*"))]
-    relevant_sources = [any(key(record) in wanted for record in source) for source in sources]
-    pool = [record for source, has in zip(sources, relevant_sources, strict=True) if has for record in source]
-    others = [record for source, has in zip(sources, relevant_sources, strict=True) if not has for record in source]
+    files = [list(records(path)) for path in sorted(options.pool.glob("*.jsonl*"))]
+    with_relevant = [any(key(record) in wanted for record in file) for file in files]
+    pool = [record for file, has in zip(files, with_relevant, strict=True) if has for record in file]
+    others = [record for file, has in zip(files, with_relevant, strict=True) if not has for record in file]
     chosen = np.random.default_rng(0).choice(len(others), min(options.others, len(others)), replace=False)
     pool += [others[i] for i in np.sort(chosen)]
     relevant = np.array([key(record) in wanted for record in pool])
     count = int(relevant.sum())
-    source_of = np.array([record["source"] for record in pool])
     print(f"{len(pool)} rows, {count} relevant to {len(targets)} targets; the first {count} rows of each method")
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for file, rows in (("pool", pool), ("targets", targets)):
-            texts = [f"{record['prompt']}\n{record['response']}" for record in rows]
-            (folder / f"{file}.json").write_text(json.dumps(texts), "utf-8")
-            np.save(folder / f"{file}.npy", embedded(texts, options.cache))
-        methods = ["random", "k_center", "rds_plus", "rds_max", "rds_mean", "betr", "interests", "tsds"]
-        picked = table([*methods, "dsir", "dsir, normalized"], Data(folder), count)
+        write_data(Path(name), pool, targets, options.cache)
+        picked = table(FINDERS, Data(Path(name)), count)
     print(f"\n{'method':<20}{'recall':>9}  sources of the picks")
     for method, taken in picked.items():
-        recall = relevant[taken].sum() / count
-        common = Counter(source_of[taken].tolist()).most_common(4)
-        shares = ", ".join(f"{source} {times / count:.0%}" for source, times in common)
-        print(f"{method:<20}{recall:>9.1%}  {shares}")
+        print(f"{method:<20}{relevant[taken].sum() / count:>9.1%}  {sources_of(pool, taken)}")
+
+
+def sources(options: argparse.Namespace) -> None:
+    """The sources of each method's picks, for each target set."""
+    every = [record for path in sorted(options.pool.glob("*.jsonl*")) for record in records(path)]
+    chosen = np.sort(np.random.default_rng(0).choice(len(every), min(options.rows, len(every)), replace=False))
+    pool = [every[i] for i in chosen.tolist()]
+    print(f"{len(pool)} rows, {options.budget} picks: {sources_of(pool, np.arange(len(pool)))}")
+    for target in options.target:
+        with tempfile.TemporaryDirectory() as name:
+            write_data(Path(name), pool, list(records(target)), options.cache)
+            print(f"\n{target.name}")
+            picked = table(FINDERS[1:], Data(Path(name)), options.budget)
+        for method, taken in picked.items():
+            print(f"{method:<20}  {sources_of(pool, taken)}")
+
+
+def write_data(
+    folder: Path, pool: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]], cache: Path
+) -> None:
+    """Texts and vectors, as `Data` reads them."""
+    for file, rows in (("pool", pool), ("targets", targets)):
+        texts = [f"{record['prompt']}\n{record['response']}" for record in rows]
+        (folder / f"{file}.json").write_text(json.dumps(texts), "utf-8")
+        np.save(folder / f"{file}.npy", embedded(texts, cache))
+
+
+def sources_of(pool: Sequence[Mapping[str, Any]], rows: Array) -> str:
+    """The most common sources of some rows."""
+    common = Counter(pool[row]["source"] for row in rows.tolist()).most_common(4)
+    return ", ".join(f"{source} {times / len(rows):.0%}" for source, times in common)
 
 
 def embedded(texts: Sequence[str], cache: Path) -> Array:
@@ -335,6 +364,13 @@ def main() -> int:
     sub.add_argument("--target", type=Path, required=True, metavar="FILE")
     sub.add_argument("--relevant", required=True, metavar="REGEX", help="group 1 names the task in an id")
     sub.add_argument("--others", type=int, default=10_000)
+    sub.add_argument("--cache", type=Path, required=True, metavar="DIR")
+    sub = commands.add_parser(sources.__name__)
+    sub.set_defaults(command=sources)
+    sub.add_argument("--pool", type=Path, required=True, metavar="DIR")
+    sub.add_argument("--target", type=Path, nargs="+", required=True, metavar="FILE")
+    sub.add_argument("--rows", type=int, default=10_000)
+    sub.add_argument("--budget", type=int, default=500)
     sub.add_argument("--cache", type=Path, required=True, metavar="DIR")
     options = parser.parse_args()
     options.command(options)

@@ -9,6 +9,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def room_of(module: str) -> str:
 def modules_imported(path: Path) -> set[str]:
     """Modules of ours that a file imports, wherever in it."""
     modules = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -107,6 +108,11 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield node.module
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def at_import_time(tree: ast.AST) -> Iterator[str]:
     """What is imported when the module is: everything outside of functions."""
     for node in ast.iter_child_nodes(tree):
@@ -120,7 +126,7 @@ def at_import_time(tree: ast.AST) -> Iterator[str]:
 def test_imports__run_one_way(path: Path) -> None:
     name = path.relative_to(ROOT)
     package = name.parts[0]
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = tree_of(path)
     tops = {module.partition(".")[0] for module in imported(tree)}
 
     assert not tops & FORBIDDEN[package]
@@ -158,7 +164,7 @@ def test_modules__import_in_no_circle() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_numba__is_imported_where_its_cache_watches_the_sources(path: Path) -> None:
-    tops = {module.partition(".")[0] for module in imported(ast.parse(path.read_text("utf-8")))}
+    tops = {module.partition(".")[0] for module in imported(tree_of(path))}
     assert path.parent == ROOT / COMPILED or not tops & {"numba", "llvmlite"}
 
 
@@ -182,7 +188,7 @@ def test_import__leaves_heavy_packages_alone(module: str, heavy: set[str]) -> No
 
 @pytest.mark.parametrize("path", NAMED, ids=lambda path: str(path.relative_to(ROOT)))
 def test_names__say_what_they_hold(path: Path) -> None:
-    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    nodes = list(ast.walk(tree_of(path)))
     names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     names |= {node.arg for node in nodes if isinstance(node, ast.arg)}
     names |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}

@@ -19,6 +19,9 @@ from storage.catalog.query import query_catalog
 from storage.store import Store
 from tests.pipelines.conftest import make_light
 
+# Three rounds as Dagster runs them take ten seconds.
+pytestmark = pytest.mark.slow
+
 LABELING = """\
 labeling:
   kinds:

@@ -103,6 +103,7 @@ def test_run__scores_what_recipes_read_and_only_new_rows(project: Path, winnow: 
     assert re.search(r"small/token_scores: 1 texts scored in .* s, 22 scored in all", again.err)
 
 
+@pytest.mark.slow
 def test_selection__depends_on_the_models_it_reads_and_is_reproduced(project: Path, winnow: Winnow) -> None:
     assert winnow("run", "-c", project).code == 0
     latest = {

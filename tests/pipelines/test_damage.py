@@ -287,7 +287,7 @@ def test_a_damaged_file__is_named_and_stops_nothing(
     assert result == {}
 
 
-@pytest.mark.parametrize("damage", quick_first(2, [cut, no_keys, emptied, removed, folder, not_text, a_list]))
+@pytest.mark.parametrize("damage", quick_first(1, [no_keys, cut, emptied, removed, folder, not_text, a_list]))
 def test_a_log_line_of_a_run__never_stops_anything(
     project: Path, winnow: Winnow, damage: Callable[[Path], None]
 ) -> None:
@@ -320,7 +320,7 @@ def test_check_deep__names_each_damaged_file_and_counts(project: Path, winnow: W
 
 
 @pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "without checksums"])
-@pytest.mark.parametrize("name", ["vectors", "keys"])
+@pytest.mark.parametrize("name", quick_first(1, ["vectors", "keys"]))
 def test_a_flipped_bit_of_stored_vectors__changes_no_selection_in_silence(
     project: Path, winnow: Winnow, name: str, *, sealed: bool
 ) -> None:

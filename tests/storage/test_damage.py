@@ -140,7 +140,7 @@ def test_known_selection__a_damaged_one_goes_out_of_the_way(full_store: SmallSto
 LARGE = 2**63
 
 
-@pytest.mark.parametrize("seed", quick_first(2, [LARGE, "text", -LARGE - 1, 10**30, [1], {"a": 1}, 1e300]))
+@pytest.mark.parametrize("seed", quick_first(1, [LARGE, "text", -LARGE - 1, 10**30, [1], {"a": 1}, 1e300]))
 def test_catalog__a_selection_that_it_cannot_hold_stops_nothing(full_store: SmallStore, seed: Any) -> None:
     _, items = read_selection(full_store, "s1")
     commit_selection(full_store, {"selection_id": "bad", "recipe": "mine", "steps": ["random"], "seed": seed}, items)
@@ -157,7 +157,7 @@ def test_catalog__a_selection_that_it_cannot_hold_stops_nothing(full_store: Smal
 @pytest.mark.parametrize(
     ("kind", "content"),
     quick_first(
-        3,
+        1,
         [
             ("runs", RUN | {"started_at": "yesterday"}),
             ("runs", RUN | {"seconds": "x"}),

@@ -29,6 +29,7 @@ from storage.labels.log import read_log
 from storage.labels.rounds import read_round_items, read_rounds
 from storage.records import read_selection
 from tests.pipelines.conftest import Winnow, change
+from tests.quick import quick_first
 
 BASE = "labeling:\n  kinds: {classes: [fox, dog, other], steps: [entropy], batch_size: 10, labels: 'labels/*.jsonl'}\n"
 
@@ -272,16 +273,19 @@ def test_push__halt_stops_and_advice_alone_does_not(project: Path) -> None:
 
 @pytest.mark.parametrize(
     "steps",
-    [
-        "[bald]",
-        "[{power: {beta: 2}}]",
-        "[badge]",
-        "[anchors, entropy]",
-        "[entropy, {keep_top: {times: 2}}, k_center]",
-        "[epig]",
-        "[{class_probability: {of: fox}}]",
-        "[{class_probability: {of: 0}}]",
-    ],
+    quick_first(
+        4,
+        [
+            "[bald]",
+            "[{power: {beta: 2}}]",
+            "[badge]",
+            "[anchors, entropy]",
+            "[entropy, {keep_top: {times: 2}}, k_center]",
+            "[epig]",
+            "[{class_probability: {of: fox}}]",
+            "[{class_probability: {of: 0}}]",
+        ],
+    ),
 )
 def test_push__steps_get_what_they_need_and_each_arm_is_reproduced(project: Path, steps: str) -> None:
     more = "targets: foxes, members: 3" if "epig" in steps else "members: 3"

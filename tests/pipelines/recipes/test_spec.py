@@ -24,6 +24,7 @@ from storage.ids import from_arrow, rows_of, to_text
 from storage.records import read_selection
 from tests.conftest import row, write_rows
 from tests.pipelines.conftest import change
+from tests.quick import quick_first
 
 
 @pytest.fixture
@@ -223,7 +224,7 @@ def test_selection_id__of_a_recipe_keeps_its_name_from_version_to_version() -> N
     assert found.selection_id == "31eec89e185d72abdd64a3bee66b7cc5"
 
 
-@pytest.mark.parametrize("step", ["k_center", "kmeans_pp"])
+@pytest.mark.parametrize("step", quick_first(1, ["k_center", "kmeans_pp"]))
 def test_draw__the_first_row_by_id_or_by_row_of_the_pool(ingested: Path, step: str) -> None:
     embed(opened(ingested), "vectors")
     snapshot = opened(ingested).pool.snapshot

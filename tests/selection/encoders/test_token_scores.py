@@ -7,6 +7,7 @@ import pytest
 
 from selection.encoders.token_scores import COLUMNS, CUT, EMPTY_ANSWER, NO_ANSWER, ModelSpec, load_token_scorer
 from selection.errors import InvalidOption
+from tests.quick import quick_first
 from tests.tiny_models import tiny_bert, tiny_llama
 
 ROWS = [
@@ -85,7 +86,7 @@ def expected(llama):
     return np.array([literal(llama, turns) for turns in ROWS])
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 100, 1024, 100_000])
+@pytest.mark.parametrize("batch_tokens", quick_first(2, [100, 1, 1024, 100_000]))
 def test_scores__equal_a_literal_pass_whatever_the_batch(llama, expected, batch_tokens):
     scores = scorer(llama).scores(ROWS, batch_tokens=batch_tokens)
     np.testing.assert_allclose(scores.values, expected, rtol=2e-5, atol=2e-5)

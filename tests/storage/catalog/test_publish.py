@@ -181,7 +181,9 @@ def test_publish__a_full_disk_leaves_the_published_catalog(full_store: Any, size
     assert rows(full_store, "SELECT count(*) FROM selections") == [(3,)]
 
 
-@pytest.mark.parametrize("step", ["content.create_views", "content.comment", "sync_tree", "Path.symlink_to"])
+@pytest.mark.parametrize(
+    "step", quick_first(1, ["sync_tree", "content.create_views", "content.comment", "Path.symlink_to"])
+)
 def test_publish__an_error_at_any_step_leaves_the_published_catalog(
     full_store: Any, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
