@@ -232,7 +232,6 @@ SKIPPED = {
 }
 
 
-# Each option is varied by some step; those that take long with it are checked with the slow tests.
 SLOW = [
     BatchBald(candidates=1000),
     BatchBald(candidates=25),
@@ -242,8 +241,14 @@ SLOW = [
 ]
 
 
+# The first of each step is checked by `make test`, the others and what takes long with the slow tests.
+FIRST = {step.name: step for step in reversed(STEPS) if step not in SLOW}
+
+
 @pytest.mark.parametrize(
-    "step", [pytest.param(step, marks=[pytest.mark.slow] if step in SLOW else []) for step in STEPS], ids=str
+    "step",
+    [pytest.param(step, marks=[] if step is FIRST.get(step.name) else [pytest.mark.slow]) for step in STEPS],
+    ids=str,
 )
 def test_check_step__every_step_meets_the_contract(step):
     check_step(step, skip=SKIPPED.get(str(step), SKIPPED.get(step.name)))

@@ -100,7 +100,7 @@ def test_where__rows_that_satisfy_it(snapshot: Snapshot, expression: str, chosen
 @pytest.mark.parametrize(
     "expression",
     quick_first(
-        8,
+        4,
         [
             "",
             "scor > 1",
@@ -173,7 +173,7 @@ def test_where__writes_nothing_into_the_working_folder(
 @pytest.mark.parametrize(
     ("expression", "expected"),
     quick_first(
-        6,
+        3,
         [
             ("score", [0.5, 2.0, np.nan, np.nan]),
             ("score / 2 + 1", [1.25, 2.0, np.nan, np.nan]),
@@ -198,7 +198,7 @@ def test_values_of__a_number_for_each_row(snapshot: Snapshot, expression: str, e
 @pytest.mark.parametrize(
     "expression",
     quick_first(
-        6,
+        3,
         [
             "",
             "scor",
