@@ -75,16 +75,11 @@ class PoolView:
 
     @cached_property
     def score_columns(self) -> dict[str, str]:
-        """Column -> the model that gives it, named as in the configuration.
-
-        `<model>_nll_sum` and so on, and `nll_sum` of the first model; what the pool has a column for is its own.
-        """
+        """Column -> the model that gives it, as in the configuration; what the pool has a column for is its own."""
+        if not self.config.models:
+            return {}
         taken = {name.lower() for name in self.snapshot.known_columns()}
-        shown: dict[str, str] = {}
-        for place, model in enumerate(self.config.models):
-            prefixes = [f"{model}_", ""] if place == 0 else [f"{model}_"]
-            shown |= {f"{prefix}{name}": model for prefix in prefixes for name in SCORE_COLUMNS}
-        return {name: model for name, model in shown.items() if name.lower() not in taken}
+        return {name: model for name, model in self.config.score_columns.items() if name.lower() not in taken}
 
     def model_fingerprint(self, model: str) -> str:
         """What names the folder of a model's token scores."""

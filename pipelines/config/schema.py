@@ -29,7 +29,7 @@ from selection.contamination import ContaminationRules
 from selection.encoders import EncoderSpec, ModelSpec
 from selection.registry import parse_steps, required
 from selection.step import Step, is_number
-from selection.types import Input
+from selection.types import SCORES, Input
 from storage.files.user_files import expand
 from storage.pool.ingest import FileSpec
 from storage.vectors.imported import VectorFile
@@ -626,6 +626,14 @@ class Config(Section):
         if self.decontamination is not None and encoder == self.searched_encoder:
             names += self.decontamination.files
         return names
+
+    @property
+    def score_columns(self) -> dict[str, str]:
+        """Column of token scores -> its model: `<model>_nll_sum` and so on, and `nll_sum` of the first model."""
+        shown = {f"{model}_{column}": model for model in self.models for column in SCORES}
+        for first in list(self.models)[:1]:
+            shown |= dict.fromkeys(SCORES, first)
+        return shown
 
     @property
     def searched_encoder(self) -> str | None:

@@ -27,7 +27,6 @@ from selection.constraints import plain
 from selection.encoders import tokenizer_fingerprint
 from selection.registry import recorded_spec, recorded_steps, required
 from selection.step import Step
-from selection.types import SCORES as SCORE_COLUMNS
 from selection.types import Input, Rows
 from storage.errors import BadInput
 from storage.ids import to_text
@@ -227,6 +226,7 @@ def recipe_spec(pool: PoolView, recipe: Recipe, *, previous: str | None = None) 
     encoder = recipe.encoder if needs_vectors(recipe) else None
     fingerprint = pool.fingerprint(encoder) if encoder else None
     searched = contamination_spec(pool)
+    words = columns_read(recipe)
     searches = any(step.searches for step in recipe.steps.parsed)
     tokenizer = recipe.budget.tokenizer if isinstance(recipe.budget, TokenBudget) else None
     for expression in sorted(set().union(*(step.expressions for step in recipe.steps.parsed))):
@@ -252,7 +252,7 @@ def recipe_spec(pool: PoolView, recipe: Recipe, *, previous: str | None = None) 
         scores={
             column: pool.model_fingerprint(model)
             for column, model in pool.score_columns.items()
-            if column.lower() in columns_read(recipe)
+            if column.lower() in words
         },
         probabilities=source_record(pool, recipe),
     )
@@ -283,9 +283,7 @@ def models_of_project(config: Config, project: str) -> list[str]:
 
 def models_named(config: Config, words: Iterable[str]) -> dict[str, None]:
     """The models of which a column is among some names in lower case."""
-    names = {f"{model}_{column}".lower(): model for model in config.models for column in SCORE_COLUMNS}
-    for first in list(config.models)[:1]:
-        names |= dict.fromkeys(SCORE_COLUMNS, first)
+    names = {column.lower(): model for column, model in config.score_columns.items()}
     return dict.fromkeys(names[word] for word in sorted(words) if word in names)
 
 

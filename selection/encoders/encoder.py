@@ -201,15 +201,21 @@ class Encoder:
         """(len(rows), d) the vectors of a batch, padded on the right."""
         import torch
 
-        lengths = np.array([len(tokens.ids[row]) for row in rows])
-        mask = np.arange(max(1, lengths.max())) < lengths[:, None]
-        ids = np.full(mask.shape, self._pad, np.int64)
-        ids[mask] = np.concatenate([tokens.ids[row] for row in rows])
+        ids, mask = padded([tokens.ids[row] for row in rows], self._pad)
         with torch.inference_mode():
             real = torch.from_numpy(mask).to(self.device)
             features = {"input_ids": torch.from_numpy(ids).to(self.device), "attention_mask": real.long()}
             hidden = self._transformer(features)["token_embeddings"]
             return pool(hidden, real, self.spec.pooling).cpu().numpy()
+
+
+def padded(texts: Sequence[Ints], pad: int) -> tuple[Rows, Mask]:
+    """(b, longest) int64 the token ids of a batch, padded on the right, and which of them are real."""
+    lengths = np.array([len(ids) for ids in texts])
+    mask = np.arange(max(1, lengths.max())) < lengths[:, None]
+    batch = np.full(mask.shape, pad, np.int64)
+    batch[mask] = np.concatenate(texts)
+    return batch, mask
 
 
 @contextmanager

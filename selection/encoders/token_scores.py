@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from selection.encoders.encoder import BATCH_TOKENS, batches, quiet, side_by_side
+from selection.encoders.encoder import BATCH_TOKENS, batches, padded, quiet, side_by_side
 from selection.encoders.format import Template, Turns, written
 from selection.encoders.spec import EncoderSpec, folder_digest, invalid_encoder
 from selection.errors import TemplateRefusal
@@ -228,16 +228,13 @@ class TokenScorer:
         """The NLL and the rank of each token but the first, for each sequence of a batch, padded on the right."""
         import torch
 
-        lengths = np.array([len(sequences[row].ids) for row in rows])
-        mask = np.arange(max(1, lengths.max())) < lengths[:, None]
-        ids = np.full(mask.shape, self._pad, np.int64)
-        ids[mask] = np.concatenate([sequences[row].ids for row in rows])
+        ids, mask = padded([sequences[row].ids for row in rows], self._pad)
         given = []
         with torch.inference_mode():
             inputs = torch.from_numpy(ids).to(self.device)
             real = torch.from_numpy(mask).to(self.device).long()
             logits = self._network(input_ids=inputs, attention_mask=real, use_cache=False).logits
-            for row, length in enumerate(lengths.tolist()):
+            for row, length in enumerate(mask.sum(axis=1).tolist()):
                 scores = logits[row, : max(0, length - 1)].float()
                 true = inputs[row, 1 : max(1, length)]
                 chosen = scores.gather(1, true[:, None])
