@@ -29,7 +29,7 @@ def reproduce(context: Context, selection_id: str) -> str:
         verify_segments(context.store, encoder)
     spec = SelectionSpec.from_record(header)
     inputs = recipe_inputs(context.pool, spec) if spec.arm is None else recorded_inputs(context.pool, spec, header)
-    again = replay(context, spec, inputs)
+    again = replay(inputs)
     before = from_arrow(items["id"])
     now = from_arrow(again["id"])
     if len(before) == len(now) and bool((before == now).all()) and items["gain"].equals(again["gain"]):

@@ -86,9 +86,9 @@ class LabelingInputs(DrawInputs):
 
     def __init__(self, view: PoolView, spec: SelectionSpec, arm: Arm, annotations: Annotations) -> None:
         assert spec.encoder is not None  # a project has vectors, which its classifier learns from
-        self.view, self.spec, self.arm, self.annotations = view, spec, arm, annotations
+        super().__init__(view, spec)
+        self.arm, self.annotations = arm, annotations
         self.encoder = spec.encoder
-        self.snapshot = view.snapshot_of(spec.snapshot)
 
     @cached_property
     def training(self) -> TrainingSet:

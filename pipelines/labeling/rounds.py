@@ -184,7 +184,7 @@ def _draw_arm(
     )
     spec = replace(spec, arm=arm.record())
     inputs = LabelingInputs(pool, spec, arm, state.annotations)
-    result = draw(state.context, spec, f"labeling/{state.name}", inputs)
+    result = draw(state.context, inputs, f"labeling/{state.name}")
     gain = read_selection(state.context.store, spec.selection_id)[1]["gain"].to_numpy()
     eligible = result.metrics["eligible"]
     return _ArmItems(

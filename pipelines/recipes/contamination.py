@@ -119,18 +119,13 @@ class Examples:
             sets=tuple(each.name for each in sets),
             place=np.repeat(np.arange(len(sets)), [len(each) for each in sets]),
             ids=np.concatenate([each.ids for each in sets]),
-            names=tuple(name for each in sets for name in example_names(each)),
+            names=tuple(name for each in sets for name in each.example_names),
             questions=tuple(question_of(turns) for each in sets for turns in each.conversations),
         )
 
     def printable(self) -> tuple[str, ...]:
         """The name of each example behind that of its set."""
         return tuple(f"{self.sets[place]}/{name}" for place, name in zip(self.place.tolist(), self.names, strict=True))
-
-
-def example_names(examples: TargetSet) -> list[str]:
-    """What a person calls each example: the id in its file, else its place."""
-    return [name or str(place) for place, name in enumerate(examples.given_ids, start=1)]
 
 
 def text_matches(snapshot: Snapshot, examples: Examples, rules: ContaminationRules) -> pa.Table:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipelines.context import Context
-from pipelines.recipes.inputs import NO_INPUTS, DrawInputs
-from pipelines.recipes.measure import pool_coverage, target_similarity
+from pipelines.recipes.inputs import DrawInputs
+from pipelines.recipes.measure import measured
 from pipelines.recipes.rows import dropped_by, select_rows
 from pipelines.recipes.spec import SelectionSpec, id_list
 from pipelines.recipes.tokens import count_tokens
@@ -45,7 +45,7 @@ class SelectionResult:
         return {name: int(self.metrics[key]) for name, key in keys.items() if key in self.metrics}
 
 
-def draw(context: Context, spec: SelectionSpec, name: str, inputs: DrawInputs = NO_INPUTS) -> SelectionResult:
+def draw(context: Context, inputs: DrawInputs, name: str) -> SelectionResult:
     """Draw and commit a selection, unless the same one is there.
 
     Args:
@@ -55,7 +55,7 @@ def draw(context: Context, spec: SelectionSpec, name: str, inputs: DrawInputs = 
         NotInStore: vectors are missing.
         SelectionError: the steps cannot be run on this pool.
     """
-    store = context.store
+    store, spec = context.store, inputs.spec
     selection_id = spec.selection_id
     if known := known_selection(store, selection_id, ("recipe", "facts", "exhausted", "snapshot")):
         header, items = known
@@ -63,12 +63,9 @@ def draw(context: Context, spec: SelectionSpec, name: str, inputs: DrawInputs = 
     began = time.monotonic()
     budget = spec.constraints.budget
     if isinstance(budget, TokenBudget) and budget.tokenizer:
-        count_tokens(context, budget.tokenizer, context.pool.snapshot_of(spec.snapshot))
-    drawn = select_rows(context.pool, spec, inputs)
-    metrics = {}
-    if spec.arm is None:
-        metrics = pool_coverage(drawn.vectors, drawn.rows)
-        metrics |= target_similarity(context.pool, spec, drawn.vectors, drawn.rows)
+        count_tokens(context, budget.tokenizer, inputs.snapshot)
+    drawn = select_rows(inputs)
+    metrics = measured(inputs, drawn.vectors, drawn.rows) if spec.arm is None else {}
     header = spec.record() | {
         "selection_id": selection_id,
         "recipe": name,
@@ -86,14 +83,14 @@ def draw(context: Context, spec: SelectionSpec, name: str, inputs: DrawInputs = 
     return SelectionResult(spec, from_arrow(drawn.items["id"]), header["facts"], drawn.exhausted, new=True)
 
 
-def replay(context: Context, spec: SelectionSpec, inputs: DrawInputs = NO_INPUTS) -> pa.Table:
+def replay(inputs: DrawInputs) -> pa.Table:
     """The items that a recorded spec gives now; nothing is committed.
 
     Raises:
         BadInput: its list of allowed or denied ids has changed since.
     """
-    snapshot = context.pool.snapshot_of(spec.snapshot)
+    spec = inputs.spec
     for key, recorded in (("allow", spec.allow), ("deny", spec.deny)):
-        if recorded is not None and id_list(recorded.file, snapshot, strict=key == "allow") != recorded:
+        if recorded is not None and id_list(recorded.file, inputs.snapshot, strict=key == "allow") != recorded:
             raise BadInput(f"the `{key}` list {recorded.file} is not the one of the record: it has changed since")
-    return select_rows(context.pool, spec, inputs).items
+    return select_rows(inputs).items

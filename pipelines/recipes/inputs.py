@@ -1,21 +1,59 @@
-"""What a draw gets beside the pool. A plain recipe adds nothing; a labeling project adds what its labels say."""
+"""What a spec is drawn from: what it names in the store, and what labels or a model say of the rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.pool_view import PoolView
+from pipelines.recipes.spec import SelectionSpec
 from selection import Targets
 from selection.types import Floats, RowBlocks, Rows
+from storage.pool.snapshot import Snapshot
+from storage.pool.targets import TargetSet
+from storage.vectors.segments import StoredVectors
 
 Mask = npt.NDArray[np.bool_]
 
 
 class DrawInputs:
-    """The inputs of a recipe that has none beside the pool. Subclasses compute theirs only when a draw asks for them."""
+    """What a spec names in the store, opened when a draw asks for it. A plain recipe has nothing else.
+
+    Subclasses add what a labeling project or a classifier says of the rows.
+    """
+
+    def __init__(self, view: PoolView, spec: SelectionSpec) -> None:
+        self.view, self.spec = view, spec
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """The pool, with the columns of token scores that the recipe reads."""
+        return self.view.with_scores(self.view.snapshot_of(self.spec.snapshot), self.spec.scores)
+
+    @cached_property
+    def vectors(self) -> StoredVectors | None:
+        """The vectors of the snapshot's rows, where the recipe needs some.
+
+        Raises:
+            NotInStore: some are missing.
+        """
+        if self.spec.encoder is None:
+            return None
+        return self.view.vectors(self.spec.encoder, self.snapshot, self.spec.index)
+
+    @cached_property
+    def target_sets(self) -> list[TargetSet]:
+        """The target sets to match, in the recipe's order."""
+        return [self.view.target_set_of(targets_id) for targets_id in self.spec.targets.values()]
+
+    @cached_property
+    def held_out(self) -> list[TargetSet]:
+        """The target sets whose questions no chosen row may hold."""
+        return [self.view.target_set_of(targets_id) for targets_id in self.spec.held_out]
 
     @property
     def labels(self) -> Rows | None:
@@ -58,6 +96,3 @@ class DrawInputs:
     def header(self) -> dict[str, Any]:
         """What the record of the selection says of these inputs."""
         return {"label_imports": None}
-
-
-NO_INPUTS = DrawInputs()

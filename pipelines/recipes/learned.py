@@ -1,15 +1,15 @@
-"""What a recipe with `probabilities` gets beside the pool."""
+"""What a recipe is drawn from, `probabilities` included."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 from pipelines.classifiers.resolve import open_source
 from pipelines.pool_view import PoolView
-from pipelines.recipes.inputs import NO_INPUTS, DrawInputs, Mask
+from pipelines.recipes.inputs import DrawInputs, Mask
 from pipelines.recipes.spec import SelectionSpec
 from pipelines.recipes.targets import target_texts
 from selection import Targets
@@ -21,7 +21,7 @@ class LearnedInputs(DrawInputs):
 
     def __init__(self, view: PoolView, spec: SelectionSpec) -> None:
         assert spec.probabilities is not None
-        self.view, self.spec = view, spec
+        super().__init__(view, spec)
         self.source = open_source(view, spec.probabilities, view.snapshot_of(spec.snapshot))
 
     @property
@@ -54,8 +54,8 @@ class LearnedInputs(DrawInputs):
         if Input.COMMITTEE not in self.spec.inputs:
             return targets
         assert self.spec.encoder is not None  # since there are targets
-        texts = partial(target_texts, self.view, self.spec)
-        return replace(targets, committee=self.source.committee_of(self.spec.encoder, targets.vectors, texts))
+        committee = self.source.committee_of(self.spec.encoder, targets.vectors, lambda: target_texts(self))
+        return replace(targets, committee=committee)
 
     def header(self) -> dict[str, Any]:
         """Where the file of probabilities lies, if they are of a file."""
@@ -65,5 +65,5 @@ class LearnedInputs(DrawInputs):
 
 
 def recipe_inputs(view: PoolView, spec: SelectionSpec) -> DrawInputs:
-    """What the recipe of a spec gets beside the pool."""
-    return NO_INPUTS if spec.probabilities is None else LearnedInputs(view, spec)
+    """What the recipe of a spec is drawn from."""
+    return DrawInputs(view, spec) if spec.probabilities is None else LearnedInputs(view, spec)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.pool_view import PoolView
-from pipelines.recipes.spec import SelectionSpec
+from pipelines.recipes.inputs import DrawInputs
 from pipelines.recipes.targets import half_vectors
 from selection import Constraints, Pool
 from selection.metrics import coverage
@@ -32,7 +31,14 @@ def counted(constraints: Constraints, pool: Pool, cost: npt.NDArray[np.float64],
     return counts
 
 
-def target_similarity(view: PoolView, spec: SelectionSpec, vectors: Vectors | None, rows: Rows) -> dict[str, float]:
+def measured(inputs: DrawInputs, vectors: Vectors | None, rows: Rows) -> dict[str, float]:
+    """How well some rows cover the pool and match the targets, where there are vectors."""
+    if vectors is None or not len(rows):
+        return {}
+    return _pool_coverage(vectors, rows) | _target_similarity(inputs, vectors, rows)
+
+
+def _target_similarity(inputs: DrawInputs, vectors: Vectors, rows: Rows) -> dict[str, float]:
     """How near some rows are to the examples that only measure, and to those that steps saw, for each target set with both.
 
     The mean over examples of the highest cosine to one of the rows. Nothing where no part of a set only measures: examples
@@ -40,19 +46,19 @@ def target_similarity(view: PoolView, spec: SelectionSpec, vectors: Vectors | No
     """
     from selection.metrics import mean_highest_cosine
 
-    if vectors is None or not len(rows) or Input.TARGETS not in spec.inputs:
+    if Input.TARGETS not in inputs.spec.inputs:
         return {}
     chosen = vectors.take(rows)
-    measured = {}
+    similarity = {}
     for half in ("measuring", "selecting"):
-        for name, examples in half_vectors(view, spec, half).items():
-            measured[f"{half}_similarity_{name}"] = round(mean_highest_cosine(examples, chosen), 6)
-    return measured
+        for name, examples in half_vectors(inputs, half).items():
+            similarity[f"{half}_similarity_{name}"] = round(mean_highest_cosine(examples, chosen), 6)
+    return similarity
 
 
-def pool_coverage(vectors: Vectors | None, rows: Rows) -> dict[str, float]:
-    """How well the pool is covered by some rows, where there are vectors and measuring is quick."""
-    if vectors is None or not len(rows) or len(rows) * vectors.shape[0] * vectors.shape[1] > COVERAGE_COST:
+def _pool_coverage(vectors: Vectors, rows: Rows) -> dict[str, float]:
+    """How well the pool is covered by some rows, where measuring is quick."""
+    if len(rows) * vectors.shape[0] * vectors.shape[1] > COVERAGE_COST:
         return {}
     measured = coverage(vectors, rows)
     return {

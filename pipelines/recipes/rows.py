@@ -10,12 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from pipelines.pool_view import PoolView
 from pipelines.recipes.candidates import assemble
 from pipelines.recipes.inputs import DrawInputs
 from pipelines.recipes.items import items_table, reports_table
 from pipelines.recipes.measure import Counts, counted
-from pipelines.recipes.spec import SelectionSpec
 from pipelines.recipes.top_up import kept_rows
 from selection import Selection, TokenBudget, select
 from selection.errors import InvalidInput, InvalidOption
@@ -46,21 +44,22 @@ class DrawnRows:
     exhausted: bool
 
 
-def select_rows(view: PoolView, spec: SelectionSpec, inputs: DrawInputs) -> DrawnRows:
+def select_rows(inputs: DrawInputs) -> DrawnRows:
     """Assemble the candidates and run the steps on them.
 
     Raises:
         NotInStore: vectors are missing.
         SelectionError: the steps cannot be run on this pool.
     """
-    pool, snapshot, excluded = assemble(view, spec, inputs)
+    spec, ids = inputs.spec, inputs.snapshot.ids
     constraints = spec.constraints
+    steps = [_with_rows(step, inputs.snapshot) for step in spec.steps]
+    pool, excluded = assemble(inputs)
     cost = constraints.costs(pool)
-    kept = kept_rows(view, spec, snapshot.ids, pool.candidates, cost)
+    kept = kept_rows(inputs, pool.candidates, cost)
     pool = replace(pool, already_selected=kept.rows if inputs.labelled is None else inputs.labelled)
     left = max(spec.budget - math.ceil(cost[kept.rows].sum()), 0)
-    steps = [_with_rows(step, snapshot) for step in spec.steps]
-    with _rows_named_by_id(snapshot.ids):
+    with _rows_named_by_id(ids):
         picked = select(
             steps,
             pool,
@@ -80,9 +79,9 @@ def select_rows(view: PoolView, spec: SelectionSpec, inputs: DrawInputs) -> Draw
     return DrawnRows(
         rows=rows,
         vectors=None if pool.vectors is None else pool.get_vectors(),
-        items=items_table([kept, picked], snapshot.ids),
-        dropped=reports_table(picked.dropped, snapshot.ids),
-        retrieved=reports_table(picked.retrieved, snapshot.ids),
+        items=items_table([kept, picked], ids),
+        dropped=reports_table(picked.dropped, ids),
+        retrieved=reports_table(picked.retrieved, ids),
         counts=counts,
         exhausted=picked.exhausted,
     )

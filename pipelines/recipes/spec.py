@@ -13,8 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipelines.classifiers.resolve import source_encoder, source_names, source_record
 from pipelines.classifiers.source import SourceRecord
 from pipelines.config.schema import Config, Recipe
@@ -27,9 +25,8 @@ from selection.constraints import plain
 from selection.encoders import tokenizer_fingerprint
 from selection.registry import recorded_spec, recorded_steps, required
 from selection.step import Step
-from selection.types import Input, Rows
+from selection.types import Input
 from storage.errors import BadInput
-from storage.ids import to_text
 from storage.pool.condition import changeable, not_of_the_row
 from storage.pool.snapshot import Snapshot
 from storage.records import digest_of, read_selection
@@ -304,12 +301,7 @@ def id_list(file: str | None, snapshot: Snapshot, *, strict: bool) -> IdList | N
     if file is None:
         return None
     rows, _ = snapshot.rows_named(Path(file), strict=strict)
-    return IdList(file, digest_of_rows(snapshot, rows))
-
-
-def digest_of_rows(snapshot: Snapshot, rows: Rows) -> str:
-    """What names a list of rows, whatever their order."""
-    return digest_of(to_text(snapshot.ids[np.unique(rows)]))
+    return IdList(file, snapshot.digest_of(rows))
 
 
 def needs_vectors(recipe: Recipe) -> bool:

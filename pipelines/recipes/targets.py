@@ -6,9 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipelines.pool_view import PoolView
-from pipelines.recipes.contamination import example_names
-from pipelines.recipes.spec import SelectionSpec
+from pipelines.recipes.inputs import DrawInputs
 from selection import Targets
 from selection.types import Array, Rows
 from storage.errors import BadInput
@@ -17,49 +15,44 @@ from storage.pool.targets import TargetSet
 from storage.vectors.segments import StoredVectors
 
 
-def target_vectors(view: PoolView, spec: SelectionSpec) -> Targets:
+def target_vectors(inputs: DrawInputs) -> Targets:
     """The vectors of the targets that steps see, set by set in the recipe's order."""
-    target_sets = _target_sets(view, spec)
-    places = [target_set.selecting for target_set in target_sets]
+    places = [target_set.selecting for target_set in inputs.target_sets]
     vectors, names = [], []
-    for target_set, selecting in zip(target_sets, places, strict=True):
-        vectors.append(_vectors(view, spec, target_set, selecting))
-        target_names = example_names(target_set)
-        names += [target_names[place] for place in selecting.tolist()]
+    for target_set, selecting in zip(inputs.target_sets, places, strict=True):
+        vectors.append(_vectors(inputs, target_set, selecting))
+        names += [target_set.example_names[place] for place in selecting.tolist()]
     return Targets(
         vectors=np.concatenate(vectors),
-        sets=np.repeat(np.arange(len(target_sets)), [len(selecting) for selecting in places]).astype(np.int64),
-        names=tuple(spec.targets),
+        sets=np.repeat(np.arange(len(places)), [len(selecting) for selecting in places]).astype(np.int64),
+        names=tuple(inputs.spec.targets),
         ids=tuple(names),
     )
 
 
-def half_vectors(view: PoolView, spec: SelectionSpec, half: Literal["measuring", "selecting"]) -> dict[str, Array]:
+def half_vectors(inputs: DrawInputs, half: Literal["measuring", "selecting"]) -> dict[str, Array]:
     """Target set -> the vectors of its examples that only measure, or of the others, for the sets that have both."""
-    target_sets = [target_set for target_set in _target_sets(view, spec) if len(target_set.measuring)]
-    return {each.name: _vectors(view, spec, each, getattr(each, half)) for each in target_sets}
+    measured = [target_set for target_set in inputs.target_sets if len(target_set.measuring)]
+    return {each.name: _vectors(inputs, each, getattr(each, half)) for each in measured}
 
 
-def target_texts(view: PoolView, spec: SelectionSpec) -> list[str]:
+def target_texts(inputs: DrawInputs) -> list[str]:
     """The texts of the targets that steps see, set by set in the recipe's order, each as the texts of the pool's rows."""
     return [
         text_of(target_set.conversations[place])
-        for target_set in _target_sets(view, spec)
+        for target_set in inputs.target_sets
         for place in target_set.selecting.tolist()
     ]
 
 
-def _target_sets(view: PoolView, spec: SelectionSpec) -> list[TargetSet]:
-    return [view.target_set_of(targets_id) for targets_id in spec.targets.values()]
-
-
-def _vectors(view: PoolView, spec: SelectionSpec, target_set: TargetSet, places: Rows) -> Array:
+def _vectors(inputs: DrawInputs, target_set: TargetSet, places: Rows) -> Array:
     """The vectors of some examples of a target set."""
+    spec = inputs.spec
     assert spec.encoder is not None
-    stored = StoredVectors(view.store, spec.target_encoders.get(target_set.name, spec.encoder), target_set.ids)
+    stored = StoredVectors(inputs.view.store, spec.target_encoders.get(target_set.name, spec.encoder), target_set.ids)
     if len(stored.failed_rows):
         raise BadInput(
-            f"target {example_names(target_set)[stored.failed_rows[0]]!r} of {target_set.name!r} has no vector: its text has "
+            f"target {target_set.example_names[stored.failed_rows[0]]!r} of {target_set.name!r} has no vector: its text has "
             "nothing to encode, the chat template refuses it, or the vector that you brought is zero or not finite"
         )
     return stored.take(places)

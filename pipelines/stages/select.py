@@ -35,7 +35,7 @@ def select(context: Context, recipe: str) -> Outcome:
     """Draw one recipe, commit the selection and check it."""
     last = last_run(context.store, "select", recipe)
     spec = resolve_spec(context, recipe)
-    result = draw(context, spec, recipe, recipe_inputs(context.pool, spec))
+    result = draw(context, recipe_inputs(context.pool, spec), recipe)
     overlap = _overlap(context, result.ids, last["subject"] if last else None)
     metrics = {"rows": len(result.ids), **result.metrics}
     return Outcome(

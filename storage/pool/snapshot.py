@@ -288,6 +288,10 @@ class Snapshot:
             raise BadInput(f"{path}: line {line}: {name!r} names {rows} of the pool; an id names exactly one")
         return match.rows[match.rows >= 0], int(match.unknown.sum())
 
+    def digest_of(self, rows: npt.NDArray[np.int64]) -> str:
+        """What names a list of rows, whatever their order: 32 hex digits."""
+        return digest_of(to_text(self.ids[np.unique(rows)]))
+
     def match(self, names: Iterable[str]) -> KeyMatch:
         """The row that each name means, as `keys` says; a repeat's own id names the row that is kept for it."""
         return match_keys(list(names), self.ids, _given_ids(self._parts()), self.occurrence_rows)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,11 @@ class TargetSet:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def example_names(self) -> list[str]:
+        """(m,) what a person calls each example: the id in its file, else its place."""
+        return [name or str(place) for place, name in enumerate(self.given_ids, start=1)]
 
     @property
     def selecting(self) -> npt.NDArray[np.int64]:

@@ -57,7 +57,7 @@ def drawn(project: Path, recipe: str = "any") -> tuple[SelectionResult, list[str
     """The draw, and the names of its rows."""
     context = opened(project)
     spec = resolve_spec(context, recipe)
-    result = draw(context, spec, recipe, recipe_inputs(context.pool, spec))
+    result = draw(context, recipe_inputs(context.pool, spec), recipe)
     snapshot = context.pool.snapshot
     return result, snapshot.column("given_id")[rows_of(result.ids, snapshot.ids)].tolist()
 
@@ -354,7 +354,8 @@ def test_classifier__the_committee_judges_targets_too(embedded: Path) -> None:
     fit_classifier(opened(embedded), "kinds")
     context = opened(embedded)
     spec = resolve_spec(context, "any")
-    targets = recipe_inputs(context.pool, spec).on_targets(target_vectors(context.pool, spec))
+    inputs = recipe_inputs(context.pool, spec)
+    targets = inputs.on_targets(target_vectors(inputs))
     assert targets.committee is not None
     assert targets.committee.shape == (2, 5, 2)
     assert (targets.committee.mean(axis=1).argmax(axis=1) == 0).all()  # foxes

@@ -11,6 +11,7 @@ from pipelines.context import Context, open_context
 from pipelines.progress import Log
 from pipelines.recipes import candidates
 from pipelines.recipes.draw import SelectionResult, draw, replay
+from pipelines.recipes.inputs import DrawInputs
 from pipelines.recipes.spec import SelectionSpec, encoders_of, resolve_spec
 from pipelines.stages.embed import embed, embed_targets
 from pipelines.stages.index import index
@@ -38,7 +39,7 @@ def opened(project: Path) -> Context:
 
 
 def draw_recipe(context: Context, recipe: str) -> SelectionResult:
-    return draw(context, resolve_spec(context, recipe), recipe)
+    return draw(context, DrawInputs(context.pool, resolve_spec(context, recipe)), recipe)
 
 
 def drawn(project: Path, recipe: str = "any") -> tuple[SelectionResult, list[str]]:
@@ -166,7 +167,7 @@ def test_redraw__on_a_device_gives_the_same_items(
     header, items = read_selection(context.store, made.spec.selection_id)
     used = []
     monkeypatch.setattr(candidates, "on_gpu", lambda vectors: used.append(0) or TensorVectors(vectors, "cpu"))
-    assert replay(context, SelectionSpec.from_record(header)).select(items.column_names).equals(items)
+    assert replay(DrawInputs(context.pool, SelectionSpec.from_record(header))).select(items.column_names).equals(items)
     assert used
 
 
@@ -192,7 +193,7 @@ def test_index__of_steps_that_search_is_recorded_where_it_is_approximate(light: 
     made = draw_recipe(context, "any")
     header, items = read_selection(context.store, made.spec.selection_id)
     assert header["index"] == found.index
-    assert replay(context, SelectionSpec.from_record(header)).select(items.column_names).equals(items)
+    assert replay(DrawInputs(context.pool, SelectionSpec.from_record(header))).select(items.column_names).equals(items)
     assert made.metrics["dropped_by_outliers"] == 8
 
 
