@@ -200,14 +200,16 @@ def simulate(case, on_duplicate, on_full_group):
         frame = {row for row in candidates if case.source[row] == name} | taken
         picks = round_robin_picks(case.lists(), frame, taken, limits, Group(part), on_duplicate, on_full_group)
         taken |= {pick[0] for pick in picks}
-        complete = complete and len(picks) == part
+        complete = complete and (case.tokens is not None or len(picks) == part)
         spread += [((i + 0.5) / len(picks), place, pick) for i, pick in enumerate(picks)]
     return [pick for _, _, pick in sorted(spread, key=lambda item: item[:2])], complete
 
 
 def divide(case, candidates):
     """{group: its part} of the budget, None if the groups cannot give it."""
-    room = Counter(case.source[row] for row in candidates)
+    room = Counter()
+    for row in candidates:
+        room[case.source[row]] += case.cost(row)
     have = Counter(case.source[row] for row in case.already)
     parts = dict.fromkeys(sorted(set(case.source)), 0)
     if case.budget > sum(room.values()):
@@ -267,6 +269,9 @@ def draw_case(rng, kind):
     else:
         case.already = []
         case.quota = {"by": "source", "shares": draw_shares(rng, sorted(set(case.source)))}
+        if rng.integers(2):
+            case.tokens = rng.integers(1, 6, n).tolist()
+            case.budget *= 2
     return case
 
 
@@ -384,3 +389,13 @@ def test_who_takes_a_row_after_one_of_a_full_group(on_duplicate, on_full_group, 
     named = [(row, turn, ("target", f"maths/{target}")) for row, turn, target in expected]
     assert [pick[:3] for pick in simulate(case, on_duplicate, on_full_group)[0]] == named
     check(case, on_duplicate, on_full_group)
+
+
+@pytest.mark.parametrize(("caps", "rows"), [({"a": 6}, [0, 2]), ({"b": 6}, [0])])
+def test_a_row_that_exceeds_cap_and_budget_stops_its_group_alone(caps, rows):
+    case = similarity_case(
+        [[3, 2, 1]], [0], source=["a", "a", "b"], tokens=[4, 3, 1], quota={"by": "source", "caps": caps}
+    )
+    case.budget = 5
+    assert [pick[0] for pick in simulate(case, "lose_turn", "lose_turn")[0]] == rows
+    check(case, "lose_turn", "lose_turn")
