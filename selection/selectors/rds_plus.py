@@ -42,8 +42,8 @@ class RdsPlus(Selector):
 
     Similarity is the inner product, for stored vectors the cosine: see `selection.scorers.rds.similarity_inputs`. Ties
     go to the lowest row. With `on_duplicate` "lose_turn", already selected rows keep their places in the lists and cost
-    them the turn, so that a selection can be continued; with "advance" they are skipped. The gain and the reason's value
-    are the similarity, `ref` is the target or set that took the row, `rank` the round.
+    them the turn, so that a selection can be continued; with "advance" they are skipped. The gain and the reason's
+    value are the similarity, `ref` is the target or set that took the row, `rank` the round.
 
     Exact for any order and size of blocks. Cost for m targets and budget b: a pass over the vectors is 2*n*m*d
     operations. The lists have about 4*b entries at first; another pass follows if these are too few. Memory: the lists,
