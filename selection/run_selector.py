@@ -127,7 +127,10 @@ def select_in_strata(
 
 
 def interleaved(parts: Sequence[Selection]) -> Selection:
-    """The picks of several draws as one, each spread evenly over the whole and in its own order; ties to the earlier draw."""
+    """The picks of several draws as one, by (i + 0.5) / b for pick i of the b of a draw; ties to the earlier draw.
+
+    So each draw is spread evenly over the whole and in its own order.
+    """
     if not parts:
         return empty_selection()
     part = np.concatenate([np.full(len(picked.rows), i) for i, picked in enumerate(parts)])

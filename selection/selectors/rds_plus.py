@@ -36,13 +36,14 @@ class RdsPlus(Selector):
             targets). "auto" means sets if there is more than one.
         on_full_group: what a list does, within a quota or `max_per_group`, when its next free row is of a full group:
             "lose_turn", so that the order is that without groups, or "advance" to its next row of a group with room.
-            A row that is taken already counts by `on_duplicate`, whatever its group.
+            A row that is taken already counts by `on_duplicate`, whatever its group; so does, for later turns, a row
+            that cost a list its turn because its group was full.
         version: 1 takes stored vectors as they are, rounded, without dividing by their lengths, as winnow 0.2 did.
 
     Similarity is the inner product, for stored vectors the cosine: see `selection.scorers.rds.similarity_inputs`. Ties
-    go to the lowest row. With "lose_turn", already selected rows keep their places in the lists and cost them the turn, so that a
-    selection can be continued; with "advance" they are skipped. The gain and the reason's value are the similarity,
-    `ref` is the target or set that took the row, `rank` the round.
+    go to the lowest row. With `on_duplicate` "lose_turn", already selected rows keep their places in the lists and cost
+    them the turn, so that a selection can be continued; with "advance" they are skipped. The gain and the reason's
+    value are the similarity, `ref` is the target or set that took the row, `rank` the round.
 
     Exact for any order and size of blocks. Cost for m targets and budget b: a pass over the vectors is 2*n*m*d
     operations. The lists have about 4*b entries at first; another pass follows if these are too few. Memory: the lists,
