@@ -1,11 +1,13 @@
 """The errors that a user can mend, as one small tree.
 
     PipelineError
+    |- BadExport       (an export was asked for that makes no sense; says what is allowed)
     |- ConfigError     (winnow.yaml, or what it names, is wrong; lists every problem found)
     |- HeldBack        (a blocking check failed; what follows it did not run)
     |- NoProject       (there is no winnow.yaml to work on)
     |- NothingYet      (an earlier stage has not run yet; says which)
     |- RecipesFailed   (some recipes of a run failed; the others were drawn and published)
+    |- RowsLeftOut     (a shape cannot hold more of an export's rows than allowed; nothing was written)
     |- UnknownProject  (the configuration has no labeling project of this name)
     |- UnknownRecipe   (the configuration has no recipe of this name)
     `- WouldOverwrite  (a file that a command would write is already there)
@@ -50,6 +52,10 @@ class Problem:
         return ": ".join(part for part in (place, self.path, self.message) if part)
 
 
+class BadExport(PipelineError, ValueError):
+    """An export cannot be made as it was asked for."""
+
+
 class ConfigError(PipelineError, ValueError):
     """The configuration cannot be used; `problems` holds every mistake found, in the order of the file."""
 
@@ -89,6 +95,10 @@ class RecipesFailed(PipelineError, RuntimeError):
         if len(lines) > 1:
             lines.insert(0, f"{len(lines)} of {count} recipes failed:")
         super().__init__("\n".join(lines))
+
+
+class RowsLeftOut(PipelineError, RuntimeError):
+    """More rows of an export cannot be held by its shape than may be left out."""
 
 
 class UnknownProject(PipelineError, LookupError):

@@ -1,0 +1,16 @@
+"""Rows out of winnow, into the files that trainers read: whole conversations, in rank order, with a card.
+
+From the bottom up:
+
+- `exact_json`: JSON whose numbers print back as they were written.
+- `conversation`: a stored row as the messages and fields that a trainer would see.
+- `shapes`: the table of shapes, each a function from a conversation to a record.
+- `trainers`: which shapes a trainer reads, what it refuses, and the file that it wants beside the data.
+- `rows`: the rows of a selection in any order, in blocks, through a scratch folder.
+- `writer`: JSON Lines and Parquet in shards.
+- `folder`: a folder that replaces what was exported before, at once.
+- `card`: README.md and provenance.json.
+- `export`: a selection as an export. `labels`: labelled rows, predictions and the model of a labeling project.
+
+Imports `config`, `classifiers`, `labeling`, `runs` and `context`; never `stages`, `orchestration` or `cli`.
+"""
