@@ -89,6 +89,7 @@ class Written:
         left_out: cause -> how many were not.
         options: what the user asked for, JSON-plain.
         use: how to load it.
+        features: the fields, as the front matter of the card lists them.
         sources: what was written of each source.
     """
 
@@ -100,6 +101,7 @@ class Written:
     left_out: Mapping[str, int]
     options: Mapping[str, Any]
     use: str
+    features: Sequence[Mapping[str, Any]]
     sources: SourceCounts
 
 
@@ -175,6 +177,8 @@ def _readme(provenance: Mapping[str, Any], written: Written) -> str:
         "tags": ["winnow"],
         "size_categories": [_size(written.rows)],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": paths}]}],
+        # A copy: YAML would write what comes twice as a reference, which `datasets` does not read.
+        "dataset_info": {"features": json.loads(json.dumps(written.features))},
     }
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n",

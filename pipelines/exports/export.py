@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,7 @@ def export_selection(context: Context, name: str, options: ExportOptions, out: P
             left_out=dict(run.left_out.most_common()),
             options=asdict(options) | {"columns": list(options.columns)},
             use=run.use,
+            features=run.kinds.features(options.container),
             sources=run.sources,
         )
         provenance = write_card(context.store, header, written)
@@ -285,7 +287,7 @@ class _Run:
         self.beside: list[Path] = []
         self.rows_written, self.left_out, self.sources = 0, Counter[str](), SourceCounts()
         self._examples: dict[str, str] = {}
-        self.fields: set[str] = set()
+        self.kinds = FieldKinds()
         self.use = ""
 
     def write(self, folder: Path) -> None:
@@ -300,9 +302,10 @@ class _Run:
                     except CannotHold as cause:
                         causes.write(dumps(self._listed(row, str(cause))) + b"\n")
                         continue
-                    self._count(row, record)
+                    self._count(row)
                     places.append(row.place)
                     records.append(record)
+                self.kinds.add(records)
                 writer.write(places, records)
             self.files = writer.files
         if self.left_out:
@@ -356,24 +359,20 @@ class _Run:
         kept = {name: stored[name] for name in ("given_id", "source", "file", "line")}
         return {"rank": int(self._order[row.place]) + 1, "id": row.id, **kept, "cause": cause}
 
-    def _count(self, row: ExportRow, record: Record) -> None:
+    def _count(self, row: ExportRow) -> None:
         licences = self._columns.values(row, self._columns.licences, row.extra) if self._columns.licences else {}
         self.sources.add(row.stored["source"], row.conversation.characters, licences)
-        self.fields |= record.keys()
         self.rows_written += 1
 
     def _writer(self, folder: Path) -> Writer:
         options, total = self._options, len(self._order)
         if options.container == "jsonl":
             return JsonLines(folder, options.shards, total)
-        kinds = FieldKinds()
         for rows in self._rows.blocks():
             for row in rows:
-                try:
-                    kinds.add([self._converted(row)])
-                except CannotHold:
-                    continue
-        return Parquet(folder, options.shards, total, kinds.kinds)
+                with suppress(CannotHold):
+                    self.kinds.add([self._converted(row)])
+        return Parquet(folder, options.shards, total, self.kinds.kinds)
 
     def _describe(self, folder: Path) -> None:
         described = Described(
@@ -382,7 +381,7 @@ class _Run:
             container=self._options.container,
             folder=self._out,
             files=[str(path.relative_to(folder)) for path in self.files],
-            fields=frozenset(self.fields),
+            fields=frozenset(self.kinds.kinds),
         )
         self.use = (self._trainer or TRAINERS["trl"]).use(described)
         for name, text in (self._trainer.beside(described) if self._trainer else {}).items():

@@ -11,6 +11,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -18,32 +19,40 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.exports.conversation import is_plain
-from pipelines.exports.exact_json import dumps
+from pipelines.exports.exact_json import Number, dumps
 from pipelines.exports.shapes import Record
 
-_JSON = "json"
-_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-_TYPES: Mapping[str, pa.DataType] = {
-    "text": pa.string(),
-    "integer": pa.int64(),
-    "number": pa.float64(),
-    "boolean": pa.bool_(),
-    "messages": _MESSAGES,
-    _JSON: pa.json_(pa.string()),
-}
-_FEATURES: Mapping[str, Any] = {
-    "text": {"dtype": "string", "_type": "Value"},
-    "integer": {"dtype": "int64", "_type": "Value"},
-    "number": {"dtype": "float64", "_type": "Value"},
-    "boolean": {"dtype": "bool", "_type": "Value"},
-    "messages": {
-        "feature": {
-            "role": {"dtype": "string", "_type": "Value"},
-            "content": {"dtype": "string", "_type": "Value"},
-        },
-        "_type": "List",
-    },
-    _JSON: {"_type": "Json"},
+# Kinds of field. A `HUGE` number has more digits than 64 bits or a double hold.
+_JSON, _HUGE, _MESSAGES = "json", "huge", "messages"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How a kind of field is stored: in Parquet, and what `datasets` calls it, in Parquet's metadata and in a card."""
+
+    arrow: pa.DataType
+    feature: Mapping[str, Any]
+    card: Mapping[str, Any]
+
+
+def _simple(arrow: pa.DataType, name: str, in_card: str | None = None) -> _Kind:
+    return _Kind(arrow, {"dtype": name, "_type": "Value"}, {"dtype": in_card or name})
+
+
+_TEXT = _simple(pa.string(), "string")
+_KINDS: Mapping[str, _Kind] = {
+    "text": _TEXT,
+    "integer": _simple(pa.int64(), "int64"),
+    "number": _simple(pa.float64(), "float64"),
+    "boolean": _simple(pa.bool_(), "bool"),
+    # Of JSON Lines, `datasets` reads no more than a double; of Parquet, the digits as text.
+    _HUGE: _simple(pa.string(), "string", "float64"),
+    _MESSAGES: _Kind(
+        pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
+        {"feature": {"role": _TEXT.feature, "content": _TEXT.feature}, "_type": "List"},
+        {"list": [{"name": "role", **_TEXT.card}, {"name": "content", **_TEXT.card}]},
+    ),
+    _JSON: _Kind(pa.json_(pa.string()), {"_type": "Json"}, {"dtype": "json"}),
 }
 
 
@@ -112,9 +121,9 @@ class Parquet(Writer):
     def __init__(self, folder: Path, shards: int, rows: int, kinds: Mapping[str, str]) -> None:
         super().__init__(folder, shards, rows)
         self._kinds = kinds
-        features = {name: _FEATURES[kind] for name, kind in kinds.items()}
+        features = {name: _KINDS[kind].feature for name, kind in kinds.items()}
         info = {"huggingface": json.dumps({"info": {"features": features}})}
-        self._schema = pa.schema([(name, _TYPES[kind]) for name, kind in kinds.items()], metadata=info)
+        self._schema = pa.schema([(name, _KINDS[kind].arrow) for name, kind in kinds.items()], metadata=info)
         self._writers = [
             self._opened.enter_context(pq.ParquetWriter(path, self._schema, compression="zstd")) for path in self.files
         ]
@@ -130,10 +139,10 @@ class Parquet(Writer):
 
     def _column(self, name: str, kind: str, records: list[Record]) -> pa.Array:
         values = [record.get(name) for record in records]
-        if kind != _JSON:
-            return pa.array(values, _TYPES[kind])
+        if kind not in (_JSON, _HUGE):
+            return pa.array(values, _KINDS[kind].arrow)
         texts = [None if value is None else dumps(value).decode() for value in values]
-        return pa.array(texts, pa.string()).cast(_TYPES[kind])
+        return pa.array(texts, pa.string()).cast(_KINDS[kind].arrow)
 
 
 class FieldKinds:
@@ -146,13 +155,27 @@ class FieldKinds:
         """Take in the fields of some records."""
         for record in records:
             for name, value in record.items():
-                known, kind = self._kinds.get(name), _kind(value)
-                self._kinds[name] = kind if known is None or kind == known else known if kind is None else _JSON
+                self._kinds[name] = _common(self._kinds.get(name), _kind(value))
 
     @property
     def kinds(self) -> dict[str, str]:
         """Field -> kind, in the order in which the fields came; a field without values is text."""
         return {name: kind or "text" for name, kind in self._kinds.items()}
+
+    def features(self, container: str) -> list[dict[str, Any]]:
+        """The fields as the card of a data set lists them, so that shards with other fields load as one."""
+        in_card = {
+            name: _KINDS["text" if kind == _HUGE and container == "parquet" else kind].card
+            for name, kind in self.kinds.items()
+        }
+        return [{"name": name, **card} for name, card in in_card.items()]
+
+
+def _common(known: str | None, kind: str | None) -> str | None:
+    """The kind that holds values of two kinds; None holds none yet."""
+    if known is None or kind is None or known == kind:
+        return known or kind
+    return _HUGE if {known, kind} == {_HUGE, "integer"} else _JSON
 
 
 def _kind(value: Any) -> str | None:
@@ -163,9 +186,11 @@ def _kind(value: Any) -> str | None:
     if simple is not None:
         return simple
     if isinstance(value, int):
-        return "integer" if -(2**63) <= value < 2**63 else _JSON
+        return "integer"  # of more digits it is a `Number`
+    if isinstance(value, Number):
+        return _HUGE
     is_chat = isinstance(value, list) and all(isinstance(item, dict) and is_plain(item) for item in value)
-    return "messages" if is_chat else _JSON
+    return _MESSAGES if is_chat else _JSON
 
 
 def sha256_of(path: Path) -> str:

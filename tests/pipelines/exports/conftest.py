@@ -75,6 +75,7 @@ RECORDS: dict[str, list[Any]] = {
     ],
     "texts": [{"id": f"text {n}", "text": f"Once upon a time, {n}."} for n in range(3)],
 }
+WHOLE = {record["id"]: record for records in RECORDS.values() for record in records}
 
 CONFIG = """\
 store: ./store

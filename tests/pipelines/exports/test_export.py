@@ -17,9 +17,7 @@ from storage.errors import NotInStore
 from storage.ids import from_arrow, to_text
 from storage.records import read_selection
 from tests.pipelines.conftest import Winnow
-from tests.pipelines.exports.conftest import CALL, RECORDS, TOOL
-
-WHOLE = {record["id"]: record for records in RECORDS.values() for record in records}
+from tests.pipelines.exports.conftest import CALL, TOOL, WHOLE
 
 
 def export(context: Context, recipe: str, out: Path, to: str, **options: Any) -> list[dict[str, Any]]:
