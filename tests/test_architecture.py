@@ -43,6 +43,7 @@ STAGES = {
     "pipelines.recipes",
     "pipelines.labeling",
     "pipelines.exports",
+    "pipelines.exports.options",
 }
 STEPS = {"selection", "selection.kernels", "selection.kernels.compiled"}
 ROOMS: dict[str, set[str]] = {
@@ -62,11 +63,18 @@ ROOMS: dict[str, set[str]] = {
     "storage.labels": {"storage", "storage.files", "storage.pool", "storage.vectors"},
     "storage.catalog": {"storage", "storage.files", "storage.pool", "storage.vectors", "storage.labels"},
     "pipelines": {"pipelines.config"},
-    "pipelines.config": {BASE},
+    "pipelines.exports.options": {BASE},
+    "pipelines.config": {BASE, "pipelines.exports.options"},
     "pipelines.classifiers": {BASE, "pipelines.config"},
     "pipelines.recipes": {BASE, "pipelines.config", "pipelines.classifiers"},
     "pipelines.labeling": {BASE, "pipelines.config", "pipelines.classifiers", "pipelines.recipes"},
-    "pipelines.exports": {BASE, "pipelines.config", "pipelines.classifiers", "pipelines.labeling"},
+    "pipelines.exports": {
+        BASE,
+        "pipelines.exports.options",
+        "pipelines.config",
+        "pipelines.classifiers",
+        "pipelines.labeling",
+    },
     "pipelines.stages": STAGES,
     **dict.fromkeys(COMMANDS, STAGES | {"pipelines.stages"}),
     "pipelines.demo": {BASE, "pipelines.run"},

@@ -251,7 +251,8 @@ def export(
     ] = 0.0,
 ) -> None:
     """Write a selection as files for a trainer: whole conversations, in rank order, with a card."""
-    from pipelines.exports.export import ExportOptions, export_selection
+    from pipelines.exports.export import export_selection
+    from pipelines.exports.options import ExportOptions
 
     options = ExportOptions(
         to=to,

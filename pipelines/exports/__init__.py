@@ -2,10 +2,11 @@
 
 From the bottom up:
 
+- `options`: what may be asked of an export, without how it is done.
 - `exact_json`: JSON whose numbers print back as they were written.
 - `conversation`: a stored row as the messages and fields that a trainer would see.
 - `shapes`: the table of shapes, each a function from a conversation to a record.
-- `trainers`: which shapes a trainer reads, what it refuses, and the file that it wants beside the data.
+- `trainers`: the file that a trainer wants beside the data, and the rows that it would skip.
 - `rows`: the rows of a selection in any order, in blocks, through a scratch folder.
 - `writer`: JSON Lines and Parquet in shards.
 - `folder`: a folder that replaces what was exported before, at once.

@@ -26,6 +26,7 @@ from pipelines.exports.card import SourceCounts, Written, licence_columns, write
 from pipelines.exports.conversation import Conversation
 from pipelines.exports.exact_json import Number, dumps
 from pipelines.exports.folder import check_target, replacing
+from pipelines.exports.options import ExportOptions
 from pipelines.exports.rows import ExportRow, OrderedRows
 from pipelines.exports.shapes import SHAPES, CannotHold, Record, record_of, whole_row
 from pipelines.exports.trainers import TRAINERS
@@ -42,57 +43,11 @@ from storage.pool.snapshot import Snapshot
 from storage.records import read_selection
 from storage.store import Store
 
-FORMATS = (*SHAPES, "ids", "parquet", "hf")
 LEFT_OUT = "left_out.jsonl"
-MAX_SHARDS = 10_000
 # Of the pool and of the selection, which `columns` may name as well as fields of the user's files.
 ROW_COLUMNS = ("id", "given_id", "source", "file", "line")
 _IDENTIFIED = ("id", "given_id", "source")
 ITEM_COLUMNS = ("rank", "gain", "kind", "ref", "value")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """How a selection is exported.
-
-    Attributes:
-        to: one of `FORMATS`.
-        trainer: whose file is written beside the data, and whose rules leave out rows; None for neither.
-        columns: further fields of each record.
-        shuffle: the seed of the order; None for rank order.
-        shards: how many data files.
-        allow_left_out: the share of rows that may be left out since the shape cannot hold them, 0 to 1.
-
-    Raises:
-        BadExport: they make no sense together; says what is allowed.
-    """
-
-    to: str
-    trainer: str | None = None
-    columns: tuple[str, ...] = ()
-    shuffle: int | None = None
-    shards: int = 1
-    allow_left_out: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.to not in FORMATS:
-            raise BadExport(f"to: must be one of {listed(FORMATS)}, got {self.to!r}{nearest(self.to, FORMATS)}")
-        if not 1 <= self.shards <= MAX_SHARDS:
-            raise BadExport(f"shards: must be in 1..{MAX_SHARDS}, got {self.shards}")
-        if not 0 <= self.allow_left_out <= 1:
-            raise BadExport(f"allow_left_out: must be a share in 0..1, got {self.allow_left_out:g}")
-        if self.shuffle is not None and self.shuffle < 0:
-            raise BadExport(f"shuffle: a seed must be at least 0, got {self.shuffle}")
-        repeated = [name for name, count in Counter(self.columns).items() if count > 1]
-        if repeated:
-            raise BadExport(f"columns: {repeated[0]!r} comes twice")
-        if self.trainer is not None and self.to != "hf":  # what `hf` holds, the rows say
-            check_trainer(self.trainer, self.to, self.container)
-
-    @property
-    def container(self) -> str:
-        """What the data files are: "jsonl" or "parquet"."""
-        return "parquet" if self.to in ("parquet", "hf") else "jsonl"
 
 
 @dataclass(frozen=True)
@@ -119,20 +74,6 @@ class ExportReport:
         return f"{counted(self.rows, 'row')} written to {self.out}" + (
             f"; {without:,} left out, see {self.out / LEFT_OUT}" if without else ""
         )
-
-
-def check_trainer(name: str, shape: str, container: str) -> None:
-    """Whether a trainer reads a shape.
-
-    Raises:
-        BadExport: it does not, or is unknown; says what is allowed.
-    """
-    if name not in TRAINERS:
-        raise BadExport(f"for: must be one of {listed(TRAINERS)}, got {name!r}{nearest(name, TRAINERS)}")
-    reads = TRAINERS[name].reads
-    shapes = [*sorted(reads.get("jsonl", ())), *(["hf"] if "parquet" in reads else [])]
-    if shape not in reads.get(container, ()):
-        raise BadExport(f"for: {TRAINERS[name].title} reads {listed(shapes)}, not {shape!r}")
 
 
 def selection_of(store: Store, name: str) -> str:
@@ -173,7 +114,7 @@ def export_selection(context: Context, name: str, options: ExportOptions, out: P
     snapshot = context.pool.with_scores(context.pool.snapshot_of(header["snapshot"]), header.get("scores", {}))
     ids = from_arrow(items["id"])
     if options.shards > max(len(ids), 1):
-        raise BadExport(f"shards: must be in 1..{len(ids)}, the rows of the selection, got {options.shards}")
+        raise BadExport("shards", f"must be in 1..{len(ids)}, the rows of the selection, found {options.shards}")
     order = np.arange(len(ids)) if options.shuffle is None else shuffled(ids, options.shuffle)
     title = name if name != selection else header["recipe"]
     columns = Columns(snapshot, items, order, options.columns)
@@ -231,7 +172,8 @@ class Columns:
         for name in names:
             if name not in (*ROW_COLUMNS, *ITEM_COLUMNS, *self._fields, *self._of_rows):
                 raise BadExport(
-                    f"columns: there is no column {name!r}{nearest(name, known)}; known are {listed(dict.fromkeys(known))}"
+                    "columns",
+                    f"there is no column {name!r}{nearest(name, known)}; known are {listed(dict.fromkeys(known))}",
                 )
         self.names = names
         self.licences = [name for name in licence_columns([*self._fields, *self._of_rows]) if self._is_first(name)]
@@ -349,7 +291,7 @@ class _Run:
         values = self._columns.values(row, self._columns.names, row.extra)
         for name in values:
             if name in record and not (name in _IDENTIFIED and self.shape in ("ids", "parquet")):
-                raise BadExport(f"columns: {name!r} is a field of the records of {self.shape} already")
+                raise BadExport("columns", f"{name!r} is a field of the records of {self.shape} already")
         return record | values
 
     def _listed(self, row: ExportRow, cause: str) -> Record:
@@ -378,7 +320,6 @@ class _Run:
         described = Described(
             name=self._name,
             shape=self.shape,
-            container=self._options.container,
             folder=self._out,
             files=[str(path.relative_to(folder)) for path in self.files],
             fields=frozenset(self.kinds.kinds),
@@ -396,8 +337,6 @@ def _shape(options: ExportOptions, rows: OrderedRows) -> tuple[str, Callable[[Ex
     if options.to == "parquet":
         return "parquet", lambda row: _identified(row) | _held(whole_row, row.conversation)
     name = _shape_of_rows(rows) if options.to == "hf" else options.to
-    if options.trainer is not None:
-        check_trainer(options.trainer, name, options.container)
     shape = SHAPES[name]
     return name, lambda row: _held(shape, row.conversation)
 

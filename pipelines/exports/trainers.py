@@ -1,6 +1,6 @@
-"""What trainers read: the shapes that each takes, the rows that it would skip, and the file that it wants beside the data.
+"""What trainers want: the file beside the data, and which rows they would skip. Which shapes they read, `options` says.
 
-Where a shape is listed, the trainer reads all of it. Sources: the documentation of each, looked at in November 2026.
+Sources: the documentation of each, looked at in November 2026.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ class Written:
     Attributes:
         name: what the data set is called.
         shape: of its records.
-        container: "jsonl" or "parquet".
         folder: the export, absolute.
         files: of the data, relative to the folder.
         fields: of the records that were written.
@@ -32,7 +31,6 @@ class Written:
 
     name: str
     shape: str
-    container: str
     folder: Path
     files: Sequence[str]
     fields: frozenset[str]
@@ -50,7 +48,6 @@ class Trainer:
     Attributes:
         name: as `--for` has it.
         title: as its users call it.
-        reads: container -> the shapes that it reads.
         beside: file name -> its content, for what was written.
         use: the line that a user types or writes.
         check: raises `CannotHold` for a record that it would skip.
@@ -58,7 +55,6 @@ class Trainer:
 
     name: str
     title: str
-    reads: Mapping[str, frozenset[str]]
     beside: Callable[[Written], dict[str, str]]
     use: Callable[[Written], str]
     check: Callable[[str, Record], None] | None = None
@@ -161,16 +157,13 @@ def _nothing(_: Written) -> dict[str, str]:
     return {}
 
 
-_JSONL = "jsonl"
-_TRL = frozenset({"messages", "prompt-completion", "preference", "preference-text", "text"})
 TRAINERS: Mapping[str, Trainer] = {
     trainer.name: trainer
     for trainer in (
-        Trainer("trl", "TRL", {_JSONL: _TRL, "parquet": _TRL}, _nothing, _load_dataset),
+        Trainer("trl", "TRL", _nothing, _load_dataset),
         Trainer(
             "llama-factory",
             "LLaMA-Factory",
-            {_JSONL: frozenset(_LLAMA_FACTORY)},
             _dataset_info,
             lambda written: f"dataset_dir: {written.folder}\ndataset: {written.name}",
             check_llama_factory,
@@ -178,14 +171,12 @@ TRAINERS: Mapping[str, Trainer] = {
         Trainer(
             "axolotl",
             "axolotl",
-            {_JSONL: frozenset({"messages", "text"})},
             _axolotl,
             lambda written: f"# the stanza `datasets:` of {written.folder / 'axolotl.yaml'}",
         ),
         Trainer(
             "open-instruct",
             "open-instruct",
-            {_JSONL: frozenset({"messages"})},
             lambda written: {"open_instruct.args": _mixer(written) + "\n"},
             _mixer,
         ),

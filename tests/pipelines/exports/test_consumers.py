@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from pipelines.context import Context
-from pipelines.exports.export import ExportOptions, export_selection
+from pipelines.exports.export import export_selection
+from pipelines.exports.options import ExportOptions
 from pipelines.exports.shapes import CannotHold
 from pipelines.exports.trainers import check_llama_factory
 from tests.pipelines.exports.conftest import WHOLE

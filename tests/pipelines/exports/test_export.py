@@ -11,8 +11,12 @@ import pytest
 
 from pipelines.context import Context
 from pipelines.errors import BadExport, RowsLeftOut, WouldOverwrite
-from pipelines.exports.export import ExportOptions, export_selection, selection_of, shuffled
+from pipelines.exports import options as exports_options
+from pipelines.exports.export import export_selection, selection_of, shuffled
+from pipelines.exports.options import ExportOptions
 from pipelines.exports.rows import OrderedRows
+from pipelines.exports.shapes import SHAPES
+from pipelines.exports.trainers import TRAINERS
 from storage.errors import NotInStore
 from storage.ids import from_arrow, to_text
 from storage.records import read_selection
@@ -197,8 +201,8 @@ def test_hf__takes_the_shape_of_its_rows(context: Context, tmp_path: Path) -> No
         ({"to": "alpca"}, "did you mean `alpaca`"),
         ({"to": "alpaca", "trainer": "axolotl"}, "axolotl reads messages, text, not 'alpaca'"),
         ({"to": "text", "trainer": "axolotll"}, "did you mean `axolotl`"),
-        ({"to": "text", "shards": 0}, "shards: must be in 1..10000, got 0"),
-        ({"to": "text", "shards": 99}, "shards: must be in 1..3, the rows of the selection, got 99"),
+        ({"to": "text", "shards": 0}, "shards: must be in 1..10000, found 0"),
+        ({"to": "text", "shards": 99}, "shards: must be in 1..3, the rows of the selection, found 99"),
         ({"to": "text", "shuffle": -1}, "shuffle"),
         ({"to": "text", "allow_left_out": 2.0}, "allow_left_out"),
         ({"to": "text", "columns": ("yeer",)}, "no column 'yeer'.*did you mean `year`"),
@@ -250,3 +254,8 @@ def test_command__exports_and_says_so(mixed: Path, tmp_path: Path, winnow: Winno
     ended = winnow("export", "every", "--to", "text", *common)
     assert ended.code == 2
     assert "10 of 13 rows of every cannot be exported as text" in ended.err
+
+
+def test_tables__of_options_and_of_functions_name_the_same() -> None:
+    assert tuple(SHAPES) == exports_options.SHAPES
+    assert tuple(TRAINERS) == tuple(exports_options.TRAINER_SHAPES)
