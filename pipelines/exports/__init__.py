@@ -11,7 +11,8 @@ From the bottom up:
 - `writer`: JSON Lines and Parquet in shards.
 - `folder`: a folder that replaces what was exported before, at once.
 - `card`: README.md and provenance.json.
-- `export`: a selection as an export. `labels`: labelled rows, predictions and the model of a labeling project.
+- `export`: a selection as an export. `labels`: labelled rows and predictions of a labeling project; `fitted_model`: its
+  model as plain arrays, and their loader.
 
 Imports `config`, `classifiers`, `labeling`, `runs` and `context`; never `stages`, `orchestration` or `cli`.
 """

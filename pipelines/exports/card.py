@@ -116,6 +116,26 @@ def write_card(store: Store, header: Mapping[str, Any], written: Written) -> dic
     return provenance
 
 
+def write_simple_card(
+    folder: Path,
+    name: str,
+    facts: Mapping[str, Any],
+    data: Sequence[Path],
+    beside: Sequence[Path],
+    features: Sequence[Mapping[str, Any]] | None,
+) -> None:
+    """The card of an export that is no selection: front matter, and a table of facts, which provenance.json has too."""
+    readme = folder / "README.md"
+    rows = [
+        (key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        for key, value in facts.items()
+    ]
+    front = _front_matter(name, facts["rows"], [str(path.relative_to(folder)) for path in data], features)
+    readme.write_text(f"{front}\n# {_cell(name)}\n\n{_table(('', ''), rows)}", "utf-8")
+    files = [_file(path, folder) for path in (*data, *beside, readme)]
+    write_json(folder / PROVENANCE, {MARK: VERSION, **facts, "exported_by": code_version(), "files": files})
+
+
 def _provenance(store: Store, header: Mapping[str, Any], written: Written) -> dict[str, Any]:
     snapshot = readable(store, "snapshots", header["snapshot"]) or {}
     return {
@@ -172,16 +192,8 @@ def _file(path: Path, folder: Path) -> dict[str, Any]:
 
 def _readme(provenance: Mapping[str, Any], written: Written) -> str:
     paths = [str(path.relative_to(written.folder)) for path in written.data]
-    front = {
-        "pretty_name": written.name,
-        "tags": ["winnow"],
-        "size_categories": [_size(written.rows)],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": paths}]}],
-        # A copy: YAML would write what comes twice as a reference, which `datasets` does not read.
-        "dataset_info": {"features": json.loads(json.dumps(written.features))},
-    }
     parts = [
-        f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n",
+        _front_matter(written.name, written.rows, paths, written.features),
         f"# {_cell(written.name)}\n",
         f"{written.rows:,} rows that winnow selected from a pool of {provenance['pool_rows'] or 0:,}.\n",
         _table(("", ""), _facts(provenance)),
@@ -197,6 +209,19 @@ def _readme(provenance: Mapping[str, Any], written: Written) -> str:
         parts += ["## Rows left out\n", "`left_out.jsonl` lists them.\n", _table(("cause", "rows"), counts)]
     parts += ["## Reproduce\n", f"```\n{provenance['reproduce']}\n```\n"]
     return "\n".join(parts)
+
+
+def _front_matter(name: str, rows: int, paths: Sequence[str], features: Sequence[Mapping[str, Any]] | None) -> str:
+    front: dict[str, Any] = {
+        "pretty_name": name,
+        "tags": ["winnow"],
+        "size_categories": [_size(rows)],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": list(paths)}]}],
+    }
+    if features is not None:
+        # A copy: YAML would write what comes twice as a reference, which `datasets` does not read.
+        front["dataset_info"] = {"features": json.loads(json.dumps(features))}
+    return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n"
 
 
 def _facts(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
