@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -259,3 +260,19 @@ def test_command__exports_and_says_so(mixed: Path, tmp_path: Path, winnow: Winno
 def test_tables__of_options_and_of_functions_name_the_same() -> None:
     assert tuple(SHAPES) == exports_options.SHAPES
     assert tuple(TRAINERS) == tuple(exports_options.TRAINER_SHAPES)
+
+
+def test_sql__a_plain_copy_has_every_turn(context: Context, tmp_path: Path) -> None:
+    out = tmp_path / "copied.jsonl"
+    with duckdb.connect(str(context.store.path("winnow.duckdb")), read_only=True) as catalog:
+        catalog.execute(
+            "COPY (SELECT given_id, messages, text, content_json FROM selected_conversations"
+            f" WHERE selection_id = '{selection_of(context.store, 'every')}' ORDER BY rank) TO '{out}' (FORMAT json)"
+        )
+    rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert [row["given_id"] for row in rows] == given_ids(context, "every")
+    for row in rows:
+        whole, is_plain = WHOLE[row["given_id"]], row["content_json"] is None
+        assert row["messages"] == (whole.get("messages") if is_plain else None)
+        assert row["text"] == (whole.get("text") if is_plain else None)
+    assert sum(row["content_json"] is None for row in rows) == 7
