@@ -35,7 +35,7 @@ def loads(text: str) -> Any:
     >>> loads('[1, 1.50, 123456789012345678901234567890]')
     [1, 1.50, 123456789012345678901234567890]
     """
-    return json.loads(text, parse_int=_integer, parse_float=_float)
+    return _DECODER.decode(text)
 
 
 def dumps(value: Any) -> bytes:
@@ -54,12 +54,15 @@ def dumps(value: Any) -> bytes:
 
 
 def _integer(text: str) -> int | Number:
-    return int(text) if len(text) < _LONG else Number(text)
+    return int(text) if len(text) < _LONG and text != "-0" else Number(text)
 
 
 def _float(text: str) -> float | Number:
     value = float(text)
     return value if orjson.dumps(value).decode() == text else Number(text)
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_float)
 
 
 def _plain(value: Any) -> orjson.Fragment:

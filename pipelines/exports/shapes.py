@@ -139,7 +139,8 @@ def _pair(row: Conversation) -> tuple[list[Message], list[Message], list[Message
 
 
 def _system_and_turns(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
-    if messages[0]["role"] == "system" and is_plain(messages[0]):
+    # An empty one could not be told from none.
+    if messages[0]["role"] == "system" and is_plain(messages[0]) and messages[0]["content"]:
         return messages[0]["content"], messages[1:]
     return "", messages
 
