@@ -10,8 +10,8 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -57,11 +57,11 @@ _KINDS: Mapping[str, _Kind] = {
 
 
 class Writer:
-    """Writes records in shards, each a file under `folder`.
+    """Writes records in shards, each a file under `folder`, one after the other.
 
     Args:
         folder: of the files, which is there.
-        shards: how many.
+        shards: how many; each is written, also one without rows.
         rows: how many places there are; a record's place decides its shard.
     """
 
@@ -69,29 +69,53 @@ class Writer:
 
     def __init__(self, folder: Path, shards: int, rows: int) -> None:
         self.folder, self.shards, self._rows = folder, shards, rows
-        self._opened = ExitStack()
+        self._shard = -1
+        self._stream: Any = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._opened.close()
+    def __exit__(self, kind: object, *error: object) -> None:
+        if kind is None:
+            self._open(self.shards - 1)
+        self._close()
 
     @property
     def files(self) -> list[Path]:
         """The files, in order."""
-        if self.shards == 1:
-            return [self.folder / f"train.{self.suffix}"]
-        count = self.shards
-        return [self.folder / f"train-{number:05d}-of-{count:05d}.{self.suffix}" for number in range(count)]
+        return [self._file(number) for number in range(self.shards)]
 
-    def shard_of(self, place: int) -> int:
-        """Shards hold as many places as each other, or one less."""
-        return place * self.shards // max(self._rows, 1)
+    def write(self, places: list[int], records: list[Record]) -> None:
+        """Write the records of a block, with their places, which ascend from call to call."""
+        for shard, some in groupby(zip(places, records, strict=True), key=lambda item: self._shard_of(item[0])):
+            self._open(shard)
+            self._write([record for _, record in some])
 
     @abstractmethod
-    def write(self, places: list[int], records: list[Record]) -> None:
-        """Write the records of a block, with their places, ascending."""
+    def _opened(self, path: Path) -> Any:
+        """What is written to, which has `close`."""
+
+    @abstractmethod
+    def _write(self, records: list[Record]) -> None:
+        """Write records to the shard that is open."""
+
+    def _shard_of(self, place: int) -> int:
+        """Shards hold as many places as each other, or one less."""
+        return place * self.shards // self._rows
+
+    def _open(self, shard: int) -> None:
+        while self._shard < shard:
+            self._close()
+            self._shard += 1
+            self._stream = self._opened(self._file(self._shard))
+
+    def _close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+    def _file(self, number: int) -> Path:
+        part = "" if self.shards == 1 else f"-{number:05d}-of-{self.shards:05d}"
+        return self.folder / f"train{part}.{self.suffix}"
 
 
 class JsonLines(Writer):
@@ -99,18 +123,15 @@ class JsonLines(Writer):
 
     suffix = "jsonl"
 
-    def __init__(self, folder: Path, shards: int, rows: int) -> None:
-        super().__init__(folder, shards, rows)
-        self._streams: list[BinaryIO] = [self._opened.enter_context(path.open("wb")) for path in self.files]
+    def _opened(self, path: Path) -> BinaryIO:
+        return path.open("wb")
 
-    def write(self, places: list[int], records: list[Record]) -> None:
-        """Write a block."""
-        for place, record in zip(places, records, strict=True):
-            self._streams[self.shard_of(place)].write(dumps(record) + b"\n")
+    def _write(self, records: list[Record]) -> None:
+        self._stream.writelines(dumps(record) + b"\n" for record in records)
 
 
 class Parquet(Writer):
-    """Parquet, zstd.
+    """Parquet, zstd; a row group a block.
 
     Args:
         kinds: field -> kind, in order, as `FieldKinds` gives them.
@@ -124,18 +145,13 @@ class Parquet(Writer):
         features = {name: _KINDS[kind].feature for name, kind in kinds.items()}
         info = {"huggingface": json.dumps({"info": {"features": features}})}
         self._schema = pa.schema([(name, _KINDS[kind].arrow) for name, kind in kinds.items()], metadata=info)
-        self._writers = [
-            self._opened.enter_context(pq.ParquetWriter(path, self._schema, compression="zstd")) for path in self.files
-        ]
 
-    def write(self, places: list[int], records: list[Record]) -> None:
-        """Write a block; a row group of each shard that it touches."""
-        shards: dict[int, list[Record]] = {}
-        for place, record in zip(places, records, strict=True):
-            shards.setdefault(self.shard_of(place), []).append(record)
-        for shard, some in shards.items():
-            columns = [self._column(name, kind, some) for name, kind in self._kinds.items()]
-            self._writers[shard].write_table(pa.Table.from_arrays(columns, schema=self._schema))
+    def _opened(self, path: Path) -> pq.ParquetWriter:
+        return pq.ParquetWriter(path, self._schema, compression="zstd")
+
+    def _write(self, records: list[Record]) -> None:
+        columns = [self._column(name, kind, records) for name, kind in self._kinds.items()]
+        self._stream.write_table(pa.Table.from_arrays(columns, schema=self._schema))
 
     def _column(self, name: str, kind: str, records: list[Record]) -> pa.Array:
         values = [record.get(name) for record in records]

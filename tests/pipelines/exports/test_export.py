@@ -276,3 +276,24 @@ def test_sql__a_plain_copy_has_every_turn(context: Context, tmp_path: Path) -> N
         assert row["messages"] == (whole.get("messages") if is_plain else None)
         assert row["text"] == (whole.get("text") if is_plain else None)
     assert sum(row["content_json"] is None for row in rows) == 7
+
+
+def test_early_files__of_which_the_store_has_not_all_are_left_out(context: Context, tmp_path: Path) -> None:
+    snapshot = context.pool.snapshot_of(context.pool.snapshot.id)
+    vars(snapshot)["early_ingests"] = frozenset(snapshot.ingests)
+    incomplete = [
+        row.stored["given_id"]
+        for block in OrderedRows(snapshot, np.asarray(snapshot.ids), tmp_path).blocks()
+        for row in block
+        if row.incomplete
+    ]
+    assert set(incomplete) == {"calls"}
+
+
+@pytest.mark.parametrize("to", ["messages", "parquet"])
+def test_shards__are_consecutive_and_all_there(context: Context, tmp_path: Path, to: str) -> None:
+    whole = export(context, "every", tmp_path / "whole", to, columns=("rank",), allow_left_out=1)
+    shards = export(context, "every", tmp_path / "shards", to, columns=("rank",), allow_left_out=1, shards=13)
+    assert shards == whole
+    assert [row["rank"] for row in shards] == sorted(row["rank"] for row in shards)
+    assert len(list((tmp_path / "shards/data").iterdir())) == 13  # those without rows, too
