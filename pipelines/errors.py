@@ -1,11 +1,13 @@
 """The errors that a user can mend, as one small tree.
 
     PipelineError
+    |- BadExport       (an export was asked for that makes no sense; says what is allowed)
     |- ConfigError     (winnow.yaml, or what it names, is wrong; lists every problem found)
     |- HeldBack        (a blocking check failed; what follows it did not run)
     |- NoProject       (there is no winnow.yaml to work on)
     |- NothingYet      (an earlier stage has not run yet; says which)
-    |- RecipesFailed   (some recipes of a run failed; the others were drawn and published)
+    |- RecipesFailed   (some recipes or exports of a run failed; the others were drawn and published)
+    |- RowsLeftOut     (a shape cannot hold more of an export's rows than allowed; nothing was written)
     |- UnknownProject  (the configuration has no labeling project of this name)
     |- UnknownRecipe   (the configuration has no recipe of this name)
     `- WouldOverwrite  (a file that a command would write is already there)
@@ -50,6 +52,19 @@ class Problem:
         return ": ".join(part for part in (place, self.path, self.message) if part)
 
 
+class BadExport(PipelineError, ValueError):
+    """An export cannot be made as it was asked for.
+
+    Args:
+        option: which of `ExportOptions` is wrong.
+        reason: what is allowed, and what was found.
+    """
+
+    def __init__(self, option: str, reason: str) -> None:
+        self.option, self.reason = option, reason
+        super().__init__(f"{option}: {reason}")
+
+
 class ConfigError(PipelineError, ValueError):
     """The configuration cannot be used; `problems` holds every mistake found, in the order of the file."""
 
@@ -74,21 +89,31 @@ class NothingYet(PipelineError, LookupError):
 
 
 class RecipesFailed(PipelineError, RuntimeError):
-    """Recipes that failed or were held back; `errors` holds the error of each by its name.
+    """Recipes that failed or were held back, and exports that failed; `errors` holds the error of each recipe.
 
     Args:
-        errors: recipe -> its error; at least one.
+        errors: recipe -> its error.
         count: how many recipes the run had.
+        exports: entry of `exports` -> its error.
     """
 
-    def __init__(self, errors: Mapping[str, Exception], count: int) -> None:
-        self.errors = errors
-        lines = [
-            str(error) if isinstance(error, HeldBack) else f"recipe {name}: {error}" for name, error in errors.items()
-        ]
+    def __init__(
+        self, errors: Mapping[str, Exception], count: int, exports: Mapping[str, Exception] | None = None
+    ) -> None:
+        self.errors, self.exports = errors, exports or {}
+        lines = [_described("recipe", name, error) for name, error in errors.items()]
         if len(lines) > 1:
             lines.insert(0, f"{len(lines)} of {count} recipes failed:")
+        lines += [_described("export", name, error) for name, error in self.exports.items()]
         super().__init__("\n".join(lines))
+
+
+def _described(what: str, name: str, error: Exception) -> str:
+    return str(error) if isinstance(error, HeldBack) else f"{what} {name}: {error}"
+
+
+class RowsLeftOut(PipelineError, RuntimeError):
+    """More rows of an export cannot be held by its shape than may be left out."""
 
 
 class UnknownProject(PipelineError, LookupError):

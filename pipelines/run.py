@@ -11,6 +11,7 @@ from pipelines.messages import nearest
 from pipelines.recipes.spec import encoders_of, models_of
 from pipelines.stages.decontaminate import decontaminate
 from pipelines.stages.embed import embed, embed_targets
+from pipelines.stages.export import export
 from pipelines.stages.fit import fit
 from pipelines.stages.fit_classifier import fit_classifier
 from pipelines.stages.index import index
@@ -31,7 +32,8 @@ def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outc
     Raises:
         HeldBack: a blocking check failed before the recipes; nothing after it ran and the published catalog stays as it
             was.
-        RecipesFailed: recipes failed or were held back; each keeps its last selection as its latest.
+        RecipesFailed: recipes failed or were held back; each keeps its last selection as its latest, and its exports. Or
+            exports failed; each stays as it was.
         MissingExtra: the recipes need an index, and faiss is not installed; nothing ran.
     """
     chosen = _chosen(context, recipes)
@@ -46,9 +48,22 @@ def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outc
         except USER_ERRORS as error:
             errors[name] = error
     run_stage(context, "catalog", publish)
-    if errors:
-        raise RecipesFailed(errors, len(chosen))
+    export_errors = export_all(context, [name for name in chosen if name not in errors])
+    if errors or export_errors:
+        raise RecipesFailed(errors, len(chosen), export_errors)
     return outcomes
+
+
+def export_all(context: Context, recipes: Sequence[str]) -> dict[str, Exception]:
+    """Write the entries of `exports` of some recipes, whose checks passed; entry -> error, of those that failed."""
+    errors: dict[str, Exception] = {}
+    for name, entry in context.config.exports.items():
+        if entry.recipe in recipes:
+            try:
+                run_stage(context, f"export/{name}", export, name)
+            except (*USER_ERRORS, OSError) as error:
+                errors[name] = error
+    return errors
 
 
 def prepare(context: Context, encoders: Sequence[str], models: Sequence[str] = ()) -> None:

@@ -42,17 +42,19 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def sweep(parent: Path, *, hidden_only: bool = True) -> None:
+def sweep(parent: Path, *, hidden_only: bool = True, prefix: str = "") -> None:
     """Remove what dead holders left below a folder.
 
     Args:
         hidden_only: only hidden names of the form that writers give; else everything is a leftover.
+        prefix: only names that begin with it.
     """
     with suppress(OSError), _locked(parent, fcntl.LOCK_EX | fcntl.LOCK_NB) as locked:
         if locked is False:  # others are making folders just now
             return
         for entry in list(os.scandir(parent)):
-            if (not hidden_only or _LEFTOVER.fullmatch(entry.name)) and not entry.is_symlink():
+            is_ours = entry.name.startswith(prefix) and (not hidden_only or _LEFTOVER.fullmatch(entry.name))
+            if is_ours and not entry.is_symlink():
                 with suppress(OSError):  # committed by its writer in the meantime
                     _remove_if_dead(Path(entry.path))
 

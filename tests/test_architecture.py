@@ -36,7 +36,15 @@ EMPTY_NAMES = {"one", "found", "told", "here", "there"}
 # Room -> the rooms of the same package that it may import besides itself. A room is a folder, or a module that stands apart
 # from the others in its folder; the name of a folder stands for the modules directly in it.
 BASE, COMMANDS = "pipelines", {"pipelines.run", "pipelines.plan", "pipelines.diff", "pipelines.reproduce"}
-STAGES = {BASE, "pipelines.config", "pipelines.classifiers", "pipelines.recipes", "pipelines.labeling"}
+STAGES = {
+    BASE,
+    "pipelines.config",
+    "pipelines.classifiers",
+    "pipelines.recipes",
+    "pipelines.labeling",
+    "pipelines.exports",
+    "pipelines.exports.options",
+}
 STEPS = {"selection", "selection.kernels", "selection.kernels.compiled"}
 ROOMS: dict[str, set[str]] = {
     "selection": {"selection.kernels", "selection.kernels.device"},
@@ -55,10 +63,18 @@ ROOMS: dict[str, set[str]] = {
     "storage.labels": {"storage", "storage.files", "storage.pool", "storage.vectors"},
     "storage.catalog": {"storage", "storage.files", "storage.pool", "storage.vectors", "storage.labels"},
     "pipelines": {"pipelines.config"},
-    "pipelines.config": {BASE},
+    "pipelines.exports.options": {BASE},
+    "pipelines.config": {BASE, "pipelines.exports.options"},
     "pipelines.classifiers": {BASE, "pipelines.config"},
     "pipelines.recipes": {BASE, "pipelines.config", "pipelines.classifiers"},
     "pipelines.labeling": {BASE, "pipelines.config", "pipelines.classifiers", "pipelines.recipes"},
+    "pipelines.exports": {
+        BASE,
+        "pipelines.exports.options",
+        "pipelines.config",
+        "pipelines.classifiers",
+        "pipelines.labeling",
+    },
     "pipelines.stages": STAGES,
     **dict.fromkeys(COMMANDS, STAGES | {"pipelines.stages"}),
     "pipelines.demo": {BASE, "pipelines.run"},

@@ -29,8 +29,6 @@ COLUMNS = 120
 # Folders of the repository; a path in the docs that begins with one of them is a path here.
 PACKAGES = ("pipelines", "selection", "storage")
 FOLDERS = (*PACKAGES, "benchmarks", "docs", "examples", "tests")
-# Rooms that the docs name as the place of something to come.
-PLANNED = {"pipelines/exports/"}
 
 COMBINATIONS = TEXTS["docs/steps-active.md"].partition("## Published combinations")[2]
 PUBLISHED = re.findall(r"^- (?:.|\n)+?:\s+`(\[[^`]+\])`", COMBINATIONS, re.MULTILINE)
@@ -97,11 +95,7 @@ def test_docs__paths_exist(name: str) -> None:
     paths = [span for span in code(TEXTS[name]) if re.fullmatch(rf"({'|'.join(FOLDERS)})/[\w./*<>-]*", span)]
     # In `tests/selection/scorers/test_<name>.py` the reader chooses the name: its folder must exist.
     paths = [f"{path.rpartition('/')[0]}/" if "<" in path else path for path in paths]
-    assert [path for path in paths if path not in PLANNED and not any(ROOT.glob(path))] == []
-
-
-def test_docs__planned_rooms_are_not_there_yet() -> None:
-    assert [path for path in PLANNED if (ROOT / path).exists()] == []
+    assert [path for path in paths if not any(ROOT.glob(path))] == []
 
 
 def test_docs__the_map_has_every_folder_of_the_packages() -> None:

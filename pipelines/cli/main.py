@@ -234,6 +234,54 @@ def reproduce(selection: Annotated[str, typer.Argument(help="A selection id.")],
     _print(draw_again(_context(config), selection))
 
 
+@app.command()
+def export(
+    out_folder: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
+    selection: Annotated[str | None, typer.Argument(help="A recipe (its last selection), or a selection id.")] = None,
+    config: ConfigOption = None,
+    to: Annotated[str, typer.Option("--to", help="The shape of the records: see docs/exports.md.")] = "messages",
+    trainer: Annotated[
+        str | None, typer.Option("--for", help="Write the file that this trainer wants beside the data.")
+    ] = None,
+    columns: Annotated[str, typer.Option("--columns", help="Further fields, as a,b.")] = "",
+    shuffle: Annotated[int | None, typer.Option("--shuffle", help="Seed of the order; rank order if left out.")] = None,
+    shards: Annotated[int, typer.Option("--shards", help="How many data files.")] = 1,
+    allow_left_out: Annotated[
+        float, typer.Option("--allow-left-out", help="Share of rows that the shape need not hold.")
+    ] = 0.0,
+    labels: Annotated[
+        str | None, typer.Option("--labels", help="Instead: the labelled rows of this labeling project.")
+    ] = None,
+    predictions: Annotated[
+        str | None,
+        typer.Option("--predictions", help="Instead: what this project's model says of every row; the model."),
+    ] = None,
+) -> None:
+    """Write a selection as files for a trainer: whole conversations, in rank order, with a card."""
+    from pipelines.exports.export import export_selection
+    from pipelines.exports.labels import export_labels, export_predictions
+    from pipelines.exports.options import ExportOptions
+
+    if sum(name is not None for name in (selection, labels, predictions)) != 1:
+        raise typer.BadParameter("name a recipe or a selection id; or --labels PROJECT; or --predictions PROJECT")
+    if labels is not None:
+        _print(export_labels(_context(config), labels, out_folder))
+        return
+    if predictions is not None:
+        _print(export_predictions(_context(config), predictions, out_folder))
+        return
+    assert selection is not None
+    options = ExportOptions(
+        to=to,
+        trainer=trainer,
+        columns=tuple(filter(None, (name.strip() for name in columns.split(",")))),
+        shuffle=shuffle,
+        shards=shards,
+        allow_left_out=allow_left_out,
+    )
+    _print(export_selection(_context(config), selection, options, out_folder).summary)
+
+
 @labels_app.command("push")
 def labels_push(
     project: Annotated[str | None, typer.Argument(help="The labeling project; not needed where there is one.")] = None,

@@ -22,7 +22,7 @@ from pipelines.config import schema
 from pipelines.config.cron import cron_mistake
 from pipelines.config.reader import NAME_RULE, ConfigReader, S, is_name, keys_of
 from pipelines.config.yaml_lines import MAX_CHARACTERS, KeyPath, parse
-from pipelines.errors import ConfigError, Problem
+from pipelines.errors import BadExport, ConfigError, Problem
 from pipelines.messages import describe, listed, nearest
 from selection.constraints import Quota, TokenBudget
 from selection.encoders import EncoderSpec, ModelSpec
@@ -124,6 +124,7 @@ class _ConfigLoader(ConfigReader):
         if self.raw.get("index") is not None:
             index = self._validated(schema.Index, self.raw["index"], ("index",))
         decontamination = self._decontamination(targets, names)
+        exports = dict(self._exports())
         schedule = self._schedule(list(self._mapping("recipes"))) if self.raw.get("schedule") is not None else None
         self._stop_if_wrong()
         assert pool is not None  # else there was a problem
@@ -139,6 +140,7 @@ class _ConfigLoader(ConfigReader):
             labeling=labeling,
             index=index,
             decontamination=decontamination,
+            exports=exports,
             schedule=schedule,
             root=self.root,
         )
@@ -611,6 +613,29 @@ class _ConfigLoader(ConfigReader):
         if encoder == schema.OWN_VECTORS and without:
             mistake = f"is `{schema.OWN_VECTORS}`, but these have no vectors of their own: {listed(without)}"
             self.add(path, mistake)
+
+    def _exports(self) -> Iterator[tuple[str, schema.Export]]:
+        recipes, folders = list(self._mapping("recipes")), dict[str, str]()
+        for name, raw in self._mapping("exports").items():
+            path: KeyPath = ("exports", name)
+            export = self._validated(schema.Export, raw, path)
+            if export is None:
+                continue
+            self._known(export.recipe, recipes, "recipe", (*path, "recipe"))
+            try:
+                _ = export.options
+            except BadExport as error:
+                self.add((*path, error.option), error.reason)
+            out = self._absolute(export.out or f"exports/{name}")
+            other = folders.setdefault(out, name)
+            if other != name:
+                self.add((*path, "out"), f"is the folder of the export {other!r} too; each has its own")
+            yield name, export.model_copy(update={"out": out})
+        for key in ("encoders", "models", "classifiers", "labeling"):
+            if folders and "export" in self._mapping(
+                key
+            ):  # its assets' keys begin with its name, those of exports with this
+                self.add((key, "export"), "`export` is what the assets of exports are called; choose another name")
 
     def _schedule(self, recipes: list[str]) -> schema.Schedule | None:
         path: KeyPath = ("schedule",)

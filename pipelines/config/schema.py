@@ -24,6 +24,7 @@ from pydantic import (
     model_serializer,
 )
 
+from pipelines.exports.options import ExportOptions
 from selection.constraints import Constraints, Quota, TokenBudget
 from selection.contamination import ContaminationRules
 from selection.encoders import EncoderSpec, ModelSpec
@@ -562,6 +563,42 @@ class Index(Section):
     min_recall: float = Field(default=0.9, ge=0, le=1)
 
 
+class Export(Section):
+    """Files for a trainer, written anew whenever the recipe was drawn and its checks passed.
+
+    Attributes:
+        recipe: whose last selection is exported.
+        to: the shape of the records: `messages`, `prompt-completion`, `preference`, `preference-text`, `alpaca`, `sharegpt`,
+            `sharegpt-preference`, `text`, `ids`, or as Parquet `parquet` or `hf`.
+        trainer: `trl`, `llama-factory`, `axolotl` or `open-instruct`: also write the file that it wants beside the data.
+        out: the folder that is written, and replaced at once; `exports/<name>` if left out.
+        columns: further fields of each record: `id`, `given_id`, `source`, `file`, `line`, `rank`, `gain`, `kind`, `ref`,
+            `value`, fields of your files, columns brought to the pool.
+        shuffle: seed of the order; the order of the ranks if left out.
+        shards: how many data files.
+        allow_left_out: share of rows, 0 to 1, that may be left out because the shape cannot hold them.
+    """
+
+    recipe: str
+    to: str
+    trainer: str | None = None
+    out: str = ""
+    columns: Texts = ()
+    shuffle: int | None = Field(default=None, ge=0, le=LARGEST)
+    shards: int = Field(default=1, gt=0)
+    allow_left_out: float = Field(default=0.0, ge=0, le=1)
+
+    @property
+    def options(self) -> ExportOptions:
+        """How it is exported.
+
+        Raises:
+            BadExport: the options make no sense together.
+        """
+        given = self.model_dump(exclude={"recipe", "out"})
+        return ExportOptions(**{**given, "columns": self.columns})
+
+
 class Schedule(Section):
     """When the recipes are drawn again.
 
@@ -590,11 +627,12 @@ class Config(Section):
         labeling: name: a project of what to label next; see `labeling.<name>`.
         index: the vector index: see `index`.
         decontamination: keep evaluation texts out of all that is chosen: see `decontamination`; `{}` for the defaults.
+        exports: name: files for a trainer from a recipe's selection; see `exports.<name>`.
         schedule: when to draw again: see `schedule`.
         root: the folder of the file.
     """
 
-    added_keys: ClassVar[tuple[str, ...]] = ("models", "classifiers", "decontamination")
+    added_keys: ClassVar[tuple[str, ...]] = ("models", "classifiers", "decontamination", "exports")
     store: str = "./store"
     pool: Pool
     encoders: dict[str, EncoderSpec] = {}
@@ -605,6 +643,7 @@ class Config(Section):
     labeling: dict[str, Labeling] = {}
     index: Index = Index()
     decontamination: Decontamination | None = None
+    exports: dict[str, Export] = {}
     schedule: Schedule | None = None
     root: Path = Field(exclude=True)
 

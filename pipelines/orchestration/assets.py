@@ -13,6 +13,7 @@ from pipelines.recipes.explain import explain, ready_sql
 from pipelines.recipes.spec import models_of, needs_vectors
 from pipelines.stages.decontaminate import decontaminate
 from pipelines.stages.embed import embed, embed_targets
+from pipelines.stages.export import export
 from pipelines.stages.fit_classifier import fit_classifier
 from pipelines.stages.index import index
 from pipelines.stages.ingest import ingest
@@ -161,6 +162,22 @@ def _explained(context: Context, outcome: Outcome) -> dict[str, Any]:
         "sql": as_sql(ready_sql(outcome.subject)),
         "selection_id": outcome.subject,
     }
+
+
+def export_asset(config: Config, name: str) -> dg.AssetsDefinition:
+    """The asset `export/<name>`: files for a trainer, written once the recipe's checks have passed."""
+    entry = config.exports[name]
+    reader = f", with the file that {entry.trainer} wants" if entry.trainer else ""
+    return stage_asset(
+        export,
+        name,
+        key=["export", name],
+        deps=[["selection", entry.recipe]],
+        description=f"The selection of {entry.recipe} as {entry.to} in {entry.out}{reader}; replaced at once.",
+        kinds={"parquet" if entry.options.container == "parquet" else "json"},
+        group_name="exports",
+        code_version=hashlib.blake2b(entry.model_dump_json().encode(), digest_size=8).hexdigest(),
+    )
 
 
 def catalog_asset(config: Config) -> dg.AssetsDefinition:

@@ -13,6 +13,7 @@ from pipelines.orchestration.assets import (
     classifier_asset,
     decontamination_asset,
     encoder_assets,
+    export_asset,
     pool_asset,
     recipe_asset,
     searches,
@@ -43,6 +44,7 @@ def build_definitions(config_path: Path) -> dg.Definitions:
     assets += [classifier_asset(name, classifier) for name, classifier in config.classifiers.items()]
     assets += [recipe_asset(config, name) for name in config.recipes]
     assets.append(catalog_asset(config))
+    assets += [export_asset(config, name) for name in config.exports]
     for name, project in config.labeling.items():
         scored = [[model, "token_scores"] for model in models_of_project(config, name)]
         assets += labeling_assets(name, project, [*searches(config), *scored])

@@ -15,10 +15,12 @@ def schedules(config: Config) -> list[dg.ScheduleDefinition]:
     if config.schedule is None:
         return []
     recipes = dg.AssetSelection.assets(*(["selection", name] for name in config.schedule.recipes))
+    exports = [["export", name] for name, entry in config.exports.items() if entry.recipe in config.schedule.recipes]
+    results = dg.AssetSelection.assets(["catalog"], *exports)
     return [
         dg.ScheduleDefinition(
             name="nightly_reselection",
-            job=dg.define_asset_job("nightly", recipes.upstream() | dg.AssetSelection.assets(["catalog"])),
+            job=dg.define_asset_job("nightly", recipes.upstream() | results),
             cron_schedule=config.schedule.cron,
             execution_timezone=config.schedule.timezone,
             default_status=default_status(dg.DefaultScheduleStatus),

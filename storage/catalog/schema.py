@@ -161,6 +161,19 @@ CREATE VIEW selected_examples AS
         ORDER BY e.ingest IN (SELECT ingest FROM snapshot_files WHERE snapshot = {latest}) DESC, d.line IS NULL DESC,
             e.file, e.line, e.ingest
     ) = 1;
+CREATE VIEW selected_conversations AS
+    SELECT selection_id, rank, id, given_id, source,
+        CASE WHEN content_json IS NOT NULL THEN NULL
+             WHEN messages IS NOT NULL THEN CAST(list_zip(
+                 json_extract_string(messages, '$[*][0]'), json_extract_string(messages, '$[*][1]')
+             ) AS STRUCT("role" VARCHAR, content VARCHAR)[])
+             WHEN response IS NOT NULL THEN [
+                 struct_pack("role" := 'user', content := prompt),
+                 struct_pack("role" := 'assistant', content := response)
+             ] END AS messages,
+        CASE WHEN content_json IS NULL AND response IS NULL THEN prompt END AS "text",
+        content_json
+    FROM selected_examples;
 CREATE VIEW notices AS
     SELECT i.ingest, f.file, n.key AS notice, n.value::BIGINT AS "rows"
     FROM ingests i JOIN snapshot_files f ON i.ingest = f.ingest AND f.snapshot = {latest}, json_each(i.notices) n
@@ -291,6 +304,7 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "selection_drops": "One row per selection and candidate that a filter left out and said why, for example a duplicate.",
     "selection_finds": "One row per selection, filter that searches and chosen candidate: what found it, for example an anchor.",
     "selected_examples": "selection_items with the text and fields of each candidate, also of candidates no longer in the pool.",
+    "selected_conversations": "The chosen candidates as a trainer reads them, whole conversations: messages as a list of role and content, for COPY.",
     "contamination": "One row per candidate and evaluation example that it holds, of the last search: which rule, how much, where.",
     "contamination_recall": "One row per evaluation set and kind of plant: how many of the planted examples the last search finds.",
     "token_scores": "One row per row and model of `models:` that scored it: log-likelihoods of its tokens, of pool and targets.",
@@ -366,6 +380,8 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "line": "1-based line of the file, or record number where the format has no lines.",
     "max_tokens": "Tokens of a text that the encoder reads; the rest is cut.",
     "messages": "The turns as JSON [[role, content], ...] where they are more than a prompt and a response, else NULL.",
+    "selected_conversations.messages": "All turns, the system prompt among them. NULL for a single text, and where role and text do not say everything: "
+    "see content_json; `winnow export` writes those whole.",
     "metrics_id": "The record of the measurement.",
     "model": "Name or folder of the model.",
     "ingests.name": "Path of the file relative to the project, or its URL: `file` of its rows.",
@@ -420,6 +436,7 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "targets": "The record of the target set.",
     "selections.targets": "Target set -> its record in `targets`, as JSON.",
     "latest_selections.targets": "Target set -> its record in `targets`, as JSON.",
+    "text": "A single text without roles, else NULL.",
     "template": "How the turns become the text that is encoded.",
     "url": "Path or URL of the file.",
     "tokens": "Tokens read.",

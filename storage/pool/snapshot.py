@@ -39,9 +39,18 @@ from storage.ids import Ids, from_arrow, rows_of, to_arrow, to_text
 from storage.pool.columns import read_columns
 from storage.pool.content import TURN_COLUMNS, Turns, prompt_of, text_of, turns_from_table
 from storage.pool.evaluation import ConditionFailed, OverLimit
-from storage.pool.examples import Column, Examples, ImportedColumns, KeyedColumns, by_row, columns_of
+from storage.pool.examples import (
+    POOL_COLUMNS,
+    Column,
+    Examples,
+    ImportedColumns,
+    KeyedColumns,
+    by_row,
+    columns_of,
+    sql_names,
+)
 from storage.pool.extra import common_type
-from storage.pool.ingest import RULES, Ingest, parts, read_ingest
+from storage.pool.ingest import POOL_SCHEMA, RULES, Ingest, parts, read_ingest
 from storage.pool.keys import KeyMatch, match_keys
 from storage.pool.leaks import Questions
 from storage.records import digest_of, next_number
@@ -122,6 +131,17 @@ class Snapshot:
 
         Cost: reads only the row groups that hold a wanted row; n bytes of memory and one group.
         """
+        for ids, table in self.tables(wanted, TURN_COLUMNS):
+            yield ids, turns_from_table(table)
+
+    def tables(self, wanted: Ids, columns: Sequence[str]) -> Iterator[tuple[Ids, pa.Table]]:
+        """Columns of `POOL_SCHEMA` of some ids, streamed as `turns` are; one that a file of earlier versions lacks is null.
+
+        Raises:
+            NotInStore: an id is not of this snapshot.
+
+        Cost: as `turns`.
+        """
         rows = rows_of(wanted, self.ids)
         if len(rows) and rows.min() < 0:
             raise NotInStore(f"snapshot {self.id} has no row {to_text(wanted[rows < 0][:1])[0]}")
@@ -130,8 +150,7 @@ class Snapshot:
         for file, group, occurrences in self._row_groups():
             keep = np.flatnonzero((occurrences >= 0) & is_wanted[np.maximum(occurrences, 0)])
             if len(keep):
-                table = file.read_row_group(group, columns=TURN_COLUMNS).take(keep)
-                yield self.ids[occurrences[keep]], turns_from_table(table)
+                yield self.ids[occurrences[keep]], _columns_of_group(file, group, columns).take(keep)
 
     def texts(self) -> list[str]:
         """The text of each row: the contents of its turns, one below the other.
@@ -162,6 +181,29 @@ class Snapshot:
         names = [name for imported in self._imported_columns for name in imported.types]
         # Selections from files that earlier rules read took winnow's own column for such a name.
         return columns_of(fields, names, user_first=not self.by_earlier_rules)
+
+    @cached_property
+    def fields(self) -> dict[str, str]:
+        """Column -> the field of the user's files that it shows."""
+        kinds = {name for ingest in self._ingests for name in ingest.extra_columns}
+        imported = [name for columns in self._imported_columns for name in columns.types]
+        named = sql_names(imported, sorted(kinds))
+        return {field: field for field in named.values() if field not in POOL_COLUMNS} | named
+
+    def imported_column(self, name: str) -> pa.ChunkedArray | None:
+        """One of the user's columns as it is, (n,) with null for rows without a value; None if there is none of this name."""
+        for imported in self._imported_columns:
+            if name in imported.types:
+                table = imported.table(self.ids, "row_id")
+                key = np.full(len(self), -1, np.int64)
+                key[rows_of(from_arrow(table["row_id"]), self.ids)] = np.arange(len(table))
+                return table[name].take(pa.array(key, mask=key < 0))
+        return None
+
+    @cached_property
+    def early_ingests(self) -> frozenset[str]:
+        """The ingests whose files an earlier version read, by other rules."""
+        return frozenset(ingest.id for ingest in self._ingests if ingest.rules < RULES)
 
     @cached_property
     def by_earlier_rules(self) -> bool:
@@ -600,6 +642,16 @@ def _write_column_rows(
 def _given_ids(files: Sequence[Path]) -> pa.ChunkedArray:
     """The id that each row of some of the pool's files had in the user's file, null for none."""
     return pa.chunked_array([c for path in files for c in pq.read_table(path, columns=["given_id"])[0].chunks], _TEXT)
+
+
+def _columns_of_group(file: pq.ParquetFile, group: int, columns: Sequence[str]) -> pa.Table:
+    """Columns of a row group of the pool's files; null those that the file lacks."""
+    present = set(file.schema_arrow.names)
+    table = file.read_row_group(group, columns=[name for name in columns if name in present])
+    for name in columns:
+        if name not in present:
+            table = table.append_column(name, pa.nulls(len(table), POOL_SCHEMA.field(name).type))
+    return table.select(list(columns))
 
 
 def _coded(names: list[str], codes: npt.NDArray[np.int64]) -> pa.Array:

@@ -73,7 +73,8 @@ def test_docs__every_query_runs_and_shows_something(documented: Any) -> None:
             for statement in connection.extract_statements(query):
                 result = connection.execute(statement).fetchall()
                 assert result or statement.type == duckdb.StatementType.SET, query
-    assert [json.loads(line)["prompt"] for line in Path("train.jsonl").read_text().splitlines()] == ["p4", "p3", "p1"]
+    written = [json.loads(line)["messages"] for line in Path("train.jsonl").read_text().splitlines()]
+    assert [messages[0] for messages in written] == [{"role": "user", "content": name} for name in ("p4", "p3", "p1")]
     assert json.loads(Path("labelled.jsonl").read_text())["label"] == "billing"
     assert documented.path("winnow.duckdb").exists()
 

@@ -1,0 +1,110 @@
+"""A folder that is written beside its place and swapped in at once, over nothing but what was exported before.
+
+provenance.json names the files of an export with their sizes. A folder that has other files, or none of it, is a
+user's and stays.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import WouldOverwrite
+from storage.errors import StorageError
+from storage.scratch import scratch_folder, sweep
+from storage.store import read_json, sync_path, sync_tree
+
+PROVENANCE = "provenance.json"
+MARK = "winnow_export"
+
+
+@dataclass(frozen=True)
+class Staging:
+    """Where an export is made.
+
+    Attributes:
+        content: becomes the export.
+        scratch: an empty folder for whatever is needed on the way.
+    """
+
+    content: Path
+    scratch: Path
+
+
+def check_target(target: Path) -> None:
+    """Refuse a place that holds anything but an earlier export.
+
+    Raises:
+        WouldOverwrite: it does; says what.
+    """
+    if not os.path.lexists(target):
+        return
+    advice = "name another folder with --out, or move it away"
+    if not target.is_dir():
+        raise WouldOverwrite(f"{target} is a file, and an export is a folder: {advice}")
+    present = {str(path.relative_to(target)): path for path in target.rglob("*") if not path.is_dir()}
+    if not present:
+        return
+    known = _files_of(target)
+    if known is None:
+        raise WouldOverwrite(f"{target} was not written by `winnow export`: {advice}")
+    for name, path in sorted(present.items()):
+        if name != PROVENANCE and (name not in known or path.lstat().st_size != known[name]):
+            what = "was changed since" if name in known else "is no file of the export"
+            raise WouldOverwrite(f"{target} is an earlier export, but {name} in it {what}: {advice}")
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Staging]:
+    """A staging folder beside the target; once the block ends it takes the target's place, unless the block raises.
+
+    Raises:
+        WouldOverwrite: see `check_target`; before the block and again after it.
+    """
+    check_target(target)
+    prefix = f".{target.name}."
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sweep(target.parent, prefix=prefix)
+    with scratch_folder(target.parent, prefix[:-1]) as beside:
+        staging = Staging(beside / "export", beside / "scratch")
+        staging.content.mkdir()
+        staging.scratch.mkdir()
+        yield staging
+        sync_tree(staging.content)
+        check_target(target)
+        _swap(staging.content, target, beside / "before")
+        sync_path(target.parent)
+
+
+def _files_of(folder: Path) -> dict[str, int] | None:
+    """File -> size, of an export; None where the folder is none."""
+    path = folder / PROVENANCE
+    document: Any = None
+    with suppress(StorageError):
+        document = read_json(path)
+    if not isinstance(document, dict) or MARK not in document:
+        return None
+    files = document.get("files")
+    return {entry["file"]: entry["bytes"] for entry in files} if isinstance(files, list) else None
+
+
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+
+
+def _swap(new: Path, target: Path, before: Path) -> None:
+    if not target.exists():
+        new.rename(target)
+        return
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+        swapped = rename(_HERE, os.fsencode(new), _HERE, os.fsencode(target), _EXCHANGE) == 0
+    except AttributeError:  # not Linux, or an old C library
+        swapped = False
+    if not swapped:  # the file system does not exchange: for a moment there is no export
+        target.rename(before)
+        new.rename(target)
