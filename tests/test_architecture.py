@@ -36,7 +36,10 @@ EMPTY_NAMES = {"one", "found", "told", "here", "there"}
 # Room -> the rooms of the same package that it may import besides itself. A room is a folder, or a module that stands apart
 # from the others in its folder; the name of a folder stands for the modules directly in it.
 BASE, COMMANDS = "pipelines", {"pipelines.run", "pipelines.plan", "pipelines.diff", "pipelines.reproduce"}
-STAGES = {BASE, "pipelines.config", "pipelines.classifiers", "pipelines.recipes", "pipelines.labeling"}
+STAGES = {
+    *(BASE, "pipelines.config", "pipelines.classifiers", "pipelines.recipes", "pipelines.labeling"),
+    "pipelines.report",
+}
 STEPS = {"selection", "selection.kernels", "selection.kernels.compiled"}
 ROOMS: dict[str, set[str]] = {
     "selection": {"selection.kernels", "selection.kernels.device"},
@@ -59,6 +62,7 @@ ROOMS: dict[str, set[str]] = {
     "pipelines.classifiers": {BASE, "pipelines.config"},
     "pipelines.recipes": {BASE, "pipelines.config", "pipelines.classifiers"},
     "pipelines.labeling": {BASE, "pipelines.config", "pipelines.classifiers", "pipelines.recipes"},
+    "pipelines.report": {BASE, "pipelines.config", "pipelines.recipes"},
     "pipelines.stages": STAGES,
     **dict.fromkeys(COMMANDS, STAGES | {"pipelines.stages"}),
     "pipelines.demo": {BASE, "pipelines.run"},

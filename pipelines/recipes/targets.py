@@ -23,7 +23,7 @@ def target_vectors(view: PoolView, spec: SelectionSpec) -> Targets:
     places = [target_set.selecting for target_set in target_sets]
     vectors, names = [], []
     for target_set, selecting in zip(target_sets, places, strict=True):
-        vectors.append(_vectors(view, spec, target_set, selecting))
+        vectors.append(example_vectors(view, spec, target_set, selecting))
         target_names = example_names(target_set)
         names += [target_names[place] for place in selecting.tolist()]
     return Targets(
@@ -37,7 +37,7 @@ def target_vectors(view: PoolView, spec: SelectionSpec) -> Targets:
 def half_vectors(view: PoolView, spec: SelectionSpec, half: Literal["measuring", "selecting"]) -> dict[str, Array]:
     """Target set -> the vectors of its examples that only measure, or of the others, for the sets that have both."""
     target_sets = [target_set for target_set in _target_sets(view, spec) if len(target_set.measuring)]
-    return {each.name: _vectors(view, spec, each, getattr(each, half)) for each in target_sets}
+    return {each.name: example_vectors(view, spec, each, getattr(each, half)) for each in target_sets}
 
 
 def target_texts(view: PoolView, spec: SelectionSpec) -> list[str]:
@@ -53,7 +53,7 @@ def _target_sets(view: PoolView, spec: SelectionSpec) -> list[TargetSet]:
     return [view.target_set_of(targets_id) for targets_id in spec.targets.values()]
 
 
-def _vectors(view: PoolView, spec: SelectionSpec, target_set: TargetSet, places: Rows) -> Array:
+def example_vectors(view: PoolView, spec: SelectionSpec, target_set: TargetSet, places: Rows) -> Array:
     """The vectors of some examples of a target set."""
     assert spec.encoder is not None
     stored = StoredVectors(view.store, spec.target_encoders.get(target_set.name, spec.encoder), target_set.ids)

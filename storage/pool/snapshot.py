@@ -144,6 +144,20 @@ class Snapshot:
                 texts[row] = text_of(turns)
         return texts
 
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(n,) how many characters each row's texts have; of a conversation, its JSON.
+
+        Cost: reads the texts, a row group at a time.
+        """
+        lengths = np.zeros(len(self), np.int64)
+        for file, group, occurrences in self._row_groups():
+            table = file.read_row_group(group, columns=TURN_COLUMNS)
+            prompt, response, messages = (pc.fill_null(pc.utf8_length(table[name]), 0) for name in TURN_COLUMNS)
+            total = pc.if_else(pc.is_valid(table["messages"]), messages, pc.add(prompt, response)).to_numpy()
+            kept = occurrences >= 0
+            lengths[occurrences[kept]] = total[kept]
+        return lengths
+
     def known_columns(self) -> dict[str, str]:
         """Column -> type, for what `column` and `where` know beside the texts: the user's, the pool's, fields of the files."""
         known = {name: column.kind for name, column in self._columns.items()}

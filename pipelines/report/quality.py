@@ -1,0 +1,107 @@
+"""How well a selection covers the pool and how near it is to the targets, beside random rows and the last selection.
+
+Coverage is measured on a sample of the pool that a seed fixes, so three selections are compared on the same rows and in a
+bounded time; the metrics of the selection itself (`coverage_radius` and so on) are of the whole pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pipelines.recipes.spec import SelectionSpec
+from pipelines.recipes.targets import example_vectors
+from pipelines.report.drawn import Drawn, unit
+from selection.types import Array, Rows
+from storage.errors import BadInput, NotInStore
+from storage.ids import rows_of
+
+SEED = 20_251
+# Multiply-adds for one selection: about 0.1 s on two cores; the sample is as large as that allows.
+COST = 1.5e9
+LEAST, MOST = 300, 4000
+TILE = 4096
+
+
+def quality(now: Drawn, before: Drawn | None, encoder: str | None) -> dict[str, Any] | None:
+    """Coverage and similarity to the targets of a selection, of random rows and of the last selection; None without vectors.
+
+    Args:
+        encoder: the fingerprint of the vectors to measure with, where the selection itself has none.
+    """
+    encoder = now.spec.encoder or encoder
+    if encoder is None or not len(now.rows):
+        return None
+    try:
+        vectors = now.vectors(encoder)
+    except NotInStore:
+        return None
+    rng = np.random.default_rng(SEED)
+    n, dimension = vectors.shape
+    least_cost = LEAST * len(now.rows) * dimension
+    if least_cost > 10 * COST:
+        return None
+    size = int(np.clip(COST / (len(now.rows) * dimension), LEAST, MOST))
+    sample = unit(vectors.take(_some(rng, n, size)))
+    sample = sample[sample.any(axis=1)]
+    of_before = None if before is None else rows_of(before.ids, now.snapshot.ids)
+    selections = {"selected": now.rows, "random": _some(rng, n, len(now.rows))}
+    if of_before is not None and (of_before >= 0).any():
+        selections["before"] = of_before[of_before >= 0]
+    chosen = {name: unit(vectors.take(rows)) for name, rows in selections.items()}
+    distances = {name: np.sqrt(np.maximum(2 - 2 * highest_cosines(sample, rows), 0)) for name, rows in chosen.items()}
+    own = now.spec.encoder == encoder
+    return {
+        "encoder": encoder,
+        "sample_rows": len(sample),
+        "pool_rows": n,
+        "seed": SEED,
+        "coverage": [
+            {"measure": "mean distance of a row of the pool to the nearest selected one", "better": "lower"}
+            | {name: round(float(each.mean()), 4) for name, each in distances.items()},
+            {"measure": "95 of 100 rows of the pool are nearer than", "better": "lower"}
+            | {name: round(float(np.quantile(each, 0.95)), 4) for name, each in distances.items()},
+        ],
+        "targets": _targets(now, chosen) if own and now.sees_targets else [],
+    }
+
+
+def highest_cosines(examples: Array, chosen: Array) -> Array:
+    """(m,) the highest cosine of each example to a chosen row; both of norm 1.
+
+    Cost: 2*m*b*d operations in float32; a tile of memory.
+    """
+    best = np.full(len(examples), -1.0, np.float32)
+    for start in range(0, len(chosen), TILE):
+        np.maximum(best, (examples @ chosen[start : start + TILE].T).max(axis=1), out=best)
+    return best
+
+
+def _targets(now: Drawn, chosen: Mapping[str, Array]) -> list[dict[str, Any]]:
+    """For each target set how near the selections are to its examples, and which of them could be used for that."""
+    measured = []
+    for name, targets_id in now.spec.targets.items():
+        target_set = now.view.target_set_of(targets_id)
+        halves = {"measuring": target_set.measuring, "selecting": target_set.selecting}
+        for half, places in halves.items():
+            if not len(places):
+                continue
+            examples = _examples(now.spec, now, target_set, places)
+            if examples is not None:
+                values = {key: round(float(highest_cosines(examples, rows).mean()), 4) for key, rows in chosen.items()}
+                measured.append({"target_set": name, "half": half, "examples": len(places), **values})
+    return measured
+
+
+def _examples(spec: SelectionSpec, now: Drawn, target_set: Any, places: Rows) -> Array | None:
+    try:
+        return unit(example_vectors(now.view, spec, target_set, places))
+    except (BadInput, NotInStore):
+        return None
+
+
+def _some(rng: np.random.Generator, n: int, size: int) -> Rows:
+    """Some rows of n at random, ascending."""
+    return np.sort(rng.choice(n, min(size, n), replace=False))
