@@ -7,10 +7,12 @@ light and in dark. Data is added after Altair has checked the chart, so thousand
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 Spec = dict[str, Any]
 Values = Sequence[Mapping[str, Any]]
+_LENGTHS = ("q05", "q25", "q50", "q75", "q95")
 
 
 def charts(document: Mapping[str, Any]) -> dict[str, Spec]:
@@ -32,10 +34,14 @@ def charts(document: Mapping[str, Any]) -> dict[str, Spec]:
 
 def mix_chart(lines: Values) -> Spec:
     """A bar for each group's share of the selection, and a tick for its share of the pool."""
+    return _filled(_mix(), {"lines": lines}, height=18 * len(lines) + 4)
+
+
+@cache
+def _mix() -> Spec:
     import altair as alt
 
-    groups = [line["group"] for line in lines]
-    y = alt.Y("group:N", sort=groups, title=None)
+    y = alt.Y("group:N", sort=None, title=None)
     shown = [
         alt.Tooltip("group:N"),
         alt.Tooltip("selected:Q", format=","),
@@ -43,102 +49,113 @@ def mix_chart(lines: Values) -> Spec:
         alt.Tooltip("share_of_pool:Q", title="share of the pool", format=".1%"),
     ]
     axis = alt.Axis(format="%", tickCount=5, title=None)
-    bars = (
-        alt.Chart()
-        .mark_bar(style="selected", height={"band": 0.6})
-        .encode(x=alt.X("share:Q", axis=axis), y=y, tooltip=shown)
+    data = alt.Data(name="lines")
+    bars = alt.Chart(data).mark_bar(style="selected", height={"band": 0.6})
+    ticks = alt.Chart(data).mark_tick(style="pool", thickness=2, height={"band": 0.9})
+    return _specified(
+        bars.encode(x=alt.X("share:Q", axis=axis), y=y, tooltip=shown),
+        ticks.encode(x="share_of_pool:Q", y=y, tooltip=shown),
     )
-    ticks = (
-        alt.Chart()
-        .mark_tick(style="pool", thickness=2, height={"band": 0.9})
-        .encode(x="share_of_pool:Q", y=y, tooltip=shown)
-    )
-    return _finished(alt.layer(bars, ticks), {"lines": lines}, height=18 * len(groups) + 4)
 
 
 def length_chart(lines: Values) -> Spec:
     """For the pool and the selections the range of 90 of 100 rows, the middle half and the median."""
+    values = [{"group": _name(line["group"])} | dict(zip(_LENGTHS, line["quantiles"], strict=True)) for line in lines]
+    return _filled(_length(), {"lines": values}, height=24 * len(values) + 4)
+
+
+def _name(group: str) -> str:
+    return "last run" if group == "before" else group
+
+
+@cache
+def _length() -> Spec:
     import altair as alt
 
-    names = ("q05", "q25", "q50", "q75", "q95")
-    values = [{"group": line["group"]} | dict(zip(names, line["quantiles"], strict=True)) for line in lines]
-    y = alt.Y("group:N", sort=[line["group"] for line in lines], title=None)
-    shown = [alt.Tooltip("group:N"), *(alt.Tooltip(f"{name}:Q", format=",") for name in names)]
-    x = alt.X("q05:Q", scale=alt.Scale(type="symlog"), axis=alt.Axis(title=None, tickCount=6, format="~s"))
-    whole = alt.Chart().mark_rule(style="range").encode(x=x, x2="q95:Q", y=y, tooltip=shown)
-    half = (
-        alt.Chart().mark_bar(style="selected", height={"band": 0.5}).encode(x="q25:Q", x2="q75:Q", y=y, tooltip=shown)
+    y = alt.Y("group:N", sort=None, title=None)
+    words = ("5 of 100 rows have at most", "25", "half", "75", "95")
+    shown = [alt.Tooltip("group:N")]
+    shown += [alt.Tooltip(f"{name}:Q", title=title, format=",") for name, title in zip(_LENGTHS, words, strict=True)]
+    axis = alt.Axis(title=None, tickCount=6, format="~s")
+    x = alt.X("q05:Q", scale=alt.Scale(type="log", nice=False, clamp=True, domainMin=1), axis=axis)
+    data = alt.Data(name="lines")
+    whole, half = (
+        alt.Chart(data).mark_rule(style="range"),
+        alt.Chart(data).mark_bar(style="selected", height={"band": 0.5}),
     )
-    median = (
-        alt.Chart().mark_tick(style="median", thickness=2, height={"band": 0.7}).encode(x="q50:Q", y=y, tooltip=shown)
+    median = alt.Chart(data).mark_tick(style="median", thickness=2, height={"band": 0.7})
+    return _specified(
+        whole.encode(x=x, x2="q95:Q", y=y, tooltip=shown),
+        half.encode(x="q25:Q", x2="q75:Q", y=y, tooltip=shown),
+        median.encode(x="q50:Q", y=y, tooltip=shown),
     )
-    return _finished(alt.layer(whole, half, median), {"lines": values}, height=24 * len(values) + 4)
 
 
 def map_chart(pool: Mapping[str, Any], points: Mapping[str, Any]) -> Spec:
     """The pool as a density picture; the selected rows and the targets as points whose text shows."""
-    import altair as alt
-
     left, right, bottom, top = pool["frame"]
     wide, high = (right - left) / pool["cells"], (top - bottom) / pool["cells"]
     density = [
         {
-            "x": left + i * wide,
-            "x2": left + (i + 1) * wide,
-            "y": bottom + j * high,
-            "y2": bottom + (j + 1) * high,
+            "x": round(left + i * wide, 5),
+            "x2": round(left + (i + 1) * wide, 5),
+            "y": round(bottom + j * high, 5),
+            "y2": round(bottom + (j + 1) * high, 5),
             "rows": n,
         }
         for i, j, n in pool["density"]
     ]
     selected = [{"x": x, "y": y, "rank": rank, "text": text} for x, y, rank, text in points["selected"]]
     targets = [{"x": x, "y": y, "target": name, "text": text} for x, y, name, text in points["targets"]]
+    spec = _map(left, right, bottom, top)
+    return _filled(spec, {"density": density, "selected": selected, "targets": targets}, height=400)
+
+
+@cache
+def _map(left: float, right: float, bottom: float, top: float) -> Spec:
+    import altair as alt
+
     axis = alt.Axis(labels=False, ticks=False, grid=False, title=None, domain=False)
-    x = alt.X("x:Q", scale=alt.Scale(domain=[left, right], nice=False), axis=axis)
-    y = alt.Y("y:Q", scale=alt.Scale(domain=[bottom, top], nice=False), axis=axis)
+    x = alt.X("x:Q", scale=alt.Scale(domain=[left, right], nice=False, zero=False), axis=axis)
+    y = alt.Y("y:Q", scale=alt.Scale(domain=[bottom, top], nice=False, zero=False), axis=axis)
     colour = alt.Color("rows:Q", scale=alt.Scale(type="symlog"), legend=None)
-    picture = (
-        alt.Chart(alt.Data(name="density")).mark_rect(tooltip=None).encode(x=x, x2="x2:Q", y=y, y2="y2:Q", color=colour)
-    )
-    rows = (
-        alt.Chart(alt.Data(name="selected"))
-        .mark_point(style="selected_point", size=14)
-        .encode(x=x, y=y, tooltip=[alt.Tooltip("rank:Q", format=","), alt.Tooltip("text:N")])
-    )
-    asked = (
-        alt.Chart(alt.Data(name="targets"))
-        .mark_point(style="target", shape="cross", size=36)
-        .encode(x=x, y=y, tooltip=[alt.Tooltip("target:N"), alt.Tooltip("text:N")])
-    )
-    return _finished(
-        alt.layer(picture, rows, asked), {"density": density, "selected": selected, "targets": targets}, height=380
+    picture = alt.Chart(alt.Data(name="density")).mark_rect(tooltip=None)
+    rows = alt.Chart(alt.Data(name="selected")).mark_point(style="selected_point", size=14)
+    asked = alt.Chart(alt.Data(name="targets")).mark_point(style="target", shape="cross", size=36)
+    return _specified(
+        picture.encode(x=x, y=y, x2="x2:Q", y2="y2:Q", color=colour),
+        rows.encode(x=x, y=y, tooltip=[alt.Tooltip("rank:Q", format=","), alt.Tooltip("text:N")]),
+        asked.encode(x=x, y=y, tooltip=[alt.Tooltip("target:N"), alt.Tooltip("text:N")]),
     )
 
 
 def curve_chart(points: Values) -> Spec:
     """Accuracy on the random arm by the number of labels."""
+    return _filled(_curve(), {"lines": points}, height=180)
+
+
+@cache
+def _curve() -> Spec:
     import altair as alt
 
-    line = (
-        alt.Chart()
-        .mark_line(style="curve", point=True)
-        .encode(
+    line = alt.Chart(alt.Data(name="lines")).mark_line(style="curve", point=True)
+    return _specified(
+        line.encode(
             x=alt.X("labelled:Q", title="labelled rows"),
             y=alt.Y("accuracy:Q", title="accuracy on the random arm", axis=alt.Axis(format="%", tickCount=4)),
             tooltip=["labelled:Q", alt.Tooltip("accuracy:Q", format=".1%"), "held_out:Q"],
         )
     )
-    return _finished(line, {"lines": points}, height=180)
 
 
-def _finished(chart: Any, datasets: Mapping[str, Values], *, height: int) -> Spec:
-    if "lines" in datasets:
-        import altair as alt
+def _specified(*layers: Any) -> Spec:
+    """Layers as one specification, as wide as its place in the page, without data."""
+    import altair as alt
 
-        chart = chart.properties(data=alt.Data(name="lines"))
-    spec: Spec = chart.properties(width="container", height=height).to_dict()
-    spec.pop("config", None)  # of Altair's theme; the page has its own
-    return spec | {
-        "datasets": {name: list(values) for name, values in datasets.items()},
-        "autosize": {"type": "fit-x", "contains": "padding"},
-    }
+    spec: Spec = alt.layer(*layers).properties(width="container").to_dict()
+    del spec["config"]  # of Altair's theme; the page has its own
+    return spec | {"autosize": {"type": "fit-x", "contains": "padding"}}
+
+
+def _filled(spec: Spec, datasets: Mapping[str, Values], *, height: int) -> Spec:
+    return spec | {"height": height, "datasets": {name: list(values) for name, values in datasets.items()}}

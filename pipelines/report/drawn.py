@@ -26,25 +26,24 @@ class Drawn:
     """A committed selection on the snapshot that it was drawn from.
 
     Attributes:
+        header, items: its record.
         ids: (b,) in pick order.
+        spec, snapshot: what it was drawn from.
+
+    Raises:
+        NotInStore, StoreDamaged: it, or its snapshot, is not there or not whole.
     """
 
     def __init__(self, view: PoolView, selection_id: str) -> None:
         self.view, self.selection_id = view, selection_id
         self.header, self.items = read_selection(view.store, selection_id)
         self.ids: Ids = from_arrow(self.items["id"])
+        self.spec = SelectionSpec.from_record(self.header)
+        self.snapshot: Snapshot = view.snapshot_of(self.header["snapshot"])
 
     @property
     def store(self) -> Store:
         return self.view.store
-
-    @cached_property
-    def spec(self) -> SelectionSpec:
-        return SelectionSpec.from_record(self.header)
-
-    @cached_property
-    def snapshot(self) -> Snapshot:
-        return self.view.snapshot_of(self.header["snapshot"])
 
     @cached_property
     def rows(self) -> Rows:

@@ -33,6 +33,7 @@ A recipe:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,29 +52,38 @@ from pipelines.report.mix import mix
 from pipelines.report.quality import quality
 from pipelines.report.rows import Pick, described, picks, wanted_ids
 from pipelines.report.verdict import verdict
+from selection.types import Rows
 from storage.errors import StorageError
-from storage.ids import Ids, rows_of, to_arrow
+from storage.ids import Ids, to_arrow
 from storage.pool.contamination import read_recall
-from storage.pool.content import text_of
+from storage.pool.content import Turns, text_of
 from storage.pool.snapshot import Snapshot
 from storage.store import Store, utc_now
 
 FORMAT = 1
+# Of a row's text that is read to be shortened.
+MOST_TEXT = 2000
 CHANGES_SCHEMA = pa.schema(
     [("recipe", pa.string()), ("id", pa.uuid()), ("change", pa.string()), ("cause", pa.string())]
 )
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class _Recipe:
-    """A recipe of a run, while its part of the document is gathered."""
+    """A recipe with a selection, while its part of the document is gathered.
 
-    run: Run
-    run_before: Run | None
-    now: Drawn | None
+    Attributes:
+        now, before: this selection and the last one.
+        causes: of the rows added and dropped.
+        shown: the rows to read.
+        part: of the document.
+    """
+
+    name: str
+    now: Drawn
     before: Drawn | None
-    shown: list[Pick]
     causes: dict[str, Causes]
+    shown: list[Pick]
     part: dict[str, Any]
 
 
@@ -89,8 +99,9 @@ def gather(context: Context, name: str = LATEST) -> tuple[dict[str, Any], pa.Tab
     """
     store, view = context.store, context.pool
     history = read_history(store, name)
-    recipes = [_recipe(view, history, run) for run in history.stages if run["stage"] == "select"]
-    encoder = next((each.now.spec.encoder for each in recipes if each.now and each.now.spec.encoder), None)
+    parts = [_part(history, run) for run in history.stages if run["stage"] == "select"]
+    recipes = [recipe for part in parts if (recipe := _recipe(view, history, part)) is not None]
+    encoder = next((each.now.spec.encoder for each in recipes if each.now.spec.encoder), None)
     document = {
         "format": FORMAT,
         "run": history.invocation,
@@ -99,114 +110,124 @@ def gather(context: Context, name: str = LATEST) -> tuple[dict[str, Any], pa.Tab
         "verdict": verdict(store, history),
         "previous_run": history.previous,
         "pool": {"snapshot": _subject(history, "ingest"), "funnel": pool_funnel(history)},
-        "recipes": [each.part for each in recipes],
+        "recipes": parts,
         "maps": {},
         "decontamination": _decontamination(store, history),
         "labels": labels(store),
         "stages": _stages(history),
         "commands": _commands(history, recipes),
     }
-    drawn = [each for each in recipes if each.now is not None and len(each.now.ids)]
-    for each in drawn:
-        assert each.now is not None
+    for each in recipes:
         each.part["quality"] = quality(each.now, each.before, encoder)
-        each.part["mix"] = mix(view, each.now, each.before)
-    _add_texts(document, drawn, encoder)
+    _add_texts(view, document, recipes, encoder)
     return document, _changes_table(recipes)
 
 
-def _recipe(view: PoolView, history: History, run: Run) -> _Recipe:
-    run_before = history.before("select", run["target"])
-    now = _opened(view, run)
-    before = _opened(view, run_before) if now is not None else None
-    counted, causes = (None, {}) if now is None or before is None else changes(view, now, before)
-    part = {
+def _part(history: History, run: Run) -> dict[str, Any]:
+    """What the record of a recipe's run says."""
+    return {
         "name": run["target"],
         "status": run["status"],
         "summary": run["summary"],
         "error": run["error"],
         "checks": run["checks"],
         "selection_id": run["subject"],
-        "same_selection": before is not None and run["subject"] == before.selection_id,
-        "funnel": recipe_funnel(run, run_before) if run["facts"] else [],
-        "changes": counted,
-        **dict.fromkeys(("steps", "rows", "budget", "unit", "tokens", "quality", "mix", "map")),
+        "same_selection": False,
+        "tokens": run["facts"].get("tokens"),
+        "funnel": recipe_funnel(run, history.before("select", run["target"])) if run["facts"] else [],
+        **dict.fromkeys(("steps", "rows", "budget", "unit", "changes", "quality", "mix", "map")),
         "rows_to_read": [],
     }
-    if now is not None:
-        part |= {
-            "steps": [step.name for step in now.spec.steps],
-            "rows": len(now.ids),
-            "budget": now.spec.budget,
-            "unit": now.spec.constraints.unit,
-            "tokens": run["facts"].get("tokens"),
-        }
-    shown = [] if now is None else picks(now, before, causes or {"added": np.empty(0), "dropped": np.empty(0)})
-    return _Recipe(run, run_before, now, before, shown, causes, part)
 
 
-def _opened(view: PoolView, run: Run | None) -> Drawn | None:
-    """The selection of a run; None where there is none or it is damaged."""
-    if run is None or not run["subject"]:
+def _recipe(view: PoolView, history: History, part: dict[str, Any]) -> _Recipe | None:
+    """The recipe of a part of the document, which gets what its selection and the last one say; None without a selection."""
+    now = _opened(view, part["selection_id"])
+    if now is None:
+        return None
+    last = history.before("select", part["name"])
+    before = _opened(view, last["subject"]) if last is not None else None
+    part |= {
+        "steps": [step.name for step in now.spec.steps],
+        "rows": len(now.ids),
+        "budget": now.spec.budget,
+        "unit": now.spec.constraints.unit,
+    }
+    causes: dict[str, Causes] = {}
+    if before is not None:
+        part["same_selection"] = now.selection_id == before.selection_id
+        part["changes"], causes = changes(view, now, before)
+    return _Recipe(part["name"], now, before, causes, picks(now, before, causes), part)
+
+
+def _opened(view: PoolView, selection_id: str | None) -> Drawn | None:
+    """A selection; None where there is none, or it or its pool is damaged."""
+    if selection_id is None:
         return None
     try:
-        drawn = Drawn(view, run["subject"])
-        drawn.snapshot, drawn.spec  # noqa: B018 - opened while a failure can be caught
+        return Drawn(view, selection_id)
     except (StorageError, KeyError):
         return None
-    return drawn
 
 
-def _add_texts(document: dict[str, Any], recipes: list[_Recipe], encoder: str | None) -> None:
-    """Add what shows texts: the rows to read and the maps. The texts of a snapshot are read in one pass."""
+def _add_texts(view: PoolView, document: dict[str, Any], recipes: list[_Recipe], encoder: str | None) -> None:
+    """Add what shows texts or their lengths: the mix, the rows to read and the maps. Texts are read in one pass."""
     points = maps.POINTS // max(len(recipes), 1)
     for_targets = int(points * maps.TARGETS_SHARE)
-    wanted: dict[str, list[Ids]] = {}
-    snapshots: dict[str, Snapshot] = {}
-    places = {}
-    for each in recipes:
-        assert each.now is not None
-        places[id(each)] = maps.shown_places(each.now, points - for_targets)
-        own, last = wanted_ids(each.shown)
-        _want(wanted, snapshots, each.now, np.concatenate([own, each.now.ids[places[id(each)]]]))
-        if each.before is not None and len(last):
-            _want(wanted, snapshots, each.before, last)
+    places = [maps.shown_places(each.now, points - for_targets) for each in recipes]
     texts: dict[bytes, str] = {}
-    sources: dict[bytes, str] = {}
-    for name, ids in wanted.items():
-        _read(snapshots[name], np.unique(np.concatenate(ids)), texts)
+    lengths = _read_texts(recipes, places, texts)
     short = {id_: maps.shortened(text) for id_, text in texts.items()}
+    sources: dict[bytes, str] = {}
     pool_maps: dict[str, maps.Map | None] = {}
-    for each in recipes:
-        assert each.now is not None
+    for each, shown in zip(recipes, places, strict=True):
+        now = each.now
+        each.part["mix"] = mix(view, now, each.before, lengths[now.snapshot.id])
         _read_sources(each, sources)
         each.part["rows_to_read"] = [described(pick, texts, sources) for pick in each.shown]
-        name = each.now.spec.encoder or encoder
+        name = now.spec.encoder or encoder
         if name is None:
             continue
         if name not in pool_maps:
-            pool_maps[name] = maps.pool_map(each.now, name)
+            pool_maps[name] = maps.pool_map(now, name)
         pool = pool_maps[name]
         if pool is not None:
             document["maps"][name] = pool.document
             each.part["map"] = {
                 "encoder": name,
-                "selected": maps.selected_points(pool, each.now, places[id(each)], short),
-                "targets": maps.target_points(pool, each.now, for_targets),
+                "selected": maps.selected_points(pool, now, shown, short),
+                "targets": maps.target_points(pool, now, for_targets),
             }
 
 
-def _want(wanted: dict[str, list[Ids]], snapshots: dict[str, Snapshot], drawn: Drawn, ids: Ids) -> None:
-    inside = rows_of(ids, drawn.snapshot.ids) >= 0
-    wanted.setdefault(drawn.snapshot.id, []).append(ids[inside])
-    snapshots[drawn.snapshot.id] = drawn.snapshot
+def _read_texts(recipes: list[_Recipe], places: list[Rows], texts: dict[bytes, str]) -> dict[str, Rows]:
+    """Read the texts of all rows that are shown; gives the lengths of all rows of each snapshot that something was drawn from."""
+    wanted: dict[str, list[Ids]] = {}
+    dropped: dict[str, list[Ids]] = {}
+    snapshots: dict[str, Snapshot] = {}
+    for each, shown in zip(recipes, places, strict=True):
+        own, last = wanted_ids(each.shown)
+        wanted.setdefault(each.now.snapshot.id, []).extend([own, each.now.ids[shown]])
+        snapshots[each.now.snapshot.id] = each.now.snapshot
+        if each.before is not None and len(last):
+            dropped.setdefault(each.before.snapshot.id, []).append(last)
+            snapshots[each.before.snapshot.id] = each.before.snapshot
+    lengths = {}
+    for name, ids in wanted.items():
+        asked = np.unique(np.concatenate([*ids, *(each for parts in dropped.values() for each in parts)]))
+        lengths[name], batches = snapshots[name].lengths_and_turns(asked)
+        _keep(batches, texts)
+    for name, ids in dropped.items():
+        left = np.array([id_ for id_ in np.concatenate(ids).tolist() if id_ not in texts], "S16")
+        _keep(snapshots[name].turns(left), texts)
+    return lengths
 
 
-def _read(snapshot: Snapshot, ids: Ids, texts: dict[bytes, str]) -> None:
-    for batch, conversations in snapshot.turns(ids):
+def _keep(batches: Iterable[tuple[Ids, list[Turns]]], texts: dict[bytes, str]) -> None:
+    for ids, conversations in batches:
         texts |= {
-            id_: text_of([turn for turn in turns if turn[1]])[:2000]
-            for id_, turns in zip(batch.tolist(), conversations, strict=True)
+            id_: text_of([turn for turn in turns if turn[1]])[:MOST_TEXT]
+            for id_, turns in zip(ids.tolist(), conversations, strict=True)
         }
 
 
@@ -246,23 +267,18 @@ def _stages(history: History) -> list[dict[str, Any]]:
 def _commands(history: History, recipes: list[_Recipe]) -> list[dict[str, str]]:
     commands = []
     for each in recipes:
-        if each.now is None:
-            continue
-        name, selection_id = each.run["target"], each.now.selection_id
-        commands.append({"what": f"draw {name} again and compare", "command": f"winnow reproduce {selection_id}"})
+        selection = each.now.selection_id
+        columns = "rank, source, prompt, response, kind, ref, value"
+        sql = f"SELECT {columns} FROM selection('{selection}') LIMIT 20"  # noqa: S608 - to paste
+        lines = {
+            f"the rows of {each.name}": f'winnow sql "{sql}"',
+            f"{each.name} as Parquet": f"winnow sql \"FROM selection('{selection}')\" --parquet {each.name}.parquet",
+            f"draw {each.name} again and compare": f"winnow reproduce {selection}",
+        }
         if each.before is not None and not each.part["same_selection"]:
-            diff = f"winnow diff {each.before.selection_id} {selection_id}"
-            commands.append({"what": f"what changed in {name}", "command": diff})
-        sql = f"SELECT rank, source, prompt, response, kind, ref, value FROM selection('{selection_id}') LIMIT 20"  # noqa: S608 - to paste
-        commands.append({"what": f"the rows of {name}", "command": f'winnow sql "{sql}"'})
-        commands.append(
-            {
-                "what": f"{name} as Parquet",
-                "command": f"winnow sql \"FROM selection('{selection_id}')\" --parquet {name}.parquet",
-            }
-        )
-    commands.append({"what": "this report again", "command": f"winnow report {history.invocation}"})
-    return commands
+            lines[f"what changed in {each.name}"] = f"winnow diff {each.before.selection_id} {selection}"
+        commands += [{"what": what, "command": command} for what, command in lines.items()]
+    return [*commands, {"what": "this report again", "command": f"winnow report {history.invocation} --out report"}]
 
 
 def _subject(history: History, stage: str) -> str | None:
@@ -273,15 +289,15 @@ def _subject(history: History, stage: str) -> str | None:
 def _changes_table(recipes: list[_Recipe]) -> pa.Table:
     tables = [CHANGES_SCHEMA.empty_table()]
     for each in recipes:
-        if each.now is None or each.before is None:
+        if each.before is None:
             continue
         added = each.now.ids[~np.isin(each.now.ids, each.before.ids)]
         dropped = each.before.ids[~np.isin(each.before.ids, each.now.ids)]
         for change, ids in (("added", added), ("dropped", dropped)):
             columns = {
-                "recipe": pa.array([each.run["target"]] * len(ids), pa.string()),
+                "recipe": pa.repeat(pa.scalar(each.name), len(ids)),
                 "id": to_arrow(ids),
-                "change": pa.array([change] * len(ids), pa.string()),
+                "change": pa.repeat(pa.scalar(change), len(ids)),
                 "cause": pa.array(each.causes[change].tolist(), pa.string()),
             }
             tables.append(pa.table(columns, schema=CHANGES_SCHEMA))

@@ -6,26 +6,30 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipelines.pool_view import PoolView
 from pipelines.report.drawn import Drawn, column_codes, quota_groups
 from selection.constraints import Quota
 from selection.types import Rows
 from storage.errors import StorageError
+from storage.ids import rows_of
 
 # More groups than this are one line, "others".
 GROUPS = 15
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def mix(view: PoolView, now: Drawn, before: Drawn | None) -> dict[str, Any]:
-    """By source, by quota (if there is one) and by length; see `gather` for the keys."""
+def mix(view: PoolView, now: Drawn, before: Drawn | None, lengths: Rows) -> dict[str, Any]:
+    """By source, by quota (if there is one) and by length; see `gather` for the keys.
+
+    Args:
+        lengths: (n,) the characters of each row of the snapshot.
+    """
     quota = now.spec.constraints.quota
     return {
         "source": _by_value(view, now, before),
         "quota": None if quota is None or quota.predicts else _by_quota(view, now, quota),
-        "length": _by_length(view, now, before),
+        "length": _by_length(now, before, lengths),
     }
 
 
@@ -100,21 +104,17 @@ def _by_quota(view: PoolView, now: Drawn, quota: Quota) -> dict[str, Any] | None
     return {"by": quota.by, "rule": rule, "unit": unit, "groups": len(names), "lines": lines}
 
 
-def _by_length(view: PoolView, now: Drawn, before: Drawn | None) -> list[dict[str, Any]]:
-    """Quantiles of the characters of a row's texts, of the pool, the selection and the last one."""
-    lengths = _lengths(view, now)
+def _by_length(now: Drawn, before: Drawn | None, lengths: Rows) -> list[dict[str, Any]]:
+    """Quantiles of the characters of a row's texts, of the pool, the selection and what the pool still has of the last one."""
     groups = {"pool": lengths, "selected": lengths[now.rows]}
     if before is not None:
-        groups["before"] = _lengths(view, before)[before.rows]
+        rows = rows_of(before.ids, now.snapshot.ids)
+        groups["before"] = lengths[rows[rows >= 0]]
     return [
         {"group": name, "rows": len(values), "quantiles": [round(q) for q in np.quantile(values, QUANTILES).tolist()]}
         for name, values in groups.items()
         if len(values)
     ]
-
-
-def _lengths(view: PoolView, drawn: Drawn) -> npt.NDArray[np.int64]:
-    return view.once("lengths", drawn.snapshot.id, drawn.snapshot.lengths)
 
 
 def _share(count: Any, total: int) -> float:

@@ -20,7 +20,7 @@ from storage.ids import rows_of
 
 SEED = 20_251
 # Multiply-adds for one selection: about 0.1 s on two cores; the sample is as large as that allows.
-COST = 1.5e9
+COST = 1e9
 LEAST, MOST = 300, 4000
 TILE = 4096
 
