@@ -108,12 +108,12 @@ def changes(view: PoolView, now: Drawn, before: Drawn) -> tuple[dict[str, Any], 
 
 def explained(view: PoolView, ids: Ids, mine: Drawn, other: Drawn, change: int) -> Causes:
     """(n,) the cause for each of some ids of `mine` that `other` does not have; in the order of the module's list."""
-    causes: Causes = np.full(len(ids), None, object)
+    causes: Causes = np.full(len(ids), "", object)
     if not len(ids):
         return causes
 
     def explain(mask: Mask, cause: str) -> None:
-        causes[mask & np.equal(causes, None)] = cause
+        causes[mask & (causes == "")] = cause
 
     inside = rows_of(ids, other.snapshot.ids) >= 0
     explain(~inside, "new_row" if change == ADDED else "gone")
@@ -230,8 +230,8 @@ def _of_groups(view: PoolView, ids: Ids, mine: Drawn, other: Drawn, causes: Caus
     groups = _groups(view, mine, quota)
     left = Counter(groups) - Counter(_groups(view, other, quota))
     of_id = dict(zip(mine.ids.tolist(), groups, strict=True))
-    left.subtract(of_id[id_] for id_ in ids[~np.equal(causes, None)].tolist())
-    for place in np.flatnonzero(np.equal(causes, None)).tolist():
+    left.subtract(of_id[id_] for id_ in ids[causes != ""].tolist())
+    for place in np.flatnonzero(causes == "").tolist():
         group = of_id[ids[place]]
         if left[group] > 0:
             mask[place] = True

@@ -49,7 +49,7 @@ def _mix() -> Spec:
         alt.Tooltip("share_of_pool:Q", title="share of the pool", format=".1%"),
     ]
     axis = alt.Axis(format="%", tickCount=5, title=None)
-    data = alt.Data(name="lines")
+    data = alt.NamedData(name="lines")
     bars = alt.Chart(data).mark_bar(style="selected", height={"band": 0.6})
     ticks = alt.Chart(data).mark_tick(style="pool", thickness=2, height={"band": 0.9})
     return _specified(
@@ -78,7 +78,7 @@ def _length() -> Spec:
     shown += [alt.Tooltip(f"{name}:Q", title=title, format=",") for name, title in zip(_LENGTHS, words, strict=True)]
     axis = alt.Axis(title=None, tickCount=6, format="~s")
     x = alt.X("q05:Q", scale=alt.Scale(type="log", nice=False, clamp=True, domainMin=1), axis=axis)
-    data = alt.Data(name="lines")
+    data = alt.NamedData(name="lines")
     whole, half = (
         alt.Chart(data).mark_rule(style="range"),
         alt.Chart(data).mark_bar(style="selected", height={"band": 0.5}),
@@ -119,9 +119,9 @@ def _map(left: float, right: float, bottom: float, top: float) -> Spec:
     x = alt.X("x:Q", scale=alt.Scale(domain=[left, right], nice=False, zero=False), axis=axis)
     y = alt.Y("y:Q", scale=alt.Scale(domain=[bottom, top], nice=False, zero=False), axis=axis)
     colour = alt.Color("rows:Q", scale=alt.Scale(type="symlog"), legend=None)
-    picture = alt.Chart(alt.Data(name="density")).mark_rect(tooltip=None)
-    rows = alt.Chart(alt.Data(name="selected")).mark_point(style="selected_point", size=14)
-    asked = alt.Chart(alt.Data(name="targets")).mark_point(style="target", shape="cross", size=36)
+    picture = alt.Chart(alt.NamedData(name="density")).mark_rect(tooltip=None)
+    rows = alt.Chart(alt.NamedData(name="selected")).mark_point(style="selected_point", size=14)
+    asked = alt.Chart(alt.NamedData(name="targets")).mark_point(style="target", shape="cross", size=36)
     return _specified(
         picture.encode(x=x, y=y, x2="x2:Q", y2="y2:Q", color=colour),
         rows.encode(x=x, y=y, tooltip=[alt.Tooltip("rank:Q", format=","), alt.Tooltip("text:N")]),
@@ -138,7 +138,7 @@ def curve_chart(points: Values) -> Spec:
 def _curve() -> Spec:
     import altair as alt
 
-    line = alt.Chart(alt.Data(name="lines")).mark_line(style="curve", point=True)
+    line = alt.Chart(alt.NamedData(name="lines")).mark_line(style="curve", point=True)
     return _specified(
         line.encode(
             x=alt.X("labelled:Q", title="labelled rows"),

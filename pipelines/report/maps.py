@@ -41,7 +41,8 @@ class Map:
         self.plane: Projection = fit_projection(drawn.store, encoder, fitted, drawn.snapshot.id)
         left, right, bottom, top = self.plane.frame
         places = self.plane.project(sample)
-        density, _, _ = np.histogram2d(*places.T, bins=CELLS, range=[[left, right], [bottom, top]])
+        x, y = places.T.astype(np.float64)
+        density, _, _ = np.histogram2d(x, y, bins=CELLS, range=[(left, right), (bottom, top)])
         columns, lines = np.nonzero(density)
         self.document: dict[str, Any] = {
             "encoder": encoder,

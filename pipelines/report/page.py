@@ -61,7 +61,7 @@ def vega() -> str:
         return kept.read_text("utf-8")
     import vl_convert
 
-    script: str = vl_convert.javascript_bundle()
+    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     if os.access(FOLDER, os.W_OK):
         kept.parent.mkdir(exist_ok=True)
         beside = kept.with_suffix(f".{os.getpid()}")

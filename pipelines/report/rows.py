@@ -86,7 +86,8 @@ def _risen(now: Drawn, before: Drawn) -> list[int]:
 
 def wanted_ids(shown: Iterable[Pick]) -> tuple[Ids, Ids]:
     """The ids of rows whose text is shown: of this selection and of the last one, what pulled them included."""
-    own, last = [], []
+    own: list[Ids] = []
+    last: list[Ids] = []
     for pick in shown:
         ids = last if pick.note == "dropped" else own
         ids.append(np.array([pick.id], "S16"))

@@ -8,6 +8,7 @@ first pool that is mapped decides, whatever comes later, and another encoder has
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -70,13 +71,13 @@ def fit_projection(store: Store, encoder: str, sample: Floats, snapshot: str) ->
         (left, bottom), (right, top) = (low - edge).tolist(), (high + edge).tolist()
         with store.committing("vectors", encoder, name) as folder:
             np.save(folder / "axes.npy", axes, allow_pickle=False)
-            header = {"encoder": encoder, "method": "pca", "snapshot": snapshot, "rows": len(sample), "seed": SEED}
+            header: dict[str, Any] = {"encoder": encoder, "method": "pca", "snapshot": snapshot, "rows": len(sample), "seed": SEED}
             header |= {"frame": [left, right, bottom, top], "explained": explained, "created_at": utc_now()}
             write_json(folder / "map.json", header)
     folder = store.path("vectors", encoder, name)
-    header = read_record("maps", folder)
-    left, right, bottom, top = header["frame"]
-    return Projection(name, read_array(folder / "axes.npy"), (left, right, bottom, top), header["explained"])
+    kept = read_record("maps", folder)
+    left, right, bottom, top = kept["frame"]
+    return Projection(name, read_array(folder / "axes.npy"), (left, right, bottom, top), kept["explained"])
 
 
 def principal_axes(sample: Floats) -> tuple[Floats, float]:
