@@ -72,6 +72,7 @@ ROOMS: dict[str, set[str]] = {
         "pipelines.config",
         "pipelines.classifiers",
         "pipelines.recipes",
+        "pipelines.report",
         "pipelines.stages",
     },
     "pipelines.definitions": {"pipelines.config", "pipelines.orchestration"},

@@ -125,6 +125,7 @@ class _ConfigLoader(ConfigReader):
             index = self._validated(schema.Index, self.raw["index"], ("index",))
         decontamination = self._decontamination(targets, names)
         schedule = self._schedule(list(self._mapping("recipes"))) if self.raw.get("schedule") is not None else None
+        notify = self._notify() if self.raw.get("notify") is not None else None
         self._stop_if_wrong()
         assert pool is not None  # else there was a problem
         assert index is not None
@@ -140,6 +141,7 @@ class _ConfigLoader(ConfigReader):
             index=index,
             decontamination=decontamination,
             schedule=schedule,
+            notify=notify,
             root=self.root,
         )
 
@@ -611,6 +613,18 @@ class _ConfigLoader(ConfigReader):
         if encoder == schema.OWN_VECTORS and without:
             mistake = f"is `{schema.OWN_VECTORS}`, but these have no vectors of their own: {listed(without)}"
             self.add(path, mistake)
+
+    def _notify(self) -> schema.Notify | None:
+        path: KeyPath = ("notify",)
+        notify = self._validated(schema.Notify, self.raw["notify"], path)
+        if notify is None:
+            return None
+        if notify.webhook is None and not notify.command:
+            self.add(path, "tells nobody: needs `webhook` (a URL) or `command`")
+        if notify.webhook is not None and not notify.webhook.startswith(("http://", "https://", "$")):
+            allowed = "must begin with http:// or https://, or be an environment variable, $NAME"
+            self.add((*path, "webhook"), f"{allowed}; found {notify.webhook!r}")
+        return notify
 
     def _schedule(self, recipes: list[str]) -> schema.Schedule | None:
         path: KeyPath = ("schedule",)

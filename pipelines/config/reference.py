@@ -44,6 +44,7 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("decontamination.embedding", schema.EmbeddingRule),
     ("index", schema.Index),
     ("schedule", schema.Schedule),
+    ("notify", schema.Notify),
 )
 
 _WORDS = {

@@ -18,7 +18,7 @@ def schedules(config: Config) -> list[dg.ScheduleDefinition]:
     return [
         dg.ScheduleDefinition(
             name="nightly_reselection",
-            job=dg.define_asset_job("nightly", recipes.upstream() | dg.AssetSelection.assets(["catalog"])),
+            job=dg.define_asset_job("nightly", recipes.upstream() | dg.AssetSelection.assets(["catalog"], ["report"])),
             cron_schedule=config.schedule.cron,
             execution_timezone=config.schedule.timezone,
             default_status=default_status(dg.DefaultScheduleStatus),

@@ -60,7 +60,11 @@ def _mix() -> Spec:
 
 def length_chart(lines: Values) -> Spec:
     """For the pool and the selections the range of 90 of 100 rows, the middle half and the median."""
-    values = [{"group": _name(line["group"])} | dict(zip(_LENGTHS, line["quantiles"], strict=True)) for line in lines]
+    values = [
+        {"group": _name(line["group"])}
+        | {name: max(length, 1) for name, length in zip(_LENGTHS, line["quantiles"], strict=True)}  # no logarithm of 0
+        for line in lines
+    ]
     return _filled(_length(), {"lines": values}, height=24 * len(values) + 4)
 
 
@@ -76,8 +80,8 @@ def _length() -> Spec:
     words = ("5 of 100 rows have at most", "25", "half", "75", "95")
     shown = [alt.Tooltip("group:N")]
     shown += [alt.Tooltip(f"{name}:Q", title=title, format=",") for name, title in zip(_LENGTHS, words, strict=True)]
-    axis = alt.Axis(title=None, tickCount=6, format="~s")
-    x = alt.X("q05:Q", scale=alt.Scale(type="log", nice=False, clamp=True, domainMin=1), axis=axis)
+    axis = alt.Axis(title=None, tickCount=6, format="~s", grid=False)
+    x = alt.X("q05:Q", scale=alt.Scale(type="log", zero=False), axis=axis)
     data = alt.NamedData(name="lines")
     whole, half = (
         alt.Chart(data).mark_rule(style="range"),

@@ -19,15 +19,15 @@
         titleFontSize: 12, titleFontWeight: "normal", labelLimit: 150, labelPadding: 6,
       },
       style: {
-        selected: { fill: accent, opacity: 0.85 },
-        selected_point: { fill: accent, fillOpacity: 0.55, stroke: isDark ? "#111316" : "#ffffff", strokeWidth: 0.3, filled: true },
-        pool: { fill: ink, color: ink },
-        median: { fill: ink, color: ink },
-        range: { stroke: muted, strokeWidth: 1.5 },
-        target: { stroke: warm, strokeWidth: 1.6, filled: false, fill: null },
-        curve: { stroke: accent, strokeWidth: 2 },
+        selected: { color: accent, opacity: 0.85 },
+        selected_point: { color: accent, fillOpacity: 0.6, filled: true, strokeWidth: 0 },
+        pool: { color: ink, opacity: 0.9 },
+        median: { color: ink, opacity: 1 },
+        range: { color: muted, strokeWidth: 1.5 },
+        target: { color: warm, strokeWidth: 1.8, filled: false, opacity: 1 },
+        curve: { color: accent, strokeWidth: 2 },
       },
-      point: { fill: accent },
+      point: { color: accent },
       range: { heatmap: isDark ? ["#1b1e22", "#2b3037", "#565d68"] : ["#f4f5f7", "#dfe2e7", "#aeb4be"] },
     };
   }

@@ -92,6 +92,7 @@ def _template() -> Any:
         "width": _width,
         "decimal": _decimal,
         "size": _size,
+        "sentence": _sentence,
     }
     return environment.from_string((FOLDER / "page.html").read_text("utf-8"))
 
@@ -118,6 +119,10 @@ def _took(value: float | None) -> str:
 
 def _size(value: float | None) -> str:
     return "–" if value is None else f"{value / 2**30:.1f} GiB"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") or not text else ".")
 
 
 def _width(value: float, whole: float) -> str:
