@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.pool_view import PoolView
+from pipelines.recipes.draw import named_as_now
 from pipelines.recipes.eligible import RULES
 from pipelines.recipes.spec import IdList, SelectionSpec, digest_of_rows
 from pipelines.report.drawn import Drawn, quota_groups
@@ -249,7 +250,7 @@ def _kept_by_top_up(now: Drawn) -> int | None:
     """The rows that a top-up kept; None where the recipe is drawn afresh."""
     if now.spec.previous is None:
         return None
-    return int(now.header["facts"].get("kept_by_top_up", now.header["facts"].get("kept_from_last", 0)))
+    return int(named_as_now(now.header["facts"]).get("kept_by_top_up", 0))
 
 
 def _places(ids: Ids, of: Ids) -> npt.NDArray[np.int64]:

@@ -81,7 +81,7 @@ def _length() -> Spec:
     shown = [alt.Tooltip("group:N")]
     shown += [alt.Tooltip(f"{name}:Q", title=title, format=",") for name, title in zip(_LENGTHS, words, strict=True)]
     axis = alt.Axis(title=None, tickCount=6, format="~s", grid=False)
-    x = alt.X("q05:Q", scale=alt.Scale(type="log", zero=False), axis=axis)
+    x = alt.X("q05:Q", scale=alt.Scale(type="log"), axis=axis)
     data = alt.NamedData(name="lines")
     whole, half = (
         alt.Chart(data).mark_rule(style="range"),

@@ -252,14 +252,17 @@ def _decontamination(store: Store, history: History) -> dict[str, Any] | None:
 
 
 def _stages(history: History) -> list[dict[str, Any]]:
+    """The last record of each stage; Dagster publishes more than once in a run."""
+    last = {(run["stage"], run["target"]): run for run in history.stages}
     stages = []
-    for run in history.stages:
+    for run in last.values():
         before = history.before(run["stage"], run["target"])
-        keys = ("stage", "target", "status", "seconds", "summary")
-        peak = run["facts"].get("peak_memory_bytes")
         stages.append(
-            {key: run[key] for key in keys}
-            | {"seconds_before": None if before is None else before["seconds"], "peak_memory_bytes": peak}
+            {key: run[key] for key in ("stage", "target", "status", "seconds", "summary")}
+            | {
+                "seconds_before": None if before is None else before["seconds"],
+                "peak_memory_bytes": run.get("peak_memory_bytes"),
+            }
         )
     return stages
 

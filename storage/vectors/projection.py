@@ -71,7 +71,13 @@ def fit_projection(store: Store, encoder: str, sample: Floats, snapshot: str) ->
         (left, bottom), (right, top) = (low - edge).tolist(), (high + edge).tolist()
         with store.committing("vectors", encoder, name) as folder:
             np.save(folder / "axes.npy", axes, allow_pickle=False)
-            header: dict[str, Any] = {"encoder": encoder, "method": "pca", "snapshot": snapshot, "rows": len(sample), "seed": SEED}
+            header: dict[str, Any] = {
+                "encoder": encoder,
+                "method": "pca",
+                "snapshot": snapshot,
+                "rows": len(sample),
+                "seed": SEED,
+            }
             header |= {"frame": [left, right, bottom, top], "explained": explained, "created_at": utc_now()}
             write_json(folder / "map.json", header)
     folder = store.path("vectors", encoder, name)

@@ -20,7 +20,7 @@ def test_materialize__all_assets_pass_their_checks_and_fill_the_catalog(light: P
     assert sorted(made) == KEYS
     checks = result.get_asset_check_evaluations()
     assert all(check.passed for check in checks)
-    assert len(checks) == 1 + 1 + 1 + 1 + 2 * 5 + 1
+    assert len(checks) == 1 + 1 + 1 + 1 + 2 * 5 + 1 + 1
 
     near = made["selection/near"].materialization
     metadata = near.metadata
