@@ -62,7 +62,7 @@ ROOMS: dict[str, set[str]] = {
     "pipelines.classifiers": {BASE, "pipelines.config"},
     "pipelines.recipes": {BASE, "pipelines.config", "pipelines.classifiers"},
     "pipelines.labeling": {BASE, "pipelines.config", "pipelines.classifiers", "pipelines.recipes"},
-    "pipelines.report": {BASE, "pipelines.config", "pipelines.recipes"},
+    "pipelines.report": {BASE, "pipelines.config", "pipelines.recipes", "pipelines.labeling"},
     "pipelines.stages": STAGES,
     **dict.fromkeys(COMMANDS, STAGES | {"pipelines.stages"}),
     "pipelines.demo": {BASE, "pipelines.run"},

@@ -12,7 +12,8 @@
     recipes       a list, see below
     maps          encoder -> its map, see `maps.Map.document`
     decontamination   null, or status, facts, recall [target_set, kind, promised, planted, found, recall]
-    labels        projects: project, labels, labelled_rows, annotators, agreement, tied_rows, cost, rounds, curve
+    labels        projects: project, labels, labelled_rows, annotators, agreement, shared_labels, tied_rows, budget (in
+                  words), rounds [round, phase, rows, labelled, cost, stop, open], curve [labelled, accuracy, held_out]
     stages        stage, target, status, seconds, seconds_before, summary
     commands      what, command
 
@@ -113,7 +114,7 @@ def gather(context: Context, name: str = LATEST) -> tuple[dict[str, Any], pa.Tab
         "recipes": parts,
         "maps": {},
         "decontamination": _decontamination(store, history),
-        "labels": labels(store),
+        "labels": labels(context),
         "stages": _stages(history),
         "commands": _commands(history, recipes),
     }
