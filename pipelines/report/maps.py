@@ -16,7 +16,7 @@ from storage.pool.content import text_of
 from storage.vectors.projection import SAMPLE, SEED, Projection, fit_projection
 
 # Points of a report, over all recipes; a density picture of so many cells a side; rows that the picture is made of.
-POINTS, CELLS, PICTURE_ROWS = 5000, 56, 50_000
+POINTS, CELLS, PICTURE_ROWS = 5000, 56, 30_000
 TARGETS_SHARE = 0.2
 TEXT = 110
 
@@ -35,7 +35,8 @@ class Map:
         rng = np.random.default_rng(SEED)
         n = vectors.shape[0]
         rows = np.sort(rng.choice(n, min(n, PICTURE_ROWS), replace=False))
-        sample = unit(vectors.take(rows))
+        # As stored, which is as good as of norm 1 for a picture.
+        sample = np.asarray(vectors.take(rows), np.float32)
         sample = sample[sample.any(axis=1)]
         fitted = sample[np.sort(rng.choice(len(sample), min(len(sample), SAMPLE), replace=False))]
         self.plane: Projection = fit_projection(drawn.store, encoder, fitted, drawn.snapshot.id)

@@ -19,14 +19,17 @@ from storage.errors import BadInput, NotInStore
 from storage.ids import rows_of
 
 SEED = 20_251
-# Multiply-adds for one selection: about 0.1 s on two cores; the sample is as large as that allows.
-COST = 1e9
+# Multiply-adds for one selection, which the size of the sample follows; and above which nothing is measured.
+COST = 6e8
+LARGEST_COST = 1.5e10
 LEAST, MOST = 300, 4000
 TILE = 4096
 
 
 def quality(now: Drawn, before: Drawn | None, encoder: str | None) -> dict[str, Any] | None:
     """Coverage and similarity to the targets of a selection, of random rows and of the last selection; None without vectors.
+
+    Of the last selection, the rows that the pool still has.
 
     Args:
         encoder: the fingerprint of the vectors to measure with, where the selection itself has none.
@@ -38,20 +41,18 @@ def quality(now: Drawn, before: Drawn | None, encoder: str | None) -> dict[str, 
         vectors = now.vectors(encoder)
     except NotInStore:
         return None
-    rng = np.random.default_rng(SEED)
     n, dimension = vectors.shape
-    least_cost = LEAST * len(now.rows) * dimension
-    if least_cost > 10 * COST:
+    if LEAST * len(now.rows) * dimension > LARGEST_COST:
         return None
+    rng = np.random.default_rng(SEED)
     size = int(np.clip(COST / (len(now.rows) * dimension), LEAST, MOST))
     sample = unit(vectors.take(_some(rng, n, size)))
     sample = sample[sample.any(axis=1)]
-    of_before = None if before is None else rows_of(before.ids, now.snapshot.ids)
-    selections = {"selected": now.rows, "random": _some(rng, n, len(now.rows))}
-    if of_before is not None and (of_before >= 0).any():
-        selections["before"] = of_before[of_before >= 0]
-    chosen = {name: unit(vectors.take(rows)) for name, rows in selections.items()}
-    distances = {name: np.sqrt(np.maximum(2 - 2 * highest_cosines(sample, rows), 0)) for name, rows in chosen.items()}
+    parts = _parts(now, before) | {"random": _some(rng, n, len(now.rows))}
+    chosen = {name: unit(vectors.take(rows)) for name, rows in parts.items()}
+    compared = ["selected", "random", *(["before"] if before is not None else [])]
+    near = _highest(sample, chosen, compared)
+    distances = {name: np.sqrt(np.maximum(2 - 2 * cosines, 0)) for name, cosines in near.items()}
     own = now.spec.encoder == encoder
     return {
         "encoder": encoder,
@@ -64,8 +65,25 @@ def quality(now: Drawn, before: Drawn | None, encoder: str | None) -> dict[str, 
             {"measure": "95 of 100 rows of the pool are nearer than", "better": "lower"}
             | {name: round(float(np.quantile(each, 0.95)), 4) for name, each in distances.items()},
         ],
-        "targets": _targets(now, chosen) if own and now.sees_targets else [],
+        "targets": _targets(now, chosen, compared) if own and now.sees_targets else [],
     }
+
+
+def _parts(now: Drawn, before: Drawn | None) -> dict[str, Rows]:
+    """The rows that both selections have, those that are new in this one, and those of the last one that are not in it."""
+    if before is None:
+        return {"kept": np.empty(0, np.int64), "added": now.rows}
+    last = rows_of(before.ids, now.snapshot.ids)
+    last = last[last >= 0]
+    is_kept = np.isin(now.rows, last)
+    return {"kept": now.rows[is_kept], "added": now.rows[~is_kept], "dropped": np.setdiff1d(last, now.rows)}
+
+
+def _highest(examples: Array, chosen: Mapping[str, Array], compared: list[str]) -> dict[str, Array]:
+    """Selection -> (m,) the highest cosine of each example to one of its rows; what two selections share is compared once."""
+    cosines = {name: highest_cosines(examples, rows) for name, rows in chosen.items()}
+    made_of = {"selected": ("kept", "added"), "before": ("kept", "dropped"), "random": ("random",)}
+    return {name: np.max([cosines[part] for part in made_of[name]], axis=0) for name in compared}
 
 
 def highest_cosines(examples: Array, chosen: Array) -> Array:
@@ -79,7 +97,7 @@ def highest_cosines(examples: Array, chosen: Array) -> Array:
     return best
 
 
-def _targets(now: Drawn, chosen: Mapping[str, Array]) -> list[dict[str, Any]]:
+def _targets(now: Drawn, chosen: Mapping[str, Array], compared: list[str]) -> list[dict[str, Any]]:
     """For each target set how near the selections are to its examples, and which of them could be used for that."""
     measured = []
     for name, targets_id in now.spec.targets.items():
@@ -90,7 +108,8 @@ def _targets(now: Drawn, chosen: Mapping[str, Array]) -> list[dict[str, Any]]:
                 continue
             examples = _examples(now.spec, now, target_set, places)
             if examples is not None:
-                values = {key: round(float(highest_cosines(examples, rows).mean()), 4) for key, rows in chosen.items()}
+                near = _highest(examples, chosen, compared)
+                values = {key: round(float(cosines.mean()), 4) for key, cosines in near.items()}
                 measured.append({"target_set": name, "half": half, "examples": len(places), **values})
     return measured
 

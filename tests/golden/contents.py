@@ -35,7 +35,7 @@ WRITERS = ("duckdb", "faiss-cpu", "numpy", "orjson", "pyarrow", "scikit-learn", 
 """What decides the bytes of a file beside winnow itself."""
 
 _TIMES = "created_at|created_ns|finished_at|lease_until|seconds|started_at"
-_OURS = "code_version|config_digest|invocation|run_id"
+_OURS = "code_version|config_digest|invocation|peak_memory_bytes|run_id"
 _VARYING = re.compile(rf'("(?:{_TIMES}|{_OURS})": ?)("[^"]*"|-?[0-9][-+.eE0-9]*)')
 _SAID_TIME = re.compile(r"\b(until |in )(\d{4}-\d\d-\d\dT[0-9:+]+|[0-9.]+ (?:s|min|h)\b)")
 _VARYING_COLUMNS = frozenset(f"{_TIMES}|{_OURS}".split("|"))
@@ -219,7 +219,8 @@ def catalog_rows(project: Path) -> dict[str, str]:
         names = [row["name"] for kind in ("tables", "views") for row in _asked(connection, _SCHEMA[kind])]
         found = {}
         for name in sorted(names):
-            table = connection.sql(f'SELECT * FROM "{name}"').to_arrow_table()
+            without_reports = " WHERE stage <> 'report'" if name == "runs" else ""
+            table = connection.sql(f'SELECT * FROM "{name}"{without_reports}').to_arrow_table()
             table = table.drop_columns([column for column in table.column_names if column in _VARYING_COLUMNS])
             found[name] = f"{len(table)} rows {digest(chr(10).join(sorted(_rows(table, project))))}"
     return found
