@@ -211,5 +211,5 @@ def _reported(context: Context, outcome: Outcome) -> dict[str, Any]:
         "setup": document["verdict"]["setup"],
         "page": dg.MetadataValue.path(str(outcome.metrics["path"])),
     }
-    tables = {"recipes": recipes, "causes": causes}  # Dagster has no table without rows
+    tables = {"by_recipe": recipes, "causes": causes}  # Dagster has no table without rows
     return shown | {name: as_table(rows) for name, rows in tables.items() if rows}
