@@ -98,19 +98,17 @@ def highest_cosines(examples: Array, chosen: Array) -> Array:
 
 
 def _targets(now: Drawn, chosen: Mapping[str, Array], compared: list[str]) -> list[dict[str, Any]]:
-    """For each target set how near the selections are to its examples, and which of them could be used for that."""
+    """For each target set how near the selections are to its examples: those that only measure, where it has some, else all."""
     measured = []
     for name, targets_id in now.spec.targets.items():
         target_set = now.view.target_set_of(targets_id)
-        halves = {"measuring": target_set.measuring, "selecting": target_set.selecting}
-        for half, places in halves.items():
-            if not len(places):
-                continue
-            examples = _examples(now.spec, now, target_set, places)
-            if examples is not None:
-                near = _highest(examples, chosen, compared)
-                values = {key: round(float(cosines.mean()), 4) for key, cosines in near.items()}
-                measured.append({"target_set": name, "half": half, "examples": len(places), **values})
+        half = "measuring" if len(target_set.measuring) else "selecting"
+        places: Rows = getattr(target_set, half)
+        examples = _examples(now.spec, now, target_set, places)
+        if examples is not None:
+            near = _highest(examples, chosen, compared)
+            values = {key: round(float(cosines.mean()), 4) for key, cosines in near.items()}
+            measured.append({"target_set": name, "half": half, "examples": len(places), **values})
     return measured
 
 
