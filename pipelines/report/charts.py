@@ -1,14 +1,21 @@
 """The plots of a report as Vega-Lite specifications, made by Altair from the report's document.
 
 A specification names its colours by `style` (`selected`, `pool`, `before`, `target`, ...); `page.js` gives each its colour, in
-light and in dark. Data is added after Altair has checked the chart, so thousands of points cost it nothing.
+light and in dark. What Altair makes and checks is the same in each report, so it is kept (`kept_text`); data, height and the frame
+of a map are filled in.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
+
+from pipelines.report.kept import kept_text
 
 Spec = dict[str, Any]
 Values = Sequence[Mapping[str, Any]]
@@ -34,10 +41,9 @@ def charts(document: Mapping[str, Any]) -> dict[str, Spec]:
 
 def mix_chart(lines: Values) -> Spec:
     """A bar for each group's share of the selection, and a tick for its share of the pool."""
-    return _filled(_mix(), {"lines": lines}, height=18 * len(lines) + 4)
+    return _filled("mix", {"lines": lines}, height=18 * len(lines) + 4)
 
 
-@cache
 def _mix() -> Spec:
     import altair as alt
 
@@ -65,14 +71,13 @@ def length_chart(lines: Values) -> Spec:
         | {name: max(length, 1) for name, length in zip(_LENGTHS, line["quantiles"], strict=True)}  # no logarithm of 0
         for line in lines
     ]
-    return _filled(_length(), {"lines": values}, height=24 * len(values) + 4)
+    return _filled("length", {"lines": values}, height=24 * len(values) + 4)
 
 
 def _name(group: str) -> str:
     return "last run" if group == "before" else group
 
 
-@cache
 def _length() -> Spec:
     import altair as alt
 
@@ -111,17 +116,23 @@ def map_chart(pool: Mapping[str, Any], points: Mapping[str, Any]) -> Spec:
     ]
     selected = [{"x": x, "y": y, "rank": rank, "text": text} for x, y, rank, text in points["selected"]]
     targets = [{"x": x, "y": y, "target": name, "text": text} for x, y, name, text in points["targets"]]
-    spec = _map(left, right, bottom, top)
-    return _filled(spec, {"density": density, "selected": selected, "targets": targets}, height=400)
+    spec = _filled("map", {"density": density, "selected": selected, "targets": targets}, height=400)
+    frame = {"x": [left, right], "y": [bottom, top]}
+    return spec | {"layer": [_in_frame(layer, frame) for layer in spec["layer"]]}
 
 
-@cache
-def _map(left: float, right: float, bottom: float, top: float) -> Spec:
+def _in_frame(layer: Spec, frame: Mapping[str, list[float]]) -> Spec:
+    encoding = layer["encoding"]
+    placed = {axis: encoding[axis] | {"scale": encoding[axis]["scale"] | {"domain": frame[axis]}} for axis in frame}
+    return layer | {"encoding": encoding | placed}
+
+
+def _map() -> Spec:
     import altair as alt
 
     axis = alt.Axis(labels=False, ticks=False, grid=False, title=None, domain=False)
-    x = alt.X("x:Q", scale=alt.Scale(domain=[left, right], nice=False, zero=False), axis=axis)
-    y = alt.Y("y:Q", scale=alt.Scale(domain=[bottom, top], nice=False, zero=False), axis=axis)
+    x = alt.X("x:Q", scale=alt.Scale(nice=False, zero=False), axis=axis)
+    y = alt.Y("y:Q", scale=alt.Scale(nice=False, zero=False), axis=axis)
     colour = alt.Color("rows:Q", scale=alt.Scale(type="symlog"), legend=None)
     picture = alt.Chart(alt.NamedData(name="density")).mark_rect(tooltip=None)
     rows = alt.Chart(alt.NamedData(name="selected")).mark_point(style="selected_point", size=14)
@@ -135,10 +146,9 @@ def _map(left: float, right: float, bottom: float, top: float) -> Spec:
 
 def curve_chart(points: Values) -> Spec:
     """Accuracy on the random arm by the number of labels."""
-    return _filled(_curve(), {"lines": points}, height=180)
+    return _filled("curve", {"lines": points}, height=180)
 
 
-@cache
 def _curve() -> Spec:
     import altair as alt
 
@@ -161,5 +171,19 @@ def _specified(*layers: Any) -> Spec:
     return spec | {"autosize": {"type": "fit-x", "contains": "padding"}}
 
 
-def _filled(spec: Spec, datasets: Mapping[str, Values], *, height: int) -> Spec:
-    return spec | {"height": height, "datasets": {name: list(values) for name, values in datasets.items()}}
+def _filled(kind: str, datasets: Mapping[str, Values], *, height: int) -> Spec:
+    data = {name: list(values) for name, values in datasets.items()}
+    return _specifications()[kind] | {"height": height, "datasets": data}
+
+
+@cache
+def _specifications() -> dict[str, Spec]:
+    """Kind of plot -> its specification without data; to import Altair and make them takes half a second."""
+    source = hashlib.blake2b(Path(__file__).read_bytes(), digest_size=8).hexdigest()
+    specs: dict[str, Spec] = json.loads(kept_text(f"charts-{version('altair')}-{source}.json", _made))
+    return specs
+
+
+def _made() -> str:
+    kinds = {"mix": _mix, "length": _length, "map": _map, "curve": _curve}
+    return json.dumps({kind: make() for kind, make in kinds.items()})

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -20,6 +19,7 @@ from typing import Any
 
 from pipelines.progress import duration
 from pipelines.report.charts import charts
+from pipelines.report.kept import kept_text
 
 FOLDER = Path(__file__).parent
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -52,22 +52,15 @@ def embedded_json(value: Any) -> str:
 
 @cache
 def vega() -> str:
-    """The JavaScript of Vega, Vega-Lite and vega-embed.
+    """The JavaScript of Vega, Vega-Lite and vega-embed; to make it takes two seconds, so it is kept."""
 
-    Making it takes two seconds, so it is kept beside this file, for the version of vl-convert that made it, if that may be written.
-    """
-    kept = FOLDER / "__pycache__" / f"vega-{version('vl-convert-python')}.js"
-    if kept.exists():
-        return kept.read_text("utf-8")
-    import vl_convert
+    def made() -> str:
+        import vl_convert
 
-    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    if os.access(FOLDER, os.W_OK):
-        kept.parent.mkdir(exist_ok=True)
-        beside = kept.with_suffix(f".{os.getpid()}")
-        beside.write_text(script, "utf-8")
-        beside.replace(kept)
-    return script
+        script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+        return script
+
+    return kept_text(f"vega-{version('vl-convert-python')}.js", made)
 
 
 def _closed(text: str) -> str:

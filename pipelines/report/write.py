@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow.parquet as pq
 
 from pipelines.context import Context
@@ -37,7 +37,7 @@ def make_report(context: Context, name: str = LATEST) -> Path:
         document, changes = gather(context, run)
         page = render(document)
         with store.committing("records", KIND, run) as folder:
-            (folder / DOCUMENT).write_text(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+            (folder / DOCUMENT).write_bytes(orjson.dumps(document) + b"\n")
             (folder / PAGE).write_text(page, "utf-8")
             pq.write_table(changes, folder / CHANGES, compression="zstd")
     return store.path("records", KIND, run)
