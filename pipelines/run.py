@@ -9,6 +9,7 @@ from pipelines.context import Context
 from pipelines.errors import USER_ERRORS, HeldBack, RecipesFailed, UnknownRecipe
 from pipelines.messages import nearest
 from pipelines.recipes.spec import encoders_of, models_of
+from pipelines.runs import runs
 from pipelines.stages.decontaminate import decontaminate
 from pipelines.stages.embed import embed, embed_targets
 from pipelines.stages.export import export
@@ -18,6 +19,7 @@ from pipelines.stages.index import index
 from pipelines.stages.ingest import ingest
 from pipelines.stages.publish import publish
 from pipelines.stages.pull import pull
+from pipelines.stages.report import report
 from pipelines.stages.select import select
 from pipelines.stages.stage import Outcome
 from pipelines.stages.token_scores import token_scores
@@ -64,6 +66,31 @@ def export_all(context: Context, recipes: Sequence[str]) -> dict[str, Exception]
             except (*USER_ERRORS, OSError) as error:
                 errors[name] = error
     return errors
+
+
+def run_and_report(context: Context, recipes: Sequence[str] | None = None) -> list[Outcome]:
+    """`run_all`, and then the report of the run, however it ended. A report that cannot be made is said, and fails nothing.
+
+    Raises:
+        As `run_all`.
+    """
+    try:
+        outcomes = run_all(context, recipes)
+    except Exception:
+        write_report(context)
+        raise
+    write_report(context)
+    return outcomes
+
+
+def write_report(context: Context) -> None:
+    """Write the report of this invocation, if any of its stages ran."""
+    if next((run for run in runs(context.store) if run["invocation"] == context.invocation), None) is None:
+        return
+    try:
+        run_stage(context, "report", report)
+    except Exception as error:  # noqa: BLE001 - the selections are published; only their description is missing
+        context.report.say(f"warning: no report of this run: {type(error).__name__}: {error}")
 
 
 def prepare(context: Context, encoders: Sequence[str], models: Sequence[str] = ()) -> None:

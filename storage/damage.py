@@ -120,6 +120,9 @@ KINDS: Mapping[str, Kind] = {
     "plans": Kind(
         ("vectors",), "plan.json", {"bounds": [_WHOLE], "batch_tokens": _WHOLE}, ("ids.npy",), depth=2, prefix="plan-"
     ),
+    "maps": Kind(
+        ("vectors",), "map.json", {"frame": [_NUMBER], "explained": _NUMBER}, ("axes.npy",), depth=2, prefix="map-"
+    ),
     "indexes": Kind(
         ("indexes",),
         "index.json",
@@ -187,6 +190,7 @@ KINDS: Mapping[str, Kind] = {
         },
         ("examples.parquet",),
     ),
+    "reports": Kind(("records", "reports"), "report.json", {"format": _WHOLE, "run": _TEXT}, ("report.html",)),
     "runs": Kind(
         ("records", "runs"),
         "run.json",

@@ -163,8 +163,8 @@ def commit_run(store: Store, run: Mapping[str, Any]) -> str:
 
     Args:
         run: JSON-plain: `invocation`, `stage`, `target`, `status` ("ok", "held_back" or "failed"), `subject` (the id of
-            what was made), `started_at`, `finished_at`, `seconds`, `config_digest`, `code_version`, `summary`,
-            `facts`, `checks`, `error`. A `run_id` is given here, unless there is one.
+            what was made), `started_at`, `finished_at`, `seconds`, `peak_memory_bytes` (of the process), `config_digest`,
+            `code_version`, `summary`, `facts`, `checks`, `error`. A `run_id` is given here, unless there is one.
 
     Cost: lists the names of all runs.
     """

@@ -44,6 +44,7 @@ STAGES = {
     "pipelines.labeling",
     "pipelines.exports",
     "pipelines.exports.options",
+    "pipelines.report",
 }
 STEPS = {"selection", "selection.kernels", "selection.kernels.compiled"}
 ROOMS: dict[str, set[str]] = {
@@ -75,6 +76,7 @@ ROOMS: dict[str, set[str]] = {
         "pipelines.classifiers",
         "pipelines.labeling",
     },
+    "pipelines.report": {BASE, "pipelines.config", "pipelines.recipes", "pipelines.labeling"},
     "pipelines.stages": STAGES,
     **dict.fromkeys(COMMANDS, STAGES | {"pipelines.stages"}),
     "pipelines.demo": {BASE, "pipelines.run"},
@@ -84,6 +86,7 @@ ROOMS: dict[str, set[str]] = {
         "pipelines.config",
         "pipelines.classifiers",
         "pipelines.recipes",
+        "pipelines.report",
         "pipelines.stages",
     },
     "pipelines.definitions": {"pipelines.config", "pipelines.orchestration"},

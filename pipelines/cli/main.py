@@ -104,10 +104,10 @@ def run(
     ] = False,
 ) -> None:
     """Do all that is new: ingest, embed, index, select, publish. Killed and run again, it goes on where it was."""
-    from pipelines.run import run_all
+    from pipelines.run import run_and_report
 
     context = replace(_context(config), reread=reread)
-    for outcome in run_all(context, recipes):
+    for outcome in run_and_report(context, recipes):
         _show_selection(context, outcome.subject)
     _print('ask in SQL:  winnow sql "SELECT * FROM latest_selections"')
 
@@ -224,6 +224,25 @@ def diff(
     for title, rows in diff_tables(_store(config), a, b):
         _print(title)
         _print_table(rows)
+
+
+@app.command()
+def report(
+    run: Annotated[
+        str, typer.Argument(help="The run, by its invocation in `runs`; the last one if left out.")
+    ] = "latest",
+    config: ConfigOption = None,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Copy report.html, report.json and changes.parquet to this folder.")
+    ] = None,
+) -> None:
+    """Write the report of a run, unless it is there: what was chosen, what changed and why, as a page and as JSON."""
+    from pipelines.report.write import PAGE, copy_report, make_report, read_document
+
+    folder = make_report(_context(config), run)
+    page = copy_report(folder, out_folder) if out_folder is not None else folder / PAGE
+    _print(read_document(folder)["verdict"]["line"])
+    _print(str(page.absolute()))
 
 
 @app.command()

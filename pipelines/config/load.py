@@ -126,6 +126,7 @@ class _ConfigLoader(ConfigReader):
         decontamination = self._decontamination(targets, names)
         exports = dict(self._exports())
         schedule = self._schedule(list(self._mapping("recipes"))) if self.raw.get("schedule") is not None else None
+        notify = self._notify() if self.raw.get("notify") is not None else None
         self._stop_if_wrong()
         assert pool is not None  # else there was a problem
         assert index is not None
@@ -142,6 +143,7 @@ class _ConfigLoader(ConfigReader):
             decontamination=decontamination,
             exports=exports,
             schedule=schedule,
+            notify=notify,
             root=self.root,
         )
 
@@ -636,6 +638,18 @@ class _ConfigLoader(ConfigReader):
                 key
             ):  # its assets' keys begin with its name, those of exports with this
                 self.add((key, "export"), "`export` is what the assets of exports are called; choose another name")
+
+    def _notify(self) -> schema.Notify | None:
+        path: KeyPath = ("notify",)
+        notify = self._validated(schema.Notify, self.raw["notify"], path)
+        if notify is None:
+            return None
+        if notify.webhook is None and not notify.command:
+            self.add(path, "tells nobody: needs `webhook` (a URL) or `command`")
+        if notify.webhook is not None and not notify.webhook.startswith(("http://", "https://", "$")):
+            allowed = "must begin with http:// or https://, or be an environment variable, $NAME"
+            self.add((*path, "webhook"), f"{allowed}; found {notify.webhook!r}")
+        return notify
 
     def _schedule(self, recipes: list[str]) -> schema.Schedule | None:
         path: KeyPath = ("schedule",)

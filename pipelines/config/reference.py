@@ -45,6 +45,7 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("index", schema.Index),
     ("exports.<name>", schema.Export),
     ("schedule", schema.Schedule),
+    ("notify", schema.Notify),
 )
 
 _WORDS = {

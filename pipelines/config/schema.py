@@ -613,6 +613,25 @@ class Schedule(Section):
     recipes: Texts = ("all",)
 
 
+class Notify(Section):
+    """Who is told that a run ended, and how. What fails here is a warning and never fails the run.
+
+    Attributes:
+        webhook: a URL that gets a JSON object by POST, with the verdict as `text`; `$NAME` in it is an environment variable,
+            so that no secret stands in the file.
+        command: a command that gets the same JSON object on its standard input; text, or a list of words.
+        when: `always`, or only where a stage failed or was held back: `problems`.
+        link: the page's address for others, in which `{run}` is the run; its path if left out.
+        timeout_s: how many seconds a server or command has.
+    """
+
+    webhook: str | None = None
+    command: Texts | None = None
+    when: Literal["always", "problems"] = "always"
+    link: str | None = None
+    timeout_s: float = Field(default=10.0, gt=0, le=600)
+
+
 class Config(Section):
     """A whole `winnow.yaml`, resolved.
 
@@ -629,10 +648,11 @@ class Config(Section):
         decontamination: keep evaluation texts out of all that is chosen: see `decontamination`; `{}` for the defaults.
         exports: name: files for a trainer from a recipe's selection; see `exports.<name>`.
         schedule: when to draw again: see `schedule`.
+        notify: who is told that a run ended: see `notify`.
         root: the folder of the file.
     """
 
-    added_keys: ClassVar[tuple[str, ...]] = ("models", "classifiers", "decontamination", "exports")
+    added_keys: ClassVar[tuple[str, ...]] = ("models", "classifiers", "decontamination", "exports", "notify")
     store: str = "./store"
     pool: Pool
     encoders: dict[str, EncoderSpec] = {}
@@ -645,6 +665,7 @@ class Config(Section):
     decontamination: Decontamination | None = None
     exports: dict[str, Export] = {}
     schedule: Schedule | None = None
+    notify: Notify | None = None
     root: Path = Field(exclude=True)
 
     def evaluation_files(self, name: str) -> Files:

@@ -42,6 +42,7 @@ def stage_asset(
     key: Sequence[str],
     deps: Sequence[Sequence[str]] = (),
     show: Show | None = None,
+    publishes: bool = True,
     **options: Any,
 ) -> dg.AssetsDefinition:
     """One asset around one stage, with the checks that the stage declares.
@@ -49,6 +50,7 @@ def stage_asset(
     Args:
         show: metadata beside the metrics. Where it is given, the catalog is published first, so that a later asset that
             fails does not keep what was made from SQL.
+        publishes: whether it is so.
     """
     asset_key = dg.AssetKey(list(key))
 
@@ -58,7 +60,8 @@ def stage_asset(
             outcome = stage(opened, *arguments)
             if show is None:
                 return _materialized(outcome, {})
-            publish(opened)
+            if publishes:
+                publish(opened)
             return _materialized(outcome, show(opened, outcome))
         except USER_ERRORS as error:
             # Trying again would not mend a user's mistake, and its message says all: no traceback.

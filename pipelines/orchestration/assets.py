@@ -11,6 +11,7 @@ from pipelines.context import Context
 from pipelines.orchestration.asset import GPU_POOL, as_sql, as_table, stage_asset
 from pipelines.recipes.explain import explain, ready_sql
 from pipelines.recipes.spec import models_of, needs_vectors
+from pipelines.report.write import make_report, read_document
 from pipelines.stages.decontaminate import decontaminate
 from pipelines.stages.embed import embed, embed_targets
 from pipelines.stages.export import export
@@ -18,6 +19,7 @@ from pipelines.stages.fit_classifier import fit_classifier
 from pipelines.stages.index import index
 from pipelines.stages.ingest import ingest
 from pipelines.stages.publish import publish
+from pipelines.stages.report import report
 from pipelines.stages.select import select
 from pipelines.stages.stage import Outcome
 from pipelines.stages.token_scores import token_scores
@@ -190,3 +192,41 @@ def catalog_asset(config: Config) -> dg.AssetsDefinition:
         kinds={"duckdb"},
         group_name="catalog",
     )
+
+
+def report_asset() -> dg.AssetsDefinition:
+    """The asset `report`, written once the catalog is published."""
+    return stage_asset(
+        report,
+        key=["report"],
+        deps=[["catalog"]],
+        description="What this run chose, what changed since the last one and why: one page and one JSON document.",
+        kinds={"html"},
+        group_name="catalog",
+        show=_reported,
+        publishes=False,
+    )
+
+
+def _reported(context: Context, outcome: Outcome) -> dict[str, Any]:
+    """The numbers of the page; as tables of plain values, which the UI does not read as Markdown."""
+    document = read_document(make_report(context, outcome.subject))
+    changes = ("kept", "added", "dropped", "jaccard")
+    recipes = [
+        {"recipe": recipe["name"], "status": recipe["status"], "rows": recipe["rows"] or 0}
+        | {key: (recipe["changes"] or {}).get(key) for key in changes}
+        for recipe in document["recipes"]
+    ]
+    causes = [
+        {"recipe": recipe["name"], "change": change, "cause": line["words"], "rows": line["rows"]}
+        for recipe in document["recipes"]
+        for change in ("added", "dropped")
+        for line in (recipe["changes"] or {}).get(f"{change}_causes", [])
+    ]
+    shown = {
+        "verdict": document["verdict"]["line"],
+        "setup": document["verdict"]["setup"],
+        "page": dg.MetadataValue.path(str(outcome.metrics["path"])),
+    }
+    tables = {"by_recipe": recipes, "causes": causes}  # Dagster has no table without rows
+    return shown | {name: as_table(rows) for name, rows in tables.items() if rows}

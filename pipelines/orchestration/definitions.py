@@ -16,6 +16,7 @@ from pipelines.orchestration.assets import (
     export_asset,
     pool_asset,
     recipe_asset,
+    report_asset,
     searches,
     token_scores_asset,
 )
@@ -43,7 +44,7 @@ def build_definitions(config_path: Path) -> dg.Definitions:
     assets += map(token_scores_asset, config.models)
     assets += [classifier_asset(name, classifier) for name, classifier in config.classifiers.items()]
     assets += [recipe_asset(config, name) for name in config.recipes]
-    assets.append(catalog_asset(config))
+    assets += [catalog_asset(config), report_asset()]
     assets += [export_asset(config, name) for name in config.exports]
     for name, project in config.labeling.items():
         scored = [[model, "token_scores"] for model in models_of_project(config, name)]

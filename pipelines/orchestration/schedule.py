@@ -16,7 +16,7 @@ def schedules(config: Config) -> list[dg.ScheduleDefinition]:
         return []
     recipes = dg.AssetSelection.assets(*(["selection", name] for name in config.schedule.recipes))
     exports = [["export", name] for name, entry in config.exports.items() if entry.recipe in config.schedule.recipes]
-    results = dg.AssetSelection.assets(["catalog"], *exports)
+    results = dg.AssetSelection.assets(["catalog"], ["report"], *exports)
     return [
         dg.ScheduleDefinition(
             name="nightly_reselection",

@@ -27,7 +27,8 @@ class SelectionResult:
 
     Attributes:
         ids: in pick order.
-        metrics: rows of the pool, how many each rule kept out of the draw, kept and new rows, coverage.
+        metrics: rows of the pool, how many each rule kept out of the draw, `drawn` now and, of a top-up, `kept_by_top_up`;
+            coverage.
         exhausted: the pool could not fill the budget.
         new: it was drawn now; False when the record was there.
     """
@@ -59,7 +60,9 @@ def draw(context: Context, inputs: DrawInputs, name: str) -> SelectionResult:
     selection_id = spec.selection_id
     if known := known_selection(store, selection_id, ("recipe", "facts", "exhausted", "snapshot")):
         header, items = known
-        return SelectionResult(spec, from_arrow(items["id"]), header["facts"], header["exhausted"], new=False)
+        return SelectionResult(
+            spec, from_arrow(items["id"]), named_as_now(header["facts"]), header["exhausted"], new=False
+        )
     began = time.monotonic()
     budget = spec.constraints.budget
     if isinstance(budget, TokenBudget) and budget.tokenizer:
@@ -81,6 +84,19 @@ def draw(context: Context, inputs: DrawInputs, name: str) -> SelectionResult:
         commit_metrics(store, selection_id, metrics)
     commit_selection(store, header, drawn.items, dropped=drawn.dropped, retrieved=drawn.retrieved)
     return SelectionResult(spec, from_arrow(drawn.items["id"]), header["facts"], drawn.exhausted, new=True)
+
+
+def named_as_now(facts: Mapping[str, int | float]) -> dict[str, int | float]:
+    """The counts of a record under their present names.
+
+    Earlier versions said `kept_from_last` for what a top-up kept, 0 for a recipe that is drawn afresh, and `new_rows` for what
+    was drawn, whether or not the last selection had it.
+
+    >>> named_as_now({"pool": 9, "kept_from_last": 0, "new_rows": 5}), named_as_now({"kept_from_last": 2, "new_rows": 1})
+    ({'pool': 9, 'drawn': 5}, {'kept_by_top_up': 2, 'drawn': 1})
+    """
+    names = {"kept_from_last": "kept_by_top_up", "new_rows": "drawn"}
+    return {names.get(key, key): value for key, value in facts.items() if key != "kept_from_last" or value}
 
 
 def replay(inputs: DrawInputs) -> pa.Table:

@@ -31,7 +31,7 @@ class DrawnRows:
         rows: of the snapshot, in pick order.
         vectors: of the snapshot, where the recipe has some.
         items, dropped, retrieved: the tables of its record.
-        counts: rows of the pool, how many each rule kept out, kept and new rows.
+        counts: rows of the pool, how many each rule kept out, `drawn` now and, of a top-up, `kept_by_top_up`.
         exhausted: the pool could not fill the budget.
     """
 
@@ -73,7 +73,11 @@ def select_rows(inputs: DrawInputs) -> DrawnRows:
         )
     picked = _first(picked, inputs.affordable(picked.rows))
     rows = np.concatenate([kept.rows, picked.rows])
-    counts: Counts = {**excluded, "kept_from_last": len(kept.rows), "new_rows": len(picked.rows)}
+    counts: Counts = {
+        **excluded,
+        **({"kept_by_top_up": len(kept.rows)} if spec.previous else {}),
+        "drawn": len(picked.rows),
+    }
     counts |= counted(constraints, pool, cost, rows)
     counts |= {dropped_by(report.step): len(report.rows) for report in picked.dropped}
     return DrawnRows(

@@ -6,7 +6,9 @@ from typing import Literal
 
 import numpy as np
 
+from pipelines.pool_view import PoolView
 from pipelines.recipes.inputs import DrawInputs
+from pipelines.recipes.spec import SelectionSpec
 from selection import Targets
 from selection.types import Array, Rows
 from storage.errors import BadInput
@@ -20,7 +22,7 @@ def target_vectors(inputs: DrawInputs) -> Targets:
     places = [target_set.selecting for target_set in inputs.target_sets]
     vectors, names = [], []
     for target_set, selecting in zip(inputs.target_sets, places, strict=True):
-        vectors.append(_vectors(inputs, target_set, selecting))
+        vectors.append(example_vectors(inputs.view, inputs.spec, target_set, selecting))
         names += [target_set.example_names[place] for place in selecting.tolist()]
     return Targets(
         vectors=np.concatenate(vectors),
@@ -33,7 +35,7 @@ def target_vectors(inputs: DrawInputs) -> Targets:
 def half_vectors(inputs: DrawInputs, half: Literal["measuring", "selecting"]) -> dict[str, Array]:
     """Target set -> the vectors of its examples that only measure, or of the others, for the sets that have both."""
     measured = [target_set for target_set in inputs.target_sets if len(target_set.measuring)]
-    return {each.name: _vectors(inputs, each, getattr(each, half)) for each in measured}
+    return {each.name: example_vectors(inputs.view, inputs.spec, each, getattr(each, half)) for each in measured}
 
 
 def target_texts(inputs: DrawInputs) -> list[str]:
@@ -45,11 +47,10 @@ def target_texts(inputs: DrawInputs) -> list[str]:
     ]
 
 
-def _vectors(inputs: DrawInputs, target_set: TargetSet, places: Rows) -> Array:
+def example_vectors(view: PoolView, spec: SelectionSpec, target_set: TargetSet, places: Rows) -> Array:
     """The vectors of some examples of a target set."""
-    spec = inputs.spec
     assert spec.encoder is not None
-    stored = StoredVectors(inputs.view.store, spec.target_encoders.get(target_set.name, spec.encoder), target_set.ids)
+    stored = StoredVectors(view.store, spec.target_encoders.get(target_set.name, spec.encoder), target_set.ids)
     if len(stored.failed_rows):
         raise BadInput(
             f"target {target_set.example_names[stored.failed_rows[0]]!r} of {target_set.name!r} has no vector: its text has "

@@ -2,8 +2,9 @@
 
 - `stage`: what every stage shares: the lock, the record of the run, the declared checks.
 - `ingest`, `embed`, `index`, `select`, `publish`: the stages of a run. `encode`: the segments of vectors that `embed` writes.
-- `export`: an entry of `exports`.
+- `export`: an entry of `exports`. `report`: what a run ends with.
 - `pull`, `fit`, `push`: the stages of a labeling project.
 
-Imports `config`, `context`, `recipes`, `labeling` and `exports`; never `run`, `orchestration` or `cli`, which call the stages.
+Imports `config`, `context`, `recipes`, `labeling`, `exports` and `report`; never `run`, `orchestration` or `cli`, which call the
+stages.
 """

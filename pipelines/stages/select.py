@@ -36,11 +36,12 @@ def select(context: Context, recipe: str) -> Outcome:
     last = last_run(context.store, "select", recipe)
     spec = resolve_spec(context, recipe)
     result = draw(context, recipe_inputs(context.pool, spec), recipe)
-    overlap = _overlap(context, result.ids, last["subject"] if last else None)
-    metrics = {"rows": len(result.ids), **result.metrics}
+    shared = _shared(context, result.ids, last["subject"] if last else None)
+    overlap = None if shared is None else shared["overlap_with_last"]
     return Outcome(
         subject=result.spec.selection_id,
-        metrics=metrics if overlap is None else {**metrics, "overlap_with_last": round(overlap, 4)},
+        metrics={"rows": len(result.ids), **result.metrics}
+        | {name: round(value, 4) for name, value in (shared or {}).items()},
         summary=_summary(result),
         checks=_checks(context.pool, context.config.recipes[recipe], result, overlap),
     )
@@ -60,14 +61,20 @@ def _summary(result: SelectionResult) -> str:
     )
 
 
-def _overlap(context: Context, ids: Ids, last: str | None) -> float | None:
-    """Jaccard overlap with the recipe's last selection; None on its first, and where the last one is damaged."""
+def _shared(context: Context, ids: Ids, last: str | None) -> dict[str, float] | None:
+    """What is shared with the recipe's last selection; None on its first, and where the last one is damaged.
+
+    `also_in_last` and `not_in_last`, how many rows it has and has not; `dropped_from_last`, how many of its rows are not chosen
+    any more; `overlap_with_last`, Jaccard.
+    """
     known = known_selection(context.store, last) if last else None
     if known is None:
         return None
     before = from_arrow(known[1]["id"])
     common = len(np.intersect1d(before, ids))
-    return common / max(len(before) + len(ids) - common, 1)
+    union = max(len(before) + len(ids) - common, 1)
+    counts = {"also_in_last": common, "not_in_last": len(ids) - common, "dropped_from_last": len(before) - common}
+    return {**counts, "overlap_with_last": common / union}
 
 
 def _checks(view: PoolView, recipe: Recipe, result: SelectionResult, overlap: float | None) -> tuple[Check, ...]:

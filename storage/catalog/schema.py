@@ -360,6 +360,8 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "extra": "All fields of the row that winnow has no name for, as a JSON object; NULL if none.",
     "extra_columns": "Field that winnow has no name for -> its type, as JSON.",
     "facts": "What was counted on the way: a JSON object.",
+    "selections.facts": "What was counted on the way: a JSON object. drawn: rows drawn now, whether or not the last selection had "
+    "them; kept_by_top_up: rows that `mode: top_up` kept of it. Earlier versions said new_rows and kept_from_last.",
     "fields": "What the configuration says of the file's fields, as JSON; NULL if they were detected.",
     "file": "Path or URL of the file.",
     "finished_at": "When it ended, UTC.",

@@ -12,6 +12,7 @@ from tests.end_to_end.dagster_client import serving
 ASSETS = [
     "catalog",
     "pool",
+    "report",
     "selection/any",
     "selection/even",
     "selection/near",

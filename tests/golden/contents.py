@@ -35,11 +35,13 @@ WRITERS = ("duckdb", "faiss-cpu", "numpy", "orjson", "pyarrow", "scikit-learn", 
 """What decides the bytes of a file beside winnow itself."""
 
 _TIMES = "created_at|created_ns|finished_at|lease_until|seconds|started_at"
-_OURS = "code_version|config_digest|invocation|run_id"
+_OURS = "code_version|config_digest|invocation|peak_memory_bytes|run_id"
 _VARYING = re.compile(rf'("(?:{_TIMES}|{_OURS})": ?)("[^"]*"|-?[0-9][-+.eE0-9]*)')
 _SAID_TIME = re.compile(r"\b(until |in )(\d{4}-\d\d-\d\dT[0-9:+]+|[0-9.]+ (?:s|min|h)\b)")
 _VARYING_COLUMNS = frozenset(f"{_TIMES}|{_OURS}".split("|"))
-_LEFT_OUT = ("catalog/", "locks/", "tmp/", "winnow.duckdb")
+# A report and its map describe what is compared here itself.
+_LEFT_OUT = ("catalog/", "locks/", "tmp/", "winnow.duckdb", "records/reports/", "report.html")
+_MAP = re.compile(r"vectors/[^/]+/map-")
 ROOT_SIGN = "<project>"
 
 
@@ -71,12 +73,14 @@ def files_of(project: Path) -> dict[str, Path]:
     """
     store = project / "store"
     found: dict[str, Path] = {}
-    runs = sorted((store / "records" / "runs").iterdir())
+    runs = [run for run in sorted((store / "records" / "runs").iterdir()) if _did(run) != "report"]
     numbers = {run.name: f"{number:03d}-{_did(run)}" for number, run in enumerate(runs)}
     for path in sorted(store.rglob("*")):
         name = path.relative_to(store).as_posix()
         # The files that checksums are of are compared themselves; those of a record with a time in it vary.
-        if path.is_dir() or name.startswith(_LEFT_OUT) or path.name == "checksums.json":
+        if path.is_dir() or name.startswith(_LEFT_OUT) or path.name == "checksums.json" or _MAP.match(name):
+            continue
+        if name.startswith("records/runs/") and path.parent.name not in numbers:
             continue
         if name.startswith("records/runs/"):
             name = f"records/runs/{numbers[path.parent.name]}/{path.name}"
@@ -215,7 +219,8 @@ def catalog_rows(project: Path) -> dict[str, str]:
         names = [row["name"] for kind in ("tables", "views") for row in _asked(connection, _SCHEMA[kind])]
         found = {}
         for name in sorted(names):
-            table = connection.sql(f'SELECT * FROM "{name}"').to_arrow_table()
+            without_reports = " WHERE stage <> 'report'" if name == "runs" else ""
+            table = connection.sql(f'SELECT * FROM "{name}"{without_reports}').to_arrow_table()
             table = table.drop_columns([column for column in table.column_names if column in _VARYING_COLUMNS])
             found[name] = f"{len(table)} rows {digest(chr(10).join(sorted(_rows(table, project))))}"
     return found

@@ -13,6 +13,7 @@ from pipelines.orchestration.definitions import build_definitions
 KEYS = [
     "catalog",
     "pool",
+    "report",
     "selection/any",
     "selection/near",
     "vectors/embeddings",

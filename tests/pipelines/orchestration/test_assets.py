@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from pipelines.runs import runs
@@ -20,7 +22,7 @@ def test_materialize__all_assets_pass_their_checks_and_fill_the_catalog(light: P
     assert sorted(made) == KEYS
     checks = result.get_asset_check_evaluations()
     assert all(check.passed for check in checks)
-    assert len(checks) == 1 + 1 + 1 + 1 + 2 * 5 + 1
+    assert len(checks) == 1 + 1 + 1 + 1 + 2 * 5 + 1 + 1
 
     near = made["selection/near"].materialization
     metadata = near.metadata
@@ -73,3 +75,25 @@ def test_materialize__evaluation_texts_are_looked_for_before_what_chooses_rows(l
     assert check.check_name == "recall_above_floor"
     recall = query_catalog(Store(light / "store"), "SELECT recall FROM contamination_recall WHERE promised").to_pylist()
     assert [each["recall"] for each in recall] == [1.0] * 3
+
+
+def test_materialize__texts_of_rows_stand_in_no_markdown(light: Path) -> None:
+    hostile = "# heading <script>alert(1)</script> [link](javascript:alert(1)) ```\n| a |"
+    rows = [
+        {"id": f"hostile-{n}", "source": hostile, "prompt": f"{hostile} {n}", "response": hostile} for n in range(3)
+    ]
+    with (light / "data" / "a.jsonl").open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    change(light, "budget: 8}", "budget: 83}")
+    result = materialize(light, ["pool", "selection/any", "catalog", "report"])
+    assert result.success
+    made = {
+        event.asset_key.to_user_string(): event.materialization for event in result.get_asset_materialization_events()
+    }
+    kinds = {dg.MarkdownMetadataValue, dg.TextMetadataValue, dg.TableMetadataValue}
+    shown = [value for each in made.values() for value in each.metadata.values() if type(value) in kinds]
+    holding = [value for value in shown if "<script>" in str(value)]
+    assert {type(value) for value in holding} == {dg.TableMetadataValue}
+    report = made["report"].metadata
+    assert report["verdict"].value == "Published: 1 recipe, 83 rows."
+    assert report["by_recipe"].records[0].data["rows"] == 83

@@ -21,7 +21,7 @@ def test_schedule__cron_timezone_and_what_it_materializes(light: Path, monkeypat
     assert isinstance(schedule, dg.ScheduleDefinition)
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("30 3 * * *", "Europe/Vienna")
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
-    assert job_keys(definitions, "nightly") == ["catalog", "pool", "selection/any"]
+    assert job_keys(definitions, "nightly") == ["catalog", "pool", "report", "selection/any"]
     assert job_keys(definitions, "reselect") == KEYS
 
     monkeypatch.setenv("WINNOW_AUTOSTART", "1")

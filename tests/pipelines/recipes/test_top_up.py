@@ -25,7 +25,7 @@ def test_top_up__keeps_the_last_rows_in_order_and_adds_to_the_budget(light: Path
     assert after["gain"].to_pylist()[:10] == before["gain"].to_pylist()
     assert after["kind"].to_pylist() == ["kept"] * 10 + ["target"] * 4
     assert after["rank"].to_pylist() == list(range(1, 15))
-    assert (second.metrics["kept_from_last"], second.metrics["new_rows"]) == (10, 4)
+    assert (second.metrics["kept_by_top_up"], second.metrics["drawn"]) == (10, 4)
 
 
 def test_top_up__with_nothing_new_is_the_same_selection(light: Path) -> None:
@@ -47,6 +47,6 @@ def test_top_up__rows_that_left_the_pool_are_replaced(light: Path) -> None:
     (second,) = run_all(opened(light), ["any"])
     store = opened(light).store
     before, after = (read_selection(store, outcome.subject)[1]["id"].to_pylist() for outcome in (first, second))
-    kept = second.metrics["kept_from_last"]
+    kept = second.metrics["kept_by_top_up"]
     assert after[:kept] == [row_id for row_id in before if row_id in after]
-    assert kept + second.metrics["new_rows"] == len(after) == 40
+    assert kept + second.metrics["drawn"] == len(after) == 40

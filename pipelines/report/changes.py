@@ -1,0 +1,265 @@
+"""What changed between two selections of a recipe, and why: one cause for each row added or dropped.
+
+A row that is in one of the two selections is explained from the other one: why is it not in there? The first of these
+that holds is the cause:
+
+1. it is not in that selection's pool (`new_row`, `gone`);
+2. a rule keeps it out there (`outside_where`, `denied`, `contaminated`, ...; see `eligible.RULES`);
+3. a filter of that recipe dropped it there (`dropped_by_<step>`);
+4. something that the scores depend on is not the same in both: the encoder (`encoder`), the targets, classifier, model
+   or columns (`score`);
+5. the recipe is not the same: its quota (`quota`), budget (`budget`), steps, seed or other keys (`recipe`), or only the
+   version of a step's algorithm (`code`);
+6. its group of the quota got more or fewer rows (`quota`), the highest ranked as many as it gained or lost;
+7. nothing of this: other rows of the pool are new or gone, and the steps took it, or another one, by their result
+   (`moved_up`, `pushed_out`).
+
+So a row has one cause even where several would do, and 4 and 5 say what changed, not that the row would have stayed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.pool_view import PoolView
+from pipelines.recipes.draw import named_as_now
+from pipelines.recipes.eligible import RULES
+from pipelines.recipes.spec import IdList, SelectionSpec
+from pipelines.report.drawn import Drawn, quota_groups
+from selection.constraints import Quota
+from selection.registry import recorded_spec
+from selection.types import Rows
+from storage.errors import StorageError
+from storage.ids import Ids, rows_of
+from storage.pool.contamination import contaminated_ids
+from storage.pool.leaks import Questions
+from storage.pool.snapshot import Snapshot
+from storage.vectors.segments import failed_ids
+
+Causes = npt.NDArray[np.object_]
+Mask = npt.NDArray[np.bool_]
+# Cause -> in words, of a row added and of a row dropped.
+WORDS = {
+    "new_row": ("new in the pool", ""),
+    "gone": ("", "left the pool"),
+    "without_vector": ("had no vector", "has no vector now"),
+    "outside_where": ("was outside of the where condition", "outside of the where condition now"),
+    "not_allowed": ("was not in the allow list", "not in the allow list now"),
+    "denied": ("was in the deny list", "in the deny list now"),
+    "equal_to_a_target": ("counted as holding what a target asks", "holds what a target asks"),
+    "contaminated": ("counted as holding an evaluation text", "holds an evaluation text"),
+    "encoder": ("the encoder changed", "the encoder changed"),
+    "score": ("scores changed: targets, classifier, model or columns",) * 2,
+    "quota": ("its group of the quota got more", "its group of the quota got less"),
+    "budget": ("the budget changed", "the budget changed"),
+    "recipe": ("the recipe's steps, seed or keys changed",) * 2,
+    "code": ("another version of a step's algorithm",) * 2,
+    "moved_up": ("taken now: the rows around it changed", ""),
+    "pushed_out": ("", "pushed out by other rows"),
+}
+ADDED, DROPPED = 0, 1
+# The keys of a spec that scores depend on, beside the snapshot's columns.
+_OF_SCORES = ("targets", "target_encoders", "probabilities", "scores")
+_OF_RECIPE = ("steps", "seed", "round", "allow_short", "tokenizer", "group_by", "max_per_group")
+
+
+def words_of(cause: str, change: int) -> str:
+    """A cause in words.
+
+    >>> words_of("gone", DROPPED), words_of("dropped_by_semdedup", ADDED)
+    ('left the pool', 'semdedup dropped it')
+    """
+    if cause.startswith("dropped_by_"):
+        return f"{cause.removeprefix('dropped_by_')} {'dropped it' if change == ADDED else 'drops it now'}"
+    return WORDS[cause][change]
+
+
+def changes(view: PoolView, now: Drawn, before: Drawn) -> tuple[dict[str, Any], dict[str, Causes]]:
+    """What changed from `before` to `now`: counts for the document, and the causes of `added` and `dropped` in their order."""
+    place = _places(now.ids, before.ids)
+    kept = place >= 0
+    added, dropped = now.ids[~kept], before.ids[~np.isin(before.ids, now.ids)]
+    causes = {
+        "added": explained(view, added, now, before, ADDED),
+        "dropped": explained(view, dropped, before, now, DROPPED),
+    }
+    moves = place[kept] - np.flatnonzero(kept)
+    union = len(now.ids) + len(dropped)
+    return {
+        "previous": before.selection_id,
+        "same_selection": now.selection_id == before.selection_id,
+        "kept": int(kept.sum()),
+        "added": len(added),
+        "dropped": len(dropped),
+        "jaccard": round(int(kept.sum()) / union, 4) if union else 1.0,
+        "kept_by_top_up": _kept_by_top_up(now),
+        "kept_at_same_rank": int((moves == 0).sum()),
+        "median_rank_move": int(np.median(np.abs(moves))) if len(moves) else None,
+        "inputs_changed": inputs_changed(now.spec, before.spec),
+        "added_causes": _counted(causes["added"], ADDED),
+        "dropped_causes": _counted(causes["dropped"], DROPPED),
+    }, causes
+
+
+def explained(view: PoolView, ids: Ids, mine: Drawn, other: Drawn, change: int) -> Causes:
+    """(n,) the cause for each of some ids of `mine` that `other` does not have; in the order of the module's list."""
+    causes: Causes = np.full(len(ids), "", object)
+    if not len(ids):
+        return causes
+
+    def explain(mask: Mask, cause: str) -> None:
+        causes[mask & (causes == "")] = cause
+
+    inside = rows_of(ids, other.snapshot.ids) >= 0
+    explain(~inside, "new_row" if change == ADDED else "gone")
+    for rule, mask in _kept_out(view, ids, inside, mine, other):
+        explain(mask, rule)
+    for step, dropped in other.dropped.items():
+        explain(rows_of(ids, dropped) >= 0, f"dropped_by_{step}")
+    different = _difference(mine, other)
+    if different is None:
+        explain(_of_groups(view, ids, mine, other, causes), "quota")
+        different = "moved_up" if change == ADDED else "pushed_out"
+    explain(np.ones(len(ids), bool), different)
+    return causes
+
+
+def inputs_changed(now: SelectionSpec, before: SelectionSpec) -> list[str]:
+    """The keys of the specs that differ: `snapshot`, `where`, `steps`, ..."""
+    ours, theirs = now.record(), before.record()
+    return sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key) and key != "previous")
+
+
+def _kept_out(view: PoolView, ids: Ids, inside: Mask, mine: Drawn, other: Drawn) -> Iterator[tuple[str, Mask]]:
+    """Rule -> (n,) which of some ids it keeps out of a selection; `RULES` in their order, as far as they can be told.
+
+    A rule on the row alone that both selections have is not asked: it let the row into one of them.
+    """
+    spec, snapshot = other.spec, other.snapshot
+    rows = rows_of(ids, snapshot.ids)
+    same_columns = mine.snapshot.columns == snapshot.columns and mine.spec.scores == spec.scores
+    same_where = mine.spec.where == spec.where and same_columns
+
+    def masked(kept_out: Rows | Mask) -> Mask:
+        of_row = np.zeros(len(snapshot), bool)
+        of_row[kept_out] = True
+        return np.asarray(inside & of_row[np.maximum(rows, 0)])
+
+    for rule in RULES:
+        if rule == "without_vector" and spec.encoder is not None:
+            yield rule, inside & np.isin(ids, failed_ids(view.store, spec.encoder, ids))
+        elif rule == "outside_where" and spec.where is not None and not same_where:
+            yield rule, masked(~_satisfied(view, other))
+        elif rule == "not_allowed" and (allowed := _named(snapshot, spec.allow)) is not None:
+            yield rule, masked(np.setdiff1d(np.arange(len(snapshot)), allowed))
+        elif rule == "denied" and (denied := _named(snapshot, spec.deny)) is not None:
+            yield rule, masked(denied)
+        elif rule == "equal_to_a_target" and spec.held_out != mine.spec.held_out and inside.any():
+            yield rule, np.isin(ids, _askers(view, ids[inside], other))
+        elif rule == "contaminated" and spec.contamination is not None:
+            yield rule, inside & np.isin(ids, contaminated_ids(view.store, spec.contamination))
+
+
+def _satisfied(view: PoolView, other: Drawn) -> Mask:
+    where = other.spec.where
+    assert where is not None
+    snapshot = view.with_scores(other.snapshot, other.spec.scores)
+    return view.once("where", f"{snapshot.id} {where}", lambda: snapshot.where(where))
+
+
+def _named(snapshot: Snapshot, ids: IdList | None) -> Rows | None:
+    """The rows that a list of ids names; None without a list, and where its file is not what it was."""
+    try:
+        rows = None if ids is None else snapshot.rows_named(Path(ids.file), strict=False)[0]
+    except (StorageError, OSError):
+        return None
+    return rows if rows is not None and ids is not None and snapshot.digest_of(rows) == ids.digest else None
+
+
+def _askers(view: PoolView, ids: Ids, other: Drawn) -> Ids:
+    """Those of some ids that hold what a target asks."""
+    targets = [turns for name in other.spec.held_out for turns in view.target_set_of(name).conversations]
+    questions = Questions(targets)
+    holds = [
+        ids_of_batch[[questions.asked_in(turns) for turns in batch]]
+        for ids_of_batch, batch in other.snapshot.turns(ids)
+    ]
+    return np.concatenate([np.empty(0, "S16"), *holds])
+
+
+def _difference(mine: Drawn, other: Drawn) -> str | None:
+    """What of two specs is not the same, the first of the module's list; None if nothing but the pool and its rules is."""
+    ours, theirs = _parts(mine), _parts(other)
+    different = next((part for part in ours if ours[part] != theirs[part]), None)
+    is_code = different == "recipe" and {**ours["recipe"], "steps": None} == {**theirs["recipe"], "steps": None}
+    if is_code and _without_version(mine.spec) == _without_version(other.spec):
+        return "code"
+    return different
+
+
+def _parts(drawn: Drawn) -> dict[str, Any]:
+    """Cause -> what of a selection it stands for, the most telling first."""
+    spec, snapshot = drawn.spec, drawn.snapshot
+    imported = set(snapshot.columns) if spec.columns & set(snapshot.known_columns()) else set()
+    record = spec.record()
+    return {
+        "encoder": spec.encoder,
+        "score": [*(record.get(key) for key in _OF_SCORES), imported],
+        "quota": record["quota"],
+        "budget": [record["budget"], record["tokens"]],
+        "recipe": {key: record[key] for key in _OF_RECIPE},
+    }
+
+
+def _without_version(spec: SelectionSpec) -> list[Any]:
+    steps = [item for step in spec.steps for item in recorded_spec(step).items()]
+    return [(name, {key: value for key, value in options.items() if key != "version"}) for name, options in steps]
+
+
+def _of_groups(view: PoolView, ids: Ids, mine: Drawn, other: Drawn, causes: Causes) -> Mask:
+    """(n,) the highest ranked rows without a cause of each group of the quota, as many as the group has more than in `other`."""
+    mask = np.zeros(len(ids), bool)
+    quota = mine.spec.constraints.quota
+    if quota is None or quota.predicts:
+        return mask
+    groups = _groups(view, mine, quota)
+    left = Counter(groups) - Counter(_groups(view, other, quota))
+    of_id = dict(zip(mine.ids.tolist(), groups, strict=True))
+    left.subtract(of_id[id_] for id_ in ids[causes != ""].tolist())
+    for place in np.flatnonzero(causes == "").tolist():
+        group = of_id[ids[place]]
+        if left[group] > 0:
+            mask[place] = True
+            left[group] -= 1
+    return mask
+
+
+def _groups(view: PoolView, drawn: Drawn, quota: Quota) -> list[str]:
+    """The name of each selected row's group, in pick order."""
+    group, names = quota_groups(view, drawn, quota)
+    return [names[place] if place >= 0 else "" for place in group[drawn.rows].tolist()]
+
+
+def _kept_by_top_up(now: Drawn) -> int | None:
+    """The rows that a top-up kept; None where the recipe is drawn afresh."""
+    if now.spec.previous is None:
+        return None
+    return int(named_as_now(now.header["facts"]).get("kept_by_top_up", 0))
+
+
+def _places(ids: Ids, of: Ids) -> npt.NDArray[np.int64]:
+    """(n,) the place of each id among others, -1 where it is not there."""
+    order = np.argsort(of, kind="stable")
+    rows = rows_of(ids, of[order])
+    return np.where(rows >= 0, order[np.maximum(rows, 0)] if len(order) else -1, -1)
+
+
+def _counted(causes: Causes, change: int) -> list[dict[str, Any]]:
+    counts = Counter(causes.tolist())
+    return [{"cause": cause, "words": words_of(cause, change), "rows": rows} for cause, rows in counts.most_common()]

@@ -1,0 +1,45 @@
+"""Write the report of a run, and tell who wants to know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipelines.context import Context
+from pipelines.report.notify import failure_message, message_of, notify
+from pipelines.report.write import PAGE, link_latest, make_report, read_document
+from pipelines.stages.stage import Check, Metric, Outcome, stage
+
+LARGEST_BYTES = 5_000_000
+
+
+@stage("report", checks={"page_is_small": f"the page has at most {LARGEST_BYTES:,} bytes"})
+def report(context: Context) -> Outcome:
+    """Write the report of this invocation, make `report.html` in the store a link to it, and send the notification."""
+    try:
+        folder = make_report(context, context.invocation)
+        document = read_document(folder)
+        link = link_latest(context.store, folder)
+    except Exception as error:
+        notify(context, failure_message(context, error))
+        raise
+    notify(context, message_of(context, document, folder / PAGE))
+    verdict, size = document["verdict"], (folder / PAGE).stat().st_size
+    metrics: dict[str, Metric] = {
+        "path": str(folder / PAGE),
+        "size_bytes": size,
+        "recipes": verdict["recipes"],
+        "rows": verdict["rows"],
+        **_changes(document),
+    }
+    return Outcome(
+        subject=context.invocation,
+        metrics=metrics,
+        summary=f"{verdict['line']} Read {link}",
+        checks=(Check("page_is_small", size <= LARGEST_BYTES, f"{size:,} bytes", blocking=False),),
+    )
+
+
+def _changes(document: dict[str, Any]) -> dict[str, Metric]:
+    """`kept`, `added` and `dropped` over all recipes that have a last selection."""
+    compared = [recipe["changes"] for recipe in document["recipes"] if recipe["changes"] is not None]
+    return {key: sum(changes[key] for changes in compared) for key in ("kept", "added", "dropped")} if compared else {}

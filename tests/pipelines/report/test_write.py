@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines.report import write
+from pipelines.run import write_report
+from pipelines.stages import report as report_stage
+from tests.pipelines.conftest import Winnow, opened
+from tests.pipelines.report.conftest import Nights
+
+
+def test_report__the_run_ends_with_it_and_a_link_leads_to_the_newest(nights: Nights) -> None:
+    folder = nights.project / "store" / "records" / "reports" / nights.second["run"]
+    assert nights.said[-1] == f"report: Published: 2 recipes, 50 rows. Read {nights.project / 'store' / 'report.html'}"
+    assert (nights.project / "store" / "report.html").resolve() == folder / "report.html"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "changes.parquet",
+        "checksums.json",
+        "report.html",
+        "report.json",
+    ]
+
+
+def test_command__prints_the_path_and_copies(nights: Nights, winnow: Winnow, tmp_path: Path) -> None:
+    ended = winnow("report", "--config", nights.project)
+    page = nights.project / "store" / "records" / "reports" / nights.second["run"] / "report.html"
+    assert ended.out == f"Published: 2 recipes, 50 rows.\n{page}\n"
+    ended = winnow("report", nights.first["run"], "--config", nights.project, "--out", tmp_path / "out")
+    assert ended.out.splitlines()[-1] == str(tmp_path / "out" / "report.html")
+    assert json.loads((tmp_path / "out" / "report.json").read_text("utf-8")) == nights.first
+
+
+def test_command__unknown_run(nights: Nights, winnow: Winnow) -> None:
+    ended = winnow("report", "nosuch", "--config", nights.project)
+    assert ended.code == 2
+    assert "no run 'nosuch'" in ended.err
+
+
+def test_write_report__what_fails_is_a_warning(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Path:
+        raise RuntimeError("a defect")
+
+    said: list[str] = []
+    context = opened(nights.project, said, invocation=nights.second["run"])
+    monkeypatch.setattr(report_stage, "make_report", broken)
+    write_report(context)
+    assert said[-1] == "warning: no report of this run: RuntimeError: a defect"
+
+
+def test_read_document__a_damaged_report_is_made_again(nights: Nights, tmp_path: Path) -> None:
+    context = opened(nights.project)
+    folder = write.make_report(context, nights.first["run"])
+    text = (folder / "report.json").read_text("utf-8")
+    (folder / "report.json").write_text(text.replace('"format": 1', '"format": "x"'), "utf-8")
+    write.make_report(context, nights.first["run"])
+    assert write.read_document(folder)["verdict"]["line"] == "Published: 2 recipes, 50 rows."
