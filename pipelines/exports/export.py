@@ -29,7 +29,7 @@ from pipelines.exports.folder import check_target, replacing
 from pipelines.exports.options import ExportOptions
 from pipelines.exports.rows import ExportRow, OrderedRows
 from pipelines.exports.shapes import SHAPES, CannotHold, Record, record_of, whole_row
-from pipelines.exports.trainers import TRAINERS
+from pipelines.exports.trainers import TRAINERS, Trainer
 from pipelines.exports.trainers import Written as Described
 from pipelines.exports.writer import FieldKinds, JsonLines, Parquet, Writer
 from pipelines.messages import counted, listed, nearest
@@ -44,6 +44,8 @@ from storage.records import read_selection
 from storage.store import Store
 
 LEFT_OUT = "left_out.jsonl"
+# Causes that an error names.
+MAX_CAUSES = 8
 # Of the pool and of the selection, which `columns` may name as well as fields of the user's files.
 ROW_COLUMNS = ("id", "given_id", "source", "file", "line")
 _IDENTIFIED = ("id", "given_id", "source")
@@ -120,7 +122,7 @@ def export_selection(context: Context, name: str, options: ExportOptions, out: P
     columns = Columns(snapshot, items, order, options.columns)
     with replacing(out) as staging:
         rows = OrderedRows(snapshot, ids[order], staging.scratch)
-        run = _Run(title, options, columns, rows, _shape(options, rows), order, out)
+        run = _Run(title, options, columns, rows, *_shape(options, rows), order, out)
         run.write(staging.content)
         run.check_share()
         written = Written(
@@ -202,41 +204,43 @@ class Columns:
         return not same or same[0] == name
 
 
+@dataclass
 class _Run:
-    """One export on its way: converts the rows, writes what the shape holds, counts what it does not."""
+    """One export on its way: converts the rows, writes what the shape holds, counts what it does not.
 
-    def __init__(
-        self,
-        name: str,
-        options: ExportOptions,
-        columns: Columns,
-        rows: OrderedRows,
-        shape: tuple[str, Callable[[ExportRow], Record]],
-        order: Rows,
-        out: Path,
-    ) -> None:
-        self._name, self._options, self._columns, self._rows, self._order, self._out = (
-            name,
-            options,
-            columns,
-            rows,
-            order,
-            out,
-        )
-        self.shape, self._record = shape
-        self._trainer = None if options.trainer is None else TRAINERS[options.trainer]
-        self.files: list[Path] = []
-        self.beside: list[Path] = []
-        self.rows_written, self.left_out, self.sources = 0, Counter[str](), SourceCounts()
-        self._examples: dict[str, str] = {}
-        self.kinds = FieldKinds()
-        self.use = ""
+    Attributes:
+        name: of the recipe.
+        shape, record: the shape's name, and how a row becomes a record.
+        order: (b,) the item at each place.
+        out: where the export will lie.
+    """
+
+    name: str
+    options: ExportOptions
+    columns: Columns
+    rows: OrderedRows
+    shape: str
+    record: Callable[[ExportRow], Record]
+    order: Rows
+    out: Path
+    files: list[Path] = field(default_factory=list)
+    beside: list[Path] = field(default_factory=list)
+    rows_written: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    sources: SourceCounts = field(default_factory=SourceCounts)
+    kinds: FieldKinds = field(default_factory=FieldKinds)
+    use: str = ""
+    _examples: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def _trainer(self) -> Trainer | None:
+        return None if self.options.trainer is None else TRAINERS[self.options.trainer]
 
     def write(self, folder: Path) -> None:
         """Write the data, the list of rows left out and the trainer's file."""
         (folder / "data").mkdir()
         with self._writer(folder / "data") as writer, (folder / LEFT_OUT).open("wb") as causes:
-            for rows in self._rows.blocks():
+            for rows in self.rows.blocks():
                 places, records = [], []
                 for row in rows:
                     try:
@@ -258,18 +262,20 @@ class _Run:
 
     def check_share(self) -> None:
         """Raise `RowsLeftOut` where more rows were left out than allowed."""
-        count, total = sum(self.left_out.values()), len(self._order)
-        if count <= self._options.allow_left_out * total:
+        count, total = sum(self.left_out.values()), len(self.order)
+        if not count or count / total <= self.options.allow_left_out:
             return
         causes = [
             f"  {number:,}: {cause}, for example {self._examples[cause]}"
-            for cause, number in self.left_out.most_common()
+            for cause, number in self.left_out.most_common(MAX_CAUSES)
         ]
+        if len(self.left_out) > MAX_CAUSES:
+            causes.append(f"  and {counted(len(self.left_out) - MAX_CAUSES, 'further cause')}")
         share = -(-count * 10_000 // total) / 10_000
         raise RowsLeftOut(
-            f"{count:,} of {counted(total, 'row')} of {self._name} cannot be exported as {self.shape}"
+            f"{count:,} of {counted(total, 'row')} of {self.name} cannot be exported as {self.shape}"
             + (f" for {self._trainer.title}" if self._trainer else "")
-            + f", and {self._options.allow_left_out:g} is the share that may be left out; nothing was written:\n"
+            + f", and {self.options.allow_left_out:g} is the share that may be left out; nothing was written:\n"
             + "\n".join(causes)
             + "\nChoose a shape that holds them, keep such rows out by the recipe's `where`, or leave them out: "
             f"--allow-left-out {share:g} (`allow_left_out` under `exports`)"
@@ -283,12 +289,12 @@ class _Run:
         """
         if row.incomplete is not None:
             raise CannotHold(row.incomplete)
-        record = self._record(row)
+        record = self.record(row)
         if self._trainer is not None and self._trainer.check is not None:
             self._trainer.check(self.shape, record)
-        if not self._columns.names:
+        if not self.columns.names:
             return record
-        values = self._columns.values(row, self._columns.names, row.extra)
+        values = self.columns.values(row, self.columns.names, row.extra)
         for name in values:
             if name in record and not (name in _IDENTIFIED and self.shape in ("ids", "parquet")):
                 raise BadExport("columns", f"{name!r} is a field of the records of {self.shape} already")
@@ -299,18 +305,18 @@ class _Run:
         stored = row.stored
         self._examples.setdefault(cause, f"{stored['file']}:{stored['line']} ({row.id})")
         kept = {name: stored[name] for name in ("given_id", "source", "file", "line")}
-        return {"rank": int(self._order[row.place]) + 1, "id": row.id, **kept, "cause": cause}
+        return {"rank": int(self.order[row.place]) + 1, "id": row.id, **kept, "cause": cause}
 
     def _count(self, row: ExportRow) -> None:
-        licences = self._columns.values(row, self._columns.licences, row.extra) if self._columns.licences else {}
+        licences = self.columns.values(row, self.columns.licences, row.extra) if self.columns.licences else {}
         self.sources.add(row.stored["source"], row.conversation.characters, licences)
         self.rows_written += 1
 
     def _writer(self, folder: Path) -> Writer:
-        options, total = self._options, len(self._order)
+        options, total = self.options, len(self.order)
         if options.container == "jsonl":
             return JsonLines(folder, options.shards, total)
-        for rows in self._rows.blocks():
+        for rows in self.rows.blocks():
             for row in rows:
                 with suppress(CannotHold):
                     self.kinds.add([self._converted(row)])
@@ -318,9 +324,9 @@ class _Run:
 
     def _describe(self, folder: Path) -> None:
         described = Described(
-            name=self._name,
+            name=self.name,
             shape=self.shape,
-            folder=self._out,
+            folder=self.out,
             files=[str(path.relative_to(folder)) for path in self.files],
             fields=frozenset(self.kinds.kinds),
         )

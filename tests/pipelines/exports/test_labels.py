@@ -99,6 +99,19 @@ def test_predictions__are_of_every_row_and_of_every_class(taught: Path, tmp_path
     np.testing.assert_allclose(naive / naive.sum(axis=1, keepdims=True), P, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_datasets__loads_labels_and_predictions(taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+
+    export_labels(opened(taught), "kinds", tmp_path / "labels")
+    export_predictions(opened(taught), "kinds", tmp_path / "predictions")
+    for name, rows in (("labels", 11), ("predictions", 80)):
+        loaded = datasets.load_dataset(str(tmp_path / name), split="train", cache_dir=str(tmp_path / "cache"))
+        assert len(loaded) == rows
+        assert set(loaded["label"]) == {"fox", "dog", "other"}
+
+
 def test_load_model__refuses_what_is_none(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="does not hold a model"):
         load_model(tmp_path)
