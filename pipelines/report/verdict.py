@@ -57,9 +57,9 @@ def _line(state: str, selects: list[Run], passed: list[Run], rows: int, problems
 
 
 def _in_short(cause: str) -> str:
-    """The first line of a cause, without the error's class.
+    r"""The first line of a cause, without the error's class.
 
-    >>> _in_short("BadInput: 1 of 3 rows cannot be read:\\n  line 2")
+    >>> _in_short("BadInput: 1 of 3 rows cannot be read:\n  line 2")
     '1 of 3 rows cannot be read'
     """
     return shortened(re.sub(r"^\w+: ", "", cause.partition("\n")[0]).rstrip(":"), 160)
