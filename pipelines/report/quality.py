@@ -20,7 +20,7 @@ from storage.ids import rows_of
 
 SEED = 20_251
 # Multiply-adds for one selection, which the size of the sample follows; and above which nothing is measured.
-COST = 6e8
+COST = 4e8
 LARGEST_COST = 1.5e10
 LEAST, MOST = 300, 4000
 TILE = 4096
