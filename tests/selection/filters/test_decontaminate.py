@@ -90,15 +90,16 @@ def test_decontaminate__cosines_are_those_of_a_literal_search(seed: int) -> None
     bound = float(
         rng.choice([-1, 0, 0.49, 0.7, 0.99])
     )  # between the cosines that there are, so that rounding decides nothing
-    rows = dropped(Decontaminate(similarity=bound), pool, budget=0)
-    assert set(rows) == {row for row in range(30) if eligible[row] and cosines[row].max() >= bound}
-    assert {row: int(str(reason[1]).removeprefix("target/")) for row, reason in rows.items()} == {
-        row: int(np.argmax(cosines[row] >= cosines[row].max() - 1e-12)) for row in rows
-    }
+    kept, report = Decontaminate(similarity=bound).apply(pool, 1, rng=rng)
+    near = [row for row in range(30) if eligible[row] and cosines[row].max() >= bound]
+    assert report.rows.tolist() == near
+    assert kept.tolist() == np.setdiff1d(np.flatnonzero(eligible), near).tolist()
+    first = [int(np.argmax(cosines[row] >= cosines[row].max() - 1e-12)) for row in near]
+    assert report.reason.text() == [f"target/{target}" for target in first]
 
 
 def test_decontaminate__wrong_options_and_inputs() -> None:
-    with pytest.raises(InvalidOption, match=r"similarity must be a number >= -1 and <= 1, got 2"):
+    with pytest.raises(InvalidOption, match=r"similarity must be in -1 <= similarity <= 1, got 2"):
         Decontaminate(similarity=2)
     with pytest.raises(MissingInput, match="decontaminate needs vectors"):
         select(
