@@ -212,18 +212,27 @@ def sql(
 
 @app.command()
 def diff(
-    a: Annotated[str, typer.Argument(help="A recipe's selection id, or a recipe (its last but one selection).")],
+    a: Annotated[
+        str,
+        typer.Argument(help="A recipe (its last selection), RECIPE~1 (the one before), or how a selection id begins."),
+    ],
     b: Annotated[
-        str | None, typer.Argument(help="Another selection id; a recipe's last selection if left out.")
+        str | None, typer.Argument(help="Another; if left out, the recipe's last selection beside its last but one.")
     ] = None,
     config: ConfigOption = None,
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what changed between two selections."""
+    from pipelines.cli.output import json_text
+    from pipelines.diff import diff as difference_of
     from pipelines.diff import diff_tables
 
-    for title, rows in diff_tables(_store(config), a, b):
-        _print(title)
-        _print_table(rows)
+    difference = difference_of(_store(config), a, b)
+    if json:
+        standard_output().write(json_text(difference) + "\n")
+    else:
+        _print_titled(diff_tables(difference))
 
 
 @app.command()
@@ -338,10 +347,7 @@ def labels_status(
     from pipelines.cli.labels import choose_project, status_tables
 
     context = _context(config)
-    for title, rows in status_tables(context, choose_project(context.config, project)):
-        _print(title)
-        if rows:
-            _print_table(rows)
+    _print_titled(status_tables(context, choose_project(context.config, project)))
 
 
 @app.command()
@@ -430,6 +436,13 @@ def _show_selection(context: Any, selection_id: str) -> None:
     _print(f"\n{header['recipe']}: {header['n_items']:,} rows, selection {selection_id}", style="bold")
     _print_table(explained.by_source[:6])
     _print_table(explained.first_rows[:5])
+
+
+def _print_titled(tables: list[tuple[str, list[dict[str, Any]]]]) -> None:
+    for title, rows in tables:
+        _print(title)
+        if rows:
+            _print_table(rows)
 
 
 def _print_table(rows: list[dict[str, Any]], columns: list[str] | None = None) -> None:

@@ -34,7 +34,7 @@ def write_csv(table: pa.Table, stream: Writable, *, spreadsheet: bool = False) -
 def write_json_lines(table: pa.Table, stream: Writable) -> None:
     """Write a JSON object on each line; NaN and infinities, which JSON lacks, become null."""
     for batch in table.to_batches():
-        stream.writelines(_json(row) + "\n" for row in batch.to_pylist())
+        stream.writelines(json_text(row) + "\n" for row in batch.to_pylist())
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
@@ -43,7 +43,7 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return _json(value) if isinstance(value, list | dict) else value
+    return json_text(value) if isinstance(value, list | dict) else value
 
 
 class _Lines:
@@ -56,7 +56,8 @@ class _Lines:
         return self._stream.write(line.removesuffix("\r\n") + "\n")
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """A value as JSON in one line; NaN and infinities, which JSON lacks, become null."""
     return json.dumps(_finite(value), ensure_ascii=False, default=str, allow_nan=False)
 
 
