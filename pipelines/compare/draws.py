@@ -1,0 +1,136 @@
+"""What is compared: selections on record, recipes drawn now with several seeds, and random rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pipelines.context import Context
+from pipelines.errors import RecipesFailed, UnknownRecipe
+from pipelines.messages import listed, nearest
+from pipelines.named import selection_of
+from pipelines.recipes.learned import recipe_inputs
+from pipelines.recipes.rows import select_rows
+from pipelines.recipes.spec import SelectionSpec, resolve_spec
+from pipelines.recipes.tokens import count_tokens
+from pipelines.report.quality import SEED, some_rows
+from selection import TokenBudget
+from selection.errors import SelectionError
+from selection.types import Rows
+from storage.errors import StorageError
+from storage.ids import Ids, from_arrow, rows_of
+from storage.records import read_selection
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """A selection that is compared.
+
+    Attributes:
+        name: what it is shown under; the draws of one recipe share it.
+        seed: of the draw.
+        ids: (b,) in pick order.
+        rows: those of the present pool among them, in that order.
+        encoder: the fingerprint of the vectors that it was drawn by; None without.
+        tokens: what its budget counts; None for a budget in rows.
+        seconds: what it took; None for random rows.
+        selection: its id, where it is on record.
+    """
+
+    name: str
+    seed: int
+    ids: Ids
+    rows: Rows
+    encoder: str | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+    selection: str | None = None
+
+
+def recorded(context: Context, names: Sequence[str]) -> Iterator[Draw]:
+    """The selections of some names, as `pipelines.named.selection_of` takes them; a sweep stands for all of its recipes.
+
+    Raises:
+        NotInStore: there is no such selection.
+    """
+    for name in _members(context, names):
+        selection = selection_of(context.store, name)
+        header, items = read_selection(context.store, selection)
+        ids = from_arrow(items["id"])
+        rows = rows_of(ids, context.pool.snapshot.ids)
+        title = name if name != selection else f"{header['recipe']} {selection[:8]}"
+        yield Draw(
+            name=title,
+            seed=header["seed"],
+            ids=ids,
+            rows=rows[rows >= 0],
+            encoder=header["encoder"],
+            tokens=header["facts"].get("tokens"),
+            seconds=header["seconds"],
+            selection=selection,
+        )
+
+
+def drawn(context: Context, names: Sequence[str], seeds: int) -> Iterator[Draw]:
+    """Recipes drawn now, each with so many seeds from its own on. Nothing is committed.
+
+    Raises:
+        UnknownRecipe: a name is no recipe.
+        RecipesFailed: a recipe cannot be drawn.
+    """
+    known, chosen = context.config.recipes, _members(context, names)
+    for name in chosen:
+        if name not in known:
+            raise UnknownRecipe(
+                f"no recipe is called {name!r}{nearest(name, known)}; with --seeds recipes are drawn anew, and there are: "
+                f"{listed(known)}"
+            )
+    for name in chosen:
+        try:
+            yield from _seeds_of(context, name, seeds)
+        except (SelectionError, StorageError) as error:
+            raise RecipesFailed({name: error}, len(chosen)) from error
+
+
+def random_rows(context: Context, size: int, seeds: int) -> Iterator[Draw]:
+    """So many rows of the whole pool at random, several times."""
+    ids = context.pool.snapshot.ids
+    for seed in range(seeds):
+        rows = some_rows(np.random.default_rng([SEED, seed]), len(ids), size)
+        yield Draw(name=f"{size:,} random rows", seed=seed, ids=ids[rows], rows=rows)
+
+
+def _members(context: Context, names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(member for name in names for member in context.config.members(name)))
+
+
+def _seeds_of(context: Context, name: str, seeds: int) -> Iterator[Draw]:
+    first = resolve_spec(context, name)
+    budget = first.constraints.budget
+    if isinstance(budget, TokenBudget) and budget.tokenizer:
+        count_tokens(context, budget.tokenizer, context.pool.snapshot)
+    for number in range(seeds):
+        context.report.progress(f"draw {name}", number, seeds, "seeds")
+        yield _drawn_now(context, name, replace(first, seed=first.seed + number))
+
+
+def _drawn_now(context: Context, name: str, spec: SelectionSpec) -> Draw:
+    inputs = recipe_inputs(context.pool, spec)
+    _ = inputs.vectors, inputs.snapshot.ids  # opened once for all seeds, so that the first does not pay for it
+    began = time.monotonic()
+    chosen = select_rows(inputs)
+    seconds = time.monotonic() - began
+    tokens = chosen.counts.get("tokens")
+    return Draw(
+        name=name,
+        seed=spec.seed,
+        ids=inputs.snapshot.ids[chosen.rows],
+        rows=chosen.rows,
+        encoder=spec.encoder,
+        tokens=None if tokens is None else int(tokens),
+        seconds=round(seconds, 3),
+        selection=spec.selection_id if context.store.has("records", "selections", spec.selection_id) else None,
+    )

@@ -1,0 +1,48 @@
+"""How much two selections share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from selection.types import Array
+from storage.ids import Ids
+
+
+def jaccard(selections: Sequence[Ids]) -> Array:
+    """(k, k) float64: of each two selections the rows in both, of the rows in either; 1 for two that are empty.
+
+    Cost: sorts all ids; then for each row the square of how many selections have it.
+    """
+    from scipy.sparse import csr_array
+
+    sizes = np.array([len(ids) for ids in selections])
+    _, row = np.unique(np.concatenate(selections), return_inverse=True)
+    held = csr_array((np.ones(len(row), np.int64), row, np.concatenate([[0], np.cumsum(sizes)])))
+    common = (held @ held.T).toarray()
+    either = sizes[:, None] + sizes[None, :] - common
+    return np.where(either > 0, common / np.maximum(either, 1), 1.0)
+
+
+def mean_over_draws(pairs: Array, owners: Sequence[int], count: int) -> list[list[float | None]]:
+    """(count, count) the mean over the draws of each two owners; of an owner with itself, over different draws.
+
+    Args:
+        pairs: (k, k).
+        owners: (k,) whose a draw is.
+
+    Returns:
+        None where an owner has one draw alone: 0..count - 1, in rows and columns.
+    """
+    owner = np.asarray(owners)
+    means: list[list[float | None]] = []
+    for a in range(count):
+        line: list[float | None] = []
+        for b in range(count):
+            block = pairs[np.ix_(owner == a, owner == b)]
+            if a == b:
+                block = block[~np.eye(len(block), dtype=bool)]
+            line.append(round(float(block.mean()), 4) if block.size else None)
+        means.append(line)
+    return means
