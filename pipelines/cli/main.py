@@ -236,6 +236,38 @@ def diff(
 
 
 @app.command()
+def compare(
+    selections: Annotated[
+        list[str], typer.Argument(help="Recipes (a sweep stands for all of its recipes), RECIPE~1, or selection ids.")
+    ],
+    config: ConfigOption = None,
+    *,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", min=1, max=100, help="Draw each recipe now with so many seeds; nothing is stored."),
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", help="Whose vectors measure; those of the first recipe if left out.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    out_folder: Annotated[Path | None, typer.Option("--out", help="Write compare.html and compare.json here.")] = None,
+) -> None:
+    """Put selections beside each other and beside random rows: overlap, coverage, similarity to targets, mix, time."""
+    from pipelines.cli.output import json_text
+    from pipelines.compare.compare import compare as document_of
+    from pipelines.compare.page import write_comparison
+    from pipelines.compare.tables import compare_tables
+
+    document = document_of(_context(config), selections, seeds=seeds, encoder=encoder)
+    if json:
+        standard_output().write(json_text(document) + "\n")
+    else:
+        _print_titled(compare_tables(document))
+    if out_folder is not None:
+        _say(f"written to {write_comparison(document, out_folder)}")
+
+
+@app.command()
 def report(
     run: Annotated[
         str, typer.Argument(help="The run, by its invocation in `runs`; the last one if left out.")

@@ -48,7 +48,7 @@ def compare(context: Context, names: Sequence[str], *, seeds: int | None, encode
     shown = [*entries, *dict.fromkeys(draw.name for draw in baselines)]
     draws += baselines
     measure = yardstick(context, draws, encoder)
-    peaks = _peaks(context, [draw for draw in draws if draw.seconds is not None])
+    peaks = _peaks(context, [draw for draw in draws if not draw.random])
     measured = [_metrics(draw, measure, peaks.get(draw.name)) for draw in draws]
     owners = [shown.index(draw.name) for draw in draws]
     return {
@@ -86,7 +86,7 @@ def _entry(name: str, draws: list[tuple[Draw, dict[str, float]]]) -> dict[str, A
         }
     return {
         "name": name,
-        "random": draws[0][0].seconds is None,
+        "random": draws[0][0].random,
         "metrics": metrics,
         "draws": [{"seed": draw.seed, "selection": draw.selection, **values} for draw, values in draws],
     }
@@ -94,13 +94,13 @@ def _entry(name: str, draws: list[tuple[Draw, dict[str, float]]]) -> dict[str, A
 
 def _peaks(context: Context, draws: Sequence[Draw]) -> dict[str, int]:
     """Name -> the peak memory of the process that last drew it, by the records of runs."""
-    wanted = {draw.selection: draw.name for draw in draws} | {draw.name: draw.name for draw in draws}
+    by_target = {draw.name: draw.name for draw in draws}
+    by_selection = {draw.selection: draw.name for draw in draws if draw.selection is not None}
     peaks: dict[str, int] = {}
     for run in runs(context.store):
-        if run["stage"] == "select" and run["status"] == "ok" and run.get("peak_memory_bytes"):
-            name = wanted.get(run["subject"]) or wanted.get(run["target"])
-            if name is not None:
-                peaks.setdefault(name, run["peak_memory_bytes"])
+        name = by_target.get(run["target"]) or by_selection.get(run["subject"])
+        if name is not None and run["stage"] == "select" and run["status"] == "ok" and run.get("peak_memory_bytes"):
+            peaks.setdefault(name, run["peak_memory_bytes"])
     return peaks
 
 
@@ -134,18 +134,14 @@ def _notes(context: Context, draws: Sequence[Draw], measure: Yardstick | None, s
     else:
         notes += measure.notes
     lost = {draw.name: len(draw.ids) - len(draw.rows) for draw in draws if len(draw.ids) > len(draw.rows)}
-    notes += [f"{name}: {rows:,} of its rows are not in the pool any more and count for overlap alone" for name, rows in lost.items()]
+    notes += [
+        f"{name}: {rows:,} rows are not in the pool any more; they count for overlap alone"
+        for name, rows in lost.items()
+    ]
+    earlier = dict.fromkeys(draw.name for draw in draws if draw.snapshot != context.pool.snapshot.id)
+    notes += [f"{name} was drawn from an earlier state of the pool" for name in earlier]
     if seeds is None:
-        earlier = dict.fromkeys(draw.name for draw in draws if draw.selection and _snapshot_of(context, draw) != context.pool.snapshot.id)
-        notes += [f"{name} was drawn from an earlier state of the pool" for name in earlier]
-        notes.append("seconds are those of the draw on record, measuring included; --seeds 5 draws again and times all alike")
-    else:
-        notes.append("seconds are those of the draws alone; the first of a step may hold its compilation")
+        notes.append("seconds are those of the record, measuring included; `--seeds 5` draws again and times all alike")
+    elif seeds > 1:
+        notes.append("seconds are those of the draws after the first, which opens files and may compile")
     return notes
-
-
-def _snapshot_of(context: Context, draw: Draw) -> str:
-    from storage.records import read_selection
-
-    assert draw.selection is not None
-    return str(read_selection(context.store, draw.selection)[0]["snapshot"])

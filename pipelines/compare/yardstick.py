@@ -80,7 +80,9 @@ def yardstick(context: Context, draws: Sequence[Draw], encoder: str | None) -> Y
         examples, described, notes = _examples(context, name)
         other = dict.fromkeys(draw.name for draw in draws if draw.encoder not in (None, known[name]))
         if other:
-            notes.append(f"{listed(other)}: drawn by other vectors than those that measure ({name}); --encoder names others")
+            notes.append(
+                f"{listed(other)}: drawn by other vectors than those that measure ({name}); --encoder names others"
+            )
         return Yardstick(name, vectors, sample, examples, described, notes)
     return None
 
