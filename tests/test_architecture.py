@@ -81,7 +81,9 @@ ROOMS: dict[str, set[str]] = {
     "pipelines.stages": STAGES,
     **dict.fromkeys(COMMANDS, STAGES | {"pipelines.stages"}),
     "pipelines.demo": {BASE, "pipelines.run"},
-    "pipelines.cli": STAGES | COMMANDS | {"pipelines.stages", "pipelines.compare", "pipelines.demo"},
+    "pipelines.cli": (STAGES - {"pipelines.classifiers"})
+    | COMMANDS
+    | {"pipelines.stages", "pipelines.compare", "pipelines.demo"},
     "pipelines.orchestration": {
         BASE,
         "pipelines.config",

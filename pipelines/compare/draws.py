@@ -60,14 +60,13 @@ def recorded(context: Context, names: Sequence[str]) -> Iterator[Draw]:
     Raises:
         NotInStore: there is no such selection.
     """
-    for name in _members(context, names):
+    for name, title in _titles(context, names).items():
         selection = selection_of(context.store, name)
         header, items = read_selection(context.store, selection)
         ids = from_arrow(items["id"])
         rows = rows_of(ids, context.pool.snapshot.ids)
-        title = name if name != selection else f"{header['recipe']} {selection[:8]}"
         yield Draw(
-            name=title,
+            name=title if name in context.config.recipes else f"{header['recipe']} {selection[:8]}",
             seed=header["seed"],
             ids=ids,
             rows=rows[rows >= 0],
@@ -86,18 +85,20 @@ def drawn(context: Context, names: Sequence[str], seeds: int) -> Iterator[Draw]:
         UnknownRecipe: a name is no recipe.
         RecipesFailed: a recipe cannot be drawn.
     """
-    known, chosen = context.config.recipes, _members(context, names)
-    for name in chosen:
+    known, titles = context.config.recipes, _titles(context, names)
+    for name in titles:
         if name not in known:
             raise UnknownRecipe(
                 f"no recipe is called {name!r}{nearest(name, known)}; with --seeds recipes are drawn anew, and there are: "
                 f"{listed(known)}"
             )
-    for name in chosen:
+    first = {title: name for name, title in reversed(titles.items())}
+    for title, name in reversed(first.items()):
         try:
-            yield from _seeds_of(context, name, seeds)
+            for draw in _seeds_of(context, name, seeds):
+                yield replace(draw, name=title)
         except (SelectionError, StorageError) as error:
-            raise RecipesFailed({name: error}, len(chosen)) from error
+            raise RecipesFailed({name: error}, len(first)) from error
 
 
 def random_rows(context: Context, size: int, seeds: int) -> Iterator[Draw]:
@@ -115,8 +116,17 @@ def random_rows(context: Context, size: int, seeds: int) -> Iterator[Draw]:
         )
 
 
-def _members(context: Context, names: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(member for name in names for member in context.config.members(name)))
+def _titles(context: Context, names: Sequence[str]) -> dict[str, str]:
+    """Each name, sweeps as their recipes, with what it is shown under."""
+    return {member: _title(context, name, member) for name in names for member in context.config.members(name)}
+
+
+def _title(context: Context, name: str, member: str) -> str:
+    """Recipes of a sweep that differ in their seed alone share a title: they are draws of one recipe."""
+    if member == name:
+        return member
+    before, _, after = member.partition(f"_seed{context.config.recipes[member].seed}")
+    return before + after if not after or after.startswith("_") else member
 
 
 def _seeds_of(context: Context, name: str, seeds: int) -> Iterator[Draw]:

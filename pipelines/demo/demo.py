@@ -14,7 +14,7 @@ import numpy as np
 from pipelines.context import Context, open_context
 from pipelines.demo.harvest import harvest, is_within
 from pipelines.progress import Reporter
-from pipelines.run import run_all
+from pipelines.run import run_and_report
 from storage.errors import BadInput
 from storage.files.user_files import opened
 from storage.ids import from_arrow, rows_of
@@ -74,7 +74,7 @@ def run_demo(
     """
     prepare(folder, rows, own_pool, say)
     context = open_context(folder / "winnow.yaml", report)
-    outcomes = run_all(context)
+    outcomes = run_and_report(context)
     for outcome in outcomes:
         show(context, outcome.subject)
     if own_pool is None:
@@ -87,7 +87,10 @@ def run_demo(
 
 
 NEXT = """
+open {folder}/store/report.html: what was chosen, why, and a map of it
+
 next:
+  {winnow} export -c {folder} rds_plus --out rds_plus      # files that a trainer reads
   {winnow} sql -c {folder} "SELECT source, count(*) AS n FROM selected_examples GROUP BY ALL ORDER BY n DESC LIMIT 5"
   {winnow} status -c {folder}
   make ui                                # the same assets in the Dagster UI

@@ -276,7 +276,7 @@ def _commands(history: History, recipes: list[_Recipe]) -> list[dict[str, str]]:
         sql = f"SELECT {columns} FROM selection('{selection}') LIMIT 20"  # noqa: S608 - to paste
         lines = {
             f"the rows of {each.name}": f'winnow sql "{sql}"',
-            f"{each.name} as Parquet": f"winnow sql \"FROM selection('{selection}')\" --parquet {each.name}.parquet",
+            f"{each.name} for a trainer": f"winnow export {selection} --to messages --out {each.name}",
             f"draw {each.name} again and compare": f"winnow reproduce {selection}",
         }
         if each.before is not None and not each.part["same_selection"]:

@@ -16,7 +16,7 @@ from storage.pool.content import text_of
 from storage.vectors.projection import SAMPLE, SEED, Projection, fit_projection
 
 # Points of a report, over all recipes; a density picture of so many cells a side; rows that the picture is made of.
-POINTS, CELLS, PICTURE_ROWS = 5000, 56, 30_000
+POINTS, CELLS, PICTURE_ROWS = 5000, 56, 20_000
 TARGETS_SHARE = 0.2
 TEXT = 110
 

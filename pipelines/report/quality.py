@@ -22,7 +22,7 @@ from storage.vectors.segments import StoredVectors
 
 SEED = 20_251
 # Multiply-adds for one selection, which the size of the sample follows; and above which nothing is measured.
-COST = 6e8
+COST = 4e8
 LARGEST_COST = 1.5e10
 LEAST, MOST = 300, 4000
 TILE = 4096

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -10,6 +11,7 @@ import yaml
 
 from pipelines.messages import counted
 from pipelines.report.history import History, Run
+from pipelines.report.maps import shortened
 from storage.store import Store
 
 # More changes of the configuration are counted, not listed.
@@ -48,10 +50,19 @@ def _line(state: str, selects: list[Run], passed: list[Run], rows: int, problems
     recipes = f"{counted(len(passed), 'recipe')}, {counted(rows, 'row')}"
     if state == "published":
         return f"Published: {recipes}." if selects else "Nothing was drawn."
-    held_back = "; ".join(f"{problem['stage']}: {problem['cause']}" for problem in problems)
+    held_back = "; ".join(f"{problem['stage']}: {_in_short(problem['cause'])}" for problem in problems)
     if state == "partly":
         return f"Published: {recipes}; held back: {held_back}"
     return f"Held back, what was published before stays: {held_back}"
+
+
+def _in_short(cause: str) -> str:
+    r"""The first line of a cause, without the error's class.
+
+    >>> _in_short("BadInput: 1 of 3 rows cannot be read:\n  line 2")
+    '1 of 3 rows cannot be read'
+    """
+    return shortened(re.sub(r"^\w+: ", "", cause.partition("\n")[0]).rstrip(":"), 160)
 
 
 def _problem(run: Run) -> dict[str, str]:

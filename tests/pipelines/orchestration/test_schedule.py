@@ -40,5 +40,5 @@ def test_schedule__ends_in_the_exports_of_its_recipes(light: Path) -> None:
     with (light / "winnow.yaml").open("a") as file:
         file.write("exports: {mine: {recipe: any, to: ids}, other: {recipe: near, to: ids}}\n")
     definitions = build_definitions(light / "winnow.yaml")
-    assert job_keys(definitions, "nightly") == ["catalog", "export/mine", "pool", "selection/any"]
+    assert job_keys(definitions, "nightly") == ["catalog", "export/mine", "pool", "report", "selection/any"]
     assert job_keys(definitions, "reselect") == sorted([*KEYS, "export/mine", "export/other"])

@@ -12,6 +12,7 @@ from pipelines.config.load import load_config
 from pipelines.context import Context
 from pipelines.progress import Log
 from pipelines.recipes.draw import draw
+from pipelines.recipes.inputs import DrawInputs
 from pipelines.recipes.spec import resolve_spec
 from pipelines.report.changes import changes
 from pipelines.report.drawn import Drawn, quota_groups
@@ -34,7 +35,9 @@ def drawn_otherwise(tmp_path_factory: pytest.TempPathFactory) -> Any:
     def drawn(recipe: str) -> Drawn:
         config = load_config(project, {"recipes.any": yaml.safe_load(f"{{{recipe}}}")})
         context = Context(config, Store(project / "store"), Log(print))
-        return Drawn(context.pool, draw(context, resolve_spec(context, "any"), "any").spec.selection_id)
+        return Drawn(
+            context.pool, draw(context, DrawInputs(context.pool, resolve_spec(context, "any")), "any").spec.selection_id
+        )
 
     def draw_both(before: str, after: str) -> tuple[dict[str, Any], dict[str, Any], Drawn, Drawn]:
         first, second = drawn(before), drawn(after)
