@@ -17,6 +17,8 @@ from storage.records import utc_now
 
 # Sources that are shown; the others are one line.
 SOURCES = 12
+# Draws of random rows where selections on record are compared.
+RANDOM_DRAWS = 5
 
 
 def compare(context: Context, names: Sequence[str], *, seeds: int | None, encoder: str | None = None) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def compare(context: Context, names: Sequence[str], *, seeds: int | None, encode
     draws = list(recorded(context, names) if seeds is None else drawn(context, names, seeds))
     entries = list(dict.fromkeys(draw.name for draw in draws))
     sizes = sorted({len(draw.ids) for draw in draws if len(draw.ids)})
-    baselines = [draw for size in sizes for draw in random_rows(context, size, seeds or 1)]
+    baselines = [draw for size in sizes for draw in random_rows(context, size, seeds or RANDOM_DRAWS)]
     shown = [*entries, *dict.fromkeys(draw.name for draw in baselines)]
     draws += baselines
     measure = yardstick(context, draws, encoder)

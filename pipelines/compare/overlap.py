@@ -18,8 +18,9 @@ def jaccard(selections: Sequence[Ids]) -> Array:
     from scipy.sparse import csr_array
 
     sizes = np.array([len(ids) for ids in selections])
-    _, row = np.unique(np.concatenate(selections), return_inverse=True)
-    held = csr_array((np.ones(len(row), np.int64), row, np.concatenate([[0], np.cumsum(sizes)])))
+    distinct, row = np.unique(np.concatenate(selections), return_inverse=True)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    held = csr_array((np.ones(len(row), np.int64), row, starts), shape=(len(sizes), len(distinct)))
     common = (held @ held.T).toarray()
     either = sizes[:, None] + sizes[None, :] - common
     return np.where(either > 0, common / np.maximum(either, 1), 1.0)
