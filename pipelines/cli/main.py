@@ -264,14 +264,14 @@ def compare(
 
     context = _context(config)
     document = document_of(context, selections, seeds=seeds, encoder=encoder)
-    if json:
-        standard_output().write(json_text(document) + "\n")
-    else:
-        _print_titled(compare_tables(document))
     if out_folder is not None:
         _say(f"written to {write_comparison(document, out_folder)}")
     if record:
         _say(f"numbers of {record_metrics(context.store, document)} selections are in `metrics`")
+    if json:
+        standard_output().write(json_text(document) + "\n")
+    else:
+        _print_titled(compare_tables(document))
 
 
 @app.command()

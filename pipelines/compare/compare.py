@@ -13,7 +13,7 @@ from pipelines.compare.yardstick import Yardstick, yardstick
 from pipelines.context import Context
 from pipelines.report.drawn import column_codes
 from pipelines.runs import code_version, runs
-from storage.records import utc_now
+from storage.store import utc_now
 
 # Sources that are shown; the others are one line.
 SOURCES = 12

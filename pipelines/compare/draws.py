@@ -105,7 +105,8 @@ def random_rows(context: Context, size: int, seeds: int) -> Iterator[Draw]:
     """So many rows of the whole pool at random, several times."""
     snapshot = context.pool.snapshot
     for seed in range(seeds):
-        rows = some_rows(np.random.default_rng([SEED, seed]), len(snapshot.ids), size)
+        # The size comes first: [SEED, 0] would be the generator of the sample that distances are measured on.
+        rows = some_rows(np.random.default_rng([size, SEED, seed]), len(snapshot.ids), size)
         yield Draw(
             name=f"{size:,} random rows",
             seed=seed,

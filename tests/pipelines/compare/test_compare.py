@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.compare.compare import compare
-from pipelines.compare.draws import _titles
+from pipelines.compare.draws import _titles, random_rows
 from pipelines.compare.overlap import jaccard, mean_over_draws
 from pipelines.compare.page import render
 from pipelines.compare.record import record_metrics
@@ -22,6 +22,7 @@ from pipelines.compare.tables import compare_tables
 from pipelines.context import Context
 from pipelines.named import selection_of
 from pipelines.report.drawn import unit
+from pipelines.report.quality import SEED, some_rows
 from pipelines.stages.ingest import ingest
 from selection.types import Array
 from storage.catalog.query import query_catalog
@@ -93,6 +94,13 @@ class TestCompare:
             assert names == ["near", "any", "8 random rows", "10 random rows"]
             assert all(each["metrics"].keys() >= MEASURED for each in document["selections"])
             assert [each["random"] for each in document["selections"]] == [False, False, True, True]
+
+    def test_random_rows_are_not_those_that_distances_are_measured_on(self, context: Context) -> None:
+        sample = some_rows(np.random.default_rng(SEED), 80, 20)
+        draws = list(random_rows(context, 20, 50))
+        shared = np.mean([len(np.intersect1d(draw.rows, sample)) for draw in draws])
+        assert shared == pytest.approx(20 * 20 / 80, abs=1)
+        assert not any((draw.rows == sample).all() for draw in draws)
 
     def test_seeds_are_those_of_the_recipe_and_after(self, context: Context, seeded: dict[str, Any]) -> None:
         drawn = entry(seeded, "any")
