@@ -6,23 +6,24 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from pipelines.config.schema import Recipe, StepList
 from pipelines.context import Context
 from pipelines.errors import RecipesFailed, UnknownRecipe
 from pipelines.messages import listed, nearest
 from pipelines.named import selection_of
 from pipelines.recipes.learned import recipe_inputs
 from pipelines.recipes.rows import select_rows
-from pipelines.recipes.spec import SelectionSpec, resolve_spec
+from pipelines.recipes.spec import SelectionSpec, recipe_spec, resolve_spec
 from pipelines.recipes.tokens import count_tokens
-from pipelines.report.quality import SEED, some_rows
 from selection import TokenBudget
 from selection.errors import SelectionError
 from selection.types import Rows
 from storage.errors import StorageError
 from storage.ids import Ids, from_arrow, rows_of
 from storage.records import read_selection
+
+# Not near the seeds that recipes have, so that random rows are not by chance those of a recipe.
+RANDOM_SEED = 20_251_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class Draw:
         tokens: what its budget counts; None for a budget in rows.
         seconds: what it took, where that is known.
         selection: its id, where it is on record.
-        random: it is rows of the whole pool at random, to compare with.
+        random: it is rows at random that nobody asked for, to compare with.
     """
 
     name: str
@@ -95,26 +96,19 @@ def drawn(context: Context, names: Sequence[str], seeds: int) -> Iterator[Draw]:
     first = {title: name for name, title in reversed(titles.items())}
     for title, name in reversed(first.items()):
         try:
-            for draw in _seeds_of(context, name, seeds):
-                yield replace(draw, name=title)
+            yield from _draws(context, title, resolve_spec(context, name), seeds)
         except (SelectionError, StorageError) as error:
             raise RecipesFailed({name: error}, len(first)) from error
 
 
 def random_rows(context: Context, size: int, seeds: int) -> Iterator[Draw]:
-    """So many rows of the whole pool at random, several times."""
-    snapshot = context.pool.snapshot
-    for seed in range(seeds):
-        # The size comes first: [SEED, 0] would be the generator of the sample that distances are measured on.
-        rows = some_rows(np.random.default_rng([size, SEED, seed]), len(snapshot.ids), size)
-        yield Draw(
-            name=f"{size:,} random rows",
-            seed=seed,
-            ids=snapshot.ids[rows],
-            rows=rows,
-            snapshot=snapshot.id,
-            random=True,
-        )
+    """So many rows at random, several times, of those that a recipe without `where` and lists may take.
+
+    A row that holds what a target asks would be as near to it as can be, so random rows do without these as recipes do.
+    """
+    random = Recipe(steps=StepList.of("random"), budget=size, seed=RANDOM_SEED, allow_short=True)
+    for draw in _draws(context, f"{size:,} random rows", recipe_spec(context.pool, random), seeds):
+        yield replace(draw, random=True)
 
 
 def _titles(context: Context, names: Sequence[str]) -> dict[str, str]:
@@ -130,14 +124,13 @@ def _title(context: Context, name: str, member: str) -> str:
     return before + after if not after or after.startswith("_") else member
 
 
-def _seeds_of(context: Context, name: str, seeds: int) -> Iterator[Draw]:
-    first = resolve_spec(context, name)
-    budget = first.constraints.budget
+def _draws(context: Context, title: str, spec: SelectionSpec, seeds: int) -> Iterator[Draw]:
+    budget = spec.constraints.budget
     if isinstance(budget, TokenBudget) and budget.tokenizer:
         count_tokens(context, budget.tokenizer, context.pool.snapshot)
     for number in range(seeds):
-        context.report.progress(f"draw {name}", number, seeds, "seeds")
-        draw = _drawn_now(context, name, replace(first, seed=first.seed + number))
+        context.report.progress(f"draw {title}", number, seeds, "seeds")
+        draw = _drawn_now(context, title, replace(spec, seed=spec.seed + number))
         # The first opens files and may compile a loop, so where there are others its time says nothing of the recipe.
         yield replace(draw, seconds=None) if number == 0 < seeds - 1 else draw
 

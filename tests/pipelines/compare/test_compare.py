@@ -22,7 +22,6 @@ from pipelines.compare.tables import compare_tables
 from pipelines.context import Context
 from pipelines.named import selection_of
 from pipelines.report.drawn import unit
-from pipelines.report.quality import SEED, some_rows
 from pipelines.stages.ingest import ingest
 from selection.types import Array
 from storage.catalog.query import query_catalog
@@ -95,12 +94,13 @@ class TestCompare:
             assert all(each["metrics"].keys() >= MEASURED for each in document["selections"])
             assert [each["random"] for each in document["selections"]] == [False, False, True, True]
 
-    def test_random_rows_are_not_those_that_distances_are_measured_on(self, context: Context) -> None:
-        sample = some_rows(np.random.default_rng(SEED), 80, 20)
-        draws = list(random_rows(context, 20, 50))
-        shared = np.mean([len(np.intersect1d(draw.rows, sample)) for draw in draws])
-        assert shared == pytest.approx(20 * 20 / 80, abs=1)
-        assert not any((draw.rows == sample).all() for draw in draws)
+    def test_random_rows_hold_nothing_that_a_target_asks(self, ran: Path, tmp_path: Path) -> None:
+        project = shutil.copytree(ran, tmp_path / "copy", symlinks=True)
+        change(project, "targets/foxes.jsonl", "data/a.jsonl")
+        (draw,) = random_rows(opened(project), 60, 1)
+        assert len(draw.ids) == 40  # the rows of the other file
+        (draw,) = random_rows(opened(ran), 60, 1)
+        assert len(draw.ids) == len(np.unique(draw.rows)) == 60
 
     def test_seeds_are_those_of_the_recipe_and_after(self, context: Context, seeded: dict[str, Any]) -> None:
         drawn = entry(seeded, "any")
