@@ -40,6 +40,9 @@ def selection_of(store: Store, name: str) -> str:
         return begin[0]
     if begin:
         raise NotInStore(f"{name!r} is how {len(begin)} selections begin: {listed(begin[:5])}; give more digits")
+    of_sweep = [each for each in sorted(recipes) if each.startswith(f"{recipe}_")]
+    if of_sweep:
+        raise NotInStore(f"{recipe!r} has no selection of its own; name one of its recipes: {listed(of_sweep)}")
     drawn = f"drawn were: {listed(sorted(recipes))}" if recipes else "nothing was drawn yet: run `winnow run` first"
     raise NotInStore(
         f"{recipe!r} is neither a recipe with a selection nor a selection's id{nearest(recipe, recipes)}; {drawn}"

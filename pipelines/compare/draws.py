@@ -74,7 +74,7 @@ def recorded(context: Context, names: Sequence[str]) -> Iterator[Draw]:
             snapshot=header["snapshot"],
             encoder=header["encoder"],
             tokens=header["facts"].get("tokens"),
-            seconds=header["seconds"],
+            seconds=header.get("seconds"),
             selection=selection,
         )
 

@@ -67,3 +67,12 @@ def test_selection_of__digits_must_tell_one_selection(ran: Path, tmp_path: Path)
         selection_of(store, "0123")
     with pytest.raises(NotInStore, match="neither a recipe with a selection nor"):
         selection_of(store, "abc")
+
+
+def test_selection_of__a_sweep_names_its_recipes(ran: Path, tmp_path: Path) -> None:
+    runs = shutil.copytree(ran / "store" / "records" / "runs", tmp_path / "records" / "runs")
+    for file in runs.rglob("run.json"):
+        file.write_text(file.read_text().replace('"near"', '"near_seed0"'))
+        (file.parent / "checksums.json").unlink()
+    with pytest.raises(NotInStore, match="'near' has no selection of its own; name one of its recipes: near_seed0"):
+        selection_of(Store(tmp_path), "near")
