@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.compare.draws import Draw, drawn, random_rows, recorded
-from pipelines.compare.overlap import jaccard, mean_over_draws
+from pipelines.compare.overlap import jaccard, mean_over_draws, rank_biased
 from pipelines.compare.yardstick import Yardstick, yardstick
 from pipelines.context import Context
 from pipelines.report.drawn import column_codes
@@ -35,7 +35,7 @@ def compare(context: Context, names: Sequence[str], *, seeds: int | None, encode
         record, and the metrics). Metrics are `rows`, `tokens`, `seconds`, `peak_memory_bytes`, `mean_distance` and
         `most_distance` (of the pool's rows to the nearest chosen one: the mean, and what 95 of 100 are below), and
         `similarity_<target set>` (the mean of its examples' highest cosine to a chosen row). `targets` says which half of
-        each set judges; `overlap` is Jaccard, an entry with itself over different seeds; `mix` has the share of each source;
+        each set judges; `overlap` is Jaccard and `rank_biased_overlap` RBO, an entry with itself over different seeds; `mix` has the share of each source;
         `notes` what a reader should know.
 
     Raises:
@@ -52,7 +52,7 @@ def compare(context: Context, names: Sequence[str], *, seeds: int | None, encode
     measure = yardstick(context, draws, encoder)
     peaks = _peaks(context, [draw for draw in draws if not draw.random])
     measured = [_metrics(draw, measure, peaks.get(draw.name)) for draw in draws]
-    owners = [shown.index(draw.name) for draw in draws]
+    owners, ids = [shown.index(draw.name) for draw in draws], [draw.ids for draw in draws]
     return {
         "created_at": utc_now(),
         "code_version": code_version(),
@@ -66,7 +66,8 @@ def compare(context: Context, names: Sequence[str], *, seeds: int | None, encode
             _entry(name, [(draw, values) for draw, values in zip(draws, measured, strict=True) if draw.name == name])
             for name in shown
         ],
-        "overlap": mean_over_draws(jaccard([draw.ids for draw in draws]), owners, len(shown)),
+        "overlap": mean_over_draws(jaccard(ids), owners, len(shown)),
+        "rank_biased_overlap": mean_over_draws(rank_biased(ids), owners, len(shown)),
         "mix": _mix(context, draws, owners, len(shown)),
         "notes": _notes(context, draws, measure, seeds),
     }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from selection.types import Array
+from selection.types import Array, Rows
 from storage.ids import Ids
 
 
@@ -24,6 +24,37 @@ def jaccard(selections: Sequence[Ids]) -> Array:
     common = (held @ held.T).toarray()
     either = sizes[:, None] + sizes[None, :] - common
     return np.where(either > 0, common / np.maximum(either, 1), 1.0)
+
+
+def rank_biased(selections: Sequence[Ids]) -> Array:
+    """(k, k) float64: rank-biased overlap of each two selections, 0 to 1, in pick order; 1 for two that are empty.
+
+    Extrapolated RBO to the length of the shorter one (Webber, Moffat and Zobel 2010, equation 30), with the persistence that
+    looks at a tenth of it on average: 1 - 10 / length, at least 0.5.
+
+    Cost: sorts each pair.
+    """
+    _, codes = np.unique(np.concatenate(selections), return_inverse=True)
+    lists = np.split(codes, np.cumsum([len(ids) for ids in selections])[:-1])
+    values = np.ones((len(lists), len(lists)))
+    for i, a in enumerate(lists):
+        for j in range(i):
+            values[i, j] = values[j, i] = _rank_biased(a, lists[j])
+    return values
+
+
+def _rank_biased(a: Rows, b: Rows) -> float:
+    length = min(len(a), len(b))
+    if not length:
+        return float(len(a) == len(b))
+    persistence = max(1 - 10 / length, 0.5)
+    _, rank_a, rank_b = np.intersect1d(a, b, assume_unique=True, return_indices=True)
+    both = np.maximum(rank_a, rank_b)  # the rank from which on both lists have the row
+    common = np.cumsum(np.bincount(both[both < length], minlength=length))
+    depth = np.arange(1, length + 1)
+    weights = persistence**depth
+    agreement = common / depth
+    return float(agreement[-1] * weights[-1] + (1 - persistence) / persistence * (agreement * weights).sum())
 
 
 def mean_over_draws(pairs: Array, owners: Sequence[int], count: int) -> list[list[float | None]]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipelines.compare.compare import compare
 from pipelines.compare.draws import _titles, random_rows
-from pipelines.compare.overlap import jaccard, mean_over_draws
+from pipelines.compare.overlap import jaccard, mean_over_draws, rank_biased
 from pipelines.compare.page import render
 from pipelines.compare.record import record_metrics
 from pipelines.compare.tables import compare_tables
@@ -189,6 +189,26 @@ def test_jaccard__is_that_of_sets(selections: list[set[int]], data: st.DataObjec
                 if i != j and (owners[i], owners[j]) == (a, b)
             ]
             assert means[a][b] == (pytest.approx(np.mean(of), abs=1e-4) if of else None)
+
+
+RANKED = st.lists(st.integers(0, 30), unique=True, max_size=40)
+
+
+@given(a=RANKED, b=RANKED)
+def test_rank_biased__is_its_definition(a: list[int], b: list[int]) -> None:
+    value = rank_biased([np.array(a, np.int64), np.array(b, np.int64)])
+    length = min(len(a), len(b))
+    if not length:
+        assert value[0, 1] == (not a and not b)
+        return
+    p = max(1 - 10 / length, 0.5)
+    agreement = [len({*a[:depth]} & {*b[:depth]}) / depth for depth in range(1, length + 1)]
+    naive = agreement[-1] * p**length
+    naive += (1 - p) / p * sum(share * p**depth for depth, share in enumerate(agreement, 1))
+    assert value[0, 1] == pytest.approx(naive)
+    assert value[0, 1] == value[1, 0]
+    assert 0 <= value[0, 1] <= 1 + 1e-12
+    assert rank_biased([np.array(a, np.int64)] * 2)[0, 1] == pytest.approx(1)
 
 
 class TestShown:
