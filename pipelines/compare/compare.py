@@ -19,6 +19,8 @@ from storage.store import utc_now
 SOURCES = 12
 # Draws of random rows where selections on record are compared.
 RANDOM_DRAWS = 5
+# Draws of an entry whose ranks are compared: each two of all draws are, one by one.
+RANKED_DRAWS = 5
 
 
 def compare(context: Context, names: Sequence[str], *, seeds: int | None, encoder: str | None = None) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def compare(context: Context, names: Sequence[str], *, seeds: int | None, encode
         record, and the metrics). Metrics are `rows`, `tokens`, `seconds`, `peak_memory_bytes`, `mean_distance` and
         `most_distance` (of the pool's rows to the nearest chosen one: the mean, and what 95 of 100 are below), and
         `similarity_<target set>` (the mean of its examples' highest cosine to a chosen row). `targets` says which half of
-        each set judges; `overlap` is Jaccard and `rank_biased_overlap` RBO, an entry with itself over different seeds; `mix` has the share of each source;
+        each set judges; `overlap` is Jaccard and `rank_biased_overlap` RBO (of at most 5 draws each), an entry with itself over different seeds; `mix` has the share of each source;
         `notes` what a reader should know.
 
     Raises:
@@ -53,6 +55,7 @@ def compare(context: Context, names: Sequence[str], *, seeds: int | None, encode
     peaks = _peaks(context, [draw for draw in draws if not draw.random])
     measured = [_metrics(draw, measure, peaks.get(draw.name)) for draw in draws]
     owners, ids = [shown.index(draw.name) for draw in draws], [draw.ids for draw in draws]
+    ranked = [place for place, owner in enumerate(owners) if owners[:place].count(owner) < RANKED_DRAWS]
     return {
         "created_at": utc_now(),
         "code_version": code_version(),
@@ -67,7 +70,9 @@ def compare(context: Context, names: Sequence[str], *, seeds: int | None, encode
             for name in shown
         ],
         "overlap": mean_over_draws(jaccard(ids), owners, len(shown)),
-        "rank_biased_overlap": mean_over_draws(rank_biased(ids), owners, len(shown)),
+        "rank_biased_overlap": mean_over_draws(
+            rank_biased([ids[place] for place in ranked]), [owners[place] for place in ranked], len(shown)
+        ),
         "mix": _mix(context, draws, owners, len(shown)),
         "notes": _notes(context, draws, measure, seeds),
     }
