@@ -4,48 +4,71 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.messages import nearest
-from pipelines.runs import runs
+from pipelines.named import selection_of
 from storage.catalog.query import query_catalog
 from storage.errors import NotInStore
 from storage.store import Store
 
+FIRST = 20
+_BY_SOURCE = """
+SELECT source, count(rank_a) AS before, count(rank_b) AS after, count(rank_b) - count(rank_a) AS difference,
+    count(*) FILTER (change = 'kept') AS kept, count(*) FILTER (change = 'added') AS added,
+    count(*) FILTER (change = 'dropped') AS dropped
+FROM selection_diff(?, ?) GROUP BY source ORDER BY after DESC, before DESC, source"""
+_FIRST = f"""
+SELECT change, rank_a, rank_b, source, prompt FROM selection_diff(?, ?) WHERE change <> 'kept'
+ORDER BY coalesce(rank_b, rank_a) LIMIT {FIRST}"""  # noqa: S608 - a number of ours
+_HEADER = (
+    "SELECT recipe, n_items AS rows, CAST(created_at AS VARCHAR) AS created_at FROM selections WHERE selection_id = ?"
+)
 
-def diff_tables(store: Store, a: str, b: str | None) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Titled tables of the changes from selection `a` to `b`, or between the last two selections of the recipe `a`.
+
+def diff(store: Store, a: str, b: str | None) -> dict[str, Any]:
+    """What changes from selection `a` to `b`, or from the last but one selection of the recipe `a` to its last.
+
+    Args:
+        a, b: as `pipelines.named.selection_of` takes them.
+
+    Returns:
+        `a` and `b` (selection, recipe, rows, created_at), `kept`, `added`, `dropped`, `jaccard`, `sources` (a line each with
+        the same counts) and `first` (at most 20 changes by rank).
 
     Raises:
-        NotInStore: the published catalog lacks one of them.
+        NotInStore: there is no such selection, or the published catalog lacks it.
     """
-    if b is None:
-        a, b = _last_two(store, a)
-    for selection in (a, b):
-        if not query_catalog(store, "SELECT 1 FROM selections WHERE selection_id = ?", [selection]).num_rows:
-            raise NotInStore(f"no selection {selection!r} in the published catalog; its `selections` lists them")
-    counts = query_catalog(
-        store, "SELECT change, count(*) AS n FROM selection_diff(?, ?) GROUP BY change ORDER BY change", [a, b]
-    )
-    changed = query_catalog(
-        store,
-        "SELECT change, rank_a, rank_b, source, prompt FROM selection_diff(?, ?) WHERE change <> 'kept' "
-        "ORDER BY coalesce(rank_b, rank_a) LIMIT 20",
-        [a, b],
-    )
-    return [(f"from {a} to {b}", counts.to_pylist()), ("first changes by rank", changed.to_pylist())]
+    names = (a, b) if b is not None else (f"{a}~1", a)
+    ids = [selection_of(store, name) for name in names]
+    headers = [_header(store, each) for each in ids]
+    sources = query_catalog(store, _BY_SOURCE, ids).to_pylist()
+    counts = {change: sum(line[change] for line in sources) for change in ("kept", "added", "dropped")}
+    return {
+        "a": {"selection": ids[0], **headers[0]},
+        "b": {"selection": ids[1], **headers[1]},
+        **counts,
+        "jaccard": round(counts["kept"] / max(sum(counts.values()), 1), 4),
+        "sources": sources,
+        "first": query_catalog(store, _FIRST, ids).to_pylist(),
+    }
 
 
-def _last_two(store: Store, recipe: str) -> tuple[str, str]:
-    subjects: dict[str, None] = {}
-    recipes: set[str] = set()
-    for run in runs(store):
-        if run["stage"] == "select" and run["status"] == "ok":
-            recipes.add(run["target"])
-            if run["target"] == recipe:
-                subjects[run["subject"]] = None
-        if len(subjects) == 2:
-            newest, before = subjects
-            return before, newest
-    if recipe not in recipes:
-        drawn = f"; drawn were: {', '.join(sorted(recipes))}" if recipes else ", and nothing was drawn yet"
-        raise NotInStore(f"no recipe {recipe!r}{nearest(recipe, recipes)} was drawn{drawn}; two ids can be given too")
-    raise NotInStore(f"the recipe {recipe!r} has one selection so far; a diff needs two")
+def diff_tables(difference: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """A difference as titled tables."""
+    a, b = difference["a"], difference["b"]
+    changes = [{"change": change, "rows": difference[change]} for change in ("kept", "added", "dropped")]
+    return [
+        (
+            f"from {a['selection']} ({a['recipe']}, {a['rows']:,} rows)\nto   {b['selection']} ({b['recipe']}, {b['rows']:,} rows)",
+            [],
+        ),
+        (f"overlap (Jaccard) {difference['jaccard']:.1%}", changes),
+        ("by source", difference["sources"]),
+        *([("first changes by rank", difference["first"])] if difference["first"] else []),
+    ]
+
+
+def _header(store: Store, selection: str) -> dict[str, Any]:
+    header = query_catalog(store, _HEADER, [selection]).to_pylist()
+    if not header:
+        raise NotInStore(f"no selection {selection!r} in the published catalog; its `selections` lists them")
+    recipe: dict[str, Any] = header[0]
+    return recipe

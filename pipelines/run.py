@@ -187,7 +187,10 @@ def run_stage(context: Context, title: str, stage: Callable[..., Outcome], *argu
 
 def _chosen(context: Context, recipes: Sequence[str] | None) -> list[str]:
     known = list(context.config.recipes)
-    for name in recipes or ():
+    if not recipes:
+        return known
+    chosen = [member for name in recipes for member in context.config.members(name)]
+    for name in chosen:
         if name not in known:
             raise UnknownRecipe(f"no recipe is called {name!r}{nearest(name, known)}; there are: {', '.join(known)}")
-    return list(dict.fromkeys(recipes)) if recipes else known
+    return list(dict.fromkeys(chosen))

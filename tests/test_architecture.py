@@ -77,10 +77,13 @@ ROOMS: dict[str, set[str]] = {
         "pipelines.labeling",
     },
     "pipelines.report": {BASE, "pipelines.config", "pipelines.recipes", "pipelines.labeling"},
+    "pipelines.compare": {BASE, "pipelines.config", "pipelines.recipes", "pipelines.report"},
     "pipelines.stages": STAGES,
     **dict.fromkeys(COMMANDS, STAGES | {"pipelines.stages"}),
     "pipelines.demo": {BASE, "pipelines.run"},
-    "pipelines.cli": STAGES | COMMANDS | {"pipelines.stages", "pipelines.demo"},
+    "pipelines.cli": (STAGES - {"pipelines.classifiers"})
+    | COMMANDS
+    | {"pipelines.stages", "pipelines.compare", "pipelines.demo"},
     "pipelines.orchestration": {
         BASE,
         "pipelines.config",

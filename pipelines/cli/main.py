@@ -218,18 +218,66 @@ def sql(
 
 @app.command()
 def diff(
-    a: Annotated[str, typer.Argument(help="A recipe's selection id, or a recipe (its last but one selection).")],
+    a: Annotated[
+        str,
+        typer.Argument(help="A recipe (its last selection), RECIPE~1 (the one before), or how a selection id begins."),
+    ],
     b: Annotated[
-        str | None, typer.Argument(help="Another selection id; a recipe's last selection if left out.")
+        str | None, typer.Argument(help="Another; if left out, the recipe's last selection beside its last but one.")
     ] = None,
     config: ConfigOption = None,
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what changed between two selections."""
+    from pipelines.cli.output import json_text
+    from pipelines.diff import diff as difference_of
     from pipelines.diff import diff_tables
 
-    for title, rows in diff_tables(_store(config), a, b):
-        _print(title)
-        _print_table(rows)
+    difference = difference_of(_store(config), a, b)
+    if json:
+        standard_output().write(json_text(difference) + "\n")
+    else:
+        _print_titled(diff_tables(difference))
+
+
+@app.command()
+def compare(
+    selections: Annotated[
+        list[str], typer.Argument(help="Recipes (a sweep stands for all of its recipes), RECIPE~1, or selection ids.")
+    ],
+    config: ConfigOption = None,
+    *,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", min=1, max=100, help="Draw each recipe now with so many seeds; nothing is stored."),
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", help="Whose vectors measure; those of the first recipe if left out.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    out_folder: Annotated[Path | None, typer.Option("--out", help="Write compare.html and compare.json here.")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Keep what was measured of selections on record, for `metrics` in SQL.")
+    ] = False,
+) -> None:
+    """Put selections beside each other and beside random rows: overlap, coverage, similarity to targets, mix, time."""
+    from pipelines.cli.output import json_text
+    from pipelines.compare.compare import compare as document_of
+    from pipelines.compare.page import write_comparison
+    from pipelines.compare.record import record_metrics
+    from pipelines.compare.tables import compare_tables
+
+    context = _context(config)
+    document = document_of(context, selections, seeds=seeds, encoder=encoder)
+    if out_folder is not None:
+        _say(f"written to {write_comparison(document, out_folder)}")
+    if record:
+        _say(f"numbers of {record_metrics(context.store, document)} selections are in `metrics`")
+    if json:
+        standard_output().write(json_text(document) + "\n")
+    else:
+        _print_titled(compare_tables(document))
 
 
 @app.command()
@@ -344,10 +392,7 @@ def labels_status(
     from pipelines.cli.labels import choose_project, status_tables
 
     context = _context(config)
-    for title, rows in status_tables(context, choose_project(context.config, project)):
-        _print(title)
-        if rows:
-            _print_table(rows)
+    _print_titled(status_tables(context, choose_project(context.config, project)))
 
 
 @app.command()
@@ -453,6 +498,13 @@ def _print_result(rows: list[dict[str, Any]], columns: list[str]) -> None:
 
 def _width() -> int:
     return Console().width if sys.stdout.isatty() else PIPED_WIDTH
+
+
+def _print_titled(tables: list[tuple[str, list[dict[str, Any]]]]) -> None:
+    for title, rows in tables:
+        _print(title)
+        if rows:
+            _print_table(rows)
 
 
 def _print_table(rows: list[dict[str, Any]], columns: list[str] | None = None) -> None:

@@ -38,7 +38,7 @@ def write_json_lines(table: pa.Table, stream: Writable) -> None:
     for batch in table.to_batches():
         for row in batch.to_pylist():
             row |= {name: json.loads(row[name]) for name in nested if row[name] is not None}
-            stream.write(_json(row) + "\n")
+            stream.write(json_text(row) + "\n")
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
@@ -47,7 +47,7 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return _json(value) if isinstance(value, list | dict) else value
+    return json_text(value) if isinstance(value, list | dict) else value
 
 
 class _Lines:
@@ -60,7 +60,8 @@ class _Lines:
         return self._stream.write(line.removesuffix("\r\n") + "\n")
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """A value as JSON in one line; NaN and infinities, which JSON lacks, become null."""
     return json.dumps(_finite(value), ensure_ascii=False, default=str, allow_nan=False)
 
 

@@ -21,6 +21,7 @@ from pydantic import Field
 from pipelines.config import schema
 from pipelines.config.cron import cron_mistake
 from pipelines.config.reader import NAME_RULE, ConfigReader, S, is_name, keys_of
+from pipelines.config.sweep import write_out
 from pipelines.config.yaml_lines import MAX_CHARACTERS, KeyPath, parse
 from pipelines.errors import BadExport, ConfigError, Problem
 from pipelines.messages import describe, listed, nearest
@@ -99,6 +100,7 @@ class _ConfigLoader(ConfigReader):
 
     def read(self) -> schema.Config:
         """The resolved configuration, or every problem at once."""
+        self._write_out_sweeps()
         self._unknown_keys(self.raw, keys_of(schema.Config), ())
         if "pool" not in self.raw:
             self.add(("pool",), "is missing; it names the files to choose from: `pool: {files: data/*.jsonl}`")
@@ -145,7 +147,16 @@ class _ConfigLoader(ConfigReader):
             schedule=schedule,
             notify=notify,
             root=self.root,
+            sweeps=self.sweeps.members,
         )
+
+    def _write_out_sweeps(self) -> None:
+        """From here on each recipe of a sweep is a recipe like others."""
+        sweeps = write_out(self.raw, keys_of(schema.Recipe))
+        for path, message in sweeps.mistakes:
+            self.add(path, message)
+        self._stop_if_wrong()  # without its recipes, what names them would seem wrong
+        self.sweeps = sweeps
 
     # ---- sections
 
@@ -502,7 +513,7 @@ class _ConfigLoader(ConfigReader):
         try:
             constraints = recipe.constraints
         except InvalidOption as error:
-            self._once((*path, "max_per_group"), error.reason)
+            self.add((*path, "max_per_group"), error.reason)
             return
         try:
             constraints.check_selector(recipe.steps.parsed[-1])
@@ -665,8 +676,9 @@ class _ConfigLoader(ConfigReader):
         if schedule.recipes == ("all",):
             return schedule.model_copy(update={"recipes": tuple(recipes)})
         for i, name in enumerate(schedule.recipes):
-            self._known(name, recipes, "recipe", self._item((*path, "recipes"), i))
-        return schedule
+            self._known(name, [*recipes, *self.sweeps.members], "recipe", self._item((*path, "recipes"), i))
+        members = [member for name in schedule.recipes for member in self.sweeps.members.get(name, (name,))]
+        return schedule.model_copy(update={"recipes": tuple(dict.fromkeys(members))})
 
 
 @cache

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from pydantic import BaseModel, ValidationError, create_model
 
 from pipelines.config.schema import Config, Section, StepList, is_url
+from pipelines.config.sweep import Sweeps
 from pipelines.config.yaml_lines import KeyPath, MarkedYaml, dotted
 from pipelines.errors import ConfigError, Problem
 from pipelines.messages import describe, expected, listed, nearest, no_match
@@ -43,6 +44,7 @@ class ConfigReader:
         self.root = file.parent
         self.marked = marked
         self.overridden: set[KeyPath] = set()
+        self.sweeps = Sweeps()
         self.problems = [Problem(str(file), line, dotted(path), message) for line, path, message in marked.mistakes]
         self._stop_if_wrong()
         if not isinstance(marked.value, dict):
@@ -54,11 +56,13 @@ class ConfigReader:
         self._stop_if_wrong()
 
     def add(self, path: KeyPath, message: str) -> None:
-        """Note a problem at a path."""
-        if any(path[: len(o)] == o for o in self.overridden):
-            self.problems.append(Problem("override", 0, dotted(path), message))
-        else:
-            self.problems.append(Problem(str(self.file), self.marked.line_of(path), dotted(path), message))
+        """Note a problem at a path, once."""
+        path = self.sweeps.written(path)
+        overridden = any(path[: len(o)] == o for o in self.overridden)
+        file, line = ("override", 0) if overridden else (str(self.file), self.marked.line_of(path))
+        problem = Problem(file, line, dotted(path), message)
+        if problem not in self.problems:
+            self.problems.append(problem)
 
     # ---- checks
 
@@ -109,9 +113,7 @@ class ConfigReader:
 
     def _option_path(self, path: KeyPath, error: InvalidOption) -> KeyPath:
         """The path of the option that is at fault, where the file has it."""
-        return (
-            (*path, error.option) if error.option is not None and (*path, error.option) in self.marked.lines else path
-        )
+        return (*path, error.option) if error.option is not None and self._is_written((*path, error.option)) else path
 
     def _known(self, name: str, known: list[str], what: str, path: KeyPath) -> None:
         if name not in known:
@@ -192,32 +194,28 @@ class ConfigReader:
                 # The union's and validator's names in a pydantic path are no keys of the file.
                 loc: KeyPath = path
                 for part in error["loc"]:
-                    if (*loc, part) in self.marked.lines or (error["type"] == "missing" and part in keys_of(model)):
+                    if self._is_written((*loc, part)) or (error["type"] == "missing" and part in keys_of(model)):
                         loc = (*loc, part)
                 value = self._found_at(loc, error["input"])
                 self.add(loc, expected(error["type"], error.get("ctx", {}), error["msg"], value))
             return None
 
     def _mapping(self, key: str) -> dict[str, Any]:
-        """A mapping of names; wrong names are noted once, when first asked for."""
+        """A mapping of names; wrong names are noted."""
         raw = self.raw.get(key)
         if raw is None:
             return {}
         if not isinstance(raw, dict):
-            self._once((key,), f"must be a mapping of names, found {self._found_at((key,), raw)}")
+            self.add((key,), f"must be a mapping of names, found {self._found_at((key,), raw)}")
             return {}
         seen: dict[str, str] = {}
         for name in raw:
             if not is_name(name):
-                self._once((key, name), f"{name!r} cannot be a name: {NAME_RULE}")
+                self.add((key, name), f"{name!r} cannot be a name: {NAME_RULE}")
             twin = seen.setdefault(name.replace("-", "_"), name)
             if twin != name:
-                self._once((key, name), f"{name!r} and {twin!r} differ only in `-` and `_`; choose another name")
+                self.add((key, name), f"{name!r} and {twin!r} differ only in `-` and `_`; choose another name")
         return raw
-
-    def _once(self, path: KeyPath, message: str) -> None:
-        if not any(p.path == dotted(path) and p.message == message for p in self.problems):
-            self.add(path, message)
 
     def _override(self, dotted_path: str, value: Any) -> None:
         *parents, last = dotted_path.split(".")
@@ -244,13 +242,17 @@ class ConfigReader:
         return model
 
     def _found_at(self, path: KeyPath, value: Any) -> str:
+        path = self.sweeps.written(path)
         written = self.marked.scalars.get(path)
         overridden = any(path[: len(o)] == o for o in self.overridden)
         return describe(value, None if overridden else written)
 
     def _item(self, path: KeyPath, position: int) -> KeyPath:
         """The path of an item; of the whole, where one text stands instead of a list."""
-        return (*path, position) if (*path, position) in self.marked.lines else path
+        return (*path, position) if self._is_written((*path, position)) else path
+
+    def _is_written(self, path: KeyPath) -> bool:
+        return self.sweeps.written(path) in self.marked.lines
 
     def _stop_if_wrong(self) -> None:
         if self.problems:

@@ -318,9 +318,11 @@ class Recipe(Section):
         allow_short: give what there is when the pool cannot fill the budget.
         exclude_targets: never take a row that holds what a target asks, whatever the case, white space and punctuation.
         min_overlap: hold back a selection that shares less (Jaccard) with the recipe's last one.
+        sweep: key: its values, as `{budget: [1000, 5000], seed: [0, 1, 2]}`: the block stands for a recipe for each
+            combination; see "Sweeps" above.
     """
 
-    added_keys: ClassVar[tuple[str, ...]] = ("probabilities",)
+    added_keys: ClassVar[tuple[str, ...]] = ("probabilities", "sweep")
     steps: Steps
     budget: Budget
     quota: GroupQuota | None = None
@@ -338,6 +340,7 @@ class Recipe(Section):
     allow_short: bool = False
     exclude_targets: bool = True
     min_overlap: float = Field(default=0.0, ge=0, le=1)
+    sweep: dict[str, Any] = {}
 
     @cached_property
     def constraints(self) -> Constraints:
@@ -650,6 +653,7 @@ class Config(Section):
         schedule: when to draw again: see `schedule`.
         notify: who is told that a run ended: see `notify`.
         root: the folder of the file.
+        sweeps: recipe with a `sweep` -> the recipes that it stands for.
     """
 
     added_keys: ClassVar[tuple[str, ...]] = ("models", "classifiers", "decontamination", "exports", "notify")
@@ -667,6 +671,11 @@ class Config(Section):
     schedule: Schedule | None = None
     notify: Notify | None = None
     root: Path = Field(exclude=True)
+    sweeps: dict[str, tuple[str, ...]] = Field(default={}, exclude=True)
+
+    def members(self, recipe: str) -> tuple[str, ...]:
+        """The recipes that a name stands for: those of its sweep, or itself."""
+        return self.sweeps.get(recipe, (recipe,))
 
     def evaluation_files(self, name: str) -> Files:
         """The files of a target set, or of an evaluation set that is none."""

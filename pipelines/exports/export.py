@@ -33,15 +33,13 @@ from pipelines.exports.trainers import TRAINERS, Trainer
 from pipelines.exports.trainers import Written as Described
 from pipelines.exports.writer import FieldKinds, JsonLines, Parquet, Writer
 from pipelines.messages import counted, listed, nearest
-from pipelines.runs import last_run, runs
+from pipelines.named import selection_of
 from selection.types import Rows
-from storage.errors import NotInStore
 from storage.ids import Ids, from_arrow, to_bytes
 from storage.pool.content import to_json, turns_from_columns
 from storage.pool.examples import POOL_COLUMNS
 from storage.pool.snapshot import Snapshot
 from storage.records import read_selection
-from storage.store import Store
 
 LEFT_OUT = "left_out.jsonl"
 # Causes that an error names.
@@ -76,25 +74,6 @@ class ExportReport:
         return f"{counted(self.rows, 'row')} written to {self.out}" + (
             f"; {without:,} left out, see {self.out / LEFT_OUT}" if without else ""
         )
-
-
-def selection_of(store: Store, name: str) -> str:
-    """The id of a selection: of itself, or of a recipe's last one whose checks passed.
-
-    Raises:
-        NotInStore: there is neither; names the recipes that were drawn.
-    """
-    if store.has("records", "selections", name):
-        return name
-    last = last_run(store, "select", name)
-    if last is None:
-        recipes = sorted({run["target"] for run in runs(store) if run["stage"] == "select" and run["status"] == "ok"})
-        drawn = f"drawn were: {listed(recipes)}" if recipes else "nothing was drawn yet: run `winnow run` first"
-        raise NotInStore(
-            f"{name!r} is neither a recipe with a selection nor a selection's id{nearest(name, recipes)}; {drawn}"
-        )
-    subject: str = last["subject"]
-    return subject
 
 
 def export_selection(context: Context, name: str, options: ExportOptions, out: Path) -> ExportReport:

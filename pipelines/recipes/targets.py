@@ -50,7 +50,17 @@ def target_texts(inputs: DrawInputs) -> list[str]:
 def example_vectors(view: PoolView, spec: SelectionSpec, target_set: TargetSet, places: Rows) -> Array:
     """The vectors of some examples of a target set."""
     assert spec.encoder is not None
-    stored = StoredVectors(view.store, spec.target_encoders.get(target_set.name, spec.encoder), target_set.ids)
+    return examples_of(view, spec.target_encoders.get(target_set.name, spec.encoder), target_set, places)
+
+
+def examples_of(view: PoolView, encoder: str, target_set: TargetSet, places: Rows) -> Array:
+    """The same by the fingerprint of an encoder.
+
+    Raises:
+        NotInStore: the encoder has no vectors of the set.
+        BadInput: an example has none.
+    """
+    stored = StoredVectors(view.store, encoder, target_set.ids)
     if len(stored.failed_rows):
         raise BadInput(
             f"target {target_set.example_names[stored.failed_rows[0]]!r} of {target_set.name!r} has no vector: its text has "

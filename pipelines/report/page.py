@@ -27,15 +27,26 @@ _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028",
 
 def render(document: Mapping[str, Any]) -> str:
     """The HTML of a report."""
-    script, style = vega() + "\n" + (FOLDER / "page.js").read_text("utf-8"), (FOLDER / "page.css").read_text("utf-8")
-    script, style = _closed(script), _closed(style)
-    policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; base-uri 'none'; form-action 'none'"
     specs = charts(document)
-    return str(
-        _template().render(
-            report=document, policy=policy, script=script, style=style, charts=embedded_json(specs), plotted=set(specs)
-        )
-    )
+    script = vega() + "\n" + (FOLDER / "page.js").read_text("utf-8")
+    template = _template(FOLDER / "page.html")
+    return _page(template, script, report=document, charts=embedded_json(specs), plotted=set(specs))
+
+
+def render_plain(template: Path, **values: Any) -> str:
+    """The HTML of a page without script, in the style of the report.
+
+    Args:
+        template: of Jinja; it has `policy` and `style`, and no `script`.
+    """
+    return _page(_template(template), "", **values)
+
+
+def _page(template: Any, script: str, **values: Any) -> str:
+    script, style = _closed(script), _closed((FOLDER / "page.css").read_text("utf-8"))
+    scripts = _hash(script) if script else "'none'"
+    policy = f"default-src 'none'; script-src {scripts}; style-src {_hash(style)}; img-src data:; base-uri 'none'; form-action 'none'"
+    return str(template.render(policy=policy, script=script, style=style, **values))
 
 
 def embedded_json(value: Any) -> str:
@@ -73,7 +84,7 @@ def _hash(text: str) -> str:
 
 
 @cache
-def _template() -> Any:
+def _template(file: Path) -> Any:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -87,7 +98,7 @@ def _template() -> Any:
         "size": _size,
         "sentence": _sentence,
     }
-    return environment.from_string((FOLDER / "page.html").read_text("utf-8"))
+    return environment.from_string(file.read_text("utf-8"))
 
 
 def _number(value: float | None) -> str:

@@ -17,6 +17,8 @@ from pipelines.report.drawn import Drawn, unit
 from selection.types import Array, Rows
 from storage.errors import BadInput, NotInStore
 from storage.ids import rows_of
+from storage.pool.targets import TargetSet
+from storage.vectors.segments import StoredVectors
 
 SEED = 20_251
 # Multiply-adds for one selection, which the size of the sample follows; and above which nothing is measured.
@@ -45,14 +47,12 @@ def quality(now: Drawn, before: Drawn | None, encoder: str | None) -> dict[str, 
     if LEAST * len(now.rows) * dimension > LARGEST_COST:
         return None
     rng = np.random.default_rng(SEED)
-    size = int(np.clip(COST / (len(now.rows) * dimension), LEAST, MOST))
-    sample = unit(vectors.take(_some(rng, n, size)))
-    sample = sample[sample.any(axis=1)]
-    parts = _parts(now, before) | {"random": _some(rng, n, len(now.rows))}
+    sample = pool_sample(vectors, len(now.rows), rng)
+    parts = _parts(now, before) | {"random": some_rows(rng, n, len(now.rows))}
     chosen = {name: unit(vectors.take(rows)) for name, rows in parts.items()}
     compared = ["selected", "random", *(["before"] if before is not None else [])]
     near = _highest(sample, chosen, compared)
-    distances = {name: np.sqrt(np.maximum(2 - 2 * cosines, 0)) for name, cosines in near.items()}
+    reach = {name: distances(cosines) for name, cosines in near.items()}
     own = now.spec.encoder == encoder
     return {
         "encoder": encoder,
@@ -61,12 +61,31 @@ def quality(now: Drawn, before: Drawn | None, encoder: str | None) -> dict[str, 
         "seed": SEED,
         "coverage": [
             {"measure": "mean distance of a row of the pool to the nearest selected one", "better": "lower"}
-            | {name: round(float(each.mean()), 4) for name, each in distances.items()},
+            | {name: mean for name, (mean, _) in reach.items()},
             {"measure": "95 of 100 rows of the pool are nearer than", "better": "lower"}
-            | {name: round(float(np.quantile(each, 0.95)), 4) for name, each in distances.items()},
+            | {name: most for name, (_, most) in reach.items()},
         ],
         "targets": _targets(now, chosen, compared) if own and now.sees_targets else [],
     }
+
+
+def pool_sample(vectors: StoredVectors, rows: int, rng: np.random.Generator) -> Array:
+    """(s, d) the vectors, of norm 1, of some rows of the pool: fewer, the more rows are to be compared with them."""
+    n, dimension = vectors.shape
+    sample = unit(vectors.take(some_rows(rng, n, int(np.clip(COST / (rows * dimension), LEAST, MOST)))))
+    return sample[sample.any(axis=1)]
+
+
+def distances(cosines: Array) -> tuple[float, float]:
+    """The mean of the Euclidean distances, and the distance below which 95 of 100 lie."""
+    lengths = np.sqrt(np.maximum(2 - 2 * cosines, 0))
+    return round(float(lengths.mean()), 4), round(float(np.quantile(lengths, 0.95)), 4)
+
+
+def judging(target_set: TargetSet) -> tuple[str, Rows]:
+    """The half of a target set that judges a selection, and its places: those that only measure, where there are some."""
+    half = "measuring" if len(target_set.measuring) else "selecting"
+    return half, getattr(target_set, half)
 
 
 def _parts(now: Drawn, before: Drawn | None) -> dict[str, Rows]:
@@ -102,8 +121,7 @@ def _targets(now: Drawn, chosen: Mapping[str, Array], compared: list[str]) -> li
     measured = []
     for name, targets_id in now.spec.targets.items():
         target_set = now.view.target_set_of(targets_id)
-        half = "measuring" if len(target_set.measuring) else "selecting"
-        places: Rows = getattr(target_set, half)
+        half, places = judging(target_set)
         examples = _examples(now.spec, now, target_set, places)
         if examples is not None:
             near = _highest(examples, chosen, compared)
@@ -119,6 +137,6 @@ def _examples(spec: SelectionSpec, now: Drawn, target_set: Any, places: Rows) ->
         return None
 
 
-def _some(rng: np.random.Generator, n: int, size: int) -> Rows:
+def some_rows(rng: np.random.Generator, n: int, size: int) -> Rows:
     """Some rows of n at random, ascending."""
     return np.sort(rng.choice(n, min(size, n), replace=False))

@@ -330,25 +330,22 @@ class TestSelections:
         winnow("run", "any", "-c", light)
         second = latest(light, "any")
 
-        for arguments in (("any",), (first, second)):
+        for arguments in (("any",), (first, second), ("any~1", "any"), (first[:9], second[:9])):
             out = winnow("diff", *arguments, "-c", light).out
-            assert out.startswith(f"from {first} to {second}\n")
-            counts = dict(re.findall(r"^(kept|added|removed) +(\d+) *$", out, flags=re.MULTILINE))
-            assert counts == {"kept": "8", "added": "5"}
+            assert out.startswith(f"from {first} (any, 8 rows)\nto   {second} (any, 13 rows)\n")
+            counts = dict(re.findall(r"^(kept|added|dropped) +(\d+) *$", out, flags=re.MULTILINE))
+            assert counts == {"kept": "8", "added": "5", "dropped": "0"}
         query = "SELECT rank_a, rank_b FROM selection_diff(?, ?) WHERE change = 'kept'"
         kept = query_catalog(Store(light / "store"), query, [first, second]).to_pylist()
         assert all(one["rank_a"] == one["rank_b"] for one in kept)
 
     def test_diff__mistakes(self, winnow: Winnow, ran: Path) -> None:
-        assert "no recipe 'naer' (did you mean `near`?) was drawn; drawn were: any, near" in refused(
-            winnow, "diff", "naer", "-c", ran
+        assert (
+            "'naer' is neither a recipe with a selection nor a selection's id (did you mean `near`?); drawn were: any, near"
+            in refused(winnow, "diff", "naer", "-c", ran)
         )
-        assert "the recipe 'near' has one selection so far; a diff needs two" in refused(
-            winnow, "diff", "near", "-c", ran
-        )
-        assert "no selection 'x' in the published catalog" in refused(
-            winnow, "diff", latest(ran, "any"), "x", "-c", ran
-        )
+        assert "'near~1': the recipe 'near' has one selection so far" in refused(winnow, "diff", "near", "-c", ran)
+        assert "'x' is neither a recipe with" in refused(winnow, "diff", latest(ran, "any"), "x", "-c", ran)
 
     def test_reproduce__the_same(self, winnow: Winnow, ran: Path) -> None:
         for recipe, rows in (("near", 10), ("any", 8)):

@@ -8,9 +8,10 @@ import yaml
 
 from pipelines.context import Context
 from pipelines.exports.card import licence_columns
-from pipelines.exports.export import export_selection, selection_of
+from pipelines.exports.export import export_selection
 from pipelines.exports.options import ExportOptions
 from pipelines.exports.writer import sha256_of
+from pipelines.named import selection_of
 from pipelines.run import run_all
 from storage.records import read_selection
 from tests.conftest import row, write_rows

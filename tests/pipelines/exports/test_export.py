@@ -13,11 +13,12 @@ import pytest
 from pipelines.context import Context
 from pipelines.errors import BadExport, RowsLeftOut, WouldOverwrite
 from pipelines.exports import options as exports_options
-from pipelines.exports.export import export_selection, selection_of, shuffled
+from pipelines.exports.export import export_selection, shuffled
 from pipelines.exports.options import ExportOptions
 from pipelines.exports.rows import OrderedRows
 from pipelines.exports.shapes import SHAPES
 from pipelines.exports.trainers import TRAINERS
+from pipelines.named import selection_of
 from storage.errors import NotInStore
 from storage.ids import from_arrow, to_text
 from storage.records import read_selection
