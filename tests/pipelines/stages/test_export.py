@@ -62,6 +62,7 @@ def test_run_all__what_fails_leaves_the_last_export_as_it_was(exporting: Path) -
     assert (exporting / "out/chat/axolotl.yaml").exists()
 
 
+@pytest.mark.slow
 def test_materialize__an_asset_for_each_entry_behind_its_recipe(exporting: Path) -> None:
     change(exporting, "near: {steps: [rds_plus]", "near: {steps: [random]")
     assert materialize(exporting, ["pool", "selection/any", "selection/near", "export/chat", "export/names"]).success
