@@ -27,11 +27,13 @@ from pipelines.recipes.explain import excerpt, prompts
 from pipelines.recipes.explain import why as reason_in_words
 from pipelines.recipes.inputs import DrawInputs
 from pipelines.recipes.learned import recipe_inputs
-from pipelines.report.drawn import Drawn
+from pipelines.recipes.targets import target_vectors
+from pipelines.report.drawn import Drawn, unit
 from pipelines.report.rows import target_text
 from pipelines.runs import runs
 from selection import Pool
 from selection.groups import NO_GROUP
+from selection.step import Scorer
 from selection.trace import Trace
 from selection.types import Reason
 from storage.checksums import verified
@@ -174,7 +176,7 @@ def _rule(drawn: Drawn, inputs: DrawInputs, id_: Ids) -> tuple[str, dict[str, An
         return "not_in_pool", _absence(drawn, id_), None
     place = np.flatnonzero(drawn.ids == id_[0])
     if len(place):
-        return CHOSEN, _chosen(drawn, int(place[0])), None
+        return CHOSEN, _chosen(drawn, inputs, int(place[0]), row), None
     rule = first_rule(inputs, row)
     if rule is not None:
         return rule, _excluded(drawn, inputs, rule, id_), None
@@ -205,7 +207,7 @@ def _absence(drawn: Drawn, id_: Ids) -> dict[str, Any]:
     }
 
 
-def _chosen(drawn: Drawn, place: int) -> dict[str, Any]:
+def _chosen(drawn: Drawn, inputs: DrawInputs, place: int, row: int) -> dict[str, Any]:
     item = drawn.item(place)
     ref = item["ref"]
     text = None
@@ -221,6 +223,24 @@ def _chosen(drawn: Drawn, place: int) -> dict[str, Any]:
         "reason": reason_in_words(item),
         "ref": ref,
         "ref_text": None if text is None else excerpt(text),
+        **_nearest_target(drawn, inputs, row),
+    }
+
+
+def _nearest_target(drawn: Drawn, inputs: DrawInputs, row: int) -> dict[str, Any]:
+    """The target by which `rds_max` scored the row, which a score alone does not name; nothing for other scorers."""
+    scorers = [step for step in drawn.spec.steps if isinstance(step, Scorer)]
+    if inputs.vectors is None or not scorers or scorers[-1].name != "rds_max":
+        return {}
+    targets = target_vectors(inputs)
+    similarity = unit(targets.vectors) @ unit(inputs.vectors.take(np.array([row])))[0]
+    nearest = int(similarity.argmax())
+    name = targets.printable()[nearest]
+    text = target_text(drawn, name)
+    return {
+        "nearest_target": name,
+        "similarity": float(similarity[nearest]),
+        "target_text": None if text is None else excerpt(text),
     }
 
 

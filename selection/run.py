@@ -82,36 +82,55 @@ def select(
     frame = replace(frame, eligible=None)
     if not any(step.searches for step in plan):
         frame = _exact(frame)
+    return _run_steps(plan, frame, rows, bound, budget, (int(seed), int(round)), allow_short=allow_short, trace=trace)
+
+
+def _run_steps(
+    plan: Sequence[Step],
+    frame: Pool,
+    rows: Rows,
+    bound: BoundConstraints,
+    budget: int,
+    draw: tuple[int, int],
+    *,
+    allow_short: bool,
+    trace: Trace | None,
+) -> Selection:
+    """Run the steps, each on what those before have left.
+
+    Args:
+        rows: of the whole pool, which the frame's are.
+        bound: on the whole pool.
+        budget: in rows.
+        draw: seed and round.
+    """
     filters = [step.name for step in plan if step.drops]
     reports: list[FilterReport] = []
+    scorer = None
     for position, step in enumerate(plan):
-        stream = partial(step_stream, int(seed), int(round), position, step.name)
+        stream = partial(step_stream, *draw, position, step.name)
         visible = frame if step.searches else _exact(frame)
         with rows_of_parent(rows):
             if isinstance(step, Filter):
                 kept, report = _kept(step, visible, min(budget, int(frame.candidates.sum())), stream())
                 if report is not None:
                     reports.append(replace(report, rows=rows[report.rows], reason=report.reason.translated(rows)))
-                if trace is not None:
-                    trace.dropped.append((step.name, rows[frame.candidates & ~kept]))
+                _note_dropped(trace, step, rows, frame, ~kept)
                 remaining, frame = subpool(frame, kept)
                 rows = rows[remaining]
             elif isinstance(step, Scorer):
                 scores = _scored(step, visible, stream())
-                if trace is not None:
-                    trace.scorer = step.name
+                scorer = step.name
                 if not step.drops:
                     frame = replace(frame, scores=scores)
                     continue
+                _note_dropped(trace, step, rows, frame, np.isneginf(scores))
                 remaining, frame, dropped = _with_scores(frame, scores)
                 reports += [DroppedRows(step.name, rows[lost], Reason.of("score", len(lost))) for lost in dropped]
-                if trace is not None:
-                    trace.dropped += [(step.name, rows[lost]) for lost in dropped]
                 rows = rows[remaining]
             else:
                 assert isinstance(step, Selector)
-                if trace is not None and trace.scorer is not None and frame.scores is not None:
-                    trace.rows, trace.scores = rows[frame.candidates], frame.scores[frame.candidates]
+                _note_scores(trace, scorer, rows, frame)
                 picked = _picked(step, visible, bound.take(rows), filters, stream, allow_short=allow_short, trace=trace)
                 picked = in_parent(picked, rows)
                 return replace(
@@ -120,6 +139,17 @@ def select(
                     retrieved=tuple(report.of(picked.rows) for report in reports if isinstance(report, RetrievedRows)),
                 )
     raise AssertionError("parse_steps ends every recipe in a selector")
+
+
+def _note_dropped(trace: Trace | None, step: Step, rows: Rows, frame: Pool, lost: Array) -> None:
+    if trace is not None:
+        trace.dropped.append((step.name, rows[frame.candidates & lost]))
+
+
+def _note_scores(trace: Trace | None, scorer: str | None, rows: Rows, frame: Pool) -> None:
+    if trace is not None and scorer is not None and frame.scores is not None:
+        candidates = frame.candidates
+        trace.scorer, trace.rows, trace.scores = scorer, rows[candidates], frame.scores[candidates]
 
 
 def _picked(
