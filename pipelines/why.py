@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.context import Context
@@ -185,6 +183,12 @@ def _rule(drawn: Drawn, inputs: DrawInputs, id_: Ids) -> tuple[str, dict[str, An
         return "dropped", dropped, None
     if inputs.labelled is not None and row in inputs.labelled:
         return "already_labelled", {}, None
+    trace, seconds = drawn.view.once("trace", drawn.selection_id, lambda: _replayed(drawn, inputs))
+    return *_traced(drawn, inputs, trace, row), seconds
+
+
+def _replayed(drawn: Drawn, inputs: DrawInputs) -> tuple[Trace, float]:
+    """What the draw did with each row, and how many seconds it took to draw again."""
     began = time.monotonic()
     trace = Trace()
     again = replay(inputs, trace)
@@ -192,18 +196,18 @@ def _rule(drawn: Drawn, inputs: DrawInputs, id_: Ids) -> tuple[str, dict[str, An
         raise HeldBack(
             f"{drawn.selection_id} is not reproduced, so what kept the row out cannot be told: see `winnow reproduce`"
         )
-    return *_traced(drawn, inputs, trace, row), round(time.monotonic() - began, 3)
+    return trace, round(time.monotonic() - began, 3)
 
 
 def _absence(drawn: Drawn, id_: Ids) -> dict[str, Any]:
     """Why a snapshot lacks a row: it was gone by then, or came later."""
     folder = drawn.snapshot.folder
     gone = pq.read_table(verified(folder / "tombstones.parquet"))
-    gone = gone.filter(
-        pc.equal(gone["id"].cast(pa.binary(16)), pa.scalar(id_.tolist()[0].ljust(16, b"\0"), pa.binary(16)))
-    )
+    place = np.flatnonzero(from_arrow(gone["id"]) == id_[0])
     return {
-        "cause": gone["reason"][0].as_py() if len(gone) else "it is not in that snapshot: it came later, or left before"
+        "cause": gone["reason"][int(place[0])].as_py()
+        if len(place)
+        else "it is not in that snapshot: it came later, or left before"
     }
 
 
