@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.context import Context
 from pipelines.run import run_all
-from pipelines.why import Answer, why
+from pipelines.why import why
 from tests.conftest import SUBJECTS, row, write_rows
 from tests.pipelines.conftest import Winnow, opened, write_vectors
 
@@ -72,3 +72,51 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     write_vectors(folder / "vectors" / "foxes.npy", ["fox-100", "fox-101"])
     run_all(opened(folder))
     return Project(folder, opened(folder), rows)
+
+
+def _rule_of_caps(name: str) -> str | None:
+    """The first rule before the steps of `caps` that keeps a row out, literally."""
+    if name.startswith("dog-"):
+        return "outside_where"
+    if name.endswith("9"):
+        return "not_allowed"
+    if name.endswith("8"):
+        return "denied"
+    return {"fox-5": "equal_to_a_target", "add-7": "contaminated"}.get(name)
+
+
+@pytest.mark.slow  # each answer evaluates `where` in a process of its own
+def test_why__rules_in_their_order(project: Project) -> None:
+    after = {"chosen", "dropped", "quota", "beyond_budget"}
+    sampled = np.random.default_rng(0).choice(NAMES, 16, replace=False).tolist()
+    for name in [*sampled, "fox-5", "add-7"]:
+        (answer,) = why(project.context, name, "caps")
+        expected = _rule_of_caps(name)
+        assert answer.rule == expected if expected else answer.rule in after, name
+
+
+def test_why__of_the_whole_pool_is_what_the_record_says(ran: Path) -> None:
+    context = opened(ran)
+    for recipe, budget in (("near", 10), ("any", 8)):
+        answers = [why(context, name, recipe)[0] for name in (f"{s}-{n}" for s in SUBJECTS for n in range(10))]
+        ranks = sorted(answer.detail["rank"] for answer in answers if answer.rule == "chosen")
+        assert ranks == list(range(1, budget + 1))
+        assert {answer.rule for answer in answers} == {"chosen", "beyond_budget"}
+
+
+def test_why__a_row_by_its_beginning_and_as_json(ran: Path, winnow: Winnow) -> None:
+    (answer,) = why(opened(ran), "fox-3", "near")
+    ended = winnow("why", answer.id[:10], "--recipe", "near", "--json", "--config", ran)
+    assert ended.code == 0
+    printed = json.loads(ended.out)
+    assert (printed["id"], printed["rule"]) == (answer.id, answer.rule)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["no-such-row"], "no row of the pool is called 'no-such-row'"), (["fox-3", "-r", "naer"], "neither a recipe")],
+)
+def test_why__a_mistake_is_said(ran: Path, winnow: Winnow, arguments: list[str], message: str) -> None:
+    ended = winnow("why", *arguments, "--config", ran)
+    assert ended.code == 2
+    assert message in ended.err
