@@ -95,6 +95,25 @@ def test_why__rules_in_their_order(project: Project) -> None:
         assert answer.rule == expected if expected else answer.rule in after, name
 
 
+@pytest.mark.slow
+def test_why__scores_and_ranks_are_those_of_cosines(project: Project) -> None:
+    vectors = np.load(project.folder / "vectors" / "pool.npy").astype(float)
+    targets = np.load(project.folder / "vectors" / "foxes.npy").astype(float)
+    vectors, targets = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (vectors, targets))
+    best = dict(zip(NAMES, (vectors @ targets.T).max(axis=1).tolist(), strict=True))
+    drawable = sorted((best[name] for name in NAMES if name not in ("fox-5", "add-7")), reverse=True)
+    for name in NAMES[::9]:
+        (answer,) = why(project.context, name, "grown")
+        if name == "fox-5":
+            continue
+        rank = 1 + sum(score > best[name] for score in drawable)
+        assert answer.rule == ("chosen" if rank <= 30 else "beyond_budget"), name
+        if rank > 30:
+            assert answer.detail["score"] == pytest.approx(best[name], abs=2e-3)
+            assert abs(answer.detail["score_rank"] - rank) <= 2  # stored vectors are rounded to float16
+            assert answer.detail["score_of_last_taken"] == pytest.approx(drawable[29], abs=2e-3)
+
+
 def test_why__of_the_whole_pool_is_what_the_record_says(ran: Path) -> None:
     context = opened(ran)
     for recipe, budget in (("near", 10), ("any", 8)):
