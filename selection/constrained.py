@@ -30,7 +30,13 @@ Stream = Callable[[], np.random.Generator]
 
 
 def constrained_selection(
-    bound: BoundConstraints, step: Selector, pool: Pool, stream: Stream, *, allow_short: bool
+    bound: BoundConstraints,
+    step: Selector,
+    pool: Pool,
+    stream: Stream,
+    *,
+    allow_short: bool,
+    closed: dict[str, list[bool]] | None = None,
 ) -> Selection:
     """What `step` takes of a pool within constraints.
 
@@ -39,6 +45,8 @@ def constrained_selection(
         pool: what the steps before have left.
         stream: the selector's generator, fresh at each call.
         allow_short: give what there is, with `exhausted=True`, where the constraints cannot be met.
+        closed: gets, by "max_per_group" and "quota", whether each group took nothing more at the end. A quota that
+            divides gives each group its part, so all of its groups are closed.
 
     Returns:
         Shares and balance: the groups' picks interleaved, so that the beginning of a selection is nearly divided as the
@@ -51,12 +59,16 @@ def constrained_selection(
     """
     constraints = bound.constraints
     capacities = []
+    closed = {} if closed is None else closed
     if bound.value_group is not None:
         capacities.append(GroupCapacity.of(bound.value_group, np.ones(len(pool)), bound.per_value(pool)))
+        closed["max_per_group"] = capacities[-1].closed
     if constraints.quota is not None and constraints.quota.divides:
+        closed["quota"] = [True] * len(bound.quota_names)
         return _divided(bound, step, pool, capacities, stream, allow_short=allow_short)
     if bound.quota_group is not None:
         capacities.append(GroupCapacity.of(bound.quota_group, bound.cost, bound.caps(pool)))
+        closed["quota"] = capacities[-1].closed
     capacities.append(GroupCapacity.whole(bound.cost, constraints.amount))
     first = min(bound.rows(pool), int(pool.candidates.sum()))
     picked, missing = capped_selection(step, pool, capacities, stream, first=first)

@@ -17,6 +17,7 @@ from selection.registry import Spec, parse_steps, required
 from selection.run_selector import checked_rows, empty_selection, in_parent, run_selector, subpool
 from selection.step import Filter, Scorer, Selector, Step
 from selection.streams import step_stream
+from selection.trace import Trace
 from selection.types import Array, DroppedRows, FilterReport, Input, Reason, RetrievedRows, Rows, Selection
 from selection.vectors import exact
 
@@ -32,6 +33,7 @@ def select(
     quota: Quota | Mapping[str, Any] | None = None,
     group_by: str | None = None,
     max_per_group: int = 1,
+    trace: Trace | None = None,
 ) -> Selection:
     """Choose `budget` rows of a pool.
 
@@ -45,6 +47,7 @@ def select(
         allow_short: give what there is, with `exhausted=True`, where the pool cannot fill the budget.
         quota: how the budget is divided among groups, `{"by": "source", "shares": {"a": 0.5, "rest": 0.5}}`; see `Quota`.
         group_by: a column; at most `max_per_group` rows of each of its values are taken.
+        trace: filled with what became of the rows that are not taken; changes nothing of the draw.
 
     Raises:
         UnknownStep, InvalidOption, InvalidRecipe: the steps are not a recipe, or do not go with quota or budget.
@@ -79,29 +82,56 @@ def select(
     frame = replace(frame, eligible=None)
     if not any(step.searches for step in plan):
         frame = _exact(frame)
+    return _run_steps(plan, frame, rows, bound, budget, (int(seed), int(round)), allow_short=allow_short, trace=trace)
+
+
+def _run_steps(
+    plan: Sequence[Step],
+    frame: Pool,
+    rows: Rows,
+    bound: BoundConstraints,
+    budget: int,
+    draw: tuple[int, int],
+    *,
+    allow_short: bool,
+    trace: Trace | None,
+) -> Selection:
+    """Run the steps, each on what those before have left.
+
+    Args:
+        rows: of the whole pool, which the frame's are.
+        bound: on the whole pool.
+        budget: in rows.
+        draw: seed and round.
+    """
     filters = [step.name for step in plan if step.drops]
     reports: list[FilterReport] = []
+    scorer = None
     for position, step in enumerate(plan):
-        stream = partial(step_stream, int(seed), int(round), position, step.name)
+        stream = partial(step_stream, *draw, position, step.name)
         visible = frame if step.searches else _exact(frame)
         with rows_of_parent(rows):
             if isinstance(step, Filter):
                 kept, report = _kept(step, visible, min(budget, int(frame.candidates.sum())), stream())
                 if report is not None:
                     reports.append(replace(report, rows=rows[report.rows], reason=report.reason.translated(rows)))
+                _note_dropped(trace, step, rows, frame, ~kept)
                 remaining, frame = subpool(frame, kept)
                 rows = rows[remaining]
             elif isinstance(step, Scorer):
                 scores = _scored(step, visible, stream())
+                scorer = step.name
                 if not step.drops:
                     frame = replace(frame, scores=scores)
                     continue
+                _note_dropped(trace, step, rows, frame, np.isneginf(scores))
                 remaining, frame, dropped = _with_scores(frame, scores)
                 reports += [DroppedRows(step.name, rows[lost], Reason.of("score", len(lost))) for lost in dropped]
                 rows = rows[remaining]
             else:
                 assert isinstance(step, Selector)
-                picked = _picked(step, visible, bound.take(rows), filters, stream, allow_short=allow_short)
+                _note_scores(trace, scorer, rows, frame)
+                picked = _picked(step, visible, bound.take(rows), filters, stream, allow_short=allow_short, trace=trace)
                 picked = in_parent(picked, rows)
                 return replace(
                     picked,
@@ -111,15 +141,34 @@ def select(
     raise AssertionError("parse_steps ends every recipe in a selector")
 
 
+def _note_dropped(trace: Trace | None, step: Step, rows: Rows, frame: Pool, lost: Array) -> None:
+    if trace is not None:
+        trace.dropped.append((step.name, rows[frame.candidates & lost]))
+
+
+def _note_scores(trace: Trace | None, scorer: str | None, rows: Rows, frame: Pool) -> None:
+    if trace is not None and scorer is not None and frame.scores is not None:
+        candidates = frame.candidates
+        trace.scorer, trace.rows, trace.scores = scorer, rows[candidates], frame.scores[candidates]
+
+
 def _picked(
-    step: Selector, pool: Pool, bound: BoundConstraints, filters: Sequence[str], stream: Stream, *, allow_short: bool
+    step: Selector,
+    pool: Pool,
+    bound: BoundConstraints,
+    filters: Sequence[str],
+    stream: Stream,
+    *,
+    allow_short: bool,
+    trace: Trace | None,
 ) -> Selection:
     """What the selector takes of what the filters left."""
     if bound.constraints.needs:
         bound = bound.constraints.on(pool)
     if bound.constraints.needs_nested is not None or bound.constraints.quota is not None:
         _check_constraints(bound, pool, filters, allow_short=allow_short)
-        return constrained_selection(bound, step, pool, stream, allow_short=allow_short)
+        closed = None if trace is None else trace.closed
+        return constrained_selection(bound, step, pool, stream, allow_short=allow_short, closed=closed)
     budget, left = bound.constraints.amount, int(pool.candidates.sum())
     if left < budget and not allow_short:
         names = ", ".join(filters)

@@ -281,6 +281,24 @@ def compare(
 
 
 @app.command()
+def why(
+    row: Annotated[str, typer.Argument(metavar="ID", help="Winnow's id of a row, its beginning, or your own id.")],
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", "-r", help="A recipe or a selection id; every drawn recipe if left out.")
+    ] = None,
+    config: ConfigOption = None,
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """Say why a row was chosen, or the first rule that kept it out."""
+    from pipelines.why import why as explain_row
+
+    for answer in explain_row(_context(config), row, recipe):
+        for line in [answer.json()] if json else answer.lines():
+            _print(line)
+
+
+@app.command()
 def report(
     run: Annotated[
         str, typer.Argument(help="The run, by its invocation in `runs`; the last one if left out.")

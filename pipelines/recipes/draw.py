@@ -16,6 +16,7 @@ from pipelines.recipes.spec import SelectionSpec, id_list
 from pipelines.recipes.tokens import count_tokens
 from pipelines.runs import code_version
 from selection import TokenBudget
+from selection.trace import Trace
 from storage.errors import BadInput
 from storage.ids import Ids, from_arrow
 from storage.records import commit_metrics, commit_selection, known_selection
@@ -99,8 +100,11 @@ def named_as_now(facts: Mapping[str, int | float]) -> dict[str, int | float]:
     return {names.get(key, key): value for key, value in facts.items() if key != "kept_from_last" or value}
 
 
-def replay(inputs: DrawInputs) -> pa.Table:
+def replay(inputs: DrawInputs, trace: Trace | None = None) -> pa.Table:
     """The items that a recorded spec gives now; nothing is committed.
+
+    Args:
+        trace: as in `select_rows`.
 
     Raises:
         BadInput: its list of allowed or denied ids has changed since.
@@ -109,4 +113,4 @@ def replay(inputs: DrawInputs) -> pa.Table:
     for key, recorded in (("allow", spec.allow), ("deny", spec.deny)):
         if recorded is not None and id_list(recorded.file, inputs.snapshot, strict=key == "allow") != recorded:
             raise BadInput(f"the `{key}` list {recorded.file} is not the one of the record: it has changed since")
-    return select_rows(inputs).items
+    return select_rows(inputs, trace).items

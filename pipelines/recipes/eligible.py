@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,40 +25,56 @@ RULES = (
 
 def eligible_rows(inputs: DrawInputs) -> tuple[Mask, dict[str, int]]:
     """(n,) which rows may be drawn; and counts: rows of the pool, how many each rule keeps out, how many are left."""
-    spec, snapshot = inputs.spec, inputs.snapshot
-    eligible = np.ones(len(snapshot), dtype=np.bool_)
-    counts = {"pool": len(snapshot)}
-
-    def exclude(rule: str, rows: Mask | Rows) -> None:
+    eligible = np.ones(len(inputs.snapshot), dtype=np.bool_)
+    counts = {"pool": len(eligible)}
+    for rule, rows in _excluded(inputs, counts):
         before = int(eligible.sum())
         eligible[rows] = False
         counts[rule] = before - int(eligible.sum())
+    counts["eligible"] = int(eligible.sum())
+    return eligible, counts
 
+
+def first_rule(inputs: DrawInputs, row: int) -> str | None:
+    """The first rule that keeps a row out of the draw; None for a row that may be drawn.
+
+    Cost: that of the rules up to this one; no step is run.
+    """
+    for rule, rows in _excluded(inputs, {}):
+        if rows[row] if rows.dtype == np.bool_ else bool((rows == row).any()):
+            return rule
+    return None
+
+
+def _excluded(inputs: DrawInputs, counts: dict[str, int]) -> Iterator[tuple[str, Mask | Rows]]:
+    """Each rule of the recipe, in the order in which they apply, and the rows that it keeps out, whatever others do.
+
+    Args:
+        counts: gets `deny_unknown`.
+    """
+    spec, snapshot = inputs.spec, inputs.snapshot
     if inputs.vectors is not None:
-        exclude("without_vector", inputs.vectors.failed_rows)
+        yield "without_vector", inputs.vectors.failed_rows
     if spec.where is not None:
-        exclude("outside_where", ~snapshot.where(spec.where))
+        yield "outside_where", ~snapshot.where(spec.where)
     if spec.allow is not None:
         allowed, _ = _listed(snapshot, spec.allow, strict=True)
-        exclude("not_allowed", np.setdiff1d(np.arange(len(snapshot)), allowed))
+        yield "not_allowed", np.setdiff1d(np.arange(len(snapshot)), allowed)
     if spec.deny is not None:
         # A list of what was used or labelled before outlives rows of the pool.
         denied, counts["deny_unknown"] = _listed(snapshot, spec.deny, strict=False)
-        exclude("denied", denied)
+        yield "denied", denied
     if spec.held_out:  # training on a row that asks what a target asks would leak the test
         targets = [turns for target_set in inputs.held_out for turns in target_set.conversations]
-        exclude("equal_to_a_target", snapshot.asked_in(targets))
+        yield "equal_to_a_target", snapshot.asked_in(targets)
     if spec.contamination is not None:
         if not snapshot.store.has("records", "contaminations", spec.contamination):
             raise NothingYet(
                 "the pool was not searched yet for evaluation texts, as `decontamination` has it: run `winnow run`, or "
                 "materialize the asset `decontamination`, first"
             )
-        exclude("contaminated", rows_of(contaminated_ids(snapshot.store, spec.contamination), snapshot.ids))
-    for rule, excluded in inputs.exclusions.items():
-        exclude(rule, excluded)
-    counts["eligible"] = int(eligible.sum())
-    return eligible, counts
+        yield "contaminated", rows_of(contaminated_ids(snapshot.store, spec.contamination), snapshot.ids)
+    yield from inputs.exclusions.items()
 
 
 def _listed(snapshot: Snapshot, ids: IdList, *, strict: bool) -> tuple[Rows, int]:

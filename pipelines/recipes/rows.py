@@ -18,6 +18,7 @@ from pipelines.recipes.top_up import kept_rows
 from selection import Selection, TokenBudget, select
 from selection.errors import InvalidInput, InvalidOption
 from selection.step import Step
+from selection.trace import Trace
 from selection.types import Rows, Vectors
 from storage.ids import Ids, to_text
 from storage.pool.snapshot import Snapshot
@@ -44,8 +45,11 @@ class DrawnRows:
     exhausted: bool
 
 
-def select_rows(inputs: DrawInputs) -> DrawnRows:
+def select_rows(inputs: DrawInputs, trace: Trace | None = None) -> DrawnRows:
     """Assemble the candidates and run the steps on them.
+
+    Args:
+        trace: filled with what became of the rows that are not taken, in the frame of the snapshot.
 
     Raises:
         NotInStore: vectors are missing.
@@ -70,6 +74,7 @@ def select_rows(inputs: DrawInputs) -> DrawnRows:
             quota=constraints.quota,
             group_by=constraints.group_by,
             max_per_group=constraints.max_per_group,
+            trace=trace,
         )
     picked = _first(picked, inputs.affordable(picked.rows))
     rows = np.concatenate([kept.rows, picked.rows])

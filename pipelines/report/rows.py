@@ -127,13 +127,17 @@ def _ref_text(pick: Pick, item: Mapping[str, Any], texts: Mapping[bytes, str]) -
         return None
     if pick.ref is not None:
         return shortened(texts.get(from_text([pick.ref]).tolist()[0], ""), TEXT // 2) or None
-    if item["kind"] != "target":
-        return None
-    for targets_id in pick.drawn.spec.targets.values():
-        target_set = pick.drawn.view.target_set_of(targets_id)
+    text = target_text(pick.drawn, item["ref"]) if item["kind"] == "target" else None
+    return None if text is None else shortened(text, TEXT // 2)
+
+
+def target_text(drawn: Drawn, ref: str) -> str | None:
+    """The text of the example of a target set that a reason names; None if no set of the recipe has it."""
+    for targets_id in drawn.spec.targets.values():
+        target_set = drawn.view.target_set_of(targets_id)
         for name, conversation in zip(target_set.example_names, target_set.conversations, strict=True):
-            if item["ref"] in (name, f"{target_set.name}/{name}"):
-                return shortened(text_of(conversation), TEXT // 2)
+            if ref in (name, f"{target_set.name}/{name}"):
+                return text_of(conversation)
     return None
 
 
