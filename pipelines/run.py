@@ -8,6 +8,7 @@ from pipelines.classifiers.resolve import source_name, source_names
 from pipelines.context import Context
 from pipelines.errors import USER_ERRORS, HeldBack, RecipesFailed, UnknownRecipe
 from pipelines.messages import nearest
+from pipelines.recipes.check import check_recipe
 from pipelines.recipes.spec import encoders_of, models_of
 from pipelines.runs import runs
 from pipelines.stages.decontaminate import decontaminate
@@ -23,6 +24,7 @@ from pipelines.stages.report import report
 from pipelines.stages.select import select
 from pipelines.stages.stage import Outcome
 from pipelines.stages.token_scores import token_scores
+from storage.errors import BadInput
 from storage.vectors.index import require_faiss
 
 
@@ -39,21 +41,39 @@ def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outc
         MissingExtra: the recipes need an index, and faiss is not installed; nothing ran.
     """
     chosen = _chosen(context, recipes)
-    prepare(context, encoders_of(context.config, chosen), models_of(context.config, chosen))
-    outcomes: list[Outcome] = []
-    errors = fit_sources(context, chosen)
-    for name in chosen:
-        if name in errors:
-            continue
-        try:
-            outcomes.append(run_stage(context, f"selection/{name}", select, name))
-        except USER_ERRORS as error:
-            errors[name] = error
+    read_pool(context, encoders_of(context.config, chosen))
+    wrong = [name for name in chosen if _is_wrong(context, name)]
+    _, errors = _draw(context, wrong)  # they fail before any work, so that nobody waits for the encoder to hear of it
+    right = [name for name in chosen if name not in wrong]
+    prepare(context, encoders_of(context.config, right), models_of(context.config, right))
+    errors |= fit_sources(context, right)
+    outcomes, failed = _draw(context, [name for name in right if name not in errors])
+    errors |= failed
     run_stage(context, "catalog", publish)
     export_errors = export_all(context, [name for name in chosen if name not in errors])
     if errors or export_errors:
         raise RecipesFailed(errors, len(chosen), export_errors)
     return outcomes
+
+
+def _is_wrong(context: Context, recipe: str) -> bool:
+    try:
+        check_recipe(context.pool, context.config.recipes[recipe])
+    except BadInput:
+        return True
+    return False
+
+
+def _draw(context: Context, recipes: Sequence[str]) -> tuple[list[Outcome], dict[str, Exception]]:
+    """Draw recipes; the outcomes, and recipe -> error, of those that failed or were held back."""
+    outcomes: list[Outcome] = []
+    errors: dict[str, Exception] = {}
+    for name in recipes:
+        try:
+            outcomes.append(run_stage(context, f"selection/{name}", select, name))
+        except USER_ERRORS as error:
+            errors[name] = error
+    return outcomes, errors
 
 
 def export_all(context: Context, recipes: Sequence[str]) -> dict[str, Exception]:
@@ -93,17 +113,25 @@ def write_report(context: Context) -> None:
         context.report.say(f"warning: no report of this run: {type(error).__name__}: {error}")
 
 
+def read_pool(context: Context, encoders: Sequence[str]) -> None:
+    """Read the pool.
+
+    Raises:
+        MissingExtra: the encoders' vectors need an index, and faiss is not installed; nothing ran.
+    """
+    if encoders or context.config.searched_encoder:
+        require_faiss()
+    run_stage(context, "pool", ingest)
+
+
 def prepare(context: Context, encoders: Sequence[str], models: Sequence[str] = ()) -> None:
-    """Read the pool; embed it and the targets, and index it, with each encoder; score it with each model.
+    """Embed the pool and the targets, and index it, with each encoder; score it with each model.
 
     Where the configuration wants it, it is searched for evaluation texts.
     """
     config = context.config
     searched = config.searched_encoder
     encoders = list(dict.fromkeys([*encoders, *([searched] if searched else [])]))
-    if encoders:
-        require_faiss()
-    run_stage(context, "pool", ingest)
     if config.decontamination is not None and not searched:
         run_stage(context, "decontamination", decontaminate)
     for model in models:

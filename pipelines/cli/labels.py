@@ -15,7 +15,7 @@ from pipelines.labeling.model import ProjectModel, project_model
 from pipelines.labeling.project import ProjectState, project_settings, project_state
 from pipelines.messages import counted
 from pipelines.recipes.spec import models_of_project
-from pipelines.run import prepare, run_stage
+from pipelines.run import prepare, read_pool, run_stage
 from pipelines.stages.fit import fit
 from pipelines.stages.publish import publish
 from pipelines.stages.pull import pull
@@ -55,7 +55,9 @@ def push_batch(context: Context, project: str, *, more: bool) -> Outcome:
         HeldBack: a blocking check failed.
     """
     section = project_settings(context, project)
-    prepare(context, [section.encoder] if section.encoder else [], models_of_project(context.config, project))
+    encoders = [section.encoder] if section.encoder else []
+    read_pool(context, encoders)
+    prepare(context, encoders, models_of_project(context.config, project))
     run_stage(context, f"{project}/labels", pull, project)
     run_stage(context, f"{project}/model", fit, project)
     outcome = run_stage(context, f"{project}/batch", push, project, *(["more"] if more else []))

@@ -39,6 +39,8 @@ ConfigOption = Annotated[
 ]
 
 MAX_ROWS, MAX_CELL_WIDTH = 200, 80
+# A column narrower than this is hard to read; a width for what reads the output of a pipe.
+READABLE_WIDTH, PIPED_WIDTH = 24, 160
 INTERRUPTED = 130  # the exit code of a command ended by Ctrl-C; typer turns KeyboardInterrupt into it
 
 out = Console(highlight=False, soft_wrap=True)
@@ -162,11 +164,15 @@ def failures(config: ConfigOption = None) -> None:
     """Show every stage that failed or was held back, with its cause."""
     from pipelines.runs import runs
 
-    failed = [run for run in runs(_store(config)) if run["status"] != "ok"]
+    every = list(runs(_store(config)))
+    succeeded = {(run["stage"], run["target"]): run["started_at"] for run in reversed(every) if run["status"] == "ok"}
+    failed = [run for run in every if run["status"] != "ok"]
     if not failed:
         _print("no failures")
     for run in failed:
-        _print(f"{run['started_at']}  {run['stage']} {run['target'] or ''} {run['status']}")
+        since = succeeded.get((run["stage"], run["target"]), "")
+        mended = f"; it succeeded since, on {since}" if since > run["started_at"] else ""
+        _print(f"{run['started_at']}  {run['stage']} {run['target'] or ''} {run['status']}{mended}")
         causes = [run["error"]] if run["error"] else []
         causes += [f"{check['name']}: {check['detail']}" for check in run["checks"] if not check["passed"]]
         for cause in causes:
@@ -205,7 +211,7 @@ def sql(
     elif json:
         write_json_lines(table, standard_output())
     else:
-        _print_table(table.slice(0, MAX_ROWS).to_pylist(), columns=list(dict.fromkeys(table.column_names)))
+        _print_result(table.slice(0, MAX_ROWS).to_pylist(), list(dict.fromkeys(table.column_names)))
         if table.num_rows > MAX_ROWS:
             _print(f"{MAX_ROWS:,} of {table.num_rows:,} rows; --csv, --json or --parquet give all")
 
@@ -484,6 +490,23 @@ def _print_titled(tables: list[tuple[str, list[dict[str, Any]]]]) -> None:
             _print_table(rows)
 
 
+def _print_result(rows: list[dict[str, Any]], columns: list[str]) -> None:
+    """Rows as a table, or, where its columns would be too narrow to read, each row as a list of its values."""
+    widths = [max(len(_cell(value)) for value in (column, *(row[column] for row in rows))) for column in columns]
+    if sum(min(width, READABLE_WIDTH) + 2 for width in widths) <= _width():
+        _print_table(rows, columns)
+        return
+    longest = max(map(len, columns))
+    for number, row in enumerate(rows, start=1):
+        _print(f"-- row {number}")
+        for column in columns:
+            _print(f"{_cell(column):<{longest}}  {_cell(row[column])}")
+
+
+def _width() -> int:
+    return Console().width if sys.stdout.isatty() else PIPED_WIDTH
+
+
 def _print_table(rows: list[dict[str, Any]], columns: list[str] | None = None) -> None:
     columns = columns or (list(rows[0]) if rows else [])
     if not columns:
@@ -495,7 +518,7 @@ def _print_table(rows: list[dict[str, Any]], columns: list[str] | None = None) -
         table.add_column(Text(_cell(column)), justify="right" if numeric and rows else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_cell(row[column])) for column in columns))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+    Console(highlight=False, width=_width()).print(table)
 
 
 def _cell(value: Any) -> str:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.terminal import Writable
+from storage.catalog.query import JSON_FIELD
 from storage.labels.batches import no_formula
 
 
@@ -32,9 +33,12 @@ def write_csv(table: pa.Table, stream: Writable, *, spreadsheet: bool = False) -
 
 
 def write_json_lines(table: pa.Table, stream: Writable) -> None:
-    """Write a JSON object on each line; NaN and infinities, which JSON lacks, become null."""
+    """Write a JSON object on each line; JSON columns as what they hold. NaN and infinities, which JSON lacks, become null."""
+    nested = [field.name for field in table.schema if field.metadata == JSON_FIELD]
     for batch in table.to_batches():
-        stream.writelines(json_text(row) + "\n" for row in batch.to_pylist())
+        for row in batch.to_pylist():
+            row |= {name: json.loads(row[name]) for name in nested if row[name] is not None}
+            stream.write(json_text(row) + "\n")
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:

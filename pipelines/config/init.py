@@ -136,7 +136,23 @@ def guess_config(paths: Sequence[str], targets: Sequence[str], root: Path | None
         findings += [f"target set {name}: {line}" for line in _findings(sample)[:2]]
     if not target_samples:
         findings.append("No targets were given, so the recipe draws at random; add a target set to use rds_plus.")
+    findings += _fixed_list(paths)
     return _yaml(pool, target_samples, root), findings
+
+
+def _fixed_list(paths: Sequence[str]) -> list[str]:
+    """A warning about files that a shell made of a pattern: those that come later would not be read.
+
+    >>> _fixed_list(["data/a.jsonl"]), [line[-35:] for line in _fixed_list(["data/a.jsonl", "data/b.jsonl"])]
+    ([], ["pattern: winnow init 'data/*.jsonl'"])
+    """
+    kinds = {(path.rpartition("/")[:2], readers.extension(path)) for path in paths}
+    if len(paths) < 2 or len(kinds) > 1:
+        return []
+    folder, ending = kinds.pop()
+    pattern = "".join(folder) + "*" + ending
+    words = f"Warning: these {len(paths)} files are listed by name, so a file that comes later is not read."
+    return [f"{words} With quotes, init writes a pattern: winnow init '{pattern}'"]
 
 
 # ---- sampling

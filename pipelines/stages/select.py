@@ -10,6 +10,7 @@ import numpy as np
 from pipelines.config.schema import Recipe
 from pipelines.context import Context
 from pipelines.pool_view import PoolView
+from pipelines.recipes.check import check_recipe
 from pipelines.recipes.draw import SelectionResult, draw
 from pipelines.recipes.eligible import RULES
 from pipelines.recipes.learned import recipe_inputs
@@ -33,6 +34,7 @@ from storage.records import known_selection
 )
 def select(context: Context, recipe: str) -> Outcome:
     """Draw one recipe, commit the selection and check it."""
+    check_recipe(context.pool, context.config.recipes[recipe])
     last = last_run(context.store, "select", recipe)
     spec = resolve_spec(context, recipe)
     result = draw(context, recipe_inputs(context.pool, spec), recipe)

@@ -9,7 +9,7 @@ import numpy as np
 
 from selection.contamination import ContaminationRules
 from selection.pool import Pool
-from selection.step import Filter
+from selection.step import Filter, check_number
 from selection.types import DroppedRows, Input, Reason, Rows
 
 
@@ -24,12 +24,16 @@ class Decontaminate(Filter):
         short_n: words of an n-gram of questions of less than 2n words. One of less than `short_n` words is found only
             where it makes whole lines of the row.
         threshold: the share of a question's n-grams that a row must hold.
+        similarity: rows are dropped, too, whose cosine to a target that steps see is at least this: rewordings and
+            translations. None: vectors do not count.
 
-    The selection's record lists the dropped rows: by which rule ("exact", "ngrams"), for which target, and the share of its
-    n-grams. Of several targets it is the one of which the row holds most; ties to "exact", then to the first target.
+    The selection's record lists the dropped rows: by which rule ("exact", "ngrams", "embedding"), for which target, and the
+    share of its n-grams or the cosine. Of several targets it is the one of which the row holds most; ties to "exact", then to
+    the first target. Rows that no rule on texts drops name the most similar target, ties to the first.
 
     Cost: one pass over the texts, about 5 nanoseconds a character of ASCII on one thread, and some 100 microseconds for
-    each row that holds a question. Memory: about 60 bytes for each n-gram of the targets, beside the texts.
+    each row that holds a question; with `similarity`, 2*n*m*d operations in float32. Memory: about 60 bytes for each n-gram
+    of the targets, beside the texts; with `similarity` also 16 bytes a row.
 
     Source: n-grams of 13 words, Brown et al. 2020 (GPT-3), appendix C; share of n-grams as in Singh et al. 2024 (ConTAM).
     """
@@ -37,11 +41,20 @@ class Decontaminate(Filter):
     n: int = 13
     short_n: int = 5
     threshold: float = 0.6
+    similarity: float | None = None
     name: ClassVar[str] = "decontaminate"
-    needs: ClassVar[frozenset[Input]] = frozenset({Input.TEXTS, Input.TARGET_QUESTIONS})
+    added_options: ClassVar[tuple[str, ...]] = ("similarity",)
 
     def __post_init__(self) -> None:
         self.rules  # noqa: B018  # checks the options
+        if self.similarity is not None:
+            check_number(self.name, "similarity", self.similarity, least=-1, most=1)
+
+    @property
+    def needs(self) -> frozenset[Input]:
+        """Texts; with `similarity` also vectors."""
+        on_vectors = set() if self.similarity is None else {Input.VECTORS, Input.TARGETS}
+        return frozenset({Input.TEXTS, Input.TARGET_QUESTIONS} | on_vectors)
 
     @property
     def rules(self) -> ContaminationRules:
@@ -62,9 +75,14 @@ class Decontaminate(Filter):
         for match in Contamination(questions, self.rules).matches(texts[row] for row in rows.tolist()):
             key = (-match.score, match.rule, match.target)  # "exact" sorts before "ngrams"
             best[match.row] = min(key, best.get(match.row, key))
-        dropped = rows[sorted(best)]
-        score, rule, target = zip(*(best[row] for row in sorted(best)), strict=True) if best else ((), (), ())
-        names = pool.target_names or tuple(map(str, range(len(questions))))
+        best = {int(rows[place]): key for place, key in best.items()}
+        names = list(pool.target_names or map(str, range(len(questions))))
+        if self.similarity is not None:
+            near, target_names = _near(pool, rows, self.similarity)
+            best = {row: (-cosine, "embedding", len(names) + target) for row, (cosine, target) in near.items()} | best
+            names += target_names
+        dropped = np.array(sorted(best), np.int64)
+        score, rule, target = zip(*(best[row] for row in dropped.tolist()), strict=True) if best else ((), (), ())
         reason = Reason(
             kind=np.array(rule, dtype=np.str_),
             ref=np.array(target, np.int64),
@@ -73,3 +91,14 @@ class Decontaminate(Filter):
             names=tuple(names),
         )
         return np.setdiff1d(rows, dropped).astype(np.int64), DroppedRows(self.name, dropped, reason)
+
+
+def _near(pool: Pool, rows: Rows, similarity: float) -> tuple[dict[int, tuple[float, int]], list[str]]:
+    """Row -> cosine and place of its most similar target, of those rows that are similar enough; the targets' names."""
+    from selection.kernels.assign import most_similar_centre
+
+    targets = pool.get_targets()
+    nearest = most_similar_centre(pool.get_vectors(), np.asarray(targets.vectors, np.float32))
+    near = rows[(nearest.place[rows] >= 0) & (nearest.value[rows] >= similarity)]
+    values = zip(near.tolist(), nearest.value[near].tolist(), nearest.place[near].tolist(), strict=True)
+    return {row: (cosine, place) for row, cosine, place in values}, list(targets.printable())

@@ -15,6 +15,7 @@ from storage.errors import BadInput, NotInStore, StoreDamaged
 from storage.store import Store
 
 LINK = "winnow.duckdb"
+JSON_FIELD = {b"holds": b"json"}
 
 
 def open_catalog(store: Store) -> duckdb.DuckDBPyConnection:
@@ -40,14 +41,18 @@ def open_catalog(store: Store) -> duckdb.DuckDBPyConnection:
 def query_catalog(store: Store, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
     """The result of one SQL statement on the newest catalog; ids are printed as UUIDs.
 
+    Columns of JSON are texts, whose fields have the metadata `JSON_FIELD`.
+
     Raises:
-        BadInput: DuckDB refuses the statement; for an unknown table, the message lists the known ones.
+        BadInput: there are several statements, or DuckDB refuses it; for an unknown table, the message lists the known ones.
         StoreDamaged: a file under a view is damaged; names it.
     """
     with open_catalog(store) as connection:
         try:
+            if len(duckdb.extract_statements(sql)) > 1:
+                raise BadInput("these are several statements, of which only one is answered; give one at a time")
             result = connection.sql(sql, params=params)
-            return pa.table({}) if result is None else result.to_arrow_table()
+            return pa.table({}) if result is None else _with_json(result.to_arrow_table(), result.types)
         except duckdb.CatalogException as error:
             known = ", ".join(name for (name,) in connection.execute("SHOW TABLES").fetchall())
             raise BadInput(f"{error}\nThe catalog has: {known}") from error
@@ -60,6 +65,15 @@ def query_catalog(store: Store, sql: str, params: Sequence[Any] | Mapping[str, A
             raise (
                 StoreDamaged(f"{damage}; `winnow run` mends what it can") if damage else BadInput(str(error))
             ) from error
+
+
+def _with_json(table: pa.Table, types: Sequence[Any]) -> pa.Table:
+    """The table, with fields that say which texts are JSON: Arrow has no type for it."""
+    fields = [
+        field.with_metadata(JSON_FIELD) if str(kind) == "JSON" else field
+        for field, kind in zip(table.schema, types, strict=True)
+    ]
+    return table.cast(pa.schema(fields))
 
 
 def _hint(message: str) -> str:

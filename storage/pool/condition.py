@@ -68,6 +68,32 @@ def changeable(suspect: str) -> str:
     )
 
 
+def unknown_in(expression: str, columns: Collection[str]) -> str | None:
+    """The first name in an expression that is neither a column nor a function; None for none.
+
+    Names inside of subqueries and lambdas are left to DuckDB, which knows what they mean there.
+
+    Args:
+        columns: names that the rows have.
+
+    >>> unknown_in("lenght(prompt) > 2", ["prompt"]), unknown_in("topc = 'a'", ["topic"])
+    ('the function lenght', 'the column topc')
+    """
+    known = {name.lower() for name in columns}
+    nodes = list(_nodes(_parsed(expression)))
+    has_own_names = any(node.get("class") in {"SUBQUERY", "LAMBDA"} for node in nodes)
+    for node in nodes:
+        if node.get("type") == "FUNCTION":
+            name = node["function_name"].lower()
+            if name.isidentifier() and name not in _catalogue():
+                return f"the function {node['function_name']}"
+        if node.get("type") == "COLUMN_REF" and len(node["column_names"]) == 1 and not has_own_names:
+            name = node["column_names"][0]
+            if name.lower() not in known and not _has_value(name.lower()):
+                return f"the column {name}"
+    return None
+
+
 def _suspects(condition: str, columns: Collection[str] | None, inside: frozenset[str]) -> Iterator[str]:
     """Args: inside: names of the macros that the condition is the definition of."""
     nodes = list(_nodes(_parsed(condition)))

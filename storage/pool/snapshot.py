@@ -248,8 +248,7 @@ class Snapshot:
                 return imported.values(name, self.ids)
         known = {text: Column("text", quoted(text)) for text in TURN_COLUMNS} | self._columns
         if name not in known:
-            hint = "; a language model under `models:` in winnow.yaml gives it" if name in SCORES else ""
-            raise BadInput(f"no column {name!r}{hint}; known are {', '.join(sorted({*known, *self.known_columns()}))}")
+            raise no_column(name, {*known, *self.known_columns()})
         values = self._examples().every(known[name])
         kept = self.occurrences >= 0
         return by_row(values[kept], self.occurrences[kept], len(self.ids))
@@ -393,6 +392,12 @@ class Snapshot:
 
     def _parts(self) -> list[Path]:
         return [verified(path) for ingest in self.ingests for path in parts(self.store, ingest)]
+
+
+def no_column(name: str, known: Iterable[str]) -> BadInput:
+    """The error that a pool has no column of a name."""
+    hint = "; a language model under `models:` in winnow.yaml gives it" if name in SCORES else ""
+    return BadInput(f"no column {name!r}{hint}; known are {', '.join(sorted(known))}")
 
 
 def take_snapshot(

@@ -73,7 +73,7 @@ STEPS = [
     BestOf(by="question_id", score="depth"),
     Decontaminate(),
     Decontaminate(n=3, short_n=3, threshold=0.5),
-    Decontaminate(n=6, short_n=2, threshold=1.0),
+    Decontaminate(n=6, short_n=2, threshold=1.0, similarity=0.9),
     KeepTop(times=1.5),
     KeepTop(times=2.5),
     RandomSubpool(rows=30),

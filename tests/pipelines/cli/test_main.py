@@ -101,7 +101,11 @@ class TestMistakes:
     def test_run__a_where_that_fails_lists_the_columns(self, winnow: Winnow, light: Path) -> None:
         change(light, "budget: 8", "budget: 8, where: lenght(prompt) > 3")
         said = refused(winnow, "run", "any", "-c", light)
-        assert "where: 'lenght(prompt) > 3' failed: " in said
+        assert "where: 'lenght(prompt) > 3' names the function lenght, which is not there" in said
+        assert "known columns: empty_response, file, " in said
+        change(light, "lenght(prompt) > 3", "abs(prompt) > 3")
+        said = refused(winnow, "run", "any", "-c", light)
+        assert "where: 'abs(prompt) > 3' failed: " in said
         assert "known columns: prompt, response, messages, " in said
 
     def test_run__a_deny_list_may_name_rows_that_are_gone_and_says_how_many(self, winnow: Winnow, light: Path) -> None:
@@ -231,6 +235,9 @@ class TestRun:
         lines = winnow("failures", "-c", light).out.splitlines()
         assert lines[0].endswith("select any failed")
         assert "800" in lines[1]
+        change(light, "budget: 800", "budget: 8")
+        winnow("run", "any", "-c", light)
+        assert "select any failed; it succeeded since, on 20" in winnow("failures", "-c", light).out
 
     def test_run__held_back_leaves_the_published_catalog_and_says_why(self, winnow: Winnow, light: Path) -> None:
         winnow("run", "-c", light)
@@ -257,6 +264,17 @@ class TestSql:
         said = refused(winnow, "sql", "SELECT * FROM exampels", "-c", ran)
         assert "exampels does not exist" in said
         assert re.search(r"The catalog has: .*examples, .*latest_selections, .*selected_examples", said)
+
+    def test_sql__several_statements_are_refused(self, winnow: Winnow, ran: Path) -> None:
+        assert "these are several statements" in refused(winnow, "sql", "SELECT 1; SELECT 2", "-c", ran)
+
+    def test_sql__json_columns_are_json_and_wide_rows_are_lists(self, winnow: Winnow, ran: Path) -> None:
+        line = winnow("sql", "SELECT facts, NULL::JSON AS none FROM latest_selections LIMIT 1", "--json", "-c", ran).out
+        assert json.loads(line)["facts"]["pool"] == 80
+        assert json.loads(line)["none"] is None
+        wide = winnow("sql", "SELECT * FROM latest_selections LIMIT 1", "-c", ran).out.splitlines()
+        assert wide[0] == "-- row 1"
+        assert [line.split()[:2] for line in wide if line.startswith("n_items")] == [["n_items", "8"]]
 
     def test_sql__before_the_first_run(self, winnow: Winnow, light: Path) -> None:
         assert "no catalog is published in" in refused(winnow, "sql", "SELECT 1", "-c", light)

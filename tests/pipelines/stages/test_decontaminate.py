@@ -12,7 +12,7 @@ from pipelines.errors import HeldBack, NothingYet
 from pipelines.plan import plan_lines
 from pipelines.recipes.spec import resolve_spec
 from pipelines.reproduce import reproduce
-from pipelines.run import prepare, run_all
+from pipelines.run import prepare, read_pool, run_all
 from pipelines.runs import runs
 from pipelines.stages.decontaminate import decontaminate
 from pipelines.stages.ingest import ingest
@@ -217,6 +217,7 @@ def test_push__a_batch_leaves_out_what_holds_evaluation_texts(light: Path) -> No
     project = "labeling:\n  kinds: {classes: [fox, dog], steps: [entropy], cold_start: [random], batch_size: 11}\n"
     change(light, "recipes:\n", f"decontamination: {{}}\n{project}recipes:\n")
     context = opened(light)
+    read_pool(context, ["vectors"])
     prepare(context, ["vectors"])
     push(context, "kinds")
     publish(context)
