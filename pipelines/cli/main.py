@@ -501,6 +501,13 @@ def _show_selection(context: Any, selection_id: str) -> None:
     _print_table(explained.first_rows[:5])
 
 
+def _print_titled(tables: list[tuple[str, list[dict[str, Any]]]]) -> None:
+    for title, rows in tables:
+        _print(title)
+        if rows:
+            _print_table(rows)
+
+
 def _print_result(rows: list[dict[str, Any]], columns: list[str]) -> None:
     """Rows as a table, or, where its columns would be too narrow to read, each row as a list of its values."""
     widths = [max(len(_cell(value)) for value in (column, *(row[column] for row in rows))) for column in columns]
@@ -516,13 +523,6 @@ def _print_result(rows: list[dict[str, Any]], columns: list[str]) -> None:
 
 def _width() -> int:
     return Console().width if sys.stdout.isatty() else PIPED_WIDTH
-
-
-def _print_titled(tables: list[tuple[str, list[dict[str, Any]]]]) -> None:
-    for title, rows in tables:
-        _print(title)
-        if rows:
-            _print_table(rows)
 
 
 def _print_table(rows: list[dict[str, Any]], columns: list[str] | None = None) -> None:

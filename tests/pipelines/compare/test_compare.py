@@ -180,15 +180,15 @@ def test_jaccard__is_that_of_sets(selections: list[set[int]], data: st.DataObjec
             assert pairs[i, j] == pytest.approx(len(a & b) / len(a | b) if a | b else 1.0)
     owners = [data.draw(st.integers(0, 2)) for _ in selections]
     means = mean_over_draws(pairs, owners, 3)
-    for a in range(3):
-        for b in range(3):
+    for first in range(3):
+        for second in range(3):
             of = [
                 pairs[i, j]
                 for i in range(len(owners))
                 for j in range(len(owners))
-                if i != j and (owners[i], owners[j]) == (a, b)
+                if i != j and (owners[i], owners[j]) == (first, second)
             ]
-            assert means[a][b] == (pytest.approx(np.mean(of), abs=1e-4) if of else None)
+            assert means[first][second] == (pytest.approx(np.mean(of), abs=1e-4) if of else None)
 
 
 RANKED = st.lists(st.integers(0, 30), unique=True, max_size=40)
