@@ -35,7 +35,10 @@ EMPTY_NAMES = {"one", "found", "told", "here", "there"}
 
 # Room -> the rooms of the same package that it may import besides itself. A room is a folder, or a module that stands apart
 # from the others in its folder; the name of a folder stands for the modules directly in it.
-BASE, COMMANDS = "pipelines", {"pipelines.run", "pipelines.plan", "pipelines.diff", "pipelines.reproduce", "pipelines.why"}
+BASE, COMMANDS = (
+    "pipelines",
+    {"pipelines.run", "pipelines.plan", "pipelines.diff", "pipelines.reproduce", "pipelines.why"},
+)
 STAGES = {
     BASE,
     "pipelines.config",
