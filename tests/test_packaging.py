@@ -89,7 +89,7 @@ def test_wheel__the_ui_serves_a_project(winnow: Path, tmp_path: Path, monkeypatc
     recipes = "pool: {files: pool.jsonl}\nrecipes: {any: {steps: [random], budget: 3}}\n"
     (tmp_path / "winnow.yaml").write_text(recipes, "utf-8")
     with serving(tmp_path, timeout_s=300, command=(str(winnow),)) as dagster:
-        assert dagster.asset_keys() == ["catalog", "pool", "selection/any"]
+        assert dagster.asset_keys() == ["catalog", "pool", "report", "selection/any"]
     workspace = yaml.safe_load((tmp_path / ".winnow" / "dagster" / "workspace.yaml").read_text("utf-8"))
     (location,) = workspace["load_from"]
     assert Path(location["python_module"]["working_directory"]).is_relative_to(winnow.parents[1].resolve())
