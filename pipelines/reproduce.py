@@ -8,7 +8,6 @@ from pipelines.context import Context
 from pipelines.errors import HeldBack
 from pipelines.labeling.inputs import recorded_inputs
 from pipelines.recipes.draw import replay
-from pipelines.recipes.learned import recipe_inputs
 from pipelines.recipes.spec import SelectionSpec
 from storage.ids import from_arrow
 from storage.records import read_selection
@@ -28,8 +27,7 @@ def reproduce(context: Context, selection_id: str) -> str:
     for encoder in stored - {None}:
         verify_segments(context.store, encoder)
     spec = SelectionSpec.from_record(header)
-    inputs = recipe_inputs(context.pool, spec) if spec.arm is None else recorded_inputs(context.pool, spec, header)
-    again = replay(inputs)
+    again = replay(recorded_inputs(context.pool, spec, header))
     before = from_arrow(items["id"])
     now = from_arrow(again["id"])
     if len(before) == len(now) and bool((before == now).all()) and items["gain"].equals(again["gain"]):

@@ -105,7 +105,7 @@ def run_and_report(context: Context, recipes: Sequence[str] | None = None) -> li
 
 def write_report(context: Context) -> None:
     """Write the report of this invocation, if any of its stages ran."""
-    if next((run for run in runs(context.store) if run["invocation"] == context.invocation), None) is None:
+    if not any(run["invocation"] == context.invocation for run in runs(context.store)):
         return
     try:
         run_stage(context, "report", report)

@@ -24,7 +24,6 @@ from pipelines.recipes.eligible import first_rule
 from pipelines.recipes.explain import excerpt, prompts
 from pipelines.recipes.explain import why as reason_in_words
 from pipelines.recipes.inputs import DrawInputs
-from pipelines.recipes.learned import recipe_inputs
 from pipelines.recipes.targets import target_vectors
 from pipelines.report.drawn import Drawn, unit
 from pipelines.report.rows import target_text
@@ -110,8 +109,9 @@ def why(context: Context, name: str, recipe: str | None = None) -> list[Answer]:
     Cost: up to the rule that kept the row out; a row that no rule keeps out costs a draw.
     """
     selections = [selection_of(context.store, recipe)] if recipe is not None else _latest(context)
-    id_ = _resolve(context, name, selections)
-    return [_answer(context, id_, selection) for selection in selections]
+    drawn = [Drawn(context.pool, selection) for selection in selections]
+    id_ = _resolve(context, name, [each.snapshot for each in drawn])
+    return [_answer(context, id_, each) for each in drawn]
 
 
 def _latest(context: Context) -> list[str]:
@@ -124,11 +124,10 @@ def _latest(context: Context) -> list[str]:
     return [latest[name] for name in sorted(latest)]
 
 
-def _resolve(context: Context, name: str, selections: list[str]) -> Ids:
+def _resolve(context: Context, name: str, drawn_from: list[Snapshot]) -> Ids:
     """(1,) the id that a name means: in the pool as it is now, or else in that of a selection."""
     current = [] if context.pool.current is None else [context.pool.snapshot]
-    drawn = [context.pool.snapshot_of(Drawn(context.pool, selection).header["snapshot"]) for selection in selections]
-    for snapshot in dict.fromkeys([*current, *drawn]):
+    for snapshot in dict.fromkeys([*current, *drawn_from]):
         match = snapshot.match([name])
         if match.counts[0] > 1:
             raise BadInput(f"{name!r} is the own id of {match.counts[0]} rows; name one by winnow's id")
@@ -157,14 +156,10 @@ def _with_prefix(snapshot: Snapshot, name: str) -> Ids:
     return np.asarray(snapshot.ids[start:stop])
 
 
-def _answer(context: Context, id_: Ids, selection: str) -> Answer:
-    drawn = Drawn(context.pool, selection)
-    spec = drawn.spec
-    inputs = (
-        recipe_inputs(context.pool, spec) if spec.arm is None else recorded_inputs(context.pool, spec, drawn.header)
-    )
+def _answer(context: Context, id_: Ids, drawn: Drawn) -> Answer:
+    inputs = recorded_inputs(context.pool, drawn.spec, drawn.header)
     rule, detail, seconds = _rule(drawn, inputs, id_)
-    return Answer(to_text(id_)[0], drawn.header["recipe"], selection, rule, detail, seconds)
+    return Answer(to_text(id_)[0], drawn.header["recipe"], drawn.selection_id, rule, detail, seconds)
 
 
 def _rule(drawn: Drawn, inputs: DrawInputs, id_: Ids) -> tuple[str, dict[str, Any], float | None]:

@@ -115,7 +115,8 @@ def _run_steps(
                 kept, report = _kept(step, visible, min(budget, int(frame.candidates.sum())), stream())
                 if report is not None:
                     reports.append(replace(report, rows=rows[report.rows], reason=report.reason.translated(rows)))
-                _note_dropped(trace, step, rows, frame, ~kept)
+                if trace is not None:
+                    trace.dropped.append((step.name, rows[frame.candidates & ~kept]))
                 remaining, frame = subpool(frame, kept)
                 rows = rows[remaining]
             elif isinstance(step, Scorer):
@@ -124,7 +125,8 @@ def _run_steps(
                 if not step.drops:
                     frame = replace(frame, scores=scores)
                     continue
-                _note_dropped(trace, step, rows, frame, np.isneginf(scores))
+                if trace is not None:
+                    trace.dropped.append((step.name, rows[frame.candidates & np.isneginf(scores)]))
                 remaining, frame, dropped = _with_scores(frame, scores)
                 reports += [DroppedRows(step.name, rows[lost], Reason.of("score", len(lost))) for lost in dropped]
                 rows = rows[remaining]
@@ -139,11 +141,6 @@ def _run_steps(
                     retrieved=tuple(report.of(picked.rows) for report in reports if isinstance(report, RetrievedRows)),
                 )
     raise AssertionError("parse_steps ends every recipe in a selector")
-
-
-def _note_dropped(trace: Trace | None, step: Step, rows: Rows, frame: Pool, lost: Array) -> None:
-    if trace is not None:
-        trace.dropped.append((step.name, rows[frame.candidates & lost]))
 
 
 def _note_scores(trace: Trace | None, scorer: str | None, rows: Rows, frame: Pool) -> None:

@@ -23,7 +23,6 @@ import pyarrow as pa
 from pipelines.context import Context
 from pipelines.errors import BadExport, RowsLeftOut
 from pipelines.exports.card import SourceCounts, Written, licence_columns, write_card
-from pipelines.exports.conversation import Conversation
 from pipelines.exports.exact_json import Number, dumps
 from pipelines.exports.folder import check_target, replacing
 from pipelines.exports.options import ExportOptions
@@ -320,14 +319,10 @@ def _shape(options: ExportOptions, rows: OrderedRows) -> tuple[str, Callable[[Ex
     if options.to == "ids":
         return "ids", _ids
     if options.to == "parquet":
-        return "parquet", lambda row: _identified(row) | _held(whole_row, row.conversation)
+        return "parquet", lambda row: _identified(row) | record_of(whole_row, row.conversation)
     name = _shape_of_rows(rows) if options.to == "hf" else options.to
     shape = SHAPES[name]
-    return name, lambda row: _held(shape, row.conversation)
-
-
-def _held(shape: Callable[[Conversation], Record], conversation: Conversation) -> Record:
-    return record_of(shape, conversation)
+    return name, lambda row: record_of(shape, row.conversation)
 
 
 def _shape_of_rows(rows: OrderedRows) -> str:

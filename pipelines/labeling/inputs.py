@@ -19,6 +19,7 @@ from pipelines.labeling.annotations import Annotations, read_annotations
 from pipelines.labeling.spending import SpendingLimit
 from pipelines.pool_view import PoolView
 from pipelines.recipes.inputs import DrawInputs, Mask
+from pipelines.recipes.learned import recipe_inputs
 from pipelines.recipes.spec import SelectionSpec
 from selection import Targets
 from selection.learning.annotators import NONE
@@ -173,13 +174,14 @@ class LabelingInputs(DrawInputs):
         return imported_probabilities(self.view.store, self.arm.classifier, self.arm.classes, self.snapshot)
 
 
-def recorded_inputs(view: PoolView, spec: SelectionSpec, header: Mapping[str, Any]) -> LabelingInputs:
-    """The inputs that a recorded arm was drawn with.
+def recorded_inputs(view: PoolView, spec: SelectionSpec, header: Mapping[str, Any]) -> DrawInputs:
+    """What a recorded selection was drawn from, of a recipe or of an arm.
 
     Raises:
-        BadInput: its labels are not those of the record.
+        BadInput: the labels of an arm are not those of the record.
     """
-    assert spec.arm is not None
+    if spec.arm is None:
+        return recipe_inputs(view, spec)
     arm = Arm.from_record(spec.arm)
     annotations = read_annotations(view.store, arm.project, arm.classes, arm.aggregate, header["label_imports"])
     if annotations.digest != arm.label_digest:

@@ -43,6 +43,7 @@ import pyarrow as pa
 
 from pipelines.context import Context
 from pipelines.pool_view import PoolView
+from pipelines.recipes.explain import excerpt
 from pipelines.report import maps
 from pipelines.report.changes import Causes, changes
 from pipelines.report.drawn import Drawn, column_codes
@@ -178,7 +179,7 @@ def _add_texts(view: PoolView, document: dict[str, Any], recipes: list[_Recipe],
     places = [maps.shown_places(each.now, points - for_targets) for each in recipes]
     texts: dict[bytes, str] = {}
     lengths = _read_texts(recipes, places, texts)
-    short = {id_: maps.shortened(text) for id_, text in texts.items()}
+    short = {id_: excerpt(text, maps.TEXT) for id_, text in texts.items()}
     sources: dict[bytes, str] = {}
     pool_maps: dict[str, maps.Map | None] = {}
     for each, shown in zip(recipes, places, strict=True):

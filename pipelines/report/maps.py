@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.recipes.explain import excerpt
 from pipelines.recipes.targets import example_vectors
 from pipelines.report.drawn import Drawn, unit
 from selection.types import Rows
@@ -101,19 +102,9 @@ def target_points(pool: Map, drawn: Drawn, points: int) -> list[list[Any]]:
         except (BadInput, NotInStore):
             continue
         xy = _rounded(pool.plane.project(vectors))
-        texts = [shortened(text_of(target_set.conversations[place])) for place in target_set.selecting.tolist()]
+        texts = [excerpt(text_of(target_set.conversations[place]), TEXT) for place in target_set.selecting.tolist()]
         located += [[*point, name, text] for point, text in zip(xy, texts, strict=True)]
     return _some(located, points)
-
-
-def shortened(text: str, width: int = TEXT) -> str:
-    r"""The beginning of a text on one line.
-
-    >>> shortened("a  long\n text", 8)
-    'a long …'
-    """
-    line = " ".join(text[: 4 * width].split())
-    return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def _some(points: Sequence[list[Any]], count: int) -> list[list[Any]]:

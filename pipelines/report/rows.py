@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.recipes.explain import why
+from pipelines.recipes.explain import excerpt, why
 from pipelines.report.changes import ADDED, DROPPED, Causes, words_of
 from pipelines.report.drawn import Drawn
-from pipelines.report.maps import shortened
 from selection.types import Reason
 from storage.ids import Ids, from_text, to_text
 from storage.pool.content import text_of
@@ -115,7 +114,7 @@ def described(pick: Pick, texts: Mapping[bytes, str], sources: Mapping[bytes, st
         "gain": _number(item["gain"]),
         "value": _number(item["value"]),
         "cause": pick.cause,
-        "text": shortened(texts.get(pick.id, ""), TEXT),
+        "text": excerpt(texts.get(pick.id, ""), TEXT),
         "ref": item["ref"],
         "ref_text": _ref_text(pick, item, texts),
     }
@@ -126,9 +125,9 @@ def _ref_text(pick: Pick, item: Mapping[str, Any], texts: Mapping[bytes, str]) -
     if item["ref"] is None:
         return None
     if pick.ref is not None:
-        return shortened(texts.get(from_text([pick.ref]).tolist()[0], ""), TEXT // 2) or None
+        return excerpt(texts.get(from_text([pick.ref]).tolist()[0], ""), TEXT // 2) or None
     text = target_text(pick.drawn, item["ref"]) if item["kind"] == "target" else None
-    return None if text is None else shortened(text, TEXT // 2)
+    return None if text is None else excerpt(text, TEXT // 2)
 
 
 def target_text(drawn: Drawn, ref: str) -> str | None:

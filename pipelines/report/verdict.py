@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from pipelines.messages import counted
+from pipelines.recipes.explain import excerpt
 from pipelines.report.history import History, Run
-from pipelines.report.maps import shortened
 from storage.store import Store
 
 # More changes of the configuration are counted, not listed.
@@ -62,7 +62,7 @@ def _in_short(cause: str) -> str:
     >>> _in_short("BadInput: 1 of 3 rows cannot be read:\n  line 2")
     '1 of 3 rows cannot be read'
     """
-    return shortened(re.sub(r"^\w+: ", "", cause.partition("\n")[0]).rstrip(":"), 160)
+    return excerpt(re.sub(r"^\w+: ", "", cause.partition("\n")[0]).rstrip(":"), 160)
 
 
 def _problem(run: Run) -> dict[str, str]:
