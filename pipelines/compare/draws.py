@@ -14,8 +14,7 @@ from pipelines.named import selection_of
 from pipelines.recipes.learned import recipe_inputs
 from pipelines.recipes.rows import select_rows
 from pipelines.recipes.spec import SelectionSpec, recipe_spec, resolve_spec
-from pipelines.recipes.tokens import count_tokens
-from selection import TokenBudget
+from pipelines.recipes.tokens import count_for_budget
 from selection.errors import SelectionError
 from selection.types import Rows
 from storage.errors import StorageError
@@ -125,9 +124,7 @@ def _title(context: Context, name: str, member: str) -> str:
 
 
 def _draws(context: Context, title: str, spec: SelectionSpec, seeds: int) -> Iterator[Draw]:
-    budget = spec.constraints.budget
-    if isinstance(budget, TokenBudget) and budget.tokenizer:
-        count_tokens(context, budget.tokenizer, context.pool.snapshot)
+    count_for_budget(context, spec.constraints.budget, context.pool.snapshot)
     for number in range(seeds):
         context.report.progress(f"draw {title}", number, seeds, "seeds")
         draw = _drawn_now(context, title, replace(spec, seed=spec.seed + number))

@@ -319,7 +319,7 @@ def _shape(options: ExportOptions, rows: OrderedRows) -> tuple[str, Callable[[Ex
     if options.to == "ids":
         return "ids", _ids
     if options.to == "parquet":
-        return "parquet", lambda row: _identified(row) | record_of(whole_row, row.conversation)
+        return "parquet", lambda row: row.names | record_of(whole_row, row.conversation)
     name = _shape_of_rows(rows) if options.to == "hf" else options.to
     shape = SHAPES[name]
     return name, lambda row: record_of(shape, row.conversation)
@@ -336,18 +336,13 @@ def _shape_of_rows(rows: OrderedRows) -> str:
     return names.get(kinds.most_common(1)[0][0], "messages") if kinds else "messages"
 
 
-def _identified(row: ExportRow) -> Record:
-    values = (row.id, row.stored["given_id"], row.stored["source"])
-    return dict(zip(_IDENTIFIED, values, strict=True))
-
-
 def _ids(row: ExportRow) -> Record:
     """The names of a row, and the SHA-256 of what its id is a hash of: the JSON of its turns and its content."""
     stored = row.stored
     hashed = to_json(turns_from_columns(stored["prompt"], stored["response"], stored["messages"]))
     if stored["content_json"] is not None:
         hashed = b"[%b,%b]" % (hashed, stored["content_json"].encode())
-    return _identified(row) | {"sha256": hashlib.sha256(hashed).hexdigest()}
+    return row.names | {"sha256": hashlib.sha256(hashed).hexdigest()}
 
 
 def _exact(value: Any) -> Any:

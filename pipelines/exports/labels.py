@@ -17,8 +17,8 @@ from pipelines.context import Context
 from pipelines.exports.card import write_simple_card
 from pipelines.exports.fitted_model import save_model
 from pipelines.exports.folder import Staging, check_target, replacing
-from pipelines.exports.rows import BLOCK_ROWS, ExportRow, OrderedRows
-from pipelines.exports.shapes import Record, record_of, whole_row
+from pipelines.exports.rows import BLOCK_ROWS, OrderedRows
+from pipelines.exports.shapes import record_of, whole_row
 from pipelines.exports.writer import FieldKinds, JsonLines
 from pipelines.labeling.annotations import Annotations
 from pipelines.labeling.project import ProjectState, project_settings, project_state
@@ -136,15 +136,10 @@ def _write_labelled(
                     "votes": [{"annotator": who, "label": given} for who, given in votes.get(place, {}).items()],
                 }
                 counts[label] += 1
-                records.append(_row(row) | decision)
+                records.append(row.names | record_of(whole_row, row.conversation) | decision)
             kinds.add(records)
             writer.write([row.place for row in block], records)
         return counts, writer.files[0], kinds
-
-
-def _row(row: ExportRow) -> Record:
-    names = {"id": row.id, "given_id": row.stored["given_id"], "source": row.stored["source"]}
-    return names | record_of(whole_row, row.conversation)
 
 
 def _votes_by_row(annotations: Annotations, classes: tuple[str, ...]) -> dict[int, dict[str, str]]:

@@ -45,6 +45,11 @@ class ExportRow:
     stored: dict[str, Any]
     incomplete: str | None
 
+    @property
+    def names(self) -> dict[str, Any]:
+        """Winnow's id, the one of the user's file, and the source."""
+        return {"id": self.id, "given_id": self.stored["given_id"], "source": self.stored["source"]}
+
     @cached_property
     def conversation(self) -> Conversation:
         """Its content."""

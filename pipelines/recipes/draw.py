@@ -13,9 +13,8 @@ from pipelines.recipes.inputs import DrawInputs
 from pipelines.recipes.measure import measured
 from pipelines.recipes.rows import dropped_by, select_rows
 from pipelines.recipes.spec import SelectionSpec, id_list
-from pipelines.recipes.tokens import count_tokens
+from pipelines.recipes.tokens import count_for_budget
 from pipelines.runs import code_version
-from selection import TokenBudget
 from selection.trace import Trace
 from storage.errors import BadInput
 from storage.ids import Ids, from_arrow
@@ -65,9 +64,7 @@ def draw(context: Context, inputs: DrawInputs, name: str) -> SelectionResult:
             spec, from_arrow(items["id"]), named_as_now(header["facts"]), header["exhausted"], new=False
         )
     began = time.monotonic()
-    budget = spec.constraints.budget
-    if isinstance(budget, TokenBudget) and budget.tokenizer:
-        count_tokens(context, budget.tokenizer, inputs.snapshot)
+    count_for_budget(context, spec.constraints.budget, inputs.snapshot)
     drawn = select_rows(inputs)
     metrics = measured(inputs, drawn.vectors, drawn.rows) if spec.arm is None else {}
     header = spec.record() | {

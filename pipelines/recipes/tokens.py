@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections import Counter
 
 from pipelines.context import Context
+from selection import TokenBudget
 from selection.encoders import load_token_counter, tokenizer_fingerprint
 from storage.pool.snapshot import Snapshot
 from storage.pool.token_counts import MISSING, commit_counts, read_counts
+
+
+def count_for_budget(context: Context, budget: int | TokenBudget, snapshot: Snapshot) -> None:
+    """Count the tokens that a budget counts, where a tokenizer does and no column has them."""
+    if isinstance(budget, TokenBudget) and budget.tokenizer:
+        count_tokens(context, budget.tokenizer, snapshot)
 
 
 def count_tokens(context: Context, tokenizer: str, snapshot: Snapshot) -> None:
