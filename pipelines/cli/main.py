@@ -164,14 +164,17 @@ def failures(config: ConfigOption = None) -> None:
     """Show every stage that failed or was held back, with its cause."""
     from pipelines.runs import runs
 
-    every = list(runs(_store(config)))
-    succeeded = {(run["stage"], run["target"]): run["started_at"] for run in reversed(every) if run["status"] == "ok"}
-    failed = [run for run in every if run["status"] != "ok"]
+    later: dict[tuple[str, str | None], str] = {}  # stage and target: when it first succeeded, of the runs seen so far
+    failed: list[tuple[dict[str, Any], str]] = []
+    for run in runs(_store(config)):  # the newest first
+        key = (run["stage"], run["target"])
+        if run["status"] == "ok":
+            later[key] = run["started_at"]
+        else:
+            failed.append((run, f"; it succeeded since, on {later[key]}" if key in later else ""))
     if not failed:
         _print("no failures")
-    for run in failed:
-        since = succeeded.get((run["stage"], run["target"]), "")
-        mended = f"; it succeeded since, on {since}" if since > run["started_at"] else ""
+    for run, mended in failed:
         _print(f"{run['started_at']}  {run['stage']} {run['target'] or ''} {run['status']}{mended}")
         causes = [run["error"]] if run["error"] else []
         causes += [f"{check['name']}: {check['detail']}" for check in run["checks"] if not check["passed"]]
