@@ -318,11 +318,12 @@ class Recipe(Section):
         allow_short: give what there is when the pool cannot fill the budget.
         exclude_targets: never take a row that holds what a target asks, whatever the case, white space and punctuation.
         min_overlap: hold back a selection that shares less (Jaccard) with the recipe's last one.
+        noise_floor: draw the recipe again with another seed, without keeping it, to say how much of a change is chance.
         sweep: key: its values, as `{budget: [1000, 5000], seed: [0, 1, 2]}`: the block stands for a recipe for each
             combination; see "Sweeps" above.
     """
 
-    added_keys: ClassVar[tuple[str, ...]] = ("probabilities", "sweep")
+    added_keys: ClassVar[tuple[str, ...]] = ("probabilities", "noise_floor", "sweep")
     steps: Steps
     budget: Budget
     quota: GroupQuota | None = None
@@ -340,6 +341,7 @@ class Recipe(Section):
     allow_short: bool = False
     exclude_targets: bool = True
     min_overlap: float = Field(default=0.0, ge=0, le=1)
+    noise_floor: bool = False
     sweep: dict[str, Any] = {}
 
     @cached_property

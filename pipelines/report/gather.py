@@ -20,6 +20,7 @@
 A recipe:
 
     name, status, summary, error, selection_id, steps, rows, budget, unit, tokens, same_selection
+    noise_floor   null, or what the selection shares (Jaccard) with one that another seed draws (`noise_floor: true`)
     checks        name, passed, detail, blocking
     funnel        stops, as the pool's
     changes       null on the first selection, or counts: see `changes.changes`
@@ -136,6 +137,7 @@ def _part(history: History, run: Run) -> dict[str, Any]:
         "selection_id": run["subject"],
         "same_selection": False,
         "tokens": run["facts"].get("tokens"),
+        "noise_floor": run["facts"].get("overlap_with_another_seed"),
         "funnel": recipe_funnel(run, history.before("select", run["target"])) if run["facts"] else [],
         **dict.fromkeys(("steps", "rows", "budget", "unit", "changes", "quality", "mix", "map")),
         "rows_to_read": [],

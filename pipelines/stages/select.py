@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -14,12 +16,15 @@ from pipelines.recipes.check import check_recipe
 from pipelines.recipes.draw import SelectionResult, draw
 from pipelines.recipes.eligible import RULES
 from pipelines.recipes.learned import recipe_inputs
+from pipelines.recipes.rows import select_rows
 from pipelines.recipes.spec import resolve_spec
 from pipelines.runs import last_run
 from pipelines.stages.stage import Check, Outcome, stage
 from storage.ids import Ids, from_arrow, rows_of
 from storage.pool.content import prompt_of
 from storage.records import known_selection
+
+ANOTHER_SEED = "overlap_with_another_seed"
 
 
 @stage(
@@ -40,10 +45,12 @@ def select(context: Context, recipe: str) -> Outcome:
     result = draw(context, recipe_inputs(context.pool, spec), recipe)
     shared = _shared(context, result.ids, last["subject"] if last else None)
     overlap = None if shared is None else shared["overlap_with_last"]
+    overlaps = {name: round(value, 4) for name, value in (shared or {}).items()}
+    if context.config.recipes[recipe].noise_floor:
+        overlaps[ANOTHER_SEED] = _overlap_of_another_seed(context, result, last)
     return Outcome(
         subject=result.spec.selection_id,
-        metrics={"rows": len(result.ids), **result.metrics}
-        | {name: round(value, 4) for name, value in (shared or {}).items()},
+        metrics={"rows": len(result.ids), **result.metrics, **overlaps},
         summary=_summary(result),
         checks=_checks(context.pool, context.config.recipes[recipe], result, overlap),
     )
@@ -74,9 +81,26 @@ def _shared(context: Context, ids: Ids, last: str | None) -> dict[str, float] | 
         return None
     before = from_arrow(known[1]["id"])
     common = len(np.intersect1d(before, ids))
-    union = max(len(before) + len(ids) - common, 1)
     counts = {"also_in_last": common, "not_in_last": len(ids) - common, "dropped_from_last": len(before) - common}
-    return {**counts, "overlap_with_last": common / union}
+    return {**counts, "overlap_with_last": _jaccard(before, ids)}
+
+
+def _overlap_of_another_seed(context: Context, result: SelectionResult, last: dict[str, Any] | None) -> float:
+    """Jaccard of a selection and the one that another seed draws from the same pool; read from the last run if it drew it too."""
+    if last is not None and last["subject"] == result.spec.selection_id and ANOTHER_SEED in last["facts"]:
+        return float(last["facts"][ANOTHER_SEED])
+    inputs = recipe_inputs(context.pool, replace(result.spec, seed=result.spec.seed ^ 1))
+    return round(_jaccard(result.ids, inputs.snapshot.ids[select_rows(inputs).rows]), 4)
+
+
+def _jaccard(ours: Ids, theirs: Ids) -> float:
+    """Ids in both, of ids in either.
+
+    >>> _jaccard(np.array([b"a", b"b"]), np.array([b"b", b"c"]))
+    0.3333333333333333
+    """
+    common = len(np.intersect1d(ours, theirs))
+    return common / max(len(ours) + len(theirs) - common, 1)
 
 
 def _checks(view: PoolView, recipe: Recipe, result: SelectionResult, overlap: float | None) -> tuple[Check, ...]:

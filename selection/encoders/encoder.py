@@ -338,11 +338,11 @@ def quiet() -> Iterator[list[str]]:
 
     logger = logging.getLogger("transformers.modeling_utils")
     shown = progress.is_progress_bar_enabled()
-    progress.disable_progress_bar()  # type: ignore[no-untyped-call]
+    progress.disable_progress_bar()
     logger.addFilter(keep)
     try:
         yield missing
     finally:
         logger.removeFilter(keep)
         if shown:
-            progress.enable_progress_bar()  # type: ignore[no-untyped-call]
+            progress.enable_progress_bar()

@@ -314,6 +314,6 @@ def load_token_scorer(spec: ModelSpec, device: str | None = None) -> TokenScorer
             "language model; they would be drawn at random"
         )
     tokenizer.truncation_side = "right"
-    network.eval()  # type: ignore[no-untyped-call]
-    network.to(device)  # type: ignore[arg-type]
+    network.eval()
+    network.to(device)
     return TokenScorer(spec, tokenizer, network, str(device))
