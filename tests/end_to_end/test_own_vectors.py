@@ -187,6 +187,7 @@ def write_alike(project: Path) -> np.ndarray:
     return wide @ target / np.linalg.norm(wide, axis=1) / np.linalg.norm(target.astype(np.float64))
 
 
+@pytest.mark.slow
 def test_run__vectors_that_are_all_alike_go_by_the_angle(project: Path) -> None:
     cosine = write_alike(project)
     names = np.array([f"{subject}-{n}" for subject in SUBJECTS for n in range(15)])

@@ -108,6 +108,7 @@ def test_run__shares_caps_bands_and_tokens(project: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_run__the_quota_is_part_of_what_a_selection_is(project: Path) -> None:
     first = run(project, a=SHARES)["a"]
     other = run(project, a=SHARES.replace("wiki: 0.5, forum: 0.3", "wiki: 0.3, forum: 0.5"))["a"]
@@ -172,6 +173,7 @@ def test_run__a_token_budget_that_the_pool_cannot_fill(project: Path) -> None:
     assert any("selection/a: drew 100 rows" in line for line in done["said"])
 
 
+@pytest.mark.slow
 def test_run__a_tokenizer_counts_each_row_once(project: Path) -> None:
     tiny_llama(project / "trainer")
     recipe = "{steps: [random], budget: {tokens: 600, tokenizer: ./trainer}, quota: {by: tokens, bands: [12], caps: {..12: 20}}}"

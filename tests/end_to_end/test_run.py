@@ -61,6 +61,7 @@ def test_run__second_time_encodes_nothing_and_gives_the_same_selections(project:
     assert ask(project, "SELECT count(*) AS n FROM selections") == [{"n": 3}]
 
 
+@pytest.mark.slow
 def test_run__from_another_folder__same_selections(
     project: Path, tmp_path: Path, winnow: Winnow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +130,7 @@ def test_run__a_changed_file__new_rows_in_vanished_rows_out(project: Path) -> No
     assert ask(project, "SELECT count(*) AS n FROM examples WHERE source = 'question'") == [{"n": 0}]
 
 
+@pytest.mark.slow
 def test_run__order_and_number_of_files_do_not_matter_to_the_rows(project: Path, tmp_path: Path) -> None:
     one_file, _ = run_in_process(project)
     store = Store(project / "store")

@@ -124,6 +124,7 @@ def test_selection__depends_on_the_models_it_reads_and_is_reproduced(project: Pa
     assert {name for name in latest if changed[name] != latest[name]} == {"hard", "followed", "unsure", "apart"}
 
 
+@pytest.mark.slow
 def test_run__only_the_models_that_are_read(project: Path, winnow: Winnow) -> None:
     assert "token_scores" not in winnow("run", "-c", project, "any").err
     ran = winnow("run", "-c", project, "hard")
@@ -134,6 +135,7 @@ def test_run__only_the_models_that_are_read(project: Path, winnow: Winnow) -> No
     assert "other/token_scores: 20 rows to score, 0 in the store" in plan.out
 
 
+@pytest.mark.slow
 def test_run__a_column_of_the_pool_counts_before_a_models(project: Path, winnow: Winnow) -> None:
     file = project / "data" / "a.jsonl"
     rows = [json.loads(line) | {"nll_mean": n} for n, line in enumerate(file.read_text().splitlines())]

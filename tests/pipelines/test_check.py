@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.pipelines.conftest import Winnow, change
 
 
+@pytest.mark.slow
 def test_check__a_selection_of_an_earlier_version_of_an_algorithm(light: Path, winnow: Winnow) -> None:
     change(light, "[rds_plus]", "[{rds_plus: {version: 1}}]")
     winnow("run", "near", "-c", light)

@@ -134,6 +134,7 @@ def test_new_run_id__what_is_no_ulid_does_not_count(name: str) -> None:
     assert new_run_id(after=[name])[0] == "0"
 
 
+@pytest.mark.slow
 def test_commit_run__processes_at_once_never_share_a_number(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     future = "7" + "0" * 25

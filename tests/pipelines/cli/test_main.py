@@ -379,6 +379,7 @@ class TestSelections:
         (light / "deny.txt").write_text("fox-2\n")
         assert "the `deny` list" in refused(winnow, "reproduce", chosen, "-c", light)
 
+    @pytest.mark.slow
     def test_catalog_rebuild__after_the_project_was_moved(self, winnow: Winnow, light: Path, tmp_path: Path) -> None:
         winnow("run", "-c", light)
         moved = tmp_path / "moved"

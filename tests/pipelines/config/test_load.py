@@ -225,7 +225,7 @@ WRONG_RECIPES = [
     ("group_by: [a]", "winnow.yaml:13: recipes.best.group_by: must be text, found a list"),
     (
         "bugdet: 3",
-        "winnow.yaml:13: recipes.best.bugdet: unknown key (did you mean `budget`?); allowed: steps, budget, quota, group_by, max_per_group, targets, encoder, probabilities, seed, round, where, allow, deny, mode, allow_short, exclude_targets, min_overlap, sweep",
+        "winnow.yaml:13: recipes.best.bugdet: unknown key (did you mean `budget`?); allowed: steps, budget, quota, group_by, max_per_group, targets, encoder, probabilities, seed, round, where, allow, deny, mode, allow_short, exclude_targets, min_overlap, noise_floor, sweep",
     ),
     ("targets: [math]", "winnow.yaml:13: recipes.best.targets[0]: no target set is called 'math' (did you mean `maths`?); there are: maths, code"),
     ("targets: math", "winnow.yaml:13: recipes.best.targets: no target set is called 'math' (did you mean `maths`?); there are: maths, code"),

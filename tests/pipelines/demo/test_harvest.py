@@ -33,6 +33,7 @@ def small_installation(root: Path, files: dict[str, str], monkeypatch: pytest.Mo
     monkeypatch.setattr(module.sysconfig, "get_path", lambda key: str(root))
 
 
+@pytest.mark.slow
 def test_harvest__gives_the_rows_asked_for_with_unique_ids(harvested: Any) -> None:
     report, rows = harvested
     assert report.rows == len(rows) == 1500
@@ -40,6 +41,7 @@ def test_harvest__gives_the_rows_asked_for_with_unique_ids(harvested: Any) -> No
     assert all(row["prompt"].strip() and row["response"].strip() and row["source"] for row in rows)
 
 
+@pytest.mark.slow
 def test_harvest__no_package_dominates(harvested: Any) -> None:
     _, rows = harvested
     counts = Counter(row["source"] for row in rows)
@@ -47,6 +49,7 @@ def test_harvest__no_package_dominates(harvested: Any) -> None:
     assert counts.most_common(1)[0][1] <= 75  # a twentieth
 
 
+@pytest.mark.slow
 def test_harvest__targets_are_held_out_of_the_pool_entirely(harvested: Any) -> None:
     report, rows = harvested
     targets = [name for subject in SUBJECTS.values() for name in subject.targets]
@@ -56,6 +59,7 @@ def test_harvest__targets_are_held_out_of_the_pool_entirely(harvested: Any) -> N
     assert target_code.isdisjoint(row["response"] for row in rows)
 
 
+@pytest.mark.slow
 def test_harvest__every_subject_has_targets_and_enough_related_rows_to_find(harvested: Any) -> None:
     report, rows = harvested
     assert list(report.targets) == list(SUBJECTS)
@@ -69,6 +73,7 @@ def test_harvest__every_subject_has_targets_and_enough_related_rows_to_find(harv
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_harvest__the_same_installation_gives_the_same_files(harvested: Any, tmp_path: Path) -> None:
     report, _ = harvested
     again = harvest(1500, tmp_path)
@@ -78,6 +83,7 @@ def test_harvest__the_same_installation_gives_the_same_files(harvested: Any, tmp
     }
 
 
+@pytest.mark.slow
 def test_harvest__imports_nothing_that_it_reads(harvested: Any) -> None:
     _, rows = harvested
     read_modules = {row["module"] for row in rows}

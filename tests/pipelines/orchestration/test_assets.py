@@ -63,6 +63,7 @@ def test_materialize__a_failed_check_blocks_what_follows(light: Path) -> None:
     assert query_catalog(Store(light / "store"), latest).equals(before)
 
 
+@pytest.mark.slow
 def test_materialize__evaluation_texts_are_looked_for_before_what_chooses_rows(light: Path) -> None:
     change(light, "recipes:\n", "decontamination: {recall_floor: 0.5}\nrecipes:\n")
     result = materialize(light, ["pool", "decontamination", "selection/any", "catalog"])
@@ -77,6 +78,7 @@ def test_materialize__evaluation_texts_are_looked_for_before_what_chooses_rows(l
     assert [each["recall"] for each in recall] == [1.0] * 3
 
 
+@pytest.mark.slow
 def test_materialize__texts_of_rows_stand_in_no_markdown(light: Path) -> None:
     hostile = "# heading <script>alert(1)</script> [link](javascript:alert(1)) ```\n| a |"
     rows = [

@@ -72,6 +72,7 @@ def test_definitions__the_encoder_of_a_project_has_its_assets_without_a_recipe(l
     assert {"vectors/embeddings", "vectors/vector_index"} <= {key.to_user_string() for key in keys}
 
 
+@pytest.mark.slow
 def test_definitions__no_run_chooses_another_project(light: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(light, elsewhere)

@@ -90,6 +90,7 @@ def test_expression__is_evaluated_over_the_columns(light: Path, written: str) ->
     assert "in the same order, with the same gains" in reproduce(context, result.spec.selection_id)
 
 
+@pytest.mark.slow
 def test_expression__in_combine_and_beside_columns_of_the_same_text(light: Path) -> None:
     steps = '[{combine: {expression: [{sql: "-b", weight: 3}, {sql: a}], column: {field: a}}}], quota: {by: b, caps: 1}'
     change(scored(light), "[random], budget: 8", f"{steps}, budget: 3")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from pipelines.plan import plan_lines
 from pipelines.reproduce import reproduce
 from pipelines.run import run_all
@@ -28,6 +30,7 @@ def test_top_up__keeps_the_last_rows_in_order_and_adds_to_the_budget(light: Path
     assert (second.metrics["kept_by_top_up"], second.metrics["drawn"]) == (10, 4)
 
 
+@pytest.mark.slow
 def test_top_up__with_nothing_new_is_the_same_selection(light: Path) -> None:
     change(light, "steps: [random], budget: 8", "steps: [random], budget: 8, mode: top_up")
     (first,) = run_all(opened(light), ["any"])

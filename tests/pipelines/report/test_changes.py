@@ -76,6 +76,7 @@ def test_changes__the_cause_is_what_was_edited(
     assert sum(line["rows"] for line in counted["dropped_causes"]) == counted["dropped"]
 
 
+@pytest.mark.slow
 def test_changes__of_groups_of_the_quota_the_highest_ranked_as_many_as_it_gained(drawn_otherwise: Any) -> None:
     quota = "quota: {by: source, balance: water_fill}"
     _, causes, now, last = drawn_otherwise(

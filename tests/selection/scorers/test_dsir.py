@@ -125,6 +125,7 @@ def test_dsir__rows_of_too_few_tokens_are_dropped_and_reported() -> None:
         select([{"dsir": {"min_tokens": 3}}], Pool(texts=texts, target_texts=TARGET), budget=2)
 
 
+@pytest.mark.slow
 def test_dsir__softmax_after_it_is_gumbel_top_k() -> None:
     """With a budget of 1, each row is drawn in proportion to its importance weight."""
     pool = Pool(texts=RAW, target_texts=TARGET)

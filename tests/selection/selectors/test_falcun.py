@@ -66,6 +66,7 @@ def test_select__given_uniform_numbers_picks_as_by_hand(gamma):
     assert drawn.rows.tolist() == by_hand(p.astype(np.float64), gamma, uniforms)
 
 
+@pytest.mark.slow
 def test_select__first_draw_follows_its_law():
     count = Counter(int(select(["falcun"], Pool(probabilities=P), budget=1, seed=s).rows[0]) for s in range(2000))
     expected = 2000 * np.array([DRAW_1[0] + DRAW_1[2] + DRAW_1[4], DRAW_1[1], DRAW_1[3]])

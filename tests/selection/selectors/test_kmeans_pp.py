@@ -77,6 +77,7 @@ def test_select__local_trials_lower_the_cost():
     assert greedy < 0.95 * plain
 
 
+@pytest.mark.slow
 def test_select__weights_multiply_squared_distances_and_the_first_draw():
     # After row 0 the masses are 1 * 81, 16 * 1 and 81 * 0.
     columns = {"w": np.array([0, 81, 1, 0.0])}

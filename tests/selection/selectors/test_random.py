@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from selection import Pool, select
 
@@ -18,6 +19,7 @@ def test_random__rounds_and_seeds_differ():
     assert len(draws) == 25
 
 
+@pytest.mark.slow
 def test_random__every_row_is_as_likely():
     pool = Pool(keys=np.arange(10))
     counts = np.zeros(10)

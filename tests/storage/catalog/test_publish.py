@@ -64,6 +64,7 @@ def test_publish__file_is_read_only_small_and_alone(full_store: Any) -> None:
     assert str(full_store.path("winnow.duckdb").readlink()) == "catalog/0001.duckdb"
 
 
+@pytest.mark.slow
 def test_publish__keeps_the_last_five(full_store: Any) -> None:
     for _ in range(7):
         publish_catalog(full_store)

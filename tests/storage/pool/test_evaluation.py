@@ -61,6 +61,7 @@ def test_matching_examples__what_stays_within_its_limits_passes():
     assert evaluate("prompt = 'text 7' or prompt like '%99'") == 51
 
 
+@pytest.mark.slow
 def test_where__a_bomb_is_named_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(evaluation, "memory_bytes", lambda: 2**29)
     file = tmp_path / "a.jsonl"

@@ -1,0 +1,56 @@
+"""What a draw says of its selection beside the rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unittest.mock import patch
+
+from pipelines.report.gather import gather
+from pipelines.stages import select as module
+from pipelines.stages.ingest import ingest
+from pipelines.stages.select import select
+from storage.ids import from_arrow
+from storage.records import read_selection
+from storage.store import Store
+from tests.pipelines.conftest import change, opened
+
+
+def ids(project: Path, selection_id: str) -> set[bytes]:
+    return set(from_arrow(read_selection(Store(project / "store"), selection_id)[1]["id"]).tolist())
+
+
+def test_noise_floor__is_the_overlap_with_what_another_seed_draws(light: Path) -> None:
+    change(light, "budget: 8", "budget: 8, seed: 4, noise_floor: true")
+    ingest(opened(light))
+    first = select(opened(light), "any")
+    change(light, "seed: 4", "seed: 5")
+    second = select(opened(light), "any")
+    assert first.subject is not None
+    assert second.subject is not None
+    ours, theirs = ids(light, first.subject), ids(light, second.subject)
+    expected = round(len(ours & theirs) / len(ours | theirs), 4)
+    assert 0 < expected < 1
+    # 4 and 5 differ in their lowest bit, so each is the other's other seed.
+    assert first.metrics["overlap_with_another_seed"] == second.metrics["overlap_with_another_seed"] == expected
+
+
+def test_noise_floor__nothing_is_kept_of_it_and_an_unchanged_selection_is_drawn_once(light: Path) -> None:
+    change(light, "budget: 8", "budget: 8, noise_floor: true")
+    ingest(opened(light))
+    first = select(opened(light), "any")
+    assert Store(light / "store").records("selections") == [first.subject]
+    with patch.object(module, "select_rows", side_effect=AssertionError("drawn again")):
+        assert select(opened(light), "any").metrics["overlap_with_another_seed"] == (
+            first.metrics["overlap_with_another_seed"]
+        )
+
+
+def test_noise_floor__stands_in_the_report_where_the_recipe_asks_for_it(light: Path) -> None:
+    ingest(opened(light, invocation="night"))
+    select(opened(light, invocation="night"), "any")
+    assert [each["noise_floor"] for each in gather(opened(light))[0]["recipes"]] == [None]
+    change(light, "budget: 8", "budget: 9, noise_floor: true")
+    outcome = select(opened(light, invocation="next"), "any")
+    assert [each["noise_floor"] for each in gather(opened(light))[0]["recipes"]] == [
+        outcome.metrics["overlap_with_another_seed"]
+    ]
