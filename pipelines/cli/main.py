@@ -6,6 +6,8 @@ A user's mistake ends in a message and exit code 2, never in a traceback.
 from __future__ import annotations
 
 import platform
+import shlex
+import subprocess
 import sys
 import traceback
 from dataclasses import replace
@@ -318,6 +320,30 @@ def report(
     page = copy_report(folder, out_folder) if out_folder is not None else folder / PAGE
     _print(read_document(folder)["verdict"]["line"])
     _print(str(page.absolute()))
+
+
+@app.command()
+def explore(
+    selection: Annotated[str, typer.Argument(help="A recipe (its last selection), or a selection id.")],
+    config: ConfigOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file; RECIPE.explore.parquet if left out.")
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", min=0, help="Rows of the pool beside the selected ones.")] = 20_000,
+    *,
+    start: Annotated[bool, typer.Option(help="Open it in embedding-atlas, where that is installed.")] = True,
+) -> None:
+    """Write a selection, its targets and a sample of the pool as a map that embedding-atlas shows, and open it."""
+    from pipelines.explore import explore as write_table
+
+    table = write_table(_context(config), selection, out or Path(f"{selection}.explore.parquet"), rows=rows)
+    counts = ", ".join(f"{count:,} {what}" for what, count in table.rows.items())
+    _print(f"{table.path}: {counts}")
+    program = table.program if start else None
+    if program is not None:
+        raise typer.Exit(subprocess.run([program, *table.command[1:]], check=False).returncode)  # noqa: S603
+    _print(f"open it:  {shlex.join(table.command)}")
+    _print("embedding-atlas is in the extra `explore`:  pip install 'winnow-pool[explore]'")
 
 
 @app.command()

@@ -40,8 +40,9 @@ def test_noise_floor__nothing_is_kept_of_it_and_an_unchanged_selection_is_drawn_
     first = select(opened(light), "any")
     assert Store(light / "store").records("selections") == [first.subject]
     with patch.object(module, "select_rows", side_effect=AssertionError("drawn again")):
-        assert select(opened(light), "any").metrics["overlap_with_another_seed"] == (
-            first.metrics["overlap_with_another_seed"]
+        assert (
+            select(opened(light), "any").metrics["overlap_with_another_seed"]
+            == (first.metrics["overlap_with_another_seed"])
         )
 
 
