@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import resource
 import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -41,6 +43,12 @@ def last_run(
         ),
         None,
     )
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has had so far; of stages in one process, a later one's is never less."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @functools.cache

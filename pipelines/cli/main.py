@@ -128,11 +128,20 @@ def check(
 
 
 @app.command()
-def plan(config: ConfigOption = None) -> None:
-    """Say what `winnow run` would do, without doing it."""
-    from pipelines.plan import plan_lines
+def plan(
+    config: ConfigOption = None,
+    *,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            help="Try an encoder that has encoded nothing yet on a few rows, to know its rate; loads its model."
+        ),
+    ] = True,
+) -> None:
+    """Say what `winnow run` would do, without doing it: work, time, memory and disk."""
+    from pipelines.plan import plan_with_costs
 
-    for line in plan_lines(_context(config)):
+    for line in plan_with_costs(_context(config), probe=probe):
         _print(line)
 
 
