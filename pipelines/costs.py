@@ -22,7 +22,6 @@ from pipelines.runs import peak_memory_bytes, runs
 from storage.damage import readable
 from storage.pool.content import Turns
 from storage.pool.ingest import Ingest, parts, read_ingest
-from storage.records import known_selection
 from storage.vectors.index import index_bytes
 from storage.vectors.segments import described_dimension, segment_folders
 
@@ -130,11 +129,11 @@ class Costs:
     def _drawing(self, work: Work) -> Time | None:
         """As long as the recipe's last draw, by the rows of the pool."""
         last = next((run for run in self._runs if (run["stage"], run["target"]) == ("select", work.target)), None)
-        record = known_selection(self.context.store, last["subject"]) if last and last["subject"] else None
-        if record is None or not record[0].get("seconds"):
+        header = readable(self.context.store, "selections", last["subject"]) if last and last["subject"] else None
+        if not header or not header.get("seconds"):
             return None
-        rows = record[0].get("facts", {}).get("pool") or self.rows
-        return Time(record[0]["seconds"] * self.rows / max(rows, 1), "as its last draw, by the rows of the pool")
+        rows = header.get("facts", {}).get("pool") or self.rows
+        return Time(header["seconds"] * self.rows / max(rows, 1), "as its last draw, by the rows of the pool")
 
     def _model(self, work: Work) -> Time | None:
         assert work.target is not None

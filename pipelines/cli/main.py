@@ -1,6 +1,6 @@
 """The `winnow` command: a function for each subcommand, which parses its arguments and prints the result.
 
-A user's mistake ends in a message and exit code 2, never in a traceback.
+What a user can mend ends in a message and an exit code (`pipelines.cli.exit_codes`), never in a traceback.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.cli.exit_codes import DEFECT, EXIT_CODES, INTERRUPTED, exit_code
 from pipelines.errors import USER_ERRORS
 from pipelines.progress import Terminal
 from pipelines.terminal import printable, standard_output
@@ -24,6 +25,7 @@ from pipelines.terminal import printable, standard_output
 app = typer.Typer(
     name="winnow",
     help="Choose what to train on and what to label next, from pools of millions of candidates.",
+    epilog="Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + ".",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -41,7 +43,6 @@ ConfigOption = Annotated[
 MAX_ROWS, MAX_CELL_WIDTH = 200, 80
 # A column narrower than this is hard to read; a width for what reads the output of a pipe.
 READABLE_WIDTH, PIPED_WIDTH = 24, 160
-INTERRUPTED = 130  # the exit code of a command ended by Ctrl-C; typer turns KeyboardInterrupt into it
 
 out = Console(highlight=False, soft_wrap=True)
 
@@ -51,11 +52,12 @@ def main() -> None:
     try:
         app()
     except USER_ERRORS as error:
-        _fail(str(error))
+        _fail(str(error), exit_code(error))
     except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+        named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        _fail(named, exit_code(error))
     except SystemExit as ended:
-        if ended.code == INTERRUPTED:
+        if ended.code == INTERRUPTED:  # typer turns KeyboardInterrupt into it
             _say("stopped; what was committed stays, and the next run goes on from there")
         raise
     except Exception:  # noqa: BLE001 - shown whole, and ends the command
@@ -465,9 +467,9 @@ def _print(line: str, style: str | None = None) -> None:
     out.print(printable(line), style=style, markup=False)
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, code: int) -> NoReturn:
     _say(message)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def _report_defect() -> NoReturn:
@@ -479,7 +481,7 @@ def _report_defect() -> NoReturn:
         "this is a defect of winnow, not a mistake of yours; what was committed stays. Please report the lines above"
         f" with this one: winnow {code_version()}, Python {platform.python_version()}, {platform.platform()}"
     )
-    sys.exit(1)
+    sys.exit(DEFECT)
 
 
 def _say(message: str) -> None:

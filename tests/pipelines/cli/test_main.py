@@ -1,4 +1,4 @@
-"""The `winnow` command: what it prints, and that a user's mistake is one message and exit code 2."""
+"""The `winnow` command: what it prints, and that a user's mistake is one message and an exit code."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tests.conftest import row, write_rows
 from tests.pipelines.conftest import Winnow, change
 
 
-def refused(winnow: Winnow, *arguments: str | Path) -> str:
+def refused(winnow: Winnow, *arguments: str | Path, code: int = 2) -> str:
     """The message of a command that a user's mistake ended."""
     ended = winnow(*arguments)
-    assert ended.code == 2
+    assert ended.code == code
     return ended.err
 
 
@@ -91,7 +91,7 @@ class TestMistakes:
 
     def test_run__a_budget_larger_than_the_pool(self, winnow: Winnow, light: Path) -> None:
         change(light, "budget: 8", "budget: 81")
-        said = refused(winnow, "run", "any", "-c", light).splitlines()[-1]
+        said = refused(winnow, "run", "any", "-c", light, code=3).splitlines()[-1]
         assert said.startswith("winnow: ")
         assert "81" in said
         assert "80" in said
@@ -100,11 +100,11 @@ class TestMistakes:
 
     def test_run__a_where_that_fails_lists_the_columns(self, winnow: Winnow, light: Path) -> None:
         change(light, "budget: 8", "budget: 8, where: lenght(prompt) > 3")
-        said = refused(winnow, "run", "any", "-c", light)
+        said = refused(winnow, "run", "any", "-c", light, code=3)
         assert "where: 'lenght(prompt) > 3' names the function lenght, which is not there" in said
         assert "known columns: empty_response, file, " in said
         change(light, "lenght(prompt) > 3", "abs(prompt) > 3")
-        said = refused(winnow, "run", "any", "-c", light)
+        said = refused(winnow, "run", "any", "-c", light, code=3)
         assert "where: 'abs(prompt) > 3' failed: " in said
         assert "known columns: prompt, response, messages, " in said
 
@@ -118,13 +118,13 @@ class TestMistakes:
     def test_run__an_allow_list_with_an_unknown_id(self, winnow: Winnow, light: Path) -> None:
         (light / "allow.txt").write_text("fox-1\nnobody\n")
         change(light, "budget: 8", "budget: 8, allow: allow.txt")
-        assert refused(winnow, "run", "any", "-c", light).endswith(
+        assert refused(winnow, "run", "any", "-c", light, code=3).endswith(
             f"winnow: recipe any: {light}/allow.txt: line 2: 'nobody' names no row of the pool; an id names exactly one\n"
         )
 
     def test_run__a_recipe_that_fails_does_not_keep_the_others_from_sql(self, winnow: Winnow, light: Path) -> None:
         change(light, "  any:", "  broken: {steps: [random], budget: 100000}\n  any:")
-        assert "budget must be in 0.." in refused(winnow, "run", "broken", "any", "-c", light)
+        assert "budget must be in 0.." in refused(winnow, "run", "broken", "any", "-c", light, code=3)
         assert latest(light, "any")
 
     def test_run__what_the_disk_refuses_is_a_message(self, winnow: Winnow, light: Path) -> None:
@@ -247,7 +247,7 @@ class TestRun:
         before = latest(light, "any")
         change(light, "budget: 8", "budget: 8, seed: 1, min_overlap: 1.0")
 
-        said = refused(winnow, "run", "-c", light)
+        said = refused(winnow, "run", "-c", light, code=4)
         assert (
             "winnow: selection/any is held back: what depends on it did not run, what was published before stays"
             in said
