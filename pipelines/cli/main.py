@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.cli.exit_codes import DEFECT, EXIT_CODES, INTERRUPTED, exit_code
+from pipelines.cli.options import color_system, plain_help, shared_first
 from pipelines.errors import USER_ERRORS
 from pipelines.progress import Terminal
 from pipelines.terminal import printable, standard_output
@@ -27,7 +28,6 @@ app = typer.Typer(
     help="Choose what to train on and what to label next, from pools of millions of candidates.",
     epilog="Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + ".",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 catalog_app = typer.Typer(help="The DuckDB file over all that was committed.", no_args_is_help=True)
@@ -40,17 +40,18 @@ ConfigOption = Annotated[
     typer.Option("--config", "-c", help="winnow.yaml, or its folder; else the nearest one upwards from here."),
 ]
 
+_shown = {"quiet": False, "verbose": False}  # what of a stage's messages goes to the terminal
+
 MAX_ROWS, MAX_CELL_WIDTH = 200, 80
 # A column narrower than this is hard to read; a width for what reads the output of a pipe.
 READABLE_WIDTH, PIPED_WIDTH = 24, 160
-
-out = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> None:
     """Run the command; turn a user's mistake, and what the disk refuses, into its message."""
     try:
-        app()
+        plain_help()
+        app(shared_first(sys.argv[1:]), prog_name="winnow")
     except USER_ERRORS as error:
         _fail(str(error), exit_code(error))
     except OSError as error:
@@ -75,11 +76,20 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     *,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback ends the command
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show results, warnings and errors only; also behind a command.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show time, memory and checks of each stage; also behind a command.")
+    ] = False,
 ) -> None:
-    """Hold the options that need no command."""
+    """Hold the options of all commands."""
+    if quiet and verbose:
+        raise typer.BadParameter("choose one of --quiet and --verbose")
+    _shown.update(quiet=quiet, verbose=verbose)
 
 
 @app.command()
@@ -436,7 +446,7 @@ def demo(
     """Run the main job on a real pool harvested from this Python installation; offline, in about a minute."""
     from pipelines.demo.demo import run_demo
 
-    run_demo(folder, rows, pool, Terminal(), show=_show_selection, say=_print)
+    run_demo(folder, rows, pool, _terminal(), show=_show_selection, say=_print)
 
 
 @app.command()
@@ -464,7 +474,7 @@ def catalog_rebuild(config: ConfigOption = None) -> None:
 
 def _print(line: str, style: str | None = None) -> None:
     """Print a line on stdout."""
-    out.print(printable(line), style=style, markup=False)
+    _console(soft_wrap=True).print(printable(line), style=style, markup=False)
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -484,6 +494,14 @@ def _report_defect() -> NoReturn:
     sys.exit(DEFECT)
 
 
+def _console(**options: Any) -> Console:
+    return Console(highlight=False, color_system=color_system(), **options)
+
+
+def _terminal() -> Terminal:
+    return Terminal(**_shown)
+
+
 def _say(message: str) -> None:
     """Print a line on stderr, over a progress line that may be half drawn."""
     clear = "\r\x1b[K" if sys.stderr.isatty() else ""
@@ -494,7 +512,7 @@ def _context(config: Path | None) -> Any:
     from pipelines.config.locate import find_config
     from pipelines.context import open_context
 
-    return open_context(find_config(config), Terminal())
+    return open_context(find_config(config), _terminal())
 
 
 def _store(config: Path | None) -> Any:
@@ -536,7 +554,7 @@ def _print_result(rows: list[dict[str, Any]], columns: list[str]) -> None:
 
 
 def _width() -> int:
-    return Console().width if sys.stdout.isatty() else PIPED_WIDTH
+    return _console().width if sys.stdout.isatty() else PIPED_WIDTH
 
 
 def _print_table(rows: list[dict[str, Any]], columns: list[str] | None = None) -> None:
@@ -550,7 +568,7 @@ def _print_table(rows: list[dict[str, Any]], columns: list[str] | None = None) -
         table.add_column(Text(_cell(column)), justify="right" if numeric and rows else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_cell(row[column])) for column in columns))
-    Console(highlight=False, width=_width()).print(table)
+    _console(width=_width()).print(table)
 
 
 def _cell(value: Any) -> str:
