@@ -182,25 +182,21 @@ def status(
 
 @app.command()
 def failures(config: ConfigOption = None) -> None:
-    """Show every stage that failed or was held back, with its cause."""
-    from pipelines.runs import runs
+    """Show every stage that failed, was held back or warned, with its cause."""
+    from pipelines.runs import failed_runs
 
-    later: dict[tuple[str, str | None], str] = {}  # stage and target: when it first succeeded, of the runs seen so far
-    failed: list[tuple[dict[str, Any], str]] = []
-    for run in runs(_store(config)):  # the newest first
-        key = (run["stage"], run["target"])
-        if run["status"] == "ok":
-            later[key] = run["started_at"]
-        else:
-            failed.append((run, f"; it succeeded since, on {later[key]}" if key in later else ""))
-    if not failed:
-        _print("no failures")
-    for run, mended in failed:
-        _print(f"{run['started_at']}  {run['stage']} {run['target'] or ''} {run['status']}{mended}")
+    lines = 0
+    for run, since in failed_runs(_store(config)):
+        mended = f"; it succeeded since, on {since}" if since else ""
+        status = "warned" if run["status"] == "ok" else run["status"]
+        _print(f"{run['started_at']}  {run['stage']} {run['target'] or ''} {status}{mended}")
         causes = [run["error"]] if run["error"] else []
         causes += [f"{check['name']}: {check['detail']}" for check in run["checks"] if not check["passed"]]
         for cause in causes:
             _print(f"    {cause}")
+        lines += 1
+    if not lines:
+        _print("no failures")
 
 
 @app.command()
