@@ -495,7 +495,7 @@ def _console(**options: Any) -> Console:
 
 
 def _terminal() -> Terminal:
-    return Terminal(**_shown)
+    return Terminal(quiet=_shown["quiet"], verbose=_shown["verbose"])
 
 
 def _say(message: str) -> None:
