@@ -121,9 +121,14 @@ def run(
     from pipelines.run import run_and_report
 
     context = replace(_context(config), reread=reread)
-    for outcome in run_and_report(context, recipes):
+    outcomes = run_and_report(context, recipes)
+    for outcome in outcomes:
         _show_selection(context, outcome.subject)
-    _print('ask in SQL:  winnow sql "SELECT * FROM latest_selections"')
+    if outcomes:
+        named = (recipes or list(context.config.recipes))[0]
+        name = context.config.members(named)[0]
+        query = f"SELECT rank, source, prompt, ref, value FROM selection('{name}') LIMIT 20"  # noqa: S608 - to paste
+        _print(f'ask in SQL:  winnow sql "{query}"')
 
 
 @app.command()

@@ -179,7 +179,9 @@ class TestRun:
         assert "near: 10 rows, selection " in ended.out
         assert "any: 8 rows, selection " in ended.out
         assert "target foxes/fox-100, 1st in its list" in ended.out
-        assert 'winnow sql "SELECT * FROM latest_selections"' in ended.out
+        (hint,) = re.findall(r'winnow sql "(.*)"$', ended.out, re.MULTILINE)
+        assert "FROM selection('near')" in hint
+        assert len(winnow("sql", hint, "-c", light).out.splitlines()) == 11
         assert "selection/near: drew 10 rows of 80 eligible" in ended.err
 
     def test_run__named_recipes_alone_each_once(self, winnow: Winnow, light: Path) -> None:
