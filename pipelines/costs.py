@@ -156,7 +156,9 @@ class Costs:
             run["seconds"] / run["facts"][key]
             for run in self._runs
             for key in counts
-            if (run["stage"], run["target"]) == (work.stage, work.target) and run["facts"].get(key) and run["seconds"]
+            if (run["stage"], run["target"]) == (work.stage, work.target)
+            and run["facts"].get(key)
+            and (run["seconds"] or 0) >= MIN_MEASURED_S
         ]
         rate = 1 / max(measured) if measured else DEFAULT_ROWS_PER_S[work.stage]
         return Time(work.amount / rate, f"{_rate(rate)}, {'as measured' if measured else 'by default'}")
@@ -167,7 +169,7 @@ class Costs:
         if encoder not in self._probes:
             try:
                 self._probes[encoder] = _try(self.context, encoder, self.turns)
-            except (*USER_ERRORS, OSError) as error:
+            except (*USER_ERRORS, OSError, ImportError) as error:
                 self._probes[encoder] = None
                 self.notes.append(f"encoder {encoder} cannot be tried: {error}")
         return self._probes[encoder]
