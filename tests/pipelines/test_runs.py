@@ -32,8 +32,10 @@ def test_failed_runs__a_warning_is_mended_by_a_run_whose_checks_pass(tmp_path: P
     store = Store(tmp_path)
     ended = [("failed", True), ("ok", False), ("ok", True), ("ok", False)]
     for number, (status, passed) in enumerate(ended):
-        run = {"stage": "ingest", "target": None, "status": status, "started_at": f"day {number}"}
-        commit_run(store, run | {"checks": [{"name": "c", "passed": passed}]})
+        check = {"name": "c", "passed": passed, "detail": "d", "blocking": False}
+        commit_run(
+            store, {"stage": "ingest", "status": status, "started_at": f"day {number}", "checks": [check], "facts": {}}
+        )
     assert [(run["started_at"], since) for run, since in failed_runs(store)] == [
         ("day 3", None),
         ("day 1", "day 2"),
