@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from pipelines.classifiers.entry import configured_classifier
 from pipelines.classifiers.resolve import source_names
 from pipelines.config.schema import OWN_VECTORS
 from pipelines.context import Context
+from pipelines.costs import Costs, Work
 from pipelines.errors import NothingYet
 from pipelines.messages import counted
 from pipelines.recipes.contamination import contamination_spec
@@ -16,50 +18,157 @@ from pipelines.runs import last_run
 from storage.damage import KINDS, damage_of
 from storage.errors import BadInput, NotInStore, StoreDamaged
 from storage.pool.columns import columns_id
-from storage.pool.ingest import ingest_id
+from storage.pool.content import Turns
+from storage.pool.ingest import ingest_id, read_ingest
+from storage.pool.peek import peek, size_of
+from storage.vectors.index import records
 from storage.vectors.segments import missing_ids
 
 LATER = "the rest is known once the pool has been read"
 # What keeps a line of the plan from being known, and is said in its place.
 _UNKNOWN = (StoreDamaged, NotInStore, NothingYet, BadInput)
+# New files that are looked into, for how many rows the new files have.
+_PEEKED = 3
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the plan, and the work that it stands for."""
+
+    text: str
+    work: Work | None = None
 
 
 def plan_lines(context: Context) -> list[str]:
     """Describe what `run_all` would do, a line for each stage."""
-    return list(_lines(context))
+    return [line.text for line in _lines(context, _pool_files(context))]
 
 
-def _lines(context: Context) -> Iterator[str]:
+def plan_with_costs(context: Context, *, probe: bool = True) -> Iterator[str]:
+    """The plan, then how long it takes and what memory and disk it needs.
+
+    Args:
+        probe: try an encoder that has encoded nothing yet on a few rows, which loads its model.
+    """
+    files = _pool_files(context)
+    lines = list(_lines(context, files))
+    yield from (line.text for line in lines)
+    works = [line.work for line in lines if line.work is not None]
+    encoders = encoders_of(context.config, context.config.recipes)
+    yield from Costs(context, works, files.rows, encoders, files.turns, probe=probe).lines()
+
+
+@dataclass(frozen=True)
+class _PoolFiles:
+    """The pool's files as they are now.
+
+    Attributes:
+        ingests: their ids.
+        count: how many files there are.
+        new: those whose ingest is not in the store.
+        new_bytes: of these.
+        known_rows: rows of the others, equal ones counted as often as they are there.
+        new_rows: of the new ones, by the first rows of some.
+        turns: of some rows of the new ones.
+        errors: why some cannot be looked into.
+    """
+
+    ingests: frozenset[str]
+    count: int
+    new: int
+    new_bytes: int
+    known_rows: int
+    new_rows: int
+    turns: list[Turns]
+    errors: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """All rows, about."""
+        return self.known_rows + self.new_rows
+
+
+def _pool_files(context: Context) -> _PoolFiles:
+    store, specs = context.store, context.config.pool.specs(context.config.root)
+    by_ingest = {ingest_id(store, spec): spec for spec in specs}
+    new = {ingest: spec for ingest, spec in by_ingest.items() if not store.has("pool", ingest)}
+    known = [
+        read_ingest(store, each).readable
+        for each in by_ingest
+        if each not in new and _damage(context, "pool", each) is None
+    ]
+    peeks, errors = [], []
+    for spec in list(new.values())[:: max(len(new) // _PEEKED, 1)][:_PEEKED]:
+        try:
+            peeks.append(peek(store, spec))
+        except BadInput as error:
+            errors.append(str(error))
+    new_bytes, peeked_bytes = (
+        sum(size_of(store, spec.url) for spec in new.values()),
+        sum(each.size_bytes for each in peeks),
+    )
+    rows = sum(each.rows for each in peeks)
+    return _PoolFiles(
+        ingests=frozenset(by_ingest),
+        count=len(specs),
+        new=len(new),
+        new_bytes=new_bytes,
+        known_rows=sum(known),
+        new_rows=round(rows * new_bytes / peeked_bytes) if peeked_bytes else 0,
+        turns=[turns for each in peeks for turns in each.turns],
+        errors=tuple(errors),
+    )
+
+
+def _lines(context: Context, files: _PoolFiles) -> Iterator[Line]:
     config, store = context.config, context.store
-    specs = config.pool.specs(config.root)
-    ingests = {ingest_id(store, spec) for spec in specs}
-    new = sum(not store.has("pool", ingest) for ingest in ingests)
-    yield f"pool: {len(specs)} files, {new} of them new or changed"
-    damages = [_damage(context, "pool", ingest) for ingest in sorted(ingests)]
+    yield Line(
+        f"pool: {counted(files.count, 'file')}, {files.new} of them new or changed",
+        Work("ingest", None, files.new_bytes),
+    )
+    yield from (Line(f"pool: {error}") for error in files.errors)
+    damages = [_damage(context, "pool", ingest) for ingest in sorted(files.ingests)]
     last = last_run(store, "ingest")
     if last is not None:
         damages.append(_damage(context, "snapshots", last["subject"]))
-    yield from (f"pool: {damage}; it will be made again" for damage in damages if damage)
+    yield from (Line(f"pool: {damage}; it will be made again") for damage in damages if damage)
     if last is None or any(damages) or not store.has("records", "snapshots", last["subject"]):
-        yield LATER
+        yield from _expected(context, files)
         return
     snapshot = context.pool.snapshot
     columns = {columns_id(store, file.url, file.id) for file in config.pool.columns}
-    if ingests != set(snapshot.ingests) or columns != set(snapshot.columns):
-        yield f"snapshot: {len(snapshot):,} rows; its files have changed, a new one will be taken"
-        yield LATER
+    if files.ingests != set(snapshot.ingests) or columns != set(snapshot.columns):
+        yield Line(f"snapshot: {len(snapshot):,} rows; its files have changed, a new one will be taken")
+        yield from _expected(context, files)
         return
-    yield f"snapshot: {len(snapshot):,} rows"
+    yield Line(f"snapshot: {len(snapshot):,} rows")
     if config.decontamination is not None:
-        yield f"decontamination: {_contamination(context)}"
+        yield _contamination(context)
     for name in encoders_of(config, config.recipes):
-        yield f"{name}/embeddings: {_embeddings(context, name)}"
+        yield _embeddings(context, name)
+        yield from _index(context, name)
     for name in models_of(config, config.recipes):
-        yield f"{name}/token_scores: {_token_scores(context, name)}"
+        yield _token_scores(context, name)
     for name in source_names(config, config.recipes):
-        yield _source(context, name)
+        yield Line(_source(context, name))
     for name in config.recipes:
-        yield f"selection/{name}: {_selection(context, name)}"
+        yield _selection(context, name)
+
+
+def _expected(context: Context, files: _PoolFiles) -> Iterator[Line]:
+    """What can be said before the pool is read: as many rows as the new files seem to have."""
+    config, about = context.config, f"about {files.new_rows:,} rows"
+    if files.new_rows:
+        for name in encoders_of(config, config.recipes):
+            yield Line(f"{name}/embeddings: {about} to {_verb(name)}", Work("embed", name, files.new_rows))
+            yield Line(f"{name}/vector_index: about {files.rows:,} vectors", Work("index", name, files.rows))
+        for name in models_of(config, config.recipes):
+            yield Line(f"{name}/token_scores: {about} to score", Work("token_scores", name, files.new_rows))
+    yield Line(LATER)
+
+
+def _verb(encoder: str) -> str:
+    return "take in" if encoder == OWN_VECTORS else "encode"
 
 
 def _damage(context: Context, kind: str, name: str) -> str | None:
@@ -67,29 +176,42 @@ def _damage(context: Context, kind: str, name: str) -> str | None:
     return damage_of(kind, folder) if folder.is_dir() else None
 
 
-def _embeddings(context: Context, encoder: str) -> str:
-    ids = context.pool.snapshot.ids
+def _embeddings(context: Context, encoder: str) -> Line:
+    ids, title = context.pool.snapshot.ids, f"{encoder}/embeddings"
     try:
         lacking = len(missing_ids(context.store, context.pool.fingerprint(encoder), ids))
     except StoreDamaged as error:
-        return f"{error}; its vectors will be made again"
-    what = "take in" if encoder == OWN_VECTORS else "encode"
-    return f"{lacking:,} rows to {what}, {len(ids) - lacking:,} in the store"
+        return Line(f"{title}: {error}; its vectors will be made again", Work("embed", encoder, len(ids)))
+    text = f"{title}: {lacking:,} rows to {_verb(encoder)}, {len(ids) - lacking:,} in the store"
+    return Line(text, Work("embed", encoder, lacking))
 
 
-def _contamination(context: Context) -> str:
-    spec = contamination_spec(context.pool)
+def _index(context: Context, encoder: str) -> Iterator[Line]:
+    """A line if the snapshot has no index of these vectors yet."""
+    view = context.pool
+    indexed = {record.snapshot for record in records(context.store, view.fingerprint(encoder))}
+    if view.current not in indexed:
+        rows = len(view.snapshot)
+        yield Line(f"{encoder}/vector_index: {rows:,} vectors to index", Work("index", encoder, rows))
+
+
+def _contamination(context: Context) -> Line:
+    spec, rows = contamination_spec(context.pool), len(context.pool.snapshot)
     assert spec is not None
+    work = Work("decontaminate", None, rows)
     if not context.store.has("records", "contaminations", spec.contamination_id):
-        return f"{len(context.pool.snapshot):,} rows to search for evaluation texts"
+        return Line(f"decontamination: {rows:,} rows to search for evaluation texts", work)
     damage = _damage(context, "contaminations", spec.contamination_id)
-    return f"{damage}; to be searched again" if damage else "searched already, nothing to do"
+    if damage:
+        return Line(f"decontamination: {damage}; to be searched again", work)
+    return Line("decontamination: searched already, nothing to do")
 
 
-def _token_scores(context: Context, model: str) -> str:
+def _token_scores(context: Context, model: str) -> Line:
     ids = context.pool.snapshot.ids
     lacking = len(missing_ids(context.store, context.pool.model_fingerprint(model), ids))
-    return f"{lacking:,} rows to score, {len(ids) - lacking:,} in the store"
+    text = f"{model}/token_scores: {lacking:,} rows to score, {len(ids) - lacking:,} in the store"
+    return Line(text, Work("token_scores", model, lacking))
 
 
 def _source(context: Context, name: str) -> str:
@@ -109,12 +231,15 @@ def _classifier(context: Context, name: str) -> str:
     return f"fitted to the same {examples} already" if known else f"to be fitted to {examples}"
 
 
-def _selection(context: Context, recipe: str) -> str:
+def _selection(context: Context, recipe: str) -> Line:
+    title, work = f"selection/{recipe}", Work("select", recipe, len(context.pool.snapshot))
     try:
         selection_id = resolve_spec(context, recipe).selection_id
     except _UNKNOWN as error:
-        return str(error)
+        return Line(f"{title}: {error}", work)
     if not context.store.has("records", "selections", selection_id):
-        return "to be drawn"
+        return Line(f"{title}: to be drawn", work)
     damage = _damage(context, "selections", selection_id)
-    return f"{damage}; to be drawn again" if damage else "drawn already, nothing to do"
+    if damage:
+        return Line(f"{title}: {damage}; to be drawn again", work)
+    return Line(f"{title}: drawn already, nothing to do")

@@ -21,6 +21,10 @@ class Reporter(Protocol):
         """Report a finished line."""
         ...
 
+    def detail(self, line: str) -> None:
+        """Report a line for who wants to know more."""
+        ...
+
     def progress(self, task: str, done: int, total: int | None, unit: str = "rows") -> None:
         """Report how much of a task is done; `total` is None where it is not known. Call it as often as convenient."""
         ...
@@ -59,10 +63,16 @@ class Meter:
 
 
 class Terminal:
-    """Progress on a terminal: one line, redrawn; plain lines where the stream is a file."""
+    """Progress on a terminal: one line, redrawn; plain lines where the stream is a file.
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    Args:
+        quiet: show nothing but warnings.
+        verbose: show details too.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False, verbose: bool = False) -> None:
         self._stream = stream or sys.stderr
+        self._quiet, self._verbose = quiet, verbose
         self._meter = Meter()
         self._live = self._stream.isatty()
         # A redrawn line appears at once; where lines stay, short work needs none.
@@ -71,11 +81,20 @@ class Terminal:
 
     def say(self, line: str) -> None:
         """Print a line above the progress line."""
+        if self._quiet and not line.startswith("warning: "):
+            return
         self._clear()
         print(printable(line), file=self._stream, flush=True)
 
+    def detail(self, line: str) -> None:
+        """Print a line, indented, where details are wanted."""
+        if self._verbose:
+            self.say(f"  {line}")
+
     def progress(self, task: str, done: int, total: int | None, unit: str = "rows") -> None:
         """Redraw the progress line, or log one now and then where nothing can be redrawn."""
+        if self._quiet:
+            return
         line = printable(self._meter.line(task, done, total, unit))
         now = time.monotonic()
         if now - self._drawn_at < (REDRAW_EVERY_S if self._live else LOG_EVERY_S):
@@ -106,6 +125,9 @@ class Log:
     def say(self, line: str) -> None:
         """Write a line."""
         self._write(printable(line))
+
+    def detail(self, line: str) -> None:
+        """Write nothing: Dagster shows times and checks itself."""
 
     def progress(self, task: str, done: int, total: int | None, unit: str = "rows") -> None:
         """Write a line every few seconds."""

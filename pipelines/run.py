@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from pipelines.classifiers.resolve import source_name, source_names
 from pipelines.context import Context
+from pipelines.costs import as_bytes
 from pipelines.errors import USER_ERRORS, HeldBack, RecipesFailed, UnknownRecipe
 from pipelines.messages import nearest
 from pipelines.recipes.check import check_recipe
 from pipelines.recipes.spec import encoders_of, models_of
-from pipelines.runs import runs
+from pipelines.runs import peak_memory_bytes, runs
 from pipelines.stages.decontaminate import decontaminate
 from pipelines.stages.embed import embed, embed_targets
 from pipelines.stages.export import export
@@ -171,12 +173,18 @@ def run_stage(context: Context, title: str, stage: Callable[..., Outcome], *argu
     Raises:
         HeldBack: a blocking check failed.
     """
+    started = time.monotonic()
     try:
         outcome = stage(context, *arguments)
     except Exception:
         context.report.say(f"{title}: failed")  # the error may not name the stage
         raise
     context.report.say(f"{title}: {outcome.summary}")
+    context.report.detail(
+        f"{time.monotonic() - started:.1f} s, at most {as_bytes(peak_memory_bytes())} of memory so far"
+    )
+    for check in outcome.checks:
+        context.report.detail(f"{'passed' if check.passed else 'FAILED'} {check.name}: {check.detail}")
     if outcome.failed_checks:
         causes = "; ".join(f"{check.name}: {check.detail}" for check in outcome.failed_checks)
         raise HeldBack(

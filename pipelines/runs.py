@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import resource
 import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -41,6 +43,30 @@ def last_run(
         ),
         None,
     )
+
+
+def failed_runs(store: Store) -> Iterator[tuple[dict[str, Any], str | None]]:
+    """The runs that failed, were held back or warned, newest first; each with when the stage next succeeded for its target.
+
+    A run that warned is mended by one whose checks all pass.
+    """
+    done: dict[tuple[str, str | None], str] = {}
+    clean: dict[tuple[str, str | None], str] = {}
+    for run in runs(store):
+        key = (run["stage"], run["target"])
+        passed = run["status"] == "ok"
+        if passed and all(check["passed"] for check in run["checks"]):
+            done[key] = clean[key] = run["started_at"]
+            continue
+        yield run, (clean if passed else done).get(key)
+        if passed:
+            done[key] = run["started_at"]
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has had so far; of stages in one process, a later one's is never less."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @functools.cache

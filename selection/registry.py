@@ -253,6 +253,13 @@ def _split(spec: Spec) -> tuple[str, Mapping[str, Any]]:
             options = {option: options}
         if isinstance(name, str) and isinstance(options, Mapping):
             return name, options
+    if isinstance(spec, type):
+        hint = (
+            f"{spec.__name__}(...), an object of it"
+            if issubclass(spec, Step)
+            else "a subclass of Filter, Scorer or Selector"
+        )
+        raise InvalidRecipe(f"a step is no class: {spec.__name__} stands where {hint} is expected")
     raise InvalidRecipe(f"a step is a name or {{name: {{option: value}}}}, got {spec!r}")
 
 

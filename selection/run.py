@@ -169,7 +169,9 @@ def _picked(
     budget, left = bound.constraints.amount, int(pool.candidates.sum())
     if left < budget and not allow_short:
         names = ", ".join(filters)
-        raise InvalidBudget(f"budget must be in 0..{left} (candidates left after {names}), got {budget}")
+        raise InvalidBudget(
+            f"budget must be in 0..{left} (candidates left after {names}), got {budget}; allow_short takes what there is"
+        )
     picked = run_selector(step, pool, min(budget, left), rng=stream())
     count = len(picked.rows)
     if count < budget and not allow_short:
@@ -242,7 +244,8 @@ def _check_budget(pool: Pool, budget: int, *, allow_short: bool) -> None:
     if isinstance(budget, bool) or not isinstance(budget, int | np.integer):
         raise InvalidBudget(f"budget must be an integer in 0..{candidates} ({counts}), got {budget!r}")
     if budget < 0 or (budget > candidates and not allow_short):
-        raise InvalidBudget(f"budget must be in 0..{candidates} ({counts}), got {budget}")
+        short = "; allow_short takes what there is" if budget > 0 else ""
+        raise InvalidBudget(f"budget must be in 0..{candidates} ({counts}), got {budget}{short}")
 
 
 def _check_constraints(bound: BoundConstraints, pool: Pool, filters: Sequence[str] = (), *, allow_short: bool) -> None:

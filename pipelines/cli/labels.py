@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from pipelines.errors import UnknownProject
 from pipelines.labeling.annotations import Annotations
 from pipelines.labeling.model import ProjectModel, project_model
 from pipelines.labeling.project import ProjectState, project_settings, project_state
-from pipelines.messages import counted
+from pipelines.messages import counted, nearest
 from pipelines.recipes.spec import models_of_project
 from pipelines.run import prepare, read_pool, run_stage
 from pipelines.stages.fit import fit
@@ -42,8 +44,18 @@ def choose_project(config: Config, name: str | None) -> str:
 
 
 def split_arguments(config: Config, arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """A project and files: the first argument may name the project, the others are files."""
+    """A project and files: the first argument may name the project, the others are files.
+
+    Raises:
+        UnknownProject: as `choose_project`; or the first argument is a word that is neither a project nor a file.
+    """
     named = bool(arguments) and arguments[0] in config.labeling
+    if arguments and not named and re.fullmatch(r"[\w-]+", arguments[0]) and not Path(arguments[0]).exists():
+        known = list(config.labeling)
+        raise UnknownProject(
+            f"{arguments[0]!r} is neither a labeling project{nearest(arguments[0], known)} nor a file; there are the projects: "
+            f"{', '.join(known) or 'none'}"
+        )
     return choose_project(config, arguments[0] if named else None), list(arguments[1:] if named else arguments)
 
 

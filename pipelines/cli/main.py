@@ -1,6 +1,6 @@
 """The `winnow` command: a function for each subcommand, which parses its arguments and prints the result.
 
-A user's mistake ends in a message and exit code 2, never in a traceback.
+What a user can mend ends in a message and an exit code (`pipelines.cli.exit_codes`), never in a traceback.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.cli.exit_codes import DEFECT, EXIT_CODES, INTERRUPTED, exit_code
+from pipelines.cli.options import color_system, plain_help, shared_first
 from pipelines.errors import USER_ERRORS
 from pipelines.progress import Terminal
 from pipelines.terminal import printable, standard_output
@@ -26,8 +28,8 @@ from pipelines.terminal import printable, standard_output
 app = typer.Typer(
     name="winnow",
     help="Choose what to train on and what to label next, from pools of millions of candidates.",
+    epilog="Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + ".",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 catalog_app = typer.Typer(help="The DuckDB file over all that was committed.", no_args_is_help=True)
@@ -40,24 +42,25 @@ ConfigOption = Annotated[
     typer.Option("--config", "-c", help="winnow.yaml, or its folder; else the nearest one upwards from here."),
 ]
 
+_shown = {"quiet": False, "verbose": False}  # what of a stage's messages goes to the terminal
+
 MAX_ROWS, MAX_CELL_WIDTH = 200, 80
 # A column narrower than this is hard to read; a width for what reads the output of a pipe.
 READABLE_WIDTH, PIPED_WIDTH = 24, 160
-INTERRUPTED = 130  # the exit code of a command ended by Ctrl-C; typer turns KeyboardInterrupt into it
-
-out = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> None:
     """Run the command; turn a user's mistake, and what the disk refuses, into its message."""
     try:
-        app()
+        plain_help()
+        app(shared_first(sys.argv[1:]), prog_name="winnow")
     except USER_ERRORS as error:
-        _fail(str(error))
+        _fail(str(error), exit_code(error))
     except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+        named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        _fail(named, exit_code(error))
     except SystemExit as ended:
-        if ended.code == INTERRUPTED:
+        if ended.code == INTERRUPTED:  # typer turns KeyboardInterrupt into it
             _say("stopped; what was committed stays, and the next run goes on from there")
         raise
     except Exception:  # noqa: BLE001 - shown whole, and ends the command
@@ -75,11 +78,20 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     *,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback ends the command
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show results, warnings and errors only; also behind a command.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show time, memory and checks of each stage; also behind a command.")
+    ] = False,
 ) -> None:
-    """Hold the options that need no command."""
+    """Hold the options of all commands."""
+    if quiet and verbose:
+        raise typer.BadParameter("choose one of --quiet and --verbose")
+    _shown.update(quiet=quiet, verbose=verbose)
 
 
 @app.command()
@@ -111,9 +123,14 @@ def run(
     from pipelines.run import run_and_report
 
     context = replace(_context(config), reread=reread)
-    for outcome in run_and_report(context, recipes):
+    outcomes = run_and_report(context, recipes)
+    for outcome in outcomes:
         _show_selection(context, outcome.subject)
-    _print('ask in SQL:  winnow sql "SELECT * FROM latest_selections"')
+    if outcomes:
+        named = (recipes or list(context.config.recipes))[0]
+        name = context.config.members(named)[0]
+        query = f"SELECT rank, source, prompt, ref, value FROM selection('{name}') LIMIT 20"  # noqa: S608 - to paste
+        _print(f'ask in SQL:  winnow sql "{query}"')
 
 
 @app.command()
@@ -130,11 +147,20 @@ def check(
 
 
 @app.command()
-def plan(config: ConfigOption = None) -> None:
-    """Say what `winnow run` would do, without doing it."""
-    from pipelines.plan import plan_lines
+def plan(
+    config: ConfigOption = None,
+    *,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            help="Try an encoder that has encoded nothing yet on a few rows, to know its rate; loads its model."
+        ),
+    ] = True,
+) -> None:
+    """Say what `winnow run` would do, without doing it: work, time, memory and disk."""
+    from pipelines.plan import plan_with_costs
 
-    for line in plan_lines(_context(config)):
+    for line in plan_with_costs(_context(config), probe=probe):
         _print(line)
 
 
@@ -163,25 +189,21 @@ def status(
 
 @app.command()
 def failures(config: ConfigOption = None) -> None:
-    """Show every stage that failed or was held back, with its cause."""
-    from pipelines.runs import runs
+    """Show every stage that failed, was held back or warned, with its cause."""
+    from pipelines.runs import failed_runs
 
-    later: dict[tuple[str, str | None], str] = {}  # stage and target: when it first succeeded, of the runs seen so far
-    failed: list[tuple[dict[str, Any], str]] = []
-    for run in runs(_store(config)):  # the newest first
-        key = (run["stage"], run["target"])
-        if run["status"] == "ok":
-            later[key] = run["started_at"]
-        else:
-            failed.append((run, f"; it succeeded since, on {later[key]}" if key in later else ""))
-    if not failed:
-        _print("no failures")
-    for run, mended in failed:
-        _print(f"{run['started_at']}  {run['stage']} {run['target'] or ''} {run['status']}{mended}")
+    lines = 0
+    for run, since in failed_runs(_store(config)):
+        mended = f"; it succeeded since, on {since}" if since else ""
+        status = "warned" if run["status"] == "ok" else run["status"]
+        _print(f"{run['started_at']}  {run['stage']} {run['target'] or ''} {status}{mended}")
         causes = [run["error"]] if run["error"] else []
         causes += [f"{check['name']}: {check['detail']}" for check in run["checks"] if not check["passed"]]
         for cause in causes:
             _print(f"    {cause}")
+        lines += 1
+    if not lines:
+        _print("no failures")
 
 
 @app.command()
@@ -451,7 +473,7 @@ def demo(
     """Run the main job on a real pool harvested from this Python installation; offline, in about a minute."""
     from pipelines.demo.demo import run_demo
 
-    run_demo(folder, rows, pool, Terminal(), show=_show_selection, say=_print)
+    run_demo(folder, rows, pool, _terminal(), show=_show_selection, say=_print)
 
 
 @app.command()
@@ -479,12 +501,12 @@ def catalog_rebuild(config: ConfigOption = None) -> None:
 
 def _print(line: str, style: str | None = None) -> None:
     """Print a line on stdout."""
-    out.print(printable(line), style=style, markup=False)
+    _console(soft_wrap=True).print(printable(line), style=style, markup=False)
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, code: int) -> NoReturn:
     _say(message)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def _report_defect() -> NoReturn:
@@ -496,7 +518,15 @@ def _report_defect() -> NoReturn:
         "this is a defect of winnow, not a mistake of yours; what was committed stays. Please report the lines above"
         f" with this one: winnow {code_version()}, Python {platform.python_version()}, {platform.platform()}"
     )
-    sys.exit(1)
+    sys.exit(DEFECT)
+
+
+def _console(**options: Any) -> Console:
+    return Console(highlight=False, color_system=color_system(), **options)
+
+
+def _terminal() -> Terminal:
+    return Terminal(quiet=_shown["quiet"], verbose=_shown["verbose"])
 
 
 def _say(message: str) -> None:
@@ -509,7 +539,7 @@ def _context(config: Path | None) -> Any:
     from pipelines.config.locate import find_config
     from pipelines.context import open_context
 
-    return open_context(find_config(config), Terminal())
+    return open_context(find_config(config), _terminal())
 
 
 def _store(config: Path | None) -> Any:
@@ -551,7 +581,7 @@ def _print_result(rows: list[dict[str, Any]], columns: list[str]) -> None:
 
 
 def _width() -> int:
-    return Console().width if sys.stdout.isatty() else PIPED_WIDTH
+    return _console().width if sys.stdout.isatty() else PIPED_WIDTH
 
 
 def _print_table(rows: list[dict[str, Any]], columns: list[str] | None = None) -> None:
@@ -565,7 +595,7 @@ def _print_table(rows: list[dict[str, Any]], columns: list[str] | None = None) -
         table.add_column(Text(_cell(column)), justify="right" if numeric and rows else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_cell(row[column])) for column in columns))
-    Console(highlight=False, width=_width()).print(table)
+    _console(width=_width()).print(table)
 
 
 def _cell(value: Any) -> str:

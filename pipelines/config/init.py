@@ -354,6 +354,7 @@ def _yaml(pool: Sequence[Sample], targets: Mapping[str, Sample], root: Path) -> 
         "  files:",
         *(line for sample in pool for line in _entry(sample, root, "    - ")),
         f"  max_bad_fraction: {MAX_BAD_FRACTION}    # stop if more than this share of the rows cannot be read",
+        "  # bad_files: set_aside   # go on without a file that is damaged or half uploaded, with a warning",
         "",
         "encoders:                   # what turns text into vectors",
         "  minilm:",
@@ -378,14 +379,39 @@ def _yaml(pool: Sequence[Sample], targets: Mapping[str, Sample], root: Path) -> 
         f"    budget: {budget}            # rows to take",
         "    seed: 0",
         "    # where: length(prompt) < 4000     # a SQL condition on the pool's columns",
+        f"  # sizes: {{steps: [{steps}], budget: {budget}, sweep: {{seed: [0, 1, 2]}}}}   # a recipe for each seed: winnow compare",
+        "",
+        *_suggestions(pool, next(iter(targets), "my_task"), rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _suggestions(pool: Sequence[Sample], target: str, rows: int) -> list[str]:
+    """Sections that a project may want later, commented out; valid as they are once the marks are taken away."""
+    shape = "text" if all(set(sample.tally.formats) == {"text"} for sample in pool) else "messages"
+    return [
+        "# Take the marks away from what you want:",
+        "# decontamination: {}       # keep rows that hold what a target asks out of every recipe: docs/decontamination.md",
+        "",
+        "# classifiers:              # for recipes with `probabilities: quality`: docs/configuration.md#class-probabilities",
+        f"#   quality: {{classes: {{good: {{targets: {_quoted(target)}}}, other: {{sample: {max(2, min(10_000, rows // 2))}}}}}}}",
+        "",
+        "# models:                   # how likely a language model finds each row, as columns: docs/model-scores.md",
+        "#   small: {model: HuggingFaceTB/SmolLM2-135M, max_tokens: 512}     # hub name or folder",
+        "",
+        "# exports:                  # files for a trainer after every run: docs/exports.md",
+        f"#   first: {{recipe: first, to: {shape}, out: exports/first}}",
         "",
         "# labeling:                 # what to label next, round by round: docs/labeling.md; then: winnow labels push",
         "#   topics: {classes: [billing, other], steps: [anchors, entropy], labels: labels/*.jsonl}",
         "",
         "# schedule:                 # draw again every night, under `make ui`",
         '#   cron: "0 2 * * *"',
+        "",
+        "# notify:                   # who is told how a run ended: docs/report.md",
+        "#   command: [cat]          # gets JSON with the verdict; or webhook: a URL, or $NAME of the environment",
+        "#   when: problems          # or always",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _entry(sample: Sample, root: Path, indent: str) -> list[str]:

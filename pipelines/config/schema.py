@@ -182,14 +182,18 @@ class Pool(Section):
     Attributes:
         files: files of candidates: see `pool.files[]`.
         max_bad_fraction: the run stops above this share of unreadable rows.
+        bad_files: what a file does that is damaged, half uploaded or above `max_bad_fraction`: `stop` the run, or be
+            `set_aside`, with a check that fails as a warning; the next run reads it if it is whole by then.
         prefer: which of equal rows is kept: that of the first of these sources, or `newest`; the first by file name and
             line if left out.
         columns: Parquet files of further columns: see `pool.columns[]`.
         vectors: your own vectors instead of an encoder's: see `pool.vectors[]`.
     """
 
+    added_keys: ClassVar[tuple[str, ...]] = ("bad_files",)
     files: tuple[PoolFiles, ...]
     max_bad_fraction: float = Field(default=0.01, ge=0, le=1)
+    bad_files: Literal["stop", "set_aside"] = "stop"
     prefer: Texts = ()
     columns: tuple[Keyed, ...] = ()
     vectors: tuple[KeyedVectors, ...] = ()
@@ -625,7 +629,7 @@ class Notify(Section):
         webhook: a URL that gets a JSON object by POST, with the verdict as `text`; `$NAME` in it is an environment variable,
             so that no secret stands in the file.
         command: a command that gets the same JSON object on its standard input; text, or a list of words.
-        when: `always`, or only where a stage failed or was held back: `problems`.
+        when: `always`, or only where a stage failed, was held back or warned: `problems`.
         link: the page's address for others, in which `{run}` is the run; its path if left out.
         timeout_s: how many seconds a server or command has.
     """

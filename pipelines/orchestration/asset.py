@@ -12,8 +12,9 @@ from typing import Any
 import dagster as dg
 
 from pipelines.context import Context, open_context
-from pipelines.errors import USER_ERRORS
+from pipelines.errors import USER_ERRORS, HeldBack
 from pipelines.progress import Log
+from pipelines.runs import last_run, runs
 from pipelines.stages.publish import publish
 from pipelines.stages.stage import Outcome, Stage
 from pipelines.terminal import printable
@@ -21,6 +22,7 @@ from pipelines.terminal import printable
 RETRIES, RETRY_AFTER_S = 2, 30
 # Dagster runs at most so many steps of a pool at once; the instance's dagster.yaml sets how many.
 GPU_POOL = "gpu"
+MADE, MADE_MEANING = "made", "the stage did not fail; where it did, what it made last stays"
 
 Show = Callable[[Context, Outcome], Mapping[str, Any]]
 
@@ -31,9 +33,13 @@ class Project:
 
     config_path: Path
 
-    def open(self, context: dg.AssetExecutionContext) -> Context:
+    def open(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Context:
         """The stages' context; all steps of a Dagster run share the configuration that its first step read."""
         return open_context(self.config_path, Log(context.log.info), invocation=context.run.run_id)
+
+
+# The stage whose failure an asset waits for, and its target.
+Upstream = tuple[str, str]
 
 
 def stage_asset(
@@ -43,6 +49,8 @@ def stage_asset(
     deps: Sequence[Sequence[str]] = (),
     show: Show | None = None,
     publishes: bool = True,
+    may_fail: bool = False,
+    after: Sequence[Upstream] = (),
     **options: Any,
 ) -> dg.AssetsDefinition:
     """One asset around one stage, with the checks that the stage declares.
@@ -51,19 +59,27 @@ def stage_asset(
         show: metadata beside the metrics. Where it is given, the catalog is published first, so that a later asset that
             fails does not keep what was made from SQL.
         publishes: whether it is so.
+        may_fail: what depends on it goes on when it fails or is held back: its check `made`, or the one that holds it back,
+            fails, and none of its checks blocks. Dagster would skip all that depends on a failed step, also the catalog.
+        after: stages that may fail, without which this one does nothing if they did in the same run.
     """
     asset_key = dg.AssetKey(list(key))
+    checks = dict(stage.checks) | ({MADE: MADE_MEANING} if may_fail else {})
 
     def body(context: dg.AssetExecutionContext, project: dg.ResourceParam[Project]) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        opened: Context | None = None
         try:
             opened = project.open(context)
+            _require(opened, after)
             outcome = stage(opened, *arguments)
-            if show is None:
-                return _materialized(outcome, {})
-            if publishes:
+            if show is not None and publishes:
                 publish(opened)
-            return _materialized(outcome, show(opened, outcome))
+            shown = {} if show is None else show(opened, outcome)
+            return _materialized(outcome, shown, made=may_fail)
         except USER_ERRORS as error:
+            if may_fail and opened is not None:
+                context.log.warning(printable(str(error)))
+                return _not_made(opened, stage, arguments, printable(str(error)))
             # Trying again would not mend a user's mistake, and its message says all: no traceback.
             raise dg.Failure(description=printable(str(error)), allow_retries=False) from None
         except OSError as error:
@@ -74,8 +90,8 @@ def stage_asset(
         key=asset_key,
         deps=[dg.AssetKey(list(dep)) for dep in deps],
         check_specs=[
-            dg.AssetCheckSpec(name=name, asset=asset_key, blocking=True, description=meaning)
-            for name, meaning in stage.checks.items()
+            dg.AssetCheckSpec(name=name, asset=asset_key, blocking=not may_fail, description=meaning)
+            for name, meaning in checks.items()
         ],
         owners=["team:data"],
         **options,
@@ -84,12 +100,44 @@ def stage_asset(
     return definition
 
 
-def _materialized(outcome: Outcome, shown: Mapping[str, Any]) -> dg.MaterializeResult[Any]:
+def failed_stages(context: Context) -> dict[Upstream, str]:
+    """The stages of this run whose last execution failed or was held back, with their targets -> how it ended."""
+    last: dict[Upstream, str] = {}
+    for run in runs(context.store):
+        if run["invocation"] == context.invocation:
+            last.setdefault((run["stage"], run["target"] or ""), run["status"])
+    return {stage: status for stage, status in last.items() if status != "ok"}
+
+
+def _require(context: Context, after: Sequence[Upstream]) -> None:
+    failed = failed_stages(context) if after else {}
+    for stage in after:
+        if stage in failed:
+            raise HeldBack(f"{' '.join(stage)}: {failed[stage].replace('_', ' ')}; what depends on it stays as it was")
+
+
+def _not_made(context: Context, stage: Stage, arguments: Sequence[str], error: str) -> dg.MaterializeResult[Any]:
+    """A stage that failed: what it made last stays, and so does the version of the data."""
+    last = last_run(context.store, stage.name, *arguments[:1])
+    failed = dg.AssetCheckResult(check_name=MADE, passed=False, metadata={"detail": error})
+    skipped = [
+        dg.AssetCheckResult(check_name=name, passed=False, metadata={"detail": "not made"}) for name in stage.checks
+    ]
+    return dg.MaterializeResult(
+        metadata={"summary": f"failed, what was made before stays: {error}"},
+        data_version=dg.DataVersion(last["subject"] if last else "none"),
+        check_results=[failed, *skipped],
+    )
+
+
+def _materialized(outcome: Outcome, shown: Mapping[str, Any], *, made: bool) -> dg.MaterializeResult[Any]:
     metrics = {name: value for name, value in outcome.metrics.items() if value is not None}
+    own = [dg.AssetCheckResult(check_name=MADE, passed=True)] if made else []
     return dg.MaterializeResult(
         metadata={"summary": outcome.summary, **shown, **metrics},
         data_version=dg.DataVersion(outcome.subject),
-        check_results=[
+        check_results=own
+        + [
             dg.AssetCheckResult(
                 check_name=check.name,
                 passed=check.passed,

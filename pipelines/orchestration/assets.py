@@ -8,7 +8,7 @@ import dagster as dg
 from pipelines.classifiers.resolve import source_name
 from pipelines.config.schema import OWN_VECTORS, Classifier, Config
 from pipelines.context import Context
-from pipelines.orchestration.asset import GPU_POOL, as_sql, as_table, stage_asset
+from pipelines.orchestration.asset import GPU_POOL, Project, as_sql, as_table, failed_stages, stage_asset
 from pipelines.recipes.explain import explain, ready_sql
 from pipelines.recipes.spec import models_of, needs_vectors
 from pipelines.report.write import make_report, read_document
@@ -134,6 +134,8 @@ def recipe_asset(config: Config, name: str) -> dg.AssetsDefinition:
         group_name="selections",
         code_version=hashlib.blake2b(recipe.model_dump_json().encode(), digest_size=8).hexdigest(),
         show=_explained,
+        may_fail=True,
+        after=[("fit_classifier", source)] if source is not None and source_asset == "classifier" else [],
     )
 
 
@@ -150,6 +152,7 @@ def classifier_asset(name: str, classifier: Classifier) -> dg.AssetsDefinition:
         key=[name, "classifier"],
         deps=deps,
         show=lambda _, __: {"sql": as_sql(f"FROM classifiers WHERE name = '{name}' ORDER BY number DESC;")},
+        may_fail=True,
         description=f"Tells {' from '.join(classifier.classes)}; measured on examples that it does not learn from.",
         kinds={"scikitlearn"},
         group_name="classifiers",
@@ -175,6 +178,7 @@ def export_asset(config: Config, name: str) -> dg.AssetsDefinition:
         name,
         key=["export", name],
         deps=[["selection", entry.recipe]],
+        after=[("select", entry.recipe)],
         description=f"The selection of {entry.recipe} as {entry.to} in {entry.out}{reader}; replaced at once.",
         kinds={"parquet" if entry.options.container == "parquet" else "json"},
         group_name="exports",
@@ -192,6 +196,25 @@ def catalog_asset(config: Config) -> dg.AssetsDefinition:
         kinds={"duckdb"},
         group_name="catalog",
     )
+
+
+def passed_check() -> dg.AssetChecksDefinition:
+    """The last step of a run: it fails where a stage that may fail did, so that the run is red though the catalog is not."""
+
+    @dg.asset_check(
+        name="every_stage_passed",
+        asset=dg.AssetKey(["report"]),
+        blocking=True,
+        description="no recipe, classifier or export of this run failed or was held back",
+    )
+    def every_stage_passed(
+        context: dg.AssetCheckExecutionContext, project: dg.ResourceParam[Project]
+    ) -> dg.AssetCheckResult:
+        failed = failed_stages(project.open(context))
+        detail = "; ".join(f"{' '.join(stage)}: {status.replace('_', ' ')}" for stage, status in failed.items())
+        return dg.AssetCheckResult(passed=not failed, metadata={"detail": detail or "all passed"})
+
+    return every_stage_passed
 
 
 def report_asset() -> dg.AssetsDefinition:

@@ -14,6 +14,7 @@ from pipelines.orchestration.assets import (
     decontamination_asset,
     encoder_assets,
     export_asset,
+    passed_check,
     pool_asset,
     recipe_asset,
     report_asset,
@@ -61,6 +62,7 @@ def build_definitions(config_path: Path) -> dg.Definitions:
         sensors.append(new_labels_sensor(config_path, labeling_jobs))
     return dg.Definitions(
         assets=assets,
+        asset_checks=[passed_check()],
         resources={"project": Project(config_path)},
         jobs=[reselect, *labeling_jobs.values()],
         schedules=schedules(config),

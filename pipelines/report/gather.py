@@ -4,8 +4,8 @@
     run           the run's `invocation`
     created_at    when the report was made, UTC
     store         its folder
-    verdict       state (published, partly, held_back), line, problems [stage, status, cause], setup (a sentence), changed (keys
-                  of the configuration, code), recipes, passed, rows, tokens, started_at, finished_at, seconds, seconds_before,
+    verdict       state (published, partly, held_back), line, problems [stage, status, cause], warnings [the same],
+                  setup (a sentence), changed (keys of the configuration, code), recipes, passed, rows, tokens, started_at, finished_at, seconds, seconds_before,
                   config_digest, code_version
     previous_run  the run before that chose something, or null
     pool          snapshot and funnel: stops [key, words, total, rows, before, delta]

@@ -22,7 +22,7 @@ EXCERPT = 200
 def notify(context: Context, message: Mapping[str, Any]) -> None:
     """Send a message as `notify` of the configuration has it, if it has; whatever fails is said and goes no further."""
     settings = context.config.notify
-    if settings is None or (settings.when == "problems" and message["state"] == "published"):
+    if settings is None or (settings.when == "problems" and not message["problem"]):
         return
     for way, send in (("webhook", _post), ("command", _call)):
         if getattr(settings, way) is None:
@@ -34,7 +34,7 @@ def notify(context: Context, message: Mapping[str, Any]) -> None:
 
 
 def message_of(context: Context, document: Mapping[str, Any], page: Path) -> dict[str, Any]:
-    """What is sent: text (a sentence and where to read more), state, line, setup, run, path, link, recipes.
+    """What is sent: text (a sentence and where to read more), state, problem, line, setup, run, path, link, recipes.
 
     Chat services that take a JSON object show its `text`.
     """
@@ -43,6 +43,7 @@ def message_of(context: Context, document: Mapping[str, Any], page: Path) -> dic
     return {
         "text": f"winnow: {verdict['line']} {link or page}",
         "state": verdict["state"],
+        "problem": bool(verdict["problems"] or verdict["warnings"]),
         "line": verdict["line"],
         "setup": verdict["setup"],
         "run": document["run"],
@@ -55,7 +56,7 @@ def message_of(context: Context, document: Mapping[str, Any], page: Path) -> dic
 def failure_message(context: Context, error: Exception) -> dict[str, Any]:
     """What is sent where no report could be made."""
     line = f"the report of run {context.invocation} could not be made: {type(error).__name__}: {error}"
-    return {"text": f"winnow: {line}", "state": "no_report", "line": line, "run": context.invocation}
+    return {"text": f"winnow: {line}", "state": "no_report", "problem": True, "line": line, "run": context.invocation}
 
 
 def _recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,14 +23,16 @@ def verdict(store: Store, history: History) -> dict[str, Any]:
     selects = [run for run in history.stages if run["stage"] == "select"]
     passed = [run for run in selects if run["status"] == "ok"]
     problems = [_problem(run) for run in history.stages if run["status"] != "ok"]
+    warnings = [_problem(run) | {"status": "warned"} for run in history.stages if _warns(run)]
     rows = sum(run["facts"].get("rows", 0) for run in passed)
     tokens = [run["facts"]["tokens"] for run in passed if run["facts"].get("tokens") is not None]
     changed = changes_of_setup(store, history)
     state = "published" if not problems else "partly" if passed else "held_back"
     return {
         "state": state,
-        "line": _line(state, selects, passed, rows, problems),
+        "line": _line(state, selects, passed, rows, problems) + _warned(warnings),
         "problems": problems,
+        "warnings": warnings,
         "setup": setup_line(history, changed),
         "changed": changed,
         "recipes": len(selects),
@@ -54,6 +56,15 @@ def _line(state: str, selects: list[Run], passed: list[Run], rows: int, problems
     if state == "partly":
         return f"Published: {recipes}; held back: {held_back}"
     return f"Held back, what was published before stays: {held_back}"
+
+
+def _warns(run: Run) -> bool:
+    return run["status"] == "ok" and not all(check["passed"] for check in run["checks"])
+
+
+def _warned(warnings: list[dict[str, str]]) -> str:
+    causes = "; ".join(f"{each['stage']}: {_in_short(each['cause'])}" for each in warnings)
+    return f" Warning: {causes}" if causes else ""
 
 
 def _in_short(cause: str) -> str:

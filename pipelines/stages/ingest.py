@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pipelines.context import Context
+from pipelines.messages import counted
 from pipelines.runs import last_run
 from pipelines.stages.stage import Check, Outcome, stage
 from storage.errors import BadInput
@@ -19,12 +20,20 @@ _NOTICES = 10
 COUNTS = ("read", "kept", "duplicate", "quarantined", "empty_responses")
 
 
-@stage("ingest", checks={"rows_accounted_for": "read = kept + duplicate + quarantined"})
+@stage(
+    "ingest",
+    checks={
+        "rows_accounted_for": "read = kept + duplicate + quarantined",
+        "no_file_set_aside": "every file of the pool could be read; with `bad_files: set_aside` the run goes on without it",
+    },
+)
 def ingest(context: Context) -> Outcome:
     """Read the pool's files into the store and take a snapshot; files that are in the store already are only hashed."""
     config, store = context.config, context.store
     specs = config.pool.specs(config.root)
+    sets_aside = config.pool.bad_files == "set_aside"
     ingests: dict[str, Ingest] = {}
+    bad: dict[str, BadInput] = {}
     rows = 0
 
     def count(more: int) -> None:
@@ -33,9 +42,20 @@ def ingest(context: Context) -> Outcome:
         context.report.progress(f"read the pool, file {len(ingests) + 1} of {len(specs)}", rows, None)
 
     for spec in specs:
-        result = ingest_file(store, spec, reread=context.reread, on_rows=count)
+        try:
+            result = ingest_file(store, spec, reread=context.reread, on_rows=count)
+            if sets_aside:
+                check_bad_fraction([result], config.pool.max_bad_fraction, store)
+        except BadInput as error:
+            if not sets_aside:
+                raise
+            bad[spec.file] = error
+            context.report.say(f"warning: {spec.file} is set aside: {error}")
+            continue
         ingests.setdefault(result.id, result)  # two files of the same bytes are one ingest
     _report_notices(context, ingests.values())
+    if bad and not ingests:
+        raise next(iter(bad.values()))
     check_bad_fraction(list(ingests.values()), config.pool.max_bad_fraction, store)
     if not any(result.readable for result in ingests.values()):
         raise BadInput(f"the pool is empty: the {len(specs)} files under `pool.files` hold no readable row")
@@ -56,14 +76,29 @@ def ingest(context: Context) -> Outcome:
         metrics={
             "files": len(specs),
             "new_files": new_files,
-            "same_files": len(specs) - len(ingests),
+            "same_files": len(specs) - len(ingests) - len(bad),
+            **({"files_set_aside": len(bad)} if bad else {}),
             **total,
             "vanished": snapshot.header["tombstones"],
         },
         summary=f"{total['kept']:,} rows kept of {total['read']:,} read ({total['duplicate']:,} exact duplicates, "
-        f"{total['quarantined']:,} quarantined), {new_files} of {len(specs)} files new",
-        checks=(Check("rows_accounted_for", accounted_for and total["kept"] == len(snapshot), detail),),
+        f"{total['quarantined']:,} quarantined), {new_files} of {len(specs)} files new"
+        + (f", {counted(len(bad), 'file')} set aside" if bad else ""),
+        checks=(
+            Check("rows_accounted_for", accounted_for and total["kept"] == len(snapshot), detail),
+            Check("no_file_set_aside", not bad, _set_aside(bad), blocking=False),
+        ),
     )
+
+
+def _set_aside(bad: Mapping[str, BadInput]) -> str:
+    """Which files are set aside, each with its cause in a line."""
+    causes = []
+    for name, error in bad.items():
+        first, *more = str(error).splitlines()
+        cause = more[0].strip() if more else first  # a report of bad rows names the file in its second line
+        causes.append(cause if name in cause else f"{name}: {cause}")
+    return "; ".join(causes) or "every file was read"
 
 
 def _report_notices(context: Context, ingests: Iterable[Ingest]) -> None:

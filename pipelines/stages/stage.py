@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
@@ -14,7 +12,7 @@ import duckdb
 
 from pipelines.context import Context, keep_config
 from pipelines.errors import USER_ERRORS
-from pipelines.runs import code_version
+from pipelines.runs import code_version, peak_memory_bytes
 from storage.damage import first_damage
 from storage.disk import disk_full
 from storage.errors import StoreDamaged
@@ -108,7 +106,7 @@ class Stage:
                         "started_at": started_at,
                         "finished_at": utc_now(),
                         "seconds": round(time.monotonic() - started, 3),
-                        "peak_memory_bytes": _peak_memory_bytes(),
+                        "peak_memory_bytes": peak_memory_bytes(),
                         "config_digest": context.config.digest,
                         "code_version": code_version(),
                         "subject": None,
@@ -146,12 +144,6 @@ class Stage:
                 checks=[vars(check) for check in outcome.checks],
             )
         return outcome
-
-
-def _peak_memory_bytes() -> int:
-    """The most memory that this process has had so far; of stages in one process, a later one's is never less."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def stage(name: str, checks: Mapping[str, str]) -> Callable[[Callable[..., Outcome]], Stage]:

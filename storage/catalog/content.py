@@ -300,7 +300,8 @@ def comment(connection: DuckDBPyConnection) -> None:
     tables = set(_column(connection, "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()"))
     statements = []
     for name, text in schema.RELATION_COMMENTS.items():
-        relation_kind = "VIEW" if name in views else "TABLE" if name in tables else "MACRO TABLE"
+        macro = "MACRO" if name in schema.SCALAR_MACROS else "MACRO TABLE"
+        relation_kind = "VIEW" if name in views else "TABLE" if name in tables else macro
         statements.append(f"COMMENT ON {relation_kind} {name} IS {literal(text)}")
     for relation, column in connection.execute(
         "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = current_database() AND NOT internal"

@@ -184,23 +184,30 @@ CREATE VIEW latest_selections AS
         SELECT run_id, target, subject FROM runs WHERE stage = 'select' AND status = 'ok'
         QUALIFY row_number() OVER (PARTITION BY target ORDER BY run_id DESC) = 1
     ) r ON s.selection_id = r.subject;
+CREATE MACRO selection_of(name) AS coalesce(
+    (SELECT any_value(selection_id) FROM selections WHERE selection_id = name),
+    (SELECT any_value(selection_id) FROM latest_selections WHERE recipe = name),
+    error('no selection has the id, and no recipe with a selection the name, ' || name)
+);
 CREATE MACRO selection(selection) AS TABLE
-    SELECT * FROM selected_examples WHERE selection_id = selection ORDER BY rank;
+    SELECT * FROM selected_examples WHERE selection_id = selection_of(selection) ORDER BY rank;
 CREATE MACRO selection_diff(a, b) AS TABLE
+    WITH pair AS (SELECT selection_of(a) AS old, selection_of(b) AS new)
     SELECT id,
-        CASE WHEN max(rank) FILTER (selection_id = a) IS NULL THEN 'added'
-             WHEN max(rank) FILTER (selection_id = b) IS NULL THEN 'dropped' ELSE 'kept' END AS change,
-        max(rank) FILTER (selection_id = a) AS rank_a,
-        max(rank) FILTER (selection_id = b) AS rank_b,
+        CASE WHEN max(rank) FILTER (selection_id = old) IS NULL THEN 'added'
+             WHEN max(rank) FILTER (selection_id = new) IS NULL THEN 'dropped' ELSE 'kept' END AS change,
+        max(rank) FILTER (selection_id = old) AS rank_a,
+        max(rank) FILTER (selection_id = new) AS rank_b,
         any_value(source) AS source,
         any_value(left(prompt, 120)) AS prompt
-    FROM selected_examples WHERE selection_id IN (a, b) GROUP BY id ORDER BY rank_b NULLS LAST, rank_a;
+    FROM selected_examples, pair WHERE selection_id IN (old, new) GROUP BY id ORDER BY rank_b NULLS LAST, rank_a;
 CREATE MACRO overlap(a, b) AS TABLE
+    WITH pair AS (SELECT selection_of(a) AS old, selection_of(b) AS new)
     SELECT count(*) FILTER (in_a) AS n_a, count(*) FILTER (in_b) AS n_b, count(*) FILTER (in_a AND in_b) AS "both",
         count(*) FILTER (in_a AND in_b) / nullif(count(*), 0) AS jaccard
     FROM (
-        SELECT id, bool_or(selection_id = a) AS in_a, bool_or(selection_id = b) AS in_b
-        FROM selection_items WHERE selection_id IN (a, b) GROUP BY id
+        SELECT id, bool_or(selection_id = old) AS in_a, bool_or(selection_id = new) AS in_b
+        FROM selection_items, pair WHERE selection_id IN (old, new) GROUP BY id
     );
 """
 
@@ -281,6 +288,8 @@ CREATE VIEW rounds AS
 """
 
 
+# Macros that give a value; the others give rows.
+SCALAR_MACROS = frozenset({"selection_of"})
 # "relation" or "macro": what a row is. All are needed; a test looks.
 RELATION_COMMENTS: Mapping[str, str] = {
     "schema_version": "One row: how many schema steps made this catalog.",
@@ -324,9 +333,10 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "round_records": "One row per round as it was drawn; `rounds` has what came of it as well.",
     "metrics": "One row per number measured on a selection.",
     "runs": "One row per execution of a stage, failed ones included, ever.",
-    "selection": "selection(id): the chosen candidates of one selection in rank order, with their text.",
+    "selection": "selection(name): the chosen candidates of one selection in rank order, with their text; of a recipe its newest one whose checks passed.",
     "selection_diff": "selection_diff(a, b): candidates added, dropped and kept from selection a to selection b, with both ranks.",
     "overlap": "overlap(a, b): sizes of two selections, how many candidates both have, and the Jaccard index.",
+    "selection_of": "selection_of(name): the id of a recipe's newest selection whose checks passed, or the id itself; an error if there is neither.",
 }
 
 # A name means the same thing in every relation; "relation.column" where it needs to say more.

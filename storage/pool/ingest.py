@@ -23,8 +23,9 @@ from storage.damage import committed_whole, read_record, set_aside
 from storage.errors import BadInput, NotInStore
 from storage.files import readers
 from storage.files.blocks import Damage
+from storage.files.encodings import likely_encodings
 from storage.files.readers import Bad, Chunk
-from storage.files.user_files import default_source_of, file_digest, unchanged
+from storage.files.user_files import default_source_of, file_digest, opened, unchanged
 from storage.ids import from_arrow, from_bytes, to_arrow, to_bytes
 from storage.pool.content import identity, to_json, turns_to_columns
 from storage.pool.extra import cell, common_type, encode, type_of
@@ -576,4 +577,17 @@ def _bad_file_report(ingest: Ingest, store: Store) -> str:
         example = table["excerpt"][at].as_py()[:60]
         report.append(f"    {count} x {cause}, for example line {lines[at]}" + (f": {example}" if example else ""))
     report.append(f"    all of them: {store.path('quarantine', ingest.id, 'rows.parquet')}")
+    if readers.NOT_UTF8 in causes and readers.extension(ingest.url) not in (".parquet", ".arrow"):
+        report += _encoding_advice(ingest, store)
     return "\n".join(report)
+
+
+def _encoding_advice(ingest: Ingest, store: Store) -> list[str]:
+    with opened(store, ingest.url) as file:
+        encodings = likely_encodings(file)
+    if not encodings:
+        return []
+    return [
+        f"    the file is not UTF-8; beside `files:`, say `encoding: {encodings[0]}`"
+        + (f" (or {', '.join(encodings[1:])}: several fit its bytes)" if encodings[1:] else "")
+    ]

@@ -406,6 +406,18 @@ def _to_gpu(faiss: Any, index: Any, kind: str) -> Any:
     return faiss.index_cpu_to_gpu(_gpu_resources(), 0, index, options)
 
 
+def index_bytes(n: int, d: int, kind: str = "auto") -> int:
+    """What an index of n vectors of d dimensions takes in memory and on disk, roughly.
+
+    "flat" holds float32, "ivf" float16, "rabitq" one bit a dimension; each with 24 bytes a row of ids.
+
+    >>> index_bytes(1000, 384)
+    1560000
+    """
+    kind = _kind_for(n) if kind == "auto" else kind
+    return n * ({"flat": 4 * d, "ivf": 2 * d}.get(kind, d // 8 + 16) + 24)
+
+
 def _kind_for(n: int) -> str:
     return "flat" if n < FLAT_BELOW else "ivf" if n < IVF_BELOW else "rabitq"
 

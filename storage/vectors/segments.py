@@ -162,6 +162,12 @@ def is_described(store: Store, encoder: str) -> bool:
     return path.exists() and description_damage(store, encoder) is None
 
 
+def described_dimension(store: Store, encoder: str) -> int | None:
+    """The dimension of the encoder's vectors; None while the store has no description of it."""
+    path = store.path("vectors", encoder, "encoder.json")
+    return int(read_json(path)["dimension"]) if is_described(store, encoder) else None
+
+
 def description_damage(store: Store, encoder: str) -> str | None:
     """What is wrong with the encoder's description, in words that name the file; None if nothing is, or it has none yet."""
     path = store.path("vectors", encoder, "encoder.json")

@@ -155,7 +155,7 @@ def test_run__a_column_of_the_pool_counts_before_a_models(project: Path, winnow:
 def test_run__a_row_without_numbers_is_named(project: Path, winnow: Winnow) -> None:
     change(project, ", where: nll_alone IS NOT NULL", "")
     ran = winnow("run", "-c", project)
-    assert ran.code == 2
+    assert ran.code == 3
     assert "column 'nll_answer'" in ran.err
 
 
@@ -164,7 +164,7 @@ def test_run__without_models_says_where_the_columns_come_from(project: Path, win
     lines = [line for line in config.read_text().splitlines() if "max_tokens" not in line and line != "models:"]
     config.write_text("\n".join(lines) + "\n")
     ran = winnow("run", "-c", project, "hard")
-    assert ran.code == 2
+    assert ran.code == 3
     assert "no column 'n_tok'" in ran.err
     assert "`models:`" in ran.err
 

@@ -7,8 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.plan import plan_lines
+from pipelines.plan import LATER, plan_lines, plan_with_costs
 from pipelines.run import run_all
+from pipelines.runs import last_run
+from storage.records import commit_run
+from tests.conftest import row, write_rows
 from tests.pipelines.conftest import change, opened
 
 
@@ -29,3 +32,54 @@ def test_plan_lines__files_of_the_same_bytes_are_one(light: Path) -> None:
     run_all(opened(light))
     lines = plan_lines(opened(light))
     assert lines[:2] == ["pool: 3 files, 0 of them new or changed", "snapshot: 80 rows"]
+
+
+def costs(project: Path) -> dict[str, str]:
+    """The lines of the estimate, by what stands before the first colon."""
+    lines = list(plan_with_costs(opened(project), probe=True))
+    first = next(place for place, line in enumerate(lines) if line.startswith("time: "))
+    return {line.partition(": ")[0].strip(): line.partition(": ")[2] for line in lines[first:]}
+
+
+def test_plan_with_costs__before_the_first_run_by_the_first_rows_and_stated_defaults(light: Path) -> None:
+    lines = list(plan_with_costs(opened(light)))
+    assert lines[:4] == [
+        "pool: 2 files, 2 of them new or changed",
+        "vectors/embeddings: about 80 rows to take in",
+        "vectors/vector_index: about 80 vectors",
+        LATER,
+    ]
+    estimate = costs(light)
+    assert estimate["time"] == "about 0 s"
+    assert estimate["ingest"] == "0 s (10.0 MB/s, by default)"
+    assert estimate["embed vectors"] == "0 s (50,000 rows/s, by default)"
+    assert estimate["disk"].startswith("about ")
+    assert not (light / "store").exists()
+
+
+def test_plan_with_costs__rates_of_earlier_runs(light: Path) -> None:
+    context = opened(light)
+    run_all(context)
+    embedded = last_run(context.store, "embed")
+    assert embedded is not None
+    assert embedded["facts"]["new_vectors"] == 80
+    commit_run(context.store, embedded | {"run_id": None, "seconds": 40.0})  # two rows a second
+    write_rows(light / "data" / "new.jsonl", [row(n, "fox") for n in range(10, 15)])
+    lines = list(plan_with_costs(opened(light)))
+    assert "  embed vectors: 2 s (2.0 rows/s, as measured)" in lines  # 5 rows
+    assert any(line.startswith("memory: 85 x 16 vectors of vectors are 2.7 kB on disk") for line in lines)
+    assert any(line.startswith("memory: the last run took ") for line in lines)
+    (light / "data" / "new.jsonl").unlink()
+    change(light, "budget: 8", "budget: 9")
+    assert costs(light)["select any"].endswith("(as its last draw, by the rows of the pool)")
+
+
+def test_plan_with_costs__an_encoder_is_tried_once_and_then_measured(project: Path) -> None:
+    estimate = costs(project)
+    assert estimate["embed tiny"].endswith("rows/s, tried on 32 rows just now)")
+    assert "the loaded model, measured just now" in estimate["memory"]
+    unprobed = list(plan_with_costs(opened(project), probe=False))
+    assert "time: about 0 s, without embed tiny: not measured yet" in unprobed
+    run_all(opened(project), ["near"])
+    write_rows(project / "data" / "new.jsonl", [row(n, "cat") for n in range(40)])
+    assert costs(project)["embed tiny"].endswith("rows/s, as measured)")

@@ -135,6 +135,8 @@ def test_build_step__what_an_installed_step_lacks_is_named(monkeypatch):
         build_step("nameless")
     with pytest.raises(BrokenStep, match="Nameless has no name"):
         parse_steps([Nameless(), "top"])
+    with pytest.raises(InvalidRecipe, match=r"a step is no class: Nameless stands where Nameless\(\.\.\.\), an object"):
+        parse_steps([Nameless, "top"])
     with pytest.raises(BrokenStep, match="optionless: Optionless must be a frozen dataclass"):
         build_step("optionless")
 

@@ -54,7 +54,11 @@ class Watch(Selector):
 @pytest.mark.parametrize(
     ("pool", "budget", "message"),
     [
-        ({}, 6, r"^budget must be in 0\.\.5 \(pool 5 rows, already selected 0\), got 6$"),
+        (
+            {},
+            6,
+            r"^budget must be in 0\.\.5 \(pool 5 rows, already selected 0\), got 6; allow_short takes what there is$",
+        ),
         ({}, -1, r"^budget must be in 0\.\.5 \(pool 5 rows, already selected 0\), got -1$"),
         ({"already_selected": [1]}, 5, r"budget must be in 0\.\.4 \(pool 5 rows, already selected 1\), got 5"),
         (

@@ -1,4 +1,4 @@
-"""The `winnow` command: what it prints, and that a user's mistake is one message and exit code 2."""
+"""The `winnow` command: what it prints, and that a user's mistake is one message and an exit code."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tests.conftest import row, write_rows
 from tests.pipelines.conftest import Winnow, change
 
 
-def refused(winnow: Winnow, *arguments: str | Path) -> str:
+def refused(winnow: Winnow, *arguments: str | Path, code: int = 2) -> str:
     """The message of a command that a user's mistake ended."""
     ended = winnow(*arguments)
-    assert ended.code == 2
+    assert ended.code == code
     return ended.err
 
 
@@ -91,7 +91,7 @@ class TestMistakes:
 
     def test_run__a_budget_larger_than_the_pool(self, winnow: Winnow, light: Path) -> None:
         change(light, "budget: 8", "budget: 81")
-        said = refused(winnow, "run", "any", "-c", light).splitlines()[-1]
+        said = refused(winnow, "run", "any", "-c", light, code=3).splitlines()[-1]
         assert said.startswith("winnow: ")
         assert "81" in said
         assert "80" in said
@@ -100,11 +100,11 @@ class TestMistakes:
 
     def test_run__a_where_that_fails_lists_the_columns(self, winnow: Winnow, light: Path) -> None:
         change(light, "budget: 8", "budget: 8, where: lenght(prompt) > 3")
-        said = refused(winnow, "run", "any", "-c", light)
+        said = refused(winnow, "run", "any", "-c", light, code=3)
         assert "where: 'lenght(prompt) > 3' names the function lenght, which is not there" in said
         assert "known columns: empty_response, file, " in said
         change(light, "lenght(prompt) > 3", "abs(prompt) > 3")
-        said = refused(winnow, "run", "any", "-c", light)
+        said = refused(winnow, "run", "any", "-c", light, code=3)
         assert "where: 'abs(prompt) > 3' failed: " in said
         assert "known columns: prompt, response, messages, " in said
 
@@ -118,13 +118,13 @@ class TestMistakes:
     def test_run__an_allow_list_with_an_unknown_id(self, winnow: Winnow, light: Path) -> None:
         (light / "allow.txt").write_text("fox-1\nnobody\n")
         change(light, "budget: 8", "budget: 8, allow: allow.txt")
-        assert refused(winnow, "run", "any", "-c", light).endswith(
+        assert refused(winnow, "run", "any", "-c", light, code=3).endswith(
             f"winnow: recipe any: {light}/allow.txt: line 2: 'nobody' names no row of the pool; an id names exactly one\n"
         )
 
     def test_run__a_recipe_that_fails_does_not_keep_the_others_from_sql(self, winnow: Winnow, light: Path) -> None:
         change(light, "  any:", "  broken: {steps: [random], budget: 100000}\n  any:")
-        assert "budget must be in 0.." in refused(winnow, "run", "broken", "any", "-c", light)
+        assert "budget must be in 0.." in refused(winnow, "run", "broken", "any", "-c", light, code=3)
         assert latest(light, "any")
 
     def test_run__what_the_disk_refuses_is_a_message(self, winnow: Winnow, light: Path) -> None:
@@ -179,7 +179,9 @@ class TestRun:
         assert "near: 10 rows, selection " in ended.out
         assert "any: 8 rows, selection " in ended.out
         assert "target foxes/fox-100, 1st in its list" in ended.out
-        assert 'winnow sql "SELECT * FROM latest_selections"' in ended.out
+        (hint,) = re.findall(r'winnow sql "(.*)"$', ended.out, re.MULTILINE)
+        assert "FROM selection('near')" in hint
+        assert len(winnow("sql", hint, "-c", light).out.splitlines()) == 11
         assert "selection/near: drew 10 rows of 80 eligible" in ended.err
 
     def test_run__named_recipes_alone_each_once(self, winnow: Winnow, light: Path) -> None:
@@ -188,14 +190,20 @@ class TestRun:
         assert "embeddings" not in ended.err
 
     def test_plan__before_the_first_run_after_it_and_after_a_change(self, winnow: Winnow, light: Path) -> None:
-        assert winnow("plan", "-c", light).out.splitlines() == [
+        def work() -> list[str]:
+            lines = winnow("plan", "-c", light).out.splitlines()
+            return lines[: next(i for i, line in enumerate(lines) if line.startswith("time: "))]
+
+        assert work() == [
             "pool: 2 files, 2 of them new or changed",
+            "vectors/embeddings: about 80 rows to take in",
+            "vectors/vector_index: about 80 vectors",
             "the rest is known once the pool has been read",
         ]
         assert not (light / "store").exists()
 
         winnow("run", "-c", light)
-        assert winnow("plan", "-c", light).out.splitlines() == [
+        assert work() == [
             "pool: 2 files, 0 of them new or changed",
             "snapshot: 80 rows",
             "vectors/embeddings: 0 rows to take in, 80 in the store",
@@ -204,13 +212,10 @@ class TestRun:
         ]
 
         change(light, "budget: 8", "budget: 9")
-        assert winnow("plan", "-c", light).out.splitlines()[-2:] == [
-            "selection/near: drawn already, nothing to do",
-            "selection/any: to be drawn",
-        ]
+        assert work()[-2:] == ["selection/near: drawn already, nothing to do", "selection/any: to be drawn"]
         (light / "data" / "b.jsonl").unlink()
-        assert winnow("plan", "-c", light).out.splitlines() == [
-            "pool: 1 files, 0 of them new or changed",
+        assert work() == [
+            "pool: 1 file, 0 of them new or changed",
             "snapshot: 80 rows; its files have changed, a new one will be taken",
             "the rest is known once the pool has been read",
         ]
@@ -244,7 +249,7 @@ class TestRun:
         before = latest(light, "any")
         change(light, "budget: 8", "budget: 8, seed: 1, min_overlap: 1.0")
 
-        said = refused(winnow, "run", "-c", light)
+        said = refused(winnow, "run", "-c", light, code=4)
         assert (
             "winnow: selection/any is held back: what depends on it did not run, what was published before stays"
             in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,24 @@ def test_guess_config__a_file_without_a_readable_row_is_refused(here: Path, cont
 def test_guess_config__a_path_that_names_nothing_is_refused() -> None:
     with pytest.raises(BadInput, match=r"no\.jsonl"):
         guess_config(["no.jsonl"], [])
+
+
+@pytest.mark.parametrize("targets", [["tests/gsm8k.jsonl"], []])
+def test_write_config__what_is_commented_out_is_valid_without_the_marks(here: Path, targets: list[str]) -> None:
+    write(here / "data/pool.jsonl", pairs(50))
+    for name in ("tests/gsm8k.jsonl", "my_task.jsonl"):
+        write(here / name, pairs(5))
+    write_config(Path("winnow.yaml"), ["data/*.jsonl"], targets)
+    lines = (here / "winnow.yaml").read_text().splitlines()
+    suggested = [line for line in lines[1:] if re.match(r" *# (?!Take)", line)]
+    text = "\n".join(re.sub(r"^( *)# (?!Take)", r"\1", line) for line in lines[1:])
+    (here / "winnow.yaml").write_text(text)
+    config = load_config(here)
+    assert config.pool.bad_files == "set_aside"
+    assert config.decontamination is not None
+    assert config.notify is not None
+    assert config.schedule is not None
+    sections = (config.classifiers, config.models, config.exports, config.labeling, config.sweeps, config.targets)
+    assert all(sections)
+    assert config.recipes["first"].where
+    assert len(suggested) >= 15

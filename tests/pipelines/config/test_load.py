@@ -294,7 +294,7 @@ WRONG_FILES = [
     ("data/*.jsonl", "data/*.jsonl\n  max_bad_fraction: 5", "winnow.yaml:3: pool.max_bad_fraction: must be at most 1, found 5"),
     ("data/*.jsonl", "data/*.jsonl\n  columns: [score.parquet]", "winnow.yaml:3: pool.columns[0]: 'score.parquet' does not exist in {root} (did you mean `scores.parquet`?)"),
     ("  files: data/*.jsonl\n", "  max_bad_fraction: 0.1\n", "winnow.yaml:1: pool.files: is missing"),
-    ("pool:\n  files: data/*.jsonl\n", "pool: data/*.jsonl\n", "winnow.yaml:1: pool: must be a mapping of files, max_bad_fraction, prefer, columns, vectors, found 'data/*.jsonl'"),
+    ("pool:\n  files: data/*.jsonl\n", "pool: data/*.jsonl\n", "winnow.yaml:1: pool: must be a mapping of files, max_bad_fraction, bad_files, prefer, columns, vectors, found 'data/*.jsonl'"),
     ("pool:\n", "pol:\n", "winnow.yaml:1: pol: unknown key (did you mean `pool`?); allowed: store, pool, encoders, models, targets, classifiers, recipes, labeling, index, decontamination, exports, schedule, notify"),
     ("maths: maths.jsonl", "maths: math.jsonl", "winnow.yaml:7: targets.maths: 'math.jsonl' does not exist in {root} (did you mean `maths.jsonl`?)"),
     ("maths: maths.jsonl", "maths: 7", "winnow.yaml:7: targets.maths: must be text or a list of texts, found the number 7"),

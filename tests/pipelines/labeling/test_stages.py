@@ -406,6 +406,10 @@ class TestCommand:
         ("arguments", "message"),
         [
             (["push", "kind"], "no labeling project is called 'kind' (did you mean `kinds`?); there are: kinds"),
+            (
+                ["pull", "kinder"],
+                "'kinder' is neither a labeling project (did you mean `kinds`?) nor a file; there are",
+            ),
             (["pull", "no.jsonl"], "nothing to read matches 'no.jsonl'"),
         ],
     )

@@ -28,7 +28,7 @@ def materialize(project: Path, keys: list[str] | None = None) -> dg.ExecuteInPro
     """All assets, or some, in this process; no retry waits."""
     definitions = build_definitions(project / "winnow.yaml")
     return dg.materialize(
-        list(definitions.assets or ()),
+        [*(definitions.assets or ()), *(definitions.asset_checks or ())],
         resources={"project": Project(project / "winnow.yaml")},
         selection=keys,
         raise_on_error=False,

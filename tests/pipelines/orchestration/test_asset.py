@@ -11,19 +11,18 @@ from pipelines.orchestration import asset as asset_module
 from pipelines.stages import publish as publish_stage
 from storage.catalog.publish import publish_catalog
 from storage.store import Store
-from tests.pipelines.conftest import change
 from tests.pipelines.orchestration.conftest import materialize
 
 
 def test_materialize__a_users_mistake_is_a_failure_without_traceback_or_retry(light: Path) -> None:
-    change(light, "budget: 8", "budget: 800")
+    (light / "data" / "a.jsonl").write_text("no JSON\n")
     result = materialize(light, ["pool", "selection/any"])
     (event,) = [event for event in result.all_events if event.is_step_failure]
     failure: Any = event.event_specific_data
     assert failure.error.cls_name == "Failure"
     assert failure.error.cause is None
     assert failure.error.context is None
-    assert "800" in failure.user_failure_data.description
+    assert "not JSON" in failure.user_failure_data.description
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
 
 

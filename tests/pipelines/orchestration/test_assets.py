@@ -22,7 +22,7 @@ def test_materialize__all_assets_pass_their_checks_and_fill_the_catalog(light: P
     assert sorted(made) == KEYS
     checks = result.get_asset_check_evaluations()
     assert all(check.passed for check in checks)
-    assert len(checks) == 1 + 1 + 1 + 1 + 2 * 5 + 1 + 1
+    assert len(checks) == 2 + 1 + 1 + 1 + 2 * 6 + 1 + 2
 
     near = made["selection/near"].materialization
     metadata = near.metadata
@@ -48,18 +48,39 @@ def test_materialize__with_the_tiny_model(project: Path) -> None:
     assert event.materialization.metadata["encoded"].value == 120
 
 
-def test_materialize__a_failed_check_blocks_what_follows(light: Path) -> None:
+def test_materialize__a_failed_recipe_leaves_the_others_the_catalog_and_the_report_green(light: Path) -> None:
+    change(light, "budget: 8", "budget: 800")  # `any` fails
+    change(light, "schedule:", "exports: {a: {recipe: any, to: messages}, n: {recipe: near, to: messages}}\nschedule:")
+    result = materialize(light)
+    assert not result.success
+    made = {event.asset_key.to_user_string(): event for event in result.get_asset_materialization_events()}
+    assert sorted(made) == sorted([*KEYS, "export/n"])
+    assert made["selection/any"].materialization.tags["dagster/data_version"] == "none"
+    failed = {event.step_key for event in result.all_events if event.is_step_failure}
+    assert failed == {"export__a", "report_every_stage_passed"}
+    checks = {
+        (check.asset_key.to_user_string(), check.check_name): check for check in result.get_asset_check_evaluations()
+    }
+    assert not checks["selection/any", "made"].passed
+    assert "800" in str(checks["selection/any", "made"].metadata["detail"].value)
+    assert all(check.passed for (asset, _), check in checks.items() if asset in ("selection/near", "catalog", "pool"))
+    assert checks["report", "every_stage_passed"].metadata["detail"].value == "select any: failed"
+    assert (
+        made["report"].materialization.metadata["verdict"].value.startswith("Published: 1 recipe, 10 rows; held back")
+    )
+
+
+def test_materialize__a_recipe_that_is_held_back_leaves_the_catalog_green(light: Path) -> None:
     keys = ["pool", "selection/any", "catalog"]
     assert materialize(light, keys).success
     latest = "SELECT selection_id FROM latest_selections"
     before = query_catalog(Store(light / "store"), latest)
     change(light, "budget: 8", "budget: 8, seed: 1, min_overlap: 1.0")
     result = materialize(light, keys)
-    assert not result.success
     assert [check.check_name for check in result.get_asset_check_evaluations() if not check.passed] == [
         "overlap_above_floor"
     ]
-    assert "catalog" not in {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
+    assert "catalog" in {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
     assert query_catalog(Store(light / "store"), latest).equals(before)
 
 

@@ -80,13 +80,23 @@ def test_selection_diff__says_what_changed(full_store: Any) -> None:
     [
         ("s1", "s2", (3, 3, 2, 0.5)),
         ("s1", "s1", (3, 3, 3, 1.0)),
-        ("s1", "none", (3, 0, 0, 0.0)),
-        ("x", "y", (0, 0, 0, None)),
     ],
 )
 def test_overlap__counts(full_store: Any, a: str, b: str, expected: tuple[Any, ...]) -> None:
     publish_catalog(full_store)
     assert rows(full_store, "FROM overlap(?, ?)", [a, b]) == [expected]
+
+
+def test_selection__takes_the_name_of_a_recipe_and_refuses_another(full_store: Any) -> None:
+    full_store.add_run("select", "mine", "s1", "held_back")
+    publish_catalog(full_store)
+    latest = "SELECT id FROM selection('{}')"
+    assert rows(full_store, latest.format("mine")) == rows(full_store, latest.format("s2"))
+    assert rows(full_store, "SELECT selection_of('mine'), selection_of('s1')") == [("s2", "s1")]
+    for name in ("selection", "overlap", "selection_diff"):
+        arguments = "'nosuch'" if name == "selection" else "'nosuch', 's1'"
+        with pytest.raises(duckdb.Error, match="no recipe with a selection the name, nosuch"):
+            rows(full_store, f"FROM {name}({arguments})")
 
 
 def test_selected_examples__rows_of_an_older_pool_still_have_their_text(full_store: Any) -> None:
