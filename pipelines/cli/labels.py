@@ -87,9 +87,17 @@ def status_tables(context: Context, project: str) -> list[Table]:
         reasons = "; ".join(advice.reasons) or "no rule advises to stop"
     except NotInStore:
         reasons = "not known until the pool has been read and embedded"
+    tables += [(f"round {header['round']} waits: {whom}", []) for header, whom in _awaited(state)]
+    tables += [(line, []) for line in state.of_others]
     tables += [(f"perhaps one person: {', '.join(names)}", []) for names in state.annotations.spellings]
     tables += [(line, []) for line in _ties(state.annotations)]
     return [*tables, (f"cost: {state.budget_line()}", []), (f"stop: {reasons}", [])]
+
+
+def _awaited(state: ProjectState) -> list[tuple[dict[str, Any], str]]:
+    """The open rounds that say whose labels they wait for, and whose."""
+    awaited = [(header, state.waiting_for(header)) for header in state.open_rounds]
+    return [(header, whom) for header, whom in awaited if whom]
 
 
 def _ties(annotations: Annotations) -> list[str]:

@@ -455,6 +455,8 @@ class Labeling(Section):
         members: classifiers of the committee, for steps that need one.
         random_share: part of each batch drawn at random from all rows; it never trains the model and so measures it
             honestly.
+        annotators: the people who label, by the names that come back with their labels; each gets a file of their own. One
+            file for everybody if left out.
         overlap: part of each batch that wants labels of two annotators.
         gold: a file of labels that are known, hidden in batches to measure annotators.
         gold_share: part of each batch, where there is `gold`.
@@ -464,6 +466,8 @@ class Labeling(Section):
         budget: what all labels may cost: see `labeling.<name>.budget`; no limit if left out.
         stop: when to advise that more labels do not pay: see `labeling.<name>.stop`.
     """
+
+    added_keys: ClassVar[tuple[str, ...]] = ("annotators",)
 
     classes: Texts
     steps: Steps
@@ -484,6 +488,7 @@ class Labeling(Section):
     classifier: Any = "logistic_regression"
     members: int = Field(default=5, gt=1)
     random_share: float = Field(default=0.05, ge=0, le=1)
+    annotators: Texts = ()
     overlap: float = Field(default=0.0, ge=0, le=1)
     gold: str | None = None
     gold_share: float = Field(default=0.05, ge=0, lt=1)

@@ -31,6 +31,7 @@ class Annotations:
         votes: who gave which row which class.
         annotators: their names, sorted; `votes.annotators` index them.
         responses: (r,) how many annotators gave a class or skipped.
+        respondents: (r,) their names.
         gold: (r,) the known class, -1 where the row is not gold.
         dismissed: (r,) ignored by somebody, or skipped by everyone who ever answered.
         spent: the sum of the costs that the log names.
@@ -47,6 +48,7 @@ class Annotations:
     votes: Votes
     annotators: tuple[str, ...]
     responses: Rows
+    respondents: Sequence[frozenset[str]]
     gold: Rows
     dismissed: Mask
     spent: float
@@ -101,6 +103,12 @@ class Annotations:
         unanimous = np.bincount(self.votes.rows, agrees, minlength=len(self.ids)) == self.consensus.count
         return float(unanimous[several].mean()) if several.any() else None
 
+    def answered_by(self, ids: Ids) -> list[frozenset[str]]:
+        """Who gave each of some ids a class or skipped it."""
+        if not len(self.ids):
+            return [frozenset()] * len(ids)
+        return [self.respondents[row] if row >= 0 else frozenset() for row in rows_of(ids, self.ids).tolist()]
+
     def lookup(self, ids: Ids, values: Rows) -> Rows:
         """`values` (r,) of some ids; 0 where nobody said anything."""
         if not len(self.ids):
@@ -150,6 +158,9 @@ def read_annotations(
     gold[rows[is_gold]] = labels[is_gold]
     skips = np.bincount(rows[kinds == "skip"], minlength=len(ids))
     answers = np.bincount(rows[is_vote], minlength=len(ids))
+    respondents: list[set[str]] = [set() for _ in ids]
+    for row in np.flatnonzero(is_vote | (kinds == "skip")).tolist():
+        respondents[rows[row]].add(names[row])
     ignored = np.bincount(rows[kinds == "ignore"], minlength=len(ids)) > 0
     no_cost = is_class & np.asarray(pc.is_null(events["cost"]))
     answering = len({name for name, kind in zip(names, kinds, strict=True) if kind in ("class", "skip")})
@@ -161,6 +172,7 @@ def read_annotations(
         votes=votes,
         annotators=people,
         responses=(skips + answers).astype(np.int64),
+        respondents=[frozenset(who) for who in respondents],
         gold=gold,
         dismissed=ignored | ((answers == 0) & (skips > 0) & (skips >= answering)),
         spent=float(pc.sum(log["cost"].filter(pc.less_equal(log["cost"], MAX_NUMBER))).as_py() or 0.0),

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.config.schema import Recipe, StepList
+from pipelines.labeling.assignment import assign
 from pipelines.labeling.inputs import Arm, LabelingInputs
 from pipelines.labeling.model import ProjectModel
 from pipelines.labeling.project import ProjectState, Round
@@ -34,12 +35,14 @@ from selection.streams import stable_hash
 from selection.types import Floats, Input
 from storage.ids import Ids, from_arrow, hash_keys, rows_of, to_arrow, to_bytes, to_text
 from storage.labels.batches import VERSION as BATCH_VERSION
-from storage.labels.batches import BatchItem, write_batch
+from storage.labels.batches import BatchItem, file_name_of, write_batch
 from storage.labels.rounds import commit_round, sent_ids
 from storage.records import digest_of, read_selection
 from storage.scratch import scratch_folder, sweep
 
 RANDOM = StepList.of("random")
+# The version of batches since which the rows that want a second person have a file of their own.
+SECOND_FILE = 3
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,15 @@ def draw_round(state: ProjectState, model: ProjectModel, advice: Advice) -> Roun
     return _commit(state, model, advice, steps, {arm.arm: arm.selection_id for arm in arms}, items)
 
 
-def write_file(state: ProjectState, header: Round) -> str:
-    """Write a round's batch where it is not there; what people have made of it since is left as it is. Gives the path."""
+def write_files(state: ProjectState, header: Round) -> list[str]:
+    """Write a round's batch where it is not there; what people have made of it since is left as it is.
+
+    A file for each named annotator; where nobody is named, a file of all rows, and a second one of those rows that
+    want a second person.
+
+    Returns:
+        The paths; of Label Studio's files those of the tasks.
+    """
     items = state.items(header)
     ids = from_arrow(items["id"])
     snapshot = state.context.pool.snapshot_of(header["snapshot"])
@@ -138,16 +148,35 @@ def write_file(state: ProjectState, header: Round) -> str:
     folder = Path(state.settings.out)
     name = f"{state.name}-{header['round']:04d}"
     version = header.get("batch_version", 1)
+    paths = []
     with scratch_folder(folder, f".{name}") as beside:
-        written = write_batch(beside / name, header["format"], batch, header["classes"], version=version)
-        for file in written:
-            target = folder / file.name
-            if not target.exists():
-                file.rename(target)
-            elif not filecmp.cmp(file, target, shallow=False):
-                state.context.report.say(f"{target} has changed since it was written, and is left as it is")
+        for ending, part in _parts(batch, items, version).items():
+            written = write_batch(
+                beside / f"{name}{ending}", header["format"], part, header["classes"], version=version
+            )
+            paths.append(str(folder / written[0].name))
+            for file in written:
+                target = folder / file.name
+                if not target.exists():
+                    file.rename(target)
+                elif not filecmp.cmp(file, target, shallow=False):
+                    state.context.report.say(f"{target} has changed since it was written, and is left as it is")
     sweep(folder)
-    return str(folder / written[0].name)
+    return paths
+
+
+def _parts(batch: Sequence[BatchItem], items: pa.Table, version: int) -> dict[str, Sequence[BatchItem]]:
+    """The files of a batch, by what their names end in."""
+    parts: dict[str, list[BatchItem]] = {}
+    for item, people in zip(batch, items["assigned"].to_pylist(), strict=True):
+        for person in people or ():
+            parts.setdefault(f"-{file_name_of(person)}", []).append(replace(item, annotator=person))
+    if parts:
+        return dict(sorted(parts.items()))
+    second = [item for item, wanted in zip(batch, items["annotators"].to_pylist(), strict=True) if wanted > 1]
+    if second and version >= SECOND_FILE:
+        return {"": batch, "-second": second}
+    return {"": batch}
 
 
 def _remaining(state: ProjectState) -> _Remaining:
@@ -227,7 +256,7 @@ def _batch_items(state: ProjectState, model: ProjectModel, arms: Sequence[_ArmIt
     score = [np.full(len(arm.ids), np.nan) if arm.arm != "strategy" or arm.gain is None else arm.gain for arm in arms]
     chance = [np.full(len(arm.ids), np.nan if arm.chance is None else arm.chance) for arm in arms]
     names = np.repeat([arm.arm for arm in arms], sizes)
-    return pa.table(
+    items = pa.table(
         {
             "rank": pa.array(np.arange(1, len(ids) + 1, dtype=np.uint32)),
             "id": to_arrow(ids[order]),
@@ -239,6 +268,13 @@ def _batch_items(state: ProjectState, model: ProjectModel, arms: Sequence[_ArmIt
             "inclusion_probability": pa.array(np.concatenate(chance)[order], pa.float32(), from_pandas=True),
         }
     )
+    people = state.settings.annotators
+    if not people:
+        return items
+    answered = state.annotations.answered_by(ids[order])
+    seed = [state.settings.seed, number]
+    assigned = assign(ids[order], np.concatenate(wanted)[order].astype(np.int64), people, answered, seed=seed)
+    return items.append_column("assigned", pa.array(assigned, pa.list_(pa.string())))
 
 
 def _places(total: int, hidden: int, seed: Sequence[int]) -> npt.NDArray[np.int64]:
@@ -286,6 +322,8 @@ def _commit(
     depends_on: dict[str, Any] = {key: value for key, value in header.items() if key != "label_imports"}
     depends_on["items"] = to_text(from_arrow(items["id"]))
     depends_on["wanted"] = items["annotators"].to_pylist()
+    if "assigned" in items.column_names:
+        depends_on["assigned"] = items["assigned"].to_pylist()
     header |= {
         "round_id": digest_of(depends_on),
         "spent": state.spent,

@@ -71,7 +71,8 @@ def pull(context: Context, project: str, *files: str) -> Outcome:
         + (f", {bad:,} could not be used: `label_quarantine` says why" if bad else "")
         + (f", {unknown_classes:,} are of classes that the project no longer has" if unknown_classes else "")
         + f"); {counted(state.labelled, 'labelled row')}"
-        + (f", {counted(tied, 'row')} with tied votes wait: `adjudication` lists them" if tied else ""),
+        + (f", {counted(tied, 'row')} with tied votes wait: `adjudication` lists them" if tied else "")
+        + "".join(f"; {line}" for line in state.of_others),
         checks=(
             Check("labels_usable", bad == 0, unusable, blocking=False),
             Check("classes_known", unknown_classes == 0, no_class, blocking=False),

@@ -100,6 +100,7 @@ _SQL_TYPES = {
     pa.float32(): "FLOAT",
     pa.float64(): "DOUBLE",
     pa.timestamp("us"): "TIMESTAMP",
+    pa.list_(pa.string()): "VARCHAR[]",
 }
 
 
@@ -128,7 +129,7 @@ PARQUET_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "token_scores": _columns(pa.schema(model_scores.SCORE_COLUMNS)),
     "label_events": _columns(log.LOG_SCHEMA, "import"),
     "label_quarantine": _columns(log.QUARANTINE_SCHEMA),
-    "round_items": _columns(pa.schema(rounds.ITEM_COLUMNS), "round_id"),
+    "round_items": _columns(pa.schema(rounds.ITEM_COLUMNS | rounds.ADDED_COLUMNS), "round_id"),
     "consensus": _columns(CONSENSUS_SCHEMA, "project") | {"model_id": "VARCHAR"},
     "classifier_examples": _columns(EXAMPLE_SCHEMA, "classifier_id"),
 }
@@ -494,6 +495,7 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     # Labels, rounds and models.
     "agreement": "Share of the other annotators' labels on the same rows that are the same.",
     "annotators": "How many annotators the row wants.",
+    "assigned": "The annotators that the row was given to, where the project names them; else NULL.",
     "arm": "strategy, the project's steps; random, the standing random arm; or gold, a row with a known answer.",
     "classes": "The project's classes at that time, as JSON.",
     "classifier": "The classifier with its options, as JSON.",

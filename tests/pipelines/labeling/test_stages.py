@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pipelines.reproduce import reproduce
 from pipelines.stages.embed import embed
 from pipelines.stages.fit import fit
 from pipelines.stages.ingest import ingest
+from pipelines.stages.publish import publish
 from pipelines.stages.pull import pull
 from pipelines.stages.push import push
 from pipelines.stages.stage import Outcome
@@ -232,6 +234,50 @@ def test_push__overlap_wants_two_labels_and_waits_for_the_second(project: Path) 
     assert push(opened(project), "kinds").metrics["waiting"] == 2
     label(project, who="bob")
     assert loop(project).metrics["round"] == 1
+
+
+def test_push__the_second_person_has_a_file_where_nobody_is_named(project: Path) -> None:
+    configured(project, "overlap: 0.2, random_share: 0, format: csv")
+    loop(project)
+    folder = project / "labeling" / "kinds"
+    assert sorted(file.name for file in folder.iterdir()) == ["kinds-0000-second.csv", "kinds-0000.csv"]
+    wanted = {str(item["id"]): item["annotators"] for item in items(project)}
+    second = list(csv.DictReader((folder / "kinds-0000-second.csv").read_text().splitlines()))
+    assert {row["winnow_id"] for row in second} == {name for name, count in wanted.items() if count == 2}
+    assert {row["classes"] for row in second} == {"fox | dog | other"}
+    label(project)
+    pull(opened(project), "kinds")
+    assert "2 rows wait for labels (2 for a second person) until" in push(opened(project), "kinds").summary
+
+
+def test_push__a_file_for_each_annotator_and_whom_the_round_waits_for(project: Path, winnow: Winnow) -> None:
+    configured(project, "annotators: [ann, Bob Lee], overlap: 0.2, random_share: 0")
+    drawn = loop(project)
+    folder = project / "labeling" / "kinds"
+    assert sorted(file.name for file in folder.iterdir()) == ["kinds-0000-Bob-Lee.jsonl", "kinds-0000-ann.jsonl"]
+    assert "kinds-0000-Bob-Lee.jsonl, " in drawn.summary
+    assert drawn.metrics["waiting_for"] == "Bob Lee 6, ann 6"
+    rows = [json.loads(line) for file in sorted(folder.iterdir()) for line in file.read_text().splitlines()]
+    assigned = {str(item["id"]): sorted(item["assigned"]) for item in items(project)}
+    given_to: dict[str, list[str]] = {}
+    for row in rows:
+        given_to.setdefault(row["id"], []).append(row["annotator"])
+    assert given_to == assigned
+
+    answers = [json.dumps(row | {"label": "fox"}) + "\n" for row in rows[:4]]  # of Bob's
+    (project / "labels" / "bob.jsonl").write_text("".join(answers))
+    mistaken = next(row for row in rows[6:] if len(assigned[row["id"]]) == 1)
+    (project / "labels" / "eve.jsonl").write_text(json.dumps(mistaken | {"label": "dog", "annotator": "eve"}) + "\n")
+    pulled = pull(opened(project), "kinds")
+    assert pulled.metrics["new_labels"] == 5
+    assert pulled.summary.endswith("; eve answered 1 row of ann")
+    assert "(Bob Lee 2, ann 5)" in push(opened(project), "kinds").summary
+    status = winnow("labels", "status", "-c", project).out
+    assert "round 0 waits: Bob Lee 2, ann 5" in status
+    assert "eve answered 1 row of ann" in status
+    publish(opened(project))
+    ann = "SELECT count(*) AS n FROM round_items WHERE list_contains(assigned, 'ann')"
+    assert json.loads(winnow("sql", "--json", ann, "-c", project).out) == {"n": 6}
 
 
 def test_push__gold_rows_are_hidden_and_neither_train_nor_count(project: Path) -> None:
