@@ -10,6 +10,7 @@ import numpy as np
 from pipelines.config.schema import Config
 from pipelines.context import Context
 from pipelines.errors import UnknownProject
+from pipelines.labeling.adjudication import adjudicator, write_ties
 from pipelines.labeling.annotations import Annotations
 from pipelines.labeling.model import ProjectModel, project_model
 from pipelines.labeling.project import ProjectState, project_settings, project_state
@@ -71,6 +72,17 @@ def pull_labels(context: Context, project: str, files: Sequence[str]) -> None:
     run_stage(context, f"{project}/labels", pull, project, *files)
     run_stage(context, f"{project}/model", fit, project)
     run_stage(context, "catalog", publish)
+
+
+def adjudicate(context: Context, project: str) -> str:
+    """Pull labels and write the rows whose votes are tied for the project's adjudicator; gives a sentence for the user.
+
+    Raises:
+        NothingYet: the project names no adjudicator; before any work.
+    """
+    adjudicator(project, project_settings(context, project))
+    pull_labels(context, project, [])
+    return write_ties(project_state(context, project))
 
 
 def status_tables(context: Context, project: str) -> list[Table]:

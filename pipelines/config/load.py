@@ -444,15 +444,20 @@ class _ConfigLoader(ConfigReader):
         """Names that can be told apart, also as names of files, and enough of them."""
         by_file: dict[str, str] = {}
         for name in project.annotators:
-            if name.strip() != name or not name or not name.isprintable() or name in (GOLD, UNKNOWN):
-                self.add((*path, "annotators"), f"must be names of people, found {name!r}")
+            self._check_person(name, (*path, "annotators"))
             file = file_name_of(name).casefold()
             if file in by_file:
                 both = f"{by_file[file]!r} and {name!r}"
                 self.add((*path, "annotators"), f"{both} would have one file; choose names further apart")
             by_file[file] = name
+        if project.adjudicator is not None:
+            self._check_person(project.adjudicator, (*path, "adjudicator"))
         if project.overlap and len(project.annotators) == 1:
             self.add((*path, "overlap"), "wants two people for a row, and `annotators` names one")
+
+    def _check_person(self, name: str, path: KeyPath) -> None:
+        if name.strip() != name or not name or not name.isprintable() or name in (GOLD, UNKNOWN):
+            self.add(path, f"must be the name of a person, found {name!r}")
 
     def _label_budget(self, budget: schema.LabelBudget | None, path: KeyPath) -> schema.LabelBudget | None:
         if budget is None:

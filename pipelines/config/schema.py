@@ -457,6 +457,7 @@ class Labeling(Section):
             honestly.
         annotators: the people who label, by the names that come back with their labels; each gets a file of their own. One
             file for everybody if left out.
+        adjudicator: who decides where votes are tied, by name: what they say of a row is its class, whatever others say.
         overlap: part of each batch that wants labels of two annotators.
         gold: a file of labels that are known, hidden in batches to measure annotators.
         gold_share: part of each batch, where there is `gold`.
@@ -467,7 +468,7 @@ class Labeling(Section):
         stop: when to advise that more labels do not pay: see `labeling.<name>.stop`.
     """
 
-    added_keys: ClassVar[tuple[str, ...]] = ("annotators",)
+    added_keys: ClassVar[tuple[str, ...]] = ("annotators", "adjudicator")
 
     classes: Texts
     steps: Steps
@@ -489,6 +490,7 @@ class Labeling(Section):
     members: int = Field(default=5, gt=1)
     random_share: float = Field(default=0.05, ge=0, le=1)
     annotators: Texts = ()
+    adjudicator: str | None = None
     overlap: float = Field(default=0.0, ge=0, le=1)
     gold: str | None = None
     gold_share: float = Field(default=0.05, ge=0, lt=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ class Annotations:
         spent: the sum of the costs that the log names.
         without_cost: (r,) how many labels name no cost.
         unknown_classes: labels of classes that the project no longer has; they count for nothing.
+        settled: (r,) rows of which the adjudicator gave the class, which is their label whatever others say.
         adjudicated: (r,) rows that have no label while their votes are tied: those with a vote that this version read. Of
             votes that earlier versions read, the first of the tied classes stands, as their selections were drawn.
     """
@@ -54,6 +55,7 @@ class Annotations:
     spent: float
     without_cost: Rows
     unknown_classes: int
+    settled: Mask
     adjudicated: Mask
 
     @property
@@ -118,12 +120,18 @@ class Annotations:
 
 
 def read_annotations(
-    store: Store, project: str, classes: Sequence[str], aggregate: str | Mapping[str, Any], upto: int | None = None
+    store: Store,
+    project: str,
+    classes: Sequence[str],
+    aggregate: str | Mapping[str, Any],
+    adjudicator: str | None = None,
+    upto: int | None = None,
 ) -> Annotations:
     """Sum up a project's log.
 
     Args:
         aggregate: "majority", "dawid_skene", or {"dawid_skene": its prior}.
+        adjudicator: whose class of a row is its label.
         upto: the log as it was after this import; as it is now if left out.
 
     Cost: the log in memory.
@@ -153,6 +161,8 @@ def read_annotations(
         given = {"votes_before": prior.get("prior_votes"), "accuracy_before": prior.get("prior_accuracy")}
         options = {name: value for name, value in given.items() if value is not None}
         consensus = dawid_skene(votes, len(ids), len(people), len(classes), **options)
+    decides = votes.annotators == person_number.get(adjudicator or "", NONE)
+    consensus = _settled(consensus, votes.rows[decides], votes.labels[decides])
     gold = np.full(len(ids), NONE, np.int64)
     is_gold = kinds == "gold"
     gold[rows[is_gold]] = labels[is_gold]
@@ -178,8 +188,16 @@ def read_annotations(
         spent=float(pc.sum(log["cost"].filter(pc.less_equal(log["cost"], MAX_NUMBER))).as_py() or 0.0),
         without_cost=np.bincount(rows[no_cost], minlength=len(ids)).astype(np.int64),
         unknown_classes=int((is_class & (labels == NONE)).sum()),
+        settled=np.bincount(votes.rows[decides], minlength=len(ids)) > 0,
         adjudicated=np.bincount(rows[is_vote & is_adjudicated], minlength=len(ids)) > 0,
     )
+
+
+def _settled(consensus: Consensus, rows: Rows, labels: Rows) -> Consensus:
+    """The consensus with the classes that the adjudicator gave to some rows."""
+    classes, confidence, tied = consensus.labels.copy(), consensus.confidence.copy(), consensus.tied.copy()
+    classes[rows], confidence[rows], tied[rows] = labels, 1.0, False
+    return replace(consensus, labels=classes, confidence=confidence, tied=tied)
 
 
 def alike(names: Iterable[str]) -> list[list[str]]:

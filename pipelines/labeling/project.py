@@ -69,12 +69,13 @@ class ProjectState:
         return read_round_items(self.context.store, header["round_id"])
 
     def missing_labels(self, header: Round) -> Rows:
-        """(items,) how many labels each row of a round still wants: fewer for each label and skip, none once dismissed."""
+        """(items,) how many labels each row of a round still wants: fewer for each label and skip, none once dismissed or settled."""
         items = self.items(header)
         ids = from_arrow(items["id"])
         missing = items["annotators"].to_numpy().astype(np.int64)
         missing -= self.annotations.lookup(ids, self.annotations.responses)
-        missing[self.annotations.lookup(ids, self.annotations.dismissed.astype(np.int64)) > 0] = 0
+        done = self.annotations.dismissed | self.annotations.settled
+        missing[self.annotations.lookup(ids, done.astype(np.int64)) > 0] = 0
         return np.asarray(np.maximum(missing, 0))
 
     def waiting_for(self, header: Round) -> str:
@@ -104,7 +105,8 @@ class ProjectState:
         for given_to, who in zip(items["assigned"].to_pylist(), answered, strict=True):
             if given_to is not None:
                 absent = " and ".join(person for person in given_to if person not in who)
-                stood_in.update((person, absent) for person in who.difference(given_to))
+                others = who.difference([*given_to, self.settings.adjudicator])
+                stood_in.update((person, absent) for person in others)
         return [
             f"{person} answered {counted(rows, 'row')} " + (f"of {absent}" if absent else "that others had too")
             for (person, absent), rows in sorted(stood_in.items())
@@ -189,7 +191,7 @@ def project_state(context: Context, name: str) -> ProjectState:
     """The state of a project now."""
     settings = project_settings(context, name)
     _note_lost_labels(context)
-    annotations = read_annotations(context.store, name, settings.classes, settings.aggregate)
+    annotations = read_annotations(context.store, name, settings.classes, settings.aggregate, settings.adjudicator)
     return ProjectState(context, name, settings, annotations, read_rounds(context.store, name), datetime.now(UTC))
 
 

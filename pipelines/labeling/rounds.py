@@ -1,4 +1,4 @@
-"""Draw a round of labeling and write its batch.
+"""Draw a round of labeling.
 
 A batch has three arms: rows that the project's steps choose, rows drawn at random from everything that may be sent out
 (they never train the model and so measure it honestly), and gold rows, whose answer is known. The random arm is drawn
@@ -7,11 +7,9 @@ first, from the whole pool, so that what the steps choose does not show in it.
 
 from __future__ import annotations
 
-import filecmp
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,16 +31,12 @@ from selection.learning.stopping import Advice
 from selection.noise import hash_uniform
 from selection.streams import stable_hash
 from selection.types import Floats, Input
-from storage.ids import Ids, from_arrow, hash_keys, rows_of, to_arrow, to_bytes, to_text
+from storage.ids import Ids, from_arrow, hash_keys, rows_of, to_arrow, to_text
 from storage.labels.batches import VERSION as BATCH_VERSION
-from storage.labels.batches import BatchItem, file_name_of, write_batch
 from storage.labels.rounds import commit_round, sent_ids
 from storage.records import digest_of, read_selection
-from storage.scratch import scratch_folder, sweep
 
 RANDOM = StepList.of("random")
-# The version of batches since which the rows that want a second person have a file of their own.
-SECOND_FILE = 3
 
 
 @dataclass(frozen=True)
@@ -114,71 +108,6 @@ def draw_round(state: ProjectState, model: ProjectModel, advice: Advice) -> Roun
     return _commit(state, model, advice, steps, {arm.arm: arm.selection_id for arm in arms}, items)
 
 
-def write_files(state: ProjectState, header: Round) -> list[str]:
-    """Write a round's batch where it is not there; what people have made of it since is left as it is.
-
-    A file for each named annotator; where nobody is named, a file of all rows, and a second one of those rows that
-    want a second person.
-
-    Returns:
-        The paths; of Label Studio's files those of the tasks.
-    """
-    items = state.items(header)
-    ids = from_arrow(items["id"])
-    snapshot = state.context.pool.snapshot_of(header["snapshot"])
-    turns = {
-        row_id: conversation
-        for row_ids, conversations in snapshot.turns(ids)
-        for row_id, conversation in zip(row_ids.tolist(), conversations, strict=True)
-    }
-    batch = [
-        BatchItem(
-            id=raw_id,
-            turns=turns[row_id],
-            given_id=given_id,
-            round_id=header["round_id"],
-            prediction=item["prediction"],
-            probability=item["probability"],
-            model=header["model"],
-        )
-        for raw_id, row_id, given_id, item in zip(
-            to_bytes(ids), ids.tolist(), snapshot.given_ids(ids), items.to_pylist(), strict=True
-        )
-    ]
-    folder = Path(state.settings.out)
-    name = f"{state.name}-{header['round']:04d}"
-    version = header.get("batch_version", 1)
-    paths = []
-    with scratch_folder(folder, f".{name}") as beside:
-        for ending, part in _parts(batch, items, version).items():
-            written = write_batch(
-                beside / f"{name}{ending}", header["format"], part, header["classes"], version=version
-            )
-            paths.append(str(folder / written[0].name))
-            for file in written:
-                target = folder / file.name
-                if not target.exists():
-                    file.rename(target)
-                elif not filecmp.cmp(file, target, shallow=False):
-                    state.context.report.say(f"{target} has changed since it was written, and is left as it is")
-    sweep(folder)
-    return paths
-
-
-def _parts(batch: Sequence[BatchItem], items: pa.Table, version: int) -> dict[str, Sequence[BatchItem]]:
-    """The files of a batch, by what their names end in."""
-    parts: dict[str, list[BatchItem]] = {}
-    for item, people in zip(batch, items["assigned"].to_pylist(), strict=True):
-        for person in people or ():
-            parts.setdefault(f"-{file_name_of(person)}", []).append(replace(item, annotator=person))
-    if parts:
-        return dict(sorted(parts.items()))
-    second = [item for item, wanted in zip(batch, items["annotators"].to_pylist(), strict=True) if wanted > 1]
-    if second and version >= SECOND_FILE:
-        return {"": batch, "-second": second}
-    return {"": batch}
-
-
 def _remaining(state: ProjectState) -> _Remaining:
     """What the next round may take of the budget."""
     budget, left = state.settings.budget, state.left
@@ -203,6 +132,7 @@ def _draw_arm(
         project=state.name,
         classes=list(settings.classes),
         aggregate=settings.aggregate,
+        adjudicator=settings.adjudicator,
         label_digest=state.annotations.digest,
         rounds=state.round_ids,
         open_rounds=[header["round_id"] for header in state.open_rounds],

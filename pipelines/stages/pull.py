@@ -65,13 +65,15 @@ def pull(context: Context, project: str, *files: str) -> Outcome:
             "labelled": state.labelled,
             "annotators": len(state.annotations.annotators),
             "agreement": state.annotations.agreement,
+            "adjudicator": settings.adjudicator,
+            "settled": int(state.annotations.settled.sum()),
         },
         summary=f"{counted(new, 'new label')} from {counted(len(imports), 'file')} ({known:,} were known"
         + (f", {new_gold:,} are answers of gold rows" if new_gold else "")
         + (f", {bad:,} could not be used: `label_quarantine` says why" if bad else "")
         + (f", {unknown_classes:,} are of classes that the project no longer has" if unknown_classes else "")
         + f"); {counted(state.labelled, 'labelled row')}"
-        + (f", {counted(tied, 'row')} with tied votes wait: `adjudication` lists them" if tied else "")
+        + (f", {counted(tied, 'row')} with tied votes wait{_for_whom(settings)}" if tied else "")
         + "".join(f"; {line}" for line in state.of_others),
         checks=(
             Check("labels_usable", bad == 0, unusable, blocking=False),
@@ -79,6 +81,12 @@ def pull(context: Context, project: str, *files: str) -> Outcome:
             _annotators_known(state.annotations),
         ),
     )
+
+
+def _for_whom(settings: Labeling) -> str:
+    if settings.adjudicator is None:
+        return ": `adjudication` lists them"
+    return f" for {settings.adjudicator}: `winnow labels adjudicate` writes them to a file"
 
 
 def _annotators_known(annotations: Annotations) -> Check:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from pipelines.context import Context
+from pipelines.labeling.batch_files import write_files
 from pipelines.labeling.model import project_model
 from pipelines.labeling.project import ProjectState, Round, project_state
-from pipelines.labeling.rounds import draw_round, write_files
+from pipelines.labeling.rounds import draw_round
 from pipelines.stages.stage import Check, Metric, Outcome, stage
 from storage.ids import from_arrow
 from storage.labels.rounds import sent_ids

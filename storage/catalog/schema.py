@@ -221,10 +221,16 @@ CREATE VIEW label_conflicts AS
         AND NOT EXISTS (FROM labels g WHERE g.kind = 'ignore' AND g.project = l.project AND g.id = l.id)
     GROUP BY project, id HAVING count(DISTINCT label) > 1;
 CREATE VIEW adjudication AS
-    WITH votes AS (
+    WITH latest_pulls AS (
+        SELECT target AS project, facts->>'adjudicator' AS adjudicator FROM runs WHERE stage = 'pull' AND status = 'ok'
+        QUALIFY row_number() OVER (PARTITION BY target ORDER BY run_id DESC) = 1
+    ),
+    votes AS (
         SELECT l.project, l.id, l.label, count(*) AS n, list(l.annotator ORDER BY l.annotator) AS people
         FROM labels l WHERE l.kind = 'class' AND NOT EXISTS (
-            FROM labels g WHERE g.kind IN ('ignore', 'gold') AND g.project = l.project AND g.id = l.id
+            FROM labels g LEFT JOIN latest_pulls p ON p.project = g.project
+            WHERE (g.kind IN ('ignore', 'gold') OR (g.kind = 'class' AND g.annotator = p.adjudicator))
+                AND g.project = l.project AND g.id = l.id
         )
         GROUP BY l.project, l.id, l.label
     )
@@ -314,7 +320,7 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "label_imports": "One row per label file taken in, ever; a file that grew is there once for each state.",
     "label_quarantine": "One row per label that could not be used, in the label files as they were last taken in.",
     "label_conflicts": "One row per candidate whose annotators disagree on its class.",
-    "adjudication": "One row per candidate with as many votes for one class as for another; by majority it has no label until another vote decides.",
+    "adjudication": "One row per candidate with as many votes for one class as for another; by majority it has no label until another vote, or the adjudicator, decides.",
     "annotators": "One row per labeling project and annotator: how much, how well, how fast, at what cost.",
     "consensus": "One row per labeling project and labelled candidate: the one class that its labels come to, as of the project's latest model.",
     "models": "One row per model fitted on labels.",

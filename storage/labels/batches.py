@@ -44,20 +44,22 @@ class BatchItem:
         id: its 16 bytes.
         turns: its text.
         given_id: the id that it has in the user's file.
-        round_id: the round that it is sent out in.
+        round_id: the round that it is sent out in; None for one that no round sent.
         prediction, probability: the model's top class, None while there is no model.
         model: the model's id.
         annotator: who is to label it; None where the project names nobody.
+        votes: what others say of it, for who decides.
     """
 
     id: bytes
     turns: Turns
-    round_id: str
+    round_id: str | None
     given_id: str | None = None
     prediction: str | None = None
     probability: float | None = None
     model: str | None = None
     annotator: str | None = None
+    votes: str | None = None
 
 
 def write_batch(
@@ -84,7 +86,7 @@ def write_batch(
         raise BadInput(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     if format == "label_studio":
         tasks, config = path.with_suffix(".json"), path.with_suffix(".xml")
-        write_durably(config, labeling_config(classes))
+        write_durably(config, labeling_config(classes, votes=any(item.votes for item in items)))
         write_durably(
             tasks, orjson.dumps([_task(item, version) for item in items], option=orjson.OPT_INDENT_2).decode() + "\n"
         )
@@ -94,8 +96,8 @@ def write_batch(
     return [path]
 
 
-def labeling_config(classes: Sequence[str]) -> str:
-    """The labeling configuration of a Label Studio project with these classes.
+def labeling_config(classes: Sequence[str], *, votes: bool = False) -> str:
+    """The labeling configuration of a Label Studio project with these classes; it may show what others say.
 
     Raises:
         BadInput: a class name with control characters.
@@ -118,8 +120,9 @@ def labeling_config(classes: Sequence[str]) -> str:
         if not name.isprintable():
             raise BadInput(f"class {name!r} holds a control character, which a labeling configuration cannot")
     choices = "".join(f"    <Choice value={quoteattr(name)}/>\n" for name in classes)
+    said = '  <Text name="votes" value="$votes"/>\n' if votes else ""
     return (
-        '<View>\n  <Text name="prompt" value="$prompt"/>\n  <Text name="response" value="$response"/>\n'
+        f'<View>\n  <Text name="prompt" value="$prompt"/>\n  <Text name="response" value="$response"/>\n{said}'
         f'  <Choices name="label" toName="prompt" choice="single" showInline="true">\n{choices}  </Choices>\n'
         '  <Choices name="ignore" toName="prompt" choice="multiple">\n    <Choice value="ignore"/>\n  </Choices>\n'
         "</View>\n"
@@ -170,6 +173,10 @@ def _sent(item: BatchItem, version: int) -> dict[str, Any]:
     return {"round": item.round_id, **digest}
 
 
+def _votes(item: BatchItem) -> dict[str, Any]:
+    return {} if item.votes is None else {"votes": item.votes}
+
+
 def _predicted(item: BatchItem) -> dict[str, Any]:
     return {"prediction": item.prediction, "probability": _plain(item.probability)}
 
@@ -182,7 +189,7 @@ def _plain(number: float | None) -> float | None:
 def _json_lines(items: Sequence[BatchItem], classes: Sequence[str], version: int) -> str:
     lines = []
     for item in items:
-        row = _names(item, version) | shown_texts(item.turns)
+        row = _names(item, version) | shown_texts(item.turns) | _votes(item)
         if len(item.turns) > 2:
             row["messages"] = [{"role": role, "content": content} for role, content in item.turns]
         answer = (
@@ -192,7 +199,7 @@ def _json_lines(items: Sequence[BatchItem], classes: Sequence[str], version: int
     return "".join(f"{line.decode()}\n" for line in lines)
 
 
-_TEXT_COLUMNS = ("text", "prompt", "response")
+_TEXT_COLUMNS = ("text", "prompt", "response", "votes")
 _PREDICTED = ("prediction", "probability")
 _ANSWER = ("label", "annotator", "comment")
 # What stands before the texts and behind the prediction.
@@ -205,6 +212,7 @@ def _csv(items: Sequence[BatchItem], classes: Sequence[str], version: int) -> st
     rows = [
         _names(item, version)
         | shown_texts(item.turns)
+        | _votes(item)
         | _predicted(item)
         | _sent(item, version)
         | answer
@@ -234,7 +242,7 @@ def _task(item: BatchItem, version: int) -> Mapping[str, Any]:
     # A configuration may name only what every task has, so a single text is a prompt without a response.
     shown = {"prompt": row.get("prompt", row.get("text")), "response": row.get("response", "")}
     person = {} if item.annotator is None else {"assigned_to": item.annotator}
-    task: dict[str, Any] = {"data": names | shown | _sent(item, version) | person}
+    task: dict[str, Any] = {"data": names | shown | _votes(item) | _sent(item, version) | person}
     if item.prediction is not None:
         choice = {"from_name": "label", "to_name": "prompt", "type": "choices", "value": {"choices": [item.prediction]}}
         score = _plain(item.probability)

@@ -508,7 +508,8 @@ def test_load_config__numbers_that_the_catalog_cannot_hold_are_refused(tmp_path:
         ("annotators: [ann], overlap: 0.5", "overlap: wants two people for a row, and `annotators` names one"),
         ("annotators: [a.b, A b]", "annotators: 'a.b' and 'A b' would have one file; choose names further apart"),
         ("annotators: [ann, ann]", "annotators: 'ann' and 'ann' would have one file"),
-        ("annotators: [gold]", "annotators: must be names of people, found 'gold'"),
+        ("annotators: [gold]", "annotators: must be the name of a person, found 'gold'"),
+        ("adjudicator: ' '", "adjudicator: must be the name of a person, found ' '"),
     ],
 )
 def test_load_config__a_project_that_cannot_be_meant_is_refused(tmp_path: Path, line: str, cause: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from pipelines.labeling.annotations import Annotations, alike, read_annotations
 from storage.labels.log import LOG_SCHEMA
+from tests.quick import quick_first
 from tests.storage.conftest import SmallStore, id_of
 
 CLASSES = ["a", "b", "c"]
@@ -66,6 +67,19 @@ def test_read__a_tie_has_no_label_until_somebody_decides(store: SmallStore, aggr
 def test_read__votes(store: SmallStore, votes: str, label: str | None) -> None:
     vote(store, votes)
     assert labels(summed(store)) == ({} if label is None else {"p1": label})
+
+
+@pytest.mark.parametrize("aggregate", quick_first(1, ["majority", "dawid_skene"]))
+def test_read__the_adjudicator_decides_whatever_others_say(store: SmallStore, aggregate: str) -> None:
+    vote(store, "ab")
+    vote(store, "ccc", "p2")
+    store.add_labels("topics", [{"id": p, "label": "b", "annotator": "eve"} for p in ("p1", "p2")], CLASSES)
+    without = summed(store, aggregate)
+    assert (labels(without), without.settled.any()) == ({"p1": "b", "p2": "c"}, False)
+    decided = read_annotations(store, "topics", CLASSES, aggregate, adjudicator="eve")
+    assert labels(decided) == {"p1": "b", "p2": "b"}
+    assert decided.consensus.confidence.tolist() == [1.0, 1.0]
+    assert (decided.settled.all(), decided.tied.any(), decided.agreement) == (True, False, 0.0)
 
 
 def test_read__a_tie_that_an_earlier_version_read_keeps_its_class_until_a_new_vote(store: SmallStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,48 @@ def test_push__a_file_for_each_annotator_and_whom_the_round_waits_for(project: P
     publish(opened(project))
     ann = "SELECT count(*) AS n FROM round_items WHERE list_contains(assigned, 'ann')"
     assert json.loads(winnow("sql", "--json", ann, "-c", project).out) == {"n": 6}
+
+
+def test_adjudicate__ties_go_to_the_adjudicator_whose_answer_settles(project: Path, winnow: Winnow) -> None:
+    configured(project, "overlap: 1.0, random_share: 0, format: csv")
+    loop(project)
+    ids = [str(item["id"]) for item in items(project)][:3]
+    for who, kind in (("ann", "fox"), ("bob", "dog")):
+        lines = [json.dumps({"id": name, "label": kind, "annotator": who}) + "\n" for name in ids]
+        (project / "labels" / f"{who}.jsonl").write_text("".join(lines))
+    refused = winnow("labels", "adjudicate", "-c", project)
+    assert refused.code == 2
+    assert "labeling.kinds names no adjudicator; add `adjudicator:` with the name" in refused.err
+
+    configured(project, "overlap: 1.0, random_share: 0, format: csv, adjudicator: eve")
+    said = winnow("labels", "adjudicate", "-c", project)
+    assert (
+        "3 rows with tied votes wait for eve: `winnow labels adjudicate` writes them to a file" in said.out + said.err
+    )
+    assert winnow("labels", "adjudicate", "-c", project).out == said.out  # the same ties, the same file
+    (file,) = (project / "labeling" / "kinds").glob("kinds-adjudication-*.csv")
+    assert f"3 rows for eve to decide in {file}" in said.out
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    assert sorted(row["winnow_id"] for row in rows) == sorted(ids)
+    assert {(row["annotator"], row["votes"]) for row in rows} == {("eve", "ann: fox; bob: dog")}
+
+    rows[0]["label"] = "other"
+    back = io.StringIO()
+    writer = csv.DictWriter(back, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    (project / "labels" / "eve.csv").write_text(back.getvalue())
+    change(project, "'labels/*.jsonl'", "'labels/*'")
+    pulled = winnow("labels", "pull", "-c", project)
+    assert "kinds/labels: 1 new label from 3 files" in pulled.out + pulled.err
+    state = project_state(opened(project), "kinds")
+    assert (int(state.annotations.settled.sum()), int(state.annotations.tied.sum()), state.labelled) == (1, 2, 1)
+    assert state.of_others == []
+    assert winnow("sql", "--json", "SELECT count(*) AS n FROM adjudication", "-c", project).out == '{"n": 2}\n'
+    loop(project, "more")
+    context = opened(project)
+    for selection in context.store.records("selections"):
+        assert "the same" in reproduce(context, selection)
 
 
 def test_push__gold_rows_are_hidden_and_neither_train_nor_count(project: Path) -> None:

@@ -111,6 +111,18 @@ def test_write__tasks_and_configuration_of_label_studio(tmp_path: Path) -> None:
     assert all(shown <= set(task["data"]) for task in result)
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_write__who_decides_sees_the_votes(tmp_path: Path, kind: str) -> None:
+    item = BatchItem(id=B, turns=[("text", "alone")], round_id=None, annotator="eve", votes="ann: card; bob: =1")
+    (file, *config) = written(tmp_path, kind, [item])
+    assert "ann: card; bob: =1" in file.read_text()
+    assert all('value="$votes"' in beside.read_text() for beside in config)
+    if not config:
+        with file.open("rb") as opened:  # without a round, still a row that waits
+            result = read_label_file(opened, file.name, classes=CLASSES)
+        assert (result.bad, result.unlabelled) == ([], 1)
+
+
 def test_write__the_batch_of_an_earlier_version_stays_what_it_was(tmp_path: Path) -> None:
     files = {kind: write_batch(tmp_path / kind, kind, ITEMS[1:2], CLASSES, version=1)[0] for kind in FORMATS}
     assert json.loads(files["jsonl"].read_text()) == {
