@@ -93,6 +93,11 @@ class Annotations:
         return pc.sum(several).as_py() or 0
 
     @property
+    def voters_on_shared_rows(self) -> int:
+        """How many people gave a class to a row that somebody else gave one too."""
+        return len(np.unique(self.votes.annotators[self.consensus.count[self.votes.rows] > 1]))
+
+    @property
     def spellings(self) -> list[list[str]]:
         """The names of annotators that differ in case, accents, white space or punctuation alone, by person."""
         return alike(self.annotators)
@@ -130,7 +135,7 @@ def read_annotations(
     """Sum up a project's log.
 
     Args:
-        aggregate: "majority", "dawid_skene", or {"dawid_skene": its prior}.
+        aggregate: "majority", "dawid_skene", or {"dawid_skene": its options, as the configuration has them}.
         adjudicator: whose class of a row is its label.
         upto: the log as it was after this import; as it is now if left out.
 
@@ -161,6 +166,8 @@ def read_annotations(
         given = {"votes_before": prior.get("prior_votes"), "accuracy_before": prior.get("prior_accuracy")}
         options = {name: value for name, value in given.items() if value is not None}
         consensus = dawid_skene(votes, len(ids), len(people), len(classes), **options)
+        if prior.get("ties") == "wait":
+            consensus = replace(consensus, tied=majority(votes, len(ids), len(classes)).tied)
     decides = votes.annotators == person_number.get(adjudicator or "", NONE)
     consensus = _settled(consensus, votes.rows[decides], votes.labels[decides])
     gold = np.full(len(ids), NONE, np.int64)

@@ -82,6 +82,16 @@ def test_read__the_adjudicator_decides_whatever_others_say(store: SmallStore, ag
     assert (decided.settled.all(), decided.tied.any(), decided.agreement) == (True, False, 0.0)
 
 
+def test_read__with_dawid_skene_ties_may_wait(store: SmallStore) -> None:
+    everybody = [("p1", "ann", "a"), ("p1", "bob", "a"), ("p2", "ann", "b"), ("p2", "bob", "b"), ("p3", "ann", "a")]
+    everybody += [("p1", "cid", "a"), ("p2", "cid", "b"), ("p3", "dot", "b"), ("p1", "dot", "c"), ("p2", "dot", "c")]
+    store.add_labels("topics", [{"id": p, "label": v, "annotator": who} for p, who, v in everybody], CLASSES)
+    assert labels(summed(store, "dawid_skene"))["p3"] == "a"  # ann is the more reliable
+    waits = read_annotations(store, "topics", CLASSES, {"dawid_skene": {"ties": "wait"}})
+    assert labels(waits) == {"p1": "a", "p2": "b"}
+    assert int(waits.tied.sum()) == 1
+
+
 def test_read__a_tie_that_an_earlier_version_read_keeps_its_class_until_a_new_vote(store: SmallStore) -> None:
     vote(store, "ba")
     as_of_an_earlier_version(store)

@@ -281,6 +281,38 @@ def test_push__a_file_for_each_annotator_and_whom_the_round_waits_for(project: P
     assert json.loads(winnow("sql", "--json", ann, "-c", project).out) == {"n": 6}
 
 
+@pytest.mark.parametrize(
+    ("settings", "warns"),
+    quick_first(
+        1,
+        [
+            ("aggregate: dawid_skene, annotators: [ann, bob]", True),
+            ("aggregate: dawid_skene, annotators: [ann, bob, cid]", False),
+            ("aggregate: dawid_skene, annotators: [ann, bob], adjudicator: eve", False),
+            ("aggregate: {dawid_skene: {ties: wait}}, annotators: [ann, bob]", False),
+            ("annotators: [ann, bob]", False),
+        ],
+    ),
+)
+def test_pull__dawid_skene_of_two_people_is_a_warning(project: Path, settings: str, warns: bool) -> None:
+    configured(project, settings)
+    pulled = pull(opened(project), "kinds")
+    assert ("; warning: Dawid-Skene cannot tell which of two annotators is right" in pulled.summary) == warns
+    assert [check.name for check in pulled.checks if not check.passed] == ["annotators_comparable"] * warns
+
+
+@pytest.mark.slow
+def test_pull__dawid_skene_warns_of_two_people_who_answered_the_same_rows(project: Path) -> None:
+    configured(project, "aggregate: dawid_skene, overlap: 1.0, random_share: 0")
+    loop(project)
+    label(project)
+    assert "warning" not in pull(opened(project), "kinds").summary
+    label(project, who="bob")
+    assert "; warning: Dawid-Skene cannot tell" in pull(opened(project), "kinds").summary
+    label(project, who="cid")
+    assert "warning" not in pull(opened(project), "kinds").summary
+
+
 def test_adjudicate__ties_go_to_the_adjudicator_whose_answer_settles(project: Path, winnow: Winnow) -> None:
     configured(project, "overlap: 1.0, random_share: 0, format: csv")
     loop(project)
