@@ -132,7 +132,7 @@ def _round(state: ProjectState, header: dict[str, Any]) -> dict[str, Any]:
         "waiting": waiting,
         "state": "open" if is_open else "done" if not waiting else "lease over",
         "random arm": _right(header["metrics"]),
-        "spent": header["spent"],
+        "spent before": header["spent"],
         "until": header["lease_until"] if is_open else None,
     }
 

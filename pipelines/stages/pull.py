@@ -70,6 +70,7 @@ def pull(context: Context, project: str, *files: str) -> Outcome:
             "annotators": len(state.annotations.annotators),
             "agreement": state.annotations.agreement,
             "adjudicator": settings.adjudicator,
+            "price_per_label": settings.budget.per_row if settings.budget else None,
             "settled": int(state.annotations.settled.sum()),
         },
         summary=f"{counted(new, 'new label')} from {counted(len(imports), 'file')} ({known:,} were known"

@@ -517,6 +517,12 @@ class TestCommand:
         status = winnow("labels", "status", "-c", light).out
         assert "cost: 5 of 50 spent, 45 left" in status
         assert "stop: " in status
+        costs = winnow(
+            "sql", "--json", "SELECT cost FROM annotators UNION ALL SELECT cost_so_far FROM rounds", "-c", light
+        )
+        assert [json.loads(line) for line in costs.out.splitlines()] == [{"cost": 5.0}] * 2
+        spent = winnow("sql", "--json", "SELECT spent_before, spent FROM rounds", "-c", light).out
+        assert json.loads(spent) == {"spent_before": 0.0, "spent": 0.0}
         assert [line.split()[:4] for line in status.splitlines() if "cold start" in line] == [
             ["0", "cold", "start", "10"]
         ]
