@@ -252,16 +252,25 @@ def checked_items(record: str, items: pa.Table, columns: Mapping[str, pa.DataTyp
     return items.select(list(columns)).cast(pa.schema(columns))
 
 
-def read_items(path: Path, columns: Iterable[str]) -> pa.Table:
+def read_items(path: Path, columns: Iterable[str], added: Mapping[str, pa.DataType] | None = None) -> pa.Table:
     """The items of a record, in their order.
+
+    Args:
+        added: columns that came later, null in records that have none.
 
     Raises:
         StoreDamaged: the file cannot be read.
     """
     try:
-        return pq.read_table(verified(path), columns=list(columns))
+        verified(path)
+        names = pq.read_schema(path).names if added else []
+        table = pq.read_table(path, columns=[*columns, *(name for name in added or () if name in names)])
     except (OSError, pa.ArrowException) as error:
         raise StoreDamaged(f"{path} cannot be read: {error}") from error
+    for name, kind in (added or {}).items():
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table), kind))
+    return table
 
 
 def write_items(path: Path, key: str, value: str, table: pa.Table) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from pipelines.config.schema import Config
 from pipelines.context import Context
 from pipelines.errors import UnknownProject
+from pipelines.labeling.adjudication import adjudicator, write_ties
 from pipelines.labeling.annotations import Annotations
 from pipelines.labeling.model import ProjectModel, project_model
 from pipelines.labeling.project import ProjectState, project_settings, project_state
@@ -85,6 +86,17 @@ def pull_labels(context: Context, project: str, files: Sequence[str]) -> None:
     run_stage(context, "catalog", publish)
 
 
+def adjudicate(context: Context, project: str) -> str:
+    """Pull labels and write the rows whose votes are tied for the project's adjudicator; gives a sentence for the user.
+
+    Raises:
+        NothingYet: the project names no adjudicator; before any work.
+    """
+    adjudicator(project, project_settings(context, project))
+    pull_labels(context, project, [])
+    return write_ties(project_state(context, project))
+
+
 def status_tables(context: Context, project: str) -> list[Table]:
     """Titled tables of a project's state, and lines for its cost and the advice of the stopping rules."""
     state = project_state(context, project)
@@ -99,9 +111,17 @@ def status_tables(context: Context, project: str) -> list[Table]:
         reasons = "; ".join(advice.reasons) or "no rule advises to stop"
     except NotInStore:
         reasons = "not known until the pool has been read and embedded"
+    tables += [(f"round {header['round']} waits: {whom}", []) for header, whom in _awaited(state)]
+    tables += [(line, []) for line in state.of_others]
     tables += [(f"perhaps one person: {', '.join(names)}", []) for names in state.annotations.spellings]
     tables += [(line, []) for line in _ties(state.annotations)]
     return [*tables, (f"cost: {state.budget_line()}", []), (f"stop: {reasons}", [])]
+
+
+def _awaited(state: ProjectState) -> list[tuple[dict[str, Any], str]]:
+    """The open rounds that say whose labels they wait for, and whose."""
+    awaited = [(header, state.waiting_for(header)) for header in state.open_rounds]
+    return [(header, whom) for header, whom in awaited if whom]
 
 
 def _ties(annotations: Annotations) -> list[str]:
@@ -124,7 +144,7 @@ def _round(state: ProjectState, header: dict[str, Any]) -> dict[str, Any]:
         "waiting": waiting,
         "state": "open" if is_open else "done" if not waiting else "lease over",
         "random arm": _right(header["metrics"]),
-        "spent": header["spent"],
+        "spent before": header["spent"],
         "until": header["lease_until"] if is_open else None,
     }
 

@@ -452,6 +452,18 @@ def labels_pull(
     pull_labels(context, *split_arguments(context.config, arguments or []))
 
 
+@labels_app.command("adjudicate")
+def labels_adjudicate(
+    project: Annotated[str | None, typer.Argument(help="The labeling project; not needed where there is one.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Take in labels and write the rows whose votes are tied to a file for the project's adjudicator."""
+    from pipelines.cli.labels import adjudicate, choose_project
+
+    context = _context(config)
+    _print(adjudicate(context, choose_project(context.config, project)))
+
+
 @labels_app.command("status")
 def labels_status(
     project: Annotated[str | None, typer.Argument(help="The labeling project; not needed where there is one.")] = None,

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,10 @@ _RESPONSE_NAMES = ("response", "answer", "solution", "completion", "reply", "out
 _TEXT_NAMES = ("text", "content", "body", "document", "sentence", "passage", "abstract", "description")
 _SOURCE_NAMES = ("dataset", "subset", "domain", "category", "origin", "task_name")
 _ID_NAMES = ("uid", "uuid", "example_id", "row_id", "key", "_id")
+# The last word of other names of ids.
+_ID_WORDS = frozenset({"id", "uid", "uuid", "guid", "key", "ref", "no", "nr", "number"})
+# Thai, and behind it the scripts of East Asia.
+_UNSPACED_SCRIPTS = 0x0E00
 
 _NO_TEXT_NAMES = frozenset({"id", "source", "label", "split", "lang", "language", "url", *_SOURCE_NAMES, *_ID_NAMES})
 
@@ -235,26 +239,29 @@ def _guess_fields(files: Sequence[str], sample: Sample) -> dict[str, str]:
     """Fields to state: the text, if no record format was detected; the source and id, if they have other names."""
     records = _records(files[0])
     texts = _text_fields(records)
+    prose = [name for name in texts if _mostly(_reads_as_prose, texts[name])] or list(texts)
     guess: dict[str, str] = {}
     if not sample.tally.readable:
-        prompt, response = _first(_PROMPT_NAMES, texts), _first(_RESPONSE_NAMES, texts)
-        text = _first(_TEXT_NAMES, texts)
+        # An answer may be one word; what is asked, and a single text, are rarely.
+        prompt, response = _first(_PROMPT_NAMES, prose), _first(_RESPONSE_NAMES, list(texts))
+        text = _first(_TEXT_NAMES, prose)
         if prompt and response and prompt != response:
             guess = {"prompt": prompt, "response": response}
-        elif text or prompt or len(texts) == 1:
-            guess = {"text": text or prompt or texts[0]}
-        elif len(texts) >= 2:
+        elif text or prompt or len(prose) == 1:
+            guess = {"text": text or prompt or prose[0]}
+        elif len(prose) >= 2:
             # The names say nothing: records usually have the question first.
-            guess = {"prompt": texts[0], "response": texts[1]}
+            guess = {"prompt": prose[0], "response": prose[1]}
     keys = set().union(*records)
     if "source" not in keys:
         source = _first(_SOURCE_NAMES, [key for key in keys if key not in guess.values()])
         if source and len({str(record.get(source)) for record in records}) <= max(20, len(records) // 20):
             guess["source"] = source
     if "id" not in keys:
-        id_name = next((name for name in _ID_NAMES if name in keys), None)
-        if id_name and len({str(record.get(id_name)) for record in records}) == len(records):
-            guess["id"] = id_name
+        names = [name for name in _ID_NAMES if name in keys] or [name for name in sorted(keys) if _names_an_id(name)]
+        unique = [name for name in names if len({str(record.get(name)) for record in records}) == len(records)]
+        if unique:
+            guess["id"] = unique[0]
     return guess
 
 
@@ -272,13 +279,47 @@ def _records(url: str) -> list[dict[str, Any]]:
     return records[:ROWS]
 
 
-def _text_fields(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The fields that hold text in most records, in the records' order; dots lead into objects."""
-    count: Counter[str] = Counter()
+def _text_fields(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The fields that hold text in most records, with what they hold, in the records' order; dots lead into objects."""
+    values: dict[str, list[str]] = {}
     for record in records:
         for name, value in _flatten(record, ""):
-            count[name] += isinstance(value, str) and bool(value.strip())
-    return [name for name, n in count.items() if n > len(records) / 2 and name.lower() not in _NO_TEXT_NAMES]
+            if isinstance(value, str) and value.strip():
+                values.setdefault(name, []).append(value.strip())
+    texts = {
+        name: held
+        for name, held in values.items()
+        if len(held) > len(records) / 2 and name.lower() not in _NO_TEXT_NAMES
+    }
+    return {name: held for name, held in texts.items() if not _is_key(name, held)} or texts
+
+
+def _is_key(name: str, values: Sequence[str]) -> bool:
+    """Whether a field holds names of rows rather than text.
+
+    >>> _is_key("ticket", ["T-1", "T-2", "T-3"]), _is_key("prompt_id", ["a", "b"]), _is_key("answer", ["4", "5", "4"])
+    (True, True, False)
+    """
+    unique = len(set(values)) == len(values) > 1
+    return _names_an_id(name) or (unique and _mostly(_looks_like_a_key, values))
+
+
+def _names_an_id(name: str) -> bool:
+    """Whether a field's last word says that it names the row: `prompt_id`, `ticketNo`."""
+    return _words(name)[-1] in _ID_WORDS
+
+
+def _looks_like_a_key(value: str) -> bool:
+    return len(value.split()) == 1 and any(letter.isdigit() or letter in "@/" for letter in value)
+
+
+def _reads_as_prose(value: str) -> bool:
+    """Several words, or a script that puts no space between them."""
+    return len(value.split()) > 1 or any(ord(letter) >= _UNSPACED_SCRIPTS for letter in value)
+
+
+def _mostly(holds: Callable[[str], bool], values: Sequence[str]) -> bool:
+    return sum(map(holds, values)) > len(values) / 2
 
 
 def _flatten(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -295,8 +336,13 @@ def _first(names: Iterable[str], keys: Sequence[str]) -> str | None:
         for key in keys:
             if key.lower().rpartition(".")[2] == name:
                 return key
-    words = {key: re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower()) for key in keys}
+    words = {key: _words(key) for key in keys}
     return next((key for name in names for key in keys if name in words[key]), None)
+
+
+def _words(name: str) -> list[str]:
+    """The words of a field's name: `ModelAnswer` and `model_answer` have the same."""
+    return re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
 
 
 # ---- writing

@@ -33,7 +33,9 @@ from selection.scorers.class_probability import ClassProbability
 from selection.types import Input
 from storage.errors import BadInput
 from storage.files.user_files import check_is_file, expand
-from storage.labels.files import check_label_fields
+from storage.labels.batches import file_name_of
+from storage.labels.files import UNKNOWN, check_label_fields
+from storage.labels.log import GOLD
 from storage.pool.record_formats import check_fields
 from storage.vectors.imported import ids_file
 
@@ -430,12 +432,32 @@ class _ConfigLoader(ConfigReader):
         if len(set(project.classes)) < 2 or len(set(project.classes)) < len(project.classes) or "" in project.classes:
             classes = listed(project.classes) or "none"
             self.add((*path, "classes"), f"must be at least two different names, found {classes}")
+        self._check_annotators(project, path)
         for key, step_list in (("steps", project.steps), ("cold_start", project.cold_start)):
             recipe = project.recipe(step_list, project.batch_size, 0, quota=project.quota, targets=())
             self._check_constraints(recipe, path, key)
         if project.random_share + (project.gold_share if project.gold else 0) > 1:
             self.add((*path, "random_share"), "together with `gold_share` is more than the whole batch")
         return project.model_copy(update={"budget": self._label_budget(project.budget, (*path, "budget"))})
+
+    def _check_annotators(self, project: schema.Labeling, path: KeyPath) -> None:
+        """Names that can be told apart, also as names of files, and enough of them."""
+        by_file: dict[str, str] = {}
+        for name in project.annotators:
+            self._check_person(name, (*path, "annotators"))
+            file = file_name_of(name).casefold()
+            if file in by_file:
+                both = f"{by_file[file]!r} and {name!r}"
+                self.add((*path, "annotators"), f"{both} would have one file; choose names further apart")
+            by_file[file] = name
+        if project.adjudicator is not None:
+            self._check_person(project.adjudicator, (*path, "adjudicator"))
+        if project.overlap and len(project.annotators) == 1:
+            self.add((*path, "overlap"), "wants two people for a row, and `annotators` names one")
+
+    def _check_person(self, name: str, path: KeyPath) -> None:
+        if name.strip() != name or not name or not name.isprintable() or name in (GOLD, UNKNOWN):
+            self.add(path, f"must be the name of a person, found {name!r}")
 
     def _label_budget(self, budget: schema.LabelBudget | None, path: KeyPath) -> schema.LabelBudget | None:
         if budget is None:

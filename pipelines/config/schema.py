@@ -376,17 +376,22 @@ def aggregation(value: Any) -> str | dict[str, Any]:
     Raises:
         ValueError: it is none of the ways.
     """
-    allowed = "must be majority, dawid_skene or {dawid_skene: {prior_votes: 20, prior_accuracy: 0.9}}"
+    allowed = "must be majority, dawid_skene or {dawid_skene: {prior_votes: 20, prior_accuracy: 0.9, ties: wait}}"
     if value in ("majority", "dawid_skene"):
         return str(value)
     if not isinstance(value, dict) or list(value) != ["dawid_skene"] or not isinstance(value["dawid_skene"], dict):
         raise ValueError(f"{allowed}, found {value!r}")
-    prior = value["dawid_skene"]
+    prior = dict(value["dawid_skene"])
+    ties = prior.pop("ties", "decide")
+    if ties not in ("wait", "decide"):
+        raise ValueError(f"ties must be wait or decide, found {value!r}")
     if set(prior) - {"prior_votes", "prior_accuracy"} or not all(map(is_number, prior.values())):
         raise ValueError(f"{allowed}, found {value!r}")
     if not prior.get("prior_votes", 20) > 0 or not 0 < prior.get("prior_accuracy", 0.9) < 1:
         raise ValueError(f"prior_votes must be above 0 and prior_accuracy between 0 and 1, found {value!r}")
-    return {"dawid_skene": dict(prior)} if prior else "dawid_skene"
+    if ties == "wait":
+        prior["ties"] = "wait"
+    return {"dawid_skene": prior} if prior else "dawid_skene"
 
 
 class LabelBudget(Section):
@@ -461,15 +466,21 @@ class Labeling(Section):
         members: classifiers of the committee, for steps that need one.
         random_share: part of each batch drawn at random from all rows; it never trains the model and so measures it
             honestly.
+        annotators: the people who label, by the names that come back with their labels; each gets a file of their own. One
+            file for everybody if left out.
+        adjudicator: who decides where votes are tied, by name: what they say of a row is its class, whatever others say.
         overlap: part of each batch that wants labels of two annotators.
         gold: a file of labels that are known, hidden in batches to measure annotators.
         gold_share: part of each batch, where there is `gold`.
-        aggregate: how several labels of a row become one: `majority` or `dawid_skene`; or with its prior,
-            `{dawid_skene: {prior_votes: 20, prior_accuracy: 0.9}}`.
+        aggregate: how several labels of a row become one: `majority` or `dawid_skene`; or with its prior, and whether it
+            decides rows with as many votes for one class as for another or leaves them waiting as majority does,
+            `{dawid_skene: {prior_votes: 20, prior_accuracy: 0.9, ties: wait}}`.
         lease_hours: how long a row that was sent out is not sent again while its label is missing.
         budget: what all labels may cost: see `labeling.<name>.budget`; no limit if left out.
         stop: when to advise that more labels do not pay: see `labeling.<name>.stop`.
     """
+
+    added_keys: ClassVar[tuple[str, ...]] = ("annotators", "adjudicator")
 
     classes: Texts
     steps: Steps
@@ -490,6 +501,8 @@ class Labeling(Section):
     classifier: Any = "logistic_regression"
     members: int = Field(default=5, gt=1)
     random_share: float = Field(default=0.05, ge=0, le=1)
+    annotators: Texts = ()
+    adjudicator: str | None = None
     overlap: float = Field(default=0.0, ge=0, le=1)
     gold: str | None = None
     gold_share: float = Field(default=0.05, ge=0, lt=1)

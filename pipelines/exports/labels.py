@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from pipelines.classifiers.model_source import ModelSource
 from pipelines.classifiers.project import newest_model, open_project
+from pipelines.config.schema import Labeling
 from pipelines.context import Context
 from pipelines.exports.card import write_simple_card
 from pipelines.exports.fitted_model import save_model
@@ -20,6 +20,7 @@ from pipelines.exports.folder import Staging, check_target, replacing
 from pipelines.exports.rows import BLOCK_ROWS, OrderedRows
 from pipelines.exports.shapes import record_of, whole_row
 from pipelines.exports.writer import FieldKinds, JsonLines
+from pipelines.labeling.adjudication import votes_by_row
 from pipelines.labeling.annotations import Annotations
 from pipelines.labeling.project import ProjectState, project_settings, project_state
 from pipelines.messages import counted
@@ -121,7 +122,7 @@ def _write_labelled(
 ) -> tuple[Counter[str], Path, FieldKinds]:
     (staging.content / "data").mkdir()
     rows = OrderedRows(state.snapshot, annotations.ids[places], staging.scratch)
-    votes = _votes_by_row(annotations, state.settings.classes)
+    votes = votes_by_row(annotations, state.settings.classes)
     counts, kinds = Counter[str](), FieldKinds()
     with JsonLines(staging.content / "data", 1, len(places)) as writer:
         for block in rows.blocks():
@@ -132,7 +133,7 @@ def _write_labelled(
                 decision = {
                     "label": label,
                     "confidence": float(annotations.consensus.confidence[place]),
-                    "decided_by": _decided_by(votes.get(place, {}), state.settings.aggregate),
+                    "decided_by": _decided_by(votes.get(place, {}), state.settings),
                     "votes": [{"annotator": who, "label": given} for who, given in votes.get(place, {}).items()],
                 }
                 counts[label] += 1
@@ -142,24 +143,11 @@ def _write_labelled(
         return counts, writer.files[0], kinds
 
 
-def _votes_by_row(annotations: Annotations, classes: tuple[str, ...]) -> dict[int, dict[str, str]]:
-    """Row of the annotations -> annotator -> class, annotators in order of their names."""
-    votes: dict[int, dict[str, str]] = {}
-    given = annotations.votes
-    order = np.lexsort((given.annotators, given.rows))
-    for row, who, label in zip(given.rows[order], given.annotators[order], given.labels[order], strict=True):
-        votes.setdefault(int(row), {})[annotations.annotators[int(who)]] = classes[int(label)]
-    return votes
-
-
-def _decided_by(votes: Mapping[str, str], aggregate: str | Mapping[str, Any]) -> str:
-    """How the votes became one label.
-
-    >>> _decided_by({"ann": "x"}, "majority"), _decided_by({"ann": "x", "bob": "x"}, "majority")
-    ('one vote', 'all votes')
-    >>> _decided_by({"ann": "x", "bob": "y", "eve": "y"}, {"dawid_skene": {}})
-    'dawid_skene'
-    """
+def _decided_by(votes: Mapping[str, str], settings: Labeling) -> str:
+    """How the votes became one label: `adjudicator`, `one vote`, `all votes`, or the way of `aggregate`."""
+    if settings.adjudicator in votes:
+        return "adjudicator"
+    aggregate = settings.aggregate
     if len(set(votes.values())) == 1:
         return "one vote" if len(votes) == 1 else "all votes"
     return aggregate if isinstance(aggregate, str) else next(iter(aggregate))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,13 @@ class Annotations:
         votes: who gave which row which class.
         annotators: their names, sorted; `votes.annotators` index them.
         responses: (r,) how many annotators gave a class or skipped.
+        respondents: (r,) their names.
         gold: (r,) the known class, -1 where the row is not gold.
         dismissed: (r,) ignored by somebody, or skipped by everyone who ever answered.
         spent: the sum of the costs that the log names.
         without_cost: (r,) how many labels name no cost.
         unknown_classes: labels of classes that the project no longer has; they count for nothing.
+        settled: (r,) rows of which the adjudicator gave the class, which is their label whatever others say.
         adjudicated: (r,) rows that have no label while their votes are tied: those with a vote that this version read. Of
             votes that earlier versions read, the first of the tied classes stands, as their selections were drawn.
     """
@@ -47,11 +49,13 @@ class Annotations:
     votes: Votes
     annotators: tuple[str, ...]
     responses: Rows
+    respondents: Sequence[frozenset[str]]
     gold: Rows
     dismissed: Mask
     spent: float
     without_cost: Rows
     unknown_classes: int
+    settled: Mask
     adjudicated: Mask
 
     @property
@@ -89,6 +93,11 @@ class Annotations:
         return pc.sum(several).as_py() or 0
 
     @property
+    def voters_on_shared_rows(self) -> int:
+        """How many people gave a class to a row that somebody else gave one too."""
+        return len(np.unique(self.votes.annotators[self.consensus.count[self.votes.rows] > 1]))
+
+    @property
     def spellings(self) -> list[list[str]]:
         """The names of annotators that differ in case, accents, white space or punctuation alone, by person."""
         return alike(self.annotators)
@@ -101,6 +110,12 @@ class Annotations:
         unanimous = np.bincount(self.votes.rows, agrees, minlength=len(self.ids)) == self.consensus.count
         return float(unanimous[several].mean()) if several.any() else None
 
+    def answered_by(self, ids: Ids) -> list[frozenset[str]]:
+        """Who gave each of some ids a class or skipped it."""
+        if not len(self.ids):
+            return [frozenset()] * len(ids)
+        return [self.respondents[row] if row >= 0 else frozenset() for row in rows_of(ids, self.ids).tolist()]
+
     def lookup(self, ids: Ids, values: Rows) -> Rows:
         """`values` (r,) of some ids; 0 where nobody said anything."""
         if not len(self.ids):
@@ -110,12 +125,18 @@ class Annotations:
 
 
 def read_annotations(
-    store: Store, project: str, classes: Sequence[str], aggregate: str | Mapping[str, Any], upto: int | None = None
+    store: Store,
+    project: str,
+    classes: Sequence[str],
+    aggregate: str | Mapping[str, Any],
+    adjudicator: str | None = None,
+    upto: int | None = None,
 ) -> Annotations:
     """Sum up a project's log.
 
     Args:
-        aggregate: "majority", "dawid_skene", or {"dawid_skene": its prior}.
+        aggregate: "majority", "dawid_skene", or {"dawid_skene": its options, as the configuration has them}.
+        adjudicator: whose class of a row is its label.
         upto: the log as it was after this import; as it is now if left out.
 
     Cost: the log in memory.
@@ -145,11 +166,18 @@ def read_annotations(
         given = {"votes_before": prior.get("prior_votes"), "accuracy_before": prior.get("prior_accuracy")}
         options = {name: value for name, value in given.items() if value is not None}
         consensus = dawid_skene(votes, len(ids), len(people), len(classes), **options)
+        if prior.get("ties") == "wait":
+            consensus = replace(consensus, tied=majority(votes, len(ids), len(classes)).tied)
+    decides = votes.annotators == person_number.get(adjudicator or "", NONE)
+    consensus = _settled(consensus, votes.rows[decides], votes.labels[decides])
     gold = np.full(len(ids), NONE, np.int64)
     is_gold = kinds == "gold"
     gold[rows[is_gold]] = labels[is_gold]
     skips = np.bincount(rows[kinds == "skip"], minlength=len(ids))
     answers = np.bincount(rows[is_vote], minlength=len(ids))
+    respondents: list[set[str]] = [set() for _ in ids]
+    for row in np.flatnonzero(is_vote | (kinds == "skip")).tolist():
+        respondents[rows[row]].add(names[row])
     ignored = np.bincount(rows[kinds == "ignore"], minlength=len(ids)) > 0
     no_cost = is_class & np.asarray(pc.is_null(events["cost"]))
     answering = len({name for name, kind in zip(names, kinds, strict=True) if kind in ("class", "skip")})
@@ -161,13 +189,22 @@ def read_annotations(
         votes=votes,
         annotators=people,
         responses=(skips + answers).astype(np.int64),
+        respondents=[frozenset(who) for who in respondents],
         gold=gold,
         dismissed=ignored | ((answers == 0) & (skips > 0) & (skips >= answering)),
         spent=float(pc.sum(log["cost"].filter(pc.less_equal(log["cost"], MAX_NUMBER))).as_py() or 0.0),
         without_cost=np.bincount(rows[no_cost], minlength=len(ids)).astype(np.int64),
         unknown_classes=int((is_class & (labels == NONE)).sum()),
+        settled=np.bincount(votes.rows[decides], minlength=len(ids)) > 0,
         adjudicated=np.bincount(rows[is_vote & is_adjudicated], minlength=len(ids)) > 0,
     )
+
+
+def _settled(consensus: Consensus, rows: Rows, labels: Rows) -> Consensus:
+    """The consensus with the classes that the adjudicator gave to some rows."""
+    classes, confidence, tied = consensus.labels.copy(), consensus.confidence.copy(), consensus.tied.copy()
+    classes[rows], confidence[rows], tied[rows] = labels, 1.0, False
+    return replace(consensus, labels=classes, confidence=confidence, tied=tied)
 
 
 def alike(names: Iterable[str]) -> list[list[str]]:

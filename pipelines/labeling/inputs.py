@@ -48,6 +48,7 @@ class Arm:
         project: of `labeling:`.
         classes: their names; the position is the class number.
         aggregate: how several labels of a row become one.
+        adjudicator: whose class of a row is its label; records without one do not name it.
         label_digest: of the log of labels that it saw.
         rounds: the rounds before; their random arms do not train.
         open_rounds: those of them whose rows are still out.
@@ -66,16 +67,20 @@ class Arm:
     classifier: Any
     members: int
     limit: SpendingLimit | None
+    adjudicator: str | None = None
 
     def record(self) -> dict[str, Any]:
         """The JSON-plain form that is hashed and kept."""
-        return {_RECORDED_AS.get(name, name): value for name, value in asdict(self).items()}
+        values = asdict(self)
+        if self.adjudicator is None:
+            del values["adjudicator"]
+        return {_RECORDED_AS.get(name, name): value for name, value in values.items()}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Arm:
         """The arm that a selection's record describes."""
         names = {field.name: _RECORDED_AS.get(field.name, field.name) for field in fields(cls)}
-        values = {name: record[key] for name, key in names.items()}
+        values = {name: record[key] for name, key in names.items() if key in record}
         return cls(**values | {"limit": values["limit"] and SpendingLimit(**values["limit"])})
 
 
@@ -183,7 +188,8 @@ def recorded_inputs(view: PoolView, spec: SelectionSpec, header: Mapping[str, An
     if spec.arm is None:
         return recipe_inputs(view, spec)
     arm = Arm.from_record(spec.arm)
-    annotations = read_annotations(view.store, arm.project, arm.classes, arm.aggregate, header["label_imports"])
+    upto = header["label_imports"]
+    annotations = read_annotations(view.store, arm.project, arm.classes, arm.aggregate, arm.adjudicator, upto)
     if annotations.digest != arm.label_digest:
         raise BadInput(f"the labels of {arm.project} up to import {annotations.imports} are not those of the record")
     return LabelingInputs(view, spec, arm, annotations)

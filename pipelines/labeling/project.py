@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -68,13 +69,48 @@ class ProjectState:
         return read_round_items(self.context.store, header["round_id"])
 
     def missing_labels(self, header: Round) -> Rows:
-        """(items,) how many labels each row of a round still wants: fewer for each label and skip, none once dismissed."""
+        """(items,) how many labels each row of a round still wants: fewer for each label and skip, none once dismissed or settled."""
         items = self.items(header)
         ids = from_arrow(items["id"])
         missing = items["annotators"].to_numpy().astype(np.int64)
         missing -= self.annotations.lookup(ids, self.annotations.responses)
-        missing[self.annotations.lookup(ids, self.annotations.dismissed.astype(np.int64)) > 0] = 0
+        done = self.annotations.dismissed | self.annotations.settled
+        missing[self.annotations.lookup(ids, done.astype(np.int64)) > 0] = 0
         return np.asarray(np.maximum(missing, 0))
+
+    def waiting_for(self, header: Round) -> str:
+        """Whose labels a round still wants, in words; nothing where anybody may give the first label of each row.
+
+        A row that somebody else has labelled waits for so many people less, the last ones that it was given to.
+        """
+        items, missing = self.items(header), self.missing_labels(header)
+        answered = self.annotations.answered_by(from_arrow(items["id"]))
+        people = Counter[str]()
+        for given_to, who, count in zip(items["assigned"].to_pylist(), answered, missing.tolist(), strict=True):
+            people.update([person for person in given_to or () if person not in who][:count])
+        if people:
+            return ", ".join(f"{person} {rows:,}" for person, rows in sorted(people.items()))
+        second = int(((missing > 0) & (items["annotators"].to_numpy() > missing)).sum())
+        return f"{second:,} for a second person" if second else ""
+
+    @cached_property
+    def of_others(self) -> list[str]:
+        """Labels of the newest round by somebody else than the row was given to: `bob 3 of ann's`, by person."""
+        header = next(reversed(self.rounds), None)
+        if header is None:
+            return []
+        items = self.items(header)
+        answered = self.annotations.answered_by(from_arrow(items["id"]))
+        stood_in = Counter[tuple[str, str]]()
+        for given_to, who in zip(items["assigned"].to_pylist(), answered, strict=True):
+            if given_to is not None:
+                absent = " and ".join(person for person in given_to if person not in who)
+                others = who.difference([*given_to, self.settings.adjudicator])
+                stood_in.update((person, absent) for person in others)
+        return [
+            f"{person} answered {counted(rows, 'row')} " + (f"of {absent}" if absent else "that others had too")
+            for (person, absent), rows in sorted(stood_in.items())
+        ]
 
     @cached_property
     def labelled(self) -> int:
@@ -155,7 +191,7 @@ def project_state(context: Context, name: str) -> ProjectState:
     """The state of a project now."""
     settings = project_settings(context, name)
     _note_lost_labels(context)
-    annotations = read_annotations(context.store, name, settings.classes, settings.aggregate)
+    annotations = read_annotations(context.store, name, settings.classes, settings.aggregate, settings.adjudicator)
     return ProjectState(context, name, settings, annotations, read_rounds(context.store, name), datetime.now(UTC))
 
 

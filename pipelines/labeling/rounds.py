@@ -1,4 +1,4 @@
-"""Draw a round of labeling and write its batch.
+"""Draw a round of labeling.
 
 A batch has three arms: rows that the project's steps choose, rows drawn at random from everything that may be sent out
 (they never train the model and so measure it honestly), and gold rows, whose answer is known. The random arm is drawn
@@ -7,11 +7,9 @@ first, from the whole pool, so that what the steps choose does not show in it.
 
 from __future__ import annotations
 
-import filecmp
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.config.schema import Recipe, StepList
+from pipelines.labeling.assignment import assign
 from pipelines.labeling.inputs import Arm, LabelingInputs
 from pipelines.labeling.model import ProjectModel
 from pipelines.labeling.project import ProjectState, Round
@@ -32,12 +31,10 @@ from selection.learning.stopping import Advice
 from selection.noise import hash_uniform
 from selection.streams import stable_hash
 from selection.types import Floats, Input
-from storage.ids import Ids, from_arrow, hash_keys, rows_of, to_arrow, to_bytes, to_text
+from storage.ids import Ids, from_arrow, hash_keys, rows_of, to_arrow, to_text
 from storage.labels.batches import VERSION as BATCH_VERSION
-from storage.labels.batches import BatchItem, write_batch
 from storage.labels.rounds import commit_round, sent_ids
 from storage.records import digest_of, read_selection
-from storage.scratch import scratch_folder, sweep
 
 RANDOM = StepList.of("random")
 
@@ -111,45 +108,6 @@ def draw_round(state: ProjectState, model: ProjectModel, advice: Advice) -> Roun
     return _commit(state, model, advice, steps, {arm.arm: arm.selection_id for arm in arms}, items)
 
 
-def write_file(state: ProjectState, header: Round) -> str:
-    """Write a round's batch where it is not there; what people have made of it since is left as it is. Gives the path."""
-    items = state.items(header)
-    ids = from_arrow(items["id"])
-    snapshot = state.context.pool.snapshot_of(header["snapshot"])
-    turns = {
-        row_id: conversation
-        for row_ids, conversations in snapshot.turns(ids)
-        for row_id, conversation in zip(row_ids.tolist(), conversations, strict=True)
-    }
-    batch = [
-        BatchItem(
-            id=raw_id,
-            turns=turns[row_id],
-            given_id=given_id,
-            round_id=header["round_id"],
-            prediction=item["prediction"],
-            probability=item["probability"],
-            model=header["model"],
-        )
-        for raw_id, row_id, given_id, item in zip(
-            to_bytes(ids), ids.tolist(), snapshot.given_ids(ids), items.to_pylist(), strict=True
-        )
-    ]
-    folder = Path(state.settings.out)
-    name = f"{state.name}-{header['round']:04d}"
-    version = header.get("batch_version", 1)
-    with scratch_folder(folder, f".{name}") as beside:
-        written = write_batch(beside / name, header["format"], batch, header["classes"], version=version)
-        for file in written:
-            target = folder / file.name
-            if not target.exists():
-                file.rename(target)
-            elif not filecmp.cmp(file, target, shallow=False):
-                state.context.report.say(f"{target} has changed since it was written, and is left as it is")
-    sweep(folder)
-    return str(folder / written[0].name)
-
-
 def _remaining(state: ProjectState) -> _Remaining:
     """What the next round may take of the budget."""
     budget, left = state.settings.budget, state.left
@@ -174,6 +132,7 @@ def _draw_arm(
         project=state.name,
         classes=list(settings.classes),
         aggregate=settings.aggregate,
+        adjudicator=settings.adjudicator,
         label_digest=state.annotations.digest,
         rounds=state.round_ids,
         open_rounds=[header["round_id"] for header in state.open_rounds],
@@ -227,7 +186,7 @@ def _batch_items(state: ProjectState, model: ProjectModel, arms: Sequence[_ArmIt
     score = [np.full(len(arm.ids), np.nan) if arm.arm != "strategy" or arm.gain is None else arm.gain for arm in arms]
     chance = [np.full(len(arm.ids), np.nan if arm.chance is None else arm.chance) for arm in arms]
     names = np.repeat([arm.arm for arm in arms], sizes)
-    return pa.table(
+    items = pa.table(
         {
             "rank": pa.array(np.arange(1, len(ids) + 1, dtype=np.uint32)),
             "id": to_arrow(ids[order]),
@@ -239,6 +198,13 @@ def _batch_items(state: ProjectState, model: ProjectModel, arms: Sequence[_ArmIt
             "inclusion_probability": pa.array(np.concatenate(chance)[order], pa.float32(), from_pandas=True),
         }
     )
+    people = state.settings.annotators
+    if not people:
+        return items
+    answered = state.annotations.answered_by(ids[order])
+    seed = [state.settings.seed, number]
+    assigned = assign(ids[order], np.concatenate(wanted)[order].astype(np.int64), people, answered, seed=seed)
+    return items.append_column("assigned", pa.array(assigned, pa.list_(pa.string())))
 
 
 def _places(total: int, hidden: int, seed: Sequence[int]) -> npt.NDArray[np.int64]:
@@ -286,6 +252,8 @@ def _commit(
     depends_on: dict[str, Any] = {key: value for key, value in header.items() if key != "label_imports"}
     depends_on["items"] = to_text(from_arrow(items["id"]))
     depends_on["wanted"] = items["annotators"].to_pylist()
+    if "assigned" in items.column_names:
+        depends_on["assigned"] = items["assigned"].to_pylist()
     header |= {
         "round_id": digest_of(depends_on),
         "spent": state.spent,

@@ -106,7 +106,7 @@ def _labels_sql(name: str) -> str:
 
 def _model_sql(name: str) -> str:
     return (
-        "SELECT round, phase, labelled, found, metrics->>'accuracy' AS accuracy, spent\n"
+        "SELECT round, phase, labelled, found, metrics->>'accuracy' AS accuracy, spent_before\n"
         f"FROM rounds WHERE project = '{name}' ORDER BY round;"
     )
 

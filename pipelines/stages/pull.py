@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pipelines.config.schema import Labeling
 from pipelines.context import Context
@@ -32,6 +34,7 @@ def label_files(project: Labeling, root: Path) -> list[str]:
         "labels_usable": "every label of the files could be used",
         "classes_known": "no label is of a class that the project no longer has",
         "annotators_known": "each annotator has one name, and is named where files differ",
+        "annotators_comparable": "Dawid-Skene has more than two people to compare",
     },
 )
 def pull(context: Context, project: str, *files: str) -> Outcome:
@@ -51,6 +54,7 @@ def pull(context: Context, project: str, *files: str) -> Outcome:
     new, known, bad = (sum(getattr(done, key) for done in imports) for key in ("new", "known", "quarantined"))
     new_gold = sum(done.new for done in imports if done.gold)
     state = project_state(context, project)
+    comparable = _annotators_comparable(settings, state.annotations)
     unknown_classes = state.annotations.unknown_classes
     tied = int((state.annotations.tied & state.annotations.adjudicated).sum())
     unusable = f"{bad:,} labels of {sum(done.quarantined > 0 for done in imports)} files could not be used"
@@ -65,19 +69,49 @@ def pull(context: Context, project: str, *files: str) -> Outcome:
             "labelled": state.labelled,
             "annotators": len(state.annotations.annotators),
             "agreement": state.annotations.agreement,
+            "adjudicator": settings.adjudicator,
+            "price_per_label": settings.budget.per_row if settings.budget else None,
+            "settled": int(state.annotations.settled.sum()),
         },
         summary=f"{counted(new, 'new label')} from {counted(len(imports), 'file')} ({known:,} were known"
         + (f", {new_gold:,} are answers of gold rows" if new_gold else "")
         + (f", {bad:,} could not be used: `label_quarantine` says why" if bad else "")
         + (f", {unknown_classes:,} are of classes that the project no longer has" if unknown_classes else "")
         + f"); {counted(state.labelled, 'labelled row')}"
-        + (f", {counted(tied, 'row')} with tied votes wait: `adjudication` lists them" if tied else ""),
+        + (f", {counted(tied, 'row')} with tied votes wait{_for_whom(settings)}" if tied else "")
+        + "".join(f"; {line}" for line in state.of_others)
+        + ("" if comparable.passed else f"; warning: {comparable.detail}"),
         checks=(
             Check("labels_usable", bad == 0, unusable, blocking=False),
             Check("classes_known", unknown_classes == 0, no_class, blocking=False),
             _annotators_known(state.annotations),
+            comparable,
         ),
     )
+
+
+def _for_whom(settings: Labeling) -> str:
+    if settings.adjudicator is None:
+        return ": `adjudication` lists them"
+    return f" for {settings.adjudicator}: `winnow labels adjudicate` writes them to a file"
+
+
+def _annotators_comparable(settings: Labeling, annotations: Annotations) -> Check:
+    """Of two people who differ, no statistics of their votes can tell who is right; a third one or a person decides."""
+    name, passes = "annotators_comparable", Check("annotators_comparable", True, "they are", blocking=False)
+    if settings.aggregate == "majority" or "ties" in _options(settings.aggregate) or settings.adjudicator is not None:
+        return passes
+    if 2 not in (len(settings.annotators), annotations.voters_on_shared_rows):
+        return passes
+    cause = (
+        "Dawid-Skene cannot tell which of two annotators is right where they differ. With `aggregate: majority`, or "
+        "`{dawid_skene: {ties: wait}}`, such rows wait for a third person or an `adjudicator`"
+    )
+    return Check(name, False, cause, blocking=False)
+
+
+def _options(aggregate: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    return {} if isinstance(aggregate, str) else aggregate["dawid_skene"]
 
 
 def _annotators_known(annotations: Annotations) -> Check:

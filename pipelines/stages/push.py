@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from pipelines.context import Context
+from pipelines.labeling.batch_files import write_files
 from pipelines.labeling.model import project_model
 from pipelines.labeling.project import ProjectState, Round, project_state
-from pipelines.labeling.rounds import draw_round, write_file
+from pipelines.labeling.rounds import draw_round
 from pipelines.stages.stage import Check, Metric, Outcome, stage
 from storage.ids import from_arrow
 from storage.labels.rounds import sent_ids
@@ -37,13 +38,13 @@ def push(context: Context, project: str, more: str = "") -> Outcome:
     header = draw_round(state, model, advice)
     if isinstance(header, str):
         return _no_round(state, header)
-    file = write_file(state, header)
+    files = ", ".join(write_files(state, header))
     after = project_state(context, project)
     size, asked = len(after.items(header)), state.settings.batch_size
     return Outcome(
         subject=header["round_id"],
         metrics={**header["metrics"], **_metrics(after, header)},
-        summary=f"round {header['round']} ({header['phase'].replace('_', ' ')}): {size:,} rows to label in {file}"
+        summary=f"round {header['round']} ({header['phase'].replace('_', ' ')}): {size:,} rows to label in {files}"
         + (f". It may be time to stop: {'; '.join(advice.reasons)}" if advice.stop else ""),
         checks=(
             Check("batch_full", size == asked, f"{size:,} of {asked:,} rows", blocking=False),
@@ -56,15 +57,17 @@ def push(context: Context, project: str, more: str = "") -> Outcome:
 def _open_rounds(state: ProjectState) -> Outcome:
     """The batches that are out, written once more."""
     rounds = state.open_rounds
-    files = [write_file(state, header) for header in rounds]
+    files = [file for header in rounds for file in write_files(state, header)]
     waiting = sum(int((state.missing_labels(header) > 0).sum()) for header in rounds)
     numbers = ", ".join(str(header["round"]) for header in rounds)
     which = f"round {numbers} is" if len(rounds) == 1 else f"rounds {numbers} are"
     wait = "row waits" if waiting == 1 else "rows wait"
+    people = "; ".join(filter(None, map(state.waiting_for, rounds)))
+    whom = f" ({people})" if people else ""
     return Outcome(
         subject=rounds[-1]["round_id"],
         metrics=_metrics(state, rounds[-1]),
-        summary=f"{which} open: {waiting:,} {wait} for labels until {rounds[-1]['lease_until']}; "
+        summary=f"{which} open: {waiting:,} {wait} for labels{whom} until {rounds[-1]['lease_until']}; "
         f"to be labelled: {', '.join(files)}",
         checks=_nothing_drawn(state),
     )
@@ -114,5 +117,6 @@ def _metrics(state: ProjectState, header: Round | None) -> dict[str, Metric]:
         "random_rows": arms.count("random"),
         "gold_rows": arms.count("gold"),
         "waiting": int((state.missing_labels(header) > 0).sum()),
+        "waiting_for": state.waiting_for(header) or None,
         "lease_until": header["lease_until"],
     }

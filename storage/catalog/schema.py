@@ -100,6 +100,7 @@ _SQL_TYPES = {
     pa.float32(): "FLOAT",
     pa.float64(): "DOUBLE",
     pa.timestamp("us"): "TIMESTAMP",
+    pa.list_(pa.string()): "VARCHAR[]",
 }
 
 
@@ -128,7 +129,7 @@ PARQUET_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "token_scores": _columns(pa.schema(model_scores.SCORE_COLUMNS)),
     "label_events": _columns(log.LOG_SCHEMA, "import"),
     "label_quarantine": _columns(log.QUARANTINE_SCHEMA),
-    "round_items": _columns(pa.schema(rounds.ITEM_COLUMNS), "round_id"),
+    "round_items": _columns(pa.schema(rounds.ITEM_COLUMNS | rounds.ADDED_COLUMNS), "round_id"),
     "consensus": _columns(CONSENSUS_SCHEMA, "project") | {"model_id": "VARCHAR"},
     "classifier_examples": _columns(EXAMPLE_SCHEMA, "classifier_id"),
 }
@@ -212,7 +213,15 @@ CREATE MACRO overlap(a, b) AS TABLE
 """
 
 # What counts of the log is said once more in Python, in labels.counted.
-LABEL_VIEWS = """
+# What the configuration said of each labeling project when its labels were last pulled: who decides, the price of a label.
+_LATEST_PULLS = """latest_pulls AS (
+        SELECT target AS project, facts->>'adjudicator' AS adjudicator, (facts->>'price_per_label')::DOUBLE AS price
+        FROM runs WHERE stage = 'pull' AND status = 'ok'
+        QUALIFY row_number() OVER (PARTITION BY target ORDER BY run_id DESC) = 1
+    )"""
+_COST = "sum(coalesce(cost, CASE WHEN kind = 'class' THEN price END))"
+
+LABEL_VIEWS = f"""
 CREATE VIEW labels AS
     SELECT e.* EXCLUDE ("import") FROM label_events e JOIN label_imports i ON e."import" = i."import"
     QUALIFY row_number() OVER (
@@ -227,10 +236,13 @@ CREATE VIEW label_conflicts AS
         AND NOT EXISTS (FROM labels g WHERE g.kind = 'ignore' AND g.project = l.project AND g.id = l.id)
     GROUP BY project, id HAVING count(DISTINCT label) > 1;
 CREATE VIEW adjudication AS
-    WITH votes AS (
+    WITH {_LATEST_PULLS},
+    votes AS (
         SELECT l.project, l.id, l.label, count(*) AS n, list(l.annotator ORDER BY l.annotator) AS people
         FROM labels l WHERE l.kind = 'class' AND NOT EXISTS (
-            FROM labels g WHERE g.kind IN ('ignore', 'gold') AND g.project = l.project AND g.id = l.id
+            FROM labels g LEFT JOIN latest_pulls p ON p.project = g.project
+            WHERE (g.kind IN ('ignore', 'gold') OR (g.kind = 'class' AND g.annotator = p.adjudicator))
+                AND g.project = l.project AND g.id = l.id
         )
         GROUP BY l.project, l.id, l.label
     )
@@ -238,11 +250,12 @@ CREATE VIEW adjudication AS
     FROM (SELECT *, sum(n) OVER (PARTITION BY project, id) AS total FROM votes QUALIFY n = max(n) OVER (PARTITION BY project, id))
     GROUP BY project, id HAVING count(*) > 1;
 CREATE VIEW annotators AS
-    WITH votes AS (SELECT * FROM labels WHERE kind = 'class'),
+    WITH {_LATEST_PULLS},
+    votes AS (SELECT * FROM labels WHERE kind = 'class'),
     acts AS (
         SELECT project, annotator, count(*) FILTER (kind = 'class') AS n_labels, count(*) FILTER (kind = 'skip') AS skipped,
-            count(*) FILTER (kind = 'ignore') AS ignored, median(seconds) AS median_seconds, sum(cost) AS cost
-        FROM labels WHERE kind <> 'gold' GROUP BY project, annotator
+            count(*) FILTER (kind = 'ignore') AS ignored, median(seconds) AS median_seconds, {_COST} AS cost
+        FROM labels LEFT JOIN latest_pulls USING (project) WHERE kind <> 'gold' GROUP BY project, annotator
     ),
     shared AS (
         SELECT a.project, a.annotator, count(DISTINCT a.id) AS n_shared, avg((a.label = b.label)::DOUBLE) AS agreement
@@ -258,7 +271,8 @@ CREATE VIEW annotators AS
         coalesce(n_gold, 0) AS n_gold, gold_accuracy, median_seconds, cost
     FROM acts LEFT JOIN shared USING (project, annotator) LEFT JOIN gold USING (project, annotator);
 CREATE VIEW rounds AS
-    WITH given AS (
+    WITH {_LATEST_PULLS},
+    given AS (
         SELECT l.*, i.round_id AS sent_in, i.arm,
             l.kind = 'class' AND (l.project, l.id) NOT IN (SELECT (project, id) FROM labels WHERE kind = 'ignore') AS votes
         FROM labels l JOIN round_items i ON i.id = l.id
@@ -269,7 +283,8 @@ CREATE VIEW rounds AS
         ) = 1
     ),
     acts AS (
-        SELECT sent_in, count(DISTINCT id) FILTER (votes) AS labelled, sum(cost) AS cost FROM given GROUP BY sent_in
+        SELECT sent_in, count(DISTINCT id) FILTER (votes) AS labelled, {_COST} AS cost
+        FROM given LEFT JOIN latest_pulls USING (project) GROUP BY sent_in
     ),
     majority AS (
         SELECT sent_in, id, label, count(*) AS n FROM given WHERE votes AND arm <> 'gold' GROUP BY sent_in, id, label
@@ -281,11 +296,12 @@ CREATE VIEW rounds AS
         FROM by_class GROUP BY sent_in
     )
     SELECT r.round_id, r.project, r.round, r.phase, r.n_items, coalesce(labelled, 0) AS labelled, found, cost,
-        sum(cost) OVER (PARTITION BY r.project ORDER BY r.round, r.created_at, r.round_id) AS cost_so_far, r.spent, r.metrics,
+        sum(cost) OVER (PARTITION BY r.project ORDER BY r.round, r.created_at, r.round_id) AS cost_so_far,
+        r.spent AS spent_before, r.spent, r.metrics,
         r.stop, r.reasons, r.steps, r.snapshot, r.encoder, r.model_id, r.selection_id, r.random_selection_id, r.lease_until,
         r.created_at, r.code_version, r.record
     FROM round_records r LEFT JOIN acts ON acts.sent_in = r.round_id LEFT JOIN found ON found.sent_in = r.round_id;
-"""
+"""  # noqa: S608
 
 
 # Macros that give a value; the others give rows.
@@ -322,7 +338,7 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "label_imports": "One row per label file taken in, ever; a file that grew is there once for each state.",
     "label_quarantine": "One row per label that could not be used, in the label files as they were last taken in.",
     "label_conflicts": "One row per candidate whose annotators disagree on its class.",
-    "adjudication": "One row per candidate with as many votes for one class as for another; by majority it has no label until another vote decides.",
+    "adjudication": "One row per candidate with as many votes for one class as for another; by majority it has no label until another vote, or the adjudicator, decides.",
     "annotators": "One row per labeling project and annotator: how much, how well, how fast, at what cost.",
     "consensus": "One row per labeling project and labelled candidate: the one class that its labels come to, as of the project's latest model.",
     "models": "One row per model fitted on labels.",
@@ -504,12 +520,18 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     # Labels, rounds and models.
     "agreement": "Share of the other annotators' labels on the same rows that are the same.",
     "annotators": "How many annotators the row wants.",
+    "assigned": "The annotators that the row was given to, where the project names them; else NULL.",
     "arm": "strategy, the project's steps; random, the standing random arm; or gold, a row with a known answer.",
     "classes": "The project's classes at that time, as JSON.",
     "classifier": "The classifier with its options, as JSON.",
     "consensus.confidence": "How sure the aggregation is of the class, 0 to 1.",
     "consensus.label": "The class.",
     "cost": "What it cost, in the unit of the label files.",
+    **dict.fromkeys(
+        ("annotators.cost", "rounds.cost"),
+        "What the labels cost, as their files say; those that say nothing, the price `per_row` of the project's budget as "
+        "of the last pull. NULL if nothing is known.",
+    ),
     "cost_so_far": "What this round and the earlier ones cost.",
     "event": "Hash of all that was said: the same label brought again is the same event.",
     "found": "Class -> how many of the round's rows it was given to by most of their annotators, as JSON; gold and ignored rows apart.",
@@ -560,7 +582,9 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "rounds.selection_id": "The selection of the project's steps.",
     "score": "The steps' value for the row.",
     "skipped": "Rows left to others.",
-    "spent": "How much of the budget was spent when the round was drawn, in the budget's unit.",
+    "spent": "How much of the budget was spent before the round, by all rounds before it, in the budget's unit: money or rows.",
+    "spent_before": "How much of the budget was spent before the round, by all rounds before it, in the budget's unit: money or rows.",
+    "rounds.spent": "The earlier name of `spent_before`.",
     "stop": "Whether the stopping rules advised to stop when the round was drawn.",
     "tied": "Class -> its annotators, as JSON, of the classes with the most votes.",
     "unlabelled": "Rows of a batch that wait for their label.",

@@ -6,13 +6,15 @@ labels should not know.
 In CSV, text that a spreadsheet would run as a formula gets an apostrophe in front; winnow reads back ids and labels
 only, so that nothing is lost. Tools number their items in a field `id` of their own, so the row is named by `winnow_id` as
 well; `given_id` is the id that it has in the user's file, and `text_digest` tells that an answer came back beside the
-text that it was given for. Batches of earlier versions have neither.
+text that it was given for. Batches of version 1 have neither; those of version 2 do not say who labels and which classes
+there are.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,7 @@ from storage.store import write_durably
 
 FORMATS = ("jsonl", "csv", "label_studio")
 # Of the fields that a batch has, see `write_batch`; a round keeps the one that it was sent out with.
-VERSION = 2
+VERSION = 3
 
 # What a spreadsheet takes for the beginning of a formula, as OWASP lists it.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -42,18 +44,22 @@ class BatchItem:
         id: its 16 bytes.
         turns: its text.
         given_id: the id that it has in the user's file.
-        round_id: the round that it is sent out in.
+        round_id: the round that it is sent out in; None for one that no round sent.
         prediction, probability: the model's top class, None while there is no model.
         model: the model's id.
+        annotator: who is to label it; None where the project names nobody.
+        votes: what others say of it, for who decides.
     """
 
     id: bytes
     turns: Turns
-    round_id: str
+    round_id: str | None
     given_id: str | None = None
     prediction: str | None = None
     probability: float | None = None
     model: str | None = None
+    annotator: str | None = None
+    votes: str | None = None
 
 
 def write_batch(
@@ -70,7 +76,8 @@ def write_batch(
         path: the file, whose extension becomes that of the format.
         format: "jsonl", "csv" or "label_studio".
         classes: the class names, in their order.
-        version: of the batch's fields; 1 has neither `winnow_id` (but for Label Studio), `given_id` nor `text_digest`.
+        version: of the batch's fields; 1 has neither `winnow_id` (but for Label Studio), `given_id` nor `text_digest`, and
+            2 neither classes nor annotator (but for an empty column in CSV).
 
     Raises:
         BadInput: an unknown format, or a class name with control characters, which no configuration can hold.
@@ -79,18 +86,18 @@ def write_batch(
         raise BadInput(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     if format == "label_studio":
         tasks, config = path.with_suffix(".json"), path.with_suffix(".xml")
-        write_durably(config, labeling_config(classes))
+        write_durably(config, labeling_config(classes, votes=any(item.votes for item in items)))
         write_durably(
             tasks, orjson.dumps([_task(item, version) for item in items], option=orjson.OPT_INDENT_2).decode() + "\n"
         )
         return [tasks, config]
     path = path.with_suffix(f".{format}")
-    write_durably(path, _csv(items, version) if format == "csv" else _json_lines(items, version))
+    write_durably(path, (_csv if format == "csv" else _json_lines)(items, classes, version))
     return [path]
 
 
-def labeling_config(classes: Sequence[str]) -> str:
-    """The labeling configuration of a Label Studio project with these classes.
+def labeling_config(classes: Sequence[str], *, votes: bool = False) -> str:
+    """The labeling configuration of a Label Studio project with these classes; it may show what others say.
 
     Raises:
         BadInput: a class name with control characters.
@@ -113,12 +120,22 @@ def labeling_config(classes: Sequence[str]) -> str:
         if not name.isprintable():
             raise BadInput(f"class {name!r} holds a control character, which a labeling configuration cannot")
     choices = "".join(f"    <Choice value={quoteattr(name)}/>\n" for name in classes)
+    said = '  <Text name="votes" value="$votes"/>\n' if votes else ""
     return (
-        '<View>\n  <Text name="prompt" value="$prompt"/>\n  <Text name="response" value="$response"/>\n'
+        f'<View>\n  <Text name="prompt" value="$prompt"/>\n  <Text name="response" value="$response"/>\n{said}'
         f'  <Choices name="label" toName="prompt" choice="single" showInline="true">\n{choices}  </Choices>\n'
         '  <Choices name="ignore" toName="prompt" choice="multiple">\n    <Choice value="ignore"/>\n  </Choices>\n'
         "</View>\n"
     )
+
+
+def file_name_of(annotator: str) -> str:
+    """An annotator's name as the end of a file name: letters, digits, `_`, `@` and `-`.
+
+    >>> file_name_of("Ann Lee"), file_name_of("../ann@x.org")
+    ('Ann-Lee', '-ann@x-org')
+    """
+    return re.sub(r"[^\w@-]+", "-", annotator)
 
 
 def text_digest(row_id: bytes) -> str:
@@ -156,6 +173,10 @@ def _sent(item: BatchItem, version: int) -> dict[str, Any]:
     return {"round": item.round_id, **digest}
 
 
+def _votes(item: BatchItem) -> dict[str, Any]:
+    return {} if item.votes is None else {"votes": item.votes}
+
+
 def _predicted(item: BatchItem) -> dict[str, Any]:
     return {"prediction": item.prediction, "probability": _plain(item.probability)}
 
@@ -165,27 +186,42 @@ def _plain(number: float | None) -> float | None:
     return None if number is None else round(float(number), 6)
 
 
-def _json_lines(items: Sequence[BatchItem], version: int) -> str:
+def _json_lines(items: Sequence[BatchItem], classes: Sequence[str], version: int) -> str:
     lines = []
     for item in items:
-        row = _names(item, version) | shown_texts(item.turns)
+        row = _names(item, version) | shown_texts(item.turns) | _votes(item)
         if len(item.turns) > 2:
             row["messages"] = [{"role": role, "content": content} for role, content in item.turns]
-        lines.append(orjson.dumps(row | _predicted(item) | _sent(item, version) | {"label": None}))
+        answer = (
+            {"label": None} if version < 3 else {"classes": list(classes), "label": None, "annotator": item.annotator}
+        )
+        lines.append(orjson.dumps(row | _predicted(item) | _sent(item, version) | answer))
     return "".join(f"{line.decode()}\n" for line in lines)
 
 
-_TEXT_COLUMNS = ("text", "prompt", "response")
-_ID_COLUMNS = {1: ("id",), VERSION: ("winnow_id", "id", "given_id")}
-_SENT_COLUMNS = {1: ("round",), VERSION: ("round", "text_digest")}
+_TEXT_COLUMNS = ("text", "prompt", "response", "votes")
+_PREDICTED = ("prediction", "probability")
+_ANSWER = ("label", "annotator", "comment")
+# What stands before the texts and behind the prediction.
+_ID_COLUMNS = {1: ("id",), 2: ("winnow_id", "id", "given_id"), 3: ("winnow_id", "id", "given_id")}
+_SENT_COLUMNS = {1: ("round",), 2: ("round", "text_digest"), 3: ("round", "text_digest", "classes")}
 
 
-def _csv(items: Sequence[BatchItem], version: int) -> str:
-    rows = [_names(item, version) | shown_texts(item.turns) | _predicted(item) | _sent(item, version) for item in items]
+def _csv(items: Sequence[BatchItem], classes: Sequence[str], version: int) -> str:
+    answer = {} if version < 3 else {"classes": " | ".join(classes)}
+    rows = [
+        _names(item, version)
+        | shown_texts(item.turns)
+        | _votes(item)
+        | _predicted(item)
+        | _sent(item, version)
+        | answer
+        | {"annotator": item.annotator}
+        for item in items
+    ]
     filled = {name for row in rows for name, value in row.items() if value is not None}
     texts = [name for name in _TEXT_COLUMNS if name in filled]
-    predicted, answer = ("prediction", "probability"), ("label", "annotator", "comment")
-    columns = [*_ID_COLUMNS[version], *texts, *predicted, *_SENT_COLUMNS[version], *answer]
+    columns = [*_ID_COLUMNS[version], *texts, *_PREDICTED, *_SENT_COLUMNS[version], *_ANSWER]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="")
     writer.writeheader()
@@ -205,7 +241,8 @@ def _task(item: BatchItem, version: int) -> Mapping[str, Any]:
         del names["given_id"]
     # A configuration may name only what every task has, so a single text is a prompt without a response.
     shown = {"prompt": row.get("prompt", row.get("text")), "response": row.get("response", "")}
-    task: dict[str, Any] = {"data": names | shown | _sent(item, version)}
+    person = {} if item.annotator is None else {"assigned_to": item.annotator}
+    task: dict[str, Any] = {"data": names | shown | _votes(item) | _sent(item, version) | person}
     if item.prediction is not None:
         choice = {"from_name": "label", "to_name": "prompt", "type": "choices", "value": {"choices": [item.prediction]}}
         score = _plain(item.probability)

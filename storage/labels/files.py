@@ -313,7 +313,7 @@ class _Reader:
         if text is not None:
             labels.append(replace(act, kind="text", label=text))
         if not labels:
-            raise _Waiting if act.round_id else _NoLabel("no label")
+            raise _Waiting if act.round_id or address.text_digest else _NoLabel("no label")
         # What the act took belongs to its first label, so that a sum counts it once.
         return labels[:1] + [replace(label, confidence=None, seconds=None, cost=None) for label in labels[1:]]
 

@@ -21,7 +21,8 @@ from storage.ids import Ids, from_arrow
 from storage.records import checked_items, commit_record, read_items, record_folder
 from storage.store import Store
 
-# Of a round; `annotators` is how many labels a row wants, `inclusion_probability` that of the random arm.
+# Of a round; `annotators` is how many labels a row wants, `assigned` whose, where the project names its annotators;
+# `inclusion_probability` is that of the random arm.
 ITEM_COLUMNS = {
     "rank": pa.uint32(),
     "id": pa.uuid(),
@@ -32,6 +33,8 @@ ITEM_COLUMNS = {
     "score": pa.float32(),
     "inclusion_probability": pa.float32(),
 }
+# Not in records of earlier versions, nor of projects that name no annotators.
+ADDED_COLUMNS = {"assigned": pa.list_(pa.string())}
 ARMS = ("strategy", "random", "gold")
 
 
@@ -41,7 +44,7 @@ def commit_round(store: Store, header: Mapping[str, Any], items: pa.Table) -> st
     Args:
         header: JSON-plain: `round_id`, `project`, `round` and whatever else describes the draw. `n_items` and
             `created_at` are filled in.
-        items: columns `ITEM_COLUMNS`; rank is 1 .. n, ascending, an id comes once.
+        items: columns `ITEM_COLUMNS`, and those of `ADDED_COLUMNS` that say something; rank is 1 .. n, ascending, an id comes once.
 
     Returns:
         The round's id.
@@ -53,7 +56,8 @@ def commit_round(store: Store, header: Mapping[str, Any], items: pa.Table) -> st
     unknown = sorted(set(items["arm"].to_pylist()) - set(ARMS)) if "arm" in items.column_names else []
     if unknown:
         raise ValueError(f"round {round_id}: arm must be one of {', '.join(ARMS)}, got {unknown[0]!r}")
-    items = checked_items(f"round {round_id}", items, ITEM_COLUMNS)
+    added = {name: kind for name, kind in ADDED_COLUMNS.items() if name in items.column_names}
+    items = checked_items(f"round {round_id}", items, ITEM_COLUMNS | added)
     return commit_record(store, "round", {**header, "n_items": len(items)}, {"items": items})
 
 
@@ -65,13 +69,13 @@ def read_rounds(store: Store, project: str) -> list[dict[str, Any]]:
 
 
 def read_round_items(store: Store, round_id: str) -> pa.Table:
-    """The rows of a round in the order of the batch.
+    """The rows of a round in the order of the batch, with columns `ITEM_COLUMNS` and `ADDED_COLUMNS`.
 
     Raises:
         NotInStore: there is no such round.
         StoreDamaged: the record is not whole.
     """
-    return read_items(record_folder(store, "round", round_id) / "items.parquet", ITEM_COLUMNS)
+    return read_items(record_folder(store, "round", round_id) / "items.parquet", ITEM_COLUMNS, ADDED_COLUMNS)
 
 
 def sent_ids(store: Store, rounds: Iterable[str], arm: str | None = None) -> Ids:

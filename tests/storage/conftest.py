@@ -89,7 +89,9 @@ class SmallStore(Store):
         newest = max(snapshots, key=lambda snapshot: int(snapshot.header["created_ns"]))
         return import_labels(self, project, str(file), classes=classes, snapshot=newest, **options)
 
-    def add_round(self, project: str, number: int, prompts: Sequence[str], **header: Any) -> str:
+    def add_round(
+        self, project: str, number: int, prompts: Sequence[str], assigned: Sequence[list[str]] = (), **header: Any
+    ) -> str:
         """A round of one row a prompt, all but the last by the strategy, the last at random."""
         n = len(prompts)
         items = pa.table(
@@ -101,6 +103,8 @@ class SmallStore(Store):
                 **{name: pa.nulls(n, kind) for name, kind in list(ITEM_COLUMNS.items())[4:]},
             }
         )
+        if assigned:
+            items = items.append_column("assigned", pa.array(assigned))
         about = {"round_id": f"{project}-{number}", "project": project, "round": number, "phase": "cold_start"}
         return commit_round(self, about | header, items)
 

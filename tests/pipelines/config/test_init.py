@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,32 @@ def test_guess_config__fields_that_no_shape_has_are_guessed_and_said(
     stated = ", ".join(f"{ours} = {theirs}" for ours, theirs in fields.items())
     assert any(f"guessed from the names: {stated}. Please check." in line for line in findings)
     assert "Exact duplicates among these rows: 2." in findings
+
+
+TEXT = "a long text of several words"
+
+
+@pytest.mark.parametrize(
+    ("row", "fields"),
+    [
+        (lambda i: {"ticket_ref": f"T-{i:04}", "wording": f"{TEXT} {i}"}, {"text": "wording", "id": "ticket_ref"}),
+        (lambda i: {"sha": f"{i:040x}1f", "msg": f"{TEXT} {i}"}, {"text": "msg"}),
+        (lambda i: {"prompt_id": f"p{i}", "wording": f"{TEXT} {i}"}, {"text": "wording", "id": "prompt_id"}),
+        (lambda i: {"email": f"a{i}@x.org", "day": "2024-01-01", "remark": f"{TEXT} {i}"}, {"text": "remark"}),
+        (lambda i: {"user": "ann", "remark": f"{TEXT} {i}", "status": "open"}, {"text": "remark"}),
+        (
+            lambda i: {"case": f"C{i}", "ask": f"{TEXT} {i}", "reply": "it is so"},
+            {"prompt": "ask", "response": "reply"},
+        ),
+        (lambda i: {"nr": str(i), "wort": "\u4f60\u597d\u5417"}, {"text": "wort", "id": "nr"}),
+    ],
+)
+def test_guess_config__an_id_is_never_taken_for_a_text(
+    here: Path, row: Callable[[int], dict[str, Any]], fields: dict[str, str]
+) -> None:
+    write(here / "pool.jsonl", [row(i) for i in range(20)])
+    (here / "winnow.yaml").write_text(guess_config(["pool.jsonl"], [])[0])
+    assert load_config(here).pool.files[0].fields == fields
 
 
 def test_guess_config__a_source_and_an_id_under_another_name_are_found(here: Path) -> None:

@@ -157,6 +157,8 @@ def test_load_config__any_value_is_accepted_or_explained(project: Path, key: str
         ("dawid_skene", "dawid_skene"),
         ("{dawid_skene: {}}", "dawid_skene"),
         ("{dawid_skene: {prior_votes: 5}}", {"dawid_skene": {"prior_votes": 5}}),
+        ("{dawid_skene: {ties: wait}}", {"dawid_skene": {"ties": "wait"}}),
+        ("{dawid_skene: {ties: decide}}", "dawid_skene"),
         ("{dawid_skene: {prior_accuracy: 0.7}}", {"dawid_skene": {"prior_accuracy": 0.7}}),
     ],
 )
@@ -168,7 +170,7 @@ def test_load_config__the_prior_of_dawid_skene(project: Path, aggregate: str, ke
 @pytest.mark.parametrize(
     "aggregate",
     ["mode", "[majority]", "{majority: {}}", "{dawid_skene: 5}", "{dawid_skene: {votes: 5}}",
-     "{dawid_skene: {prior_votes: 0}}", "{dawid_skene: {prior_accuracy: 1}}", "{dawid_skene: {prior_votes: many}}"],
+     "{dawid_skene: {prior_votes: 0}}", "{dawid_skene: {prior_accuracy: 1}}", "{dawid_skene: {prior_votes: many}}", "{dawid_skene: {ties: first}}"],
 )  # fmt: skip
 def test_load_config__an_aggregate_that_is_none(project: Path, aggregate: str) -> None:
     with pytest.raises(ConfigError, match=r"winnow\.yaml:8: labeling\.intents\.aggregate.*(must be|found)"):

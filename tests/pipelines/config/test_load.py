@@ -505,9 +505,14 @@ def test_load_config__numbers_that_the_catalog_cannot_hold_are_refused(tmp_path:
         ("budget: {money: 5, per_row: 1.0e+300}", "per_row: must be at most 1000000000000000, found"),
         ("overlap: .nan", "overlap: must be"),
         ("lease_hours: 1.0e+9", "lease_hours: must be at most 1000000, found"),
+        ("annotators: [ann], overlap: 0.5", "overlap: wants two people for a row, and `annotators` names one"),
+        ("annotators: [a.b, A b]", "annotators: 'a.b' and 'A b' would have one file; choose names further apart"),
+        ("annotators: [ann, ann]", "annotators: 'ann' and 'ann' would have one file"),
+        ("annotators: [gold]", "annotators: must be the name of a person, found 'gold'"),
+        ("adjudicator: ' '", "adjudicator: must be the name of a person, found ' '"),
     ],
 )
-def test_load_config__numbers_without_bounds_are_refused(tmp_path: Path, line: str, cause: str) -> None:
+def test_load_config__a_project_that_cannot_be_meant_is_refused(tmp_path: Path, line: str, cause: str) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "x"}\n')
     text = "pool: {files: a.jsonl}\nrecipes: {r: {steps: [random], budget: 1}}\n"
     project = f"labeling: {{t: {{classes: [a, b], steps: [random], batch_size: 1, {line}}}}}\n"

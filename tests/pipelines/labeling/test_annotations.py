@@ -11,6 +11,7 @@ import pytest
 
 from pipelines.labeling.annotations import Annotations, alike, read_annotations
 from storage.labels.log import LOG_SCHEMA
+from tests.quick import quick_first
 from tests.storage.conftest import SmallStore, id_of
 
 CLASSES = ["a", "b", "c"]
@@ -66,6 +67,29 @@ def test_read__a_tie_has_no_label_until_somebody_decides(store: SmallStore, aggr
 def test_read__votes(store: SmallStore, votes: str, label: str | None) -> None:
     vote(store, votes)
     assert labels(summed(store)) == ({} if label is None else {"p1": label})
+
+
+@pytest.mark.parametrize("aggregate", quick_first(1, ["majority", "dawid_skene"]))
+def test_read__the_adjudicator_decides_whatever_others_say(store: SmallStore, aggregate: str) -> None:
+    vote(store, "ab")
+    vote(store, "ccc", "p2")
+    store.add_labels("topics", [{"id": p, "label": "b", "annotator": "eve"} for p in ("p1", "p2")], CLASSES)
+    without = summed(store, aggregate)
+    assert (labels(without), without.settled.any()) == ({"p1": "b", "p2": "c"}, False)
+    decided = read_annotations(store, "topics", CLASSES, aggregate, adjudicator="eve")
+    assert labels(decided) == {"p1": "b", "p2": "b"}
+    assert decided.consensus.confidence.tolist() == [1.0, 1.0]
+    assert (decided.settled.all(), decided.tied.any(), decided.agreement) == (True, False, 0.0)
+
+
+def test_read__with_dawid_skene_ties_may_wait(store: SmallStore) -> None:
+    everybody = [("p1", "ann", "a"), ("p1", "bob", "a"), ("p2", "ann", "b"), ("p2", "bob", "b"), ("p3", "ann", "a")]
+    everybody += [("p1", "cid", "a"), ("p2", "cid", "b"), ("p3", "dot", "b"), ("p1", "dot", "c"), ("p2", "dot", "c")]
+    store.add_labels("topics", [{"id": p, "label": v, "annotator": who} for p, who, v in everybody], CLASSES)
+    assert labels(summed(store, "dawid_skene"))["p3"] == "a"  # ann is the more reliable
+    waits = read_annotations(store, "topics", CLASSES, {"dawid_skene": {"ties": "wait"}})
+    assert labels(waits) == {"p1": "a", "p2": "b"}
+    assert int(waits.tied.sum()) == 1
 
 
 def test_read__a_tie_that_an_earlier_version_read_keeps_its_class_until_a_new_vote(store: SmallStore) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from pipelines.reproduce import reproduce
 from pipelines.stages.embed import embed
 from pipelines.stages.fit import fit
 from pipelines.stages.ingest import ingest
+from pipelines.stages.publish import publish
 from pipelines.stages.pull import pull
 from pipelines.stages.push import push
 from pipelines.stages.stage import Outcome
@@ -234,6 +237,124 @@ def test_push__overlap_wants_two_labels_and_waits_for_the_second(project: Path) 
     assert loop(project).metrics["round"] == 1
 
 
+def test_push__the_second_person_has_a_file_where_nobody_is_named(project: Path) -> None:
+    configured(project, "overlap: 0.2, random_share: 0, format: csv")
+    loop(project)
+    folder = project / "labeling" / "kinds"
+    assert sorted(file.name for file in folder.iterdir()) == ["kinds-0000-second.csv", "kinds-0000.csv"]
+    wanted = {str(item["id"]): item["annotators"] for item in items(project)}
+    second = list(csv.DictReader((folder / "kinds-0000-second.csv").read_text().splitlines()))
+    assert {row["winnow_id"] for row in second} == {name for name, count in wanted.items() if count == 2}
+    assert {row["classes"] for row in second} == {"fox | dog | other"}
+    label(project)
+    pull(opened(project), "kinds")
+    assert "2 rows wait for labels (2 for a second person) until" in push(opened(project), "kinds").summary
+
+
+def test_push__a_file_for_each_annotator_and_whom_the_round_waits_for(project: Path, winnow: Winnow) -> None:
+    configured(project, "annotators: [ann, Bob Lee], overlap: 0.2, random_share: 0")
+    drawn = loop(project)
+    folder = project / "labeling" / "kinds"
+    assert sorted(file.name for file in folder.iterdir()) == ["kinds-0000-Bob-Lee.jsonl", "kinds-0000-ann.jsonl"]
+    assert "kinds-0000-Bob-Lee.jsonl, " in drawn.summary
+    assert drawn.metrics["waiting_for"] == "Bob Lee 6, ann 6"
+    rows = [json.loads(line) for file in sorted(folder.iterdir()) for line in file.read_text().splitlines()]
+    assigned = {str(item["id"]): sorted(item["assigned"]) for item in items(project)}
+    given_to: dict[str, list[str]] = {}
+    for row in rows:
+        given_to.setdefault(row["id"], []).append(row["annotator"])
+    assert given_to == assigned
+
+    answers = [json.dumps(row | {"label": "fox"}) + "\n" for row in rows[:4]]  # of Bob's
+    (project / "labels" / "bob.jsonl").write_text("".join(answers))
+    mistaken = next(row for row in rows[6:] if len(assigned[row["id"]]) == 1)
+    (project / "labels" / "eve.jsonl").write_text(json.dumps(mistaken | {"label": "dog", "annotator": "eve"}) + "\n")
+    pulled = pull(opened(project), "kinds")
+    assert pulled.metrics["new_labels"] == 5
+    assert pulled.summary.endswith("; eve answered 1 row of ann")
+    assert "(Bob Lee 2, ann 5)" in push(opened(project), "kinds").summary
+    status = winnow("labels", "status", "-c", project).out
+    assert "round 0 waits: Bob Lee 2, ann 5" in status
+    assert "eve answered 1 row of ann" in status
+    publish(opened(project))
+    ann = "SELECT count(*) AS n FROM round_items WHERE list_contains(assigned, 'ann')"
+    assert json.loads(winnow("sql", "--json", ann, "-c", project).out) == {"n": 6}
+
+
+@pytest.mark.parametrize(
+    ("settings", "warns"),
+    quick_first(
+        1,
+        [
+            ("aggregate: dawid_skene, annotators: [ann, bob]", True),
+            ("aggregate: dawid_skene, annotators: [ann, bob, cid]", False),
+            ("aggregate: dawid_skene, annotators: [ann, bob], adjudicator: eve", False),
+            ("aggregate: {dawid_skene: {ties: wait}}, annotators: [ann, bob]", False),
+            ("annotators: [ann, bob]", False),
+        ],
+    ),
+)
+def test_pull__dawid_skene_of_two_people_is_a_warning(project: Path, settings: str, warns: bool) -> None:
+    configured(project, settings)
+    pulled = pull(opened(project), "kinds")
+    assert ("; warning: Dawid-Skene cannot tell which of two annotators is right" in pulled.summary) == warns
+    assert [check.name for check in pulled.checks if not check.passed] == ["annotators_comparable"] * warns
+
+
+@pytest.mark.slow
+def test_pull__dawid_skene_warns_of_two_people_who_answered_the_same_rows(project: Path) -> None:
+    configured(project, "aggregate: dawid_skene, overlap: 1.0, random_share: 0")
+    loop(project)
+    label(project)
+    assert "warning" not in pull(opened(project), "kinds").summary
+    label(project, who="bob")
+    assert "; warning: Dawid-Skene cannot tell" in pull(opened(project), "kinds").summary
+    label(project, who="cid")
+    assert "warning" not in pull(opened(project), "kinds").summary
+
+
+def test_adjudicate__ties_go_to_the_adjudicator_whose_answer_settles(project: Path, winnow: Winnow) -> None:
+    configured(project, "overlap: 1.0, random_share: 0, format: csv")
+    loop(project)
+    ids = [str(item["id"]) for item in items(project)][:3]
+    for who, kind in (("ann", "fox"), ("bob", "dog")):
+        lines = [json.dumps({"id": name, "label": kind, "annotator": who}) + "\n" for name in ids]
+        (project / "labels" / f"{who}.jsonl").write_text("".join(lines))
+    refused = winnow("labels", "adjudicate", "-c", project)
+    assert refused.code == 2
+    assert "labeling.kinds names no adjudicator; add `adjudicator:` with the name" in refused.err
+
+    configured(project, "overlap: 1.0, random_share: 0, format: csv, adjudicator: eve")
+    said = winnow("labels", "adjudicate", "-c", project)
+    assert (
+        "3 rows with tied votes wait for eve: `winnow labels adjudicate` writes them to a file" in said.out + said.err
+    )
+    assert winnow("labels", "adjudicate", "-c", project).out == said.out  # the same ties, the same file
+    (file,) = (project / "labeling" / "kinds").glob("kinds-adjudication-*.csv")
+    assert f"3 rows for eve to decide in {file}" in said.out
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    assert sorted(row["winnow_id"] for row in rows) == sorted(ids)
+    assert {(row["annotator"], row["votes"]) for row in rows} == {("eve", "ann: fox; bob: dog")}
+
+    rows[0]["label"] = "other"
+    back = io.StringIO()
+    writer = csv.DictWriter(back, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    (project / "labels" / "eve.csv").write_text(back.getvalue())
+    change(project, "'labels/*.jsonl'", "'labels/*'")
+    pulled = winnow("labels", "pull", "-c", project)
+    assert "kinds/labels: 1 new label from 3 files" in pulled.out + pulled.err
+    state = project_state(opened(project), "kinds")
+    assert (int(state.annotations.settled.sum()), int(state.annotations.tied.sum()), state.labelled) == (1, 2, 1)
+    assert state.of_others == []
+    assert winnow("sql", "--json", "SELECT count(*) AS n FROM adjudication", "-c", project).out == '{"n": 2}\n'
+    loop(project, "more")
+    context = opened(project)
+    for selection in context.store.records("selections"):
+        assert "the same" in reproduce(context, selection)
+
+
 def test_push__gold_rows_are_hidden_and_neither_train_nor_count(project: Path) -> None:
     known = [{"id": f"fox-{n}", "label": "fox"} for n in range(6)]
     (project / "gold.jsonl").write_text("".join(json.dumps(one) + "\n" for one in known))
@@ -396,6 +517,12 @@ class TestCommand:
         status = winnow("labels", "status", "-c", light).out
         assert "cost: 5 of 50 spent, 45 left" in status
         assert "stop: " in status
+        costs = winnow(
+            "sql", "--json", "SELECT cost FROM annotators UNION ALL SELECT cost_so_far FROM rounds", "-c", light
+        )
+        assert [json.loads(line) for line in costs.out.splitlines()] == [{"cost": 5.0}] * 2
+        spent = winnow("sql", "--json", "SELECT spent_before, spent FROM rounds", "-c", light).out
+        assert json.loads(spent) == {"spent_before": 0.0, "spent": 0.0}
         assert [line.split()[:4] for line in status.splitlines() if "cold start" in line] == [
             ["0", "cold", "start", "10"]
         ]

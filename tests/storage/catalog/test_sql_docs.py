@@ -56,7 +56,7 @@ def documented(full_store: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         ],
         ["billing", "card"],
     )
-    full_store.add_round("topics", 0, ["p1", "p2"])
+    full_store.add_round("topics", 0, ["p1", "p2"], assigned=[["ann"], ["ann", "bob"]])
     full_store.add_model("topics", "m0", {"p1": "billing"})
     full_store.add_contamination("c0", ["p1"])
     add_classifier(full_store)
@@ -67,7 +67,7 @@ def documented(full_store: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_docs__every_query_runs_and_shows_something(documented: Any) -> None:
     queries = [block for block in blocks("sql") if "ATTACH" not in block]
-    assert len(queries) == 19
+    assert len(queries) == 20
     with duckdb.connect("store/winnow.duckdb", read_only=True) as connection:
         for query in queries:
             for statement in connection.extract_statements(query):

@@ -22,7 +22,7 @@ CLASSES = ["card", '<b> & "x"', "=1"]
 ITEMS = [
     BatchItem(
         id=A, turns=[("user", "=HYPERLINK(1)"), ("assistant", "x,\ny")], round_id="R", given_id="=7",
-        prediction="=1", probability=0.7, model="m",
+        prediction="=1", probability=0.7, model="m", annotator="ann",
     ),
     BatchItem(id=B, turns=[("text", "+alone")], round_id="R"),
     BatchItem(
@@ -41,11 +41,13 @@ def test_write__json_lines(tmp_path: Path) -> None:
     assert rows[:2] == [
         {
             "winnow_id": NAME[A], "id": NAME[A], "given_id": "=7", "prompt": "=HYPERLINK(1)", "response": "x,\ny",
-            "prediction": "=1", "probability": 0.7, "round": "R", "text_digest": "t010101010101", "label": None,
+            "prediction": "=1", "probability": 0.7, "round": "R", "text_digest": "t010101010101", "classes": CLASSES,
+            "label": None, "annotator": "ann",
         },
         {
             "winnow_id": NAME[B], "id": NAME[B], "given_id": None, "text": "+alone",
-            "prediction": None, "probability": None, "round": "R", "text_digest": "t020202020202", "label": None,
+            "prediction": None, "probability": None, "round": "R", "text_digest": "t020202020202", "classes": CLASSES,
+            "label": None, "annotator": None,
         },
     ]  # fmt: skip
     assert rows[2]["prompt"] == "system: be kind\n\nuser: why?\n\nassistant: so\n\nuser: oh"
@@ -56,11 +58,13 @@ def test_write__json_lines(tmp_path: Path) -> None:
 def test_write__csv_runs_no_formula(tmp_path: Path) -> None:
     (file,) = written(tmp_path, "csv")
     text = file.read_text()
-    ids, sent = "winnow_id,id,given_id", "round,text_digest"
+    ids, sent = "winnow_id,id,given_id", "round,text_digest,classes"
     assert text.splitlines()[0] == f"{ids},text,prompt,response,prediction,probability,{sent},label,annotator,comment"
     rows = list(csv.DictReader(io.StringIO(text)))
     assert (rows[0]["prompt"], rows[0]["response"], rows[0]["prediction"]) == ("'=HYPERLINK(1)", "x,\ny", "'=1")
     assert (rows[0]["winnow_id"], rows[0]["given_id"], rows[1]["given_id"]) == (NAME[A], "'=7", "")
+    assert {row["classes"] for row in rows} == {'card | <b> & "x" | =1'}
+    assert [row["annotator"] for row in rows] == ["ann", "", ""]
     assert (rows[1]["text"], rows[1]["label"], rows[1]["probability"]) == ("'+alone", "", "")
 
 
@@ -70,7 +74,7 @@ def test_write__no_cell_begins_like_a_formula(tmp_path_factory: Any, texts: list
     (file,) = written(tmp_path_factory.mktemp("csv"), "csv", items)
     cells = [cell for row in csv.reader(io.StringIO(file.read_bytes().decode(), newline="")) for cell in row]
     assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in cells)
-    assert len(cells) == (len(texts) + 1) * 12 if texts else 10
+    assert len(cells) == (len(texts) + 1) * 13 if texts else 11
 
 
 def test_write__tasks_and_configuration_of_label_studio(tmp_path: Path) -> None:
@@ -86,6 +90,7 @@ def test_write__tasks_and_configuration_of_label_studio(tmp_path: Path) -> None:
             "response": "x,\ny",
             "round": "R",
             "text_digest": "t010101010101",
+            "assigned_to": "ann",
         },
         "predictions": [
             {
@@ -106,12 +111,29 @@ def test_write__tasks_and_configuration_of_label_studio(tmp_path: Path) -> None:
     assert all(shown <= set(task["data"]) for task in result)
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_write__who_decides_sees_the_votes(tmp_path: Path, kind: str) -> None:
+    item = BatchItem(id=B, turns=[("text", "alone")], round_id=None, annotator="eve", votes="ann: card; bob: =1")
+    (file, *config) = written(tmp_path, kind, [item])
+    assert "ann: card; bob: =1" in file.read_text()
+    assert all('value="$votes"' in beside.read_text() for beside in config)
+    if not config:
+        with file.open("rb") as opened:  # without a round, still a row that waits
+            result = read_label_file(opened, file.name, classes=CLASSES)
+        assert (result.bad, result.unlabelled) == ([], 1)
+
+
 def test_write__the_batch_of_an_earlier_version_stays_what_it_was(tmp_path: Path) -> None:
     files = {kind: write_batch(tmp_path / kind, kind, ITEMS[1:2], CLASSES, version=1)[0] for kind in FORMATS}
     assert json.loads(files["jsonl"].read_text()) == {
         "id": NAME[B], "text": "+alone", "prediction": None, "probability": None, "round": "R", "label": None,
     }  # fmt: skip
     assert files["csv"].read_text().splitlines()[0] == "id,text,prediction,probability,round,label,annotator,comment"
+    before_classes = write_batch(tmp_path / "2", "jsonl", ITEMS[1:2], CLASSES, version=2)[0]
+    assert json.loads(before_classes.read_text()) == {
+        "winnow_id": NAME[B], "id": NAME[B], "given_id": None, "text": "+alone", "prediction": None, "probability": None,
+        "round": "R", "text_digest": "t020202020202", "label": None,
+    }  # fmt: skip
     data = json.loads(files["label_studio"].read_text())[0]["data"]
     assert data == {"id": NAME[B], "winnow_id": NAME[B], "prompt": "+alone", "response": "", "round": "R"}
 

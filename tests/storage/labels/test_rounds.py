@@ -7,7 +7,7 @@ import pytest
 
 from storage.errors import NotInStore, StoreDamaged
 from storage.ids import from_bytes, to_arrow
-from storage.labels.rounds import ITEM_COLUMNS, commit_round, read_round_items, read_rounds
+from storage.labels.rounds import ADDED_COLUMNS, ITEM_COLUMNS, commit_round, read_round_items, read_rounds
 from storage.store import Store
 from tests.storage.conftest import SmallStore, id_of
 
@@ -34,11 +34,17 @@ def test_round__is_read_back_as_it_was_committed(store: Store) -> None:
     (committed,) = read_rounds(store, "topics")
     assert committed == header | {"n_items": 2, "created_at": committed["created_at"]}
     table = read_round_items(store, "R")
-    assert {name: table.schema.field(name).type for name in table.column_names} == ITEM_COLUMNS
+    assert {name: table.schema.field(name).type for name in table.column_names} == ITEM_COLUMNS | ADDED_COLUMNS
     assert table.to_pylist()[0] | {"id": None} == {
         "rank": 1, "id": None, "arm": "strategy", "annotators": 1, "prediction": "a", "probability": 0.5, "score": 1.5,
-        "inclusion_probability": None,
+        "inclusion_probability": None, "assigned": None,
     }  # fmt: skip
+
+
+def test_round__says_who_a_row_was_given_to(store: Store) -> None:
+    assigned = pa.array([["ann", "bob"], ["bob"]])
+    commit_round(store, {"round_id": "R", "project": "topics", "round": 0}, items(assigned=assigned))
+    assert read_round_items(store, "R")["assigned"].to_pylist() == [["ann", "bob"], ["bob"]]
 
 
 def test_rounds__of_one_project_by_number(store: SmallStore) -> None:
