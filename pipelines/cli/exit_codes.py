@@ -10,7 +10,7 @@ EXIT_CODES = {
     0: "done",
     DEFECT: "a defect of winnow, with its traceback",
     MISTAKE: "a mistake in the command, the configuration or the data, which the message locates",
-    FAILED: "some recipes or exports failed; the others were drawn and published",
+    FAILED: "some recipes or exports failed; a run draws and publishes the others",
     HELD_BACK: "a check held a result back; what was published before stays",
     REFUSED: "the disk or the network refused; the same command may work later",
     INTERRUPTED: "stopped by Ctrl-C; the next run goes on from there",

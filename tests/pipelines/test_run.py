@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def test_run_all__every_recipe_that_failed_is_named_with_its_error(light: Path) 
     first, *others = str(failure.value).splitlines()
     assert first == "2 of 3 recipes failed:"
     assert [line.split(": ")[0] for line in others] == ["recipe any", "recipe more"]
-    assert [line[-6:] for line in others] == ["got 81", "got 82"]
+    assert [re.findall(r"got \d+", line) for line in others] == [["got 81"], ["got 82"]]
     assert stages_run(context)[-1] == "publish"
 
 

@@ -253,5 +253,5 @@ class TestShown:
         project = shutil.copytree(ran, tmp_path / "copy", symlinks=True)
         change(project, "budget: 8", "budget: 900")
         ended = winnow("compare", "near", "any", "--seeds", "2", "-c", project)
-        assert ended.code == 2
+        assert ended.code == 3
         assert "recipe any: budget must be in 0..80" in ended.err

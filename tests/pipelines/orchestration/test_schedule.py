@@ -23,6 +23,8 @@ def test_schedule__cron_timezone_and_what_it_materializes(light: Path, monkeypat
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
     assert job_keys(definitions, "nightly") == ["catalog", "pool", "report", "selection/any"]
     assert job_keys(definitions, "reselect") == KEYS
+    for job in ("nightly", "reselect"):  # what makes a run red in which a recipe failed
+        assert "report_every_stage_passed" in {node.name for node in definitions.resolve_job_def(job).nodes}
 
     monkeypatch.setenv("WINNOW_AUTOSTART", "1")
     (schedule,) = build_definitions(light / "winnow.yaml").schedules or ()
