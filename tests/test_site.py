@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import subprocess
 import sys
@@ -11,11 +12,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import markdown
 import pytest
 
 from selection.registry import BUILT_IN, find_step
 from website.pages import ROOT, pages
-from website.step_pages import describe, step_page
+from website.step_pages import _markdown, describe, step_page
 
 SITE = ROOT / "build" / "site"
 
@@ -67,6 +69,12 @@ def test_describe__takes_a_docstring_apart() -> None:
     assert description.parts["source"][0].startswith("Liu et al. 2024")
     assert description.options["sigma"].startswith(">= 0, the distance within which rows count as alike")
     assert "    alpha/C * (sum over targets" in description.parts["text"][1]
+
+
+def test_step_page__plain_text_is_no_markup() -> None:
+    text = "- 0 < a_b <= c*d | `e_f` [g] & h -> i"
+    markup = markdown.markdown(_markdown(text), extensions=["tables"])
+    assert html.unescape(markup) == "<p>- 0 < a_b <= c*d | <code>e_f</code> [g] & h -> i</p>"
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ def main() -> int:
     folder = ROOT / "build" / "docs"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ROOT / "docs" / "images", folder / "images")
+    shutil.copy(ROOT / "website" / "site.css", folder)
     for name, text in pages().items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, "utf-8")

@@ -182,5 +182,9 @@ def _paragraphs(texts: list[str]) -> list[str]:
 def _markdown(text: str) -> str:
     """Plain text with code in backticks, so that nothing else of it is Markdown."""
     pieces = re.split(r"(`[^`]+`)", " ".join(text.split()))
-    escaped = [piece if piece.startswith("`") else re.sub(r"([\\*_<>\[\]|]|^-)", r"\\\1", piece) for piece in pieces]
-    return "".join(escaped)
+    return "".join(piece if piece.startswith("`") else _escaped(piece) for piece in pieces)
+
+
+def _escaped(text: str) -> str:
+    """Text of which no character is Markdown or HTML."""
+    return re.sub(r"([\\*_\[\]>]|^-)", r"\\\1", text.replace("&", "&amp;")).replace("<", "&lt;")
