@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --prefer
 # A process for each core, and no more than memory takes: every one of them imports torch.
 PYTEST := $(BIN)/pytest -n logical --maxprocesses 8
 
-.PHONY: demo test test-slow mypy pytest lint ui clean
+.PHONY: demo test test-slow mypy pytest lint ui docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed  ## the main job, offline: a real pool becomes explained subsets
@@ -33,6 +33,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-dev  ## the docs as a site that opens from disk: build/site/index.html
+	$(BIN)/python -m website
 
 ui: $(VENV)/.installed  ## the Dagster UI on http://127.0.0.1:3000
 	$(BIN)/winnow ui

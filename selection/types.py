@@ -250,6 +250,28 @@ class Selection:
         value = gain if value is None else value
         return cls(rows, gain.astype(np.float32), Reason.of(kind, len(rows), rank=np.arange(len(rows)), value=value))
 
+    def as_columns(self) -> dict[str, Array | list[str | None]]:
+        """The picks as columns of a table, name -> (b,) values: what `polars.DataFrame` and `pandas.DataFrame` take.
+
+        `rank` counts from 1. `ref` is the row that pulled the pick, -1 for none, and `name` the target, set or stratum.
+
+        >>> import numpy as np
+        >>> from selection import Pool, select
+        >>> columns = select("top", Pool(scores=[0.1, 0.9]), budget=1).as_columns()
+        >>> list(columns), columns["row"]
+        (['rank', 'row', 'gain', 'kind', 'ref', 'name', 'value'], array([1]))
+        """
+        is_row = np.isin(self.reason.kind, list(Reason.ROW_KINDS))
+        return {
+            "rank": np.arange(1, len(self.rows) + 1),
+            "row": self.rows,
+            "gain": self.gain,
+            "kind": self.reason.kind,
+            "ref": np.where(is_row, self.reason.ref, NO_REF),
+            "name": self.reason.text(),
+            "value": self.reason.value,
+        }
+
     def __repr__(self) -> str:
         rows = ", ".join(map(str, self.rows[:8].tolist())) + (", ..." if len(self.rows) > 8 else "")
         return f"Selection({len(self.rows)} rows: {rows}{'; exhausted' if self.exhausted else ''})"

@@ -45,6 +45,8 @@ class Anchors(Filter):
 
     Searches the vector index if there is one; exact otherwise.
 
+    Not for: rows of a kind that nobody has labelled yet: they are unlike every anchor, and stay out.
+
     Cost: classes * n_anchors searches. Memory: 40 bytes for each retrieved row.
 
     Source: Lesci, Vlachos 2024 (AnchorAL), `anchoral.py`, which has no `balanced`.

@@ -25,6 +25,8 @@ class BestOf(Filter):
     A group with an already selected row has its row: nothing else of it stays. The selection's record lists the dropped
     rows, each with its score and the row of its group that stays.
 
+    Not for: groups of which several rows should stay: `group_by` with `max_per_group` does that.
+
     Cost: a sort of the rows. Memory: 80 bytes a row, and one number for each distinct value.
 
     Source: best response per prompt among several teachers, Odumakinde et al. 2024 (Multilingual Arbitrage).

@@ -31,6 +31,8 @@ class Decontaminate(Filter):
     share of its n-grams or the cosine. Of several targets it is the one of which the row holds most; ties to "exact", then to
     the first target. Rows that no rule on texts drops name the most similar target, ties to the first.
 
+    Not for: all recipes of a project: `decontamination:` searches the pool once for all, and measures its recall.
+
     Cost: one pass over the texts, about 5 nanoseconds a character of ASCII on one thread, and some 100 microseconds for
     each row that holds a question; with `similarity`, 2*n*m*d operations in float32. Memory: about 60 bytes for each n-gram
     of the targets, beside the texts; with `similarity` also 16 bytes a row.

@@ -17,6 +17,11 @@ from selection.types import Input, Rows
 class KeepTop(Filter):
     """Keep the candidates of highest score, `times` the budget of them; ties to the lowest row.
 
+    Args:
+        times: rows to keep for each row of the budget, >= 1; the number of rows is rounded up.
+
+    Not for: scores whose extreme end is mostly noise: that end is what it keeps.
+
     Cost: a partition of the scores and a sort of the best.
     """
 

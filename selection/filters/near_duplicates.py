@@ -37,6 +37,8 @@ class NearDuplicates(DuplicateFilter):
     mistake. A pair at the threshold is missed with a probability of at most 0.01, a pair above it with less. Case and
     white space are ignored. Already selected rows stay and count as kept. Needs `rensa`.
 
+    Not for: paraphrases and translations, which share few shingles: `semdedup` compares vectors.
+
     Cost: Python cuts each text into shingles once, which takes most of the time; each proposed pair cuts two texts
     again.
     Memory: 4 bytes * num_perm for each kept row, and the index of bands.

@@ -35,6 +35,8 @@ class Outliers(Filter):
 
     Searches the vector index if there is one; exact otherwise.
 
+    Not for: pools whose rare kinds of rows are wanted: they are unlike most rows, too.
+
     Cost: one search for each row of the pool, 2*n*n*d operations if exact: for a large pool put a filter in front, or
     build an index. Memory: 8*n bytes, and 4096 * (4*d + 12*n_neighbors). With `fields`: one pass over the columns.
 

@@ -17,7 +17,14 @@ from selection.types import Rows
 class RandomSubpool(Filter):
     """Keep `rows` candidates drawn at random without replacement, or all if there are no more.
 
+    Args:
+        rows: how many.
+
     The noise is hashed from the candidate's key, so the draw does not depend on the order of the pool.
+
+    Not for: finding rare kinds of rows: a sample has few of them.
+
+    Cost: one hash a row and a partition.
     """
 
     rows: int = 100_000

@@ -31,6 +31,8 @@ class Seals(Filter):
 
     Searches the vector index if there is one; exact otherwise.
 
+    Not for: rows of a kind that nobody has labelled yet; or many labels, which retrieve most of the pool.
+
     Cost: one search for each labelled row. Memory: 40 bytes * labelled rows * n_neighbors.
 
     Source: Coleman et al. 2022 (SEALS).

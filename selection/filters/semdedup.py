@@ -35,6 +35,8 @@ class SemDedup(DuplicateFilter):
     Already selected rows stay and count as kept. Zero vectors have cosine 0 to every row and stay. Ties go to the
     lowest row. The deciding cosine is exact; the clusters are the same for any order of rows and blocks.
 
+    Not for: vectors by which unrelated texts have cosines above 1 - eps: look at some of the dropped pairs first.
+
     Cost for C clusters of n rows: about 2*d*C*(256*C*15 + n) operations to cluster, and d times the sum of the squared
     cluster sizes to compare. Memory: vectors of 256*C rows, 8*d bytes for each row of the largest cluster, and at most
     340 MB to compare.

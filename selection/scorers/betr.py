@@ -45,6 +45,8 @@ class Betr(Scorer):
     Similarity: see `selection.scorers.rds.similarity_inputs`. Ranks are exact, ties to the lowest row. The classifier
     is scikit-learn's logistic regression on one thread; the log-odds of a row depend on that row and the fit alone.
 
+    Not for: a pool that `rds_plus` can search: that is exact, and says which target took a row.
+
     Source: Mizrahi et al. 2025 (BETR), which samples 10 million documents and keeps a tenth of the tokens: a budget in
     tokens does that. Cost where all s rows are ranked, and of "mean": s*m*d operations in float64 and m sorts of s. To
     label a sample of s by "max": as `rds_plus` for a budget of s/10. Then the fit, and n*d operations or a pass over

@@ -31,6 +31,8 @@ class Cal(Scorer):
 
     A labelled row that is still a candidate is its own neighbour; in a labeling project it is already selected.
 
+    Not for: projects without a label (an error), or with so few that the nearest of them is far from most rows.
+
     Source: Margatina et al. 2021 (CAL), `acquisition/cal.py`, 10 neighbours.
     Cost: 2*n*l*d operations in float32 for l labelled rows, besides the probabilities. Memory: the vectors and
     probabilities of the labelled rows, one block, and n floats.

@@ -20,6 +20,8 @@ class ClassProbability(Scorer):
     Args:
         of: the class: its name, or its number (0 .. C-1).
 
+    Not for: finding what the classifier is unsure of: `entropy` and `margin` do that.
+
     Source: the quality filters of DCLM (Li et al. 2024). Cost: one pass over the probabilities, one block and n floats.
     """
 

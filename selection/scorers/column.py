@@ -15,7 +15,16 @@ from selection.types import Array, Floats, Input
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column(Scorer):
-    """Score by a numeric column, highest first, or lowest first with `descending: false`."""
+    """Score by a numeric column, highest first, or lowest first with `descending: false`.
+
+    Args:
+        field: the column, of finite numbers.
+        descending: true for highest first.
+
+    Not for: numbers that mean something else in each source: the source of the largest takes the whole budget.
+
+    Cost: n.
+    """
 
     field: str
     descending: bool = True

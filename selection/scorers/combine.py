@@ -19,10 +19,17 @@ class Combine(Scorer):
     """A weighted sum of the ranks that other scorers give.
 
     A rank is the share of rows with a lower score, ties at their middle, so it lies in (0, 1) and no scorer outweighs
-    another by its unit. `weights` maps a scorer to its weight, to its options with a `weight` among them, or to a list
-    of these where one scorer is used more than once:
+    another by its unit.
+
+    Args:
+        weights: the options themselves: scorer -> its weight, its options with a `weight` among them, or a list of
+            these where one scorer is used more than once.
+
+    For example:
 
         combine: {rds_max: 1, column: [{field: quality, weight: 0.5}, {field: length, weight: -0.2}]}
+
+    Not for: what must hold for each row: a low rank can be outweighed. Use `where` or a filter.
 
     Cost: that of the scorers and a sort for each.
     """

@@ -23,6 +23,8 @@ class CommitteeKL(ProbabilityScorer):
     Args:
         over: "mean" over the members, which is `bald`; or "max", where a single member that disagrees is enough.
 
+    Not for: committees whose members are the same model: they never disagree.
+
     Source: McCallum & Nigam 1998; the maximum as in modAL `max_disagreement_sampling`.
     """
 
@@ -46,6 +48,8 @@ class Bald(ProbabilityScorer):
     It equals the mean KL divergence of a member from the mean of all members. It is computed that way, because no large
     numbers cancel then.
 
+    Not for: a task narrower than the pool: it also likes rows that teach nothing about what matters, see `epig`.
+
     Source: Houlsby et al. 2011.
     """
 
@@ -61,6 +65,8 @@ class Bald(ProbabilityScorer):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VoteEntropy(ProbabilityScorer):
     """The entropy of the members' votes in nats. Each member votes for its likeliest class, ties to the lowest.
+
+    Not for: committees of a few members: there are few distinct scores, and ties go to the lowest row.
 
     Source: Dagan & Engelson 1995.
     """

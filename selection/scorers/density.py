@@ -21,6 +21,8 @@ class Density(Scorer):
         beta: None gives the density alone. A number gives the preceding score times density ** beta (information
             density); those scores must be >= 0, or density would count against a row.
 
+    Not for: large pools without `random_subpool` in front: it compares all pairs.
+
     Source: Settles & Craven 2008; as in modAL `information_density`.
     Cost: n*n*d/2 operations in float64 and 8*n*d bytes, so put a filter in front of a large pool.
     """

@@ -36,6 +36,8 @@ class Dsir(Scorer):
 
     The pool's distribution is that of the rows that earlier filters left.
 
+    Not for: a handful of targets, or a task that is told by more than its words.
+
     Source: Xie et al. 2023 (DSIR), `hashed_ngram_dsir.py`. Cost: two passes over the texts, in which
     Python cuts them into tokens; two floats for each bucket, one for each row, and one block of texts.
     """

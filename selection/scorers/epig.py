@@ -30,6 +30,8 @@ class Epig(ProbabilityScorer):
             included, by noise hashed from the keys; all rows if there are no more. Targets that have probabilities are
             all used.
 
+    Not for: targets that nobody knows: it then takes rows of the pool for them, and `bald` is cheaper.
+
     Source: Bickford Smith et al. 2023, equation 5; as in baal `EPIG`.
     Cost: n*m*C*C*(members + 10) operations for m targets, so put a filter in front of a large pool. Memory: the
     targets' probabilities, one block and n floats.

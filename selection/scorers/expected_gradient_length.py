@@ -23,6 +23,8 @@ class ExpectedGradientLength(ProbabilityScorer):
     Args:
         squared: expect the squared length instead, |[x, 1]|^2 * (1 - sum_c p_c^2).
 
+    Not for: vectors of very different lengths, which then decide more than the model does.
+
     Source: Settles, Craven & Ray 2007.
     Cost: one pass over the vectors and one over the probabilities, n*(d + C) operations; 8*n bytes and one block of
     each.

@@ -17,8 +17,13 @@ from selection.types import Floats, Input
 class Expression(Scorer):
     """The value of one SQL expression, highest first, as `{expression: "nll_answer / nll_alone"}`.
 
+    Args:
+        sql: the expression; it is what the step's name maps to.
+
     A recipe evaluates it over the columns of `examples`, read-only, before the steps run. Without a recipe, the values
     are a column whose name is the expression's text.
+
+    Not for: what one column holds already: `column` reads it without SQL.
 
     Source: the difference of two models (Moore & Lewis 2010) and a soft AND of rewards (Wang et al. 2024) are such
     expressions. Cost: n, and the evaluation.

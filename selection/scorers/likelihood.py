@@ -36,6 +36,8 @@ class Perplexity(Scorer):
     The score is the mean NLL, or its negative; of "middle", minus the place in the order in which rows are taken. Ties
     go to the lowest row. Places are exact for up to 16 million rows.
 
+    Not for: short rows beside long ones: the mean of a few tokens varies most, so both ends are short rows.
+
     Source: Top-PPL and Mid-PPL of Ivison et al. 2025 (RDS+). Cost: n; "middle" sorts.
     """
 
@@ -91,6 +93,8 @@ class Ifd(Scorer):
         drop: which rows are dropped, since their prompt does not help: "at_least_1", those of a ratio of 1 or more;
             "above_1", as the authors' code; "none".
 
+    Not for: answers of a few tokens, whose means vary most.
+
     Source: Li et al. 2024 (Cherry LLM). Cost: n.
     """
 
@@ -139,6 +143,8 @@ class TokenUncertainty(Column):
         field: the column: a mean (`Chow-Average` of the paper) or a quantile (`Chow-Quantile`), where the 0.9 quantile
             of the NLL is the 0.1 quantile of the log-probability.
         descending: false takes the surest rows first.
+
+    Not for: short rows beside long ones, as `perplexity`.
 
     Source: Gupta et al. 2024, "Language Model Cascades: Token-level uncertainty and beyond". Cost: n.
     """

@@ -26,6 +26,8 @@ class Prototypicality(Scorer):
     A zero vector has cosine 0 to every centroid. The cosine is exact, given the clusters, which are the same for any order
     of rows and blocks.
 
+    Not for: noisy pools with `prefer: far`: noise is far from every centroid.
+
     Cost: the clustering, as in `semdedup`. Memory: vectors of 256 * n_clusters rows, 40 bytes a row.
 
     Source: Tirumala et al. 2023 (D4), Sorscher et al. 2022 (SSL prototypes).

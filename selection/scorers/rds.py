@@ -24,6 +24,8 @@ class RdsMax(Scorer):
 
     Similarity: see `similarity_inputs`.
 
+    Not for: targets of several kinds: the kind that is nearest to the pool may take the whole budget, see `rds_plus`.
+
     Source: Ivison et al. 2025 (RDS+), `get_top_optimized.py max`.
     Cost: 2*n*m*d operations, one block and n floats of memory.
     """
@@ -57,6 +59,8 @@ class RdsMean(Scorer):
         normalized: first scale each target's similarities to 0..1 over the pool, so that a target that is close to
             every row weighs no more than another. A target that is equally close to all rows then adds nothing.
         version: see `RdsMax`.
+
+    Not for: targets of several kinds: what lies between them scores highest.
 
     Source: Ivison et al. 2025 (RDS+), `mean_max` and `normalized_mean`.
     Cost: n*d operations in float64, n floats; `normalized` adds a pass of 4*n*m*d operations.

@@ -3,6 +3,8 @@
 A single column holds the finished score. Several columns hold one measurement for each epoch, in the order of the
 epochs, and the scorer combines them. Scores keep the direction in which they were published: each docstring says
 whether high or low is hard.
+
+Cost of each: one pass over the columns.
 """
 
 from __future__ import annotations
@@ -80,6 +82,8 @@ class El2n(TrainingDynamics):
     High is hard (or wrongly labelled), so `top` takes the hardest and `ccs` needs `hard: high`. Each epoch adds 0 ..
     sqrt(2).
 
+    Not for: labels that are often wrong: wrong labels score highest.
+
     Source: Paul et al. 2021; the first 10 epochs summed as in CCS, `generate_importance_score.py`.
     """
 
@@ -102,6 +106,8 @@ class Aum(TrainingDynamics):
     Low is hard (or wrongly labelled), so `top` takes the easiest unless `descending: false`, and `ccs` needs `hard:
     low`.
 
+    Not for: runs of a few epochs, or labels that the run did not learn from.
+
     Source: Pleiss et al. 2020; with probabilities instead of logits and a sum instead of a mean, as in CCS.
     """
 
@@ -118,6 +124,8 @@ class Forgetting(TrainingDynamics):
             columns only: a finished count in a single column stays as it is.
 
     High is hard, so `top` takes the hardest and `ccs` needs `hard: high`.
+
+    Not for: runs of a few epochs: most rows are then forgotten never or once.
 
     Source: Toneva et al. 2019; `zero` as in CCS, `generate_importance_score.py`.
     """
@@ -149,6 +157,8 @@ class Cartography(TrainingDynamics):
     """Confidence times variability: the mean over epochs of the label's probability, times its standard deviation.
 
     A low score marks an outlier: a row that no epoch learned. `top` takes the highest, `outliers` drops the lowest.
+
+    Not for: runs of a few epochs, whose standard deviations say little.
 
     Source: Karamcheti et al. 2021, on the data maps of Swayamdipta et al. 2020.
     """

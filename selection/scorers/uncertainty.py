@@ -21,6 +21,8 @@ from selection.step import check_choice, check_number
 class LeastConfidence(ProbabilityScorer):
     """1 - p1, where p1 is the probability of the likeliest class. In 0 .. 1 - 1/C.
 
+    Not for: more than two classes that are confused in pairs: `margin` sees the runner-up.
+
     Source: Lewis & Gale 1994.
     """
 
@@ -32,6 +34,8 @@ class LeastConfidence(ProbabilityScorer):
 class Margin(ProbabilityScorer):
     """1 - (p1 - p2), where p1 and p2 are the probabilities of the two likeliest classes. In 0 .. 1; 0 for one class.
 
+    Not for: rows that are unsure among many classes alike: it sees two of them, `entropy` all.
+
     Source: Scheffer et al. 2001.
     """
 
@@ -42,6 +46,8 @@ class Margin(ProbabilityScorer):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entropy(ProbabilityScorer):
     """- sum p log p in nats, with 0 log 0 = 0. In 0 .. ln C.
+
+    Not for: pools with rows that belong to no class: the model is unsure of these, and they score highest.
 
     Source: Shannon 1948; Joshi et al. 2009.
     """
@@ -58,6 +64,8 @@ class ExpectedCost(ProbabilityScorer):
         cost: C lists of C numbers: `cost[i][j]` is the cost of predicting class j when the truth is class i.
         by: "lowest", the expected cost of the cheapest prediction (`least_confidence` if a right prediction costs 0 and
             a wrong one 1); or "margin", minus the gap to the second cheapest (then `margin`, less 1).
+
+    Not for: mistakes that cost the same: `least_confidence` gives that order faster.
 
     Source: Chen & Lin 2013; as in scikit-activeml `uncertainty_scores`.
     """

@@ -32,6 +32,8 @@ class Badge(Selector):
     rounded to float32; of equal probabilities the lowest class is the argmax. The gain is the distance to the nearest
     earlier pick, for the first pick its length; `ref` is that earlier pick, `value` the gain.
 
+    Not for: a model that is sure of nearly every row: such rows have no gradient, and are drawn uniformly.
+
     Cost for n rows, d dimensions, C classes: three passes over the vectors of n*(C+d) operations, then two to six
     proposals a pick, each of at most one product with every pick. Memory: about (130 + 4*C)*n bytes, 8*(C+d) bytes for
     each pick, and 4*(C+d) for each of 1024 proposals.

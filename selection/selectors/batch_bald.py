@@ -36,6 +36,8 @@ class BatchBald(Selector):
     the members were trained on their labels. The gain is the information that a pick adds; the reason's value is the
     information of the batch so far.
 
+    Not for: large batches: it considers a few hundred rows, and from some picks on it samples their labels.
+
     Cost for t candidates: one pass over n*members*C probabilities, then at most t*10,000*C*(members + 10) operations a
     pick.
     Memory: the candidates' probabilities, n floats and 10,000*(2*C + 2*members) float64.

@@ -40,6 +40,8 @@ class Ccs(Selector):
     score is one stratum. Where beta leaves fewer rows than the budget, only these are selected. Picks of the strata are
     interleaved; `ref` of a reason is the stratum, `rank` the place in it, gain and value those of the selector inside.
 
+    Not for: scores that do not say how hard a row is: strata and cut then mean nothing.
+
     Source: Zheng et al. 2023 (CCS), `Coreset.py`; there a constant or negative score empties strata, here never.
     Cost: one sort of the scores, and that of the selectors inside.
     """

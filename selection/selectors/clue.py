@@ -31,6 +31,8 @@ class Clue(Selector):
     Distances are exact and sums follow the keys, so the order of rows, blocks or threads does not change the batch. The
     reason's `ref` is the cluster, its `value` the distance to the centroid; the gain is the row's entropy.
 
+    Not for: rare classes: centroids go where uncertain rows are many.
+
     Cost for n rows, d dimensions and b picks: up to 20 passes of 4*n*b*d operations, one of 2*n*b*d in float64, and one
     of 2*n*d for each centroid whose nearest row was taken. For large pools put a filter in front. Memory: about 100
     bytes a row and one block.

@@ -29,6 +29,8 @@ class DiversityFilter(Selector):
     most 2*n*b*d operations; the rows after the last pick are not compared. Memory: 8*d bytes for each taken row, and
     40 MB.
 
+    Not for: vectors by which unrelated texts have cosines above `tau`: few rows are then taken.
+
     Source: Liu et al. 2024 (Deita). Their code compares a batch with the rejected rows of the batch as well, and keeps
     rows whose vectors are NaN.
     """

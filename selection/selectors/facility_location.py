@@ -47,6 +47,8 @@ class FacilityLocation(Weighted):
     adds to the sum of similarities over all n rows (for "reference": over the sample, times n / n_ref). The reason's
     value is the mean similarity with all picks so far (for "reference": over a held-out sample of the same size).
 
+    Not for: rare kinds of rows, which raise the mean similarity little: `k_center` goes to them.
+
     Cost for n rows of d dimensions: "exact" multiplies all pairs once, n*n*d*2 operations, and scans about nine times
     as many similarities, in 4*n*n bytes; similarities that do not fit into `memory_gb` are computed again. "reference":
     n * n_ref in place of n * n, a few times. "knn": one search with n queries, 20 bytes * n * n_neighbors.

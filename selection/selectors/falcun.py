@@ -29,6 +29,8 @@ class Falcun(Selector):
     are 0, the draw is uniform. It depends on the keys of the rows, not on their order. The gain and the reason's value
     are uncertainty + distance at the moment of picking.
 
+    Not for: projects without a model: it needs probabilities.
+
     Cost for n rows and C classes: one pass over the probabilities, then n*C operations and n powers a pick. Memory: 4*C
     + 60 bytes a row, since probabilities may come from a model and are read only once.
     Source: scikit-activeml, `Falcun`.

@@ -30,6 +30,9 @@ class Herding(Weighted):
 
     Exact. Cost and memory: each pick is one pass over a copy with one byte for each number, see
     `selection.kernels.herding`.
+
+    Not for: rare kinds of rows, and the edges of the pool: it matches the mean alone.
+
     Source: Welling 2009; Chen et al. 2010. DeepCore's `herding.py` takes the largest distance in place of the smallest.
     """
 

@@ -32,6 +32,8 @@ class Influence(Selector):
     The authors' code runs ten new cascades each time it looks at a row, and counts a row twice if it is reached twice
     in one step; this step does neither.
 
+    Not for: large pools without `random_subpool` in front: it compares all pairs.
+
     Cost for n rows of d dimensions: 2*n*n*d operations for the neighbours, then the reach of each row once in all
     samples together, and a few more for each pick. Memory: 56 bytes * n * n_neighbors and 48 bytes a row; see
     `selection.kernels.neighbor_graph`.

@@ -48,6 +48,8 @@ class Interests(Selector):
     `semdedup`; 2*n*m*d operations for the nearest rows of m targets; one pass over the clusters with mass. Memory:
     vectors of 256 * n_clusters rows, 50 bytes * m * n_neighbors, m * n_clusters and m * d numbers, 40 bytes a row.
 
+    Not for: targets of one kind: `rds_plus` gives the most similar rows without clusters.
+
     Source: El-Kishky et al. 2023 (kNN-Embed), where a user is smoothed by the mixtures of the nearest users.
     """
 

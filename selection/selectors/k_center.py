@@ -92,6 +92,8 @@ class KCenter(CentreSelector):
     first pick, which has no centre), times the weight; `ref` is that centre, `value` the gain (NaN for a first pick).
     If no rows are skipped, gains do not rise, and the last gain bounds the radius of the pool.
 
+    Not for: pools with noise, which is far from everything and is taken first: raise `outlier_quantile`.
+
     Cost and memory: see `selection.kernels.k_center`.
     """
 

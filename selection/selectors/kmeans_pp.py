@@ -37,6 +37,8 @@ class KMeansPP(CentreSelector):
     for a first pick). When all rows left coincide with centres or have weight 0, they are drawn uniformly. The draw
     depends on the keys of the rows, not on their order.
 
+    Not for: a sample that keeps the proportions of the pool: `random` does.
+
     Cost and memory: see `selection.kernels.kmeans_pp`.
     """
 

@@ -26,6 +26,8 @@ class Lightweight(Selector):
 
     The noise is hashed from the keys, so the draw does not depend on the order of the pool.
 
+    Not for: training that cannot weigh rows: the sample stands for the pool by its weights.
+
     Cost: two passes over the vectors. Memory: about 60 bytes a row and one block.
     Source: Bachem et al. 2018.
     """

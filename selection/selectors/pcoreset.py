@@ -19,6 +19,8 @@ class PCoreSet(KCenter):
     Options, gains and reasons are those of `k_center`. Already selected rows are centres by their predicted
     probabilities, not by their labels. Probabilities are rounded to float32.
 
+    Not for: projects without a model: it needs probabilities.
+
     Cost and memory: see `selection.kernels.k_center`, with d = C classes; 4*n*C bytes for the probabilities.
     Source: erjui/PCoreSet, `strategies.py`, which computes all distances again for each pick: the picks are the same.
     """

@@ -41,6 +41,8 @@ class ProbCover(Selector):
     method has no more picks. With "stop" that is an error, or with `allow_short` a selection that is `exhausted`. The gain is the
     number of rows that a pick newly covers; the reason's value is the share of the pool covered so far.
 
+    Not for: large budgets: once every row is covered there are no more picks.
+
     Cost for n rows of d dimensions: 2*n*n*d operations for the pairs, one pass over the pairs, and n a pick. Memory:
     `memory_gb` and 30 bytes a row; see `selection.kernels.neighbor_graph`. `classes` adds the clustering (as in `semdedup`)
     and 2 * 2048 * n * d operations.

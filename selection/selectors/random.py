@@ -21,6 +21,8 @@ class Random(Selector):
     Each candidate has a number in (0, 1), hashed from its key, the seed and the round; the rows of highest number are
     taken. So the draw depends neither on the order of the pool nor on its other rows: when a pool grows, most of the
     draw stays. The gain is that number. Cost: one hash a row and a partition.
+
+    Not for: rare kinds of rows, of which a small sample has few. As a baseline it is always worth a recipe.
     """
 
     name: ClassVar[str] = "random"

@@ -32,6 +32,9 @@ class RankedBatch(Selector):
     Distances only fall, so an outdated distance bounds the value from above, and only rows with the highest bounds are
     updated. Cost: one pass over the vectors, a few operations on n numbers a pick, and at most n*d float32 operations
     for each row that is selected or picked. Memory: about 80*n bytes, and 8*d bytes for each of those rows.
+
+    Not for: scores outside of 0..1, which outweigh the distances.
+
     Source: Cardoso et al. 2017; as in modAL `uncertainty_batch_sampling` (but for the first pick).
     """
 

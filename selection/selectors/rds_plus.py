@@ -50,6 +50,8 @@ class RdsPlus(Selector):
     at most 256 MiB, n bits and n bytes to mark rows, and one tile. A budget near n needs lists as long as the pool, in
     many passes.
 
+    Not for: the proportions of the targets: it takes the most similar rows alone, see `tsds` and `interests`.
+
     Source: Ivison et al. 2025 (RDS+), `get_top_influences.py` and `get_top_aggregated_influences.py`.
     """
 

@@ -30,6 +30,8 @@ class Rs2(Selector):
     or none. A reason has no `ref`; its `rank` is the position in the round, gain and value are the pass (0 is the
     first).
 
+    Not for: a subset to keep: each round is another one.
+
     Source: Okanovic et al. 2024 (RS2), `uniform_no_replacement.py` (whose chunks wrap one row short).
     Cost: one or two sorts of n hashes; with "carry" and a budget above n/2, one sort for each pass so far.
     """

@@ -5,6 +5,8 @@ that are left (the Plackett-Luce distribution). Adding Gumbel noise to the logar
 highest sums gives exactly that distribution, in one pass. The noise is hashed from seed, round and key, so it does not
 depend on the order of the pool.
 
+Cost of each: one pass over the scores; `softrank` sorts them.
+
 Source: Kirsch et al. 2023, "Stochastic Batch Acquisition"; Gumbel top-b: Yellott 1977, Vieira 2014.
 """
 
@@ -81,7 +83,10 @@ class WeightedDraw(Selector):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Softmax(WeightedDraw):
-    """Draw with weights exp(beta * score). Only differences of scores count, so beta has the score's inverse unit."""
+    """Draw with weights exp(beta * score). Only differences of scores count, so beta has the score's inverse unit.
+
+    Not for: scores of an unknown unit: beta must fit it, `softrank` needs none.
+    """
 
     name: ClassVar[str] = "softmax"
     incremental: ClassVar[bool] = True
@@ -96,6 +101,8 @@ class Power(WeightedDraw):
     """Draw with weights score ** beta. Only ratios of scores count, not their unit. PowerBALD is `[bald, power]`.
 
     A score of 0 or below gives weight 0: such rows are drawn only when no others are left, then uniformly.
+
+    Not for: scores below 0, or whose zero means nothing: `softmax` takes differences, `softrank` the order.
     """
 
     name: ClassVar[str] = "power"
@@ -115,6 +122,8 @@ class Softrank(WeightedDraw):
 
     Equal scores share the mean of their ranks, so they have the same chance. Ranks are among the candidates, so they
     change when others are selected: several small draws follow a different distribution than a single large one.
+
+    Not for: scores whose size matters: it sees their order alone.
     """
 
     name: ClassVar[str] = "softrank"

@@ -30,6 +30,10 @@ class Stratified(Selector):
 
     Picks of the strata are interleaved, so the first half of a selection is nearly as stratified as the whole.
     `ref` of a reason is the stratum, `rank` the place in it, `value` and gain those of the selector inside.
+
+    Not for: columns with nearly as many values as the budget: what each stratum gives is then mostly rounding.
+
+    Cost: a sort of the column, and that of the selector inside.
     """
 
     by: str | None = None

@@ -17,6 +17,8 @@ from selection.types import Input, Rows, Selection
 class Top(Selector):
     """Take the candidates of highest score, ties to the lowest row.
 
+    Not for: scores by which the best rows are all alike: `diversity_filter`, or `keep_top` and a selector behind it.
+
     Cost: a partition of the scores and a sort of the best.
     """
 

@@ -50,6 +50,9 @@ class Tsds(Selector):
     row's place in that target's list and its cosine.
 
     The nearest rows are exact, and the optimum is that of the linear program, for any order and size of blocks.
+
+    Not for: the most similar rows alone: `rds_plus` gives these.
+
     Cost for m targets and u rows among their nearest: a pass of 2*n*m*d operations, and for rho 2*u*v*d in float64 for
     the v rows that come before the last row that gets mass, or up to twice as many in each list.
     Memory: 150 bytes * m * n_neighbors, and 16 bytes a row.

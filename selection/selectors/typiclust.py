@@ -41,6 +41,8 @@ class TypiClust(Selector):
     `rank` how often the cluster had its turn before, gain and value the typicality. Other budgets give other clusters,
     so the step is not nested.
 
+    Not for: budgets of thousands: clusters are at most `max_clusters`, and most picks then share one with others.
+
     Cost for K clusters of n rows: about 2*d*K*(256*K*15 + n) operations to cluster; then for each pick 2*d times the squared
     size of its cluster, about (n/K)**2. Put `random_subpool` in front if n is large and K small. Memory: vectors of
     256*K rows, then 4*d bytes for each row of the largest cluster.

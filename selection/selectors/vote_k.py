@@ -29,6 +29,8 @@ class VoteK(Selector):
     `[least_confidence, {vote_k: {buckets: true}}]`. Already selected rows count in both. Exact; ties go to the row
     that most rows vote for, then to the lowest row. Rows without votes score 0 and come last. The gain is the score; the reason's `ref` is the bucket.
 
+    Not for: large pools without `random_subpool` in front: it compares all pairs.
+
     Cost for n rows of d dimensions: 2*n*n*d operations for the neighbours, then n + n_neighbors**2 a pick. Memory:
     8 bytes * n * n_neighbors and 32 bytes a row; see `selection.kernels.neighbor_graph`.
     """

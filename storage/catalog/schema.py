@@ -176,9 +176,12 @@ CREATE VIEW selected_conversations AS
         content_json
     FROM selected_examples;
 CREATE VIEW notices AS
-    SELECT i.ingest, f.file, n.key AS notice, n.value::BIGINT AS "rows"
-    FROM ingests i JOIN snapshot_files f ON i.ingest = f.ingest AND f.snapshot = {latest}, json_each(i.notices) n
-    ORDER BY f.file, "rows" DESC, notice;
+    SELECT ingest, file, notice.key AS notice, notice.value AS "rows"
+    FROM (
+        SELECT i.ingest, f.file, unnest(map_entries(CAST(i.notices AS MAP(VARCHAR, BIGINT)))) AS notice
+        FROM ingests i JOIN snapshot_files f ON i.ingest = f.ingest AND f.snapshot = {latest}
+    )
+    ORDER BY file, "rows" DESC, 3;
 CREATE VIEW latest_selections AS
     SELECT s.* REPLACE (r.target AS recipe), r.run_id
     FROM selections s JOIN (
