@@ -141,9 +141,10 @@ class ProjectState:
         if budget is None:
             return f"{self.spent:g} {'spent' if self.annotations.spent else 'rows labelled'} so far, without a limit"
         unit = "spent" if budget.money is not None else "rows labelled"
-        out = budget.whole - self.spent - self.left
+        left = self.left or 0.0
+        out = budget.whole - self.spent - left
         awaited = f"{round(out, 9):g} for what is out, " if out > ROUNDING * budget.whole else ""
-        return f"{self.spent:g} of {budget.whole:g} {unit}, {awaited}{self.left:g} left"
+        return f"{self.spent:g} of {budget.whole:g} {unit}, {awaited}{left:g} left"
 
     def by_class(self, rows: Mask) -> dict[str, int]:
         """How many have each class of some rows (r,) with a label."""
