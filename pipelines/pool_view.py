@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, TypeVar
@@ -18,6 +19,11 @@ from storage.vectors.model_scores import ModelScores
 from storage.vectors.segments import StoredVectors
 
 T = TypeVar("T")
+
+
+def sql_words(*expressions: str) -> frozenset[str]:
+    """All words of some SQL expressions, in lower case: the columns that they read are among them."""
+    return frozenset(word.lower() for text in expressions for word in re.findall(r"\w+", text))
 
 
 class PoolView:
@@ -103,6 +109,12 @@ class PoolView:
         titles = {self.model_fingerprint(name): name for name in self.config.models}
         columns = [ModelScores(self.store, model, titles.get(model, model), names) for model, names in by_model.items()]
         return snapshot.with_columns(columns)
+
+    def with_scores_read_by(self, snapshot: Snapshot, expression: str) -> Snapshot:
+        """A snapshot with those columns of token scores that a SQL expression reads."""
+        words = sql_words(expression)
+        read = {name: model for name, model in self.score_columns.items() if name.lower() in words}
+        return self.with_scores(snapshot, {name: self.model_fingerprint(model) for name, model in read.items()})
 
     def target_set(self, name: str) -> TargetSet:
         """A target or evaluation set of the configuration, read from its files if the store does not have it yet."""

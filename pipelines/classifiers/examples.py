@@ -109,8 +109,10 @@ def _named(view: PoolView, rule: ClassExamples) -> Iterator[tuple[str | None, Id
     for target in rule.targets:
         yield target, view.target_set(target).ids
     if not rule.targets:
-        ids = view.snapshot.ids
-        yield POOL, np.asarray(ids) if rule.where is None else np.asarray(ids)[view.snapshot.where(rule.where)]
+        ids = np.asarray(view.snapshot.ids)
+        if rule.where is not None:
+            ids = ids[view.with_scores_read_by(view.snapshot, rule.where).where(rule.where)]
+        yield POOL, ids
 
 
 def _divided(ids: Ids, labels: Rows, settings: Classifier) -> tuple[Mask, Mask]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipelines.config.reader import is_name
 from pipelines.config.schema import Config
 from pipelines.context import Context
 from pipelines.errors import UnknownProject
 from pipelines.labeling.adjudication import adjudicator, write_ties
 from pipelines.labeling.annotations import Annotations
 from pipelines.labeling.model import ProjectModel, project_model
-from pipelines.labeling.project import ProjectState, project_settings, project_state
-from pipelines.messages import counted, nearest
+from pipelines.labeling.project import ProjectState, configured_project, project_settings, project_state
+from pipelines.messages import counted
 from pipelines.recipes.spec import models_of_project
 from pipelines.run import prepare, read_pool, run_stage
 from pipelines.stages.fit import fit
@@ -48,15 +48,11 @@ def split_arguments(config: Config, arguments: Sequence[str]) -> tuple[str, list
     """A project and files: the first argument may name the project, the others are files.
 
     Raises:
-        UnknownProject: as `choose_project`; or the first argument is a word that is neither a project nor a file.
+        UnknownProject: the first argument can be neither.
     """
+    if arguments and is_name(arguments[0]) and not Path(arguments[0]).exists():
+        configured_project(config, arguments[0])
     named = bool(arguments) and arguments[0] in config.labeling
-    if arguments and not named and re.fullmatch(r"[\w-]+", arguments[0]) and not Path(arguments[0]).exists():
-        known = list(config.labeling)
-        raise UnknownProject(
-            f"{arguments[0]!r} is neither a labeling project{nearest(arguments[0], known)} nor a file; there are the projects: "
-            f"{', '.join(known) or 'none'}"
-        )
     return choose_project(config, arguments[0] if named else None), list(arguments[1:] if named else arguments)
 
 
@@ -114,7 +110,7 @@ def status_tables(context: Context, project: str) -> list[Table]:
     tables += [(f"round {header['round']} waits: {whom}", []) for header, whom in _awaited(state)]
     tables += [(line, []) for line in state.of_others]
     tables += [(f"perhaps one person: {', '.join(names)}", []) for names in state.annotations.spellings]
-    tables += [(line, []) for line in _ties(state.annotations)]
+    tables += [(line, []) for line in _ties(state)]
     return [*tables, (f"cost: {state.budget_line()}", []), (f"stop: {reasons}", [])]
 
 
@@ -124,11 +120,13 @@ def _awaited(state: ProjectState) -> list[tuple[dict[str, Any], str]]:
     return [(header, whom) for header, whom in awaited if whom]
 
 
-def _ties(annotations: Annotations) -> list[str]:
+def _ties(state: ProjectState) -> list[str]:
     """What becomes of rows with tied votes, in words."""
+    annotations, person = state.annotations, state.settings.adjudicator
     waiting = int((annotations.tied & annotations.adjudicated).sum())
     before = int((annotations.tied & ~annotations.adjudicated).sum())
-    lines = [f"tied: {counted(waiting, 'row')} without a label, until another vote decides"] if waiting else []
+    decides = f"{person} decides: `winnow labels adjudicate`" if person else "another vote decides"
+    lines = [f"tied: {counted(waiting, 'row')} without a label, until {decides}"] if waiting else []
     if before:
         lines.append(f"tied: {counted(before, 'row')} with the first class, as an earlier version read the votes")
     return [f"{line} (`adjudication` lists them)" for line in lines]

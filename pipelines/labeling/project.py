@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.config.schema import Labeling
+from pipelines.config.schema import Config, Labeling
 from pipelines.context import Context
 from pipelines.errors import UnknownProject
 from pipelines.labeling.annotations import Annotations, read_annotations
-from pipelines.labeling.spending import SpendingLimit
+from pipelines.labeling.spending import ROUNDING, SpendingLimit
 from pipelines.messages import counted, nearest
 from selection.types import Mask, Rows
 from storage.damage import set_aside_records
@@ -141,7 +141,10 @@ class ProjectState:
         if budget is None:
             return f"{self.spent:g} {'spent' if self.annotations.spent else 'rows labelled'} so far, without a limit"
         unit = "spent" if budget.money is not None else "rows labelled"
-        return f"{self.spent:g} of {budget.whole:g} {unit}, {self.left:g} left"
+        left = self.left or 0.0
+        out = budget.whole - self.spent - left
+        awaited = f"{round(out, 9):g} for what is out, " if out > ROUNDING * budget.whole else ""
+        return f"{self.spent:g} of {budget.whole:g} {unit}, {awaited}{left:g} left"
 
     def by_class(self, rows: Mask) -> dict[str, int]:
         """How many have each class of some rows (r,) with a label."""
@@ -180,7 +183,16 @@ def project_settings(context: Context, name: str) -> Labeling:
     Raises:
         UnknownProject: there is none of this name.
     """
-    known = context.config.labeling
+    return configured_project(context.config, name)
+
+
+def configured_project(config: Config, name: str) -> Labeling:
+    """A project of the configuration.
+
+    Raises:
+        UnknownProject: there is none of this name.
+    """
+    known = config.labeling
     if name not in known:
         choices = f"there are: {', '.join(known)}" if known else "winnow.yaml has none; add one under `labeling`"
         raise UnknownProject(f"no labeling project is called {name!r}{nearest(name, known)}; {choices}")

@@ -6,11 +6,11 @@ from typing import Any
 import dagster as dg
 
 from pipelines.classifiers.resolve import source_name
-from pipelines.config.schema import OWN_VECTORS, Classifier, Config
+from pipelines.config.schema import OWN_VECTORS, Config
 from pipelines.context import Context
 from pipelines.orchestration.asset import GPU_POOL, Project, as_sql, as_table, failed_stages, stage_asset
 from pipelines.recipes.explain import explain, ready_sql
-from pipelines.recipes.spec import models_of, needs_vectors
+from pipelines.recipes.spec import models_of, models_of_classifier, needs_vectors
 from pipelines.report.write import make_report, read_document
 from pipelines.stages.decontaminate import decontaminate
 from pipelines.stages.embed import embed, embed_targets
@@ -139,9 +139,10 @@ def recipe_asset(config: Config, name: str) -> dg.AssetsDefinition:
     )
 
 
-def classifier_asset(name: str, classifier: Classifier) -> dg.AssetsDefinition:
+def classifier_asset(config: Config, name: str) -> dg.AssetsDefinition:
     """The asset `<name>/classifier`."""
-    deps = [["pool"]]
+    classifier = config.classifiers[name]
+    deps = [["pool"], *([model, "token_scores"] for model in models_of_classifier(config, name))]
     if classifier.encoder is not None:
         deps.append([classifier.encoder, "embeddings"])
         if classifier.targets:

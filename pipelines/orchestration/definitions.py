@@ -43,7 +43,7 @@ def build_definitions(config_path: Path) -> dg.Definitions:
     if config.decontamination is not None:
         assets.append(decontamination_asset(config))
     assets += map(token_scores_asset, config.models)
-    assets += [classifier_asset(name, classifier) for name, classifier in config.classifiers.items()]
+    assets += [classifier_asset(config, name) for name in config.classifiers]
     assets += [recipe_asset(config, name) for name in config.recipes]
     assets += [catalog_asset(config), report_asset()]
     assets += [export_asset(config, name) for name in config.exports]

@@ -6,10 +6,10 @@ record and nothing is computed the second time. `pipelines.recipes.draw` carries
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pipelines.classifiers.resolve import source_encoder, source_names, source_r
 from pipelines.classifiers.source import SourceRecord
 from pipelines.config.schema import Config, Recipe
 from pipelines.context import Context
-from pipelines.pool_view import PoolView
+from pipelines.pool_view import PoolView, sql_words
 from pipelines.recipes.contamination import contamination_spec
 from pipelines.runs import last_run
 from selection import Constraints, TokenBudget
@@ -259,13 +259,25 @@ def columns_read(recipe: Recipe) -> frozenset[str]:
     """The names, in lower case, that steps and constraints read as columns, and all words of their SQL expressions."""
     columns = required(recipe.steps.parsed)[1] | recipe.constraints.columns
     sql = [recipe.where or "", *columns]  # an expression is a column's name
-    return frozenset(word.lower() for text in sql for word in re.findall(r"\w+", text))
+    return sql_words(*sql)
 
 
 def models_of(config: Config, recipes: Iterable[str]) -> list[str]:
-    """The models whose token scores the recipes may read, each once; a column of the pool of that name comes first."""
+    """The models whose token scores the recipes and their classifiers may read, each once.
+
+    A column of the pool of that name comes first.
+    """
     words = frozenset().union(*(columns_read(config.recipes[name]) for name in recipes))
-    return list(models_named(config, words))
+    scored = (
+        models_of_classifier(config, name) for name in source_names(config, recipes) if name in config.classifiers
+    )
+    return list(models_named(config, words) | dict.fromkeys(chain.from_iterable(scored)))
+
+
+def models_of_classifier(config: Config, name: str) -> list[str]:
+    """The models whose token scores the examples of a classifier may be chosen by."""
+    conditions = [rule.where for rule in config.classifiers[name].classes.values() if rule.where is not None]
+    return list(models_named(config, sql_words(*conditions)))
 
 
 def models_of_project(config: Config, project: str) -> list[str]:

@@ -40,11 +40,14 @@ def push(context: Context, project: str, more: str = "") -> Outcome:
         return _no_round(state, header)
     files = ", ".join(write_files(state, header))
     after = project_state(context, project)
+    people = after.waiting_for(header)
     size, asked = len(after.items(header)), state.settings.batch_size
     return Outcome(
         subject=header["round_id"],
         metrics={**header["metrics"], **_metrics(after, header)},
-        summary=f"round {header['round']} ({header['phase'].replace('_', ' ')}): {size:,} rows to label in {files}"
+        summary=f"round {header['round']} ({header['phase'].replace('_', ' ')}): {size:,} rows to label "
+        + (f"({people}) " if people else "")
+        + f"in {files}"
         + (f". It may be time to stop: {'; '.join(advice.reasons)}" if advice.stop else ""),
         checks=(
             Check("batch_full", size == asked, f"{size:,} of {asked:,} rows", blocking=False),

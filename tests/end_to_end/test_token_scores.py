@@ -103,6 +103,20 @@ def test_run__scores_what_recipes_read_and_only_new_rows(project: Path, winnow: 
     assert re.search(r"small/token_scores: 1 texts scored in .* s, 22 scored in all", again.err)
 
 
+def test_run__a_classifier_learns_from_rows_chosen_by_token_scores(project: Path, winnow: Winnow) -> None:
+    head = (project / "winnow.yaml").read_text().partition("models:")[0]
+    (project / "winnow.yaml").write_text(
+        head + "models: {small: {model: ./small, max_tokens: 64}}\n"
+        "classifiers: {easy: {classes: {light: {where: nll_mean < 5.79}, hard: {where: NLL_MEAN >= 5.79}}, features: ngrams}}\n"
+        "recipes: {best: {steps: [{class_probability: {of: light}}, top], budget: 3, probabilities: easy}}\n"
+    )
+    ran = winnow("run", "-c", project)
+    assert ran.code == 0, ran.err
+    chosen = "SELECT c.class, t.nll_mean < 5.79 AS easy, count(*) AS n FROM classifier_examples c JOIN token_scores t USING (id)"
+    by_class = ask(project, f"{chosen} GROUP BY ALL ORDER BY ALL")
+    assert [(record["class"], record["easy"]) for record in by_class] == [("hard", False), ("light", True)]
+
+
 @pytest.mark.slow
 def test_selection__depends_on_the_models_it_reads_and_is_reproduced(project: Path, winnow: Winnow) -> None:
     assert winnow("run", "-c", project).code == 0

@@ -256,7 +256,7 @@ def test_push__a_file_for_each_annotator_and_whom_the_round_waits_for(project: P
     drawn = loop(project)
     folder = project / "labeling" / "kinds"
     assert sorted(file.name for file in folder.iterdir()) == ["kinds-0000-Bob-Lee.jsonl", "kinds-0000-ann.jsonl"]
-    assert "kinds-0000-Bob-Lee.jsonl, " in drawn.summary
+    assert f"10 rows to label (Bob Lee 6, ann 6) in {folder / 'kinds-0000-Bob-Lee.jsonl'}, " in drawn.summary
     assert drawn.metrics["waiting_for"] == "Bob Lee 6, ann 6"
     rows = [json.loads(line) for file in sorted(folder.iterdir()) for line in file.read_text().splitlines()]
     assigned = {str(item["id"]): sorted(item["assigned"]) for item in items(project)}
@@ -533,10 +533,7 @@ class TestCommand:
         ("arguments", "message"),
         [
             (["push", "kind"], "no labeling project is called 'kind' (did you mean `kinds`?); there are: kinds"),
-            (
-                ["pull", "kinder"],
-                "'kinder' is neither a labeling project (did you mean `kinds`?) nor a file; there are",
-            ),
+            (["pull", "kind"], "no labeling project is called 'kind' (did you mean `kinds`?); there are: kinds"),
             (["pull", "no.jsonl"], "nothing to read matches 'no.jsonl'"),
         ],
     )
