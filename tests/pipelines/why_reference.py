@@ -352,7 +352,7 @@ def _of_the_selector(
         count.take(rows[name], size[name])
     count.full = dict.fromkeys(count.full, 0) | {("quota", group): 0 for group, part in parts.items() if part <= 0}
     chosen: list[str] = []
-    for part in _turns(candidates, rows) if divides else [candidates]:
+    for part in _turns(candidates, rows, null_last="balance" in quota) if divides else [candidates]:
         order = _order(selector, position, part, scores, [*kept, *chosen], world)
         chosen += _walked(order, rows, size, count)
     answers = {}
@@ -409,9 +409,11 @@ def _left_out(
     return "quota", facts, of_group if "shares" in quota else None
 
 
-def _turns(candidates: list[str], rows: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+def _turns(candidates: list[str], rows: Mapping[str, Mapping[str, Any]], *, null_last: bool) -> list[list[str]]:
     """The rows of each group, in the order of the names."""
-    groups = sorted({rows[name]["topic"] for name in candidates})
+    groups = sorted(
+        {rows[name]["topic"] for name in candidates}, key=lambda group: (null_last and group == NO_VALUE, group)
+    )
     return [[name for name in candidates if rows[name]["topic"] == group] for group in groups]
 
 
