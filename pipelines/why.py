@@ -20,7 +20,7 @@ from pipelines.errors import HeldBack, NothingYet
 from pipelines.labeling.inputs import recorded_inputs
 from pipelines.named import selection_of
 from pipelines.recipes.draw import replay
-from pipelines.recipes.drawn import Drawn, unit
+from pipelines.recipes.drawn import Drawn
 from pipelines.recipes.eligible import first_rule
 from pipelines.recipes.explain import excerpt, prompts
 from pipelines.recipes.explain import why as reason_in_words
@@ -29,7 +29,6 @@ from pipelines.recipes.targets import target_vectors
 from pipelines.runs import runs
 from selection.constrained import AT_FIRST
 from selection.groups import NO_GROUP
-from selection.step import Scorer
 from selection.trace import Trace
 from selection.types import Reason, Rows
 from storage.checksums import verified
@@ -41,6 +40,7 @@ from storage.pool.snapshot import Snapshot
 from storage.records import read_items, record_folder
 
 SHORTEST_PREFIX = 4
+EPSILON = 1e-30  # a vector of zeros is similar to nothing
 CHOSEN = "chosen"
 _WORDS = {
     CHOSEN: "chosen",
@@ -256,18 +256,23 @@ def _chosen(drawn: _Selection, place: int, row: int) -> dict[str, Any]:
         "reason": reason_in_words(item),
         "ref": ref,
         "ref_text": None if text is None else excerpt(text),
-        **_nearest_target(drawn, row),
+        **_nearest_target(drawn, item, row),
     }
 
 
-def _nearest_target(drawn: _Selection, row: int) -> dict[str, Any]:
-    """The target by which `rds_max` scored the row, which a score alone does not name; nothing for other scorers."""
+def _nearest_target(drawn: _Selection, item: dict[str, Any], row: int) -> dict[str, Any]:
+    """The target nearest to a row whose reason names none, of the set that the reason names, if it does.
+
+    Of `rds_max`, and of `rds_plus` whose turns go to sets, that is the target that won.
+    """
     inputs = drawn.inputs
-    scorers = [step for step in drawn.spec.steps if isinstance(step, Scorer)]
-    if inputs.vectors is None or not scorers or scorers[-1].name != "rds_max":
+    if inputs.vectors is None or not drawn.sees_targets or item["kind"] == "target":
         return {}
     targets = target_vectors(inputs)
-    similarity = unit(targets.vectors) @ unit(inputs.vectors.take(np.array([row])))[0]
+    vector, vectors = (np.asarray(v, np.float64) for v in (inputs.vectors.take(np.array([row]))[0], targets.vectors))
+    similarity = vectors @ vector / np.maximum(np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector), EPSILON)
+    if item["kind"] == "target_set":
+        similarity[np.asarray(targets.sets) != targets.names.index(item["ref"])] = -np.inf
     nearest = int(similarity.argmax())
     name = targets.printable()[nearest]
     text = drawn.target_text(name)

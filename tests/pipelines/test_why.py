@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipelines.run import run_all
 from pipelines.why import why
-from tests.conftest import SUBJECTS
-from tests.pipelines.conftest import Winnow, change, opened
+from tests.conftest import SUBJECTS, row, write_rows
+from tests.pipelines.conftest import Winnow, change, opened, write_vectors
 
 
 def test_why__of_the_whole_pool_is_what_the_record_says(ran: Path) -> None:
@@ -46,6 +47,48 @@ def test_why__a_row_that_could_not_be_read(light: Path) -> None:
     assert (answer.id, answer.rule, answer.detail["line"]) == (None, "unreadable", 41)
     assert answer.detail["cause"]
     assert answer.detail["excerpt"] == "{broken"
+
+
+@pytest.mark.slow
+def test_why__names_the_target_that_pulled_a_row(light: Path) -> None:
+    names = {"foxes": ["fox-100", "fox-101"], "dogs": ["dog-100", "dog-101"]}
+    write_rows(light / "targets" / "dogs.jsonl", [row(n, "dog") for n in (100, 101)])
+    write_vectors(light / "vectors" / "dogs.npy", names["dogs"])
+    dogs = "targets:\n  dogs: {files: targets/dogs.jsonl, vectors: vectors/dogs.npy}\n"
+    change(light, "targets:\n", dogs)
+    steps = ["rds_max", "rds_mean", "rds_plus", "rds_plus: {per: query}", "tsds", "interests: {n_clusters: 3}", "betr"]
+    recipes = [f"  r{n}: {{steps: [{step}], budget: 9, allow_short: true}}\n" for n, step in enumerate(steps)]
+    change(light, "recipes:\n", "recipes:\n" + "".join(recipes))
+    run_all(opened(light))
+    context = opened(light)
+    vectors = {}
+    for path in (light / "vectors").glob("*.npy"):
+        own = np.load(path).astype(float)
+        own /= np.linalg.norm(own, axis=1, keepdims=True)
+        vectors |= dict(zip(path.with_suffix(".ids.txt").read_text().split(), own, strict=True))
+    prompts = {
+        f"{set_name}/{name}": row(int(name[4:]), name[:3])["prompt"] for set_name in names for name in names[set_name]
+    }
+    for recipe, step in enumerate(steps):
+        chosen = 0
+        for name in (f"{subject}-{number}" for subject in SUBJECTS for number in range(10)):
+            (answer,) = why(context, name, f"r{recipe}")
+            if answer.rule != "chosen":
+                continue
+            chosen += 1
+            detail = answer.detail
+            by_reason = step in ("rds_plus: {per: query}", "tsds")
+            target = detail["ref" if by_reason else "nearest_target"]
+            assert (detail["ref_text"] if by_reason else detail["target_text"]).startswith(prompts[target]), (
+                step,
+                name,
+            )
+            allowed = names[detail["ref"]] if step == "rds_plus" else [each for own in names.values() for each in own]
+            cosines = {each: float(vectors[name] @ vectors[each]) for each in allowed}
+            if not by_reason:  # vectors are stored as float16
+                assert cosines[target.partition("/")[2]] == pytest.approx(max(cosines.values()), abs=2e-3), (step, name)
+                assert detail["similarity"] == pytest.approx(max(cosines.values()), abs=2e-3)
+        assert chosen > 3, step
 
 
 @pytest.mark.parametrize(
