@@ -6,10 +6,10 @@ filter dropped is in the record where the filter says so. Only for what is left 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -20,27 +20,27 @@ from pipelines.errors import HeldBack, NothingYet
 from pipelines.labeling.inputs import recorded_inputs
 from pipelines.named import selection_of
 from pipelines.recipes.draw import replay
+from pipelines.recipes.drawn import Drawn
 from pipelines.recipes.eligible import first_rule
 from pipelines.recipes.explain import excerpt, prompts
 from pipelines.recipes.explain import why as reason_in_words
 from pipelines.recipes.inputs import DrawInputs
 from pipelines.recipes.targets import target_vectors
-from pipelines.report.drawn import Drawn, unit
-from pipelines.report.rows import target_text
 from pipelines.runs import runs
-from selection import Pool
+from selection.constrained import AT_FIRST
 from selection.groups import NO_GROUP
-from selection.step import Scorer
 from selection.trace import Trace
-from selection.types import Reason
+from selection.types import Reason, Rows
 from storage.checksums import verified
 from storage.errors import BadInput
 from storage.ids import Ids, from_arrow, from_text, rows_of, to_text
 from storage.pool.contamination import MATCH_COLUMNS
+from storage.pool.lines import find_lines
 from storage.pool.snapshot import Snapshot
 from storage.records import read_items, record_folder
 
 SHORTEST_PREFIX = 4
+EPSILON = 1e-30  # a vector of zeros is similar to nothing
 CHOSEN = "chosen"
 _WORDS = {
     CHOSEN: "chosen",
@@ -57,6 +57,8 @@ _WORDS = {
     "max_per_group": "its group has no place left",
     "quota": "its group of the quota has no place left",
     "beyond_budget": "beyond the budget",
+    "passed_over": "the selector took fewer rows than the budget, and not this row",
+    "unreadable": "could not be read",
 }
 
 
@@ -65,27 +67,25 @@ class Answer:
     """What became of a row in one selection.
 
     Attributes:
-        id: winnow's.
+        id: winnow's; None of a row that could not be read.
+        recipe, selection_id: None of a row that could not be read, which is in no pool.
         rule: "chosen", or the first rule that kept the row out: of `pipelines.recipes.eligible.RULES` or of a labeling
-            project, "not_in_pool", "dropped", "max_per_group", "quota" or "beyond_budget".
+            project, or another of `_WORDS`.
         detail: what the rule says of the row; JSON-plain.
         replayed: seconds that it took to replay the draw; None if that was not needed.
     """
 
-    id: str
-    recipe: str
-    selection_id: str
+    id: str | None
+    recipe: str | None
+    selection_id: str | None
     rule: str
     detail: dict[str, Any] = field(default_factory=dict)
     replayed: float | None = None
 
-    def json(self) -> str:
-        """One JSON object."""
-        return json.dumps(asdict(self), ensure_ascii=False)
-
     def lines(self) -> Iterator[str]:
         """For a terminal."""
-        yield f"{self.recipe} ({self.selection_id}): {_WORDS.get(self.rule, self.rule.replace('_', ' '))}"
+        words = _WORDS.get(self.rule, self.rule.replace("_", " "))
+        yield words if self.recipe is None else f"{self.recipe} ({self.selection_id}): {words}"
         for name, value in self.detail.items():
             if value is not None:
                 yield f"    {name.replace('_', ' ')}: {f'{value:.6g}' if isinstance(value, float) else value}"
@@ -93,11 +93,36 @@ class Answer:
             yield f"    the draw was replayed from its record, in {self.replayed:.1f} s"
 
 
+class _Selection(Drawn):
+    """A selection with what its record was drawn from, and its replay."""
+
+    @cached_property
+    def inputs(self) -> DrawInputs:
+        """What it was drawn from."""
+        return recorded_inputs(self.view, self.spec, self.header)
+
+    @cached_property
+    def replay(self) -> tuple[Trace, float]:
+        """What the draw did with each row, and how many seconds it took to draw again.
+
+        Raises:
+            HeldBack: the replay gives other rows than the record.
+        """
+        began = time.monotonic()
+        trace = Trace()
+        again = replay(self.inputs, trace)
+        if not np.array_equal(from_arrow(again["id"]), self.ids):
+            raise HeldBack(
+                f"{self.selection_id} is not reproduced, so what kept the row out cannot be told: see `winnow reproduce`"
+            )
+        return trace, round(time.monotonic() - began, 3)
+
+
 def why(context: Context, name: str, recipe: str | None = None) -> list[Answer]:
     """Why a row was chosen or not, by the latest selection of each recipe.
 
     Args:
-        name: winnow's id of a row, its own id, or a beginning of winnow's that no other row has.
+        name: winnow's id of a row, its own id, a beginning of winnow's that no other row has, or FILE:LINE.
         recipe: only of this recipe, or of this selection.
 
     Raises:
@@ -106,12 +131,13 @@ def why(context: Context, name: str, recipe: str | None = None) -> list[Answer]:
         NothingYet: nothing was drawn yet.
         HeldBack: the draw has to be replayed and gives other rows than its record.
 
-    Cost: up to the rule that kept the row out; a row that no rule keeps out costs a draw.
+    Cost: up to the rule that kept the row out; a row that no rule keeps out costs a draw. What was opened, asked or
+    replayed is kept in the view of the pool for further rows.
     """
     selections = [selection_of(context.store, recipe)] if recipe is not None else _latest(context)
-    drawn = [Drawn(context.pool, selection) for selection in selections]
+    drawn = [context.pool.once("why", each, partial(_Selection, context.pool, each)) for each in selections]
     id_ = _resolve(context, name, [each.snapshot for each in drawn])
-    return [_answer(context, id_, each) for each in drawn]
+    return [id_] if isinstance(id_, Answer) else [_answer(id_, each) for each in drawn]
 
 
 def _latest(context: Context) -> list[str]:
@@ -124,10 +150,11 @@ def _latest(context: Context) -> list[str]:
     return [latest[name] for name in sorted(latest)]
 
 
-def _resolve(context: Context, name: str, drawn_from: list[Snapshot]) -> Ids:
-    """(1,) the id that a name means: in the pool as it is now, or else in that of a selection."""
+def _resolve(context: Context, name: str, drawn_from: list[Snapshot]) -> Ids | Answer:
+    """(1,) the id that a name means, in the pool as it is now or else in that of a selection; the answer if it has none."""
     current = [] if context.pool.current is None else [context.pool.snapshot]
-    for snapshot in dict.fromkeys([*current, *drawn_from]):
+    snapshots = list(dict.fromkeys([*current, *drawn_from]))
+    for snapshot in snapshots:
         match = snapshot.match([name])
         if match.counts[0] > 1:
             raise BadInput(f"{name!r} is the own id of {match.counts[0]} rows; name one by winnow's id")
@@ -140,10 +167,30 @@ def _resolve(context: Context, name: str, drawn_from: list[Snapshot]) -> Ids:
             )
         if len(by_prefix):
             return by_prefix
+    file, _, line = name.rpartition(":")
+    if file and line.isdecimal():
+        return _at_line(snapshots, file, int(line))
     raise BadInput(
-        f"no row of the pool is called {name!r}: neither winnow's id, nor its beginning ({SHORTEST_PREFIX} digits or more), "
-        'nor an id of your files. A row that could not be read has no id: `winnow sql "FROM quarantine"` lists those'
+        f"no row of the pool is called {name!r}: neither winnow's id, nor its beginning ({SHORTEST_PREFIX} digits or "
+        "more), nor an id of your files. A row that could not be read has no id: name it by its file and line, as "
+        "pool.jsonl:17"
     )
+
+
+def _at_line(snapshots: list[Snapshot], file: str, line: int) -> Ids | Answer:
+    """The id of the row at a line of a file, or why that could not be read."""
+    for snapshot in snapshots:
+        rows = find_lines(snapshot, file, line)
+        if len(rows) > 1:
+            raise BadInput(
+                f"{len(rows)} files end in {file!r}: {', '.join(row.file for row in rows[:3])}; give more of it"
+            )
+        for row in rows:
+            if row.id is not None:
+                return row.id
+            detail = {"file": row.file, "line": line, "cause": row.cause, "excerpt": excerpt(row.excerpt or "")}
+            return Answer(None, None, None, "unreadable", detail)
+    raise BadInput(f"no file of the pool that is called {file!r} has a row at line {line}")
 
 
 def _with_prefix(snapshot: Snapshot, name: str) -> Ids:
@@ -156,42 +203,29 @@ def _with_prefix(snapshot: Snapshot, name: str) -> Ids:
     return np.asarray(snapshot.ids[start:stop])
 
 
-def _answer(context: Context, id_: Ids, drawn: Drawn) -> Answer:
-    inputs = recorded_inputs(context.pool, drawn.spec, drawn.header)
-    rule, detail, seconds = _rule(drawn, inputs, id_)
+def _answer(id_: Ids, drawn: _Selection) -> Answer:
+    rule, detail, seconds = _rule(drawn, id_)
     return Answer(to_text(id_)[0], drawn.header["recipe"], drawn.selection_id, rule, detail, seconds)
 
 
-def _rule(drawn: Drawn, inputs: DrawInputs, id_: Ids) -> tuple[str, dict[str, Any], float | None]:
+def _rule(drawn: _Selection, id_: Ids) -> tuple[str, dict[str, Any], float | None]:
     """The rule, what it says of the row, and how long a replay took."""
     row = int(rows_of(id_, drawn.snapshot.ids)[0])
     if row < 0:
         return "not_in_pool", _absence(drawn, id_), None
     place = np.flatnonzero(drawn.ids == id_[0])
     if len(place):
-        return CHOSEN, _chosen(drawn, inputs, int(place[0]), row), None
-    rule = first_rule(inputs, row)
+        return CHOSEN, _chosen(drawn, int(place[0]), row), None
+    rule = first_rule(drawn.inputs, row)
     if rule is not None:
-        return rule, _excluded(drawn, inputs, rule, id_), None
+        return rule, _excluded(drawn, rule, id_), None
     dropped = _recorded_drop(drawn, id_)
     if dropped is not None:
         return "dropped", dropped, None
-    if inputs.labelled is not None and row in inputs.labelled:
+    if drawn.inputs.labelled is not None and row in drawn.inputs.labelled:
         return "already_labelled", {}, None
-    trace, seconds = drawn.view.once("trace", drawn.selection_id, lambda: _replayed(drawn, inputs))
-    return *_traced(drawn, inputs, trace, row), seconds
-
-
-def _replayed(drawn: Drawn, inputs: DrawInputs) -> tuple[Trace, float]:
-    """What the draw did with each row, and how many seconds it took to draw again."""
-    began = time.monotonic()
-    trace = Trace()
-    again = replay(inputs, trace)
-    if not np.array_equal(from_arrow(again["id"]), drawn.ids):
-        raise HeldBack(
-            f"{drawn.selection_id} is not reproduced, so what kept the row out cannot be told: see `winnow reproduce`"
-        )
-    return trace, round(time.monotonic() - began, 3)
+    trace, seconds = drawn.replay
+    return *_traced(drawn, trace, row), seconds
 
 
 def _absence(drawn: Drawn, id_: Ids) -> dict[str, Any]:
@@ -206,14 +240,14 @@ def _absence(drawn: Drawn, id_: Ids) -> dict[str, Any]:
     }
 
 
-def _chosen(drawn: Drawn, inputs: DrawInputs, place: int, row: int) -> dict[str, Any]:
+def _chosen(drawn: _Selection, place: int, row: int) -> dict[str, Any]:
     item = drawn.item(place)
     ref = item["ref"]
     text = None
     if ref is not None and item["kind"] in Reason.ROW_KINDS:
         text = _text_of(drawn.snapshot, ref)
     elif ref is not None and item["kind"] == "target":
-        text = target_text(drawn, ref)
+        text = drawn.target_text(ref)
     return {
         "rank": item["rank"],
         "of": len(drawn.ids),
@@ -222,20 +256,26 @@ def _chosen(drawn: Drawn, inputs: DrawInputs, place: int, row: int) -> dict[str,
         "reason": reason_in_words(item),
         "ref": ref,
         "ref_text": None if text is None else excerpt(text),
-        **_nearest_target(drawn, inputs, row),
+        **_nearest_target(drawn, item, row),
     }
 
 
-def _nearest_target(drawn: Drawn, inputs: DrawInputs, row: int) -> dict[str, Any]:
-    """The target by which `rds_max` scored the row, which a score alone does not name; nothing for other scorers."""
-    scorers = [step for step in drawn.spec.steps if isinstance(step, Scorer)]
-    if inputs.vectors is None or not scorers or scorers[-1].name != "rds_max":
+def _nearest_target(drawn: _Selection, item: dict[str, Any], row: int) -> dict[str, Any]:
+    """The target nearest to a row whose reason names none, of the set that the reason names, if it does.
+
+    Of `rds_max`, and of `rds_plus` whose turns go to sets, that is the target that won.
+    """
+    inputs = drawn.inputs
+    if inputs.vectors is None or not drawn.sees_targets or item["kind"] == "target":
         return {}
     targets = target_vectors(inputs)
-    similarity = unit(targets.vectors) @ unit(inputs.vectors.take(np.array([row])))[0]
+    vector, vectors = (np.asarray(v, np.float64) for v in (inputs.vectors.take(np.array([row]))[0], targets.vectors))
+    similarity = vectors @ vector / np.maximum(np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector), EPSILON)
+    if item["kind"] == "target_set":
+        similarity[np.asarray(targets.sets) != targets.names.index(item["ref"])] = -np.inf
     nearest = int(similarity.argmax())
     name = targets.printable()[nearest]
-    text = target_text(drawn, name)
+    text = drawn.target_text(name)
     return {
         "nearest_target": name,
         "similarity": float(similarity[nearest]),
@@ -248,7 +288,7 @@ def _text_of(snapshot: Snapshot, ref: str) -> str | None:
     return prompts(snapshot, ids)[0] if rows_of(ids, snapshot.ids)[0] >= 0 else None
 
 
-def _excluded(drawn: Drawn, inputs: DrawInputs, rule: str, id_: Ids) -> dict[str, Any]:
+def _excluded(drawn: _Selection, rule: str, id_: Ids) -> dict[str, Any]:
     """What a rule before the steps says of the row."""
     spec = drawn.spec
     if rule == "outside_where":
@@ -258,7 +298,7 @@ def _excluded(drawn: Drawn, inputs: DrawInputs, rule: str, id_: Ids) -> dict[str
         return {"file": None if ids is None else ids.file}
     if rule == "equal_to_a_target":
         row = rows_of(id_, drawn.snapshot.ids)
-        equal = [each.name for each in inputs.held_out if drawn.snapshot.asked_in(each.conversations)[row].any()]
+        equal = [each.name for each in drawn.inputs.held_out if drawn.snapshot.asked_in(each.conversations)[row].any()]
         return {"target_sets": equal}
     if rule == "contaminated":
         assert spec.contamination is not None
@@ -288,53 +328,65 @@ def _recorded_drop(drawn: Drawn, id_: Ids) -> dict[str, Any] | None:
     return {name: report[name] for name in ("step", "kind", "ref", "value")} | {"ref_text": text}
 
 
-def _traced(drawn: Drawn, inputs: DrawInputs, trace: Trace, row: int) -> tuple[str, dict[str, Any]]:
+def _traced(drawn: _Selection, trace: Trace, row: int) -> tuple[str, dict[str, Any]]:
     """What a replayed draw did with a row that it did not take."""
     for step, rows in trace.dropped:
         if (rows == row).any():
             return "dropped", {"step": step}
-    detail = _standing(drawn, trace, row)
-    for rule, name, taken in _closed_groups(drawn, inputs, trace, row):
-        return rule, {"group": name, "taken": taken} | detail
-    return "beyond_budget", detail
+    place = int(np.flatnonzero(trace.rows == row)[0])
+    rule = _first_closed(trace, place)
+    if rule is None:
+        is_spent = trace.closed.get("budget", [0])[0] > 0
+        return "beyond_budget" if is_spent else "passed_over", _standing(drawn, trace, place, drawn.rows)
+    name, taken = _group(drawn, trace, rule, place)
+    quota = drawn.spec.constraints.quota
+    is_part = rule == "quota" and quota is not None and quota.divides
+    is_balance = is_part and quota is not None and quota.balance is not None
+    detail = {"group": name, "taken": len(taken)} | _standing(drawn, trace, place, taken if is_part else drawn.rows)
+    # A quota that balances sets no group a limit: it divides the budget, and the group's part is spent.
+    return "beyond_budget" if is_balance else rule, detail
 
 
-def _standing(drawn: Drawn, trace: Trace, row: int) -> dict[str, Any]:
-    """The row's score and rank among the rows that the selector saw, and the score of the last row taken."""
-    last = {"last_taken": to_text(drawn.ids[-1:])[0] if len(drawn.ids) else None}
-    place = np.flatnonzero(trace.rows == row)
-    if trace.scorer is None or not len(place):
+def _first_closed(trace: Trace, place: int) -> str | None:
+    """The constraint whose group of a row closed first; `max_per_group` where both did at once."""
+    closings = []
+    for rule in ("max_per_group", "quota"):
+        if rule not in trace.groups:
+            continue
+        group = int(trace.groups[rule][place])
+        if group != NO_GROUP:
+            closings.append((trace.closed[rule][group], rule))
+        elif rule == "quota" and "budget" not in trace.closed:  # a quota that divides gives nothing to other groups
+            closings.append((AT_FIRST, rule))
+    return min(((at, rule) for at, rule in closings if at), key=lambda closing: closing[0], default=(0, None))[1]
+
+
+def _group(drawn: _Selection, trace: Trace, rule: str, place: int) -> tuple[str, Rows]:
+    """The name of the group of a constraint that a row is in, and the rows of it that were taken, in order."""
+    constraints, groups = drawn.spec.constraints, trace.groups[rule]
+    quota, group = constraints.quota, groups[place]
+    taken = drawn.rows[np.isin(drawn.rows, trace.rows[groups == group])]
+    if quota is not None and rule == "quota" and group != NO_GROUP:
+        return f"{quota.by} {trace.quota_names[group]}", taken
+    if quota is not None and rule == "quota" and quota.predicts:
+        return f"{quota.by} that the quota does not name", taken
+    by = quota.by if quota is not None and rule == "quota" else constraints.group_by
+    assert by is not None
+    value = drawn.inputs.snapshot.column(by)[trace.rows[place]]
+    return f"{by} {'null' if value is None or value != value else value}", taken  # noqa: PLR0124 - NaN alone differs
+
+
+def _standing(drawn: Drawn, trace: Trace, place: int, taken: Rows) -> dict[str, Any]:
+    """The row's score and rank among the rows that the selector saw, and the score of the last of the rows taken."""
+    last = {"last_taken": to_text(drawn.snapshot.ids[taken[-1:]])[0] if len(taken) else None}
+    if trace.scorer is None:
         return last
-    score = float(trace.scores[place[0]])
-    taken = np.flatnonzero(trace.rows == drawn.rows[-1]) if len(drawn.rows) else place[:0]
+    score = float(trace.scores[place])
+    at = np.flatnonzero(trace.candidates & (trace.rows == taken[-1])) if len(taken) else taken
     return last | {
         "scorer": trace.scorer,
         "score": score,
-        "score_rank": 1 + int((trace.scores > score).sum()),
-        "scored": len(trace.rows),
-        "score_of_last_taken": float(trace.scores[taken[0]]) if len(taken) else None,
+        "score_rank": 1 + int((trace.scores[trace.candidates] > score).sum()),
+        "scored": int(trace.candidates.sum()),
+        "score_of_last_taken": float(trace.scores[at[0]]) if len(at) else None,
     }
-
-
-def _closed_groups(drawn: Drawn, inputs: DrawInputs, trace: Trace, row: int) -> Iterator[tuple[str, str, int]]:
-    """Each constraint whose group of this row took nothing more: its rule, the group, how many rows of it are taken."""
-    constraints, snapshot = drawn.spec.constraints, inputs.snapshot
-    if "max_per_group" in trace.closed and constraints.group_by is not None:
-        values = snapshot.column(constraints.group_by)
-        taken = int((values[drawn.rows] == values[row]).sum())
-        if taken >= constraints.max_per_group:
-            yield "max_per_group", f"{constraints.group_by} {values[row]}", taken
-    quota = constraints.quota
-    if "quota" not in trace.closed or quota is None:
-        return
-    pool = (
-        Pool(probabilities=inputs.probabilities, classes=inputs.classes)
-        if quota.predicts
-        else Pool(columns={quota.by: snapshot.column(quota.by)})
-    )
-    group, names = quota.groups(pool)
-    if group[row] == NO_GROUP:
-        if quota.divides:
-            yield "quota", "none", 0
-    elif trace.closed["quota"][names.index(names[group[row]])]:
-        yield "quota", f"{quota.by} {names[group[row]]}", int((group[drawn.rows] == group[row]).sum())

@@ -26,6 +26,9 @@ from selection.run_selector import (
 from selection.step import Selector
 from selection.types import Array, Doubles, Rows, Selection
 
+AT_FIRST = 1
+"""When a group closed that had no room from the beginning; 0 says that it is open."""
+
 Stream = Callable[[], np.random.Generator]
 
 
@@ -36,7 +39,7 @@ def constrained_selection(
     stream: Stream,
     *,
     allow_short: bool,
-    closed: dict[str, list[bool]] | None = None,
+    closed: dict[str, list[int]] | None = None,
 ) -> Selection:
     """What `step` takes of a pool within constraints.
 
@@ -45,8 +48,8 @@ def constrained_selection(
         pool: what the steps before have left.
         stream: the selector's generator, fresh at each call.
         allow_short: give what there is, with `exhausted=True`, where the constraints cannot be met.
-        closed: gets, by "max_per_group" and "quota", whether each group took nothing more at the end. A quota that
-            divides gives each group its part, so all of its groups are closed.
+        closed: gets, by "max_per_group", "quota" and "budget", when each group closed, as in `GroupCapacity`. A group
+            of a quota that divides is closed once it has its part.
 
     Returns:
         Shares and balance: the groups' picks interleaved, so that the beginning of a selection is nearly divided as the
@@ -64,12 +67,13 @@ def constrained_selection(
         capacities.append(GroupCapacity.of(bound.value_group, np.ones(len(pool)), bound.per_value(pool)))
         closed["max_per_group"] = capacities[-1].closed
     if constraints.quota is not None and constraints.quota.divides:
-        closed["quota"] = [True] * len(bound.quota_names)
-        return _divided(bound, step, pool, capacities, stream, allow_short=allow_short)
+        closed["quota"] = [0] * len(bound.quota_names)
+        return _divided(bound, step, pool, capacities, stream, closed["quota"], allow_short=allow_short)
     if bound.quota_group is not None:
         capacities.append(GroupCapacity.of(bound.quota_group, bound.cost, bound.caps(pool)))
         closed["quota"] = capacities[-1].closed
     capacities.append(GroupCapacity.whole(bound.cost, constraints.amount))
+    closed["budget"] = capacities[-1].closed
     first = min(bound.rows(pool), int(pool.candidates.sum()))
     picked, missing = capped_selection(step, pool, capacities, stream, first=first)
     if missing > 0 and not allow_short:
@@ -83,10 +87,11 @@ def _divided(
     pool: Pool,
     capacities: Sequence[GroupCapacity],
     stream: Stream,
+    closed: list[int],
     *,
     allow_short: bool,
 ) -> Selection:
-    """One draw in each group of the quota, in order of the names."""
+    """One draw in each group of the quota, in order of the names; `closed` gets when each had its part."""
     constraints, candidates = bound.constraints, pool.candidates
     wanted = bound.shares(pool, allow_short=allow_short)
     parts: list[Selection] = []
@@ -95,6 +100,7 @@ def _divided(
         members = candidates & (bound.quota_group == i)
         count = int(members.sum())
         if not wanted[i]:
+            closed[i] = AT_FIRST
             continue
         # What earlier groups gave is already selected for this one.
         taken = np.concatenate([pool.get_already_selected(), *(part.rows for part in parts)])
@@ -103,11 +109,13 @@ def _divided(
             if constraints.needs_nested is None:
                 picked = run_selector(step, frame, min(wanted[i], count), rng=stream())
                 missing = float(wanted[i] - len(picked.rows))
+                closed[i] = 0 if missing else AT_FIRST + len(taken) + len(picked.rows)
             else:
                 inside = [capacity.take(rows) for capacity in capacities]
                 inside.append(GroupCapacity.whole(bound.cost[rows], wanted[i]))
                 first = min(bound.take(rows).rows(frame, wanted[i]), count)
                 picked, missing = capped_selection(step, frame, inside, stream, first=first)
+                closed[i] = inside[-1].closed[0]
         if missing > 0:
             lacking.append(f"{name} {wanted[i] - missing:,.0f} of {wanted[i]:,}")
         parts.append(in_parent(picked, rows))
@@ -134,18 +142,19 @@ class GroupCapacity:
         group: (n,) the group of each row, `NO_GROUP` = in none.
         cost: (n,) what each row takes.
         left: of each group; shared with the capacities that `take` makes for subpools.
-        closed: whether a group takes nothing more: it is full, or a row did not fit.
+        closed: of each group, 0 while it takes more; else, because it is full or a row did not fit, `AT_FIRST` + how
+            many rows were selected when it closed, those that were already selected included.
     """
 
     group: Rows
     cost: Doubles
     left: list[float]
-    closed: list[bool]
+    closed: list[int]
 
     @classmethod
     def of(cls, group: Rows, cost: Doubles, left: Array) -> GroupCapacity:
         """A capacity of `left` (groups,)."""
-        return cls(group, cost, left.tolist(), (left <= 0).tolist())
+        return cls(group, cost, left.tolist(), [AT_FIRST if amount <= 0 else 0 for amount in left.tolist()])
 
     @classmethod
     def whole(cls, cost: Doubles, amount: int) -> GroupCapacity:
@@ -158,8 +167,8 @@ class GroupCapacity:
 
     def open(self) -> Array:
         """(n,) bool: the rows whose group is not closed."""
-        closed = np.array([*self.closed, False])  # NO_GROUP is the last
-        return ~closed[self.group]
+        is_open = np.array([not at for at in self.closed] + [True])  # NO_GROUP is the last
+        return is_open[self.group]
 
 
 def capped_selection(
@@ -202,7 +211,7 @@ def capped_selection(
         picked = run_selector(step, pool, depth, rng=stream())
         if not np.array_equal(picked.rows[: len(before)], before):
             raise BrokenStep(f"{step.name}: says that it is nested, but a budget of {depth} begins otherwise")
-        left_over += _take_fitting(picked.rows, len(before), capacities, taken)
+        left_over += _take_fitting(picked.rows, len(before), capacities, taken, len(pool.get_already_selected()))
         before = picked.rows
         unseen = candidates.copy()
         unseen[picked.rows] = False
@@ -215,7 +224,9 @@ def capped_selection(
     return at_places(picked, np.array(taken, np.int64)), missing
 
 
-def _take_fitting(rows: Rows, start: int, capacities: list[GroupCapacity], taken: list[int]) -> float:
+def _take_fitting(
+    rows: Rows, start: int, capacities: list[GroupCapacity], taken: list[int], selected_before: int
+) -> float:
     """Go along the picks from place `start`; append the places that are taken. Gives what closed groups left over."""
     ahead = rows[start:]
     groups = list(zip(*(capacity.group[ahead].tolist() for capacity in capacities), strict=True))
@@ -229,7 +240,7 @@ def _take_fitting(rows: Rows, start: int, capacities: list[GroupCapacity], taken
             continue
         for capacity, g, c in zip(capacities, group, cost, strict=True):
             if g != NO_GROUP and c > capacity.left[g]:
-                capacity.closed[g] = True
+                capacity.closed[g] = AT_FIRST + selected_before + len(taken)
                 left_over += capacity.left[g]
                 break
         else:
@@ -237,5 +248,5 @@ def _take_fitting(rows: Rows, start: int, capacities: list[GroupCapacity], taken
             for capacity, g, c in zip(capacities, group, cost, strict=True):
                 if g != NO_GROUP:
                     capacity.left[g] -= c
-                    capacity.closed[g] = capacity.left[g] <= 0
+                    capacity.closed[g] = 0 if capacity.left[g] > 0 else AT_FIRST + selected_before + len(taken)
     return left_over

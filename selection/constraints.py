@@ -49,8 +49,8 @@ class Quota:
             caps them together. A whole number is rows (tokens, if the budget is), one between 0 and 1 a part of the
             budget, rounded down.
         balance: `water_fill` gives each pick to the group that has least, already selected rows included (of equals,
-            the first by name or class); `inverse_frequency` divides the budget in proportion to 1 / (1 + what a group
-            has). No group gets more than it has candidates.
+            the first by name or class, `null` last); `inverse_frequency` divides the budget in proportion to
+            1 / (1 + what a group has). No group gets more than it has candidates.
 
     Rows that are already selected count: shares and parts are of the budget together with them. A group that has more
     than its share gets no more, and the others divide what is left.

@@ -132,7 +132,8 @@ def _run_steps(
                 rows = rows[remaining]
             else:
                 assert isinstance(step, Selector)
-                _note_scores(trace, scorer, rows, frame)
+                if trace is not None:
+                    _note_pool(trace, scorer, rows, frame)
                 picked = _picked(step, visible, bound.take(rows), filters, stream, allow_short=allow_short, trace=trace)
                 picked = in_parent(picked, rows)
                 return replace(
@@ -143,10 +144,17 @@ def _run_steps(
     raise AssertionError("parse_steps ends every recipe in a selector")
 
 
-def _note_scores(trace: Trace | None, scorer: str | None, rows: Rows, frame: Pool) -> None:
-    if trace is not None and scorer is not None and frame.scores is not None:
-        candidates = frame.candidates
-        trace.scorer, trace.rows, trace.scores = scorer, rows[candidates], frame.scores[candidates]
+def _note_pool(trace: Trace, scorer: str | None, rows: Rows, frame: Pool) -> None:
+    """What the selector sees, in the frame of the whole pool."""
+    trace.rows, trace.candidates = rows, frame.candidates
+    if scorer is not None and frame.scores is not None:
+        trace.scorer, trace.scores = scorer, frame.scores
+
+
+def _note_groups(trace: Trace, bound: BoundConstraints) -> None:
+    groups = {"max_per_group": bound.value_group, "quota": bound.quota_group}
+    trace.groups = {rule: group for rule, group in groups.items() if group is not None}
+    trace.quota_names = bound.quota_names
 
 
 def _picked(
@@ -162,6 +170,8 @@ def _picked(
     """What the selector takes of what the filters left."""
     if bound.constraints.needs:
         bound = bound.constraints.on(pool)
+    if trace is not None:
+        _note_groups(trace, bound)
     if bound.constraints.needs_nested is not None or bound.constraints.quota is not None:
         _check_constraints(bound, pool, filters, allow_short=allow_short)
         closed = None if trace is None else trace.closed
@@ -176,6 +186,8 @@ def _picked(
     count = len(picked.rows)
     if count < budget and not allow_short:
         raise InvalidBudget(f"{step.name} found only {count} rows for a budget of {budget}; allow_short takes these")
+    if trace is not None:
+        trace.closed["budget"] = [0 if count < budget else 1 + len(pool.get_already_selected()) + count]
     return replace(picked, exhausted=count < budget)
 
 

@@ -17,12 +17,20 @@ class Trace:
         dropped: (step, its rows) of each filter and of each scorer that drops rows, in order; also of filters that do
             not report.
         scorer: the last step that scored; None if no step did.
-        rows, scores: (m,) the rows that the selector saw and their scores; empty without a scorer.
-        closed: "quota" or "max_per_group" -> for each of its groups, whether it took nothing more at the end.
+        rows: (m,) the rows that the selector saw, those that were already selected among them.
+        candidates: (m,) whether it could choose them.
+        scores: (m,) their scores; empty without a scorer.
+        groups: "quota" or "max_per_group" -> (m,) the group of each row, `selection.groups.NO_GROUP` = in none.
+        quota_names: of the groups of the quota.
+        closed: "quota", "max_per_group" or "budget" -> for each of its groups (the budget is one), 0 if it would have
+            taken more, else 1 + how many rows were selected when it closed.
     """
 
     dropped: list[tuple[str, Rows]] = field(default_factory=list)
     scorer: str | None = None
     rows: Rows = field(default_factory=lambda: np.empty(0, np.int64))
+    candidates: Array = field(default_factory=lambda: np.empty(0, np.bool_))
     scores: Array = field(default_factory=lambda: np.empty(0, np.float32))
-    closed: dict[str, list[bool]] = field(default_factory=dict)
+    groups: dict[str, Rows] = field(default_factory=dict)
+    quota_names: tuple[str, ...] = ()
+    closed: dict[str, list[int]] = field(default_factory=dict)

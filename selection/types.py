@@ -284,13 +284,13 @@ class Capacity(Protocol):
         group: (n,) the group of each row, -1 = in none.
         cost: (n,) what each row takes.
         left: of each group.
-        closed: whether a group takes nothing more.
+        closed: of each group, 0 while it takes more, else 1 + how many rows were selected when it closed.
     """
 
     group: Rows
     cost: Doubles
     left: list[float]
-    closed: list[bool]
+    closed: list[int]
 
 
 SCORES = (

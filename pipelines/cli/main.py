@@ -309,7 +309,9 @@ def compare(
 
 @app.command()
 def why(
-    row: Annotated[str, typer.Argument(metavar="ID", help="Winnow's id of a row, its beginning, or your own id.")],
+    row: Annotated[
+        str, typer.Argument(metavar="ID", help="Winnow's id of a row, its beginning, your own id, or FILE:LINE.")
+    ],
     recipe: Annotated[
         str | None, typer.Option("--recipe", "-r", help="A recipe or a selection id; every drawn recipe if left out.")
     ] = None,
@@ -318,11 +320,17 @@ def why(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
     """Say why a row was chosen, or the first rule that kept it out."""
+    from dataclasses import asdict
+
+    from pipelines.cli.output import json_text
     from pipelines.why import why as explain_row
 
     for answer in explain_row(_context(config), row, recipe):
-        for line in [answer.json()] if json else answer.lines():
-            _print(line)
+        if json:
+            standard_output().write(json_text(asdict(answer)) + "\n")
+        else:
+            for line in answer.lines():
+                _print(line)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from pipelines.compare.draws import Draw, drawn, random_rows, recorded
 from pipelines.compare.overlap import jaccard, mean_over_draws, rank_biased
 from pipelines.compare.yardstick import Yardstick, yardstick
 from pipelines.context import Context
-from pipelines.report.drawn import column_codes
+from pipelines.recipes.drawn import column_codes
 from pipelines.runs import code_version, runs
 from storage.store import utc_now
 

@@ -13,8 +13,8 @@ from pipelines.config.schema import OWN_VECTORS
 from pipelines.context import Context
 from pipelines.errors import UnknownEncoder
 from pipelines.messages import listed, nearest
+from pipelines.recipes.drawn import unit
 from pipelines.recipes.targets import examples_of
-from pipelines.report.drawn import unit
 from pipelines.report.quality import SEED, distances, highest_cosines, judging, pool_sample
 from selection.types import Array, Rows
 from storage.errors import BadInput, NotInStore

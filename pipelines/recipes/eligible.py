@@ -56,7 +56,7 @@ def _excluded(inputs: DrawInputs, counts: dict[str, int]) -> Iterator[tuple[str,
     if inputs.vectors is not None:
         yield "without_vector", inputs.vectors.failed_rows
     if spec.where is not None:
-        yield "outside_where", ~snapshot.where(spec.where)
+        yield "outside_where", inputs.outside_where
     if spec.allow is not None:
         allowed, _ = _listed(snapshot, spec.allow, strict=True)
         yield "not_allowed", np.setdiff1d(np.arange(len(snapshot)), allowed)

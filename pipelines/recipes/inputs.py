@@ -55,6 +55,13 @@ class DrawInputs:
         """The target sets whose questions no chosen row may hold."""
         return [self.view.target_set_of(targets_id) for targets_id in self.spec.held_out]
 
+    @cached_property
+    def outside_where(self) -> Mask:
+        """(n,) the rows that do not meet the recipe's condition. Cost: DuckDB's, in a process of its own."""
+        if self.spec.where is None:
+            return np.zeros(len(self.snapshot), np.bool_)
+        return ~self.snapshot.where(self.spec.where)
+
     @property
     def labels(self) -> Rows | None:
         """(n,) class numbers of the rows that train, -1 elsewhere."""

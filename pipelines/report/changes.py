@@ -29,9 +29,9 @@ import numpy.typing as npt
 
 from pipelines.pool_view import PoolView
 from pipelines.recipes.draw import named_as_now
+from pipelines.recipes.drawn import Drawn, quota_groups
 from pipelines.recipes.eligible import RULES
 from pipelines.recipes.spec import IdList, SelectionSpec
-from pipelines.report.drawn import Drawn, quota_groups
 from selection.constraints import Quota
 from selection.registry import recorded_spec
 from selection.types import Rows

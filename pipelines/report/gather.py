@@ -44,10 +44,10 @@ import pyarrow as pa
 
 from pipelines.context import Context
 from pipelines.pool_view import PoolView
+from pipelines.recipes.drawn import Drawn, column_codes
 from pipelines.recipes.explain import excerpt
 from pipelines.report import maps
 from pipelines.report.changes import Causes, changes
-from pipelines.report.drawn import Drawn, column_codes
 from pipelines.report.funnel import pool_funnel, recipe_funnel
 from pipelines.report.history import LATEST, History, Run, read_history
 from pipelines.report.labels import labels

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.recipes.drawn import Drawn, unit
 from pipelines.recipes.explain import excerpt
 from pipelines.recipes.targets import example_vectors
-from pipelines.report.drawn import Drawn, unit
 from selection.types import Rows
 from storage.errors import BadInput, NotInStore
 from storage.ids import Ids

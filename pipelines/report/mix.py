@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.pool_view import PoolView
-from pipelines.report.drawn import Drawn, column_codes, quota_groups
+from pipelines.recipes.drawn import Drawn, column_codes, quota_groups
 from selection.constraints import Quota
 from selection.types import Rows
 from storage.errors import StorageError

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.recipes.drawn import Drawn, unit
 from pipelines.recipes.spec import SelectionSpec
 from pipelines.recipes.targets import example_vectors
-from pipelines.report.drawn import Drawn, unit
 from selection.types import Array, Rows
 from storage.errors import BadInput, NotInStore
 from storage.ids import rows_of

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.recipes.drawn import Drawn
 from pipelines.recipes.explain import excerpt, why
 from pipelines.report.changes import ADDED, DROPPED, Causes, words_of
-from pipelines.report.drawn import Drawn
 from selection.types import Reason
 from storage.ids import Ids, from_text, to_text
-from storage.pool.content import text_of
 
 FIRST, NEWEST, RISEN, LAST, GONE = 6, 5, 2, 3, 4
 TEXT = 400
@@ -126,18 +125,8 @@ def _ref_text(pick: Pick, item: Mapping[str, Any], texts: Mapping[bytes, str]) -
         return None
     if pick.ref is not None:
         return excerpt(texts.get(from_text([pick.ref]).tolist()[0], ""), TEXT // 2) or None
-    text = target_text(pick.drawn, item["ref"]) if item["kind"] == "target" else None
+    text = pick.drawn.target_text(item["ref"]) if item["kind"] == "target" else None
     return None if text is None else excerpt(text, TEXT // 2)
-
-
-def target_text(drawn: Drawn, ref: str) -> str | None:
-    """The text of the example of a target set that a reason names; None if no set of the recipe has it."""
-    for targets_id in drawn.spec.targets.values():
-        target_set = drawn.view.target_set_of(targets_id)
-        for name, conversation in zip(target_set.example_names, target_set.conversations, strict=True):
-            if ref in (name, f"{target_set.name}/{name}"):
-                return text_of(conversation)
-    return None
 
 
 def _number(value: float | None) -> float | None:

@@ -126,19 +126,19 @@ def capped_round_robin(
     sizes = [len(capacity.left) for capacity in capacities]
     starts = np.cumsum([0, *sizes[:-1]])
     left = np.concatenate([np.asarray(capacity.left, np.float64) for capacity in capacities])
-    closed = np.concatenate([np.asarray(capacity.closed, np.bool_) for capacity in capacities])
+    closed = np.concatenate([np.asarray(capacity.closed, np.int64) for capacity in capacities])
     used = np.zeros(n, np.bool_)
     used[taken] = True
     picks = tuple(np.empty(n, np.int64) for _ in range(3))
     picked, turn_of, place_of = picks
     caps = (group, cost, starts, left, closed)
-    value, state = np.empty(n), np.zeros(4)
+    value, state = np.empty(n), np.array([0.0, 0.0, 0.0, 0.0, len(taken)])
     place = np.zeros(turns, np.int64)
     row, score = np.empty((count, 0), np.int64), np.empty((count, 0))
     below: tuple[Array, Rows] | None = None
     depth, done = first_depth(first + len(taken), count), n == 0
     while not done:
-        skip = excluded | (closed[starts[:, None] + group] & (group >= 0)).any(axis=0)
+        skip = excluded | ((closed[starts[:, None] + group] > 0) & (group >= 0)).any(axis=0)
         skip[taken] = excluded[taken]
         skip[picked[: int(state[1])]] = not lose
         band = max(1, min(depth, n, max_bytes // (ENTRY_BYTES * count)))

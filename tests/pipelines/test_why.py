@@ -1,117 +1,17 @@
-"""`winnow why`: what it answers is what each rule says, asked of the raw rows one by one."""
+"""`winnow why`: what becomes of a row by name, by its file and line, and as JSON; `test_why_reference` has the rules."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from pipelines.context import Context
 from pipelines.run import run_all
 from pipelines.why import why
 from tests.conftest import SUBJECTS, row, write_rows
-from tests.pipelines.conftest import Winnow, opened, write_vectors
-
-NAMES = [f"{subject}-{number}" for subject in SUBJECTS for number in range(40)]
-EVALUATION = "how many silver spoons does the old widow of the harbour master keep in her green cupboard today"
-CONFIG = """\
-store: ./store
-pool:
-  files: data/*.jsonl
-  vectors: vectors/pool.npy
-targets:
-  foxes: {files: targets/foxes.jsonl, vectors: vectors/foxes.npy}
-decontamination:
-  files: {quiz: {files: evaluation/quiz.jsonl}}
-recipes:
-  caps:
-    steps: [near_duplicates: {threshold: 0.9}, rds_max, top]
-    budget: 40
-    where: "source <> 'dog'"
-    allow: allow.txt
-    deny: deny.txt
-    quota: {by: source, caps: 9}
-    allow_short: true
-  tokens:
-    steps: [outliers: {drop: 0.1}, rds_max, keep_top: {times: 2}, top]
-    budget: {tokens: 300, column: tokens}
-    group_by: family
-    max_per_group: 3
-    allow_short: true
-  grown: {steps: [rds_max, top], budget: 30, mode: top_up}
-"""
-
-
-@dataclass(frozen=True)
-class Project:
-    folder: Path
-    context: Context
-    rows: dict[str, dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    folder = tmp_path_factory.mktemp("why")
-    rows = {}
-    for position, name in enumerate(NAMES):
-        subject, number = name.split("-")
-        rows[name] = {**row(int(number), subject), "tokens": 5 + position % 11, "family": f"f{position % 30}"}
-    rows["add-7"]["prompt"] = EVALUATION
-    rows["fox-5"]["prompt"] = row(100, "fox")["prompt"]
-    (folder / "winnow.yaml").write_text(CONFIG)
-    (folder / "allow.txt").write_text("\n".join(name for name in NAMES if not name.endswith("9")) + "\n")
-    (folder / "deny.txt").write_text("\n".join(name for name in NAMES if name.endswith("8")) + "\n")
-    write_rows(folder / "data" / "a.jsonl", list(rows.values()))
-    write_rows(folder / "targets" / "foxes.jsonl", [row(n, "fox") for n in (100, 101)])
-    write_rows(folder / "evaluation" / "quiz.jsonl", [{"id": "q1", "prompt": EVALUATION, "response": "twelve"}])
-    write_vectors(folder / "vectors" / "pool.npy", NAMES)
-    write_vectors(folder / "vectors" / "foxes.npy", ["fox-100", "fox-101"])
-    run_all(opened(folder))
-    return Project(folder, opened(folder), rows)
-
-
-def _rule_of_caps(name: str) -> str | None:
-    """The first rule before the steps of `caps` that keeps a row out, literally."""
-    if name.startswith("dog-"):
-        return "outside_where"
-    if name.endswith("9"):
-        return "not_allowed"
-    if name.endswith("8"):
-        return "denied"
-    return {"fox-5": "equal_to_a_target", "add-7": "contaminated"}.get(name)
-
-
-@pytest.mark.slow  # each answer evaluates `where` in a process of its own
-def test_why__rules_in_their_order(project: Project) -> None:
-    after = {"chosen", "dropped", "quota", "beyond_budget"}
-    sampled = np.random.default_rng(0).choice(NAMES, 16, replace=False).tolist()
-    for name in [*sampled, "fox-5", "add-7"]:
-        (answer,) = why(project.context, name, "caps")
-        expected = _rule_of_caps(name)
-        assert answer.rule == expected if expected else answer.rule in after, name
-
-
-@pytest.mark.slow
-def test_why__scores_and_ranks_are_those_of_cosines(project: Project) -> None:
-    vectors = np.load(project.folder / "vectors" / "pool.npy").astype(float)
-    targets = np.load(project.folder / "vectors" / "foxes.npy").astype(float)
-    vectors, targets = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (vectors, targets))
-    best = dict(zip(NAMES, (vectors @ targets.T).max(axis=1).tolist(), strict=True))
-    drawable = sorted((best[name] for name in NAMES if name not in ("fox-5", "add-7")), reverse=True)
-    for name in NAMES[::9]:
-        (answer,) = why(project.context, name, "grown")
-        if name == "fox-5":
-            continue
-        rank = 1 + sum(score > best[name] for score in drawable)
-        assert answer.rule == ("chosen" if rank <= 30 else "beyond_budget"), name
-        if rank > 30:
-            assert answer.detail["score"] == pytest.approx(best[name], abs=2e-3)
-            assert abs(answer.detail["score_rank"] - rank) <= 2  # stored vectors are rounded to float16
-            assert answer.detail["score_of_last_taken"] == pytest.approx(drawable[29], abs=2e-3)
+from tests.pipelines.conftest import Winnow, change, opened, write_vectors
 
 
 def test_why__of_the_whole_pool_is_what_the_record_says(ran: Path) -> None:
@@ -131,9 +31,73 @@ def test_why__a_row_by_its_beginning_and_as_json(ran: Path, winnow: Winnow) -> N
     assert (printed["id"], printed["rule"]) == (answer.id, answer.rule)
 
 
+def test_why__a_row_by_its_file_and_line(ran: Path) -> None:
+    context = opened(ran)
+    rows = (ran / "data" / "a.jsonl").read_text().splitlines()
+    for name in ("a.jsonl:4", "data/a.jsonl:4", f"{ran / 'data' / 'a.jsonl'}:4"):
+        assert why(context, name, "near") == why(context, json.loads(rows[3])["id"], "near")
+
+
+def test_why__a_row_that_could_not_be_read(light: Path) -> None:
+    data = light / "data" / "a.jsonl"
+    data.write_text(data.read_text() + "{broken\n")
+    change(light, "pool:\n", "pool:\n  max_bad_fraction: 0.5\n")
+    run_all(opened(light))
+    (answer,) = why(opened(light), "a.jsonl:41")
+    assert (answer.id, answer.rule, answer.detail["line"]) == (None, "unreadable", 41)
+    assert answer.detail["cause"]
+    assert answer.detail["excerpt"] == "{broken"
+
+
+@pytest.mark.slow
+def test_why__names_the_target_that_pulled_a_row(light: Path) -> None:
+    names = {"foxes": ["fox-100", "fox-101"], "dogs": ["dog-100", "dog-101"]}
+    write_rows(light / "targets" / "dogs.jsonl", [row(n, "dog") for n in (100, 101)])
+    write_vectors(light / "vectors" / "dogs.npy", names["dogs"])
+    dogs = "targets:\n  dogs: {files: targets/dogs.jsonl, vectors: vectors/dogs.npy}\n"
+    change(light, "targets:\n", dogs)
+    steps = ["rds_max", "rds_mean", "rds_plus", "rds_plus: {per: query}", "tsds", "interests: {n_clusters: 3}", "betr"]
+    recipes = [f"  r{n}: {{steps: [{step}], budget: 9, allow_short: true}}\n" for n, step in enumerate(steps)]
+    change(light, "recipes:\n", "recipes:\n" + "".join(recipes))
+    run_all(opened(light))
+    context = opened(light)
+    vectors = {}
+    for path in (light / "vectors").glob("*.npy"):
+        own = np.load(path).astype(float)
+        own /= np.linalg.norm(own, axis=1, keepdims=True)
+        vectors |= dict(zip(path.with_suffix(".ids.txt").read_text().split(), own, strict=True))
+    prompts = {
+        f"{set_name}/{name}": row(int(name[4:]), name[:3])["prompt"] for set_name in names for name in names[set_name]
+    }
+    for recipe, step in enumerate(steps):
+        chosen = 0
+        for name in (f"{subject}-{number}" for subject in SUBJECTS for number in range(10)):
+            (answer,) = why(context, name, f"r{recipe}")
+            if answer.rule != "chosen":
+                continue
+            chosen += 1
+            detail = answer.detail
+            by_reason = step in ("rds_plus: {per: query}", "tsds")
+            target = detail["ref" if by_reason else "nearest_target"]
+            assert (detail["ref_text"] if by_reason else detail["target_text"]).startswith(prompts[target]), (
+                step,
+                name,
+            )
+            allowed = names[detail["ref"]] if step == "rds_plus" else [each for own in names.values() for each in own]
+            cosines = {each: float(vectors[name] @ vectors[each]) for each in allowed}
+            if not by_reason:  # vectors are stored as float16
+                assert cosines[target.partition("/")[2]] == pytest.approx(max(cosines.values()), abs=2e-3), (step, name)
+                assert detail["similarity"] == pytest.approx(max(cosines.values()), abs=2e-3)
+        assert chosen > 3, step
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["no-such-row"], "no row of the pool is called 'no-such-row'"), (["fox-3", "-r", "naer"], "neither a recipe")],
+    [
+        (["no-such-row"], "no row of the pool is called 'no-such-row'"),
+        (["a.jsonl:999"], "no file of the pool that is called 'a.jsonl' has a row at line 999"),
+        (["fox-3", "-r", "naer"], "neither a recipe"),
+    ],
 )
 def test_why__a_mistake_is_said(ran: Path, winnow: Winnow, arguments: list[str], message: str) -> None:
     ended = winnow("why", *arguments, "--config", ran)

@@ -176,10 +176,11 @@ def capped_turns(row, turns, ended, place, used, caps, lose, state, picks):  # t
         place: (t,) how far each turn has read its list; written to.
         used: (n,) rows taken; written to.
         caps: (c, n) the group of each row in each capacity, -1 is none, and (c, n) its cost; (c,) where the groups of each
-            capacity begin in the last two: what is left, and what is closed, which are written to. The last capacity is
-            that of the whole.
+            capacity begin in the last two: what is left, and when each closed (0: it is open; else 1 + how many rows were
+            selected by then), which are written to. The last capacity is that of the whole.
         lose: whether a row that is taken costs the turn, else the list moves on.
-        state: the turn, the picks so far, the turns since a list had a row, and what closed groups left over; written to.
+        state: the turn, the picks so far, the turns since a list had a row, what closed groups left over, and how many rows
+            were selected before; written to.
         picks: (n,) each: rows, turns and places in the list; written to.
 
     Returns:
@@ -223,11 +224,12 @@ def _offered(candidate, used, caps, lose, state):  # type: ignore[no-untyped-def
         if group[c, candidate] >= 0 and tight < 0 and cost[c, candidate] > left[at]:
             tight = at
     if tight >= 0:
-        closed[tight] = True
+        closed[tight] = 1 + int(state[4] + state[1])
         state[3] += left[tight]
         return -1
     for c in range(len(first)):
         if group[c, candidate] >= 0:
             left[first[c] + group[c, candidate]] -= cost[c, candidate]
-            closed[first[c] + group[c, candidate]] = left[first[c] + group[c, candidate]] <= 0
+            if left[first[c] + group[c, candidate]] <= 0:
+                closed[first[c] + group[c, candidate]] = 2 + int(state[4] + state[1])
     return candidate

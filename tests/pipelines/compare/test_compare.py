@@ -21,7 +21,7 @@ from pipelines.compare.record import record_metrics
 from pipelines.compare.tables import compare_tables
 from pipelines.context import Context
 from pipelines.named import selection_of
-from pipelines.report.drawn import unit
+from pipelines.recipes.drawn import unit
 from pipelines.stages.ingest import ingest
 from selection.types import Array
 from storage.catalog.query import query_catalog

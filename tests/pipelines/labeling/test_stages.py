@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from pipelines.stages.publish import publish
 from pipelines.stages.pull import pull
 from pipelines.stages.push import push
 from pipelines.stages.stage import Outcome
+from pipelines.why import why
 from storage.errors import BadInput
 from storage.ids import from_arrow, rows_of, to_text
 from storage.labels.log import read_log
 from storage.labels.rounds import read_round_items, read_rounds
 from storage.records import read_selection
+from tests.conftest import SUBJECTS
 from tests.pipelines.conftest import Winnow, change
 from tests.quick import quick_first
 
@@ -568,3 +571,51 @@ def test_push__a_filter_that_searches_and_a_quota_over_predicted_classes(project
     assert set(found["step"].to_pylist()) == {"anchors"}
     assert set(found["ref"].to_pylist()) <= {str(one["id"]) for one in items(project, 0)}
     assert "the same 10 rows in the same order" in reproduce(context, active)
+
+
+def _arms(project: Path) -> dict[str, str]:
+    """Own id -> arm, of the rows of the newest batch."""
+    context = opened(project)
+    snapshot = context.pool.snapshot
+    table = read_round_items(context.store, read_rounds(context.store, "kinds")[-1]["round_id"])
+    return dict(zip(map(str, snapshot.given_ids(from_arrow(table["id"]))), table["arm"].to_pylist(), strict=True))
+
+
+@pytest.mark.slow
+def test_why__of_a_batch_is_what_labels_and_rounds_say(project: Path) -> None:
+    configured(project, "random_share: 0.3, gold: gold.jsonl, gold_share: 0.2")
+    gold = [f"answer-{number}" for number in range(4)]
+    (project / "gold.jsonl").write_text("".join(json.dumps({"id": name, "label": "other"}) + "\n" for name in gold))
+    loop(project)
+    label(project)
+    sent = list(_arms(project))
+    ignored, skipped = [name for name in sent if name not in gold][:2]
+    lines = [{"id": ignored, "ignore": True, "annotator": "ann"}, {"id": skipped, "skip": True, "annotator": "ann"}]
+    (project / "labels" / "1-ann.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    loop(project)
+    leased = list(_arms(project))
+    loop(project, "more")
+    arm = _arms(project)
+
+    context = opened(project)
+    selection = read_rounds(context.store, "kinds")[-1]["selection_id"]
+    rules = Counter[str]()
+    for name in (f"{subject}-{number}" for subject in SUBJECTS for number in range(10)):
+        if arm.get(name) == "strategy":
+            expected = "chosen"
+        elif name in sent and name not in (ignored, skipped) and name not in gold:
+            expected = "labelled"
+        elif name in leased:
+            expected = "leased"
+        elif name in (ignored, skipped):
+            expected = "skipped_or_ignored"
+        elif name in gold:
+            expected = "gold"
+        elif arm.get(name) == "random":
+            expected = "random_arm"
+        else:
+            expected = "beyond_budget"
+        (answer,) = why(context, name, selection)
+        assert answer.rule == expected, name
+        rules[expected] += 1
+    assert len(rules) == 7, rules

@@ -12,10 +12,10 @@ from pipelines.config.load import load_config
 from pipelines.context import Context
 from pipelines.progress import Log
 from pipelines.recipes.draw import draw
+from pipelines.recipes.drawn import Drawn, quota_groups
 from pipelines.recipes.inputs import DrawInputs
 from pipelines.recipes.spec import resolve_spec
 from pipelines.report.changes import changes
-from pipelines.report.drawn import Drawn, quota_groups
 from pipelines.run import run_all
 from selection import Pool
 from storage.store import Store

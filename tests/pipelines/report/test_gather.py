@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import NothingYet
+from pipelines.recipes.drawn import Drawn, unit
 from pipelines.report import gather as gather_module
 from pipelines.report.changes import ADDED, DROPPED, words_of
-from pipelines.report.drawn import Drawn, unit
 from pipelines.report.quality import highest_cosines
 from storage.errors import NotInStore
 from storage.ids import to_text

@@ -1,4 +1,4 @@
-"""A selection with all that a report asks of it, each part read once."""
+"""A committed selection with all that a report or an answer asks of it, each part read once."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from selection.constraints import Quota
 from selection.types import Array, Input, Rows
 from storage.checksums import verified
 from storage.ids import Ids, from_arrow, rows_of
+from storage.pool.content import text_of
 from storage.pool.snapshot import Snapshot
 from storage.records import read_selection
 from storage.store import Store
@@ -68,6 +69,15 @@ class Drawn:
     def vectors(self, encoder: str) -> StoredVectors:
         """The vectors of the snapshot's rows."""
         return self.view.vectors(encoder, self.snapshot)
+
+    def target_text(self, ref: str) -> str | None:
+        """The text of the example of a target set that a reason names; None if no set of the recipe has it."""
+        for targets_id in self.spec.targets.values():
+            target_set = self.view.target_set_of(targets_id)
+            for name, conversation in zip(target_set.example_names, target_set.conversations, strict=True):
+                if ref in (name, f"{target_set.name}/{name}"):
+                    return text_of(conversation)
+        return None
 
     @property
     def sees_targets(self) -> bool:
