@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from pipelines.config.schema import OWN_VECTORS
 from pipelines.context import Context
 from pipelines.named import selection_of
+from pipelines.recipes.drawn import Drawn, column_codes, unit
 from pipelines.recipes.explain import why
 from pipelines.recipes.targets import example_vectors
-from pipelines.report.drawn import Drawn, column_codes, unit
 from pipelines.report.maps import Map, pool_map
 from selection.types import Array, Rows
 from storage.errors import BadInput, NotInStore
