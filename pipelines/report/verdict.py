@@ -52,10 +52,13 @@ def _line(state: str, selects: list[Run], passed: list[Run], rows: int, problems
     recipes = f"{counted(len(passed), 'recipe')}, {counted(rows, 'row')}"
     if state == "published":
         return f"Published: {recipes}." if selects else "Nothing was drawn."
-    held_back = "; ".join(f"{problem['stage']}: {_in_short(problem['cause'])}" for problem in problems)
-    if state == "partly":
-        return f"Published: {recipes}; held back: {held_back}"
-    return f"Held back, what was published before stays: {held_back}"
+    causes = {
+        words: [f"{each['stage']}: {_in_short(each['cause'])}" for each in problems if each["status"] == status]
+        for status, words in (("failed", "failed"), ("held_back", "held back"))
+    }
+    listed = [f"{words}: {'; '.join(lines)}" for words, lines in causes.items() if lines]
+    head = f"Published: {recipes}" if state == "partly" else "Nothing new, what was published before stays"
+    return "; ".join([head, *listed])
 
 
 def _warns(run: Run) -> bool:

@@ -122,7 +122,7 @@ def test_maps__are_drawn_in_the_same_plane_every_night(nights: Nights) -> None:
     assert sum(rows for _, _, rows in second["density"]) == second["sampled_rows"]
 
 
-def test_gather__a_run_that_was_held_back_says_why(light: Path) -> None:
+def test_gather__a_run_with_a_recipe_that_failed_says_why(light: Path) -> None:
     from pipelines.errors import RecipesFailed
     from pipelines.run import run_and_report
 
@@ -131,7 +131,7 @@ def test_gather__a_run_that_was_held_back_says_why(light: Path) -> None:
     said: list[str] = []
     with pytest.raises(RecipesFailed):
         run_and_report(opened(light, said))
-    assert said[-1].startswith("report: Published: 1 recipe, 10 rows; held back: select any: ")
+    assert said[-1].startswith("report: Published: 1 recipe, 10 rows; failed: select any: ")
     document = json.loads((light / "store" / "report.html").resolve().with_name("report.json").read_text("utf-8"))
     assert document["verdict"]["state"] == "partly"
     assert [recipe["status"] for recipe in document["recipes"]] == ["ok", "failed"]
