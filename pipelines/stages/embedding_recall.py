@@ -16,6 +16,7 @@ from pipelines.recipes.planted_rows import ALONE, INSIDE, Carriers, PlantedTexts
 from pipelines.recipes.spec import SelectionSpec
 from pipelines.recipes.targets import example_vectors
 from pipelines.stages.encode import embed
+from pipelines.stages.stage import Check
 from selection.filters.decontaminate import Decontaminate
 from storage.damage import committed_whole
 from storage.pool.contamination import commit_embedding_recall, read_embedding_recall
@@ -23,6 +24,10 @@ from storage.vectors.segments import StoredVectors
 
 # Of the plants, so that every recipe of a pool shares them, and what was encoded for another is there.
 SEED = 0
+VERBATIM = "planted_examples_similar"
+# The least recall of examples that stand alone, word for word. It is 1 where targets are encoded as the pool is; where they are
+# not, the threshold may be one that no row can reach.
+FLOOR = 0.95
 
 
 def embedding_recall(context: Context, recipe: str, spec: SelectionSpec) -> list[dict[str, Any]]:
@@ -84,6 +89,20 @@ def recall_metrics(recall: list[dict[str, Any]]) -> dict[str, float]:
     if any(each["negatives"] for each in recall):
         metrics["embedding_false_positives"] = round(_share(recall, "false_positives", "negatives"), 6)
     return metrics
+
+
+def recall_check(recall: list[dict[str, Any]]) -> Check:
+    """Whether the rule finds rows that are an example word for word, of each target set."""
+    verbatim = [each for each in recall if (each["form"], each["kind"]) == (ALONE, "verbatim")]
+    low = [each for each in verbatim if each["recall"] < FLOOR]
+    if not verbatim:
+        return Check(VERBATIM, True, "no rule on vectors, or nothing that could be planted", blocking=False)
+    worst = low or [min(verbatim, key=lambda each: each["recall"])]
+    named = "; ".join(
+        f"{each['target_set']}: {each['found']} of {each['planted']} at a cosine of {each['threshold']}"
+        for each in worst
+    )
+    return Check(VERBATIM, not low, f"{'below' if low else 'least'}: {named}; floor {FLOOR}", blocking=False)
 
 
 def _share(recall: list[dict[str, Any]], part: str, whole: str) -> float:

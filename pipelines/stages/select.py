@@ -19,7 +19,7 @@ from pipelines.recipes.learned import recipe_inputs
 from pipelines.recipes.rows import select_rows
 from pipelines.recipes.spec import resolve_spec
 from pipelines.runs import last_run
-from pipelines.stages.embedding_recall import embedding_recall, recall_metrics
+from pipelines.stages.embedding_recall import VERBATIM, embedding_recall, recall_check, recall_metrics
 from pipelines.stages.stage import Check, Outcome, stage
 from storage.ids import Ids, from_arrow, rows_of
 from storage.pool.content import prompt_of
@@ -36,6 +36,7 @@ ANOTHER_SEED = "overlap_with_another_seed"
         "ids_in_pool": "every row is in the pool's snapshot",
         "no_target_leaked": "no selected row holds what a target asks",
         "overlap_above_floor": "shares enough with the recipe's last selection",
+        VERBATIM: "`decontaminate: {similarity}` drops rows that are a target's example word for word",
     },
 )
 def select(context: Context, recipe: str) -> Outcome:
@@ -54,7 +55,7 @@ def select(context: Context, recipe: str) -> Outcome:
         subject=result.spec.selection_id,
         metrics={"rows": len(result.ids), **result.metrics, **overlaps, **recall_metrics(recall)},
         summary=_summary(result),
-        checks=_checks(context.pool, context.config.recipes[recipe], result, overlap),
+        checks=(*_checks(context.pool, context.config.recipes[recipe], result, overlap), recall_check(recall)),
     )
 
 

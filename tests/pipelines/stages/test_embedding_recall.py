@@ -13,7 +13,7 @@ from pipelines.recipes.contamination import question_of
 from pipelines.recipes.planted_rows import ALONE, INSIDE, PLANTS, Carriers, PlantedRow, PlantedTexts, planted_rows
 from pipelines.recipes.spec import resolve_spec
 from pipelines.run import run_all
-from pipelines.stages.embedding_recall import SEED
+from pipelines.stages.embedding_recall import SEED, recall_check
 from pipelines.stages.select import select
 from selection.encoders import load_encoder
 from storage.catalog.query import query_catalog
@@ -106,6 +106,7 @@ def test_embedding_recall__an_unchanged_recipe_encodes_nothing_nor_does_another_
     other = select(opened(encoded), "near")
     change(encoded, "similarity: 0.5", f"similarity: {THRESHOLD}")
     assert again.subject != other.subject
+    assert again.checks[-1].detail == f"least: foxes: 3 of 3 at a cosine of {THRESHOLD}; floor 0.95"
     assert 0 < again.metrics["embedding_recall_inside"] < again.metrics["embedding_recall_alone"] <= 1
     assert other.metrics["embedding_recall_alone"] == 1 == other.metrics["embedding_false_positives"]
     assert not any(name.startswith("embedding") for name in select(opened(encoded), "by_texts").metrics)
@@ -155,3 +156,11 @@ def test_planted_rows__hold_their_examples_in_place_and_are_the_same_again(encod
         turns == planted[texts.ids.tolist().index(i)].turns
         for i, turns in zip(ids.tolist(), conversations, strict=True)
     )
+
+
+def test_recall_check__warns_where_examples_themselves_are_not_similar_enough() -> None:
+    measured = {"target_set": "foxes", "form": ALONE, "kind": "verbatim", "threshold": 0.9, "planted": 20, "found": 18}
+    check = recall_check([measured | {"recall": 0.9}, measured | {"form": INSIDE, "found": 0, "recall": 0.0}])
+    assert (check.passed, check.blocking) == (False, False)
+    assert check.detail == "below: foxes: 18 of 20 at a cosine of 0.9; floor 0.95"
+    assert recall_check([]).passed
