@@ -10,7 +10,17 @@ import pytest
 
 from pipelines.pool_view import PoolView
 from pipelines.recipes.contamination import question_of
-from pipelines.recipes.planted_rows import ALONE, INSIDE, PLANTS, Carriers, PlantedRow, PlantedTexts, planted_rows
+from pipelines.recipes.planted_rows import (
+    ALONE,
+    INSIDE,
+    PLANTS,
+    Carriers,
+    PlantedRow,
+    PlantedTexts,
+    _disguised,
+    _within,
+    planted_rows,
+)
 from pipelines.recipes.spec import resolve_spec
 from pipelines.run import run_all
 from pipelines.stages.embedding_recall import SEED, recall_check
@@ -107,7 +117,10 @@ def test_embedding_recall__an_unchanged_recipe_encodes_nothing_nor_does_another_
     change(encoded, "similarity: 0.5", f"similarity: {THRESHOLD}")
     assert again.subject != other.subject
     assert again.checks[-1].detail == f"least: foxes: 3 of 3 at a cosine of {THRESHOLD}; floor 0.95"
-    assert 0 < again.metrics["embedding_recall_inside"] < again.metrics["embedding_recall_alone"] <= 1
+    inside, alone = (again.metrics[f"embedding_recall_{form}"] for form in (INSIDE, ALONE))
+    assert isinstance(inside, float)
+    assert isinstance(alone, float)
+    assert 0 < inside < alone <= 1
     assert other.metrics["embedding_recall_alone"] == 1 == other.metrics["embedding_false_positives"]
     assert not any(name.startswith("embedding") for name in select(opened(encoded), "by_texts").metrics)
 
@@ -164,3 +177,14 @@ def test_recall_check__warns_where_examples_themselves_are_not_similar_enough() 
     assert (check.passed, check.blocking) == (False, False)
     assert check.detail == "below: foxes: 18 of 20 at a cosine of 0.9; floor 0.95"
     assert recall_check([]).passed
+
+
+def test_disguised__all_that_the_user_says_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    shout = lambda text, rng: text.upper() if text.islower() else None  # noqa: E731
+    turns = [("system", "be brief"), ("user", "why"), ("assistant", "so"), ("user", "WHEN"), ("assistant", "now")]
+    assert _disguised(turns, shout, rng) == [("system", "be brief"), ("user", "WHY"), *turns[2:]]
+    assert _disguised([("text", "why")], shout, rng) == [("text", "WHY")]
+    assert _disguised([("assistant", "so")], shout, rng) == [("assistant", "SO")]
+    assert _disguised([("user", "WHEN"), ("assistant", "now")], shout, rng) is None
+    assert _within([("system", "s"), ("user", "")], "why", rng) == [("system", "s"), ("user", "\n\nwhy\n\n")]
