@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from pipelines.stages.embedding_recall import SEED, recall_check
 from pipelines.stages.select import select
 from selection.encoders import load_encoder
 from storage.catalog.query import query_catalog
-from storage.pool.content import text_of
+from storage.pool.content import Turns, text_of
 from storage.store import Store
 from tests.conftest import SUBJECTS, row, write_rows
 from tests.pipelines.conftest import change, make_light, opened
@@ -73,7 +74,11 @@ def test_embedding_recall__is_that_of_a_literal_search(encoded: Path) -> None:
     view = opened(encoded).pool
     planted, carriers = plants_of(view)
     model = load_encoder(view.config.encoders["tiny"])
-    unit = lambda conversations: _unit(model.encode([model.text_of(turns) for turns in conversations]))  # noqa: E731
+
+    def unit(conversations: Sequence[Turns]) -> Any:
+        vectors = model.encode([model.text_of(turns) for turns in conversations])
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
     plants, bare = unit([each.turns for each in planted]), unit(carriers.turns)
     measured = rows_of(encoded, "SELECT * FROM embedding_recall")
     assert {each["selection_id"] for each in measured} == {resolve_spec(opened(encoded), "near").selection_id}
@@ -101,10 +106,6 @@ def test_embedding_recall__is_that_of_a_literal_search(encoded: Path) -> None:
     assert all(each["recall"] == 1 for each in measured if (each["form"], each["kind"]) == (ALONE, "verbatim"))
     assert any(each["recall"] < 1 for each in measured)
     assert any(each["false_positives"] for each in measured)
-
-
-def _unit(vectors: Any) -> Any:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def test_embedding_recall__an_unchanged_recipe_encodes_nothing_nor_does_another_threshold(
