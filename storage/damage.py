@@ -149,6 +149,12 @@ KINDS: Mapping[str, Kind] = {
         {"contamination_id": _TEXT, "snapshot": _TEXT, "facts": {str: _NUMBER}},
         ("matches.parquet", "recall.parquet"),
     ),
+    "embedding_recalls": Kind(
+        ("records", "embedding_recalls"),
+        "embedding_recall.json",
+        dict.fromkeys(("embedding_recall_id", "encoder"), _TEXT),
+        ("recall.parquet",),
+    ),
     "metrics": Kind(("records", "metrics"), "metrics.json", {"selection_id": _TEXT, "values": {str: _NUMBER}}),
     "labels": Kind(
         ("records", "labels"),

@@ -202,7 +202,7 @@ def commit_record(store: Store, kind: str, header: Mapping[str, Any], tables: Ma
     """Commit `records/<kind>s/<id>/`: `<kind>.json` and the tables; the same id twice is one record, the first.
 
     Args:
-        kind: "selection", "round", "model", "classifier" or "contamination".
+        kind: "selection", "round", "model", "classifier", "contamination" or "embedding_recall".
         header: JSON-plain; `<kind>_id` is the id. `created_at` is filled in.
         tables: file name without extension -> table, written behind a column `<kind>_id`.
 

@@ -113,7 +113,7 @@ def _measured(name: str, kind: str, planted: int, hits: int, negatives: int, wro
 
 def carrier_texts(snapshot: Snapshot, count: int, seed: int) -> list[str]:
     """Texts of rows drawn by hash of their ids, so that most stay the same while the pool grows; in the order of ids."""
-    ids = snapshot.ids[_sample(snapshot.ids, count, seed)]
+    ids = snapshot.ids[sampled(snapshot.ids, count, seed)]
     texts = {
         row_id: text_of(turns)
         for row_ids, batch in snapshot.turns(ids)
@@ -189,10 +189,10 @@ def _rewording(record: Any, places: Mapping[str, Sequence[int]]) -> tuple[int, s
 
 def _of_set(examples: Examples, number: int, count: int, seed: int) -> Rows:
     places = np.flatnonzero(examples.place == number)
-    return places[_sample(examples.ids[places], count, seed)]
+    return places[sampled(examples.ids[places], count, seed)]
 
 
-def _sample(ids: Ids, count: int, seed: int) -> Rows:
+def sampled(ids: Ids, count: int, seed: int) -> Rows:
     """The places of `count` ids, ascending."""
     noise = mix(mix(hash_keys(ids)) + np.uint64(seed))
     return np.sort(np.argsort(noise, kind="stable")[:count])

@@ -19,6 +19,7 @@ from pipelines.recipes.learned import recipe_inputs
 from pipelines.recipes.rows import select_rows
 from pipelines.recipes.spec import resolve_spec
 from pipelines.runs import last_run
+from pipelines.stages.embedding_recall import VERBATIM, embedding_recall, recall_check, recall_metrics
 from pipelines.stages.stage import Check, Outcome, stage
 from storage.ids import Ids, from_arrow, rows_of
 from storage.pool.content import prompt_of
@@ -35,6 +36,7 @@ ANOTHER_SEED = "overlap_with_another_seed"
         "ids_in_pool": "every row is in the pool's snapshot",
         "no_target_leaked": "no selected row holds what a target asks",
         "overlap_above_floor": "shares enough with the recipe's last selection",
+        VERBATIM: "`decontaminate: {similarity}` drops rows that are a target's example word for word",
     },
 )
 def select(context: Context, recipe: str) -> Outcome:
@@ -43,6 +45,7 @@ def select(context: Context, recipe: str) -> Outcome:
     last = last_run(context.store, "select", recipe)
     spec = resolve_spec(context, recipe)
     result = draw(context, recipe_inputs(context.pool, spec), recipe)
+    recall = embedding_recall(context, recipe, result.spec)
     shared = _shared(context, result.ids, last["subject"] if last else None)
     overlap = None if shared is None else shared["overlap_with_last"]
     overlaps = {name: round(value, 4) for name, value in (shared or {}).items()}
@@ -50,9 +53,9 @@ def select(context: Context, recipe: str) -> Outcome:
         overlaps[ANOTHER_SEED] = _overlap_of_another_seed(context, result, last)
     return Outcome(
         subject=result.spec.selection_id,
-        metrics={"rows": len(result.ids), **result.metrics, **overlaps},
+        metrics={"rows": len(result.ids), **result.metrics, **overlaps, **recall_metrics(recall)},
         summary=_summary(result),
-        checks=_checks(context.pool, context.config.recipes[recipe], result, overlap),
+        checks=(*_checks(context.pool, context.config.recipes[recipe], result, overlap), recall_check(recall)),
     )
 
 

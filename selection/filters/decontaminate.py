@@ -25,7 +25,8 @@ class Decontaminate(Filter):
             where it makes whole lines of the row.
         threshold: the share of a question's n-grams that a row must hold.
         similarity: rows are dropped, too, whose cosine to a target that steps see is at least this: rewordings and
-            translations. None: vectors do not count.
+            translations. None: vectors do not count. Rows that hold a target within a longer text are seldom that similar;
+            how many planted ones are is in the view `embedding_recall`.
 
     The selection's record lists the dropped rows: by which rule ("exact", "ngrams", "embedding"), for which target, and the
     share of its n-grams or the cosine. Of several targets it is the one of which the row holds most; ties to "exact", then to

@@ -265,6 +265,7 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
         "selection_finds": [path for path in _of_records(store, "selections", "found.parquet") if path.exists()],
         "contamination": _of_records(store, "contaminations", "matches.parquet", searches),
         "contamination_recall": _of_records(store, "contaminations", "recall.parquet", searches),
+        "embedding_recall": _of_records(store, "embedding_recalls", "recall.parquet", _measured(store)),
         "token_scores": [path for segment in KINDS["segments"].folders(store) if (path := segment / ROWS).exists()],
         "label_events": _of_imports(store, connection, "labels.parquet", "new > 0"),
         "label_quarantine": _of_imports(store, connection, "quarantine.parquet", f"{_IS_LAST} AND quarantined > 0"),
@@ -354,6 +355,12 @@ def _latest_search(store: Store, connection: DuckDBPyConnection) -> list[str]:
         "SELECT subject FROM runs WHERE stage = 'decontaminate' AND subject IS NOT NULL ORDER BY run_id DESC",
     )
     return [name for name in dict.fromkeys(subjects) if committed_whole(store, "contaminations", name)][:1]
+
+
+def _measured(store: Store) -> list[str]:
+    """The selections whose rule on vectors was measured."""
+    names = store.committed(*KINDS["embedding_recalls"].root)
+    return [name for name in names if readable(store, "embedding_recalls", name, whole=True)]
 
 
 def _select(view: str, paths: Iterable[Path]) -> str:

@@ -1,6 +1,7 @@
 """What of a pool holds evaluation texts, and how well the search for it finds what was planted.
 
-records/contaminations/<id>/   contamination.json, matches.parquet (`MATCH_COLUMNS`), recall.parquet (`RECALL_COLUMNS`)
+records/contaminations/<id>/      contamination.json, matches.parquet (`MATCH_COLUMNS`), recall.parquet (`RECALL_COLUMNS`)
+records/embedding_recalls/<id>/   embedding_recall.json, recall.parquet (`EMBEDDING_RECALL_COLUMNS`); the id of a selection
 """
 
 from __future__ import annotations
@@ -36,6 +37,17 @@ RECALL_COLUMNS = {
     "negatives": pa.int64(),
     "false_positives": pa.int64(),
     "precision": pa.float64(),
+}
+EMBEDDING_RECALL_COLUMNS = {
+    "target_set": pa.string(),
+    "form": pa.string(),
+    "kind": pa.string(),
+    "threshold": pa.float64(),
+    "planted": pa.int64(),
+    "found": pa.int64(),
+    "recall": pa.float64(),
+    "negatives": pa.int64(),
+    "false_positives": pa.int64(),
 }
 
 
@@ -79,4 +91,27 @@ def read_recall(store: Store, contamination_id: str) -> list[dict[str, Any]]:
     """
     folder = record_folder(store, "contamination", contamination_id)
     rows: list[dict[str, Any]] = read_items(folder / "recall.parquet", RECALL_COLUMNS).to_pylist()
+    return rows
+
+
+def commit_embedding_recall(store: Store, selection_id: str, encoder: str, recall: pa.Table) -> None:
+    """Commit what a selection's rule on vectors finds of planted rows; the same selection twice is one record, the first.
+
+    Args:
+        encoder: the fingerprint of the vectors.
+        recall: `EMBEDDING_RECALL_COLUMNS`, an evaluation set, form and kind of plant each.
+    """
+    header = {"embedding_recall_id": selection_id, "encoder": encoder}
+    tables = {"recall": recall.cast(pa.schema(EMBEDDING_RECALL_COLUMNS))}
+    commit_record(store, "embedding_recall", header, tables)
+
+
+def read_embedding_recall(store: Store, selection_id: str) -> list[dict[str, Any]]:
+    """What was planted and found for a selection, as `EMBEDDING_RECALL_COLUMNS`.
+
+    Raises:
+        NotInStore, StoreDamaged: as `read_contamination`.
+    """
+    folder = record_folder(store, "embedding_recall", selection_id)
+    rows: list[dict[str, Any]] = read_items(folder / "recall.parquet", EMBEDDING_RECALL_COLUMNS).to_pylist()
     return rows
