@@ -21,7 +21,7 @@ test: $(VENV)/.installed-dev  ## ruff, then mypy --strict beside all tests but t
 	$(MAKE) --no-print-directory -j2 mypy pytest
 
 test-slow: $(VENV)/.installed-dev  ## the long tests: draws against their law, kills, every kind of damage
-	$(PYTEST) --dist worksteal -m slow
+	$(PYTEST) --dist worksteal -m slow --durations=20
 
 mypy: $(VENV)/.installed-dev
 	$(BIN)/mypy
