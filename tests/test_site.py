@@ -44,6 +44,7 @@ def nav_pages(entry: Any) -> list[str]:
     return [page for part in (entry if isinstance(entry, list) else entry.values()) for page in nav_pages(part)]
 
 
+@pytest.mark.slow
 def test_site__the_navigation_has_every_page_of_the_docs() -> None:
     project = tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]
     listed = nav_pages(project["nav"])

@@ -124,6 +124,7 @@ def test_run__the_quota_is_part_of_what_a_selection_is(project: Path) -> None:
     assert "the same 20 rows in the same order" in reproduce(context, ids[1])
 
 
+@pytest.mark.slow
 def test_run__top_up_counts_what_is_kept(project: Path) -> None:
     first = run(project, a=CAPS.replace("budget: 30", "budget: 15"))["a"]
     both = run(project, a=CAPS.replace("budget: 30", "budget: 30, mode: top_up"))["a"]

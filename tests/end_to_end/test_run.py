@@ -234,6 +234,7 @@ def test_run__what_a_filter_dropped_is_in_sql_with_what_it_duplicates(project: P
     ]
 
 
+@pytest.mark.slow
 def test_run__targets_that_are_written_otherwise_have_vectors_of_their_own(project: Path) -> None:
     (before, *_), _ = run_in_process(project)
     config = project / "winnow.yaml"

@@ -103,6 +103,7 @@ def test_run__scores_what_recipes_read_and_only_new_rows(project: Path, winnow: 
     assert re.search(r"small/token_scores: 1 texts scored in .* s, 22 scored in all", again.err)
 
 
+@pytest.mark.slow
 def test_run__a_classifier_learns_from_rows_chosen_by_token_scores(project: Path, winnow: Winnow) -> None:
     head = (project / "winnow.yaml").read_text().partition("models:")[0]
     (project / "winnow.yaml").write_text(
@@ -166,6 +167,7 @@ def test_run__a_column_of_the_pool_counts_before_a_models(project: Path, winnow:
     assert [record["own"] for record in picked] == [19, 18, 17, 16]
 
 
+@pytest.mark.slow
 def test_run__a_row_without_numbers_is_named(project: Path, winnow: Winnow) -> None:
     change(project, ", where: nll_alone IS NOT NULL", "")
     ran = winnow("run", "-c", project)

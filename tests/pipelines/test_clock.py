@@ -51,6 +51,7 @@ def clock(ahead: timedelta) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("ahead", quick_first(1, [timedelta(days=3650), timedelta(minutes=2), timedelta(days=-3650)]))
+@pytest.mark.slow
 def test_a_run_with_a_wrong_clock__is_followed_by_the_next(light: Path, winnow: Winnow, ahead: timedelta) -> None:
     change(light, "{steps: [random], budget: 8}", "{steps: [random], budget: 8, mode: top_up}")
     with clock(ahead):

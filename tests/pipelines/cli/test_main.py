@@ -244,6 +244,7 @@ class TestRun:
         winnow("run", "any", "-c", light)
         assert "select any failed; it succeeded since, on 20" in winnow("failures", "-c", light).out
 
+    @pytest.mark.slow
     def test_run__held_back_leaves_the_published_catalog_and_says_why(self, winnow: Winnow, light: Path) -> None:
         winnow("run", "-c", light)
         before = latest(light, "any")
@@ -327,6 +328,7 @@ class TestSql:
 
 
 class TestSelections:
+    @pytest.mark.slow
     def test_diff__top_up_then_a_larger_budget(self, winnow: Winnow, light: Path) -> None:
         change(light, "budget: 8", "budget: 8, mode: top_up")
         winnow("run", "any", "-c", light)

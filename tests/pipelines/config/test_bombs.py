@@ -58,6 +58,7 @@ def test_load_config__an_alias_bomb_is_refused_at_once(tmp_path: Path, kind: str
     ],
     ids=["characters", "bytes", "lists", "mappings"],
 )
+@pytest.mark.slow
 def test_load_config__what_no_configuration_is(tmp_path: Path, text: str, message: str):
     path = tmp_path / "winnow.yaml"
     path.write_text(text)

@@ -372,6 +372,7 @@ def test_push__gold_rows_are_hidden_and_neither_train_nor_count(project: Path) -
     assert facts["labelled"] == 8
 
 
+@pytest.mark.slow
 def test_fit__a_plateau_needs_rows_to_be_measured_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configured(project, "stop: {plateau: 1, kappa: null, uncertainty: null, change: null}, random_share: 0.3")
     for _ in range(4):

@@ -70,6 +70,7 @@ def test_materialize__a_failed_recipe_leaves_the_others_the_catalog_and_the_repo
     )
 
 
+@pytest.mark.slow
 def test_materialize__a_recipe_that_is_held_back_leaves_the_catalog_green(light: Path) -> None:
     keys = ["pool", "selection/any", "catalog"]
     assert materialize(light, keys).success

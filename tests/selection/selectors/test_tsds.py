@@ -219,6 +219,7 @@ def test_select__copies_share_what_one_of_them_would_get():
     assert q[1:40] == pytest.approx(p[1:], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_select__draws_by_the_probabilities_and_without_replacement():
     X = unit(np.random.default_rng(2).normal(size=(12, 3))).astype(np.float32)
     options = {"alpha": 0.6, "sigma": 0.5}

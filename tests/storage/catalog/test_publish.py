@@ -84,6 +84,7 @@ def test_publish__an_open_reader_keeps_its_snapshot(full_store: Any) -> None:
         assert old.execute("SELECT count(*) FROM selection_items").fetchall() == [(6,)]
 
 
+@pytest.mark.slow
 def test_publish__an_analysts_leftover_log_does_not_hurt(full_store: Any) -> None:
     path = publish_catalog(full_store)
     path.chmod(0o644)
@@ -102,6 +103,7 @@ def test_publish__an_analysts_leftover_log_does_not_hurt(full_store: Any) -> Non
     assert rows(full_store, "SELECT count(*) FROM selections") == [(3,)]
 
 
+@pytest.mark.slow
 def test_publish__an_analyst_who_holds_the_file_for_writing_does_not_hurt(full_store: Any) -> None:
     path = publish_catalog(full_store)
     path.chmod(0o644)
@@ -128,6 +130,7 @@ def test_publish__a_damaged_catalog_is_made_anew(full_store: Any) -> None:
     assert rows(full_store, "SELECT count(*) FROM selections") == [(2,)]
 
 
+@pytest.mark.slow
 def test_publish__a_catalog_of_another_schema_version_is_made_anew(
     full_store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +218,7 @@ def test_rebuild__what_the_disk_refuses_duckdb_is_an_error_of_the_disk(
         rebuild_catalog(full_store)
 
 
+@pytest.mark.slow
 def test_store_moved__rebuild_mends_the_paths(full_store: Any, tmp_path: Path) -> None:
     publish_catalog(full_store)
     before = rows(full_store, "SELECT * FROM selected_examples ORDER BY ALL")

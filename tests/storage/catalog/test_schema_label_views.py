@@ -159,6 +159,7 @@ def test_consensus__of_the_latest_model_of_each_project(labelled: SmallStore) ->
     )
 
 
+@pytest.mark.slow
 def test_rebuild__gives_the_same_labels_and_rounds(labelled: SmallStore) -> None:
     views = ["labels", "label_events", "annotators", "label_conflicts", "rounds", "round_items", "consensus", "models"]
     before = {view: rows(labelled, f"FROM {view} ORDER BY ALL") for view in views}
@@ -167,6 +168,7 @@ def test_rebuild__gives_the_same_labels_and_rounds(labelled: SmallStore) -> None
     assert all(before.values())
 
 
+@pytest.mark.slow
 def test_publish__a_round_that_was_removed_is_gone(labelled: SmallStore) -> None:
     shutil.rmtree(labelled.path("records", "rounds", "topics-1"))
     publish_catalog(labelled)

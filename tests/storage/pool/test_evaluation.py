@@ -48,6 +48,7 @@ BOMBS = [
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("condition", quick_first(1, BOMBS))
+@pytest.mark.slow
 def test_matching_examples__a_bomb_ends_within_its_limits(condition: str):
     started = time.monotonic()
     with pytest.raises(ConditionFailed, match=r"it takes more than (4|1\.0) |Out of Memory|out of memory"):
