@@ -66,7 +66,9 @@ def test_materialize__a_failed_recipe_leaves_the_others_the_catalog_and_the_repo
     assert all(check.passed for (asset, _), check in checks.items() if asset in ("selection/near", "catalog", "pool"))
     assert checks["report", "every_stage_passed"].metadata["detail"].value == "select any: failed"
     assert (
-        made["report"].materialization.metadata["verdict"].value.startswith("Published: 1 recipe, 10 rows; failed: select any")
+        made["report"]
+        .materialization.metadata["verdict"]
+        .value.startswith("Published: 1 recipe, 10 rows; failed: select any")
     )
 
 
