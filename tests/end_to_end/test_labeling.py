@@ -75,7 +75,8 @@ class Team:
         return result
 
     def batches(self) -> list[Path]:
-        return sorted((self.project / "labeling" / "kinds").glob("*.jsonl"))
+        """One a round; the file of the rows that want a second person lies beside it."""
+        return sorted((self.project / "labeling" / "kinds").glob("*[0-9].jsonl"))
 
     def labels(self, batch: Path, *, faults: bool) -> list[dict[str, Any]]:
         """What Ann and Bob say of every row; with a conflict, a skip, an unknown class and an unknown row if `faults`."""
