@@ -12,15 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.config.schema import OWN_VECTORS
 from pipelines.context import Context
 from pipelines.named import selection_of
 from pipelines.recipes.drawn import Drawn, column_codes, unit
 from pipelines.recipes.explain import why
-from pipelines.recipes.targets import example_vectors
-from pipelines.report.maps import Map, pool_map
+from pipelines.report.maps import Map, located_targets, pool_map
 from selection.types import Array, Rows
-from storage.errors import BadInput, NotInStore
+from storage.errors import NotInStore
 from storage.ids import to_text
 from storage.pool.content import text_of
 
@@ -94,9 +92,8 @@ def explore(context: Context, name: str, path: Path, *, rows: int = ROWS) -> Exp
 
 def _map(context: Context, drawn: Drawn) -> Map:
     """The map of the encoder that the selection was drawn by, else of the first that has vectors of its pool."""
-    names = [*context.config.encoders, *([OWN_VECTORS] if context.config.pool.vectors else [])]
     of_recipe = [drawn.spec.encoder] if drawn.spec.encoder is not None else []
-    for encoder in [*of_recipe, *map(context.pool.fingerprint, names)]:
+    for encoder in [*of_recipe, *map(context.pool.fingerprint, context.config.vector_names)]:
         if (plane := pool_map(drawn, encoder)) is not None:
             return plane
     raise NotInStore(
@@ -107,22 +104,14 @@ def _map(context: Context, drawn: Drawn) -> Map:
 
 def _targets(drawn: Drawn, plane: Map) -> Iterator[pa.Table]:
     """The examples that the selection was drawn for, where its vectors are those of the map."""
-    if not drawn.sees_targets or drawn.spec.encoder != plane.encoder:
-        return
-    for name, targets_id in drawn.spec.targets.items():
-        target_set = drawn.view.target_set_of(targets_id)
-        places = target_set.selecting
-        try:
-            vectors = unit(example_vectors(drawn.view, drawn.spec, target_set, places))
-        except (BadInput, NotInStore):
-            continue
-        texts = [text_of(target_set.conversations[place]) for place in places.tolist()]
+    for name, target_set, located in located_targets(plane, drawn):
+        places = target_set.selecting.tolist()
         yield _table(
-            plane.plane.project(vectors),
-            id=[f"{name}/{target_set.example_names[place]}" for place in places.tolist()],
+            located,
+            id=[f"{name}/{target_set.example_names[place]}" for place in places],
             what=["target"] * len(places),
             source=[name] * len(places),
-            text=texts,
+            text=[text_of(target_set.conversations[place]) for place in places],
         )
 
 

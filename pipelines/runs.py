@@ -63,6 +63,12 @@ def failed_runs(store: Store) -> Iterator[tuple[dict[str, Any], str | None]]:
             done[key] = run["started_at"]
 
 
+def causes(run: dict[str, Any]) -> list[str]:
+    """Why a run failed, was held back or warned: its error, and each check that did not pass."""
+    failed = [f"{check['name']}: {check['detail']}" for check in run["checks"] if not check["passed"]]
+    return [run["error"], *failed] if run["error"] else failed
+
+
 def peak_memory_bytes() -> int:
     """The most memory that this process has had so far; of stages in one process, a later one's is never less."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -190,16 +190,14 @@ def status(
 @app.command()
 def failures(config: ConfigOption = None) -> None:
     """Show every stage that failed, was held back or warned, with its cause."""
-    from pipelines.runs import failed_runs
+    from pipelines.runs import causes, failed_runs
 
     lines = 0
     for run, since in failed_runs(_store(config)):
         mended = f"; it succeeded since, on {since}" if since else ""
         status = "warned" if run["status"] == "ok" else run["status"]
         _print(f"{run['started_at']}  {run['stage']} {run['target'] or ''} {status}{mended}")
-        causes = [run["error"]] if run["error"] else []
-        causes += [f"{check['name']}: {check['detail']}" for check in run["checks"] if not check["passed"]]
-        for cause in causes:
+        for cause in causes(run):
             _print(f"    {cause}")
         lines += 1
     if not lines:

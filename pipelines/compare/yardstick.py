@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from pipelines.compare.draws import Draw
-from pipelines.config.schema import OWN_VECTORS
 from pipelines.context import Context
 from pipelines.errors import UnknownEncoder
 from pipelines.messages import listed, nearest
@@ -89,8 +88,7 @@ def yardstick(context: Context, draws: Sequence[Draw], encoder: str | None) -> Y
 
 def _encoders(context: Context) -> dict[str, str]:
     """The encoders of the configuration, each with the fingerprint of its vectors."""
-    names = [*context.config.encoders, *([OWN_VECTORS] if context.config.pool.vectors else [])]
-    return {name: context.pool.fingerprint(name) for name in names}
+    return {name: context.pool.fingerprint(name) for name in context.config.vector_names}
 
 
 def _examples(context: Context, encoder: str) -> tuple[dict[str, Array], list[dict[str, Any]], list[str]]:

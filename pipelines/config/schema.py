@@ -708,6 +708,11 @@ class Config(Section):
         files = self.pool.vectors if target is None else self.targets[target].vectors
         return [VectorFile(file.url, file.id, file.store) for file in files]
 
+    @property
+    def vector_names(self) -> list[str]:
+        """What rows can have vectors of: the encoders, and `vectors` for the user's own."""
+        return [*self.encoders, *([OWN_VECTORS] if self.pool.vectors else [])]
+
     def targets_in(self, encoder: str) -> list[str]:
         """The sets that have vectors of this encoder: all targets have a model's, some the user's own."""
         names = [name for name, target in self.targets.items() if encoder != OWN_VECTORS or target.vectors]

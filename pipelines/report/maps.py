@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,11 @@ import numpy as np
 from pipelines.recipes.drawn import Drawn, unit
 from pipelines.recipes.explain import excerpt
 from pipelines.recipes.targets import example_vectors
-from selection.types import Rows
+from selection.types import Floats, Rows
 from storage.errors import BadInput, NotInStore
 from storage.ids import Ids
 from storage.pool.content import text_of
+from storage.pool.targets import TargetSet
 from storage.vectors.projection import SAMPLE, SEED, Projection, fit_projection
 
 # Points of a report, over all recipes; a density picture of so many cells a side; rows that the picture is made of.
@@ -92,19 +93,24 @@ def selected_points(pool: Map, drawn: Drawn, places: Rows, texts: Mapping[bytes,
 
 def target_points(pool: Map, drawn: Drawn, points: int) -> list[list[Any]]:
     """x, y, target set and text of the targets that the selection was drawn for; a seeded part where they are many."""
+    shown: list[list[Any]] = []
+    for name, target_set, places in located_targets(pool, drawn):
+        texts = [excerpt(text_of(target_set.conversations[place]), TEXT) for place in target_set.selecting.tolist()]
+        shown += [[*point, name, text] for point, text in zip(_rounded(places), texts, strict=True)]
+    return _some(shown, points)
+
+
+def located_targets(pool: Map, drawn: Drawn) -> Iterator[tuple[str, TargetSet, Floats]]:
+    """Each target set that the selection was drawn for, with the (m, 2) places of its selecting examples; none without vectors."""
     if not drawn.sees_targets or drawn.spec.encoder != pool.encoder:
-        return []
-    located: list[list[Any]] = []
+        return
     for name, targets_id in drawn.spec.targets.items():
         target_set = drawn.view.target_set_of(targets_id)
         try:
             vectors = unit(example_vectors(drawn.view, drawn.spec, target_set, target_set.selecting))
         except (BadInput, NotInStore):
             continue
-        xy = _rounded(pool.plane.project(vectors))
-        texts = [excerpt(text_of(target_set.conversations[place]), TEXT) for place in target_set.selecting.tolist()]
-        located += [[*point, name, text] for point, text in zip(xy, texts, strict=True)]
-    return _some(located, points)
+        yield name, target_set, pool.plane.project(vectors)
 
 
 def _some(points: Sequence[list[Any]], count: int) -> list[list[Any]]:

@@ -12,6 +12,7 @@ import yaml
 from pipelines.messages import counted
 from pipelines.recipes.explain import excerpt
 from pipelines.report.history import History, Run
+from pipelines.runs import causes
 from storage.store import Store
 
 # More changes of the configuration are counted, not listed.
@@ -52,13 +53,15 @@ def _line(state: str, selects: list[Run], passed: list[Run], rows: int, problems
     recipes = f"{counted(len(passed), 'recipe')}, {counted(rows, 'row')}"
     if state == "published":
         return f"Published: {recipes}." if selects else "Nothing was drawn."
-    causes = {
-        words: [f"{each['stage']}: {_in_short(each['cause'])}" for each in problems if each["status"] == status]
-        for status, words in (("failed", "failed"), ("held_back", "held back"))
-    }
-    listed = [f"{words}: {'; '.join(lines)}" for words, lines in causes.items() if lines]
-    head = f"Published: {recipes}" if state == "partly" else "Nothing new, what was published before stays"
-    return "; ".join([head, *listed])
+    line = f"Published: {recipes}" if state == "partly" else "Nothing new, what was published before stays"
+    for status in ("failed", "held_back"):
+        if some := [each for each in problems if each["status"] == status]:
+            line += f"; {status.replace('_', ' ')}: {_listed(some)}"
+    return line
+
+
+def _listed(problems: list[dict[str, str]]) -> str:
+    return "; ".join(f"{each['stage']}: {_in_short(each['cause'])}" for each in problems)
 
 
 def _warns(run: Run) -> bool:
@@ -66,8 +69,7 @@ def _warns(run: Run) -> bool:
 
 
 def _warned(warnings: list[dict[str, str]]) -> str:
-    causes = "; ".join(f"{each['stage']}: {_in_short(each['cause'])}" for each in warnings)
-    return f" Warning: {causes}" if causes else ""
+    return f" Warning: {_listed(warnings)}" if warnings else ""
 
 
 def _in_short(cause: str) -> str:
@@ -80,10 +82,8 @@ def _in_short(cause: str) -> str:
 
 
 def _problem(run: Run) -> dict[str, str]:
-    causes = [run["error"]] if run["error"] else []
-    causes += [f"{check['name']}: {check['detail']}" for check in run["checks"] if not check["passed"]]
     stage = " ".join(filter(None, (run["stage"], run["target"])))
-    return {"stage": stage, "status": run["status"], "cause": "; ".join(causes)}
+    return {"stage": stage, "status": run["status"], "cause": "; ".join(causes(run))}
 
 
 def setup_line(history: History, changed: list[str]) -> str:

@@ -7,6 +7,7 @@ records/embedding_recalls/<id>/   embedding_recall.json, recall.parquet (`EMBEDD
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -89,9 +90,7 @@ def read_recall(store: Store, contamination_id: str) -> list[dict[str, Any]]:
     Raises:
         NotInStore, StoreDamaged: as `read_contamination`.
     """
-    folder = record_folder(store, "contamination", contamination_id)
-    rows: list[dict[str, Any]] = read_items(folder / "recall.parquet", RECALL_COLUMNS).to_pylist()
-    return rows
+    return _planted(record_folder(store, "contamination", contamination_id), RECALL_COLUMNS)
 
 
 def commit_embedding_recall(store: Store, selection_id: str, encoder: str, recall: pa.Table) -> None:
@@ -112,6 +111,9 @@ def read_embedding_recall(store: Store, selection_id: str) -> list[dict[str, Any
     Raises:
         NotInStore, StoreDamaged: as `read_contamination`.
     """
-    folder = record_folder(store, "embedding_recall", selection_id)
-    rows: list[dict[str, Any]] = read_items(folder / "recall.parquet", EMBEDDING_RECALL_COLUMNS).to_pylist()
+    return _planted(record_folder(store, "embedding_recall", selection_id), EMBEDDING_RECALL_COLUMNS)
+
+
+def _planted(folder: Path, columns: Mapping[str, pa.DataType]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = read_items(folder / "recall.parquet", columns).to_pylist()
     return rows
