@@ -87,6 +87,9 @@ STEPS: tuple[str, ...] = (
         examples BIGINT, held_out BIGINT, accuracy DOUBLE, auc DOUBLE, metrics JSON, notes JSON, snapshot VARCHAR,
         targets JSON, number BIGINT, created_at TIMESTAMP);
     """,
+    """
+    ALTER TABLE encoders ADD COLUMN kind VARCHAR;
+    """,
 )
 
 _SQL_TYPES = {
@@ -444,6 +447,7 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "parent": "The snapshot before this one, NULL for the first.",
     "pooling": "How token states become one vector.",
     "prompt": "The prompt, the first user turn, or the whole of a single text.",
+    "encoders.kind": "The kind of representation: hidden_states, or as `kind:` of the entry says; NULL for imported vectors.",
     "encoders.prompt": "What is put in front of each text.",
     "quarantined": "Rows that could not be read; each stands in `quarantine`.",
     "rank": "Order of choice, 1 is first.",
