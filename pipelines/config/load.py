@@ -37,7 +37,7 @@ from storage.labels.batches import file_name_of
 from storage.labels.files import UNKNOWN, check_label_fields
 from storage.labels.log import GOLD
 from storage.pool.record_formats import check_fields
-from storage.vectors.imported import ids_file
+from storage.vectors.imported import has_ids_file, ids_file
 
 FILE_NAME = "winnow.yaml"
 
@@ -205,10 +205,10 @@ class _ConfigLoader(ConfigReader):
         return files.model_copy(update={"measure": measure})
 
     def _keyed(self, raw: Any, path: KeyPath) -> tuple[schema.Keyed, ...]:
-        """Files whose rows are keyed by id; an .npy of vectors lies beside its ids."""
+        """Files whose rows are keyed by id; those of vectors that hold no ids lie beside them."""
         kind = schema.KeyedVectors if path[-1] == "vectors" else schema.Keyed
         files = tuple(self._each(kind, "url", raw, path)) if raw is not None else ()
-        for url in (file.url for file in files if path[-1] == "vectors" and file.url.endswith(".npy")):
+        for url in (file.url for file in files if path[-1] == "vectors" and has_ids_file(file.url)):
             if Path(url).is_file() and not Path(ids_file(url)).is_file():
                 self.add(path, f"{url!r} has no ids: put its keys, one a line, into {ids_file(url)}")
         return files
