@@ -12,7 +12,7 @@ from pipelines.context import Context
 from pipelines.progress import duration
 from pipelines.stages.encode import embed as embed_source
 from pipelines.stages.stage import Check, Outcome, stage
-from selection.encoders import EncoderSpec
+from selection.encoders import Representation
 from storage.errors import BadInput
 from storage.pool.snapshot import Snapshot
 from storage.pool.targets import TargetSet
@@ -41,7 +41,7 @@ def embed_targets(context: Context, encoder: str) -> Outcome:
     return _encode(context, encoder, context.config.encoders[encoder].for_targets(), sets)
 
 
-def _encode(context: Context, encoder: str, spec: EncoderSpec, sources: Sequence[Snapshot | TargetSet]) -> Outcome:
+def _encode(context: Context, encoder: str, spec: Representation, sources: Sequence[Snapshot | TargetSet]) -> Outcome:
     """Encode the texts of the pool, or of target sets, that have no vector yet."""
     reports = []
     for source in sources:

