@@ -249,10 +249,8 @@ class _ConfigLoader(ConfigReader):
                 self.add(path, f"`{schema.OWN_VECTORS}` stands for the vectors in pool.vectors; choose another name")
             if name == "selection":  # its assets' keys begin with its name, those of recipes with this word
                 self.add(path, "`selection` is what the assets of recipes are called; choose another name")
-            if isinstance(raw, dict) and isinstance(raw.get("model"), str):
-                raw = raw | {"model": self._model(raw["model"])}  # noqa: PLW2901
             kind = kind_of(raw, path)
-            spec = None if kind is None else self._options(kind, raw, path)
+            spec = None if kind is None else self._options(kind, self._models_located(raw), path)
             if spec is None:
                 continue
             try:
@@ -261,6 +259,18 @@ class _ConfigLoader(ConfigReader):
                 self.add(self._option_path(path, error), error.reason)
             else:
                 yield name, spec
+
+    def _models_located(self, raw: Any) -> Any:
+        """An entry with the folders of its models, and their optimizers' files, made absolute."""
+        if not isinstance(raw, dict):
+            return raw
+        files: dict[str, Callable[[str], str]] = {"model": self._model, "optimizer": self._absolute}
+        located: dict[str, Any] = {
+            key: files[key](value) for key, value in raw.items() if key in files and isinstance(value, str)
+        }
+        if isinstance(raw.get("checkpoints"), list):
+            located["checkpoints"] = [self._models_located(each) for each in raw["checkpoints"]]
+        return raw | located
 
     def _kind_of(self, raw: Any, path: KeyPath) -> type[Any] | None:
         """The class of an encoder's kind."""

@@ -14,6 +14,10 @@ from selection.errors import TemplateRefusal
 from selection.types import Ints
 
 NO_ANSWER, EMPTY_ANSWER, CUT = "no answer", "the answer is empty", "cut at max_tokens"
+ALONE = "the answer has no token in front of it"
+
+# Why a row cannot be read as it is, whatever the model.
+ROW_CAUSES = (TemplateRefusal.WORDS, NO_ANSWER, EMPTY_ANSWER, CUT, ALONE)
 
 
 @dataclass(frozen=True)

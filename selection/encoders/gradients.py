@@ -13,29 +13,30 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from selection.encoders.answers import CUT, AnswerReader, Reading
+from selection.encoders.answers import ALONE, CUT, AnswerReader, Reading
 from selection.encoders.encoder import side_by_side
-from selection.encoders.moments import Moments, load_moments
+from selection.encoders.format import Turns
+from selection.encoders.moments import Moments, load_moments, no_moments
 from selection.encoders.projection import Projection, Projector
+from selection.encoders.representation import Encoded
 from selection.encoders.spec import EncoderSpec, file_digest, folder_digest, invalid_encoder
 from selection.encoders.token_scores import load_causal_model
 from selection.step import check_choice
-from selection.types import Doubles, Floats, Rows
+from selection.types import Floats, Rows
 
 # Part of the fingerprint. Increase it whenever the same spec would give other vectors.
 GRADIENTS_VERSION = 1
 # Bytes of gradients that wait for their projection: in each thread of a CPU, or on a card.
 GRADIENT_BYTES = {"cpu": 1 << 28, "cuda": 1 << 32}
 ADAPTER = "adapter_config.json"
-ALONE = "the answer has no token in front of it"
-NOT_FINITE, ZERO = "gradient not finite", "gradient is zero"
+NO_DIRECTION = "gradient zero or not finite"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +107,26 @@ class Checkpoint:
         )
 
 
+def _checkpoint(value: Any) -> Checkpoint:
+    """A checkpoint, also from its record.
+
+    Raises:
+        InvalidOption: it has keys that no checkpoint has, or lacks the model.
+    """
+    if isinstance(value, Checkpoint):
+        return value
+    keys = [each.name for each in fields(Checkpoint)]
+    if not isinstance(value, Mapping) or "model" not in value or not set(value) <= set(keys):
+        raise invalid_encoder(f"a checkpoint takes {', '.join(keys)} and needs the first, got {value!r}", "checkpoints")
+    return Checkpoint(**value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class GradientSpec:
     """Per-example gradients as vectors. JSON-plain: `asdict` is the record and rebuilds it.
 
     Attributes:
+        kind: "gradients".
         model: a causal language model: a hub name ("org/model"), a local folder, "package:<name>", or a folder with LoRA
             adapters, for which `peft` must be installed.
         optimizer: its optimizer's moments, see `checkpoints[]`.
@@ -132,8 +148,8 @@ class GradientSpec:
 
     model: str | None = None
     optimizer: str | None = None
-    checkpoints: tuple[Checkpoint, ...] = ()
-    parameters: tuple[str, ...] = ()
+    checkpoints: Sequence[Checkpoint] = ()
+    parameters: Sequence[str] = ()
     direction: Literal["plain", "adam"] = "plain"
     projection: Projection = "count_sketch"
     dims: int = 1024
@@ -141,6 +157,7 @@ class GradientSpec:
     template: Literal["tulu", "plain", "chat_template"] = "tulu"
     max_tokens: int = 2048
     store: Literal["float16", "float32"] = "float16"
+    kind: Literal["gradients"] = "gradients"
 
     def __post_init__(self) -> None:
         if (self.model is None) == (not self.checkpoints):
@@ -148,9 +165,10 @@ class GradientSpec:
                 f"gradients need either a model or checkpoints, got model {self.model!r} and "
                 f"{len(self.checkpoints)} checkpoints"
             )
-        rebuilt = (c if isinstance(c, Checkpoint) else Checkpoint(**c) for c in self.checkpoints)
-        object.__setattr__(self, "checkpoints", tuple(rebuilt))
-        object.__setattr__(self, "parameters", tuple(self.parameters))
+        object.__setattr__(self, "checkpoints", tuple(map(_checkpoint, self.checkpoints)))
+        object.__setattr__(
+            self, "parameters", (self.parameters,) if isinstance(self.parameters, str) else tuple(self.parameters)
+        )
         if self.checkpoints and self.optimizer is not None:
             raise invalid_encoder("optimizer stands beside each of the checkpoints", "optimizer")
         choices = {
@@ -158,6 +176,7 @@ class GradientSpec:
             "projection": get_args(Projection),
             "template": ("tulu", "plain", "chat_template"),
             "store": ("float16", "float32"),
+            "kind": ("gradients",),
         }
         for name, allowed in choices.items():
             check_choice("encoder", name, getattr(self, name), allowed)
@@ -173,7 +192,7 @@ class GradientSpec:
     @property
     def all_checkpoints(self) -> tuple[Checkpoint, ...]:
         """The checkpoints, or the model as the only one."""
-        return self.checkpoints or (Checkpoint(model=self.model or "", optimizer=self.optimizer),)
+        return tuple(self.checkpoints) or (Checkpoint(model=self.model or "", optimizer=self.optimizer),)
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -186,6 +205,15 @@ class GradientSpec:
         """The length of the vectors."""
         return self.dims * len(self.all_checkpoints)
 
+    def check(self) -> None:
+        """Whether the files that it names are there; see `Representation.check`."""
+        for checkpoint in self.all_checkpoints:
+            checkpoint.base().folder()
+            if checkpoint.adapter() is not None:
+                _require_peft(checkpoint.model)
+            if self.direction == "adam" and not checkpoint.moments_file().is_file():
+                raise no_moments(checkpoint.moments_file())
+
     def for_targets(self) -> GradientSpec:
         """The spec of the targets' vectors: plain gradients, as LESS has it."""
         plain = tuple(replace(each, optimizer=None) for each in self.checkpoints)
@@ -197,7 +225,6 @@ class GradientSpec:
         Paths of local files do not count, nor do versions of libraries.
         """
         inputs = asdict(self) | {
-            "kind": "gradients",
             "version": GRADIENTS_VERSION,
             "parameters": sorted(set(self.parameters)),
             "checkpoints": [
@@ -207,26 +234,6 @@ class GradientSpec:
         }
         del inputs["model"], inputs["optimizer"]
         return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """Rows as projected gradients.
-
-    Attributes:
-        vectors: (n, d) float32 of length 1; zeros where a row has none.
-        norms: (n, checkpoints) float64 lengths of the gradients, or of the steps of Adam, before their projection; NaN
-            where a row has none.
-        failed: rows without a vector -> why.
-        tokens: tokens read by each checkpoint, padding not counted.
-        truncated: rows that were cut.
-    """
-
-    vectors: Floats
-    norms: Doubles
-    failed: dict[int, str]
-    tokens: int
-    truncated: int
 
 
 @dataclass(frozen=True)
@@ -268,13 +275,14 @@ class GradientEncoder:
         self.rows_at_once = max(1, GRADIENT_BYTES["cuda" if device.startswith("cuda") else "cpu"] // (4 * self.size))
         self.notes = reader.notes
 
-    def encode(
-        self, rows: Sequence[Sequence[tuple[str, str]]], *, on_batch: Callable[[int], None] | None = None
-    ) -> Gradients:
-        """The vectors of some conversations.
-
-        Args:
-            on_batch: called with a number of rows that are done.
+    def vectors_of(
+        self,
+        rows: Sequence[Turns],
+        *,
+        batch_tokens: int | None = None,  # noqa: ARG002
+        on_batch: Callable[[int], None] | None = None,
+    ) -> Encoded:
+        """The vectors of some conversations; see `Vectorizer.vectors_of`.
 
         A row is read alone, without padding, so that its vector does not depend on the others. On a CPU several rows
         are read at a time, in one thread each.
@@ -283,42 +291,32 @@ class GradientEncoder:
         projection, see `Projector`. Memory beside the models: in each thread at most GRADIENT_BYTES, or a row's gradient
         (4 bytes a parameter), and one gradient more.
         """
-        readings = [self._reader.read(turns) for turns in rows]
-        failed = {row: _cause(reading) for row, reading in enumerate(readings) if _cause(reading)}
+        readings = [self._reader.read(list(turns)) for turns in rows]
+        failed = {row: cause for row, reading in enumerate(readings) if (cause := _cause(reading))}
         vectors = np.zeros((len(rows), self.dimension), np.float32)
-        norms = np.full((len(rows), len(self._parts)), np.nan)
         groups = list(_groups(readings, failed, self.rows_at_once))
         _count(on_batch, len(failed))
         with side_by_side(self.device) as run:
             given = run(lambda group: self._group([readings[row] for row in group.tolist()]), groups)
-            for group, (projected, lengths) in zip(groups, given, strict=True):
-                vectors[group], norms[group] = projected, lengths
+            for group, projected in zip(groups, given, strict=True):
+                vectors[group] = projected
                 _count(on_batch, len(group))
-        for row in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
-            failed[int(row)] = ZERO if (norms[row] == 0).any() else NOT_FINITE
-        vectors[list(failed)] = 0
-        norms[list(failed)] = np.nan
-        return Gradients(
-            vectors=vectors,
-            norms=norms,
-            failed=failed,
-            tokens=sum(len(reading.ids) for reading in readings),
-            truncated=sum(reading.cause == CUT for reading in readings),
-        )
+        tokens, cut = sum(len(reading.ids) for reading in readings), sum(reading.cause == CUT for reading in readings)
+        return Encoded(vectors, failed, tokens, cut, not_finite=NO_DIRECTION)
 
-    def _group(self, readings: Sequence[Reading]) -> tuple[Floats, Doubles]:
-        """(r, d) the vectors of some rows, not finite where there is no direction, and (r, checkpoints) the norms."""
+    def _group(self, readings: Sequence[Reading]) -> Floats:
+        """(r, d) the vectors of some rows, not finite where there is no direction."""
         import torch
 
-        parts, norms = [], []
+        parts = []
         for part, weight in zip(self._parts, self.spec.weights, strict=True):
             raw = torch.empty((len(readings), part.size), dtype=torch.float32, device=self.device)
             for place, reading in enumerate(readings):
                 raw[place] = self._direction(part, reading)
-            norms.append(torch.linalg.vector_norm(raw, dim=1, dtype=torch.float64))
             short = self._projector.project(raw)
             parts.append(short / torch.linalg.vector_norm(short, dim=1, keepdim=True) * weight**0.5)
-        return torch.cat(parts, dim=1).cpu().numpy(), torch.stack(norms, dim=1).cpu().numpy()
+        vectors: Floats = torch.cat(parts, dim=1).cpu().numpy()
+        return vectors
 
     def _direction(self, part: _Loaded, reading: Reading) -> Any:
         """(size,) float32: the gradient of a row, or the step of Adam with it."""
@@ -398,7 +396,7 @@ def _load(checkpoint: Checkpoint) -> tuple[Any, Any]:
 
     base, adapter = checkpoint.base(), checkpoint.adapter()
     if adapter is not None:
-        _require_peft(adapter)
+        _require_peft(checkpoint.model)
     folder = base.folder()
     hub = {} if folder else {"revision": base.commit()}
     tokenizer, network = load_causal_model(str(folder or base.model), torch.float32, hub, called=base.model)
@@ -412,12 +410,13 @@ def _load(checkpoint: Checkpoint) -> tuple[Any, Any]:
         raise invalid_encoder(f"the adapters in {adapter} cannot be loaded: {error}") from error
 
 
-def _require_peft(folder: Path) -> None:
+def _require_peft(model: str) -> None:
+    """Adapters cannot be read without peft."""
     import importlib.util
 
     if importlib.util.find_spec("peft") is None:
         raise invalid_encoder(
-            f"{folder} holds LoRA adapters ({ADAPTER}), which need the package peft, and it is not installed: "
+            f"model {model!r} holds LoRA adapters ({ADAPTER}), which need the package peft, and it is not installed: "
             "pip install peft, or merge the adapters into the model"
         )
 

@@ -66,7 +66,7 @@ def load_moments(path: Path, trained: Mapping[str, torch.Tensor], chosen: Mappin
     import torch
 
     if not path.is_file():
-        raise _invalid(path, "there is no such file; direction: adam needs the optimizer's moments")
+        raise no_moments(path)
     read = _read_safetensors if path.suffix == ".safetensors" else _read_optimizer
     kept, betas, eps = read(path, trained)
     parts: dict[str, list[torch.Tensor]] = {MEAN: [], SQUARE: []}
@@ -149,6 +149,11 @@ def _names(path: Path, groups: list[dict[str, Any]], trained: Mapping[str, torch
 
 def _shape(tensor: Any) -> tuple[int, ...]:
     return tuple(tensor.shape)
+
+
+def no_moments(path: Path) -> InvalidOption:
+    """The error for a file that is not there."""
+    return _invalid(path, "there is no such file; direction: adam needs the optimizer's moments")
 
 
 def _invalid(path: Path, reason: str) -> InvalidOption:

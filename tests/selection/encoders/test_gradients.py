@@ -8,8 +8,8 @@ import pytest
 
 from selection import Pool, Targets
 from selection.encoders import gradients
-from selection.encoders.answers import CUT, EMPTY_ANSWER, NO_ANSWER
-from selection.encoders.gradients import ALONE, Checkpoint, GradientSpec, load_gradient_encoder
+from selection.encoders.answers import ALONE, CUT, EMPTY_ANSWER, NO_ANSWER
+from selection.encoders.gradients import Checkpoint, GradientSpec, load_gradient_encoder
 from selection.encoders.projection import Projector
 from selection.errors import InvalidOption
 from selection.scorers.rds import RdsMax
@@ -101,13 +101,12 @@ def test_encode__equals_literal_autograd_and_the_whole_matrix(checkpoints, proje
 
     few = "model.layers.1.self_attn.k_proj.*"
     loaded = encoder(model=str(checkpoints[0]), parameters=(few,), dims=96, seed=5, projection=projection)
-    given = loaded.encode(ROWS)
+    given = loaded.vectors_of(ROWS)
     raw = np.array([literal(checkpoints[0], turns, few) for turns in ROWS])
     identity = torch.eye(loaded.size)
     matrix = Projector(kind=projection, size=loaded.size, dims=96, seed=5).project(identity).double().numpy()
     expected = raw @ matrix
     np.testing.assert_allclose(given.vectors, expected / np.linalg.norm(expected, axis=1)[:, None], atol=2e-6)
-    np.testing.assert_allclose(given.norms[:, 0], np.linalg.norm(raw, axis=1), rtol=1e-5)
     assert given.failed == {}
     assert given.tokens == sum(len(loaded._reader.read(turns).ids) for turns in ROWS)
 
@@ -119,8 +118,8 @@ def test_encode__of_several_checkpoints_is_less_and_rds_max_selects_by_it(checkp
     spec = GradientSpec(checkpoints=both, direction="adam", **options)
     candidates, targets = ROWS[:3], [ROWS[3], *ROWS[1:3]]
     subtasks = np.array([0, 0, 1])
-    x = load_gradient_encoder(spec, device="cpu").encode(candidates).vectors
-    q = load_gradient_encoder(spec.for_targets(), device="cpu").encode(targets).vectors
+    x = load_gradient_encoder(spec, device="cpu").vectors_of(candidates).vectors
+    q = load_gradient_encoder(spec.for_targets(), device="cpu").vectors_of(targets).vectors
     np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, atol=1e-6)
     influence = np.zeros((3, 3))
     for folder, rate in zip(checkpoints, rates, strict=True):
@@ -145,11 +144,11 @@ def unit(project, raw):
 
 def test_encode__other_rows_and_threads_do_not_move_a_vector(checkpoints, monkeypatch):
     loaded = encoder(model=str(checkpoints[0]), dims=64)
-    together = loaded.encode(ROWS).vectors
+    together = loaded.vectors_of(ROWS).vectors
     monkeypatch.setattr(gradients, "GRADIENT_BYTES", {"cpu": 1})
     alone = encoder(model=str(checkpoints[0]), dims=64)
     assert loaded.rows_at_once > alone.rows_at_once == 1
-    np.testing.assert_allclose(alone.encode(ROWS[::-1]).vectors[::-1], together, atol=1e-6)
+    np.testing.assert_allclose(alone.vectors_of(ROWS[::-1]).vectors[::-1], together, atol=1e-6)
 
 
 def test_encode__rows_without_a_whole_answer_say_why(checkpoints):
@@ -161,12 +160,11 @@ def test_encode__rows_without_a_whole_answer_say_why(checkpoints):
         [("user", "hi"), ("assistant", "fox " * 40)],
         ROWS[0],
     ]
-    given = encoder(model=str(checkpoints[0]), parameters=(LAST,), dims=16, max_tokens=72).encode(
+    given = encoder(model=str(checkpoints[0]), parameters=(LAST,), dims=16, max_tokens=72).vectors_of(
         rows, on_batch=counted.append
     )
     assert given.failed == {0: NO_ANSWER, 1: EMPTY_ANSWER, 2: NO_ANSWER, 3: CUT}
     assert not given.vectors[:4].any()
-    assert np.isnan(given.norms[:4]).all()
     assert given.truncated == 1
     assert sum(counted) == len(rows)
     assert np.linalg.norm(given.vectors[4]) == pytest.approx(1, abs=1e-6)
@@ -176,11 +174,11 @@ def test_encode__an_answer_without_a_token_in_front(tmp_path):
     folder = tiny_llama(tmp_path / "chat", chat_template=True)
     loaded = encoder(model=str(folder), template="plain", dims=16, parameters=(LAST,))
     loaded._reader._special = False  # as a tokenizer that begins with no special token
-    assert loaded.encode([[("assistant", "a")]]).failed == {0: ALONE}
+    assert loaded.vectors_of([[("assistant", "a")]]).failed == {0: ALONE}
 
 
 def test_encode__of_no_rows(checkpoints):
-    assert encoder(model=str(checkpoints[0]), dims=16).encode([]).vectors.shape == (0, 16)
+    assert encoder(model=str(checkpoints[0]), dims=16).vectors_of([]).vectors.shape == (0, 16)
 
 
 def test_fingerprint__depends_on_all_that_the_numbers_depend_on(checkpoints, tmp_path):
