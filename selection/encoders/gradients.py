@@ -28,6 +28,7 @@ from selection.encoders.projection import Projection, Projector
 from selection.encoders.representation import Encoded
 from selection.encoders.spec import EncoderSpec, file_digest, folder_digest, invalid_encoder
 from selection.encoders.token_scores import load_causal_model
+from selection.errors import InvalidOption
 from selection.step import check_choice
 from selection.types import Floats, Rows
 
@@ -63,6 +64,18 @@ class Checkpoint:
             raise invalid_encoder(f"learning_rate must be a number above 0, got {rate!r}", "learning_rate")
         if self.optimizer is not None and (not isinstance(self.optimizer, str) or not self.optimizer):
             raise invalid_encoder(f"optimizer must be a file, got {self.optimizer!r}", "optimizer")
+
+    def check(self, *, moments: bool) -> None:
+        """Whether its files are there, with those of the optimizer if `moments`; nothing is loaded.
+
+        Raises:
+            InvalidOption: one is not, or `peft` is missing.
+        """
+        self.base().folder()
+        if self.adapter() is not None:
+            _require_peft(self.model)
+        if moments and not self.moments_file().is_file():
+            raise no_moments(self.moments_file())
 
     def adapter(self) -> Path | None:
         """The folder, if it holds LoRA adapters."""
@@ -100,9 +113,10 @@ class Checkpoint:
         for file in files:
             if file.is_file():
                 return file
+        where = "its folder holds neither" if folder else "it is no folder on this disk with"
         raise invalid_encoder(
-            f"model {self.model!r}: direction: adam needs the optimizer's moments, and its folder holds neither "
-            "optimizer.pt nor optimizer.safetensors; name the file under `optimizer`, or say `direction: plain`",
+            f"model {self.model!r}: direction: adam needs the optimizer's moments, and {where} optimizer.pt {'nor' if folder else 'or'} "
+            "optimizer.safetensors; name the file under `optimizer`, or say `direction: plain`",
             "optimizer",
         )
 
@@ -207,12 +221,13 @@ class GradientSpec:
 
     def check(self) -> None:
         """Whether the files that it names are there; see `Representation.check`."""
-        for checkpoint in self.all_checkpoints:
-            checkpoint.base().folder()
-            if checkpoint.adapter() is not None:
-                _require_peft(checkpoint.model)
-            if self.direction == "adam" and not checkpoint.moments_file().is_file():
-                raise no_moments(checkpoint.moments_file())
+        try:
+            for checkpoint in self.all_checkpoints:
+                checkpoint.check(moments=self.direction == "adam")
+        except InvalidOption as error:
+            raise invalid_encoder(
+                error.reason, "checkpoints" if self.checkpoints else error.option or "model"
+            ) from None
 
     def for_targets(self) -> GradientSpec:
         """The spec of the targets' vectors: plain gradients, as LESS has it."""

@@ -14,6 +14,7 @@ from selection.encoders.projection import Projector
 from selection.errors import InvalidOption
 from selection.scorers.rds import RdsMax
 from tests.tiny_models import tiny_llama
+from tests.training_checkpoints import BETAS, EPS, checkpoints_of_a_training
 
 LAST = "model.layers.1.*"
 ROWS = [
@@ -26,28 +27,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """Two checkpoints of a short training with AdamW, each with its optimizer.pt in the groups of the Trainer."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    root = tmp_path_factory.mktemp("training")
-    start = tiny_llama(root / "start", seed=1)
-    network, tokenizer = AutoModelForCausalLM.from_pretrained(start), AutoTokenizer.from_pretrained(start)
-    named = dict(network.named_parameters())
-    groups = [[p for name, p in named.items() if ("norm" in name) == of_norms] for of_norms in (False, True)]
-    optimizer = torch.optim.AdamW([{"params": group} for group in groups], lr=1e-3, betas=(0.8, 0.99), eps=1e-6)
-    folders = []
-    for step in range(4):
-        ids = tokenizer(f"def add({step}): the quick fox {step}", return_tensors="pt")["input_ids"]
-        optimizer.zero_grad()
-        network(input_ids=ids, labels=ids).loss.backward()
-        optimizer.step()
-        if step % 2:
-            folders.append(root / f"checkpoint-{step}")
-            network.save_pretrained(folders[-1])
-            tokenizer.save_pretrained(folders[-1])
-            torch.save(optimizer.state_dict(), folders[-1] / "optimizer.pt")
-    return folders
+    return checkpoints_of_a_training(tmp_path_factory.mktemp("training"))
 
 
 def literal(folder, turns, pattern, *, adam=False):
@@ -76,9 +56,9 @@ def literal(folder, turns, pattern, *, adam=False):
     if adam:
         moments = by_name(folder, network)
         for name, g in gradient.items():
-            m = 0.8 * moments[name]["exp_avg"].numpy() + 0.2 * g
-            v = 0.99 * moments[name]["exp_avg_sq"].numpy() + 0.01 * g**2
-            gradient[name] = m / np.sqrt(v + 1e-6)
+            m = BETAS[0] * moments[name]["exp_avg"].numpy() + (1 - BETAS[0]) * g
+            v = BETAS[1] * moments[name]["exp_avg_sq"].numpy() + (1 - BETAS[1]) * g**2
+            gradient[name] = m / np.sqrt(v + EPS)
     return np.concatenate([gradient[name].ravel() for name in names])
 
 
