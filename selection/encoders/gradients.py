@@ -269,6 +269,8 @@ class GradientEncoder:
 
     Attributes:
         spec: the options that it was loaded from.
+        reader: what turns rows into tokens.
+        parts: the checkpoints: `network`, `chosen` parameters by name and `moments` of each.
         device: "cpu", "cuda:0", ...
         dimension: d of its vectors.
         max_tokens: the effective limit.
@@ -282,7 +284,7 @@ class GradientEncoder:
 
     def __init__(self, spec: GradientSpec, reader: AnswerReader, parts: Sequence[_Loaded], device: str) -> None:
         self.spec, self.device, self.dimension = spec, device, spec.dimension
-        self._reader, self._parts = reader, parts
+        self.reader, self.parts = reader, parts
         self.size = parts[0].size
         self._projector = Projector(kind=spec.projection, size=self.size, dims=spec.dims, seed=spec.seed)
         self.max_tokens = reader.max_tokens
@@ -306,7 +308,7 @@ class GradientEncoder:
         projection, see `Projector`. Memory beside the models: in each thread at most GRADIENT_BYTES, or a row's gradient
         (4 bytes a parameter), and one gradient more.
         """
-        readings = [self._reader.read(list(turns)) for turns in rows]
+        readings = [self.reader.read(list(turns)) for turns in rows]
         failed = {row: cause for row, reading in enumerate(readings) if (cause := _cause(reading))}
         vectors = np.zeros((len(rows), self.dimension), np.float32)
         groups = list(_groups(readings, failed, self.rows_at_once))
@@ -324,7 +326,7 @@ class GradientEncoder:
         import torch
 
         parts = []
-        for part, weight in zip(self._parts, self.spec.weights, strict=True):
+        for part, weight in zip(self.parts, self.spec.weights, strict=True):
             raw = torch.empty((len(readings), part.size), dtype=torch.float32, device=self.device)
             for place, reading in enumerate(readings):
                 raw[place] = self._direction(part, reading)

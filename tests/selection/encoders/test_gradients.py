@@ -88,7 +88,7 @@ def test_encode__equals_literal_autograd_and_the_whole_matrix(checkpoints, proje
     expected = raw @ matrix
     np.testing.assert_allclose(given.vectors, expected / np.linalg.norm(expected, axis=1)[:, None], atol=2e-6)
     assert given.failed == {}
-    assert given.tokens == sum(len(loaded._reader.read(turns).ids) for turns in ROWS)
+    assert given.tokens == sum(len(loaded.reader.read(turns).ids) for turns in ROWS)
 
 
 def test_encode__of_several_checkpoints_is_less_and_rds_max_selects_by_it(checkpoints):
@@ -153,7 +153,7 @@ def test_encode__rows_without_a_whole_answer_say_why(checkpoints):
 def test_encode__an_answer_without_a_token_in_front(tmp_path):
     folder = tiny_llama(tmp_path / "chat", chat_template=True)
     loaded = encoder(model=str(folder), template="plain", dims=16, parameters=(LAST,))
-    loaded._reader._special = False  # as a tokenizer that begins with no special token
+    loaded.reader._special = False  # as a tokenizer that begins with no special token
     assert loaded.vectors_of([[("assistant", "a")]]).failed == {0: ALONE}
 
 
