@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -229,16 +230,44 @@ def test_load__what_does_not_fit_says_so(checkpoints, llama, tmp_path):
         encoder(model=str(llama), direction="adam")
     with pytest.raises(InvalidOption, match="there is no such file; direction: adam needs"):
         encoder(model=str(llama), direction="adam", optimizer=str(tmp_path / "none.pt"))
-    (tmp_path / ADAPTER).write_text('{"base_model_name_or_path": "a/b"}')
-    if not _peft():
+    (tmp_path / gradients.ADAPTER).write_text('{"base_model_name_or_path": "a/b"}')
+    if find_spec("peft") is None:
         with pytest.raises(InvalidOption, match=r"LoRA adapters .* need the package peft, and it is not installed"):
             encoder(model=str(tmp_path))
 
 
-ADAPTER = gradients.ADAPTER
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, to peft
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_load__adapters_of_a_folder_give_their_own_gradients_and_moments(llama, tmp_path):
+    import torch
 
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForCausalLM
 
-def _peft():
-    import importlib.util
-
-    return importlib.util.find_spec("peft") is not None
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(llama)
+    options = peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM", lora_dropout=0.1)
+    network = peft.get_peft_model(base, options)
+    named = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(named.values(), lr=1e-2)
+    ids = torch.arange(20)[None]
+    for _ in range(2):
+        network(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    network.save_pretrained(tmp_path)
+    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
+    loaded = encoder(model=str(tmp_path), dims=4096, direction="adam")
+    assert list(loaded.parts[0].chosen) == list(named)
+    reading = loaded.reader.read(ROWS[0])
+    ids = torch.from_numpy(reading.ids.astype(np.int64))
+    labels = torch.full_like(ids, -100)
+    labels[slice(*reading.answer)] = ids[slice(*reading.answer)]
+    network.eval()(input_ids=ids[None], labels=labels[None]).loss.backward()
+    steps = []
+    for p in named.values():
+        m = 0.9 * optimizer.state[p]["exp_avg"] + 0.1 * p.grad
+        steps.append((m / (0.999 * optimizer.state[p]["exp_avg_sq"] + 0.001 * p.grad**2 + 1e-8).sqrt()).flatten())
+    projected = Projector(kind="count_sketch", size=loaded.size, dims=4096, seed=0).project(torch.cat(steps)[None])
+    expected = torch.nn.functional.normalize(projected).numpy()
+    np.testing.assert_allclose(loaded.vectors_of(ROWS[:1]).vectors, expected, atol=1e-5)
