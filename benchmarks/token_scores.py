@@ -23,8 +23,8 @@ from selection.encoders import ModelSpec, load_token_scorer
 Turns = list[tuple[str, str]]
 
 
-def make_model(folder: Path, hidden: int, layers: int) -> None:
-    """A Llama of random weights, with 32,000 places for tokens of which the tokenizer uses few."""
+def make_model(folder: Path, hidden: int, layers: int, vocabulary: int = 32_000) -> None:
+    """A Llama of random weights, with places for tokens of which the tokenizer uses 2,000."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -37,7 +37,7 @@ def make_model(folder: Path, hidden: int, layers: int) -> None:
     PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
     torch.manual_seed(0)
     shape = {"hidden_size": hidden, "intermediate_size": 3 * hidden, "num_hidden_layers": layers}
-    config = LlamaConfig(vocab_size=32_000, num_attention_heads=4, num_key_value_heads=4, **shape)
+    config = LlamaConfig(vocab_size=vocabulary, num_attention_heads=4, num_key_value_heads=4, **shape)
     LlamaForCausalLM(config).save_pretrained(folder)
 
 

@@ -37,7 +37,7 @@ from storage.labels.batches import file_name_of
 from storage.labels.files import UNKNOWN, check_label_fields
 from storage.labels.log import GOLD
 from storage.pool.record_formats import check_fields
-from storage.vectors.imported import ids_file
+from storage.vectors.imported import has_ids_file, ids_file
 
 FILE_NAME = "winnow.yaml"
 
@@ -204,10 +204,10 @@ class _ConfigLoader(ConfigReader):
         return files.model_copy(update={"measure": measure})
 
     def _keyed(self, raw: Any, path: KeyPath) -> tuple[schema.Keyed, ...]:
-        """Files whose rows are keyed by id; an .npy of vectors lies beside its ids."""
+        """Files whose rows are keyed by id; those of vectors that hold no ids lie beside them."""
         kind = schema.KeyedVectors if path[-1] == "vectors" else schema.Keyed
         files = tuple(self._each(kind, "url", raw, path)) if raw is not None else ()
-        for url in (file.url for file in files if path[-1] == "vectors" and file.url.endswith(".npy")):
+        for url in (file.url for file in files if path[-1] == "vectors" and has_ids_file(file.url)):
             if Path(url).is_file() and not Path(ids_file(url)).is_file():
                 self.add(path, f"{url!r} has no ids: put its keys, one a line, into {ids_file(url)}")
         return files
@@ -249,10 +249,8 @@ class _ConfigLoader(ConfigReader):
                 self.add(path, f"`{schema.OWN_VECTORS}` stands for the vectors in pool.vectors; choose another name")
             if name == "selection":  # its assets' keys begin with its name, those of recipes with this word
                 self.add(path, "`selection` is what the assets of recipes are called; choose another name")
-            if isinstance(raw, dict) and isinstance(raw.get("model"), str):
-                raw = raw | {"model": self._model(raw["model"])}  # noqa: PLW2901
             kind = kind_of(raw, path)
-            spec = None if kind is None else self._options(kind, raw, path)
+            spec = None if kind is None else self._options(kind, self._models_located(raw), path)
             if spec is None:
                 continue
             try:
@@ -261,6 +259,18 @@ class _ConfigLoader(ConfigReader):
                 self.add(self._option_path(path, error), error.reason)
             else:
                 yield name, spec
+
+    def _models_located(self, raw: Any) -> Any:
+        """An entry with the folders of its models, and their optimizers' files, made absolute."""
+        if not isinstance(raw, dict):
+            return raw
+        files: dict[str, Callable[[str], str]] = {"model": self._model, "optimizer": self._absolute}
+        located: dict[str, Any] = {
+            key: files[key](value) for key, value in raw.items() if key in files and isinstance(value, str)
+        }
+        if isinstance(raw.get("checkpoints"), list):
+            located["checkpoints"] = [self._models_located(each) for each in raw["checkpoints"]]
+        return raw | located
 
     def _kind_of(self, raw: Any, path: KeyPath) -> type[Any] | None:
         """The class of an encoder's kind."""

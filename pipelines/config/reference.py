@@ -9,7 +9,7 @@ import inspect
 import re
 import textwrap
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pipelines.config import schema
 from pipelines.config.reader import section_of
 from selection.constraints import Quota, TokenBudget
-from selection.encoders import DEFAULT_KIND, KINDS, ModelSpec
+from selection.encoders import DEFAULT_KIND, KINDS, Checkpoint, ModelSpec
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 BEGIN, END = "<!-- keys: written by python -m pipelines.config.reference -->", "<!-- end of keys -->"
@@ -35,6 +35,7 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("pool.columns[]", schema.Keyed),
     ("pool.vectors[], targets.<name>.vectors[]", schema.KeyedVectors),
     *((_of_kind(name), kind.spec) for name, kind in KINDS.items()),
+    ("encoders.<name>.checkpoints[]", Checkpoint),
     ("models.<name>", ModelSpec),
     ("targets.<name>", schema.TargetFiles),
     ("classifiers.<name>", schema.Classifier),
@@ -59,6 +60,7 @@ _WORDS = {
     int: "whole number",
     float: "number",
     list: "list",
+    Sequence: "list",
     schema.StepList: "list",
     dict: "mapping",
 }

@@ -139,7 +139,7 @@ class Keyed(Section):
     """A file that brings something to rows by their id: further columns, or vectors.
 
     Attributes:
-        url: a Parquet file (or .npy, for vectors), or its URL.
+        url: a Parquet file (or, for vectors, .npy or the gradients.bin of EleutherAI/bergson), or its URL.
         id: the field that holds the row's id.
     """
 

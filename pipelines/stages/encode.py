@@ -25,8 +25,8 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from selection.encoders import Representation, Vectorizer, load_vectorizer
-from selection.errors import InvalidInput, TemplateRefusal
+from selection.encoders import ROW_CAUSES, Representation, Vectorizer, load_vectorizer
+from selection.errors import InvalidInput
 from selection.types import Array
 from storage.damage import read_record
 from storage.errors import NotInStore, StoreDamaged
@@ -318,7 +318,7 @@ def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable
         dtype=content.dtype,
         table=content.table,
     )
-    refused = sum(cause.startswith(TemplateRefusal.WORDS) for cause in content.failed.values())
+    refused = sum(cause.startswith(ROW_CAUSES) for cause in content.failed.values())
     return Counter(
         segments=1,
         rows=len(turns),
@@ -329,9 +329,9 @@ def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable
 
 
 def _refused(store: Store, encoder: str, ids: Ids) -> int:
-    """How many of some ids have no vector because the chat template refuses them."""
+    """How many of some ids have no vector because of what they are: no answer, or a chat template refuses them."""
     causes = [read_record("segments", folder).get("failed", {}) for folder in segment_folders(store, encoder)]
-    refused = [name for failed in causes for name, cause in failed.items() if cause.startswith(TemplateRefusal.WORDS)]
+    refused = [name for failed in causes for name, cause in failed.items() if cause.startswith(ROW_CAUSES)]
     return len(np.intersect1d(from_text(refused), ids)) if refused else 0
 
 

@@ -3,7 +3,8 @@
 `representation` says what the kinds of `encoders:` have in common, `spec` what vectors of hidden states depend on (model,
 pooling, template ...), `format` turns a conversation into text, `encoder`
 runs the model, `pooling` reduces its hidden states to one unit vector, `token_scores` asks a causal model how
-likely the tokens are, `tokenizer` counts them. Modules here import
+likely the tokens are, `tokenizer` counts them. `gradients` gives a row's gradient as its vector, with `answers` (which
+tokens are the answer), `moments` (of Adam) and `projection` (to a short vector). Modules here import
 `errors`, `types` and the checks of `step` of `selection`; torch, transformers and sentence-transformers only inside
 functions. To add a pooling, see CONTRIBUTING.md.
 
@@ -14,7 +15,9 @@ functions. To add a pooling, see CONTRIBUTING.md.
 
 from __future__ import annotations
 
+from selection.encoders.answers import ROW_CAUSES
 from selection.encoders.encoder import Encoder, load_encoder
+from selection.encoders.gradients import Checkpoint, GradientSpec
 from selection.encoders.kinds import DEFAULT_KIND, KINDS, load_vectorizer
 from selection.encoders.representation import Encoded, Representation, Vectorizer
 from selection.encoders.spec import EncoderSpec
@@ -24,9 +27,12 @@ from selection.encoders.tokenizer import TokenCounter, load_token_counter, token
 __all__ = [
     "DEFAULT_KIND",
     "KINDS",
+    "ROW_CAUSES",
+    "Checkpoint",
     "Encoded",
     "Encoder",
     "EncoderSpec",
+    "GradientSpec",
     "ModelSpec",
     "Representation",
     "TokenCounter",

@@ -219,10 +219,14 @@ def files_digest(files: Mapping[str, Path]) -> str:
     """32 hex digits of files' names and contents; digests of large files are kept in the user's cache folder."""
     total = hashlib.blake2b(digest_size=16)
     for name, path in files.items():
-        stat = path.stat()
-        digest = _file_digest(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-        total.update(f"{name}\0{digest}\n".encode())
+        total.update(f"{name}\0{file_digest(path)}\n".encode())
     return total.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """32 hex digits of a file's content; those of large files are kept in the user's cache folder."""
+    stat = path.stat()
+    return _file_digest(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 @lru_cache(maxsize=4096)

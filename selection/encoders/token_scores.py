@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 import numpy as np
 
+from selection.encoders.answers import CUT, AnswerReader, Reading
 from selection.encoders.encoder import BATCH_TOKENS, batches, padded, quiet, side_by_side
-from selection.encoders.format import Template, Turns, written
+from selection.encoders.format import Template
 from selection.encoders.spec import EncoderSpec, folder_digest, invalid_encoder
 from selection.errors import TemplateRefusal
 from selection.types import SCORES as COLUMNS
-from selection.types import Doubles, Ints, Rows
+from selection.types import Doubles, Rows
 
 # Part of the fingerprint. Increase it whenever the same spec would give other numbers.
 SCORES_VERSION = 1
 QUANTILES = {"nll_q10": 0.1, "nll_q50": 0.5, "nll_q90": 0.9}
-NO_ANSWER, EMPTY_ANSWER, CUT = "no answer", "the answer is empty", "cut at max_tokens"
 # The most numbers of a batch's logits, by device: 128 MiB of float32 for each thread, 4 GiB on a card.
 LOGITS = {"cpu": 2**25, "cuda": 2**30}
 
@@ -81,21 +81,6 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A text as tokens, and which of them the answer is.
-
-    Attributes:
-        ids: special tokens included, cut at `max_tokens`.
-        answer: the first token of the answer and the one after its last; None where it is not whole.
-        cause: why there is no whole answer; empty where there is one.
-    """
-
-    ids: Ints
-    answer: tuple[int, int] | None
-    cause: str = ""
-
-
-@dataclass(frozen=True)
 class TokenScores:
     """What a model says of some rows.
 
@@ -128,26 +113,15 @@ class TokenScorer:
 
     def __init__(self, spec: ModelSpec, tokenizer: Any, network: Any, device: str) -> None:
         self.spec, self.device = spec, device
-        self._tokenizer, self._network = tokenizer, network
-        if not tokenizer.is_fast:
-            raise invalid_encoder(
-                f"model {spec.model!r}: its tokenizer does not say where its tokens stand in the text; a fast one is needed"
-            )
-        if spec.template == "chat_template" and not tokenizer.chat_template:
-            raise invalid_encoder(
-                f"template chat_template: the tokenizer of {spec.model!r} has none; use tulu or plain", "template"
-            )
-        limits = (tokenizer.model_max_length, getattr(network.config, "max_position_embeddings", None) or -1)
-        self.max_tokens = int(min([spec.max_tokens, *(limit for limit in limits if 0 < limit < 1e9)]))
-        cut = f"max_tokens {spec.max_tokens} is above the model's limit: rows are cut at {self.max_tokens} tokens"
-        self.notes = (cut,) if self.max_tokens < spec.max_tokens else ()
+        self._network = network
+        self._reader = AnswerReader(
+            tokenizer, network.config, model=spec.model, template=spec.template, max_tokens=spec.max_tokens
+        )
+        self.max_tokens, self.notes = self._reader.max_tokens, self._reader.notes
         kind = "cuda" if device.startswith("cuda") else "cpu"
         self.batch_tokens = min(BATCH_TOKENS[kind], max(1, LOGITS[kind] // network.config.vocab_size))
         tables = {id(p) for m in network.modules() if type(m).__name__ == "Embedding" for p in m.parameters()}
         self.parameters = sum(p.numel() for p in network.parameters() if id(p) not in tables)
-        self._special = spec.template != "chat_template"
-        pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
-        self._pad = pad if pad is not None else eos if eos is not None else 0
 
     def scores(
         self,
@@ -196,43 +170,18 @@ class TokenScorer:
 
     def _read(self, turns: Sequence[tuple[str, str]]) -> tuple[Reading, Reading]:
         """A row, and its answer alone, as tokens."""
-        nothing = np.empty(0, np.int32)
-        role, answer = turns[-1][0], turns[-1][1].strip()
-        why = NO_ANSWER if role != "assistant" else "" if answer else EMPTY_ANSWER
-        try:
-            whole = self._tokens(turns, answer, why)
-            alone = self._tokens([("assistant", answer)], answer, "") if not whole.cause else None
-        except TemplateRefusal as refusal:
-            return Reading(nothing, None, str(refusal)), Reading(nothing, None)
-        return whole, alone or Reading(nothing, None)
-
-    def _tokens(self, turns: Turns, answer: str, why: str) -> Reading:
-        text = written(self.spec.template, self._tokenizer, turns)
-        read = self._tokenizer(
-            text,
-            add_special_tokens=self._special,
-            truncation=True,
-            max_length=self.max_tokens,
-            return_attention_mask=False,
-            return_offsets_mapping=True,
-        )
-        ids = np.array(read["input_ids"], np.int32)
-        begins, ends = np.array(read["offset_mapping"], np.int64).reshape(-1, 2).T
-        last = int(ends.max(initial=0))
-        if why:
-            cut = len(ids) == self.max_tokens and last < len(text.rstrip())
-            return Reading(ids, None, CUT if cut else why)
-        start, stop = answer_span(text, answer, self._tokenizer.eos_token or "")
-        if last < stop:
-            return Reading(ids, None, CUT)
-        inside = np.flatnonzero((ends > start) & (begins < stop))
-        return Reading(ids, (int(inside[0]), int(inside[-1]) + 1))
+        nothing = Reading(np.empty(0, np.int32), None)
+        whole = self._reader.read(turns)
+        if whole.cause:
+            return whole, nothing
+        alone = self._reader.read([("assistant", turns[-1][1].strip())])
+        return (alone, nothing) if alone.cause.startswith(TemplateRefusal.WORDS) else (whole, alone)
 
     def _forward(self, sequences: Sequence[Reading], rows: Rows) -> list[tuple[Doubles, Doubles]]:
         """The NLL and the rank of each token but the first, for each sequence of a batch, padded on the right."""
         import torch
 
-        ids, mask = padded([sequences[row].ids for row in rows], self._pad)
+        ids, mask = padded([sequences[row].ids for row in rows], self._reader.pad)
         given = []
         with torch.inference_mode():
             inputs = torch.from_numpy(ids).to(self.device)
@@ -246,18 +195,6 @@ class TokenScorer:
                 rank = (scores > chosen).sum(1) + 1
                 given.append((nll.double().cpu().numpy(), rank.double().cpu().numpy()))
         return given
-
-
-def answer_span(text: str, answer: str, eos: str) -> tuple[int, int]:
-    r"""Where the answer stands in a row's text: its first character, and the one after its last or after `eos` behind it.
-
-    >>> answer_span("<|assistant|>\nyes</s>", "yes", "</s>")
-    (14, 21)
-    """
-    if eos and text.endswith(answer + eos):
-        return len(text) - len(answer + eos), len(text)
-    start = text.rfind(answer)
-    return start, start + len(answer)
 
 
 def _why(whole: Reading) -> str:
@@ -298,26 +235,40 @@ def load_token_scorer(spec: ModelSpec, device: str | None = None) -> TokenScorer
         InvalidOption: the model does not exist, cannot be loaded, or is not a causal language model.
     """
     import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = spec.folder()
     hub = {} if folder else {"revision": spec._as_encoder().commit()}  # noqa: SLF001
-    name = str(folder or spec.model)
-    dtype = spec.dtype if spec.dtype == "auto" else getattr(torch, spec.dtype)
     device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+    dtype = spec.dtype if spec.dtype == "auto" else getattr(torch, spec.dtype)
+    tokenizer, network = load_causal_model(str(folder or spec.model), dtype, hub, called=spec.model)
+    network.to(device)
+    return TokenScorer(spec, tokenizer, network, str(device))
+
+
+def load_causal_model(name: str, dtype: Any, hub: Mapping[str, str], *, called: str) -> tuple[Any, Any]:
+    """The tokenizer and the network of a causal language model, on the CPU, for reading.
+
+    Args:
+        name: a folder or a hub name.
+        hub: `revision` of a hub model.
+        called: the model's name in messages.
+
+    Raises:
+        InvalidOption: the model cannot be loaded or is not a causal language model.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     try:
         with quiet() as missing:
             tokenizer = AutoTokenizer.from_pretrained(name, **hub)
             network = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **hub)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise invalid_encoder(f"model {spec.model!r} cannot be loaded as a causal language model: {error}") from error
+        raise invalid_encoder(f"model {called!r} cannot be loaded as a causal language model: {error}") from error
     if missing:
         raise invalid_encoder(
-            f"the files of model {spec.model!r} miss {len(missing)} weights (first: {missing[0]}), so it is no causal "
+            f"the files of model {called!r} miss {len(missing)} weights (first: {missing[0]}), so it is no causal "
             "language model; they would be drawn at random"
         )
     tokenizer.truncation_side = "right"
-    network.eval()
-    network.to(device)
-    return TokenScorer(spec, tokenizer, network, str(device))
+    return tokenizer, network.eval()

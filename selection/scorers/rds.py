@@ -9,8 +9,8 @@ import numpy as np
 
 from selection.errors import InvalidInput
 from selection.pool import Pool, Targets
-from selection.step import Scorer, check_flag, check_version
-from selection.types import Floats, Input, Points
+from selection.step import Scorer, check_choice, check_flag, check_version
+from selection.types import Floats, Input, Points, Rows
 
 NEEDS = frozenset({Input.VECTORS, Input.TARGETS})
 
@@ -20,21 +20,27 @@ class RdsMax(Scorer):
     """The highest similarity to any target: float32 of the exact float64 maximum of the inner products.
 
     Args:
+        per: "query": of each target. "subtask": the mean similarity to the targets of each target set, and of the sets
+            the highest: over vectors of `gradients` this is LESS, with a target set for each subtask.
         version: 1 takes stored vectors as they are, rounded, without dividing by their lengths, as winnow 0.2 did.
 
     Similarity: see `similarity_inputs`.
 
     Not for: targets of several kinds: the kind that is nearest to the pool may take the whole budget, see `rds_plus`.
 
-    Source: Ivison et al. 2025 (RDS+), `get_top_optimized.py max`.
-    Cost: 2*n*m*d operations, one block and n floats of memory.
+    Source: Ivison et al. 2025 (RDS+), `get_top_optimized.py max`; Xia et al. 2024 (LESS) for subtasks.
+    Cost: 2*n*m*d operations, one block and n floats of memory. With subtasks, as many in float64 as there are sets, and
+    n doubles each for as many as fit into 256 MiB.
     """
 
+    per: str = "query"
     version: int = 2
     name: ClassVar[str] = "rds_max"
     needs: ClassVar[frozenset[Input]] = NEEDS
+    added_options: ClassVar[tuple[str, ...]] = ("per",)
 
     def __post_init__(self) -> None:
+        check_choice(self.name, "per", self.per, ("query", "subtask"))
         check_version(self.name, self.version, newest=2)
 
     @property
@@ -47,7 +53,10 @@ class RdsMax(Scorer):
         from selection.kernels.top_k import max_similarity
 
         vectors, targets = similarity_inputs(pool, self.version)
-        scores = max_similarity(vectors, targets)
+        if self.per == "subtask":
+            scores = _best_mean(vectors, targets, pool.get_targets().sets)
+        else:
+            scores = max_similarity(vectors, targets)
         return np.minimum(scores, np.float32(1)) if vectors is not pool.vectors else scores
 
 
@@ -98,6 +107,17 @@ class RdsMean(Scorer):
         weight = np.divide(1.0, m * spread, out=np.zeros(m), where=spread > 0)
         direction = (weight[:, None] * targets.astype(np.float64)).sum(axis=0)
         return np.asarray(similarity_to(vectors, direction) - (weight * lowest).sum(), np.float32)
+
+
+def _best_mean(vectors: Points, targets: Floats, sets: Rows) -> Floats:
+    """(n,) float32: of the mean similarities to the targets of each set, the highest."""
+    from selection.kernels.top_k import similarities
+
+    means = [targets[sets == number].mean(axis=0, dtype=np.float64) for number in np.unique(sets)]
+    best = np.full(vectors.shape[0], -np.inf)
+    for similarity in similarities(vectors, np.array(means)):
+        np.maximum(best, similarity, out=best)
+    return best.astype(np.float32)
 
 
 def similarity_inputs(pool: Pool, version: int = 2) -> tuple[Points, Floats]:

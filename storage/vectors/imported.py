@@ -4,15 +4,17 @@ Their folder, `vectors/<encoder>/`, is named by the digest of the files, and its
 those of a model, so everything that reads stored vectors works on them unchanged. A changed file is another encoder.
 
 A file is Parquet with a column of keys and one column of lists of floats, or `<name>.npy`, an (n, d) array of floats,
-beside `<name>.ids.txt`, its keys, one a line. A key is a winnow id or the id that a row had in its file.
+beside `<name>.ids.txt`, its keys, one a line, or `gradients.bin` of EleutherAI/bergson with its `info.json` and
+`gradients.ids.txt`. A key is a winnow id or the id that a row had in its file.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
@@ -46,6 +48,9 @@ BLOCK_BYTES = 1 << 26
 
 IDS_SUFFIX = ".ids.txt"
 
+# What bergson (EleutherAI) calls its file of gradients.
+GRADIENTS = "gradients.bin"
+
 _EXAMPLES = 3
 
 # Url -> digest of its content.
@@ -65,7 +70,9 @@ class VectorFile:
     @property
     def urls(self) -> tuple[str, ...]:
         """The file and what belongs to it."""
-        return (self.url, ids_file(self.url)) if self.url.endswith(".npy") else (self.url,)
+        if self.url.endswith(GRADIENTS):
+            return (self.url, info_file(self.url), ids_file(self.url))
+        return (self.url, ids_file(self.url)) if has_ids_file(self.url) else (self.url,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +100,23 @@ class VectorImport:
     notes: tuple[str, ...] = ()
 
 
-def ids_file(url: str) -> str:
-    """Where the keys of an .npy file stand.
+def has_ids_file(url: str) -> bool:
+    """Whether the keys of a file of vectors stand in another one."""
+    return url.endswith((".npy", GRADIENTS))
 
-    >>> ids_file("data/vectors.npy")
-    'data/vectors.ids.txt'
+
+def ids_file(url: str) -> str:
+    """Where the keys of an .npy file or of bergson's gradients stand.
+
+    >>> ids_file("data/vectors.npy"), ids_file("run/gradients.bin")
+    ('data/vectors.ids.txt', 'run/gradients.ids.txt')
     """
-    return url.removesuffix(".npy") + IDS_SUFFIX
+    return url.removesuffix(".npy").removesuffix(".bin") + IDS_SUFFIX
+
+
+def info_file(url: str) -> str:
+    """Where bergson says what its file of gradients holds."""
+    return url.removesuffix(GRADIENTS) + "info.json"
 
 
 def files_fingerprint(store: Store, files: Sequence[VectorFile]) -> str:
@@ -303,14 +320,11 @@ def _commit(
     return kept + flush() if ids else kept
 
 
-class _Npy:
-    """An open .npy file with its file of keys; the methods are those of `_Parquet`."""
+class _Arrays:
+    """An open array with its file of keys; the methods are those of `_Parquet`."""
 
-    def __init__(self, file: BinaryIO, ids: BinaryIO, url: str) -> None:
-        try:
-            self._array = mapped(file)
-        except ValueError as error:
-            raise BadInput(f"vectors: {url} is not an .npy array: {error}") from error
+    def __init__(self, array: Array | _BFloat16, ids: BinaryIO, url: str) -> None:
+        self._array = array
         if self._array.ndim != 2 or self._array.dtype.kind != "f" or 0 in self._array.shape:
             raise BadInput(
                 f"vectors: {url} must hold an (n, d) array of floats, "
@@ -334,6 +348,58 @@ class _Npy:
         step = _block_rows(self.dimension)
         for start in range(0, len(self._array), step):
             yield self._array[start : start + step]
+
+
+def _npy(file: BinaryIO, url: str) -> Array:
+    """The array of an open .npy file, memory-mapped."""
+    try:
+        return mapped(file)
+    except ValueError as error:
+        raise BadInput(f"vectors: {url} is not an .npy array: {error}") from error
+
+
+class _BFloat16:
+    """An (n, d) array of bfloat16, which numpy does not know: the upper halves of float32."""
+
+    def __init__(self, halves: Array) -> None:
+        self._halves, self.ndim, self.shape, self.dtype = halves, halves.ndim, halves.shape, np.dtype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self._halves)
+
+    def __getitem__(self, rows: slice) -> Array:
+        return (self._halves[rows].astype(np.uint32) << 16).view(np.float32)
+
+
+def _bergson(file: BinaryIO, info: BinaryIO, url: str) -> Array | _BFloat16:
+    """The (n, d) gradients of an index of bergson, memory-mapped: what `bergson.data.load_gradients` maps.
+
+    A row is an example; the modules of the model stand one behind the other, as in `grad_sizes` of info.json. Versions
+    that named no `base_dtype` wrote the type of each module's numbers into `dtype`.
+    """
+    try:
+        said = json.loads(info.read())
+        by_token = said.get("attribute_tokens") or said.get("token_attributions")
+        n, d = int(said["num_grads"]), sum(int(size) for size in said["grad_sizes"].values())
+        name = str(said["base_dtype"] if "base_dtype" in said else said["dtype"]["formats"][0].rpartition(")")[2])
+        bfloat16 = name in {"bfloat16", "<V2"}
+        kind = np.dtype("<u2" if bfloat16 else name)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BadInput(f"vectors: {info_file(url)} does not describe gradients of bergson: {error!r}") from error
+    if by_token:
+        raise BadInput(f"vectors: {url} holds a gradient for each token; build the index without --attribute_tokens")
+    if not (bfloat16 or kind.kind == "f") or min(n, d) < 1:
+        raise BadInput(
+            f"vectors: {info_file(url)} must describe floats, it says {n:,} gradients of {d:,} numbers, {name}"
+        )
+    size, expected = file.seek(0, 2), n * d * kind.itemsize
+    if size != expected:
+        raise BadInput(
+            f"vectors: {url} has {size:,} bytes, {info_file(url)} describes {n:,} gradients of {d:,} numbers of "
+            f"{kind.itemsize} bytes, which are {expected:,}"
+        )
+    array: Array = np.memmap(file, kind, "r", 0, (n, d))
+    return _BFloat16(array) if bfloat16 else array
 
 
 class _Parquet:
@@ -390,16 +456,25 @@ class _Parquet:
 
 
 @contextmanager
-def _reading(store: Store, file: VectorFile, digests: Digests) -> Iterator[tuple[_Npy | _Parquet, Callable[[], None]]]:
+def _reading(
+    store: Store, file: VectorFile, digests: Digests
+) -> Iterator[tuple[_Arrays | _Parquet, Callable[[], None]]]:
     """A file of these digests, and what raises once somebody has written to it."""
-    with opened_as(store, file.url, digests[file.url]) as (vectors, state):
-        require = partial(state.require, vectors, file.url)
-        if file.url.endswith(".npy"):
-            keys = ids_file(file.url)
-            with opened_as(store, keys, digests[keys]) as (ids, _):
-                yield _Npy(vectors, ids, file.url), require
-        else:
-            yield _Parquet(vectors, file.id_field, file.url), require
+    with ExitStack() as stack:
+        first, *others = ((url, *stack.enter_context(opened_as(store, url, digests[url]))) for url in file.urls)
+        _, vectors, state = first
+        beside = [opened for _, opened, _ in others]
+        yield _reader(file, vectors, beside), partial(state.require, vectors, file.url)
+
+
+def _reader(file: VectorFile, vectors: BinaryIO, beside: Sequence[BinaryIO]) -> _Arrays | _Parquet:
+    """What reads an open file, and those that belong to it."""
+    if file.url.endswith(GRADIENTS):
+        info, ids = beside
+        return _Arrays(_bergson(vectors, info, file.url), ids, file.url)
+    if has_ids_file(file.url):
+        return _Arrays(_npy(vectors, file.url), beside[0], file.url)
+    return _Parquet(vectors, file.id_field, file.url)
 
 
 def _is_floats(kind: pa.DataType) -> bool:

@@ -128,6 +128,7 @@ STEPS = [
     Prototypicality(),
     Prototypicality(n_clusters=3, prefer="near"),
     RdsMax(),
+    RdsMax(per="subtask"),
     RdsMean(),
     RdsMean(normalized=True),
     Aum(fields=["epoch_0", "epoch_1"], descending=False),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from selection.encoders.token_scores import COLUMNS, CUT, EMPTY_ANSWER, NO_ANSWER, ModelSpec, load_token_scorer
+from selection.encoders.answers import CUT, EMPTY_ANSWER, NO_ANSWER
+from selection.encoders.token_scores import COLUMNS, ModelSpec, load_token_scorer
 from selection.errors import InvalidOption
 from tests.quick import quick_first
 from tests.tiny_models import tiny_bert, tiny_llama
@@ -142,7 +143,7 @@ def test_scores__a_chat_template_and_what_it_refuses(tmp_path):
     loaded = scorer(chat, template="chat_template")
     scores = loaded.scores(ROWS[:1])
     assert np.isfinite(scores.values).all()
-    loaded._tokenizer.chat_template = "{{ raise_exception('no system turn') }}"
+    loaded._reader._tokenizer.chat_template = "{{ raise_exception('no system turn') }}"
     refused = loaded.scores(ROWS[:1])
     assert refused.failed == [0]
     assert "no system turn" in refused.causes[0]

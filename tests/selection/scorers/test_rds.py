@@ -109,3 +109,24 @@ def test_rds__a_part_of_a_pool_and_other_vectors_are_as_before() -> None:
     plain = Pool(vectors=4 * x, targets=targets)
     assert (RdsMax().score(plain, rng=rng) > 3.9).all()
     assert (RdsMax(version=1).score(pool, rng=rng) == RdsMax().score(Pool(vectors=x, targets=targets), rng=rng)).all()
+
+
+def test_rds_max__per_subtask_is_the_best_mean_of_a_set():
+    rng = np.random.default_rng(3)
+    x, q = rng.normal(size=(50, 9)).astype(np.float16), rng.normal(size=(7, 9)).astype(np.float32)
+    sets = np.array([2, 0, 2, 2, 0, 1, 0])
+    scores = RdsMax(per="subtask").score(Pool(vectors=x, targets=Targets(q, sets, ("a", "b", "c"))), rng=rng)
+    products = x.astype(np.float64) @ q.T.astype(np.float64)
+    literal = np.max([products[:, sets == s].mean(axis=1) for s in range(3)], axis=0)
+    np.testing.assert_allclose(scores, literal, atol=1e-6)
+
+
+def test_rds_max__per_subtask_over_parts_of_checkpoints_is_the_influence_of_less():
+    """Two checkpoints of weights 3/4 and 1/4; the parts of vectors and targets stand behind each other, times the root."""
+    train = [np.array([[1, 0], [0.6, 0.8]]), np.array([[0, 1], [1, 0]])]
+    validation = np.array([[1, 0], [0, 1], [0.8, 0.6], [0.6, 0.8]])
+    x = np.hstack([w**0.5 * part for w, part in zip((0.75, 0.25), train, strict=True)])
+    q = np.hstack([w**0.5 * validation for w in (0.75, 0.25)])
+    targets = Targets(q, np.array([0, 0, 1, 1]), ("first", "second"))
+    scores = RdsMax(per="subtask").score(Pool(vectors=x, targets=targets), rng=np.random.default_rng(0))
+    np.testing.assert_allclose(scores, [0.70, 0.91], atol=1e-6)

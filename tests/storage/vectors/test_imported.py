@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,17 @@ def all_keys() -> list[str]:
 def stored(store: SmallStore, encoder: str, prompts: tuple[str, ...]) -> np.ndarray:
     ids = from_bytes(store.id_of(prompt) for prompt in prompts)
     return StoredVectors(store, encoder, ids).take(np.arange(len(ids))).astype(np.float32)
+
+
+def write_bergson(folder: Path, keys: list[str], vectors: np.ndarray, **said: Any) -> VectorFile:
+    """An index as bergson 0.26 writes it, of two modules; `said` changes its info.json."""
+    folder.mkdir()
+    sizes = {"layers.0.mlp.up_proj": 5, "layers.1.mlp.up_proj": vectors.shape[1] - 5}
+    info = {"attribute_tokens": False, "num_items": len(keys), "num_grads": len(keys), "grad_sizes": sizes}
+    (folder / "info.json").write_text(json.dumps(info | {"base_dtype": vectors.dtype.name} | said))
+    np.memmap(folder / "gradients.bin", vectors.dtype, "w+", shape=vectors.shape)[:] = vectors
+    (folder / "gradients.ids.txt").write_text("\n".join(keys))
+    return VectorFile(str(folder / "gradients.bin"))
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -294,3 +306,41 @@ def test_take_in__npy_that_cannot_be_used(store: SmallStore, pool: Snapshot, tmp
     path.with_suffix(".ids.txt").unlink()
     with pytest.raises(BadInput, match=r"v.ids.txt: cannot be opened"):
         import_vectors(store, [VectorFile(str(path))], pool)
+
+
+def test_take_in__gradients_of_bergson(store: SmallStore, pool: Snapshot, tmp_path: Path) -> None:
+    vectors = some_vectors(6)
+    halves = (vectors.view(np.uint32) >> 16).astype(np.uint16)  # bfloat16 is the upper half of a float32
+    before = {"base_dtype": "<f4", "dtype": {"names": ["a", "b"], "formats": ["(5,)<f4", "(3,)<f4"], "itemsize": 32}}
+    files = [
+        write_bergson(tmp_path / "new", all_keys(), vectors),
+        write_bergson(tmp_path / "bfloat16", all_keys(), halves, base_dtype="bfloat16"),
+        write_bergson(tmp_path / "before", all_keys(), vectors, **before),
+    ]
+    info = tmp_path / "before" / "info.json"
+    info.write_text(json.dumps({k: v for k, v in json.loads(info.read_text()).items() if k != "base_dtype"}))
+    encoders = set()
+    for file in files:
+        done = import_vectors(store, [file], pool)
+        encoders.add(done.encoder)
+        assert (done.n_rows, done.n_new, done.n_failed, done.notes) == (6, 6, 0, ())
+        assert stored(store, done.encoder, (*NAMES, "p5", "p6")) == pytest.approx(unit(vectors), abs=5e-3)
+    assert len(encoders) == 3
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"attribute_tokens": True}, "a gradient for each token; build the index without --attribute_tokens"),
+        ({"num_grads": 7}, r"has 192 bytes, .*info.json describes 7 gradients of 8 numbers of 4 bytes, which are 224"),
+        ({"base_dtype": "int32"}, "must describe floats, it says 6 gradients of 8 numbers, int32"),
+        ({"base_dtype": "what"}, "does not describe gradients of bergson"),
+        ({"grad_sizes": {}}, "must describe floats, it says 6 gradients of 0 numbers, float32"),
+        ({"grad_sizes": [1]}, "does not describe gradients of bergson"),
+    ],
+)
+def test_take_in__what_is_no_index_of_bergson(
+    store: SmallStore, pool: Snapshot, tmp_path: Path, said: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        import_vectors(store, [write_bergson(tmp_path / "run", all_keys(), some_vectors(6), **said)], pool)
