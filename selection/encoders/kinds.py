@@ -9,6 +9,7 @@ from typing import Any
 
 from selection.encoders.gradients import GradientSpec
 from selection.encoders.representation import Representation, Vectorizer
+from selection.encoders.sentence_spec import SentenceSpec
 from selection.encoders.spec import EncoderSpec
 
 
@@ -27,6 +28,7 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "hidden_states": Kind(EncoderSpec, "selection.encoders.encoder:load_encoder"),
+    "sentence_transformers": Kind(SentenceSpec, "selection.encoders.sentence_encoder:load_sentence_encoder"),
     "gradients": Kind(GradientSpec, "selection.encoders.gradients:load_gradient_encoder"),
 }
 DEFAULT_KIND = "hidden_states"
