@@ -7,6 +7,7 @@ every block size.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -88,7 +89,7 @@ class Projector:
             signs = self._signs(start, stop).to(vectors.device).int()
             block = torch.nn.functional.embedding(signs, table).flatten(1)[:, : self.dims]
             total.addmm_(vectors[:, start:stop], block)
-        return total / self.dims**0.5
+        return total / sqrt(self.dims)
 
     def _signs(self, start: int, stop: int) -> torch.Tensor:
         """(stop - start, bytes) uint8: a bit for each column, the lowest one first."""
