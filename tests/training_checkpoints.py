@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.tiny_models import tiny_llama
 
 BETAS, EPS = (0.8, 0.99), 1e-6
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Tiny matrices in a thread: two would wait for each other, and with other tests beside them for seconds."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def checkpoints_of_a_training(root: Path) -> list[Path]:
@@ -23,8 +38,9 @@ def checkpoints_of_a_training(root: Path) -> list[Path]:
     for step in range(4):
         ids = tokenizer(f"def add({step}): the quick fox {step}", return_tensors="pt")["input_ids"]
         optimizer.zero_grad()
-        network(input_ids=ids, labels=ids).loss.backward()
-        optimizer.step()
+        with single_thread():
+            network(input_ids=ids, labels=ids).loss.backward()
+            optimizer.step()
         if step % 2:
             folders.append(root / f"checkpoint-{step}")
             network.save_pretrained(folders[-1])

@@ -64,6 +64,7 @@ def examples_of(view: PoolView, encoder: str, target_set: TargetSet, places: Row
     if len(stored.failed_rows):
         raise BadInput(
             f"target {target_set.example_names[stored.failed_rows[0]]!r} of {target_set.name!r} has no vector: its text has "
-            "nothing to encode, the chat template refuses it, or the vector that you brought is zero or not finite"
+            "nothing to encode, or no whole answer to take a gradient of; the chat template refuses it; or the vector that "
+            "you brought is zero or not finite"
         )
     return stored.take(places)

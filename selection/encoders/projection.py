@@ -7,6 +7,7 @@ every block size.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -96,7 +97,8 @@ class Projector:
 
         words = -(-self.dims // 64)
         made = random_words(self.seed, start * words, stop * words).astype("<u8", copy=False)
-        return torch.from_numpy(made.reshape(-1, words).view(np.uint8))
+        signs: torch.Tensor = torch.from_numpy(made.reshape(-1, words).view(np.uint8))
+        return signs
 
     def _count_sketch(self, vectors: torch.Tensor) -> torch.Tensor:
         import torch

@@ -15,7 +15,7 @@ from selection.encoders.projection import Projector
 from selection.errors import InvalidOption
 from selection.scorers.rds import RdsMax
 from tests.tiny_models import tiny_llama
-from tests.training_checkpoints import BETAS, EPS, checkpoints_of_a_training
+from tests.training_checkpoints import BETAS, EPS, checkpoints_of_a_training, single_thread
 
 LAST = "model.layers.1.*"
 ROWS = [
@@ -24,6 +24,12 @@ ROWS = [
     [("user", "hi"), ("assistant", "yes"), ("user", "again"), ("assistant", "no")],
     [("user", "text " * 30), ("assistant", "answer " * 12)],
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _single_thread():
+    with single_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,15 @@ from hypothesis import strategies as st
 
 from selection.encoders import projection
 from selection.encoders.projection import Projector
+from tests.training_checkpoints import single_thread
 
 KINDS = ("count_sketch", "rademacher")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _single_thread():
+    with single_thread():
+        yield
 
 
 def splitmix64(seed: int, place: int) -> int:
@@ -56,12 +63,11 @@ def test_project__blocks_and_threads_change_nothing_that_matters(kind, monkeypat
     whole = projected(x, kind=kind, dims=128, seed=3)
     monkeypatch.setattr(projection, "BLOCK_ENTRIES", 1000)
     monkeypatch.setattr(projection, "BLOCK_COORDINATES", 77)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(2)
     try:
         np.testing.assert_allclose(projected(x, kind=kind, dims=128, seed=3), whole, rtol=1e-5, atol=1e-4)
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(1)
     assert np.abs(projected(x, kind=kind, dims=128, seed=4) - whole).max() > 1
 
 
