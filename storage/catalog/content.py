@@ -254,7 +254,7 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
     live = _column(connection, "SELECT ingest FROM snapshot_files WHERE snapshot = ? ORDER BY ingest", [latest or ""])
     ingests = _column(connection, "SELECT ingest FROM ingests ORDER BY ingest")
     folder = store.path("records", "snapshots", latest) if latest else None
-    searches = _latest_search(store, connection)
+    searches, measured = _latest_search(store, connection), _measured(store)
     files: dict[str, Iterable[Path]] = {
         "duplicates": [folder / "duplicates.parquet"] if folder else [],
         "tombstones": _of_records(store, "snapshots", "tombstones.parquet"),
@@ -265,7 +265,15 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
         "selection_finds": [path for path in _of_records(store, "selections", "found.parquet") if path.exists()],
         "contamination": _of_records(store, "contaminations", "matches.parquet", searches),
         "contamination_recall": _of_records(store, "contaminations", "recall.parquet", searches),
-        "embedding_recall": _of_records(store, "embedding_recalls", "recall.parquet", _measured(store)),
+        "contamination_embedding_recall": _of_records(
+            store, "embedding_recalls", "recall.parquet", [name for name in searches if name in measured]
+        ),
+        "embedding_recall": _of_records(
+            store,
+            "embedding_recalls",
+            "recall.parquet",
+            [name for name in measured if not store.has("records", "contaminations", name)],
+        ),
         "token_scores": [path for segment in KINDS["segments"].folders(store) if (path := segment / ROWS).exists()],
         "label_events": _of_imports(store, connection, "labels.parquet", "new > 0"),
         "label_quarantine": _of_imports(store, connection, "quarantine.parquet", f"{_IS_LAST} AND quarantined > 0"),
@@ -358,7 +366,7 @@ def _latest_search(store: Store, connection: DuckDBPyConnection) -> list[str]:
 
 
 def _measured(store: Store) -> list[str]:
-    """The selections whose rule on vectors was measured."""
+    """The selections, and searches of the pool, whose rule on vectors was measured."""
     names = store.committed(*KINDS["embedding_recalls"].root)
     return [name for name in names if readable(store, "embedding_recalls", name, whole=True)]
 
