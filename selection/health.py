@@ -39,6 +39,17 @@ class Collapse:
     share_of_all: float
 
 
+def at_unit_length(stored: Array) -> Floats:
+    """(n, d) float32: the rows divided by their lengths, which float16 leaves at 1 to 1e-3; a row of zeros stays.
+
+    >>> at_unit_length(np.array([[3.0, 4.0], [0.0, 0.0]], np.float16)).round(4).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    wide = np.asarray(stored, np.float32)
+    lengths = np.linalg.norm(wide.astype(np.float64), axis=1)[:, None]
+    return np.asarray(wide / np.where(lengths > 0, lengths, 1.0), np.float32)
+
+
 def effective_rank(sample: Array, *, centred: bool = False) -> float:
     """How many directions the vectors use: exp of the entropy of the singular values over their sum.
 
