@@ -601,8 +601,8 @@ class Health(Section):
     """
 
     min_effective_rank: float = Field(default=0.1, ge=0, le=1)
-    max_mean_cosine: float = Field(default=0.9, ge=-1, le=1)
-    max_near_copies: float = Field(default=0.05, ge=0, le=1)
+    max_mean_cosine: float = Field(default=0.99, ge=-1, le=1)
+    max_near_copies: float = Field(default=0.1, ge=0, le=1)
     max_group_in_cell: float = Field(default=0.9, ge=0, le=1)
     min_plant_recall: float = Field(default=0.5, ge=0, le=1)
     plants: int = Field(default=200, ge=0, le=LARGEST)
