@@ -89,6 +89,15 @@ def _snapshot(document: Row) -> list[Row]:
     return [document | row]
 
 
+def _encoder(document: Row) -> list[Row]:
+    # What a language model says of rows lies in segments as well, without vectors.
+    if "columns" in document:
+        return []
+    spec = document["spec"]
+    # Hidden states were the only kind when the first descriptions were written.
+    return [{"kind": "hidden_states" if "pooling" in spec else None} | spec | document]
+
+
 def _check_table(path: Path, view: str) -> None:
     """Raise `StoreDamaged` for a Parquet file that a view cannot read; its rows are not looked at."""
     try:
@@ -128,8 +137,7 @@ _SOURCES = (
         _snapshot,
     ),
     _Source("snapshot_files", "snapshots", ("snapshot",), rows=_snapshot_files),
-    # What a language model says of rows lies in segments as well, without vectors.
-    _Source("encoders", "encoders", ("encoder",), rows=lambda d: [] if "columns" in d else [d["spec"] | d]),
+    _Source("encoders", "encoders", ("encoder",), rows=_encoder),
     _Source(
         "embeddings",
         "segments",

@@ -88,6 +88,9 @@ STEPS: tuple[str, ...] = (
         targets JSON, number BIGINT, created_at TIMESTAMP);
     """,
     """
+    ALTER TABLE encoders ADD COLUMN kind VARCHAR;
+    """,
+    """
     CREATE TABLE representation_health (
         health_measurement_id VARCHAR PRIMARY KEY, number BIGINT, encoder VARCHAR, snapshot VARCHAR, pool_rows BIGINT,
         "rows" BIGINT, dimension BIGINT, effective_rank DOUBLE, effective_rank_centred DOUBLE, largest_rank BIGINT,
@@ -456,6 +459,7 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "parent": "The snapshot before this one, NULL for the first.",
     "pooling": "How token states become one vector.",
     "prompt": "The prompt, the first user turn, or the whole of a single text.",
+    "encoders.kind": "The kind of representation: hidden_states, or as `kind:` of the entry says; NULL for imported vectors.",
     "encoders.prompt": "What is put in front of each text.",
     "quarantined": "Rows that could not be read; each stands in `quarantine`.",
     "rank": "Order of choice, 1 is first.",

@@ -114,7 +114,7 @@ def test_embedding_recall__is_that_of_a_literal_search(encoded: Path) -> None:
 def test_embedding_recall__an_unchanged_recipe_encodes_nothing_nor_does_another_threshold(
     encoded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.stages.encode.load_encoder", None)
+    monkeypatch.setattr("pipelines.stages.encode.load_vectorizer", None)
     again = select(opened(encoded), "near")
     change(encoded, f"similarity: {THRESHOLD}", "similarity: 0.5")
     other = select(opened(encoded), "near")
