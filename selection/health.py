@@ -168,11 +168,6 @@ def collapse(cells: Rows, groups: Rows, n_groups: int) -> list[Collapse]:
     ]
 
 
-def share_above(cosines: Array, threshold: float) -> float:
-    """The share of numbers above a threshold; 0 of none."""
-    return float((np.asarray(cosines) > threshold).mean()) if len(cosines) else 0.0
-
-
 def fit_cells(unit: Floats, count: int, *, seed: int) -> Floats:
     """(count, d) float32 of length 1: centroids of spherical k-means over the sample.
 
