@@ -106,7 +106,7 @@ def _check(name: str, bound: Bound, record: dict[str, Any], settings: Health) ->
             name, True, f"not measured: {record['reasons'].get(bound.measure, 'too few rows')}", settings.blocking
         )
     holds = value >= limit if bound.is_least else value <= limit
-    detail = f"{bound.words} {value:g}, {rule}{_culprit(record, bound)}"
+    detail = f"{bound.words}: {value:g}, {rule}{_culprit(record, bound)}"
     if record["rows"] < LEAST_JUDGED:
         return Check(name, True, f"{detail}; not judged below {LEAST_JUDGED} rows", settings.blocking)
     return Check(name, holds, detail, settings.blocking)
@@ -128,5 +128,5 @@ def _summary(record: dict[str, Any], checks: Sequence[Check]) -> str:
     parts.append(f"{measures['near_copies']:.1%} near-copies")
     if measures["plant_recall"] is not None:
         parts.append(f"{measures['plant_recall']:.0%} of {measures['plants']} planted copies are nearest to their row")
-    wrong = [f"{check.name.replace('_', ' ')} does not hold: {check.detail}" for check in checks if not check.passed]
-    return f"{', '.join(parts)}, of {record['rows']:,} rows" + "".join(f"; warning: {words}" for words in wrong)
+    warnings = "".join(f"; warning: {check.detail}" for check in checks if not check.passed)
+    return f"{', '.join(parts)}, of {record['rows']:,} rows{warnings}"

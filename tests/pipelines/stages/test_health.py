@@ -79,7 +79,7 @@ def test_health__bounds_warn_and_name_what_is_wrong(measured: Path) -> None:
     failed = {check.name: check.detail for check in outcome.checks if not check.passed}
     assert "few_near_copies" in failed
     assert "at most 0.1 (`health.max_near_copies`)" in failed["few_near_copies"]
-    assert "warning: few near copies does not hold" in outcome.summary
+    assert "warning: near-copies among other texts: 0.33" in outcome.summary
     (unmeasured,) = [check for check in outcome.checks if check.name == "plants_are_found"]
     assert unmeasured.passed
     assert unmeasured.detail.startswith("not measured: imported vectors")
