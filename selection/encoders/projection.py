@@ -7,7 +7,6 @@ every block size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
