@@ -12,7 +12,7 @@ import sys
 import traceback
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -303,6 +303,37 @@ def compare(
         standard_output().write(json_text(document) + "\n")
     else:
         _print_titled(compare_tables(document))
+
+
+@app.command()
+def trial(
+    selection: Annotated[str, typer.Argument(help="A recipe (its last selection), RECIPE~1, or a selection id.")],
+    config: ConfigOption = None,
+    *,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=3, help="Models of each arm.")] = None,
+    tokens: Annotated[int | None, typer.Option("--tokens", min=1, help="Tokens that each model is trained on.")] = None,
+    size: Annotated[
+        Literal["tiny", "small", "large"] | None, typer.Option("--size", help="Of a model from scratch.")
+    ] = None,
+    limit_minutes: Annotated[
+        float | None, typer.Option("--limit-minutes", min=0.01, help="Refuse a trial that takes longer.")
+    ] = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Say what it would cost, and end.")] = False,
+) -> None:
+    """Say whether a selection helped: small models are trained on it and on random rows. Killed, it goes on."""
+    from pipelines.run import run_trial
+    from pipelines.trials.trial import effect_rows, set_options
+    from pipelines.trials.trial import estimate as estimate_lines
+
+    given = {"seeds": seeds, "tokens": tokens, "size": size, "limit_minutes": limit_minutes}
+    context = set_options(_context(config), {key: value for key, value in given.items() if value is not None})
+    if estimate:
+        for line in estimate_lines(context, selection):
+            _print(line)
+        return
+    document = run_trial(context, selection)
+    _print_table(effect_rows(document))
+    _print(document["line"], style="bold")
 
 
 @app.command()
