@@ -114,6 +114,11 @@ class Network:
         """How many weights there are, those that are not trained included."""
         return sum(weights.numel() for weights in self.module.parameters())
 
+    @property
+    def trained_parameters(self) -> int:
+        """How many weights are trained."""
+        return sum(weights.numel() for weights in self.module.parameters() if weights.requires_grad)
+
     def train(self, ids: Ids, answer: Mask, rate: float, on_step: Callable[[], None] | None = None) -> float:
         """Train on sequences in their order; gives the loss of the last tenth of the steps, in nats.
 

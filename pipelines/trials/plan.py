@@ -41,7 +41,7 @@ TOKENIZER_ROWS = 100_000
 # Seed of the order of batches, and how much of a full training a rate is tried with.
 ORDER_SEED, SWEEP = 20_264_000, 4
 FEW_EXAMPLES, FEW_STEPS = 30, 50
-_TIMED_STEPS = 2
+_TIMED_STEPS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,8 +285,7 @@ def cost_of(plan: Plan, limit_minutes: float) -> Cost:
     began = time.monotonic()
     network = plan.network(0)
     loading = time.monotonic() - began
-    trained = sum(weights.numel() for weights in network.module.parameters() if weights.requires_grad)
-    memory = 4 * network.parameters + 12 * trained  # weights; gradients and the two moments of AdamW
+    memory = 4 * network.parameters + 12 * network.trained_parameters  # weights; gradients and the two moments of AdamW
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if network.device == "cpu" and memory > there:
         raise TrialRefused(
@@ -297,9 +296,12 @@ def cost_of(plan: Plan, limit_minutes: float) -> Cost:
     shape = (plan.size.batch, network.context)
     ids, answer = rng.integers(0, plan.reader.size, shape, np.int32), np.ones(shape, np.bool_)
     network.train(ids, answer, plan.size.rates[0])  # the first step compiles and allocates
-    began = time.monotonic()
-    network.train(np.tile(ids, (_TIMED_STEPS, 1)), np.tile(answer, (_TIMED_STEPS, 1)), plan.size.rates[0])
-    step = (time.monotonic() - began) / _TIMED_STEPS
+    times = []
+    for _ in range(_TIMED_STEPS):
+        began = time.monotonic()
+        network.train(ids, answer, plan.size.rates[0])
+        times.append(time.monotonic() - began)
+    step = float(np.median(times))
     sample = [example.tokens for example in plan.examples[:: max(1, len(plan.examples) // 32)]]
     began = time.monotonic()
     network.losses(sample)
