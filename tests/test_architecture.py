@@ -97,6 +97,7 @@ ROOMS: dict[str, set[str]] = {
         "pipelines.recipes",
         "pipelines.report",
         "pipelines.stages",
+        "pipelines.trials",
     },
     "pipelines.definitions": {"pipelines.config", "pipelines.orchestration"},
     "pipelines.__main__": {"pipelines.cli"},

@@ -37,6 +37,9 @@ app.add_typer(catalog_app, name="catalog")
 labels_app = typer.Typer(help="What to label next: batches out, labels in.", no_args_is_help=True)
 app.add_typer(labels_app, name="labels")
 
+result_app = typer.Typer(help="Scores of models that you trained on selections elsewhere.", no_args_is_help=True)
+app.add_typer(result_app, name="result")
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="winnow.yaml, or its folder; else the nearest one upwards from here."),
@@ -538,6 +541,25 @@ def ui(
     from pipelines.cli.ui import serve
 
     serve(config, host, port, name or ())
+
+
+@result_app.command("add")
+def result_add(
+    selection: Annotated[str, typer.Argument(help="A recipe (its last selection), RECIPE~1, or a selection id.")],
+    file: Annotated[Path, typer.Argument(help='JSON: {"seed": 1, "mmlu": 0.61}, or a list of such, or one a line.')],
+    config: ConfigOption = None,
+    lower: Annotated[str, typer.Option("--lower", help="Scores of which lower ones are better, as loss,ppl.")] = "",
+) -> None:
+    """Keep scores of models trained on a selection, and judge it against others with scores of the same seeds."""
+    from pipelines.stages.publish import publish
+    from pipelines.trials.results import add_result
+
+    context = _context(config)
+    names = tuple(filter(None, (name.strip() for name in lower.split(","))))
+    lines = add_result(context, selection, file, names)
+    publish(context)
+    for line in lines:
+        _print(line)
 
 
 @catalog_app.command("rebuild")

@@ -286,10 +286,10 @@ def cost_of(plan: Plan, limit_minutes: float) -> Cost:
     network = plan.network(0)
     loading = time.monotonic() - began
     memory = 4 * network.parameters + 12 * network.trained_parameters  # weights; gradients and the two moments of AdamW
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if network.device == "cpu" and memory > there:
+    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if network.device == "cpu" and memory > available:
         raise TrialRefused(
-            f"training {plan.trial.model} takes {as_bytes(memory)} at least, and there are {as_bytes(there)}: take a "
+            f"training {plan.trial.model} takes {as_bytes(memory)} at least, and there are {as_bytes(available)}: take a "
             "smaller `trials.model`" + ("" if plan.trial.lora else ", or `trials.lora: true`")
         )
     rng = np.random.default_rng(0)

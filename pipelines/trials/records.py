@@ -16,7 +16,7 @@ from storage.records import write_items
 from storage.store import Store, utc_now, write_json
 
 PLAN, DETECTABLE, EFFECTS = "plan", "detectable", "effects"
-NOT_TRIED, UNFINISHED = "not tried", "a trial has begun and is not finished"
+NOT_TRIED = "not tried"
 
 
 def known_part(store: Store, kind: str, trial_id: str, part: str) -> dict[str, Any] | None:
@@ -68,6 +68,12 @@ def trial_of(store: Store, selection_id: str) -> dict[str, Any] | None:
 def finished_trial(store: Store, trial_id: str) -> dict[str, Any]:
     """The `effects.json` of a trial that is finished."""
     return read_record("trial_effects", store.path("records", "trials", trial_id, EFFECTS))
+
+
+def trial_part(store: Store, selection_id: str) -> dict[str, Any]:
+    """What a report says of a selection's newest trial: `line` and `effects`."""
+    trial = trial_of(store, selection_id)
+    return {"line": NOT_TRIED, "effects": []} if trial is None else {key: trial[key] for key in ("line", "effects")}
 
 
 def trial_line(store: Store, selection_id: str) -> str:

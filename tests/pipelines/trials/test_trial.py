@@ -7,11 +7,15 @@ import pytest
 
 from pipelines.errors import TrialRefused
 from pipelines.named import selection_of
+from pipelines.report.gather import gather
+from pipelines.report.page import render
 from pipelines.run import run_trial
 from pipelines.trials.cells import Cells
 from pipelines.trials.records import NOT_TRIED, cell_losses, finished_trial, part_table, trial_line, trial_of
 from pipelines.trials.trial import set_options
+from storage.catalog.query import query_catalog
 from storage.ids import from_arrow
+from storage.store import read_json
 from tests.pipelines.conftest import change, opened
 
 
@@ -133,3 +137,42 @@ def test_trial__unknown_selection(tried, winnow) -> None:
     ended = winnow("trial", "chosn", "-c", tried)
     assert ended.code == 2
     assert "chosen" in ended.err
+
+
+def test_trial__in_sql(tried) -> None:
+    store = opened(tried).store
+
+    def rows(query):
+        return query_catalog(store, query).to_pylist()
+
+    (trial,) = rows("SELECT recipe, verdict, seeds, model, size, line FROM trials")
+    assert (trial["recipe"], trial["verdict"], trial["seeds"]) == ("chosen", "helped", 3)
+    assert trial["line"] == only_effects(store)["line"]
+    assert rows("SELECT arm, count(*) AS n FROM trial_cells GROUP BY arm ORDER BY arm") == [
+        {"arm": "random", "n": 3},
+        {"arm": "random_again", "n": 3},
+        {"arm": "selection", "n": 3},
+    ]
+    assert rows("SELECT target_set, verdict FROM trial_effects ORDER BY target_set NULLS LAST")[0] == {
+        "target_set": "sums",
+        "verdict": "helped",
+    }
+    assert rows("SELECT recipe, trial FROM latest_selections ORDER BY recipe") == [
+        {"recipe": "any", "trial": "not tried"},
+        {"recipe": "chosen", "trial": "helped"},
+    ]
+    assert rows("SELECT count(*) AS n FROM trial_detectable WHERE effect > 0") == [{"n": 2}]
+
+
+def test_trial__on_the_card_and_in_the_report(tried, tmp_path, winnow) -> None:
+    line = only_effects(opened(tried).store)["line"]
+    for recipe, said in (("chosen", line), ("any", NOT_TRIED)):
+        assert winnow("export", recipe, "--out", tmp_path / recipe, "-c", tried).code == 0
+        assert read_json(tmp_path / recipe / "provenance.json")["trial"] == said
+    document, _ = gather(opened(tried))
+    trials = {recipe["name"]: recipe["trial"] for recipe in document["recipes"]}
+    assert trials["chosen"]["line"] == line
+    assert trials["any"] == {"line": NOT_TRIED, "effects": []}
+    page = render(document)
+    assert line in page.replace("&#39;", "'")
+    assert "Not tried: nobody has looked." in page
