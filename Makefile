@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --prefer
 # A process for each core, and no more than memory takes: every one of them imports torch.
 PYTEST := $(BIN)/pytest -n logical --maxprocesses 8
 
-.PHONY: demo test test-slow mypy pytest lint ui docs clean
+.PHONY: demo test test-slow torture mypy pytest lint ui docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed  ## the main job, offline: a real pool becomes explained subsets
@@ -21,7 +21,10 @@ test: $(VENV)/.installed-dev  ## ruff, then mypy --strict beside all tests but t
 	$(MAKE) --no-print-directory -j2 mypy pytest
 
 test-slow: $(VENV)/.installed-dev  ## the long tests: draws against their law, kills, every kind of damage
-	$(PYTEST) --dist worksteal -m slow --durations=20
+	$(PYTEST) --dist worksteal -m "slow and not torture" --durations=20
+
+torture: $(VENV)/.installed-dev  ## further cases of the long tests: every kind of damage to every file; an hour or two
+	$(PYTEST) --dist worksteal -m torture
 
 mypy: $(VENV)/.installed-dev
 	$(BIN)/mypy

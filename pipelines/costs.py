@@ -255,15 +255,15 @@ class Costs:
 
 def _try(context: Context, encoder: str, turns: Sequence[Turns]) -> Probe:
     """Encode a few texts, one after the other while there is time: an upper bound of what a text takes in a batch."""
-    from selection.encoders import load_encoder
+    from selection.encoders import load_vectorizer
 
-    model = load_encoder(context.config.encoders[encoder])
-    texts = [model.text_of(each) for each in turns[:PROBED_TEXTS]]
-    model.encode(texts[:1])  # the first one warms up
+    model = load_vectorizer(context.config.encoders[encoder])
+    rows = turns[:PROBED_TEXTS]
+    model.vectors_of(rows[:1])  # the first one warms up
     done, started = 0, time.monotonic()
-    for start in range(0, len(texts), 8):
-        block = texts[start : start + 8]
-        model.encode(block)
+    for start in range(0, len(rows), 8):
+        block = rows[start : start + 8]
+        model.vectors_of(block)
         done += len(block)
         if time.monotonic() - started > PROBE_S:
             break

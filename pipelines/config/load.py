@@ -26,7 +26,7 @@ from pipelines.config.yaml_lines import MAX_CHARACTERS, KeyPath, parse
 from pipelines.errors import BadExport, ConfigError, Problem
 from pipelines.messages import describe, listed, nearest
 from selection.constraints import Quota, TokenBudget
-from selection.encoders import EncoderSpec, ModelSpec
+from selection.encoders import DEFAULT_KIND, KINDS, EncoderSpec, ModelSpec, Representation
 from selection.errors import InvalidOption, SelectionError
 from selection.learning.classifier import build_classifier
 from selection.scorers.class_probability import ClassProbability
@@ -93,7 +93,6 @@ def read_file(file: Path) -> bytes:
     return data
 
 
-M = TypeVar("M", EncoderSpec, ModelSpec)
 F = TypeVar("F", schema.PoolFiles, schema.TargetFiles, schema.Files, schema.Keyed)
 
 
@@ -112,8 +111,8 @@ class _ConfigLoader(ConfigReader):
             store = "./store"
         pool = self._pool()
         targets = dict(self._targets())
-        encoders = dict(self._models_of("encoders", EncoderSpec))
-        models = dict(self._models_of("models", ModelSpec))
+        encoders: dict[str, Representation] = dict(self._models_of("encoders", self._kind_of))
+        models: dict[str, ModelSpec] = dict(self._models_of("models", lambda *_: ModelSpec))
         names = {key: list(self._mapping(key)) for key in ("targets", "encoders", "classifiers", "labeling")}
         if pool is not None and pool.vectors:
             names["encoders"].append(schema.OWN_VECTORS)
@@ -242,7 +241,9 @@ class _ConfigLoader(ConfigReader):
         except BadInput as error:
             self.add((*path, "fields"), str(error).removeprefix(": fields: "))
 
-    def _models_of(self, section: str, kind: type[M]) -> Iterator[tuple[str, M]]:
+    def _models_of(
+        self, section: str, kind_of: Callable[[Any, KeyPath], type[Any] | None]
+    ) -> Iterator[tuple[str, Any]]:
         """The entries of `encoders` or `models`."""
         for name, raw in self._mapping(section).items():
             path: KeyPath = (section, name)
@@ -252,15 +253,27 @@ class _ConfigLoader(ConfigReader):
                 self.add(path, "`selection` is what the assets of recipes are called; choose another name")
             if isinstance(raw, dict) and isinstance(raw.get("model"), str):
                 raw = raw | {"model": self._model(raw["model"])}  # noqa: PLW2901
-            spec = self._options(kind, raw, path)
+            kind = kind_of(raw, path)
+            spec = None if kind is None else self._options(kind, raw, path)
             if spec is None:
                 continue
             try:
-                spec.folder()  # a model on this disk must be there; nothing is loaded
+                spec.check()  # a model on this disk must be there; nothing is loaded
             except InvalidOption as error:
                 self.add(self._option_path(path, error), error.reason)
             else:
                 yield name, spec
+
+    def _kind_of(self, raw: Any, path: KeyPath) -> type[Any] | None:
+        """The class of an encoder's kind."""
+        options = raw if isinstance(raw, dict) else {}
+        by_pooling = "sentence_transformers" if options.get("pooling") == "model" else DEFAULT_KIND
+        kind = options.get("kind", by_pooling)
+        if isinstance(kind, str) and kind in KINDS:
+            return KINDS[kind].spec
+        near = nearest(kind, list(KINDS)) if isinstance(kind, str) else ""
+        self.add((*path, "kind"), f"must be one of {listed(KINDS)}, found {describe(kind)}{near}")
+        return None
 
     def _classifiers(self, names: Mapping[str, list[str]]) -> Iterator[tuple[str, schema.Classifier]]:
         for name, raw in self._mapping("classifiers").items():

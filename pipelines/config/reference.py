@@ -18,10 +18,15 @@ from pydantic import BaseModel
 from pipelines.config import schema
 from pipelines.config.reader import section_of
 from selection.constraints import Quota, TokenBudget
-from selection.encoders import EncoderSpec, ModelSpec
+from selection.encoders import DEFAULT_KIND, KINDS, ModelSpec
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 BEGIN, END = "<!-- keys: written by python -m pipelines.config.reference -->", "<!-- end of keys -->"
+
+
+def _of_kind(kind: str) -> str:
+    return "encoders.<name>" if kind == DEFAULT_KIND else f"encoders.<name>, kind: {kind}"
+
 
 SECTIONS: tuple[tuple[str, type], ...] = (
     ("", schema.Config),
@@ -29,7 +34,7 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("pool.files[]", schema.PoolFiles),
     ("pool.columns[]", schema.Keyed),
     ("pool.vectors[], targets.<name>.vectors[]", schema.KeyedVectors),
-    ("encoders.<name>", EncoderSpec),
+    *((_of_kind(name), kind.spec) for name, kind in KINDS.items()),
     ("models.<name>", ModelSpec),
     ("targets.<name>", schema.TargetFiles),
     ("classifiers.<name>", schema.Classifier),

@@ -27,7 +27,7 @@ from pydantic import (
 from pipelines.exports.options import ExportOptions
 from selection.constraints import Constraints, Quota, TokenBudget
 from selection.contamination import ContaminationRules
-from selection.encoders import EncoderSpec, ModelSpec
+from selection.encoders import ModelSpec, Representation
 from selection.registry import parse_steps, required
 from selection.step import Step, is_number
 from selection.types import SCORES, Input
@@ -712,7 +712,7 @@ class Config(Section):
     added_keys: ClassVar[tuple[str, ...]] = ("models", "classifiers", "decontamination", "exports", "notify", "trials")
     store: str = "./store"
     pool: Pool
-    encoders: dict[str, EncoderSpec] = {}
+    encoders: dict[str, InstanceOf[Representation]] = {}
     models: dict[str, ModelSpec] = {}
     targets: dict[str, TargetFiles] = {}
     classifiers: dict[str, Classifier] = {}

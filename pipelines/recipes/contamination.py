@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipelines.config.schema import Decontamination
 from pipelines.pool_view import PoolView
 from selection.contamination import ContaminationRules
-from selection.types import Rows
+from selection.types import Floats, Rows
 from selection.vectors import exact
 from storage.files.user_files import url_digest
 from storage.ids import Ids, rows_of, to_arrow
@@ -176,8 +176,7 @@ def vector_matches(view: PoolView, spec: ContaminationSpec, examples: Examples) 
     encoder, threshold = spec.embedding
     snapshot = view.snapshot_of(spec.snapshot)
     sets = [view.target_set_of(record) for record in spec.against.values()]
-    stored = [StoredVectors(view.store, spec.target_encoders.get(each.name, encoder), each.ids) for each in sets]
-    centres = np.concatenate([each.take(np.arange(each.shape[0])) for each in stored]).astype(np.float32)
+    centres = np.concatenate(vectors_of_sets(view, spec, sets))
     nearest = most_similar_centre(exact(view.vectors(encoder, snapshot)), centres)
     rows = np.flatnonzero((nearest.place >= 0) & (nearest.value >= threshold))
     nothing = [None] * len(rows)
@@ -191,6 +190,15 @@ def vector_matches(view: PoolView, spec: ContaminationSpec, examples: Examples) 
         stop=nothing,
         excerpt=nothing,
     )
+
+
+def vectors_of_sets(view: PoolView, spec: ContaminationSpec, sets: Sequence[TargetSet]) -> list[Floats]:
+    """(m, d) float32 of the examples of each evaluation set; zeros for those without a vector."""
+    assert spec.embedding is not None
+    stored = [
+        StoredVectors(view.store, spec.target_encoders.get(each.name, spec.embedding[0]), each.ids) for each in sets
+    ]
+    return [each.take(np.arange(each.shape[0])).astype(np.float32) for each in stored]
 
 
 def _table(ids: Ids, examples: Examples, target: Rows, **columns: list[Any]) -> pa.Table:

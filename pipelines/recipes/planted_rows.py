@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.recipes.contamination import question_of
-from pipelines.recipes.planted import CARRIERS, sampled
+from pipelines.recipes.planted import CARRIERS, PARAPHRASE, sampled
 from selection.contamination import ContaminationRules
 from selection.streams import stable_hash
 from selection.types import Array, Points, Rows
@@ -88,27 +88,55 @@ class Carriers:
         return cls(rows, [held[row_id] for row_id in ids.tolist()])
 
 
-def planted_rows(target_sets: Sequence[TargetSet], carriers: Sequence[Turns], *, seed: int) -> list[PlantedRow]:
-    """Rows with examples that steps see, drawn by hash of their ids; those without a word cannot be planted."""
+def planted_rows(
+    examples: Sequence[tuple[TargetSet, Rows]],
+    carriers: Sequence[Turns],
+    *,
+    seed: int,
+    paraphrases: Sequence[tuple[int, int, str]] = (),
+) -> list[PlantedRow]:
+    """Rows with examples, drawn by hash of their ids; those without a word cannot be planted.
+
+    Args:
+        examples: target sets, each with the places of the examples that may be planted.
+        paraphrases: place of the set, place of the example in it, and other words for what the example asks.
+    """
     from selection.kernels.words import words
     from selection.plants import KINDS
 
     planted = []
-    for number, target_set in enumerate(target_sets):
-        selecting = target_set.selecting
-        ids = target_set.ids[selecting]
-        for place in sampled(ids, PLANTS, seed).tolist():
-            example, key = target_set.conversations[selecting[place]], int(hash_keys(ids[place : place + 1])[0])
+
+    def plant(number: int, kind: str, row: Turns, rng: np.random.Generator) -> None:
+        planted.append(PlantedRow(number, kind, ALONE, row))
+        if carriers:
+            carrier = carriers[int(rng.integers(len(carriers)))]
+            planted.append(PlantedRow(number, kind, INSIDE, _within(carrier, question_of(row), rng)))
+
+    for number, (target_set, places) in enumerate(examples):
+        for place in places[sampled(target_set.ids[places], PLANTS, seed)].tolist():
+            example, key = target_set.conversations[place], _key(target_set, place)
             for kind, disguise in KINDS.items() if words(question_of(example)) else ():
                 rng = np.random.default_rng([seed, key, stable_hash(kind)])
                 row = _disguised(example, disguise, rng)
-                if row is None:
-                    continue
-                planted.append(PlantedRow(number, kind, ALONE, row))
-                if carriers:
-                    carrier = carriers[int(rng.integers(len(carriers)))]
-                    planted.append(PlantedRow(number, kind, INSIDE, _within(carrier, question_of(row), rng)))
+                if row is not None:
+                    plant(number, kind, row, rng)
+    for i, (number, place, text) in enumerate(paraphrases):
+        target_set = examples[number][0]
+        rng = np.random.default_rng([seed, _key(target_set, place), i])
+        plant(number, PARAPHRASE, _reworded(target_set.conversations[place], text), rng)
     return planted
+
+
+def _key(target_set: TargetSet, place: int) -> int:
+    return int(hash_keys(target_set.ids[place : place + 1])[0])
+
+
+def _reworded(example: Turns, text: str) -> Turns:
+    """The example with a text in place of all that it asks."""
+    asked = [i for i, (role, said) in enumerate(example) if role in _ASKS and said] or list(range(len(example)))
+    kept = [turn for i, turn in enumerate(example) if i not in asked[1:]]
+    kept[asked[0]] = (example[asked[0]][0], text)
+    return kept
 
 
 def _disguised(

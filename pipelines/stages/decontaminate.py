@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.config.schema import Decontamination
 from pipelines.context import Context
 from pipelines.errors import NothingYet
 from pipelines.messages import counted
@@ -17,9 +18,11 @@ from pipelines.recipes.contamination import (
     contamination_spec,
     text_matches,
     vector_matches,
+    vectors_of_sets,
 )
 from pipelines.recipes.planted import measured_recall, read_paraphrases
 from pipelines.runs import code_version
+from pipelines.stages.embedding_recall import VERBATIM, VectorRule, measured_once, recall_check, recall_metrics
 from pipelines.stages.stage import Check, Outcome, stage
 from storage.damage import committed_whole
 from storage.ids import from_arrow
@@ -29,7 +32,8 @@ from storage.pool.contamination import commit_contamination, read_contamination,
 @stage(
     "decontaminate",
     checks={
-        "recall_above_floor": "planted evaluation texts are found, in each disguise that the rules promise to see through"
+        "recall_above_floor": "planted evaluation texts are found, in each disguise that the rules promise to see through",
+        VERBATIM: "`embedding` finds rows that are an evaluation text word for word",
     },
 )
 def decontaminate(context: Context) -> Outcome:
@@ -43,12 +47,50 @@ def decontaminate(context: Context) -> Outcome:
     header = read_contamination(store, spec.contamination_id)
     facts = header["facts"]
     recall = read_recall(store, spec.contamination_id)
+    by_vectors = _embedding_recall(context, settings, spec)
     return Outcome(
         subject=spec.contamination_id,
-        metrics=facts,
+        metrics=facts | recall_metrics(by_vectors),
         summary=_summary(facts, len(spec.against)),
-        checks=(_recall_check(recall, settings.recall_floor),),
+        checks=(_recall_check(recall, settings.recall_floor), recall_check(by_vectors)),
     )
+
+
+def _embedding_recall(context: Context, settings: Decontamination, spec: ContaminationSpec) -> list[dict[str, Any]]:
+    """What the rule on vectors finds of planted rows; nothing without a rule."""
+    if settings.embedding is None or spec.embedding is None:
+        return []
+    fingerprint, threshold = spec.embedding
+
+    def rule() -> VectorRule:
+        view = context.pool
+        snapshot = view.snapshot_of(spec.snapshot)
+        examples = Examples.of(sets := [view.target_set_of(record) for record in spec.against.values()])
+        starts = np.searchsorted(examples.place, np.arange(len(sets)))
+        return VectorRule(
+            encoder=encoder,
+            fingerprint=fingerprint,
+            snapshot=snapshot,
+            without_vector=view.vectors(fingerprint, snapshot).failed_rows,
+            examples=[(each, np.arange(len(each))) for each in sets],
+            vectors=vectors_of_sets(view, spec, sets),
+            thresholds=[(threshold, spec.rules)],
+            paraphrases=[
+                (int(number := examples.place[place]), int(place - starts[number]), text)
+                for place, text in _paraphrases(context, settings, spec, examples)
+            ],
+        )
+
+    encoder = settings.embedding.encoder
+    return measured_once(context, "decontamination", encoder, spec.contamination_id, rule)
+
+
+def _paraphrases(
+    context: Context, settings: Decontamination, spec: ContaminationSpec, examples: Examples
+) -> list[tuple[int, str]]:
+    if settings.paraphrases is None or spec.paraphrases is None:
+        return []
+    return read_paraphrases(context.store, settings.paraphrases, spec.paraphrases, examples)
 
 
 def _search(context: Context, spec: ContaminationSpec) -> None:
@@ -61,9 +103,7 @@ def _search(context: Context, spec: ContaminationSpec) -> None:
     matches = text_matches(snapshot, examples, spec.rules)
     if spec.embedding is not None:
         matches = pa.concat_tables([matches, vector_matches(view, spec, examples)])
-    rewordings = []
-    if settings.paraphrases is not None and spec.paraphrases is not None:
-        rewordings = read_paraphrases(store, settings.paraphrases, spec.paraphrases, examples)
+    rewordings = _paraphrases(context, settings, spec, examples)
     recall = measured_recall(snapshot, examples, spec.rules, plants=spec.plants, seed=spec.seed, paraphrases=rewordings)
     facts: dict[str, Any] = {
         "rows": len(snapshot),

@@ -12,7 +12,7 @@ from pipelines.context import Context
 from pipelines.progress import duration
 from pipelines.stages.encode import embed as embed_source
 from pipelines.stages.stage import Check, Outcome, stage
-from selection.encoders import EncoderSpec
+from selection.encoders import Representation
 from storage.errors import BadInput
 from storage.pool.snapshot import Snapshot
 from storage.pool.targets import TargetSet
@@ -41,7 +41,7 @@ def embed_targets(context: Context, encoder: str) -> Outcome:
     return _encode(context, encoder, context.config.encoders[encoder].for_targets(), sets)
 
 
-def _encode(context: Context, encoder: str, spec: EncoderSpec, sources: Sequence[Snapshot | TargetSet]) -> Outcome:
+def _encode(context: Context, encoder: str, spec: Representation, sources: Sequence[Snapshot | TargetSet]) -> Outcome:
     """Encode the texts of the pool, or of target sets, that have no vector yet."""
     reports = []
     for source in sources:
@@ -65,9 +65,13 @@ def _encode(context: Context, encoder: str, spec: EncoderSpec, sources: Sequence
         },
         summary=f"{work}, {rows - failed:,} vectors in all"
         + (f", {failed:,} texts without one" if failed else "")
-        + (f", {truncated:,} cut at {spec.max_tokens:,} tokens" if truncated else ""),
+        + (f", {truncated:,} cut at {_limit(spec)}" if truncated else ""),
         checks=(_every_row_has_a_vector(context, [(spec.fingerprint(), source) for source in sources]),),
     )
+
+
+def _limit(spec: Representation) -> str:
+    return "the model's limit" if spec.max_tokens is None else f"{spec.max_tokens:,} tokens"
 
 
 def _import(context: Context, sources: Mapping[str | None, Snapshot | TargetSet]) -> Outcome:

@@ -1,7 +1,9 @@
-"""How much the rule on vectors of the filter `decontaminate` finds of rows that hold an example of a target set."""
+"""How much a rule on vectors finds of rows that hold an evaluation text: that of a recipe's filter, or of the pool."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,9 +19,13 @@ from pipelines.recipes.spec import SelectionSpec
 from pipelines.recipes.targets import example_vectors
 from pipelines.stages.encode import embed
 from pipelines.stages.stage import Check
+from selection.contamination import ContaminationRules
 from selection.filters.decontaminate import Decontaminate
+from selection.types import Array, Rows
 from storage.damage import committed_whole
 from storage.pool.contamination import commit_embedding_recall, read_embedding_recall
+from storage.pool.snapshot import Snapshot
+from storage.pool.targets import TargetSet
 from storage.vectors.segments import StoredVectors
 
 # Of the plants, so that every recipe of a pool shares them, and what was encoded for another is there.
@@ -30,52 +36,100 @@ VERBATIM = "planted_examples_similar"
 FLOOR = 0.95
 
 
-def embedding_recall(context: Context, recipe: str, spec: SelectionSpec) -> list[dict[str, Any]]:
-    """What the recipe's rule on vectors finds of planted rows, as `EMBEDDING_RECALL_COLUMNS`.
+@dataclass(frozen=True)
+class VectorRule:
+    """A rule on vectors, and the examples that it is held against.
 
-    Nothing where the recipe has no such rule, and where vectors are the user's own: what is planted has to be encoded.
-    Measured once for a selection. Planted rows that were encoded before are not encoded again, whatever the threshold.
-    A failure is reported, and does not stop the draw.
+    Attributes:
+        encoder: its name in winnow.yaml.
+        fingerprint: of the pool's vectors.
+        snapshot: of the pool.
+        without_vector: rows of the snapshot.
+        examples: target sets, each with the places of the examples that count.
+        vectors: of these examples, (m, d) for each set.
+        thresholds: the least cosine, and the rules by which a row of the pool holds a question word for word.
+        paraphrases: as `planted_rows`.
     """
+
+    encoder: str
+    fingerprint: str
+    snapshot: Snapshot
+    without_vector: Rows
+    examples: Sequence[tuple[TargetSet, Rows]]
+    vectors: Sequence[Array]
+    thresholds: Sequence[tuple[float, ContaminationRules]]
+    paraphrases: Sequence[tuple[int, int, str]] = ()
+
+
+def embedding_recall(context: Context, recipe: str, spec: SelectionSpec) -> list[dict[str, Any]]:
+    """What the recipe's rule on vectors finds of planted rows, as `EMBEDDING_RECALL_COLUMNS`; nothing without a rule."""
     steps = [step for step in spec.steps if isinstance(step, Decontaminate) and step.similarity is not None]
     encoder = context.config.recipes[recipe].encoder
-    if not steps or encoder is None or encoder == OWN_VECTORS:
-        return []
-    store, selection_id = context.store, spec.selection_id
-    try:
-        if not committed_whole(store, "embedding_recalls", selection_id):
-            assert spec.encoder is not None
-            commit_embedding_recall(store, selection_id, spec.encoder, _measured(context, encoder, spec, steps))
-        return read_embedding_recall(store, selection_id)
-    except (*USER_ERRORS, ImportError, OSError) as error:
-        context.report.say(f"{recipe}: what `similarity` finds of planted examples could not be measured: {error}")
+    if not steps or encoder is None:
         return []
 
-
-def _measured(context: Context, encoder: str, spec: SelectionSpec, steps: list[Decontaminate]) -> pa.Table:
-    inputs = DrawInputs(context.pool, spec)
-    stored = inputs.vectors
-    assert stored is not None
-    assert spec.encoder is not None
-    carriers = Carriers.of(inputs.snapshot, SEED, without=stored.failed_rows)
-    planted = planted_rows(inputs.target_sets, carriers.turns, seed=SEED)
-    texts = PlantedTexts("planted examples", planted)
-    title = f"embed planted examples with {encoder}"
-    embed(context.store, context.config.encoders[encoder], texts, on_progress=partial(context.report.progress, title))
-    targets = [
-        (
-            each.name,
-            [question_of(each.conversations[place]) for place in each.selecting.tolist()],
-            example_vectors(context.pool, spec, each, each.selecting),
+    def rule() -> VectorRule:
+        inputs = DrawInputs(context.pool, spec)
+        assert inputs.vectors is not None
+        assert spec.encoder is not None
+        examples = [(each, each.selecting) for each in inputs.target_sets]
+        return VectorRule(
+            encoder=encoder,
+            fingerprint=spec.encoder,
+            snapshot=inputs.snapshot,
+            without_vector=inputs.vectors.failed_rows,
+            examples=examples,
+            vectors=[example_vectors(context.pool, spec, *each) for each in examples],
+            thresholds=[(step.similarity, step.rules) for step in steps if step.similarity is not None],
         )
-        for each in inputs.target_sets
+
+    return measured_once(context, recipe, encoder, spec.selection_id, rule)
+
+
+def measured_once(
+    context: Context, subject: str, encoder: str, record_id: str, rule: Callable[[], VectorRule]
+) -> list[dict[str, Any]]:
+    """What a rule finds of planted rows, as `EMBEDDING_RECALL_COLUMNS`.
+
+    Nothing where vectors are the user's own: what is planted has to be encoded. Measured once for a record. Planted rows
+    that were encoded before are not encoded again, whatever the threshold. A failure is reported, and stops nothing.
+
+    Args:
+        subject: what has the rule, for messages.
+        record_id: of the selection, or of the search of the pool.
+        rule: called only where it has not been measured.
+    """
+    store = context.store
+    if encoder == OWN_VECTORS:
+        return []
+    try:
+        if not committed_whole(store, "embedding_recalls", record_id):
+            measured = rule()
+            commit_embedding_recall(store, record_id, measured.fingerprint, _measured(context, measured))
+        return read_embedding_recall(store, record_id)
+    except (*USER_ERRORS, ImportError, OSError) as error:
+        context.report.say(
+            f"{subject}: what its rule on vectors finds of planted examples could not be measured: {error}"
+        )
+        return []
+
+
+def _measured(context: Context, rule: VectorRule) -> pa.Table:
+    carriers = Carriers.of(rule.snapshot, SEED, without=rule.without_vector)
+    planted = planted_rows(rule.examples, carriers.turns, seed=SEED, paraphrases=rule.paraphrases)
+    texts = PlantedTexts("planted examples", planted)
+    title = f"embed planted examples with {rule.encoder}"
+    spec = context.config.encoders[rule.encoder]
+    embed(context.store, spec, texts, on_progress=partial(context.report.progress, title))
+    targets = [
+        (each.name, [question_of(each.conversations[place]) for place in places.tolist()], vectors)
+        for (each, places), vectors in zip(rule.examples, rule.vectors, strict=True)
     ]
-    vectors = StoredVectors(context.store, spec.encoder, texts.ids)
-    carrier_vectors = StoredVectors(context.store, spec.encoder, inputs.snapshot.ids[carriers.rows])
+    vectors = StoredVectors(context.store, rule.fingerprint, texts.ids)
+    carrier_vectors = StoredVectors(context.store, rule.fingerprint, rule.snapshot.ids[carriers.rows])
     return pa.concat_tables(
-        recall_by_vectors(planted, vectors, carriers, carrier_vectors, targets, step.rules, step.similarity)
-        for step in steps
-        if step.similarity is not None
+        recall_by_vectors(planted, vectors, carriers, carrier_vectors, targets, rules, threshold)
+        for threshold, rules in rule.thresholds
     )
 
 

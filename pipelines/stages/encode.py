@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import json
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from selection.encoders import Encoder, EncoderSpec, load_encoder
+from selection.encoders import Representation, Vectorizer, load_vectorizer
 from selection.errors import InvalidInput, TemplateRefusal
 from selection.types import Array
 from storage.damage import read_record
@@ -145,38 +146,31 @@ class ModelPass(Protocol):
 
 @dataclass(frozen=True)
 class Embedding:
-    """Texts to unit vectors."""
+    """Rows to unit vectors."""
 
-    spec: EncoderSpec
+    spec: Representation
 
     @cached_property
     def fingerprint(self) -> str:
         return self.spec.fingerprint()
 
-    def load(self, device: str | None) -> Encoder:
-        return load_encoder(self.spec, device)
+    def load(self, device: str | None) -> Vectorizer:
+        return load_vectorizer(self.spec, device)
 
-    def description(self, model: Encoder) -> dict[str, Any]:
+    def description(self, model: Vectorizer) -> dict[str, Any]:
         return {"spec": asdict(self.spec), "dimension": model.dimension, "max_tokens": model.max_tokens}
 
     def run(
-        self, model: Encoder, turns: list[Turns], *, batch_tokens: int, on_batch: Callable[[int], None]
+        self, model: Vectorizer, turns: list[Turns], *, batch_tokens: int, on_batch: Callable[[int], None]
     ) -> SegmentContent:
-        refusals: dict[int, str] = {}
-        texts = [_text_of(model, each, row, refusals) for row, each in enumerate(turns)]
-        tokens = model.tokens(texts, [model.answer_of(each) for each in turns])
-        vectors = model.encode_tokens(tokens, batch_tokens=batch_tokens, on_batch=on_batch)
-        unit, usable = normalise(vectors)
-        usable[list(refusals)] = False
-        failed = {
-            row: refusals.get(row) or ("no tokens" if tokens.lengths[row] == 0 else "hidden states not finite")
-            for row in np.flatnonzero(~usable).tolist()
-        }
+        encoded = model.vectors_of(turns, batch_tokens=batch_tokens, on_batch=on_batch)
+        unit, usable = normalise(encoded.vectors)
+        usable[list(encoded.failed)] = False
         return SegmentContent(
             vectors=unit,
-            failed=failed,
-            tokens=int(tokens.lengths.sum()),
-            truncated=int(tokens.truncated.sum()),
+            failed={row: encoded.failed.get(row, encoded.not_finite) for row in np.flatnonzero(~usable).tolist()},
+            tokens=encoded.tokens,
+            truncated=encoded.truncated,
             dtype=self.spec.store,
         )
 
@@ -191,7 +185,7 @@ class _Segment:
 
 def embed(
     store: Store,
-    spec: EncoderSpec,
+    spec: Representation,
     source: TextSource,
     *,
     on_progress: Callable[[int, int], None] | None = None,
@@ -227,7 +221,7 @@ def run_model(
         on_progress: called with (texts encoded, texts to encode), first with 0, then after each batch.
         on_wait: called with the holder of the lock if another process embeds with the same encoder.
         segment_seconds: the work in a segment, roughly: what is lost when a run is killed.
-        device: as `load_encoder`.
+        device: as `load_vectorizer`.
 
     Raises:
         InvalidInput: more than 1 % of the source's texts got no vector. Fewer are recorded in the store and counted in
@@ -334,15 +328,6 @@ def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable
     )
 
 
-def _text_of(model: Encoder, turns: Turns, row: int, refusals: dict[int, str]) -> str:
-    """The text to encode; empty for a row that the chat template refuses, whose words go to `refusals`."""
-    try:
-        return model.text_of(turns)
-    except TemplateRefusal as refusal:
-        refusals[row] = str(refusal)
-        return ""
-
-
 def _refused(store: Store, encoder: str, ids: Ids) -> int:
     """How many of some ids have no vector because the chat template refuses them."""
     causes = [read_record("segments", folder).get("failed", {}) for folder in segment_folders(store, encoder)]
@@ -377,15 +362,16 @@ def _plan(job: _Job, todo: Ids, segment_seconds: float) -> list[_Segment]:
     """Cut `todo` into segments, in the order of the source, and commit them as a plan."""
     ids: list[Ids] = []
     tokens: list[int] = []
+    limit = job.model.max_tokens or sys.maxsize
     for some, turns in job.source.turns(todo):
         ids.append(some)
         chars = (sum(len(content) for _, content in each) for each in turns)
-        tokens += [min(1 + n // CHARS_PER_TOKEN, job.model.max_tokens) for n in chars]
+        tokens += [min(1 + n // CHARS_PER_TOKEN, limit) for n in chars]
     ordered = np.concatenate(ids) if ids else todo[:0]
     if not np.array_equal(np.sort(ordered), np.sort(todo)):
         raise NotInStore(f"{job.source.name}: asked for the texts of {len(todo)} ids, got {len(ordered)}")
     rate = NOMINAL_RATE["cuda" if job.model.device.startswith("cuda") else "cpu"]
-    bounds = _bounds(tokens, int(segment_seconds * rate / job.model.parameters))
+    bounds = _bounds(tokens, int(segment_seconds * rate / max(1, job.model.parameters)))
     return _read_plan(_commit_plan(job.store, job.encoder, ordered, bounds, job.model.batch_tokens, job.source.name))
 
 

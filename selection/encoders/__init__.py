@@ -1,6 +1,7 @@
 """Encoders: from text to unit vectors and token counts.
 
-`spec` says what vectors depend on (model, pooling, template ...), `format` turns a conversation into text, `encoder`
+`representation` says what the kinds of `encoders:` have in common, `spec` what vectors of hidden states depend on (model,
+pooling, template ...), `format` turns a conversation into text, `encoder`
 runs the model, `pooling` reduces its hidden states to one unit vector, `token_scores` asks a causal model how
 likely the tokens are, `tokenizer` counts them. Modules here import
 `errors`, `types` and the checks of `step` of `selection`; torch, transformers and sentence-transformers only inside
@@ -14,18 +15,26 @@ functions. To add a pooling, see CONTRIBUTING.md.
 from __future__ import annotations
 
 from selection.encoders.encoder import Encoder, load_encoder
+from selection.encoders.kinds import DEFAULT_KIND, KINDS, load_vectorizer
+from selection.encoders.representation import Encoded, Representation, Vectorizer
 from selection.encoders.spec import EncoderSpec
 from selection.encoders.token_scores import ModelSpec, TokenScorer, load_token_scorer
 from selection.encoders.tokenizer import TokenCounter, load_token_counter, tokenizer_fingerprint
 
 __all__ = [
+    "DEFAULT_KIND",
+    "KINDS",
+    "Encoded",
     "Encoder",
     "EncoderSpec",
     "ModelSpec",
+    "Representation",
     "TokenCounter",
     "TokenScorer",
+    "Vectorizer",
     "load_encoder",
     "load_token_counter",
     "load_token_scorer",
+    "load_vectorizer",
     "tokenizer_fingerprint",
 ]

@@ -61,6 +61,10 @@ class ModelSpec:
             dtype=self.dtype,
         )
 
+    def check(self) -> None:
+        """Whether the model's files are there; see `EncoderSpec.folder`."""
+        self.folder()
+
     def folder(self) -> Any:
         """The folder with the model's files; see `EncoderSpec.folder`."""
         return self._as_encoder().folder()

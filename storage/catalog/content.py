@@ -89,6 +89,15 @@ def _snapshot(document: Row) -> list[Row]:
     return [document | row]
 
 
+def _encoder(document: Row) -> list[Row]:
+    # What a language model says of rows lies in segments as well, without vectors.
+    if "columns" in document:
+        return []
+    spec = document["spec"]
+    # Hidden states were the only kind when the first descriptions were written.
+    return [{"kind": "hidden_states" if "pooling" in spec else None} | spec | document]
+
+
 def _check_table(path: Path, view: str) -> None:
     """Raise `StoreDamaged` for a Parquet file that a view cannot read; its rows are not looked at."""
     try:
@@ -143,8 +152,7 @@ _SOURCES = (
         _snapshot,
     ),
     _Source("snapshot_files", "snapshots", ("snapshot",), rows=_snapshot_files),
-    # What a language model says of rows lies in segments as well, without vectors.
-    _Source("encoders", "encoders", ("encoder",), rows=lambda d: [] if "columns" in d else [d["spec"] | d]),
+    _Source("encoders", "encoders", ("encoder",), rows=_encoder),
     _Source(
         "embeddings",
         "segments",
@@ -275,7 +283,7 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
     live = _column(connection, "SELECT ingest FROM snapshot_files WHERE snapshot = ? ORDER BY ingest", [latest or ""])
     ingests = _column(connection, "SELECT ingest FROM ingests ORDER BY ingest")
     folder = store.path("records", "snapshots", latest) if latest else None
-    searches = _latest_search(store, connection)
+    searches, measured = _latest_search(store, connection), _measured(store)
     files: dict[str, Iterable[Path]] = {
         "duplicates": [folder / "duplicates.parquet"] if folder else [],
         "tombstones": _of_records(store, "snapshots", "tombstones.parquet"),
@@ -286,7 +294,15 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
         "selection_finds": [path for path in _of_records(store, "selections", "found.parquet") if path.exists()],
         "contamination": _of_records(store, "contaminations", "matches.parquet", searches),
         "contamination_recall": _of_records(store, "contaminations", "recall.parquet", searches),
-        "embedding_recall": _of_records(store, "embedding_recalls", "recall.parquet", _measured(store)),
+        "contamination_embedding_recall": _of_records(
+            store, "embedding_recalls", "recall.parquet", [name for name in searches if name in measured]
+        ),
+        "embedding_recall": _of_records(
+            store,
+            "embedding_recalls",
+            "recall.parquet",
+            [name for name in measured if not store.has("records", "contaminations", name)],
+        ),
         "token_scores": [path for segment in KINDS["segments"].folders(store) if (path := segment / ROWS).exists()],
         "label_events": _of_imports(store, connection, "labels.parquet", "new > 0"),
         "label_quarantine": _of_imports(store, connection, "quarantine.parquet", f"{_IS_LAST} AND quarantined > 0"),
@@ -379,7 +395,7 @@ def _latest_search(store: Store, connection: DuckDBPyConnection) -> list[str]:
 
 
 def _measured(store: Store) -> list[str]:
-    """The selections whose rule on vectors was measured."""
+    """The selections, and searches of the pool, whose rule on vectors was measured."""
     names = store.committed(*KINDS["embedding_recalls"].root)
     return [name for name in names if readable(store, "embedding_recalls", name, whole=True)]
 

@@ -88,6 +88,9 @@ STEPS: tuple[str, ...] = (
         targets JSON, number BIGINT, created_at TIMESTAMP);
     """,
     """
+    ALTER TABLE encoders ADD COLUMN kind VARCHAR;
+    """,
+    """
     CREATE TABLE trial_records (
         trial_id VARCHAR, part VARCHAR, selection_id VARCHAR, recipe VARCHAR, model VARCHAR, size VARCHAR, lora BOOLEAN,
         parameters BIGINT, seeds BIGINT, against JSON, targets JSON, selection_tokens BIGINT, training_tokens BIGINT,
@@ -147,6 +150,7 @@ PARQUET_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "selection_finds": _columns(pa.schema(records.REPORT_COLUMNS), "selection_id"),
     "contamination": _columns(pa.schema(contamination.MATCH_COLUMNS), "contamination_id"),
     "contamination_recall": _columns(pa.schema(contamination.RECALL_COLUMNS), "contamination_id"),
+    "contamination_embedding_recall": _columns(pa.schema(contamination.EMBEDDING_RECALL_COLUMNS), "contamination_id"),
     "embedding_recall": _columns(pa.schema(contamination.EMBEDDING_RECALL_COLUMNS), "selection_id"),
     "token_scores": _columns(pa.schema(model_scores.SCORE_COLUMNS)),
     "label_events": _columns(log.LOG_SCHEMA, "import"),
@@ -160,7 +164,7 @@ PARQUET_COLUMNS: Mapping[str, Mapping[str, str]] = {
 # files that can hold it (measured over 1,000 selections: 19 ms instead of 76).
 FROM_FOLDER: Mapping[str, str] = {
     **dict.fromkeys(("selection_items", "selection_drops", "selection_finds", "embedding_recall"), "selection_id"),
-    **dict.fromkeys(("contamination", "contamination_recall"), "contamination_id"),
+    **dict.fromkeys(("contamination", "contamination_recall", "contamination_embedding_recall"), "contamination_id"),
     "tombstones": "snapshot",
     "targets": "targets",
     "label_events": "import",
@@ -366,6 +370,7 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "selected_conversations": "The chosen candidates as a trainer reads them, whole conversations: messages as a list of role and content, for COPY.",
     "contamination": "One row per candidate and evaluation example that it holds, of the last search: which rule, how much, where.",
     "contamination_recall": "One row per evaluation set and kind of plant: how many of the planted examples the last search finds.",
+    "contamination_embedding_recall": "One row per evaluation set, form and kind of plant: how many the last search's rule `embedding` finds.",
     "embedding_recall": "One row per selection with the rule `decontaminate: {similarity}`, target set, form and kind of plant: how many it finds.",
     "token_scores": "One row per row and model of `models:` that scored it: log-likelihoods of its tokens, of pool and targets.",
     "labels": "One row per label that counts: the latest of each annotator on each row, of each kind.",
@@ -398,6 +403,16 @@ RELATION_COMMENTS: Mapping[str, str] = {
 }
 
 # A name means the same thing in every relation; "relation.column" where it needs to say more.
+_EMBEDDING_RECALL = {
+    "false_positives": "Negatives that are as similar to an example of the set as the rule demands.",
+    "form": "alone, the row is the example in disguise; inside, the example's question stands within a row of the pool.",
+    "found": "How many of the planted rows are as similar to an example of the set as the rule demands.",
+    "kind": "The disguise, as in contamination_recall.",
+    "negatives": "Rows of the pool that hold no question of the set word for word.",
+    "planted": "How many rows with an example in disguise were encoded.",
+    "threshold": "The least cosine of the rule.",
+}
+
 COLUMN_COMMENTS: Mapping[str, str] = {
     "annotator": "Who gave the label.",
     "budget": "How many were asked for.",
@@ -469,6 +484,7 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "parent": "The snapshot before this one, NULL for the first.",
     "pooling": "How token states become one vector.",
     "prompt": "The prompt, the first user turn, or the whole of a single text.",
+    "encoders.kind": "The kind of representation: hidden_states, or as `kind:` of the entry says; NULL for imported vectors.",
     "encoders.prompt": "What is put in front of each text.",
     "quarantined": "Rows that could not be read; each stands in `quarantine`.",
     "rank": "Order of choice, 1 is first.",
@@ -533,13 +549,11 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "contamination_recall.kind": "The disguise: verbatim, rewrapped, case_and_punctuation, numbers_replaced, names_replaced, "
     "options_reordered or paraphrase.",
     "contamination_recall.found": "How many of the plants are found.",
-    "embedding_recall.false_positives": "Negatives that are as similar to an example of the set as the rule demands.",
-    "embedding_recall.form": "alone, the row is the example in disguise; inside, the example's question stands within a row of the pool.",
-    "embedding_recall.found": "How many of the planted rows are as similar to an example of the set as the rule demands.",
-    "embedding_recall.kind": "The disguise, as in contamination_recall.",
-    "embedding_recall.negatives": "Rows of the pool that hold no question of the set word for word.",
-    "embedding_recall.planted": "How many rows with an example in disguise were encoded.",
-    "embedding_recall.threshold": "The least cosine of the rule.",
+    **{
+        f"{view}.{column}": text
+        for view in ("contamination_embedding_recall", "embedding_recall")
+        for column, text in _EMBEDDING_RECALL.items()
+    },
     "example": "The example's id: `id` in `targets`.",
     "example_name": "The example's own id in its file, else its place.",
     "false_positives": "Negatives that are taken to hold an example of the set.",

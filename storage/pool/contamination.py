@@ -2,6 +2,7 @@
 
 records/contaminations/<id>/      contamination.json, matches.parquet (`MATCH_COLUMNS`), recall.parquet (`RECALL_COLUMNS`)
 records/embedding_recalls/<id>/   embedding_recall.json, recall.parquet (`EMBEDDING_RECALL_COLUMNS`); the id of a selection
+                                  or of a search of the pool
 """
 
 from __future__ import annotations
@@ -93,25 +94,26 @@ def read_recall(store: Store, contamination_id: str) -> list[dict[str, Any]]:
     return _planted(record_folder(store, "contamination", contamination_id), RECALL_COLUMNS)
 
 
-def commit_embedding_recall(store: Store, selection_id: str, encoder: str, recall: pa.Table) -> None:
-    """Commit what a selection's rule on vectors finds of planted rows; the same selection twice is one record, the first.
+def commit_embedding_recall(store: Store, record_id: str, encoder: str, recall: pa.Table) -> None:
+    """Commit what a rule on vectors finds of planted rows; the same id twice is one record, the first.
 
     Args:
+        record_id: of the selection, or of the search of the pool, that has the rule.
         encoder: the fingerprint of the vectors.
         recall: `EMBEDDING_RECALL_COLUMNS`, an evaluation set, form and kind of plant each.
     """
-    header = {"embedding_recall_id": selection_id, "encoder": encoder}
+    header = {"embedding_recall_id": record_id, "encoder": encoder}
     tables = {"recall": recall.cast(pa.schema(EMBEDDING_RECALL_COLUMNS))}
     commit_record(store, "embedding_recall", header, tables)
 
 
-def read_embedding_recall(store: Store, selection_id: str) -> list[dict[str, Any]]:
-    """What was planted and found for a selection, as `EMBEDDING_RECALL_COLUMNS`.
+def read_embedding_recall(store: Store, record_id: str) -> list[dict[str, Any]]:
+    """What was planted and found, as `EMBEDDING_RECALL_COLUMNS`.
 
     Raises:
         NotInStore, StoreDamaged: as `read_contamination`.
     """
-    return _planted(record_folder(store, "embedding_recall", selection_id), EMBEDDING_RECALL_COLUMNS)
+    return _planted(record_folder(store, "embedding_recall", record_id), EMBEDDING_RECALL_COLUMNS)
 
 
 def _planted(folder: Path, columns: Mapping[str, pa.DataType]) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +24,7 @@ from storage.pool.token_counts import commit_counts
 from storage.records import read_selection
 from storage.store import Store
 from tests.pipelines.conftest import Winnow, make_light, opened
-from tests.quick import quick_first
+from tests.quick import quick_first, torture_last
 
 LABELING = "labeling:\n  kinds: {classes: [fox, other], steps: [entropy], batch_size: 10, labels: 'labels/*.jsonl'}\n"
 
@@ -247,14 +246,12 @@ def problems(winnow: Winnow, project: Path, path: Path, whole: dict[str, list[st
         yield NOT_SEEN
 
 
-def damages(name: str, *, sealed: bool) -> tuple[Callable[[Path], None], ...]:
-    """What is done to a file: one damage, another for each file in turn; all of them with DAMAGE_MATRIX=full."""
+def damages(name: str, *, sealed: bool, all_kinds: bool) -> tuple[Callable[[Path], None], ...]:
+    """What is done to a file: one damage, another for each file in turn; or all of them."""
     every = ANY + (JSON if FILES[name].endswith(".json") else ())
     if not sealed:  # what changes no form cannot be seen
         every = tuple(damage for damage in every if damage not in SILENT_WITHOUT_CHECKSUM)
-    if os.environ.get("DAMAGE_MATRIX") == "full":
-        return every
-    return (every[list(FILES).index(name) % len(every)],)
+    return every if all_kinds else (every[list(FILES).index(name) % len(every)],)
 
 
 RECIPES = ("near", "few", "any")
@@ -263,14 +260,22 @@ NOT_SEEN = "nobody named the file"
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "sealed"), [*((name, True) for name in FILES), *((name, False) for name in list(FILES)[::2])]
+    ("name", "sealed", "all_kinds"),
+    torture_last(
+        len(FILES) + 7,
+        [
+            *((name, True, False) for name in FILES),
+            *((name, False, False) for name in list(FILES)[::6]),
+            *((name, sealed, True) for sealed in (True, False) for name in FILES),
+        ],
+    ),
 )
 def test_a_damaged_file__is_named_and_stops_nothing(
-    project: Path, finished: Path, winnow: Winnow, name: str, *, sealed: bool
+    project: Path, finished: Path, winnow: Winnow, name: str, *, sealed: bool, all_kinds: bool
 ) -> None:
     whole = selections(project)
     result = {}
-    for damage in damages(name, sealed=sealed):
+    for damage in damages(name, sealed=sealed, all_kinds=all_kinds):
         shutil.rmtree(finished / "store")
         shutil.copytree(finished / "whole", finished / "store", symlinks=True)
         if not sealed:

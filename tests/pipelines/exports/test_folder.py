@@ -42,6 +42,19 @@ def test_replacing__swaps_the_whole_folder(tmp_path: Path, monkeypatch: pytest.M
         assert [path.name for path in (tmp_path / "new").iterdir()] == ["out"]
 
 
+def test_replacing__the_same_bytes_again_leave_every_file_as_it_is(tmp_path: Path) -> None:
+    def files() -> dict[Path, tuple[int, int]]:
+        return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in tmp_path.rglob("*") if path.is_file()}
+
+    export(tmp_path / "out", "first")
+    before = files()
+    export(tmp_path / "out", "first")
+    assert files() == before
+    export(tmp_path / "out", "other")
+    assert files() != before
+    assert (tmp_path / "out" / "data" / "train.jsonl").read_text() == "other"
+
+
 def test_replacing__an_error_leaves_what_was_there(tmp_path: Path) -> None:
     export(tmp_path / "out", "first")
 

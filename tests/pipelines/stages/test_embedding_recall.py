@@ -19,12 +19,15 @@ from pipelines.recipes.planted_rows import (
     PlantedRow,
     PlantedTexts,
     _disguised,
+    _reworded,
     _within,
     planted_rows,
 )
 from pipelines.recipes.spec import resolve_spec
 from pipelines.run import run_all
+from pipelines.stages.decontaminate import decontaminate
 from pipelines.stages.embedding_recall import SEED, recall_check
+from pipelines.stages.publish import publish
 from pipelines.stages.select import select
 from selection.encoders import load_encoder
 from storage.catalog.query import query_catalog
@@ -67,7 +70,7 @@ def rows_of(project: Path, sql: str) -> list[dict[str, Any]]:
 def plants_of(view: PoolView) -> tuple[list[PlantedRow], Carriers]:
     sets = view.target_sets(view.config.targets)
     carriers = Carriers.of(view.snapshot, SEED, without=np.empty(0, np.int64))
-    return planted_rows(sets, carriers.turns, seed=SEED), carriers
+    return planted_rows([(each, each.selecting) for each in sets], carriers.turns, seed=SEED), carriers
 
 
 def test_embedding_recall__is_that_of_a_literal_search(encoded: Path) -> None:
@@ -111,7 +114,7 @@ def test_embedding_recall__is_that_of_a_literal_search(encoded: Path) -> None:
 def test_embedding_recall__an_unchanged_recipe_encodes_nothing_nor_does_another_threshold(
     encoded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.stages.encode.load_encoder", None)
+    monkeypatch.setattr("pipelines.stages.encode.load_vectorizer", None)
     again = select(opened(encoded), "near")
     change(encoded, f"similarity: {THRESHOLD}", "similarity: 0.5")
     other = select(opened(encoded), "near")
@@ -139,7 +142,7 @@ def test_embedding_recall__what_cannot_be_measured_stops_no_draw(
     change(encoded, "similarity: 0.6", f"similarity: {THRESHOLD}")
     assert outcome.status == "ok"
     assert not any(name.startswith("embedding") for name in outcome.metrics)
-    assert "near: what `similarity` finds of planted examples could not be measured: no such model" in said
+    assert "near: what its rule on vectors finds of planted examples could not be measured: no such model" in said
 
 
 def test_embedding_recall__of_ones_own_vectors_nothing_is_measured(tmp_path: Path) -> None:
@@ -148,6 +151,42 @@ def test_embedding_recall__of_ones_own_vectors_nothing_is_measured(tmp_path: Pat
     (outcome,) = run_all(opened(light), ["near"])
     assert not any(name.startswith("embedding") for name in outcome.metrics)
     assert rows_of(light, "SELECT * FROM embedding_recall") == []
+
+
+def test_decontaminate__the_rule_of_the_pool_is_measured_with_paraphrases(encoded: Path) -> None:
+    reworded = {"example": "fox-100", "text": "which animal sleeps all day"}
+    write_rows(encoded / "paraphrases.jsonl", [reworded])
+    settings = (
+        f"{{embedding: {{encoder: tiny, threshold: {THRESHOLD}}}, against: [foxes], paraphrases: paraphrases.jsonl}}"
+    )
+    change(encoded, "recipes:\n", f"decontamination: {settings}\nrecipes:\n")
+    outcome = decontaminate(opened(encoded))
+    publish(opened(encoded))
+    change(encoded, f"decontamination: {settings}\n", "")
+    measured = rows_of(encoded, "SELECT * FROM contamination_embedding_recall")
+    assert {each["contamination_id"] for each in measured} == {outcome.subject}
+    assert {
+        (each["target_set"], each["kind"], each["planted"]) for each in measured if each["kind"] == "paraphrase"
+    } == {("foxes", "paraphrase", 1)}
+    of_recipe = rows_of(
+        encoded,
+        f"SELECT * EXCLUDE (selection_id) FROM embedding_recall WHERE target_set = 'foxes' AND threshold = {THRESHOLD}",
+    )
+    without_id = [{k: v for k, v in each.items() if k != "contamination_id"} for each in measured]
+    assert [each for each in without_id if each["kind"] != "paraphrase"] == of_recipe
+    assert outcome.checks[-1].detail == f"least: foxes: 3 of 3 at a cosine of {THRESHOLD}; floor 0.95"
+    assert outcome.metrics["embedding_recall_alone"] == pytest.approx(
+        sum(each["found"] for each in measured if each["form"] == ALONE)
+        / sum(each["planted"] for each in measured if each["form"] == ALONE),
+        abs=1e-4,
+    )
+
+
+def test_reworded__takes_the_place_of_all_that_is_asked() -> None:
+    turns = [("system", "be brief"), ("user", "why"), ("assistant", "so"), ("user", "when")]
+    assert _reworded(turns, "warum") == [("system", "be brief"), ("user", "warum"), ("assistant", "so")]
+    assert _reworded([("text", "why")], "warum") == [("text", "warum")]
+    assert _reworded([("assistant", "so")], "also") == [("assistant", "also")]
 
 
 def test_planted_rows__hold_their_examples_in_place_and_are_the_same_again(encoded: Path) -> None:

@@ -98,7 +98,7 @@ def test_embed__every_id_gets_the_vector_of_its_own_text(store, spec):
 
 def test_embed__again_encodes_nothing_and_loads_no_model(store, spec, monkeypatch):
     embed(store, spec, Texts(range(100)))
-    monkeypatch.setattr(embed_module, "load_encoder", None)
+    monkeypatch.setattr(embed_module, "load_vectorizer", None)
     report = embed(store, spec, Texts(range(100)))
     assert (report.n_rows, report.n_encoded, report.n_segments, report.tokens) == (100, 0, 0, 0)
 
@@ -348,7 +348,7 @@ def test_a_source_that_keeps_a_planned_text_back__is_an_error(store, spec):
 
 
 def test_an_empty_source__needs_no_model(store, spec, monkeypatch):
-    monkeypatch.setattr(embed_module, "load_encoder", None)
+    monkeypatch.setattr(embed_module, "load_vectorizer", None)
     report = embed(store, spec, Texts([]))
     assert (report.n_rows, report.n_encoded) == (0, 0)
 
