@@ -521,11 +521,15 @@ def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where the demo project lives.")] = Path("demo"),
     rows: Annotated[int, typer.Option("--rows", min=200, help="How many candidates to harvest.")] = 1500,
     pool: Annotated[Path | None, typer.Option("--pool", help="Your own file of candidates instead.")] = None,
+    *,
+    trial: Annotated[
+        bool, typer.Option("--trial", help="End with a trial: did the subset help? Some minutes.")
+    ] = False,
 ) -> None:
     """Run the main job on a real pool harvested from this Python installation; offline, in about a minute."""
     from pipelines.demo.demo import run_demo
 
-    run_demo(folder, rows, pool, _terminal(), show=_show_selection, say=_print)
+    run_demo(folder, rows, pool, _terminal(), show=_show_selection, say=_print, trial=trial)
 
 
 @app.command()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from selection.errors import InvalidOption
 
 # Padded tokens of a batch of measured examples.
 MEASURED_TOKENS = 4096
+# Below so many weights one thread is as fast as several, and faster on a busy machine.
+FEW_PARAMETERS = 1_000_000
 WARM_UP = 0.1
 WEIGHT_DECAY, CLIP, BETAS = 0.1, 1.0, (0.9, 0.95)
 
@@ -135,7 +138,7 @@ class Network:
         steps = max(1, len(ids) // self.size.batch)
         losses = []
         self.module.train()
-        with torch.random.fork_rng():  # dropout, where a folder's model has some
+        with self._threads(), torch.random.fork_rng():  # dropout, where a folder's model has some
             torch.manual_seed(0)
             for step in range(steps):
                 part = slice(step * self.size.batch, (step + 1) * self.size.batch)
@@ -167,7 +170,7 @@ class Network:
 
         values = np.empty(len(examples))
         self.module.eval()
-        with torch.inference_mode():
+        with self._threads(), torch.inference_mode():
             for places in batches(examples, MEASURED_TOKENS):
                 longest = max(len(examples[place].ids) for place in places)
                 ids, answer = np.zeros((len(places), longest), np.int32), np.zeros((len(places), longest), np.bool_)
@@ -177,6 +180,19 @@ class Network:
                 losses, counts = self._losses(ids, answer)
                 values[places] = (losses.double() / counts).cpu().numpy()
         return values
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        """One thread for a model so small that threads would wait for each other; others keep as many as torch has."""
+        import torch
+
+        threads = torch.get_num_threads()
+        if self.parameters < FEW_PARAMETERS:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
     def _losses(self, ids: Ids, answer: Mask) -> tuple[Any, Any]:
         """(b,) the summed loss of each sequence's answer tokens but its first token, and how many there are.
