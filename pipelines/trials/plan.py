@@ -344,7 +344,7 @@ def described(plan: Plan, cost: Cost) -> Iterator[str]:
     controls = ", ".join(["random", *trial.against])
     yield (
         f"{len(plan.rows[SELECTION, 0]):,} rows with {plan.selection_tokens:,} tokens, against {controls} with as many; "
-        f"measured on {', '.join(measured)} and {held_out:,} held-out rows of the pool"
+        f"measured on {', '.join(measured)} and {held_out:,} held-out rows"
     )
     yield (
         f"{plan.models} models ({len(trial.arms)} arms, {trial.seeds} seeds) of {cost.parameters / 1e6:.1f} million "
