@@ -263,6 +263,9 @@ WRONG_RECIPES = [
 
 
 WRONG_FILES = [
+    ("pool:\n", "trials: {against: [longst]}\npool:\n", "winnow.yaml:1: trials.against[0]: no control or recipe is called 'longst' (did you mean `longest`?); there are: random, random_per_source, longest, top_score, best"),
+    ("pool:\n", "trials: {lora: true}\npool:\n", "winnow.yaml:1: trials.lora: is for a model of a folder; a model from scratch trains all of its weights"),
+    ("pool:\n", "trials: {targets: [math]}\npool:\n", "winnow.yaml:1: trials.targets[0]: no target set is called 'math' (did you mean `maths`?); there are: maths, code"),
     ("budget: 10", "budget: 0", "winnow.yaml:12: recipes.best.budget: must be above 0, found 0"),
     ("budget: 10", "budget: -5", "winnow.yaml:12: recipes.best.budget: must be above 0, found -5"),
     ("budget: 10", "budget: 1e3", "winnow.yaml:12: recipes.best.budget: must be a whole number, found '1e3'"),
