@@ -18,6 +18,7 @@ from pipelines.recipes.spec import SelectionSpec, resolve_spec
 from pipelines.trials.spec import AGAIN, SELECTION, TrialSpec
 from selection import TokenBudget
 from selection.constraints import COUNTED_TOKENS, Quota
+from selection.errors import SelectionError
 from selection.groups import strata
 from selection.registry import parse_steps, required
 from selection.step import Scorer, Step
@@ -99,11 +100,19 @@ def arm_rows(
             spec = None if arm == SELECTION else _spec(context, chosen, counts, arm, seed, tokens, tokenizer)
             if spec is not None and spec != last[0]:
                 context.report.progress(f"draw {arm}", seed, trial.seeds, "seeds")
-                drawn = select_rows(recipe_inputs(context.pool, spec, {HELD_OUT: without})).rows
-                if not len(drawn):
-                    raise TrialRefused(f"{arm} has no row of at most {tokens:,} tokens, as many as the selection has")
+                drawn = _drawn(context, arm, spec, without)
                 last = (spec, drawn)
             rows[arm, seed] = last[1]
+    return rows
+
+
+def _drawn(context: Context, arm: str, spec: SelectionSpec, without: Mask) -> Rows:
+    try:
+        rows = select_rows(recipe_inputs(context.pool, spec, {HELD_OUT: without})).rows
+    except SelectionError as error:
+        raise TrialRefused(f"the control {arm!r} of the trial cannot be drawn: {error}") from error
+    if not len(rows):
+        raise TrialRefused(f"the control {arm!r} has no row of at most {spec.budget:,} tokens, which the selection has")
     return rows
 
 

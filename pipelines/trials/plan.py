@@ -148,7 +148,6 @@ def prepare(context: Context, trial: TrialSpec) -> Plan:
     Raises:
         TrialRefused: there is too little to train on or to measure on.
     """
-    context.report.progress("read the pool", 0, None)
     chosen = chosen_rows(context, trial)
     size = size_of(trial.model, trial.size or "", lora=trial.lora)
     reader = _reader(chosen, trial, size)

@@ -52,6 +52,14 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that was drawn, for the tests of a module together."""
+    project = make_project(tmp_path_factory.mktemp("drawn") / "project")
+    run_all(opened(project))
+    return project
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project that was drawn and not tried."""

@@ -7,6 +7,7 @@ import pytest
 
 from pipelines.errors import TrialRefused
 from pipelines.named import selection_of
+from pipelines.orchestration.definitions import build_definitions
 from pipelines.report.gather import gather
 from pipelines.report.page import render
 from pipelines.run import run_trial
@@ -17,6 +18,7 @@ from storage.catalog.query import query_catalog
 from storage.ids import from_arrow
 from storage.store import read_json
 from tests.pipelines.conftest import change, opened
+from tests.pipelines.orchestration.conftest import materialize
 
 
 def only_trial(store) -> str:
@@ -100,6 +102,7 @@ def test_trial__killed_between_cells_it_goes_on(project, monkeypatch) -> None:
     assert not again
 
 
+@pytest.mark.slow
 def test_trial__a_control_equal_to_the_selection_gives_exactly_zero(project) -> None:
     change(project, "trials: {", "trials: {against: [top_score, longest, random_per_source, any], ")
     document = run_trial(opened(project), "chosen")
@@ -122,6 +125,14 @@ def test_trial__what_takes_too_long_is_refused(tried) -> None:
     context = set_options(opened(tried), {"tokens": 10**12})
     with pytest.raises(
         TrialRefused, match=r"the trial would take about .*`trials.limit_minutes` is 60: set `trials.tokens: "
+    ):
+        run_trial(context, "any")
+
+
+def test_trial__a_control_that_cannot_be_drawn_is_named(tried) -> None:
+    context = set_options(opened(tried), {"against": ("top_score",)})
+    with pytest.raises(
+        TrialRefused, match="top_score takes the rows with the highest scores, and the steps random score"
     ):
         run_trial(context, "any")
 
@@ -176,3 +187,17 @@ def test_trial__on_the_card_and_in_the_report(tried, tmp_path, winnow) -> None:
     page = render(document)
     assert line in page.replace("&#39;", "'")
     assert "Not tried: nobody has looked." in page
+
+
+def test_trial_asset__shows_the_verdict_and_the_nightly_job_leaves_it_out(tried) -> None:
+    definitions = build_definitions(tried / "winnow.yaml")
+    job = definitions.resolve_job_def("reselect")
+    keys = {key.to_user_string() for key in job.asset_layer.selected_asset_keys}
+    assert "selection/chosen" in keys
+    assert "trial/chosen" not in keys
+    result = materialize(tried, ["trial/chosen"])
+    assert result.success
+    (made,) = result.asset_materializations_for_node("trial__chosen")
+    assert made.metadata["verdict"].value == "helped"
+    passed = sorted(check.check_name for check in result.get_asset_check_evaluations() if check.passed)
+    assert passed == ["made", "not_hurt"]
