@@ -33,7 +33,7 @@ def try_selection(context: Context, name: str) -> dict[str, Any]:
     cells.train([RANDOM, AGAIN])
     for target_set, effect in detectable(context, plan).items():
         title = "held-out rows of the pool" if target_set is POOL else target_set
-        context.report.say(f"{title}: an effect of {effect:.3f} nats a token or more will be seen in 8 of 10 trials")
+        context.report.say(f"{title}: effects from about {effect:.3f} nats a token on can be seen (power 0.8)")
     cells.train([SELECTION, *trial.against])
     return judge(context, plan)
 
