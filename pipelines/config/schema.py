@@ -21,13 +21,14 @@ from pydantic import (
     PlainValidator,
     SerializerFunctionWrapHandler,
     Tag,
+    field_serializer,
     model_serializer,
 )
 
 from pipelines.exports.options import ExportOptions
 from selection.constraints import Constraints, Quota, TokenBudget
 from selection.contamination import ContaminationRules
-from selection.encoders import ModelSpec, Representation
+from selection.encoders import ModelSpec, Representation, record_of
 from selection.registry import parse_steps, required
 from selection.step import Step, is_number
 from selection.types import SCORES, Input
@@ -760,6 +761,10 @@ class Config(Section):
     trials: Trials | None = None
     root: Path = Field(exclude=True)
     sweeps: dict[str, tuple[str, ...]] = Field(default={}, exclude=True)
+
+    @field_serializer("encoders")
+    def _encoders(self, encoders: dict[str, Representation]) -> dict[str, Any]:
+        return {name: record_of(spec) for name, spec in encoders.items()}
 
     def members(self, recipe: str) -> tuple[str, ...]:
         """The recipes that a name stands for: those of its sweep, or itself."""

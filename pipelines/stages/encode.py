@@ -17,7 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from selection.encoders import ROW_CAUSES, Representation, Vectorizer, load_vectorizer
+from selection.encoders import ROW_CAUSES, Representation, Vectorizer, load_vectorizer, record_of
 from selection.errors import InvalidInput
 from selection.types import Array
 from storage.damage import read_record
@@ -158,7 +158,7 @@ class Embedding:
         return load_vectorizer(self.spec, device)
 
     def description(self, model: Vectorizer) -> dict[str, Any]:
-        return {"spec": asdict(self.spec), "dimension": model.dimension, "max_tokens": model.max_tokens}
+        return {"spec": record_of(self.spec), "dimension": model.dimension, "max_tokens": model.max_tokens}
 
     def run(
         self, model: Vectorizer, turns: list[Turns], *, batch_tokens: int, on_batch: Callable[[int], None]

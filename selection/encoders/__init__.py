@@ -19,7 +19,7 @@ from selection.encoders.answers import ROW_CAUSES
 from selection.encoders.encoder import Encoder, load_encoder
 from selection.encoders.gradients import Checkpoint, GradientSpec
 from selection.encoders.kinds import DEFAULT_KIND, KINDS, load_vectorizer
-from selection.encoders.representation import Encoded, Representation, Vectorizer
+from selection.encoders.representation import Encoded, Representation, Vectorizer, record_of
 from selection.encoders.spec import EncoderSpec
 from selection.encoders.token_scores import ModelSpec, TokenScorer, load_token_scorer
 from selection.encoders.tokenizer import TokenCounter, load_token_counter, tokenizer_fingerprint
@@ -42,5 +42,6 @@ __all__ = [
     "load_token_counter",
     "load_token_scorer",
     "load_vectorizer",
+    "record_of",
     "tokenizer_fingerprint",
 ]

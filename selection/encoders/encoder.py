@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from selection.encoders.chunks import SpecialTokens, split, weighted_means
 from selection.encoders.format import Turns, part_of, rds_query, written
 from selection.encoders.pooling import pool
 from selection.encoders.representation import Encoded
@@ -57,7 +58,7 @@ class Encoder:
         spec: the options that it was loaded from.
         device: "cpu", "cuda:0", ...
         dimension: d of its vectors.
-        max_tokens: the effective limit: that of the spec, or of the model if it is lower.
+        max_tokens: the effective limit: that of the spec, or of the model if it is lower and texts are not chunked.
         batch_tokens: the default token budget of a batch on this device.
         parameters: the number of weights without embedding tables; a token takes 2 * parameters operations.
         notes: messages for the user, for example that the model's limit is below `max_tokens`.
@@ -73,7 +74,14 @@ class Encoder:
         self.batch_tokens = BATCH_TOKENS["cuda" if device.startswith("cuda") else "cpu"]
         tables = {id(p) for m in transformer.modules() if type(m).__name__ == "Embedding" for p in m.parameters()}
         self.parameters = sum(p.numel() for p in transformer.parameters() if id(p) not in tables)
-        self._limit = limit = _token_limit(transformer)
+        limit = _token_limit(transformer)
+        self._chunking = spec.chunking
+        self._special_tokens = None
+        if self._chunking:
+            self._special_tokens = SpecialTokens.of(self._tokenizer)
+            self._chunking.check_room(len(self._special_tokens), limit)
+            limit = None  # a window keeps to it, a text need not
+        self._limit = limit
         self.max_tokens = min(spec.max_tokens, limit) if limit else spec.max_tokens
         if self.max_tokens < spec.max_tokens:
             note = f"max_tokens {spec.max_tokens} is above the model's limit: texts are cut at {limit} tokens"
@@ -227,26 +235,31 @@ class Encoder:
 
         Args:
             batch_tokens: tokens in a batch, padding included; by default a number that suits the device.
-            on_batch: called after each batch with its number of texts.
+            on_batch: called after each batch with its number of texts; one in windows counts with its last window.
 
-        Batches depend on the lengths and `batch_tokens` alone, so the same texts give the same batches. On a CPU each
-        batch runs in one thread, and several batches run at a time. That is faster than all threads on one batch, since
-        no thread waits for another inside a layer, and the vectors do not depend on the number of threads.
+        Batches are of windows where texts are chunked. They depend on the lengths and `batch_tokens` alone, so the same
+        texts give the same batches. On a CPU each batch runs in one thread, and several batches run at a time. That is
+        faster than all threads on one batch, since no thread waits for another inside a layer, and the vectors do not
+        depend on the number of threads.
         """
-        vectors = np.zeros((len(tokens.ids), self.dimension), np.float32)
-        parts = list(batches(tokens.lengths, batch_tokens or self.batch_tokens))
+        parts, counts = split(tokens.ids, self._chunking, self._special_tokens)
+        lengths = np.array([len(ids) for ids in parts], np.int64)
+        is_last = np.zeros(len(parts), np.bool_)
+        is_last[np.cumsum(counts) - 1] = True
+        vectors = np.zeros((len(parts), self.dimension), np.float32)
+        by_batch = list(batches(lengths, batch_tokens or self.batch_tokens))
         with side_by_side(self.device) as run:
-            for rows, part in zip(parts, run(lambda rows: self._forward(tokens, rows), parts), strict=True):
+            for rows, part in zip(by_batch, run(lambda rows: self._forward(parts, rows), by_batch), strict=True):
                 vectors[rows] = part
                 if on_batch is not None:
-                    on_batch(len(rows))
-        return vectors
+                    on_batch(int(is_last[rows].sum()))
+        return vectors if self._chunking is None else weighted_means(vectors, lengths, counts)
 
-    def _forward(self, tokens: Tokens, rows: Rows) -> Floats:
+    def _forward(self, texts: Sequence[Ints], rows: Rows) -> Floats:
         """(len(rows), d) the vectors of a batch, padded on the right."""
         import torch
 
-        ids, mask = padded([tokens.ids[row] for row in rows], self._pad)
+        ids, mask = padded([texts[row] for row in rows], self._pad)
         with torch.inference_mode():
             real = torch.from_numpy(mask).to(self.device)
             features = {"input_ids": torch.from_numpy(ids).to(self.device), "attention_mask": real.long()}

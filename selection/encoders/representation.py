@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from selection.encoders.format import Turns
@@ -111,3 +111,14 @@ class Representation(Protocol):
     def for_targets(self) -> Self:
         """What the targets' vectors depend on: the same, or another one where targets are read otherwise."""
         ...
+
+
+def record_of(spec: Representation) -> dict[str, Any]:
+    """The options as JSON; they rebuild the spec.
+
+    Keys that came later (`added_keys` of the class) stand in it only where they are not as by default, so that records
+    and digests of earlier versions stay as they are.
+    """
+    defaults = {each.name: each.default for each in fields(spec)}
+    added = getattr(spec, "added_keys", ())
+    return {key: value for key, value in asdict(spec).items() if key not in added or value != defaults[key]}

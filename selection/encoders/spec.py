@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
+from selection.encoders.chunks import Chunking
 from selection.encoders.format import Part, Template
 from selection.encoders.pooling import Pooling
 from selection.errors import InvalidOption
@@ -64,8 +65,13 @@ class EncoderSpec:
         prompt: a prefix of each text ("query: ").
         store: how vectors are stored: "float16", or "float32" in twice the space, for encoders whose vectors are all
             alike (cosines above 0.99).
+        chunk: `{tokens: 256, overlap: 32}` reads a text longer than `tokens` in windows of so many tokens, special ones
+            included, instead of cutting it there; neighbours share `overlap` tokens. A window is pooled by itself; the mean
+            of the windows' unit vectors, weighted by their tokens (`combine: mean`), made unit, is the text's. `max_tokens`
+            then caps what is read of a text in all, and the model's limit a window.
     """
 
+    added_keys: ClassVar[tuple[str, ...]] = ("chunk",)
     model: str
     revision: str | None = None
     pooling: Pooling = "weighted_mean"
@@ -76,6 +82,7 @@ class EncoderSpec:
     dtype: str = "float32"
     prompt: str = ""
     store: Literal["float16", "float32"] = "float16"
+    chunk: Mapping[str, Any] | None = None
     kind: Literal["hidden_states"] = "hidden_states"
     layers: Sequence[int] = (-1,)
     gem_p: Sequence[float] = (3.0,)
@@ -103,6 +110,20 @@ class EncoderSpec:
             value = getattr(self, name)
             if not isinstance(value, str) and not (name == "revision" and value is None):
                 raise invalid_encoder(f"{name} must be text, got {value!r}", name)
+        if self.chunk is not None:
+            chunking = Chunking.of(self.chunk)
+            if chunking.tokens >= self.max_tokens:
+                raise invalid_encoder(
+                    f"chunk: no text would have two windows of {chunking.tokens} tokens: max_tokens, which caps what is "
+                    f"read of a text in all, is {self.max_tokens}",
+                    "chunk",
+                )
+            object.__setattr__(self, "chunk", asdict(chunking))  # the same windows, the same fingerprint
+
+    @property
+    def chunking(self) -> Chunking | None:
+        """`chunk`, checked."""
+        return None if self.chunk is None else Chunking.of(self.chunk)
 
     def _check_pooled(self) -> None:
         for name, kind in (("layers", int), ("gem_p", int | float)):
@@ -155,7 +176,8 @@ class EncoderSpec:
         }
         del inputs["query_format"], inputs["kind"]
         # The only ways when the first fingerprints were made.
-        for name, only in (("store", "float16"), ("turns", "all"), ("layers", (-1,)), ("gem_p", (3.0,))):
+        only_ways = (("store", "float16"), ("turns", "all"), ("layers", (-1,)), ("gem_p", (3.0,)), ("chunk", None))
+        for name, only in only_ways:
             if inputs[name] == only:
                 del inputs[name]
         return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).hexdigest()
