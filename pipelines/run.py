@@ -18,6 +18,7 @@ from pipelines.stages.embed import embed, embed_targets
 from pipelines.stages.export import export
 from pipelines.stages.fit import fit
 from pipelines.stages.fit_classifier import fit_classifier
+from pipelines.stages.health import health
 from pipelines.stages.index import index
 from pipelines.stages.ingest import ingest
 from pipelines.stages.publish import publish
@@ -141,11 +142,26 @@ def prepare(context: Context, encoders: Sequence[str], models: Sequence[str] = (
             run_stage(context, f"{model}/token_scores", token_scores, model)
     for encoder in encoders:
         run_stage(context, f"{encoder}/embeddings", embed, encoder)
+        measure_health(context, encoder)
         run_stage(context, f"{encoder}/vector_index", index, encoder)
         if config.targets_in(encoder):
             run_stage(context, f"{encoder}/target_embeddings", embed_targets, encoder)
     if searched:
         run_stage(context, "decontamination", decontaminate)
+
+
+def measure_health(context: Context, encoder: str) -> None:
+    """Measure how sound an encoder's vectors are. What cannot be measured is said, and stops nothing.
+
+    Raises:
+        HeldBack: a bound does not hold, and `health.blocking` is set.
+    """
+    try:
+        run_stage(context, f"{encoder}/health", health, encoder)
+    except HeldBack:
+        raise
+    except (*USER_ERRORS, ImportError, OSError) as error:
+        context.report.say(f"warning: the health of {encoder} could not be measured: {error}")
 
 
 def fit_sources(context: Context, recipes: Sequence[str]) -> dict[str, Exception]:

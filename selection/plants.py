@@ -31,6 +31,11 @@ _NAMES = (
     "Kofi",
     "Leilani",
 )
+# Lines around a text that say nothing of it.
+OUTER = (
+    "Here is an entry of the archive, copied as it was found.",
+    "End of the entry. Nothing in it was changed.",
+)
 # Where an answer option begins: "(A) ", "b. ", "2) ", "Answer3: ".
 _OPTION = re.compile(r"(?<!\S)(?:\(?[A-Ha-h1-8][).:]|[Aa]nswer ?[1-8]:|[Oo]ption ?[1-8A-H]:)\s")
 # ASCII punctuation that ends a word wherever it stands; a comma or an apostrophe may stand inside of one.
@@ -50,6 +55,11 @@ def rewrapped(text: str, rng: np.random.Generator) -> str:
         " ".join(text.split()), width, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent
     )
     return "\n".join(lines)
+
+
+def recased(text: str, rng: np.random.Generator) -> str:
+    """The text in capitals, or in small letters."""
+    return text.upper() if rng.random() < 0.5 else text.lower()
 
 
 def case_and_punctuation(text: str, rng: np.random.Generator) -> str:

@@ -123,6 +123,18 @@ KINDS: Mapping[str, Kind] = {
     "maps": Kind(
         ("vectors",), "map.json", {"frame": [_NUMBER], "explained": _NUMBER}, ("axes.npy",), depth=2, prefix="map-"
     ),
+    "cells": Kind(("vectors",), "cells.json", {"encoder": _TEXT}, ("centroids.npy",), depth=2, prefix="cells-"),
+    "health_measurements": Kind(
+        ("records", "health_measurements"),
+        "health_measurement.json",
+        {
+            **dict.fromkeys(("health_measurement_id", "encoder", "snapshot", "created_at"), _TEXT),
+            **dict.fromkeys(("number", "pool_rows", "rows", "dimension"), _WHOLE),
+            "measures": {str: (*_NUMBER, _NULL)},
+            "reasons": {str: _TEXT},
+        },
+        ("groups.parquet",),
+    ),
     "indexes": Kind(
         ("indexes",),
         "index.json",

@@ -202,7 +202,8 @@ def commit_record(store: Store, kind: str, header: Mapping[str, Any], tables: Ma
     """Commit `records/<kind>s/<id>/`: `<kind>.json` and the tables; the same id twice is one record, the first.
 
     Args:
-        kind: "selection", "round", "model", "classifier", "contamination" or "embedding_recall".
+        kind: "selection", "round", "model", "classifier", "contamination", "embedding_recall" or
+            "health_measurement".
         header: JSON-plain; `<kind>_id` is the id. `created_at` is filled in.
         tables: file name without extension -> table, written behind a column `<kind>_id`.
 

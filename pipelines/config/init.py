@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from pipelines.config.languages import ENGLISH, languages_of
 from pipelines.errors import WouldOverwrite
 from pipelines.messages import counted
 from storage.errors import BadInput
@@ -26,6 +27,9 @@ ROWS = 1000
 MAX_BAD_FRACTION = 0.01
 MAX_FILES = 20
 """Files sampled, spread over those of an argument."""
+
+# Of so many rows whose language can be told, this share in other languages than English is worth a warning.
+LEAST_TOLD, MAX_OTHER_LANGUAGES = 20, 0.1
 
 CHARACTERS_PER_TOKEN = 4  # of English text; code has fewer, other scripts far fewer
 
@@ -78,6 +82,7 @@ class Sample:
         sources: rows by source.
         ids: rows by id; equal turns have equal ids.
         lengths: characters of each readable row.
+        languages: readable rows by language, as far as it can be told.
         damage: damaged places in the files.
         complete: whether the sample holds all rows.
     """
@@ -90,6 +95,7 @@ class Sample:
     sources: Counter[str] = field(default_factory=Counter)
     ids: Counter[bytes] = field(default_factory=Counter)
     lengths: list[int] = field(default_factory=list)
+    languages: Counter[str] = field(default_factory=Counter)
     damage: list[str] = field(default_factory=list)
     complete: bool = True
 
@@ -140,8 +146,25 @@ def guess_config(paths: Sequence[str], targets: Sequence[str], root: Path | None
         findings += [f"target set {name}: {line}" for line in _findings(sample)[:2]]
     if not target_samples:
         findings.append("No targets were given, so the recipe draws at random; add a target set to use rds_plus.")
-    findings += _fixed_list(paths)
+    findings += _fixed_list(paths) + _other_languages([*pool, *target_samples.values()])
     return _yaml(pool, target_samples, root), findings
+
+
+def _other_languages(samples: Sequence[Sample]) -> list[str]:
+    """A warning where the encoder that is written down knows English only and the rows are not in English."""
+    languages = sum((sample.languages for sample in samples), Counter[str]())
+    told, english = languages.total(), languages.pop(ENGLISH, 0)
+    if told < LEAST_TOLD or told - english < MAX_OTHER_LANGUAGES * told:
+        return []
+    named = ", ".join(
+        f"{name} ({count / told:.0%})" for name, count in languages.most_common(3) if count >= 0.01 * told
+    )
+    line = (
+        f"Warning: of the rows whose language can be told, {(told - english) / told:.0%} are not in English: {named}. "
+        "The encoder all-MiniLM-L6-v2 knows English only: name a multilingual one under `encoders:`. This goes by letters and "
+        "common words; short texts and code cannot be told."
+    )
+    return [line]
 
 
 def _fixed_list(paths: Sequence[str]) -> list[str]:
@@ -203,8 +226,10 @@ def _read_file(sample: Sample, spec: FileSpec, limit: int) -> None:
             sample.causes.update(row.cause for row in bad)
             sample.sources.update(rows.source[:taken])
             sample.ids.update(rows.id[:taken])
-            texts = zip(rows.prompt[:taken], rows.response[:taken], rows.messages[:taken], strict=True)
-            sample.lengths += [len(messages or prompt + (response or "")) for prompt, response, messages in texts]
+            fields = zip(rows.prompt[:taken], rows.response[:taken], rows.messages[:taken], strict=True)
+            texts = [messages or f"{prompt}\n{response or ''}" for prompt, response, messages in fields]
+            sample.lengths += [len(text) for text in texts]
+            sample.languages += languages_of(texts)
             if taken + len(bad) < len(rows.line) + len(rows.bad) or read >= limit:
                 sample.complete = False
                 break

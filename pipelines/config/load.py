@@ -123,9 +123,8 @@ class _ConfigLoader(ConfigReader):
             self._check_own_vectors("recipes", recipes, targets)
             self._check_own_vectors("classifiers", classifiers, targets)
             self._check_own_vectors("labeling", labeling, targets)
-        index: schema.Index | None = schema.Index()
-        if self.raw.get("index") is not None:
-            index = self._validated(schema.Index, self.raw["index"], ("index",))
+        index = self._validated(schema.Index, self._given("index"), ("index",))
+        health = self._validated(schema.Health, self._given("health"), ("health",))
         decontamination = self._decontamination(targets, names)
         exports = dict(self._exports())
         schedule = self._schedule(list(self._mapping("recipes"))) if self.raw.get("schedule") is not None else None
@@ -133,6 +132,7 @@ class _ConfigLoader(ConfigReader):
         self._stop_if_wrong()
         assert pool is not None  # else there was a problem
         assert index is not None
+        assert health is not None
         return schema.Config(
             store=self._absolute(store),
             pool=pool,
@@ -143,6 +143,7 @@ class _ConfigLoader(ConfigReader):
             recipes=recipes,
             labeling=labeling,
             index=index,
+            health=health,
             decontamination=decontamination,
             exports=exports,
             schedule=schedule,
@@ -150,6 +151,10 @@ class _ConfigLoader(ConfigReader):
             root=self.root,
             sweeps=self.sweeps.members,
         )
+
+    def _given(self, key: str) -> Any:
+        """What stands under a key; an empty mapping where nothing does."""
+        return {} if self.raw.get(key) is None else self.raw[key]
 
     def _write_out_sweeps(self) -> None:
         """From here on each recipe of a sweep is a recipe like others."""

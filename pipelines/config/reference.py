@@ -49,6 +49,7 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("decontamination", schema.Decontamination),
     ("decontamination.embedding", schema.EmbeddingRule),
     ("index", schema.Index),
+    ("health", schema.Health),
     ("exports.<name>", schema.Export),
     ("schedule", schema.Schedule),
     ("notify", schema.Notify),

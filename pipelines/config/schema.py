@@ -585,6 +585,30 @@ class Index(Section):
     min_recall: float = Field(default=0.9, ge=0, le=1)
 
 
+class Health(Section):
+    """How sound vectors have to be, measured on a sample of the pool once it is embedded. What is not as it should be is a
+    warning, and what is drawn stays the same.
+
+    Attributes:
+        min_effective_rank: the least effective rank, centred, as a share of the most that the sample could have.
+        max_mean_cosine: the highest mean cosine of two rows.
+        max_near_copies: the largest share of rows with another text whose vector is nearly the same.
+        max_group_in_cell: the largest share of a source, or language, that one of 64 cells may hold; of those that are a
+            twentieth of the pool at least.
+        min_plant_recall: the least share of copies in another layout whose nearest row is the original.
+        plants: how many rows are copied and encoded for it; 0 for none.
+        blocking: stop the run where a bound does not hold, before anything is drawn.
+    """
+
+    min_effective_rank: float = Field(default=0.1, ge=0, le=1)
+    max_mean_cosine: float = Field(default=0.99, ge=-1, le=1)
+    max_near_copies: float = Field(default=0.1, ge=0, le=1)
+    max_group_in_cell: float = Field(default=0.9, ge=0, le=1)
+    min_plant_recall: float = Field(default=0.5, ge=0, le=1)
+    plants: int = Field(default=200, ge=0, le=LARGEST)
+    blocking: bool = False
+
+
 class Export(Section):
     """Files for a trainer, written anew whenever the recipe was drawn and its checks passed.
 
@@ -667,6 +691,7 @@ class Config(Section):
         recipes: name: how to choose a subset; see `recipes.<name>`.
         labeling: name: a project of what to label next; see `labeling.<name>`.
         index: the vector index: see `index`.
+        health: how sound vectors have to be: see `health`.
         decontamination: keep evaluation texts out of all that is chosen: see `decontamination`; `{}` for the defaults.
         exports: name: files for a trainer from a recipe's selection; see `exports.<name>`.
         schedule: when to draw again: see `schedule`.
@@ -675,7 +700,14 @@ class Config(Section):
         sweeps: recipe with a `sweep` -> the recipes that it stands for.
     """
 
-    added_keys: ClassVar[tuple[str, ...]] = ("models", "classifiers", "decontamination", "exports", "notify")
+    added_keys: ClassVar[tuple[str, ...]] = (
+        "models",
+        "classifiers",
+        "health",
+        "decontamination",
+        "exports",
+        "notify",
+    )
     store: str = "./store"
     pool: Pool
     encoders: dict[str, InstanceOf[Representation]] = {}
@@ -685,6 +717,7 @@ class Config(Section):
     recipes: dict[str, Recipe] = {}
     labeling: dict[str, Labeling] = {}
     index: Index = Index()
+    health: Health = Health()
     decontamination: Decontamination | None = None
     exports: dict[str, Export] = {}
     schedule: Schedule | None = None

@@ -51,6 +51,7 @@ def stage_asset(
     publishes: bool = True,
     may_fail: bool = False,
     after: Sequence[Upstream] = (),
+    observed: Sequence[str] = (),
     **options: Any,
 ) -> dg.AssetsDefinition:
     """One asset around one stage, with the checks that the stage declares.
@@ -62,6 +63,7 @@ def stage_asset(
         may_fail: what depends on it goes on when it fails or is held back: its check `made`, or the one that holds it back,
             fails, and none of its checks blocks. Dagster would skip all that depends on a failed step, also the catalog.
         after: stages that may fail, without which this one does nothing if they did in the same run.
+        observed: the key of another asset, on whose page the metrics stand as well.
     """
     asset_key = dg.AssetKey(list(key))
     checks = dict(stage.checks) | ({MADE: MADE_MEANING} if may_fail else {})
@@ -75,6 +77,8 @@ def stage_asset(
             if show is not None and publishes:
                 publish(opened)
             shown = {} if show is None else show(opened, outcome)
+            if observed:
+                context.log_event(dg.AssetObservation(dg.AssetKey(list(observed)), metadata=_metadata(outcome)))
             return _materialized(outcome, shown, made=may_fail)
         except USER_ERRORS as error:
             if may_fail and opened is not None:
@@ -131,10 +135,9 @@ def _not_made(context: Context, stage: Stage, arguments: Sequence[str], error: s
 
 
 def _materialized(outcome: Outcome, shown: Mapping[str, Any], *, made: bool) -> dg.MaterializeResult[Any]:
-    metrics = {name: value for name, value in outcome.metrics.items() if value is not None}
     own = [dg.AssetCheckResult(check_name=MADE, passed=True)] if made else []
     return dg.MaterializeResult(
-        metadata={"summary": outcome.summary, **shown, **metrics},
+        metadata={**_metadata(outcome), **shown},
         data_version=dg.DataVersion(outcome.subject),
         check_results=own
         + [
@@ -147,6 +150,11 @@ def _materialized(outcome: Outcome, shown: Mapping[str, Any], *, made: bool) -> 
             for check in outcome.checks
         ],
     )
+
+
+def _metadata(outcome: Outcome) -> dict[str, Any]:
+    metrics = {name: value for name, value in outcome.metrics.items() if value is not None}
+    return {"summary": outcome.summary, **metrics}
 
 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:

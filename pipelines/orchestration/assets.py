@@ -1,6 +1,8 @@
 """The stages as Dagster assets: one each for the pool, an encoder's vectors and index, a recipe and the catalog."""
 
 import hashlib
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -16,6 +18,7 @@ from pipelines.stages.decontaminate import decontaminate
 from pipelines.stages.embed import embed, embed_targets
 from pipelines.stages.export import export
 from pipelines.stages.fit_classifier import fit_classifier
+from pipelines.stages.health import health
 from pipelines.stages.index import index
 from pipelines.stages.ingest import ingest
 from pipelines.stages.publish import publish
@@ -23,6 +26,7 @@ from pipelines.stages.report import report
 from pipelines.stages.select import select
 from pipelines.stages.stage import Outcome
 from pipelines.stages.token_scores import token_scores
+from storage.vectors.health import read_health
 
 DECONTAMINATION = ["decontamination"]
 
@@ -38,8 +42,12 @@ def pool_asset() -> dg.AssetsDefinition:
     )
 
 
-def encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]:
-    """The pool's vectors and their index; and the vectors of the target sets, where there are `targets`."""
+def encoder_assets(encoder: str, *, targets: bool, blocking: bool = False) -> list[dg.AssetsDefinition]:
+    """The pool's vectors, their health and their index; and the vectors of the target sets, where there are `targets`.
+
+    Args:
+        blocking: whether nothing is searched or drawn with vectors that are not sound.
+    """
     own = encoder == OWN_VECTORS
     made_with = {"numpy"} if own else {"numpy", "huggingface"}
     vectors = stage_asset(
@@ -54,18 +62,32 @@ def encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]:
         group_name="vectors",
         pool=GPU_POOL,
     )
+    sound = stage_asset(
+        health,
+        encoder,
+        key=[encoder, "health"],
+        deps=[[encoder, "embeddings"]],
+        show=partial(_health_shown, encoder),
+        observed=[encoder, "embeddings"],
+        publishes=False,
+        may_fail=not blocking,
+        description="How sound the pool's vectors are, measured on a sample of its rows.",
+        kinds=made_with,
+        group_name="vectors",
+        pool=GPU_POOL,
+    )
     indexed = stage_asset(
         index,
         encoder,
         key=[encoder, "vector_index"],
-        deps=[[encoder, "embeddings"]],
+        deps=[[encoder, "embeddings"], *([[encoder, "health"]] if blocking else [])],
         description="The FAISS index over the pool's vectors, with its recall measured against exact search.",
         kinds={"faiss"},
         group_name="vectors",
         pool=GPU_POOL,
     )
     if not targets:
-        return [vectors, indexed]
+        return [vectors, sound, indexed]
     target_vectors = stage_asset(
         embed_targets,
         encoder,
@@ -76,7 +98,19 @@ def encoder_assets(encoder: str, *, targets: bool) -> list[dg.AssetsDefinition]:
         group_name="vectors",
         pool=GPU_POOL,
     )
-    return [vectors, indexed, target_vectors]
+    return [vectors, sound, indexed, target_vectors]
+
+
+def _health_shown(encoder: str, context: Context, outcome: Outcome) -> dict[str, Any]:
+    """The groups of the sample, and the query for all measurements of this encoder."""
+    record = read_health(context.store, outcome.subject)
+    where = f"encoder = '{record['encoder']}'"
+    shown: dict[str, Any] = {
+        "encoder": encoder,
+        "sql": as_sql(f"FROM representation_health WHERE {where} ORDER BY number DESC;"),
+    }
+    groups = sorted(record["groups"], key=lambda group: -group["share"])
+    return shown | ({"by_group": as_table(groups)} if groups else {})
 
 
 def searches(config: Config) -> list[list[str]]:
@@ -191,12 +225,12 @@ def export_asset(config: Config, name: str) -> dg.AssetsDefinition:
     )
 
 
-def catalog_asset(config: Config) -> dg.AssetsDefinition:
-    """The asset `catalog`, published once all recipes are drawn."""
+def catalog_asset(config: Config, encoders: Sequence[str]) -> dg.AssetsDefinition:
+    """The asset `catalog`, published once all recipes are drawn and the health of all vectors is measured."""
     return stage_asset(
         publish,
         key=["catalog"],
-        deps=[["selection", name] for name in config.recipes],
+        deps=[*(["selection", name] for name in config.recipes), *([encoder, "health"] for encoder in encoders)],
         description="The DuckDB file that anyone may query, also while a run writes.",
         kinds={"duckdb"},
         group_name="catalog",

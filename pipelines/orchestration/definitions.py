@@ -38,14 +38,16 @@ def build_definitions(config_path: Path) -> dg.Definitions:
     of_models += [classifier.encoder for classifier in config.classifiers.values() if classifier.encoder is not None]
     assets = [pool_asset()]
     of_search = [config.searched_encoder] if config.searched_encoder else []
-    for encoder in dict.fromkeys([*encoders_of(config, config.recipes), *of_models, *of_search]):
-        assets += encoder_assets(encoder, targets=bool(config.targets_in(encoder)))
+    encoders = list(dict.fromkeys([*encoders_of(config, config.recipes), *of_models, *of_search]))
+    for encoder in encoders:
+        targets = bool(config.targets_in(encoder))
+        assets += encoder_assets(encoder, targets=targets, blocking=config.health.blocking)
     if config.decontamination is not None:
         assets.append(decontamination_asset(config))
     assets += map(token_scores_asset, config.models)
     assets += [classifier_asset(config, name) for name in config.classifiers]
     assets += [recipe_asset(config, name) for name in config.recipes]
-    assets += [catalog_asset(config), report_asset()]
+    assets += [catalog_asset(config, encoders), report_asset()]
     assets += [export_asset(config, name) for name in config.exports]
     for name, project in config.labeling.items():
         scored = [[model, "token_scores"] for model in models_of_project(config, name)]

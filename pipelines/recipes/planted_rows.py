@@ -45,21 +45,21 @@ class PlantedRow:
 
 @dataclass(frozen=True)
 class PlantedTexts:
-    """Planted rows as a source of texts for an encoder: each is named by its content, as the pool's rows are."""
+    """Planted conversations as a source of texts for an encoder: each is named by its content, as the pool's rows are."""
 
     name: str
-    rows: Sequence[PlantedRow]
+    conversations: Sequence[Turns]
 
     @cached_property
     def ids(self) -> Ids:
-        """(n,) S16, in the order of the rows; rows of the same content share one."""
-        return from_bytes(identity(row.turns) for row in self.rows)
+        """(n,) S16, in the order of the conversations; those of the same content share one."""
+        return from_bytes(identity(turns) for turns in self.conversations)
 
     def turns(self, wanted: Ids) -> Iterator[tuple[Ids, list[Turns]]]:
         """The turns of some ids, each once."""
         ids, first = np.unique(self.ids, return_index=True)
         chosen = np.isin(ids, wanted)
-        yield ids[chosen], [self.rows[place].turns for place in first[chosen].tolist()]
+        yield ids[chosen], [self.conversations[place] for place in first[chosen].tolist()]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@
     pool          snapshot and funnel: stops [key, words, total, rows, before, delta]
     recipes       a list, see below
     maps          encoder -> its map, see `maps.Map.document`
+    health        a list: encoder (its name), summary, status, measures [check, passed, detail], groups [group_by, group, rows, cell,
+                  share, share_of_sample], largest share first
     decontamination   null, or status, facts, recall [target_set, kind, promised, planted, found, recall]
     labels        projects: project, labels, labelled_rows, annotators, agreement, shared_labels, tied_rows, budget (in
                   words), rounds [round, phase, rows, labelled, cost, stop, open], curve [labelled, accuracy, held_out]
@@ -62,6 +64,7 @@ from storage.pool.contamination import read_recall
 from storage.pool.content import Turns, text_of
 from storage.pool.snapshot import Snapshot
 from storage.store import Store, utc_now
+from storage.vectors.health import read_health
 
 FORMAT = 1
 # Of a row's text that is read to be shortened.
@@ -115,6 +118,7 @@ def gather(context: Context, name: str = LATEST) -> tuple[dict[str, Any], pa.Tab
         "pool": {"snapshot": _subject(history, "ingest"), "funnel": pool_funnel(history)},
         "recipes": parts,
         "maps": {},
+        "health": _health(store, history),
         "decontamination": _decontamination(store, history),
         "labels": labels(context),
         "stages": _stages(history),
@@ -242,6 +246,32 @@ def _read_sources(recipe: _Recipe, sources: dict[bytes, str]) -> None:
         row = int(pick.drawn.rows[pick.place])
         if row >= 0:
             sources[pick.id] = str(names[codes[row]])
+
+
+def _health(store: Store, history: History) -> list[dict[str, Any]]:
+    """What the last measurement of each encoder's vectors in this run says."""
+    last = {run["target"]: run for run in history.stages if run["stage"] == "health" and run["subject"]}
+    return [
+        {
+            "encoder": encoder,
+            "status": run["status"],
+            "summary": run["summary"],
+            "measures": [
+                {"check": check["name"], "passed": check["passed"], "detail": check["detail"]}
+                for check in run["checks"]
+            ],
+            "groups": _groups_of(store, run["subject"]),
+        }
+        for encoder, run in last.items()
+    ]
+
+
+def _groups_of(store: Store, measurement: str) -> list[dict[str, Any]]:
+    try:
+        groups = read_health(store, measurement)["groups"]
+    except StorageError:
+        return []
+    return sorted(groups, key=lambda group: -group["share"])
 
 
 def _decontamination(store: Store, history: History) -> dict[str, Any] | None:

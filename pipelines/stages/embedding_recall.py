@@ -117,7 +117,7 @@ def measured_once(
 def _measured(context: Context, rule: VectorRule) -> pa.Table:
     carriers = Carriers.of(rule.snapshot, SEED, without=rule.without_vector)
     planted = planted_rows(rule.examples, carriers.turns, seed=SEED, paraphrases=rule.paraphrases)
-    texts = PlantedTexts("planted examples", planted)
+    texts = PlantedTexts("planted examples", [row.turns for row in planted])
     title = f"embed planted examples with {rule.encoder}"
     spec = context.config.encoders[rule.encoder]
     embed(context.store, spec, texts, on_progress=partial(context.report.progress, title))

@@ -7,7 +7,6 @@ every block size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -79,7 +78,7 @@ class Projector:
     def _rademacher(self, vectors: torch.Tensor) -> torch.Tensor:
         import torch
 
-        total = torch.zeros((len(vectors), self.dims), dtype=torch.float32, device=vectors.device)
+        total: torch.Tensor = torch.zeros((len(vectors), self.dims), dtype=torch.float32, device=vectors.device)
         bits = torch.arange(8, dtype=torch.int32)
         byte = torch.arange(256, dtype=torch.int32)
         table = (((byte[:, None] >> bits) & 1) * 2 - 1).float().to(vectors.device)
@@ -89,7 +88,7 @@ class Projector:
             signs = self._signs(start, stop).to(vectors.device).int()
             block = torch.nn.functional.embedding(signs, table).flatten(1)[:, : self.dims]
             total.addmm_(vectors[:, start:stop], block)
-        return total / sqrt(self.dims)
+        return total.div(self.dims**0.5)
 
     def _signs(self, start: int, stop: int) -> torch.Tensor:
         """(stop - start, bytes) uint8: a bit for each column, the lowest one first."""
@@ -103,7 +102,7 @@ class Projector:
     def _count_sketch(self, vectors: torch.Tensor) -> torch.Tensor:
         import torch
 
-        total = torch.zeros((len(vectors), self.dims), dtype=torch.float64, device=vectors.device)
+        total: torch.Tensor = torch.zeros((len(vectors), self.dims), dtype=torch.float64, device=vectors.device)
         for start in range(0, self.size, BLOCK_COORDINATES):
             stop = min(start + BLOCK_COORDINATES, self.size)
             columns, signs = self._columns(start, stop)

@@ -146,6 +146,13 @@ _SOURCES = (
         rows=lambda d: [d] if d["dimension"] else [],
     ),
     _Source("indexes", "indexes", ("index",)),
+    _Source(
+        "representation_health",
+        "health_measurements",
+        ("health_measurement_id",),
+        {"groups.parquet": "representation_groups"},
+        lambda d: [d["measures"] | d],
+    ),
     _Source("selections", "selections", ("selection_id",), _REPORTS),
     _Source(
         "metrics",
@@ -282,6 +289,7 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
             "recall.parquet",
             [name for name in measured if not store.has("records", "contaminations", name)],
         ),
+        "representation_groups": _of_records(store, "health_measurements", "groups.parquet"),
         "token_scores": [path for segment in KINDS["segments"].folders(store) if (path := segment / ROWS).exists()],
         "label_events": _of_imports(store, connection, "labels.parquet", "new > 0"),
         "label_quarantine": _of_imports(store, connection, "quarantine.parquet", f"{_IS_LAST} AND quarantined > 0"),

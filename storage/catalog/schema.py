@@ -20,7 +20,7 @@ from storage.pool import contamination, ingest
 from storage.pool.ingest import POOL_SCHEMA
 from storage.pool.snapshot import DUPLICATES_SCHEMA, TOMBSTONES_SCHEMA
 from storage.pool.targets import ITEMS_SCHEMA, MEASURES
-from storage.vectors import model_scores
+from storage.vectors import health, model_scores
 
 STEPS: tuple[str, ...] = (
     """
@@ -90,6 +90,14 @@ STEPS: tuple[str, ...] = (
     """
     ALTER TABLE encoders ADD COLUMN kind VARCHAR;
     """,
+    """
+    CREATE TABLE representation_health (
+        health_measurement_id VARCHAR PRIMARY KEY, number BIGINT, encoder VARCHAR, snapshot VARCHAR, pool_rows BIGINT,
+        "rows" BIGINT, dimension BIGINT, effective_rank DOUBLE, effective_rank_centred DOUBLE, largest_rank BIGINT,
+        rank_share DOUBLE, mean_cosine DOUBLE, near_copies DOUBLE, near_copies_of_other_texts DOUBLE,
+        largest_group_in_cell DOUBLE, largest_cell DOUBLE, plants BIGINT, plant_recall DOUBLE, reasons JSON,
+        created_at TIMESTAMP, code_version VARCHAR);
+    """,
 )
 
 _SQL_TYPES = {
@@ -131,6 +139,7 @@ PARQUET_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "contamination_recall": _columns(pa.schema(contamination.RECALL_COLUMNS), "contamination_id"),
     "contamination_embedding_recall": _columns(pa.schema(contamination.EMBEDDING_RECALL_COLUMNS), "contamination_id"),
     "embedding_recall": _columns(pa.schema(contamination.EMBEDDING_RECALL_COLUMNS), "selection_id"),
+    "representation_groups": _columns(pa.schema(health.GROUP_COLUMNS), "health_measurement_id"),
     "token_scores": _columns(pa.schema(model_scores.SCORE_COLUMNS)),
     "label_events": _columns(log.LOG_SCHEMA, "import"),
     "label_quarantine": _columns(log.QUARANTINE_SCHEMA),
@@ -145,6 +154,7 @@ FROM_FOLDER: Mapping[str, str] = {
     **dict.fromkeys(("selection_items", "selection_drops", "selection_finds", "embedding_recall"), "selection_id"),
     **dict.fromkeys(("contamination", "contamination_recall", "contamination_embedding_recall"), "contamination_id"),
     "tombstones": "snapshot",
+    "representation_groups": "health_measurement_id",
     "targets": "targets",
     "label_events": "import",
     "round_items": "round_id",
@@ -324,6 +334,8 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "snapshot_files": "One row per snapshot and file: what became of its rows; read = kept + duplicate + quarantined.",
     "encoders": "One row per encoder: the model and all else that its vectors depend on.",
     "embeddings": "One row per stored segment of vectors; sum n_rows by encoder for what is embedded.",
+    "representation_health": "One row per sample of a pool and encoder: how sound the vectors are; `number` has the newest last.",
+    "representation_groups": "One row per source, or language, of such a sample: how much of it lies in one of the encoder's 64 cells.",
     "indexes": "One row per vector index.",
     "targets": "One row per target: an example of the task to match; evaluation texts that are no targets too.",
     "examples": "One row per candidate of the pool as it is now; the fields of the user's files that winnow has no name for are columns at the end.",
@@ -615,6 +627,30 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "tied": "Class -> its annotators, as JSON, of the classes with the most votes.",
     "unlabelled": "Rows of a batch that wait for their label.",
     "votes": "Annotator -> class, as JSON.",
+    # Health of representations.
+    "cell": "The cell that holds most of the group's rows.",
+    "effective_rank": "How many directions the vectors use: exp of the entropy of their singular values.",
+    "effective_rank_centred": "The same, of the vectors minus their mean.",
+    "group": "The source, or the language.",
+    "group_by": "The column that says so.",
+    "health_measurement_id": "Hash of the encoder, the sample and how it was measured.",
+    "largest_cell": "The largest share of the sample in a cell; NULL where it is too small for cells.",
+    "largest_group_in_cell": "The largest share of a group that a cell holds, of groups that are a twentieth of the sample; NULL without such.",
+    "largest_rank": "The most that the effective rank could be: the dimension, or the rows if they are fewer.",
+    "mean_cosine": "Mean cosine of two rows, over all pairs.",
+    "near_copies": "Share of rows whose nearest row has a cosine above 0.999.",
+    "near_copies_of_other_texts": "Share of rows of which this row has another text, white space and case apart.",
+    "plant_recall": "Share of rows copied in another layout whose nearest row is the original; NULL if none was copied.",
+    "plants": "How many rows were copied and encoded.",
+    "pool_rows": "Rows of the snapshot.",
+    "rank_share": "effective_rank_centred / largest_rank.",
+    "representation_groups.rows": "Rows of the group in the sample.",
+    "representation_groups.share": "Share of the group's rows in that cell.",
+    "representation_health.number": "Order in which they were measured, 1 is first.",
+    "representation_health.reasons": "Measure -> why it is NULL, as JSON.",
+    "representation_health.rows": "Rows of the sample.",
+    "representation_health.snapshot": "The first snapshot that has this sample.",
+    "share_of_sample": "Share of all rows of the sample in that cell.",
     # Classifiers.
     "accuracy": "Share of the held-out examples whose top class is right; NULL if none was held out.",
     "auc": "Area under the ROC curve on the held-out examples, of each class against the rest in the mean; NULL if none was held out.",

@@ -17,6 +17,7 @@ ASSETS = [
     "selection/even",
     "selection/near",
     "tiny/embeddings",
+    "tiny/health",
     "tiny/target_embeddings",
     "tiny/vector_index",
 ]
@@ -42,7 +43,7 @@ def test_ui__all_assets_materialized_over_graphql_fill_the_catalog(project: Path
     made = {"/".join(event["assetKey"]["path"]) for event in events if event["__typename"] == "MaterializationEvent"}
     assert sorted(made) == ASSETS
     checks = [event["evaluation"] for event in events if event["__typename"] == "AssetCheckEvaluationEvent"]
-    assert len(checks) == 29
+    assert len(checks) == 35
     assert all(check["success"] for check in checks)
 
     with duckdb.connect(str(project / "store" / "winnow.duckdb"), read_only=True) as catalog:

@@ -30,6 +30,7 @@ def test_run_all__stages_in_order_and_only_those_the_recipes_need(light: Path) -
     assert stages_run(context)[3:] == [
         "ingest",
         "embed vectors",
+        "health vectors",
         "index vectors",
         "embed_targets vectors",
         "select near",
@@ -85,7 +86,7 @@ def test_run_all__what_is_held_back_stops_what_follows(light: Path) -> None:
     before = len(stages_run(context))
     with pytest.raises(HeldBack, match=r"vectors/vector_index is held back.* recall_above_floor: recall@10 0\.\d+"):
         run_all(context)
-    assert stages_run(context)[before:] == ["ingest", "embed vectors", "index vectors"]
+    assert stages_run(context)[before:] == ["ingest", "embed vectors", "health vectors", "index vectors"]
     newest = next(runs(context.store))
     assert (newest["status"], newest["error"]) == ("held_back", None)
 

@@ -209,3 +209,15 @@ def test_write_config__what_is_commented_out_is_valid_without_the_marks(here: Pa
     assert all(sections)
     assert config.recipes["first"].where
     assert len(suggested) >= 15
+
+
+@pytest.mark.parametrize(("others", "warned"), [(0, False), (2, False), (30, True)])
+def test_findings__rows_that_an_english_encoder_does_not_know(here: Path, others: int, warned: bool) -> None:
+    rows = [{"prompt": f"What is the name of number {n}?", "response": "It is the one."} for n in range(40)]
+    rows += [{"prompt": f"Сколько будет {n}, и как это называется?", "response": "Это число."} for n in range(others)]
+    write(here / "data/pool.jsonl", rows)
+    findings = guess_config(["data/pool.jsonl"], [])[1]
+    lines = [line for line in findings if "not in English" in line]
+    assert bool(lines) == warned
+    if warned:
+        assert "43% are not in English: Cyrillic (43%). The encoder all-MiniLM-L6-v2 knows English only" in lines[0]

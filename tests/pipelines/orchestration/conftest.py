@@ -17,6 +17,7 @@ KEYS = [
     "selection/any",
     "selection/near",
     "vectors/embeddings",
+    "vectors/health",
     "vectors/target_embeddings",
     "vectors/vector_index",
 ]

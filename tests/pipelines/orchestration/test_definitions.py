@@ -30,7 +30,8 @@ def test_definitions__every_asset_is_described_owned_and_checked(light: Path, pr
     for asset in definitions.assets or ():
         assert isinstance(asset, dg.AssetsDefinition)
         for spec in asset.check_specs:
-            assert spec.blocking == (spec.asset_key.path[0] != "selection"), spec  # a failed recipe stops no other
+            path = spec.asset_key.path  # a failed recipe stops no other, nor do vectors that are not sound
+            assert spec.blocking == (path[0] != "selection" and path[-1] != "health"), spec
             assert spec.description, spec
 
 
@@ -51,7 +52,14 @@ def test_definitions__lineage_and_a_code_version_that_follows_the_recipe(light: 
     }
     assert parents["selection/near"] == ["pool", "vectors/target_embeddings", "vectors/vector_index"]
     assert parents["selection/any"] == ["pool"]
-    assert parents["catalog"] == ["selection/any", "selection/near"]
+    assert parents["catalog"] == ["selection/any", "selection/near", "vectors/health"]
+    assert parents["vectors/vector_index"] == ["vectors/embeddings"]
+
+    change(light, "recipes:\n", "health: {blocking: true}\nrecipes:\n")
+    definitions = build_definitions(light / "winnow.yaml")
+    graph = definitions.resolve_asset_graph()
+    indexed = graph.get(dg.AssetKey(["vectors", "vector_index"]))
+    assert sorted(key.to_user_string() for key in indexed.parent_keys) == ["vectors/embeddings", "vectors/health"]
 
     before = versions()
     change(light, "budget: 8", "budget: 9")

@@ -202,7 +202,7 @@ def test_planted_rows__hold_their_examples_in_place_and_are_the_same_again(encod
         else:
             (question,) = [asked for asked in map(question_of, examples[each.target_set]) if asked in each.turns[0][1]]
             assert text_of(each.turns).replace(f"\n\n{question}\n\n", "") in held
-    texts = PlantedTexts("planted", planted)
+    texts = PlantedTexts("planted", [each.turns for each in planted])
     ids, conversations = next(texts.turns(texts.ids[:5]))
     assert sorted(ids.tolist()) == sorted(set(texts.ids[:5].tolist()))
     assert all(
