@@ -9,11 +9,14 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --prefer
 # A process for each core, and no more than memory takes: every one of them imports torch.
 PYTEST := $(BIN)/pytest -n logical --maxprocesses 8
 
-.PHONY: demo test test-slow torture mypy pytest lint ui docs clean
+.PHONY: demo trial test test-slow torture mypy pytest lint ui docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed  ## the main job, offline: a real pool becomes explained subsets
 	$(BIN)/winnow demo
+
+trial: $(VENV)/.installed  ## did the demo's subset help? small models on it and on random rows, some minutes
+	$(BIN)/winnow demo --folder demo/trial --trial
 
 test: $(VENV)/.installed-dev  ## ruff, then mypy --strict beside all tests but the slow ones
 	$(BIN)/ruff format --check .

@@ -8,6 +8,7 @@
     |- NothingYet      (an earlier stage has not run yet; says which)
     |- RecipesFailed   (some recipes or exports of a run failed; the others were drawn and published)
     |- RowsLeftOut     (a shape cannot hold more of an export's rows than allowed; nothing was written)
+    |- TrialRefused    (a trial cannot be made as it was asked for; says what to change)
     |- UnknownEncoder  (the configuration has no encoder of this name)
     |- UnknownProject  (the configuration has no labeling project of this name)
     |- UnknownRecipe   (the configuration has no recipe of this name)
@@ -115,6 +116,10 @@ def _described(what: str, name: str, error: Exception) -> str:
 
 class RowsLeftOut(PipelineError, RuntimeError):
     """More rows of an export cannot be held by its shape than may be left out."""
+
+
+class TrialRefused(PipelineError, ValueError):
+    """A trial cannot be made: nothing to measure on, too few examples or tokens, or no time for it."""
 
 
 class UnknownEncoder(PipelineError, LookupError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from pipelines.classifiers.resolve import source_name, source_names
 from pipelines.context import Context
@@ -27,6 +28,8 @@ from pipelines.stages.report import report
 from pipelines.stages.select import select
 from pipelines.stages.stage import Outcome
 from pipelines.stages.token_scores import token_scores
+from pipelines.stages.trial import trial
+from pipelines.trials.records import finished_trial
 from storage.errors import BadInput
 from storage.vectors.index import require_faiss
 
@@ -57,6 +60,17 @@ def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outc
     if errors or export_errors:
         raise RecipesFailed(errors, len(chosen), export_errors)
     return outcomes
+
+
+def run_trial(context: Context, selection: str) -> dict[str, Any]:
+    """Try a selection and publish the verdict; gives `effects.json` of the trial.
+
+    Raises:
+        TrialRefused, NotInStore, UnknownRecipe: there is nothing to try, nothing to measure on, or no time.
+    """
+    outcome = run_stage(context, f"trial/{selection}", trial, selection)
+    run_stage(context, "catalog", publish)
+    return finished_trial(context.store, outcome.subject)
 
 
 def _is_wrong(context: Context, recipe: str) -> bool:

@@ -177,11 +177,11 @@ def fit_cells(unit: Floats, count: int, *, seed: int) -> Floats:
 
     Cost: as `kernels.clusters.spherical_clusters`, of n rows.
     """
-    from selection.blocks import ArrayBlocks
     from selection.kernels.clusters import spherical_clusters
+    from selection.vectors import ArrayVectors
 
     rng = np.random.default_rng([seed, 0, 0, count])
-    return spherical_clusters(ArrayBlocks(unit), np.arange(len(unit)), count, rng=rng)[1]
+    return spherical_clusters(ArrayVectors(unit), np.arange(len(unit)), count, rng=rng)[1]
 
 
 def cells_of(unit: Floats, centroids: Floats) -> Rows:

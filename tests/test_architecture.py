@@ -48,6 +48,7 @@ STAGES = {
     "pipelines.exports",
     "pipelines.exports.options",
     "pipelines.report",
+    "pipelines.trials",
 }
 STEPS = {"selection", "selection.kernels", "selection.kernels.compiled"}
 ROOMS: dict[str, set[str]] = {
@@ -78,9 +79,11 @@ ROOMS: dict[str, set[str]] = {
         "pipelines.config",
         "pipelines.classifiers",
         "pipelines.labeling",
+        "pipelines.trials",
     },
-    "pipelines.report": {BASE, "pipelines.config", "pipelines.recipes", "pipelines.labeling"},
+    "pipelines.report": {BASE, "pipelines.config", "pipelines.recipes", "pipelines.labeling", "pipelines.trials"},
     "pipelines.compare": {BASE, "pipelines.config", "pipelines.recipes", "pipelines.report"},
+    "pipelines.trials": {BASE, "pipelines.config", "pipelines.classifiers", "pipelines.recipes"},
     "pipelines.stages": STAGES,
     **dict.fromkeys(COMMANDS, STAGES | {"pipelines.stages"}),
     "pipelines.demo": {BASE, "pipelines.run"},
@@ -94,6 +97,7 @@ ROOMS: dict[str, set[str]] = {
         "pipelines.recipes",
         "pipelines.report",
         "pipelines.stages",
+        "pipelines.trials",
     },
     "pipelines.definitions": {"pipelines.config", "pipelines.orchestration"},
     "pipelines.__main__": {"pipelines.cli"},

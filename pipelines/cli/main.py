@@ -12,7 +12,7 @@ import sys
 import traceback
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -36,6 +36,9 @@ catalog_app = typer.Typer(help="The DuckDB file over all that was committed.", n
 app.add_typer(catalog_app, name="catalog")
 labels_app = typer.Typer(help="What to label next: batches out, labels in.", no_args_is_help=True)
 app.add_typer(labels_app, name="labels")
+
+result_app = typer.Typer(help="Scores of models that you trained on selections elsewhere.", no_args_is_help=True)
+app.add_typer(result_app, name="result")
 
 ConfigOption = Annotated[
     Path | None,
@@ -306,6 +309,37 @@ def compare(
 
 
 @app.command()
+def trial(
+    selection: Annotated[str, typer.Argument(help="A recipe (its last selection), RECIPE~1, or a selection id.")],
+    config: ConfigOption = None,
+    *,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=3, help="Models of each arm.")] = None,
+    tokens: Annotated[int | None, typer.Option("--tokens", min=1, help="Tokens that each model is trained on.")] = None,
+    size: Annotated[
+        Literal["tiny", "small", "large"] | None, typer.Option("--size", help="Of a model from scratch.")
+    ] = None,
+    limit_minutes: Annotated[
+        float | None, typer.Option("--limit-minutes", min=0.01, help="Refuse a trial that takes longer.")
+    ] = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Say what it would cost, and end.")] = False,
+) -> None:
+    """Say whether a selection helped: small models are trained on it and on random rows. Killed, it goes on."""
+    from pipelines.run import run_trial
+    from pipelines.trials.trial import effect_rows, set_options
+    from pipelines.trials.trial import estimate as estimate_lines
+
+    given = {"seeds": seeds, "tokens": tokens, "size": size, "limit_minutes": limit_minutes}
+    context = set_options(_context(config), {key: value for key, value in given.items() if value is not None})
+    if estimate:
+        for line in estimate_lines(context, selection):
+            _print(line)
+        return
+    document = run_trial(context, selection)
+    _print_table(effect_rows(document))
+    _print(document["line"], style="bold")
+
+
+@app.command()
 def why(
     row: Annotated[
         str, typer.Argument(metavar="ID", help="Winnow's id of a row, its beginning, your own id, or FILE:LINE.")
@@ -487,11 +521,15 @@ def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where the demo project lives.")] = Path("demo"),
     rows: Annotated[int, typer.Option("--rows", min=200, help="How many candidates to harvest.")] = 1500,
     pool: Annotated[Path | None, typer.Option("--pool", help="Your own file of candidates instead.")] = None,
+    *,
+    trial: Annotated[
+        bool, typer.Option("--trial", help="End with a trial: did the subset help? Some minutes.")
+    ] = False,
 ) -> None:
     """Run the main job on a real pool harvested from this Python installation; offline, in about a minute."""
     from pipelines.demo.demo import run_demo
 
-    run_demo(folder, rows, pool, _terminal(), show=_show_selection, say=_print)
+    run_demo(folder, rows, pool, _terminal(), show=_show_selection, say=_print, trial=trial)
 
 
 @app.command()
@@ -507,6 +545,25 @@ def ui(
     from pipelines.cli.ui import serve
 
     serve(config, host, port, name or ())
+
+
+@result_app.command("add")
+def result_add(
+    selection: Annotated[str, typer.Argument(help="A recipe (its last selection), RECIPE~1, or a selection id.")],
+    file: Annotated[Path, typer.Argument(help='JSON: {"seed": 1, "mmlu": 0.61}, or a list of such, or one a line.')],
+    config: ConfigOption = None,
+    lower: Annotated[str, typer.Option("--lower", help="Scores of which lower ones are better, as loss,ppl.")] = "",
+) -> None:
+    """Keep scores of models trained on a selection, and judge it against others with scores of the same seeds."""
+    from pipelines.stages.publish import publish
+    from pipelines.trials.results import add_result
+
+    context = _context(config)
+    names = tuple(filter(None, (name.strip() for name in lower.split(","))))
+    lines = add_result(context, selection, file, names)
+    publish(context)
+    for line in lines:
+        _print(line)
 
 
 @catalog_app.command("rebuild")

@@ -470,6 +470,8 @@ def _suggestions(pool: Sequence[Sample], target: str, rows: int) -> list[str]:
         "# models:                   # how likely a language model finds each row, as columns: docs/model-scores.md",
         "#   small: {model: HuggingFaceTB/SmolLM2-135M, max_tokens: 512}     # hub name or folder",
         "",
+        "# trials: {}                # did a selection help? asks for `measure` of a target set: docs/trials.md",
+        "",
         "# exports:                  # files for a trainer after every run: docs/exports.md",
         f"#   first: {{recipe: first, to: {shape}, out: exports/first}}",
         "",

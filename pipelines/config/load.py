@@ -129,6 +129,7 @@ class _ConfigLoader(ConfigReader):
         exports = dict(self._exports())
         schedule = self._schedule(list(self._mapping("recipes"))) if self.raw.get("schedule") is not None else None
         notify = self._notify() if self.raw.get("notify") is not None else None
+        trials = self._trials(names["targets"]) if self.raw.get("trials") is not None else None
         self._stop_if_wrong()
         assert pool is not None  # else there was a problem
         assert index is not None
@@ -148,6 +149,7 @@ class _ConfigLoader(ConfigReader):
             exports=exports,
             schedule=schedule,
             notify=notify,
+            trials=trials,
             root=self.root,
             sweeps=self.sweeps.members,
         )
@@ -711,6 +713,27 @@ class _ConfigLoader(ConfigReader):
             allowed = "must begin with http:// or https://, or be an environment variable, $NAME"
             self.add((*path, "webhook"), f"{allowed}; found {notify.webhook!r}")
         return notify
+
+    def _trials(self, targets: list[str]) -> schema.Trials | None:
+        path: KeyPath = ("trials",)
+        raw = self.raw["trials"]
+        if isinstance(raw, dict) and isinstance(raw.get("model"), str) and raw["model"] != schema.SCRATCH:
+            raw = raw | {"model": self._model(raw["model"])}
+        trials = self._validated(schema.Trials, raw, path)
+        if trials is None:
+            return None
+        controls = [*schema.CONTROLS, *self._mapping("recipes")]
+        for i, name in enumerate(trials.against):
+            self._known(name, controls, "control or recipe", self._item((*path, "against"), i))
+        for i, name in enumerate(trials.targets):
+            self._known(name, targets, "target set", self._item((*path, "targets"), i))
+        try:
+            _ = trials.model == schema.SCRATCH or ModelSpec(model=trials.model).folder()
+        except InvalidOption as error:
+            self.add((*path, "model"), error.reason)
+        if trials.lora and trials.model == schema.SCRATCH:
+            self.add((*path, "lora"), "is for a model of a folder; a model from scratch trains all of its weights")
+        return trials
 
     def _schedule(self, recipes: list[str]) -> schema.Schedule | None:
         path: KeyPath = ("schedule",)

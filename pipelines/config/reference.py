@@ -53,6 +53,7 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("exports.<name>", schema.Export),
     ("schedule", schema.Schedule),
     ("notify", schema.Notify),
+    ("trials", schema.Trials),
 )
 
 _WORDS = {

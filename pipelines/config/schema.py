@@ -41,6 +41,11 @@ LARGEST = 10**18
 """No number may be larger: the catalog holds 64 bits."""
 LEARNED = frozenset({Input.PROBABILITIES, Input.COMMITTEE, Input.LABELS})
 """What steps get from a classifier."""
+SCRATCH = "scratch"
+"""The model of a trial that is of no folder."""
+RANDOM, PER_SOURCE, LONGEST, TOP_SCORE = "random", "random_per_source", "longest", "top_score"
+CONTROLS = (RANDOM, PER_SOURCE, LONGEST, TOP_SCORE)
+"""What a selection is tried against, beside recipes."""
 # libyaml's, four times as fast, where PyYAML was built with it.
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -678,6 +683,34 @@ class Notify(Section):
     timeout_s: float = Field(default=10.0, gt=0, le=600)
 
 
+class Trials(Section):
+    """How to find out whether a selection helped: small models are trained on it and on controls; see docs/trials.md.
+
+    Attributes:
+        against: further controls beside `random`: `random_per_source`, `longest`, `top_score`, or recipes.
+        targets: the target sets to measure on, by their measuring halves; those of the recipe that have one if left out.
+        model: `scratch`, a Llama-shaped model with a tokenizer trained on the pool; or the folder or hub name of a causal
+            language model.
+        size: of a model from scratch: about 0.2 (`tiny`), 5 (`small`) or 50 (`large`) million parameters.
+        lora: of a folder's model, train low-rank additions instead of all weights; needs peft.
+        seeds: models of each arm.
+        tokens: how many tokens each model is trained on; four times those of the selection if left out. A smaller
+            selection is repeated.
+        held_out: rows of the pool that no model is trained on, to measure on as well.
+        limit_minutes: a trial that would take longer is refused.
+    """
+
+    against: Texts = ()
+    targets: Texts = ()
+    model: str = SCRATCH
+    size: Literal["tiny", "small", "large"] = "small"
+    lora: bool = False
+    seeds: int = Field(default=5, ge=3, le=100)
+    tokens: int | None = Field(default=None, gt=0, le=LARGEST)
+    held_out: int = Field(default=200, ge=0, le=100_000)
+    limit_minutes: float = Field(default=60.0, gt=0, le=1e6)
+
+
 class Config(Section):
     """A whole `winnow.yaml`, resolved.
 
@@ -696,6 +729,7 @@ class Config(Section):
         exports: name: files for a trainer from a recipe's selection; see `exports.<name>`.
         schedule: when to draw again: see `schedule`.
         notify: who is told that a run ended: see `notify`.
+        trials: did a selection help: see `trials`; `{}` for the defaults, which `winnow trial` has without this section.
         root: the folder of the file.
         sweeps: recipe with a `sweep` -> the recipes that it stands for.
     """
@@ -707,6 +741,7 @@ class Config(Section):
         "decontamination",
         "exports",
         "notify",
+        "trials",
     )
     store: str = "./store"
     pool: Pool
@@ -722,6 +757,7 @@ class Config(Section):
     exports: dict[str, Export] = {}
     schedule: Schedule | None = None
     notify: Notify | None = None
+    trials: Trials | None = None
     root: Path = Field(exclude=True)
     sweeps: dict[str, tuple[str, ...]] = Field(default={}, exclude=True)
 

@@ -14,7 +14,7 @@ import numpy as np
 from pipelines.context import Context, open_context
 from pipelines.demo.harvest import harvest, is_within
 from pipelines.progress import Reporter
-from pipelines.run import run_and_report
+from pipelines.run import run_and_report, run_trial
 from storage.errors import BadInput
 from storage.files.user_files import opened
 from storage.ids import from_arrow, rows_of
@@ -48,6 +48,10 @@ schedule:
   cron: "0 2 * * *"                      # off until you switch it on in the UI
 """
 
+# With `--trial`: a part of each target set only measures, and a model small enough for two cores.
+MEASURE = 0.6
+TRIALS = "trials: {size: tiny, tokens: 100000}     # did a selection help? see docs/trials.md\n"
+
 # Of the user's own file; fewer where it is small: a tenth of its rows as targets, a quarter chosen.
 OWN_TARGETS = 20
 OWN_BUDGET = 100
@@ -61,6 +65,7 @@ def run_demo(
     *,
     show: Callable[[Context, str], None],
     say: Callable[[str], None],
+    trial: bool = False,
 ) -> None:
     """Make the demo project if it does not exist, run it and show what each recipe chose.
 
@@ -71,8 +76,9 @@ def run_demo(
         report: receives progress.
         show: prints a selection.
         say: prints a line.
+        trial: end with a trial of the first recipe; such a project has target sets of which a part only measures.
     """
-    prepare(folder, rows, own_pool, say)
+    prepare(folder, rows, own_pool, say, trial=trial)
     context = open_context(folder / "winnow.yaml", report)
     outcomes = run_and_report(context)
     for outcome in outcomes:
@@ -83,6 +89,8 @@ def run_demo(
         )
         for line in comparison(context, folder, [outcome.subject for outcome in outcomes]):
             say(f"  {line}")
+    if trial:
+        say("\n" + run_trial(context, "rds_plus")["line"])
     say(NEXT.format(folder=folder, winnow=command()))
 
 
@@ -105,10 +113,11 @@ def command() -> str:
     return os.path.relpath(Path(sys.executable).with_name("winnow"))
 
 
-def prepare(folder: Path, rows: int, own_pool: Path | None, say: Callable[[str], None]) -> None:
+def prepare(folder: Path, rows: int, own_pool: Path | None, say: Callable[[str], None], *, trial: bool = False) -> None:
     """Write the demo's files; leave a project of the same pool as it is."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"rows": rows, "pool": str(own_pool.absolute()) if own_pool else None}
+    settings |= {"trial": True} if trial else {}
     stamp = folder / "demo.json"
     if stamp.is_file() and read_json(stamp) == settings:
         return
@@ -123,8 +132,9 @@ def prepare(folder: Path, rows: int, own_pool: Path | None, say: Callable[[str],
         say(
             f"no targets were given, so {n_targets:,} of the {count:,} rows of {own_pool}, drawn at random, stand for them"
         )
-    target_lines = "\n".join(f"  {name}: {path}" for name, path in targets.items())
-    text = CONFIG.format(folder=folder, pool=pool, targets=target_lines, budget=budget)
+    entry = f"{{{{files: {{}}, measure: {MEASURE}}}}}" if trial else "{}"
+    target_lines = "\n".join(f"  {name}: {entry.format(path)}" for name, path in targets.items())
+    text = CONFIG.format(folder=folder, pool=pool, targets=target_lines, budget=budget) + (TRIALS if trial else "")
     write_durably(folder / "winnow.yaml", text)
     write_durably(stamp, json.dumps(settings))
 

@@ -18,6 +18,7 @@ import yaml
 from pipelines.exports.folder import MARK, PROVENANCE
 from pipelines.exports.writer import sha256_of
 from pipelines.runs import code_version
+from pipelines.trials.records import trial_line
 from storage.damage import readable
 from storage.pool.contamination import read_recall
 from storage.store import Store, write_json
@@ -161,7 +162,7 @@ def _provenance(store: Store, header: Mapping[str, Any], written: Written) -> di
         "left_out": dict(written.left_out),
         "sources": written.sources.table(),
         "decontamination": _decontamination(store, header),
-        "trial": "not tried",
+        "trial": trial_line(store, header["selection_id"]),
         "reproduce": f"winnow reproduce {header['selection_id']}",
     }
 

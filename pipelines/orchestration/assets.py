@@ -26,9 +26,14 @@ from pipelines.stages.report import report
 from pipelines.stages.select import select
 from pipelines.stages.stage import Outcome
 from pipelines.stages.token_scores import token_scores
+from pipelines.stages.trial import trial
+from pipelines.trials.records import finished_trial, trial_line
+from pipelines.trials.trial import effect_rows
 from storage.vectors.health import read_health
 
 DECONTAMINATION = ["decontamination"]
+TRIALS = "trials"
+"""The group of trials, which only run when they are asked for."""
 
 
 def pool_asset() -> dg.AssetsDefinition:
@@ -205,7 +210,27 @@ def _explained(context: Context, outcome: Outcome) -> dict[str, Any]:
         "first_rows": as_table(explanation.first_rows),
         "sql": as_sql(ready_sql(outcome.subject)),
         "selection_id": outcome.subject,
+        "trial": trial_line(context.store, outcome.subject),
     }
+
+
+def trial_asset(name: str) -> dg.AssetsDefinition:
+    """The asset `trial/<name>`: whether a recipe's selection helped."""
+    return stage_asset(
+        trial,
+        name,
+        key=["trial", name],
+        deps=[["selection", name]],
+        after=[("select", name)],
+        description=f"Small models trained on the selection of {name} and on as many tokens of random rows: did it help?",
+        kinds={"pytorch"},
+        group_name=TRIALS,
+        pool=GPU_POOL,
+        show=lambda context, outcome: {
+            "effects": as_table(effect_rows(finished_trial(context.store, outcome.subject)))
+        },
+        may_fail=True,
+    )
 
 
 def export_asset(config: Config, name: str) -> dg.AssetsDefinition:

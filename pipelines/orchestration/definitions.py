@@ -9,6 +9,7 @@ import dagster as dg
 from pipelines.config.load import load_config
 from pipelines.orchestration.asset import Project
 from pipelines.orchestration.assets import (
+    TRIALS,
     catalog_asset,
     classifier_asset,
     decontamination_asset,
@@ -20,6 +21,7 @@ from pipelines.orchestration.assets import (
     report_asset,
     searches,
     token_scores_asset,
+    trial_asset,
 )
 from pipelines.orchestration.labeling_assets import job_name, labeling_assets, labeling_job
 from pipelines.orchestration.schedule import schedules
@@ -48,6 +50,8 @@ def build_definitions(config_path: Path) -> dg.Definitions:
     assets += [classifier_asset(config, name) for name in config.classifiers]
     assets += [recipe_asset(config, name) for name in config.recipes]
     assets += [catalog_asset(config, encoders), report_asset()]
+    if config.trials is not None:
+        assets += map(trial_asset, config.recipes)
     assets += [export_asset(config, name) for name in config.exports]
     for name, project in config.labeling.items():
         scored = [[model, "token_scores"] for model in models_of_project(config, name)]
@@ -58,7 +62,11 @@ def build_definitions(config_path: Path) -> dg.Definitions:
     selected: dg.AssetSelection = dg.AssetSelection.all()
     if labeling_jobs:
         selected -= dg.AssetSelection.groups(*map(job_name, config.labeling))
-    reselect = dg.define_asset_job("reselect", selected, description="Every asset but those of labeling, in order.")
+    if config.trials is not None:
+        selected -= dg.AssetSelection.groups(TRIALS)
+    reselect = dg.define_asset_job(
+        "reselect", selected, description="Every asset but those of labeling and trials, in order."
+    )
     sensors = [new_files_sensor(config_path)]
     if labeling_jobs:
         sensors.append(new_labels_sensor(config_path, labeling_jobs))

@@ -24,10 +24,13 @@ class DrawInputs:
     """What a spec names in the store, opened when a draw asks for it. A plain recipe has nothing else.
 
     Subclasses add what a labeling project or a classifier says of the rows.
+
+    Args:
+        without: further rules -> (n,) the rows that each keeps out, beside those of the spec.
     """
 
-    def __init__(self, view: PoolView, spec: SelectionSpec) -> None:
-        self.view, self.spec = view, spec
+    def __init__(self, view: PoolView, spec: SelectionSpec, without: Mapping[str, Mask] | None = None) -> None:
+        self.view, self.spec, self.without = view, spec, dict(without or {})
 
     @cached_property
     def snapshot(self) -> Snapshot:
@@ -90,7 +93,7 @@ class DrawInputs:
     @property
     def exclusions(self) -> Mapping[str, Mask]:
         """Rule -> (n,) the rows that it keeps out of the draw, in the order in which the rules are applied."""
-        return {}
+        return self.without
 
     def on_targets(self, targets: Targets) -> Targets:
         """The targets with what a committee says of them."""

@@ -19,9 +19,9 @@ from selection.types import Floats, Input, RowBlocks, Rows
 class LearnedInputs(DrawInputs):
     """The probabilities, committee and labels that a recipe's steps need, from where its spec says."""
 
-    def __init__(self, view: PoolView, spec: SelectionSpec) -> None:
+    def __init__(self, view: PoolView, spec: SelectionSpec, without: Mapping[str, Mask] | None = None) -> None:
         assert spec.probabilities is not None
-        super().__init__(view, spec)
+        super().__init__(view, spec, without)
         self.source = open_source(view, spec.probabilities, view.snapshot_of(spec.snapshot))
 
     @property
@@ -47,7 +47,7 @@ class LearnedInputs(DrawInputs):
     @cached_property
     def exclusions(self) -> Mapping[str, Mask]:
         """Rows of which nothing is known."""
-        return {"without_probabilities": self.source.unknown()}
+        return {"without_probabilities": self.source.unknown(), **self.without}
 
     def on_targets(self, targets: Targets) -> Targets:
         """The targets with what the committee says of them, where a step needs one."""
@@ -64,6 +64,6 @@ class LearnedInputs(DrawInputs):
         return super().header() | ({} if url is None else {"probabilities_file": url})
 
 
-def recipe_inputs(view: PoolView, spec: SelectionSpec) -> DrawInputs:
-    """What the recipe of a spec is drawn from."""
-    return DrawInputs(view, spec) if spec.probabilities is None else LearnedInputs(view, spec)
+def recipe_inputs(view: PoolView, spec: SelectionSpec, without: Mapping[str, Mask] | None = None) -> DrawInputs:
+    """What the recipe of a spec is drawn from; `without` as in `DrawInputs`."""
+    return (DrawInputs if spec.probabilities is None else LearnedInputs)(view, spec, without)

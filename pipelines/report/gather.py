@@ -27,6 +27,8 @@ A recipe:
     funnel        stops, as the pool's
     changes       null on the first selection, or counts: see `changes.changes`
     quality       null without vectors, or see `quality.quality`
+    trial         line (the verdict of the newest trial, or `not tried`), effects [target_set, against, verdict, mean, low, high,
+                  detectable, examples]
     mix           source [group, selected, before, share, share_of_pool]; quota null, or by, rule, unit, groups, lines; length
                   [group, rows, quantiles 5, 25, 50, 75, 95 of 100]
     rows_to_read  note, rank, rank_before, id, source, step, why, gain, value, cause, text, ref, ref_text
@@ -57,6 +59,7 @@ from pipelines.report.mix import mix
 from pipelines.report.quality import quality
 from pipelines.report.rows import Pick, described, picks, wanted_ids
 from pipelines.report.verdict import verdict
+from pipelines.trials.records import trial_part
 from selection.types import Rows
 from storage.errors import StorageError
 from storage.ids import Ids, to_arrow
@@ -125,6 +128,7 @@ def gather(context: Context, name: str = LATEST) -> tuple[dict[str, Any], pa.Tab
         "commands": _commands(history, recipes),
     }
     for each in recipes:
+        each.part["trial"] = trial_part(store, each.now.selection_id)
         each.part["quality"] = quality(each.now, each.before, encoder)
     _add_texts(view, document, recipes, encoder)
     return document, _changes_table(recipes)
@@ -143,7 +147,7 @@ def _part(history: History, run: Run) -> dict[str, Any]:
         "tokens": run["facts"].get("tokens"),
         "noise_floor": run["facts"].get("overlap_with_another_seed"),
         "funnel": recipe_funnel(run, history.before("select", run["target"])) if run["facts"] else [],
-        **dict.fromkeys(("steps", "rows", "budget", "unit", "changes", "quality", "mix", "map")),
+        **dict.fromkeys(("steps", "rows", "budget", "unit", "changes", "quality", "mix", "map", "trial")),
         "rows_to_read": [],
     }
 

@@ -116,6 +116,21 @@ def _snapshot_files(document: Row) -> list[Row]:
     return [counts | {"ingest": ingest, "file": files[ingest]} for ingest, counts in document["counts"].items()]
 
 
+def _with(document: Row, key: str) -> list[Row]:
+    """The entries of a list in a document, each with the keys of the document that it does not have."""
+    return [document | entry for entry in document[key]]
+
+
+def _scores(document: Row) -> list[Row]:
+    lower = document.get("lower", [])
+    return [
+        document | {"seed": scores["seed"], "name": name, "value": value, "lower_is_better": name in lower}
+        for scores in document["scores"]
+        for name, value in scores.items()
+        if name != "seed"
+    ]
+
+
 def _round(document: Row) -> list[Row]:
     advice = document.get("advice") or {}
     row = {"model_id": document.get("model"), "stop": advice.get("stop"), "reasons": advice.get("reasons")}
@@ -176,6 +191,12 @@ _SOURCES = (
         {"examples.parquet": "classifier_examples"},
         lambda d: [d | {name: d["metrics"].get(name) for name in ("examples", "held_out", "accuracy", "auc")}],
     ),
+    _Source("trial_records", "trials", ("trial_id", "part")),
+    _Source("trial_cells", "trial_cells", ("trial_id", "cell")),
+    _Source("trial_detectable", "trial_detectable", ("trial_id", "part"), rows=lambda d: _with(d, "detectable")),
+    _Source("trial_effects", "trial_effects", ("trial_id", "part"), rows=lambda d: _with(d, "effects")),
+    _Source("trial_verdicts", "trial_effects", ("trial_id", "part")),
+    _Source("results", "results", ("result_id",), rows=_scores),
 )
 
 

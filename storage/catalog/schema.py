@@ -97,6 +97,25 @@ STEPS: tuple[str, ...] = (
         rank_share DOUBLE, mean_cosine DOUBLE, near_copies DOUBLE, near_copies_of_other_texts DOUBLE,
         largest_group_in_cell DOUBLE, largest_cell DOUBLE, plants BIGINT, plant_recall DOUBLE, reasons JSON,
         created_at TIMESTAMP, code_version VARCHAR);
+    CREATE TABLE trial_records (
+        trial_id VARCHAR, part VARCHAR, selection_id VARCHAR, recipe VARCHAR, model VARCHAR, size VARCHAR, lora BOOLEAN,
+        parameters BIGINT, seeds BIGINT, against JSON, targets JSON, selection_tokens BIGINT, training_tokens BIGINT,
+        epochs DOUBLE, rate DOUBLE, estimated_seconds DOUBLE, memory_bytes BIGINT, left_out JSON, notes JSON,
+        created_at TIMESTAMP, code_version VARCHAR, PRIMARY KEY (trial_id, part));
+    CREATE TABLE trial_cells (
+        trial_id VARCHAR, cell VARCHAR, arm VARCHAR, seed BIGINT, "rows" BIGINT, train_loss DOUBLE, loss JSON, seconds DOUBLE,
+        created_at TIMESTAMP, PRIMARY KEY (trial_id, cell));
+    CREATE TABLE trial_detectable (trial_id VARCHAR, part VARCHAR, target_set VARCHAR, effect DOUBLE, created_at TIMESTAMP);
+    CREATE TABLE trial_effects (
+        trial_id VARCHAR, part VARCHAR, selection_id VARCHAR, target_set VARCHAR, against VARCHAR, verdict VARCHAR, mean DOUBLE,
+        low DOUBLE, high DOUBLE, se DOUBLE, df DOUBLE, p DOUBLE, p_adjusted DOUBLE, detectable DOUBLE, examples BIGINT,
+        created_at TIMESTAMP);
+    CREATE TABLE trial_verdicts (
+        trial_id VARCHAR, part VARCHAR, selection_id VARCHAR, verdict VARCHAR, line VARCHAR, created_at TIMESTAMP,
+        PRIMARY KEY (trial_id, part));
+    CREATE TABLE results (
+        result_id VARCHAR, selection_id VARCHAR, seed BIGINT, name VARCHAR, value DOUBLE, lower_is_better BOOLEAN,
+        created_at TIMESTAMP);
     """,
 )
 
@@ -198,11 +217,20 @@ CREATE VIEW notices AS
     )
     ORDER BY file, "rows" DESC, 3;
 CREATE VIEW latest_selections AS
-    SELECT s.* REPLACE (r.target AS recipe), r.run_id
+    SELECT s.* REPLACE (r.target AS recipe), r.run_id, coalesce(t.verdict, 'not tried') AS trial
     FROM selections s JOIN (
         SELECT run_id, target, subject FROM runs WHERE stage = 'select' AND status = 'ok'
         QUALIFY row_number() OVER (PARTITION BY target ORDER BY run_id DESC) = 1
-    ) r ON s.selection_id = r.subject;
+    ) r ON s.selection_id = r.subject
+    LEFT JOIN (
+        SELECT selection_id, verdict FROM trial_verdicts
+        QUALIFY row_number() OVER (PARTITION BY selection_id ORDER BY created_at DESC, trial_id) = 1
+    ) t ON s.selection_id = t.selection_id;
+CREATE VIEW trials AS
+    SELECT r.trial_id, r.selection_id, r.recipe, coalesce(v.verdict, 'not finished') AS verdict, v.line,
+        r.* EXCLUDE (trial_id, part, selection_id, recipe), v.created_at AS finished_at
+    FROM trial_records r LEFT JOIN trial_verdicts v ON v.trial_id = r.trial_id
+    ORDER BY r.created_at, r.trial_id;
 CREATE MACRO selection_of(name) AS coalesce(
     (SELECT any_value(selection_id) FROM selections WHERE selection_id = name),
     (SELECT any_value(selection_id) FROM latest_selections WHERE recipe = name),
@@ -370,6 +398,13 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "round_items": "One row per round and candidate sent out to be labelled, in the order of the batch.",
     "round_records": "One row per round as it was drawn; `rounds` has what came of it as well.",
     "metrics": "One row per number measured on a selection.",
+    "trials": "One row per trial of a selection: whether it helped the models that were trained on it, and how they were trained.",
+    "trial_cells": "One row per trial, arm and seed: a model that was trained, and its losses.",
+    "trial_effects": "One row per finished trial, target set and control: by how much the selection's losses are lower, and the verdict.",
+    "trial_detectable": "One row per trial and target set: the smallest effect that would be seen, known before the selection was tried.",
+    "trial_records": "One row per trial as it was planned; `trials` has what came of it as well.",
+    "trial_verdicts": "One row per finished trial and its verdict against random; `trials` has it as well.",
+    "results": "One row per score of a model that was trained elsewhere on a selection: `winnow result add`.",
     "runs": "One row per execution of a stage, failed ones included, ever.",
     "selection": "selection(name): the chosen candidates of one selection in rank order, with their text; of a recipe its newest one whose checks passed.",
     "selection_diff": "selection_diff(a, b): candidates added, dropped and kept from selection a to selection b, with both ranks.",
@@ -628,7 +663,7 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "unlabelled": "Rows of a batch that wait for their label.",
     "votes": "Annotator -> class, as JSON.",
     # Health of representations.
-    "cell": "The cell that holds most of the group's rows.",
+    "representation_groups.cell": "The cell that holds most of the group's rows.",
     "effective_rank": "How many directions the vectors use: exp of the entropy of their singular values.",
     "effective_rank_centred": "The same, of the vectors minus their mean.",
     "group": "The source, or the language.",
@@ -651,6 +686,52 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "representation_health.rows": "Rows of the sample.",
     "representation_health.snapshot": "The first snapshot that has this sample.",
     "share_of_sample": "Share of all rows of the sample in that cell.",
+    # Trials.
+    "against": "The control: random, random_per_source, longest, top_score, or a recipe.",
+    "trials.against": "Controls beside random, as JSON: a recipe's with the selection that it would draw.",
+    "trial_records.against": "Controls beside random, as JSON: a recipe's with the selection that it would draw.",
+    "trial_cells.arm": "What the model was trained on: random, random_again (other random rows, to know what chance does), selection, or a control.",
+    "trial_cells.cell": "The folder of its record.",
+    "detectable": "The smallest effect that is seen with power 0.8, by the spread of two random arms.",
+    "effect": "The smallest effect that is seen with power 0.8, by the spread of two random arms; nats per answer token.",
+    "df": "Degrees of freedom of the standard error; NULL where nothing varies.",
+    "epochs": "How often a model reads the selection; above 4 repetition is worth less.",
+    "estimated_seconds": "What the trial was expected to take, by timed steps.",
+    "trial_effects.examples": "Examples that it was measured on.",
+    "high": "Upper end of the interval of 95 %.",
+    "latest_selections.trial": "Verdict of its newest trial: helped, hurt, no evidence or mixed; `not tried` if there is none.",
+    "left_out": "Target set -> why -> examples that are not measured on, as JSON; the empty name is the pool's.",
+    "trials.line": "The verdict in a sentence.",
+    "trial_verdicts.line": "The verdict in a sentence.",
+    "lora": "Whether low-rank additions were trained instead of all weights.",
+    "loss": "Target set -> mean loss per answer token in nats, as JSON; the empty name is the pool's held-out rows.",
+    "low": "Lower end of the interval of 95 %.",
+    "lower_is_better": "Whether lower scores are better.",
+    "mean": "loss(control) - loss(selection) in nats per answer token, the mean over seeds and examples: positive helps.",
+    "memory_bytes": "The most memory of the process once a step was timed.",
+    "results.name": "What the score is of, as the file says.",
+    "results.value": "The score.",
+    "p": "Of no difference, two-sided.",
+    "p_adjusted": "The same, adjusted by Holm for the number of target sets.",
+    "parameters": "Weights of a model.",
+    "part": "The folder of its record.",
+    "rate": "The learning rate, chosen on the random control.",
+    "result_id": "Hash of the scores.",
+    "trial_cells.rows": "Rows that it was trained on.",
+    "se": "Standard error of the mean, over seeds and examples.",
+    "seeds": "Models of each arm.",
+    "selection_tokens": "Tokens of the selection.",
+    "size": "Of a model from scratch: tiny, small or large; NULL for a folder's.",
+    "trials.model": "`scratch`, or the folder or name of a model.",
+    "trial_records.model": "`scratch`, or the folder or name of a model.",
+    "trials.targets": "Target set -> the id of its record, as JSON, of those that were measured on.",
+    "trial_records.targets": "Target set -> the id of its record, as JSON, of those that were measured on.",
+    "trial_detectable.target_set": "The target set that was measured on; NULL for held-out rows of the pool.",
+    "trial_effects.target_set": "The target set that was measured on; NULL for held-out rows of the pool.",
+    "train_loss": "Loss at the end of the training, in nats per answer token.",
+    "training_tokens": "Tokens that each model was trained on.",
+    "trial_id": "Hash of selection, controls, targets, model, seeds and tokens.",
+    "verdict": "helped, hurt, no evidence; over several target sets also mixed; of a trial that goes on, not finished.",
     # Classifiers.
     "accuracy": "Share of the held-out examples whose top class is right; NULL if none was held out.",
     "auc": "Area under the ROC curve on the held-out examples, of each class against the rest in the mean; NULL if none was held out.",
@@ -667,7 +748,8 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "classifiers.targets": "Target set -> the id of its record, as JSON, of those that it learned from.",
     "estimator": "What was fitted, with its options, as JSON.",
     "features": "What it sees of a row, as JSON.",
-    "notes": "What the fit has to say, as a JSON list: how it was calibrated, or why not.",
+    "notes": "What it has to say, as a JSON list.",
+    "classifiers.notes": "What the fit has to say, as a JSON list: how it was calibrated, or why not.",
 }
 
 # A column that winnow did not choose.

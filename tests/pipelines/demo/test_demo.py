@@ -45,3 +45,12 @@ def test_prepare__a_file_without_rows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text("\n")
     with pytest.raises(BadInput, match=r"mine\.jsonl: there are no readable rows"):
         prepare(tmp_path / "demo", 1500, tmp_path / "mine.jsonl", lambda _: None)
+
+
+def test_prepare__for_a_trial_a_part_of_the_targets_only_measures(tmp_path: Path) -> None:
+    write_rows(tmp_path / "mine.jsonl", [row(n, "fox") for n in range(200)])
+    prepare(tmp_path / "demo", 1500, tmp_path / "mine.jsonl", lambda _: None, trial=True)
+    config = load_config(tmp_path / "demo")
+    assert config.targets["own"].measure == 0.6
+    assert config.trials is not None
+    assert config.trials.size == "tiny"
