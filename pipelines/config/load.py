@@ -264,7 +264,9 @@ class _ConfigLoader(ConfigReader):
 
     def _kind_of(self, raw: Any, path: KeyPath) -> type[Any] | None:
         """The class of an encoder's kind."""
-        kind = raw.get("kind", DEFAULT_KIND) if isinstance(raw, dict) else DEFAULT_KIND
+        options = raw if isinstance(raw, dict) else {}
+        by_pooling = "sentence_transformers" if options.get("pooling") == "model" else DEFAULT_KIND
+        kind = options.get("kind", by_pooling)
         if isinstance(kind, str) and kind in KINDS:
             return KINDS[kind].spec
         near = nearest(kind, list(KINDS)) if isinstance(kind, str) else ""

@@ -113,6 +113,10 @@ def token_scores_asset(model: str) -> dg.AssetsDefinition:
     )
 
 
+# Which stages make what gives a recipe probabilities.
+_STAGES_OF = {"classifier": ("fit_classifier",), "model": ("pull", "fit")}
+
+
 def recipe_asset(config: Config, name: str) -> dg.AssetsDefinition:
     """The asset `selection/<name>`: a recipe's latest selection."""
     recipe = config.recipes[name]
@@ -135,7 +139,7 @@ def recipe_asset(config: Config, name: str) -> dg.AssetsDefinition:
         code_version=hashlib.blake2b(recipe.model_dump_json().encode(), digest_size=8).hexdigest(),
         show=_explained,
         may_fail=True,
-        after=[("fit_classifier", source)] if source is not None and source_asset == "classifier" else [],
+        after=[(stage, source) for stage in _STAGES_OF[source_asset]] if source is not None else [],
     )
 
 

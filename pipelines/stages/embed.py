@@ -65,9 +65,13 @@ def _encode(context: Context, encoder: str, spec: Representation, sources: Seque
         },
         summary=f"{work}, {rows - failed:,} vectors in all"
         + (f", {failed:,} texts without one" if failed else "")
-        + (f", {truncated:,} cut at {spec.max_tokens:,} tokens" if truncated else ""),
+        + (f", {truncated:,} cut at {_limit(spec)}" if truncated else ""),
         checks=(_every_row_has_a_vector(context, [(spec.fingerprint(), source) for source in sources]),),
     )
+
+
+def _limit(spec: Representation) -> str:
+    return "the model's limit" if spec.max_tokens is None else f"{spec.max_tokens:,} tokens"
 
 
 def _import(context: Context, sources: Mapping[str | None, Snapshot | TargetSet]) -> Outcome:

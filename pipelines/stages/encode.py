@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import json
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -361,10 +362,11 @@ def _plan(job: _Job, todo: Ids, segment_seconds: float) -> list[_Segment]:
     """Cut `todo` into segments, in the order of the source, and commit them as a plan."""
     ids: list[Ids] = []
     tokens: list[int] = []
+    limit = job.model.max_tokens or sys.maxsize
     for some, turns in job.source.turns(todo):
         ids.append(some)
         chars = (sum(len(content) for _, content in each) for each in turns)
-        tokens += [min(1 + n // CHARS_PER_TOKEN, job.model.max_tokens) for n in chars]
+        tokens += [min(1 + n // CHARS_PER_TOKEN, limit) for n in chars]
     ordered = np.concatenate(ids) if ids else todo[:0]
     if not np.array_equal(np.sort(ordered), np.sort(todo)):
         raise NotInStore(f"{job.source.name}: asked for the texts of {len(todo)} ids, got {len(ordered)}")

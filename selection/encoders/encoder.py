@@ -70,6 +70,7 @@ class Encoder:
         self._transformer = transformer
         self._tokenizer = transformer.tokenizer
         self.dimension = int(transformer.get_embedding_dimension())
+        self._check_pooled(transformer)
         self.batch_tokens = BATCH_TOKENS["cuda" if device.startswith("cuda") else "cpu"]
         tables = {id(p) for m in transformer.modules() if type(m).__name__ == "Embedding" for p in m.parameters()}
         self.parameters = sum(p.numel() for p in transformer.parameters() if id(p) not in tables)
@@ -95,6 +96,24 @@ class Encoder:
         pad, eos = self._tokenizer.pad_token_id, self._tokenizer.eos_token_id
         # Llama has no padding token; padding is masked, so any id of the vocabulary works.
         self._pad = pad if pad is not None else eos if eos is not None else 0
+
+    def _check_pooled(self, transformer: Any) -> None:
+        """Have the model give the layers that are asked for, if it has them."""
+        config, layers, powers = transformer.model.config, self.spec.layers, self.spec.gem_p
+        if layers != (-1,):
+            count = int(config.num_hidden_layers)
+            absent = [layer for layer in layers if not -count - 1 <= layer <= count]
+            if absent:
+                raise invalid_encoder(
+                    f"layers: {self.spec.model!r} has the layers -1 to -{count} (and 0, the embeddings), got {absent[0]}",
+                    "layers",
+                )
+            config.output_hidden_states = True
+        if self.dimension % len(powers):
+            raise invalid_encoder(
+                f"gem_p: {len(powers)} groups do not divide the {self.dimension} channels of {self.spec.model!r}",
+                "gem_p",
+            )
 
     def text_of(self, turns: Turns) -> str:
         """The text that is encoded for a candidate or a target: `prompt` and the turns in the spec's template.
@@ -244,8 +263,13 @@ class Encoder:
         with torch.inference_mode():
             real = torch.from_numpy(mask).to(self.device)
             features = {"input_ids": torch.from_numpy(ids).to(self.device), "attention_mask": real.long()}
-            hidden = self._transformer(features)["token_embeddings"]
-            return pool(hidden, real, self.spec.pooling).cpu().numpy()
+            output = self._transformer(features)
+            if self.spec.layers == (-1,):
+                hidden = output["token_embeddings"]
+            else:
+                every = output["all_layer_embeddings"]
+                hidden = torch.stack([every[layer].float() for layer in self.spec.layers]).mean(0)
+            return pool(hidden, real, self.spec.pooling, self.spec.gem_p).cpu().numpy()
 
 
 def padded(texts: Sequence[Ints], pad: int) -> tuple[Rows, Mask]:

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from selection.encoders.representation import Representation, Vectorizer
+from selection.encoders.sentence_spec import SentenceSpec
 from selection.encoders.spec import EncoderSpec
 
 
@@ -26,6 +27,7 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "hidden_states": Kind(EncoderSpec, "selection.encoders.encoder:load_encoder"),
+    "sentence_transformers": Kind(SentenceSpec, "selection.encoders.sentence_encoder:load_sentence_encoder"),
 }
 DEFAULT_KIND = "hidden_states"
 

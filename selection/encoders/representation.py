@@ -15,7 +15,7 @@ class Encoded:
     """Vectors of some rows.
 
     Attributes:
-        vectors: (n, d) float32 of norm 1; zeros, or values that are not finite, where a row has none.
+        vectors: (n, d) float32 of any length; zeros, or values that are not finite, where a row has none.
         failed: row -> why it has no vector, where that is known beforehand.
         not_finite: why the other rows without a vector have none.
         tokens: how many were read, padding not counted.
@@ -35,7 +35,7 @@ class Vectorizer(Protocol):
     Attributes:
         device: "cpu", "cuda:0", ...
         dimension: d of its vectors.
-        max_tokens: the tokens of a row that are read; the rest is cut.
+        max_tokens: the tokens of a row that are read, the rest is cut; None where all of it is read.
         batch_tokens: the default token budget of a batch on this device.
         parameters: numbers that each token meets, 0 if it only looks them up; sizes the segments.
         notes: messages for the user.
@@ -48,7 +48,7 @@ class Vectorizer(Protocol):
     def dimension(self) -> int: ...
 
     @property
-    def max_tokens(self) -> int: ...
+    def max_tokens(self) -> int | None: ...
 
     @property
     def batch_tokens(self) -> int: ...
@@ -81,7 +81,7 @@ class Representation(Protocol):
 
     Attributes:
         kind: its name in `kind:`.
-        max_tokens: the tokens of a row that are read at most.
+        max_tokens: the tokens of a row that are read at most; None for the model's own limit.
         store: how vectors are stored.
     """
 
@@ -91,7 +91,7 @@ class Representation(Protocol):
     def kind(self) -> str: ...
 
     @property
-    def max_tokens(self) -> int: ...
+    def max_tokens(self) -> int | None: ...
 
     @property
     def store(self) -> Literal["float16", "float32"]: ...

