@@ -71,7 +71,7 @@ class EncoderSpec:
             then caps what is read of a text in all, and the model's limit a window.
     """
 
-    added_keys: ClassVar[tuple[str, ...]] = ("chunk",)
+    added_keys: ClassVar[tuple[str, ...]] = ("layers", "gem_p", "chunk")
     model: str
     revision: str | None = None
     pooling: Pooling = "weighted_mean"
@@ -82,10 +82,10 @@ class EncoderSpec:
     dtype: str = "float32"
     prompt: str = ""
     store: Literal["float16", "float32"] = "float16"
-    chunk: Mapping[str, Any] | None = None
     kind: Literal["hidden_states"] = "hidden_states"
     layers: Sequence[int] = (-1,)
     gem_p: Sequence[float] = (3.0,)
+    chunk: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         choices = {
