@@ -196,6 +196,7 @@ KINDS: Mapping[str, Kind] = {
         },
         ("examples.parquet",),
     ),
+    "fits": Kind(("records", "fits"), "fit.json", {"fit": _TEXT, "rows": _WHOLE}, ("ids.npy", "mean.npy")),
     "reports": Kind(("records", "reports"), "report.json", {"format": _WHOLE, "run": _TEXT}, ("report.html",)),
     "runs": Kind(
         ("records", "runs"),

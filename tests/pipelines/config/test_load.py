@@ -281,7 +281,7 @@ WRONG_FILES = [
     ("recipes:\n", "recipes:\n  be_st-x: {steps: [random], budget: 1}\n  be-st-x: {steps: [random], budget: 1}\n", "winnow.yaml:11: recipes.be-st-x: 'be-st-x' and 'be_st-x' differ only in `-` and `_`; choose another name"),
     ("data/*.jsonl", "data/*.jsonl\n  vectors: own.npy", "winnow.yaml:3: pool.vectors: '{root}/own.npy' has no ids: put its keys, one a line, into {root}/own.ids.txt"),
     ("maths: maths.jsonl", "maths: {files: maths.jsonl, vectors: [owm.npy]}", "winnow.yaml:7: targets.maths.vectors[0]: 'owm.npy' does not exist in {root} (did you mean `own.npy`?)"),
-    ("max_tokens: 128", "max_token: 128", "winnow.yaml:4: encoders.small.max_token: unknown key (did you mean `max_tokens`?); allowed: model, revision, pooling, template, turns, query_format, max_tokens, dtype, prompt, store, kind, layers, gem_p, chunk"),
+    ("max_tokens: 128", "max_token: 128", "winnow.yaml:4: encoders.small.max_token: unknown key (did you mean `max_tokens`?); allowed: model, revision, pooling, template, turns, query_format, max_tokens, dtype, prompt, store, kind, layers, gem_p, chunk, postprocess, postprocess"),
     ("max_tokens: 128", "kind: hidden_state", "winnow.yaml:4: encoders.small.kind: must be one of hidden_states, sentence_transformers, found 'hidden_state' (did you mean `hidden_states`?)"),
     ("max_tokens: 128", "pooling: model, layers: [1]", "winnow.yaml:4: encoders.small.layers: unknown key; allowed: model, revision, pooling, template, turns, max_tokens, dtype, prompt, prompt_name, target_prompt, target_prompt_name, task, target_task, truncate_dim, trust_remote_code, store, kind"),
     ("max_tokens: 128", "kind: [1]", "winnow.yaml:4: encoders.small.kind: must be one of hidden_states, sentence_transformers, found a list"),
