@@ -89,6 +89,8 @@ def _copy(context: Context, encoder: str, spec: Postprocessed, ids: Ids) -> None
             vectors, usable = frame.apply(before)
             failed = ~(usable & has_vector)
             names = to_text(part[failed])
-            record = {"failed": dict.fromkeys(names, "no vector before postprocess, or the mean itself")}
+            record: dict[str, object] = {
+                "failed": dict.fromkeys(names, "no vector before postprocess, or the mean itself")
+            }
             record |= {"base": base, "fit": fit.id, "created_at": utc_now()}
             commit_segment(store, copy, part, vectors, record, failed=failed, dtype=spec.store)

@@ -114,7 +114,7 @@ class Postprocessed:
 
 def without_postprocess(spec: Representation) -> Representation:
     """The same, of which nothing is done with the vectors."""
-    return spec if postprocess_of(spec) is None else replace(spec, postprocess=None)  # type: ignore[call-arg]
+    return spec if postprocess_of(spec) is None else replace(spec, postprocess=None)
 
 
 @dataclass(frozen=True)
