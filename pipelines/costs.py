@@ -235,7 +235,9 @@ class Costs:
     def _fingerprint(self, work: Work) -> str:
         assert work.target is not None
         view = self.context.pool
-        return view.model_fingerprint(work.target) if work.stage == "token_scores" else view.fingerprint(work.target)
+        return (
+            view.model_fingerprint(work.target) if work.stage == "token_scores" else view.base_fingerprint(work.target)
+        )
 
     def _segment(self, encoder: str, name: str) -> dict[str, Any] | None:
         return readable(self.context.store, "segments", encoder, name)

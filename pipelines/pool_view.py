@@ -7,12 +7,19 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, TypeVar
 
+import numpy as np
+
 from pipelines.config.schema import OWN_VECTORS, Config, TargetFiles
 from pipelines.errors import NothingYet
+from selection.encoders import Representation
+from selection.encoders.postprocess import Postprocessed, postprocess_of, without_postprocess
+from selection.noise import mix
 from selection.types import SCORES as SCORE_COLUMNS
+from storage.ids import Ids, hash_keys
 from storage.pool.snapshot import Snapshot, open_snapshot
 from storage.pool.targets import TargetSet, ingest_targets, open_targets
 from storage.store import Store
+from storage.vectors.fits import Fit, stored_fit
 from storage.vectors.imported import files_fingerprint
 from storage.vectors.index import open_vectors, records
 from storage.vectors.model_scores import ModelScores
@@ -39,6 +46,7 @@ class PoolView:
         self.current = current
         self._snapshots: dict[str, Snapshot] = {}
         self._targets: dict[str, TargetSet] = {}
+        self._fits: dict[str, Fit] = {}
         self._target_ids: dict[str, str] = {}
         self._fingerprints: dict[tuple[str, str | None], str] = {}
         self._vectors: dict[tuple[str, str, str | None], StoredVectors] = {}
@@ -153,8 +161,46 @@ class PoolView:
     def _fingerprint(self, encoder: str, target: str | None) -> str:
         if encoder == OWN_VECTORS:
             return files_fingerprint(self.store, self.config.vector_files(target))
+        return self.representation(encoder, targets=target is not None).fingerprint()
+
+    def representation(self, encoder: str, *, targets: bool = False) -> Representation | Postprocessed:
+        """An encoder of the configuration, with the fit of its `postprocess`.
+
+        Raises:
+            NothingYet: it has to be fitted, and nothing was ingested.
+        """
         spec = self.config.encoders[encoder]
-        return (spec if target is None else spec.for_targets()).fingerprint()
+        own = spec.for_targets() if targets else spec
+        fit = self.fit(encoder)
+        return own if fit is None else Postprocessed(own, fit.id)
+
+    def base_fingerprint(self, encoder: str) -> str:
+        """What names the folder of the vectors before `postprocess`."""
+        if encoder == OWN_VECTORS or postprocess_of(self.config.encoders[encoder]) is None:
+            return self.fingerprint(encoder)
+        return without_postprocess(self.config.encoders[encoder]).fingerprint()
+
+    def fit(self, encoder: str) -> Fit | None:
+        """What an encoder's `postprocess` is, or will be, fitted on; None without one."""
+        options = postprocess_of(self.config.encoders[encoder])
+        if options is None:
+            return None
+        if encoder not in self._fits:
+            key = options.key(self.base_fingerprint(encoder))
+            self._fits[encoder] = stored_fit(self.store, key) or Fit(key, self._sample(options.sample), committed=False)
+        return self._fits[encoder]
+
+    def read_fit_again(self, encoder: str) -> None:
+        """After a fit was committed, which may be that of another process."""
+        self._fits.pop(encoder, None)
+        for key in [key for key in self._fingerprints if key[0] == encoder]:
+            del self._fingerprints[key]
+
+    def _sample(self, size: int) -> Ids:
+        """Those ids of the snapshot whose hash is lowest, sorted."""
+        ids = np.unique(self.snapshot.ids)
+        lowest = np.argsort(mix(hash_keys(ids)), kind="stable")[:size]
+        return ids[np.sort(lowest)]
 
     def target_encoders(self, encoder: str, targets: Iterable[str]) -> dict[str, str]:
         """Target set -> the fingerprint of its vectors, where it is another one than the pool's."""

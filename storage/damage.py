@@ -258,6 +258,7 @@ KINDS: Mapping[str, Kind] = {
         "result.json",
         {**dict.fromkeys(("result_id", "selection_id", "created_at"), _TEXT), "scores": [{"seed": _WHOLE}]},
     ),
+    "fits": Kind(("records", "fits"), "fit.json", {"fit": _TEXT, "rows": _WHOLE}, ("ids.npy", "mean.npy")),
     "reports": Kind(("records", "reports"), "report.json", {"format": _WHOLE, "run": _TEXT}, ("report.html",)),
     "runs": Kind(
         ("records", "runs"),

@@ -10,9 +10,8 @@ import numpy as np
 from pipelines.config.schema import OWN_VECTORS
 from pipelines.context import Context
 from pipelines.progress import duration
-from pipelines.stages.encode import embed as embed_source
+from pipelines.stages.postprocess import embed_with
 from pipelines.stages.stage import Check, Outcome, stage
-from selection.encoders import Representation
 from storage.errors import BadInput
 from storage.pool.snapshot import Snapshot
 from storage.pool.targets import TargetSet
@@ -28,7 +27,7 @@ def embed(context: Context, encoder: str) -> Outcome:
     """Embed the pool's rows that this encoder has not seen, or import the user's own vectors of them."""
     if encoder == OWN_VECTORS:
         return _import(context, {None: context.pool.snapshot})
-    return _encode(context, encoder, context.config.encoders[encoder], [context.pool.snapshot])
+    return _encode(context, encoder, [context.pool.snapshot], targets=False)
 
 
 @stage("embed_targets", CHECKS)
@@ -38,17 +37,19 @@ def embed_targets(context: Context, encoder: str) -> Outcome:
     sets = context.pool.target_sets(names)
     if encoder == OWN_VECTORS:
         return _import(context, dict(zip(names, sets, strict=True)))
-    return _encode(context, encoder, context.config.encoders[encoder].for_targets(), sets)
+    return _encode(context, encoder, sets, targets=True)
 
 
-def _encode(context: Context, encoder: str, spec: Representation, sources: Sequence[Snapshot | TargetSet]) -> Outcome:
+def _encode(context: Context, encoder: str, sources: Sequence[Snapshot | TargetSet], *, targets: bool) -> Outcome:
     """Encode the texts of the pool, or of target sets, that have no vector yet."""
     reports = []
     for source in sources:
         title = f"embed {'the pool' if isinstance(source, Snapshot) else source.name} with {encoder}"
-        reports.append(embed_source(context.store, spec, source, on_progress=partial(context.report.progress, title)))
+        on_progress = partial(context.report.progress, title)
+        reports.append(embed_with(context, encoder, source, targets=targets, on_progress=on_progress))
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         context.report.say(f"{encoder}: {note}")
+    spec = context.pool.representation(encoder, targets=targets)
     rows, encoded = sum(report.n_rows for report in reports), sum(report.n_encoded for report in reports)
     failed, truncated = sum(report.n_failed for report in reports), sum(report.truncated for report in reports)
     seconds = sum(report.seconds for report in reports)
@@ -65,13 +66,13 @@ def _encode(context: Context, encoder: str, spec: Representation, sources: Seque
         },
         summary=f"{work}, {rows - failed:,} vectors in all"
         + (f", {failed:,} texts without one" if failed else "")
-        + (f", {truncated:,} cut at {_limit(spec)}" if truncated else ""),
+        + (f", {truncated:,} cut at {_limit(context.config.encoders[encoder].max_tokens)}" if truncated else ""),
         checks=(_every_row_has_a_vector(context, [(spec.fingerprint(), source) for source in sources]),),
     )
 
 
-def _limit(spec: Representation) -> str:
-    return "the model's limit" if spec.max_tokens is None else f"{spec.max_tokens:,} tokens"
+def _limit(max_tokens: int | None) -> str:
+    return "the model's limit" if max_tokens is None else f"{max_tokens:,} tokens"
 
 
 def _import(context: Context, sources: Mapping[str | None, Snapshot | TargetSet]) -> Outcome:

@@ -17,7 +17,7 @@ from pipelines.recipes.inputs import DrawInputs
 from pipelines.recipes.planted_rows import ALONE, INSIDE, Carriers, PlantedTexts, planted_rows, recall_by_vectors
 from pipelines.recipes.spec import SelectionSpec
 from pipelines.recipes.targets import example_vectors
-from pipelines.stages.encode import embed
+from pipelines.stages.postprocess import embed_with
 from pipelines.stages.stage import Check
 from selection.contamination import ContaminationRules
 from selection.filters.decontaminate import Decontaminate
@@ -119,8 +119,7 @@ def _measured(context: Context, rule: VectorRule) -> pa.Table:
     planted = planted_rows(rule.examples, carriers.turns, seed=SEED, paraphrases=rule.paraphrases)
     texts = PlantedTexts("planted examples", [row.turns for row in planted])
     title = f"embed planted examples with {rule.encoder}"
-    spec = context.config.encoders[rule.encoder]
-    embed(context.store, spec, texts, on_progress=partial(context.report.progress, title))
+    embed_with(context, rule.encoder, texts, on_progress=partial(context.report.progress, title))
     targets = [
         (each.name, [question_of(each.conversations[place]) for place in places.tolist()], vectors)
         for (each, places), vectors in zip(rule.examples, rule.vectors, strict=True)

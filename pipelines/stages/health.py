@@ -15,7 +15,7 @@ from pipelines.context import Context
 from pipelines.recipes.health import LEAST_JUDGED, Encode, Sample, largest_group, measure
 from pipelines.recipes.planted_rows import PlantedTexts
 from pipelines.runs import code_version
-from pipelines.stages.encode import embed
+from pipelines.stages.postprocess import embed_with
 from pipelines.stages.stage import Check, Outcome, stage
 from selection.types import Array
 from storage.damage import committed_whole
@@ -93,7 +93,7 @@ def _encoded(context: Context, encoder: str, fingerprint: str, copies: Sequence[
     """(n, d) the vectors of conversations, stored beside the pool's; zeros where there is none."""
     texts = PlantedTexts("planted copies", copies)
     title = f"embed planted copies with {encoder}"
-    embed(context.store, context.config.encoders[encoder], texts, on_progress=partial(context.report.progress, title))
+    embed_with(context, encoder, texts, on_progress=partial(context.report.progress, title))
     vectors = StoredVectors(context.store, fingerprint, texts.ids)
     return vectors.take(np.arange(len(copies)))
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, get_args
 from selection.encoders.chunks import Chunking
 from selection.encoders.format import Part, Template
 from selection.encoders.pooling import Pooling
+from selection.encoders.postprocess import checked
 from selection.errors import InvalidOption
 from selection.step import check_choice
 
@@ -69,9 +70,11 @@ class EncoderSpec:
             included, instead of cutting it there; neighbours share `overlap` tokens. A window is pooled by itself; the mean
             of the windows' unit vectors, weighted by their tokens (`combine: mean`), made unit, is the text's. `max_tokens`
             then caps what is read of a text in all, and the model's limit a window.
+        postprocess: "center" or "whiten" the vectors by a sample of the pool, or `{method: whiten, sample: 16384, eps: 1e-6,
+            fit: 1}`. A pool that grows keeps its fit; another number in `fit` is fitted anew.
     """
 
-    added_keys: ClassVar[tuple[str, ...]] = ("layers", "gem_p", "chunk")
+    added_keys: ClassVar[tuple[str, ...]] = ("layers", "gem_p", "chunk", "postprocess")
     model: str
     revision: str | None = None
     pooling: Pooling = "weighted_mean"
@@ -86,6 +89,7 @@ class EncoderSpec:
     layers: Sequence[int] = (-1,)
     gem_p: Sequence[float] = (3.0,)
     chunk: Mapping[str, Any] | None = None
+    postprocess: str | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         choices = {
@@ -110,6 +114,7 @@ class EncoderSpec:
             value = getattr(self, name)
             if not isinstance(value, str) and not (name == "revision" and value is None):
                 raise invalid_encoder(f"{name} must be text, got {value!r}", name)
+        object.__setattr__(self, "postprocess", checked(self.postprocess))
         if self.chunk is not None:
             chunking = Chunking.of(self.chunk)
             if chunking.tokens >= self.max_tokens:
@@ -174,7 +179,7 @@ class EncoderSpec:
             "revision": None,
             "version": VECTORS_VERSION,
         }
-        del inputs["query_format"], inputs["kind"]
+        del inputs["query_format"], inputs["kind"], inputs["postprocess"]
         # The only ways when the first fingerprints were made.
         only_ways = (("store", "float16"), ("turns", "all"), ("layers", (-1,)), ("gem_p", (3.0,)), ("chunk", None))
         for name, only in only_ways:

@@ -135,7 +135,7 @@ def test_embedding_recall__what_cannot_be_measured_stops_no_draw(
     def broken(*arguments: Any, **options: Any) -> None:
         raise OSError("no such model")
 
-    monkeypatch.setattr("pipelines.stages.embedding_recall.embed", broken)
+    monkeypatch.setattr("pipelines.stages.embedding_recall.embed_with", broken)
     change(encoded, f"similarity: {THRESHOLD}", "similarity: 0.6")
     said: list[str] = []
     outcome = select(opened(encoded, said), "near")

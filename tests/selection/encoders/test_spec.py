@@ -149,7 +149,16 @@ def test_fingerprint__store_counts_only_where_it_is_float32(bert):
 
     spec = EncoderSpec(model=str(bert))
     before = asdict(spec) | {"model": spec_module.folder_digest(spec.folder()), "revision": None, "version": 1}
-    for name in ("store", "turns", "query_format", "chunk", "kind", "layers", "gem_p"):  # there were no such options
+    for name in (
+        "store",
+        "turns",
+        "query_format",
+        "kind",
+        "layers",
+        "gem_p",
+        "chunk",
+        "postprocess",
+    ):  # there were no such options
         del before[name]
     digest = hashlib.blake2b(json.dumps(before, sort_keys=True).encode(), digest_size=16).hexdigest()
     assert spec.fingerprint() == EncoderSpec(model=str(bert), store="float16").fingerprint() == digest
