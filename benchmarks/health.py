@@ -95,9 +95,9 @@ def measured(spec: EncoderSpec, rows: Sequence[tuple[str, Turns]]) -> str:
 def _largest_group(sample: Floats, rows: Sequence[tuple[str, Turns]]) -> str:
     names, groups = np.unique([source for source, _ in rows], return_inverse=True)
     cells = health.cells_of(sample, health.fit_cells(sample, health.CELLS, seed=0))
-    found = zip(names.tolist(), health.collapse(cells, groups, len(names)), strict=True)
+    collapsed = zip(names.tolist(), health.collapse(cells, groups, len(names)), strict=True)
     shares = sorted(
-        ((each.share, name, each.rows) for name, each in found if each.rows >= 0.05 * len(rows)), reverse=True
+        ((each.share, name, each.rows) for name, each in collapsed if each.rows >= 0.05 * len(rows)), reverse=True
     )
     return ", ".join(f"{name} {share:.2f}" for share, name, _ in shares[:2])
 

@@ -153,14 +153,14 @@ def guess_config(paths: Sequence[str], targets: Sequence[str], root: Path | None
 def _other_languages(samples: Sequence[Sample]) -> list[str]:
     """A warning where the encoder that is written down knows English only and the rows are not in English."""
     languages = sum((sample.languages for sample in samples), Counter[str]())
-    told, english = languages.total(), languages.pop(ENGLISH, 0)
-    if told < LEAST_TOLD or told - english < MAX_OTHER_LANGUAGES * told:
+    known, english = languages.total(), languages.pop(ENGLISH, 0)
+    if known < LEAST_TOLD or known - english < MAX_OTHER_LANGUAGES * known:
         return []
     named = ", ".join(
-        f"{name} ({count / told:.0%})" for name, count in languages.most_common(3) if count >= 0.01 * told
+        f"{name} ({count / known:.0%})" for name, count in languages.most_common(3) if count >= 0.01 * known
     )
     line = (
-        f"Warning: of the rows whose language can be told, {(told - english) / told:.0%} are not in English: {named}. "
+        f"Warning: of the rows whose language can be told, {(known - english) / known:.0%} are not in English: {named}. "
         "The encoder all-MiniLM-L6-v2 knows English only: name a multilingual one under `encoders:`. This goes by letters and "
         "common words; short texts and code cannot be told."
     )

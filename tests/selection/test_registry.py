@@ -25,7 +25,7 @@ from selection.step import Scorer
 def test_parse_steps__bare_names_and_options():
     steps = parse_steps(["rds_max", {"keep_top": {"times": 3}}, {"random": None}])
     assert [step_spec(step) for step in steps] == [
-        {"rds_max": {"version": 2}},
+        {"rds_max": {"per": "query", "version": 2}},
         {"keep_top": {"times": 3}},
         {"random": {}},
     ]
