@@ -189,6 +189,7 @@ def test_trial__on_the_card_and_in_the_report(tried, tmp_path, winnow) -> None:
     assert "Not tried: nobody has looked." in page
 
 
+@pytest.mark.slow
 def test_trial_asset__shows_the_verdict_and_the_nightly_job_leaves_it_out(tried) -> None:
     definitions = build_definitions(tried / "winnow.yaml")
     job = definitions.resolve_job_def("reselect")
