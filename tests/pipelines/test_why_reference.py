@@ -30,6 +30,6 @@ def test_why__answers_what_the_documentation_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", torture_last(1, range(10)))
+@pytest.mark.parametrize("seed", torture_last(0, range(10)))
 def test_why__answers_what_the_documentation_says_for_every_row(tmp_path: Path, seed: int) -> None:
     _check(tmp_path, seed=seed, recipes=12, rows=10_000)

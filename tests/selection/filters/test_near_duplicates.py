@@ -85,6 +85,7 @@ def test_bands_for__a_pair_at_the_threshold_is_rarely_missed() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.torture
 def test_contract__of_long_runs_of_characters() -> None:
     check_step(NearDuplicates(column="length", unit="char", length=8))
 
