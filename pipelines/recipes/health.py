@@ -83,13 +83,7 @@ class Sample:
     @cached_property
     def turns(self) -> list[Turns]:
         """(s,) the turns of each row."""
-        ids = self.ids
-        held = {
-            row_id: turns
-            for row_ids, batch in self.snapshot.turns(ids)
-            for row_id, turns in zip(row_ids.tolist(), batch, strict=True)
-        }
-        return [held[row_id] for row_id in ids.tolist()]
+        return self.snapshot.turns_of(self.rows)
 
     def planted_places(self, plants: int) -> Rows:
         """The places in the sample of the rows that are copied, at most `plants`; none where they would be too few to tell."""

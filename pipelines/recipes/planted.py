@@ -113,13 +113,7 @@ def _measured(name: str, kind: str, planted: int, hits: int, negatives: int, wro
 
 def carrier_texts(snapshot: Snapshot, count: int, seed: int) -> list[str]:
     """Texts of rows drawn by hash of their ids, so that most stay the same while the pool grows; in the order of ids."""
-    ids = snapshot.ids[sampled(snapshot.ids, count, seed)]
-    texts = {
-        row_id: text_of(turns)
-        for row_ids, batch in snapshot.turns(ids)
-        for row_id, turns in zip(row_ids.tolist(), batch, strict=True)
-    }
-    return [texts[row_id] for row_id in ids.tolist()]
+    return [text_of(turns) for turns in snapshot.turns_of(sampled(snapshot.ids, count, seed))]
 
 
 def make_plants(

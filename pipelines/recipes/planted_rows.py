@@ -79,13 +79,7 @@ class Carriers:
         """Some rows of a snapshot; none of those `without` a vector."""
         usable = np.setdiff1d(np.arange(len(snapshot)), without)
         rows = usable[sampled(snapshot.ids[usable], CARRIERS, seed)]
-        ids = snapshot.ids[rows]
-        held = {
-            row_id: turns
-            for row_ids, batch in snapshot.turns(ids)
-            for row_id, turns in zip(row_ids.tolist(), batch, strict=True)
-        }
-        return cls(rows, [held[row_id] for row_id in ids.tolist()])
+        return cls(rows, snapshot.turns_of(rows))
 
 
 def planted_rows(

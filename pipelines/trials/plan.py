@@ -123,23 +123,13 @@ class Plan:
     def sequences(self, arm: str, seed: int, steps: int | None = None) -> tuple[Any, Any]:
         """What a model is trained on, in order; arms of the same rows get the same."""
         rows = np.sort(self.rows[arm, seed])
-        read = self.reader.read(turns_of(self.snapshot, rows))
+        read = self.reader.read(self.snapshot.turns_of(rows))
         rng = np.random.default_rng([ORDER_SEED, seed])
         return packed(read, (steps or self.steps) * self.size.batch, self.size.context, rng)
 
     def network(self, seed: int) -> Network:
         """A model before its training."""
         return Network(self.trial.model, self.size, self.reader.size, seed, lora=self.trial.lora)
-
-
-def turns_of(snapshot: Snapshot, rows: Rows) -> list[Turns]:
-    """The turns of some rows, in their order, whatever the order of files."""
-    turns: list[Turns] = [[]] * len(rows)
-    place = {row: number for number, row in enumerate(rows.tolist())}
-    for ids, batch in snapshot.turns(snapshot.ids[rows]) if len(rows) else ():
-        for row, conversation in zip(rows_of(ids, snapshot.ids).tolist(), batch, strict=True):
-            turns[place[row]] = conversation
-    return turns
 
 
 def prepare(context: Context, trial: TrialSpec) -> Plan:
@@ -231,7 +221,7 @@ def _all_examples(
         places = target_set.measuring
         turns = [target_set.conversations[place] for place in places.tolist()]
         yield from _read_examples(name, target_set.ids[places], turns, reader, length)
-    yield from _read_examples(POOL, snapshot.ids[held_out], turns_of(snapshot, held_out), reader, length)
+    yield from _read_examples(POOL, snapshot.ids[held_out], snapshot.turns_of(held_out), reader, length)
 
 
 def _read_examples(

@@ -72,8 +72,7 @@ class Encoder:
         self.dimension = int(transformer.get_embedding_dimension())
         self._check_pooled(transformer)
         self.batch_tokens = BATCH_TOKENS["cuda" if device.startswith("cuda") else "cpu"]
-        tables = {id(p) for m in transformer.modules() if type(m).__name__ == "Embedding" for p in m.parameters()}
-        self.parameters = sum(p.numel() for p in transformer.parameters() if id(p) not in tables)
+        self.parameters = weights_met(transformer)
         limit = _token_limit(transformer)
         self._chunking = spec.chunking
         self._special_tokens = None
@@ -270,6 +269,13 @@ class Encoder:
                 every = output["all_layer_embeddings"]
                 hidden = torch.stack([every[layer].float() for layer in self.spec.layers]).mean(0)
             return pool(hidden, real, self.spec.pooling, self.spec.gem_p).cpu().numpy()
+
+
+def weights_met(model: Any) -> int:
+    """The weights of a model that each token meets: all but those of embedding tables, where a token only finds its row."""
+    embeddings = (m for m in model.modules() if type(m).__name__ in ("Embedding", "EmbeddingBag"))
+    tables = {id(p) for m in embeddings for p in m.parameters()}
+    return sum(p.numel() for p in model.parameters() if id(p) not in tables)
 
 
 def padded(texts: Sequence[Ints], pad: int) -> tuple[Rows, Mask]:

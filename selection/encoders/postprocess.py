@@ -165,7 +165,7 @@ def fit_frame(vectors: Array, method: str, eps: float) -> Frame:
         InvalidInput: fewer than two vectors.
 
     Cost: n*d*d multiply-adds and an eigendecomposition of (d, d) to whiten.
-    Source: all-but-the-top (Mu and Viswanath 2018) for centring; BERT-flow's simpler rival, whitening (Su et al. 2021).
+    Source: Mu and Viswanath 2018 (all-but-the-top) for centring; Su et al. 2021 for whitening.
     """
     if len(vectors) < 2:
         raise InvalidInput(f"postprocess: {method} is fitted on two vectors at least, got {len(vectors)}")

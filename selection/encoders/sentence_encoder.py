@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from selection.encoders.encoder import BATCH_TOKENS, batches, quiet, side_by_side
+from selection.encoders.encoder import BATCH_TOKENS, batches, quiet, side_by_side, weights_met
 from selection.encoders.format import Turns, part_of, plain, tulu
 from selection.encoders.representation import Encoded
 from selection.encoders.sentence_spec import SentenceSpec
@@ -30,10 +30,7 @@ class SentenceEncoder:
     def __init__(self, spec: SentenceSpec, model: Any, device: str) -> None:
         self.spec, self.device, self._model = spec, device, model
         self.batch_tokens = BATCH_TOKENS["cuda" if device.startswith("cuda") else "cpu"]
-        tables = {
-            id(p) for m in model.modules() if "Embedding" in type(m).__name__ for p in m.parameters(recurse=False)
-        }
-        self.parameters = sum(p.numel() for p in model.parameters() if id(p) not in tables)
+        self.parameters = weights_met(model)
         self.max_tokens, notes = self._limited(spec.max_tokens)
         self.notes = tuple(notes)
         self._prompt = self._resolved_prompt()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from selection.encoders.format import Part
-from selection.encoders.spec import DTYPES, files_digest, hub_commit, invalid_encoder, local_folder
+from selection.encoders.spec import DTYPES, MODEL_FILES, files_digest, hub_commit, invalid_encoder, local_folder
 from selection.step import check_choice
 
 MODULES = "modules.json"
@@ -18,7 +18,6 @@ MODULES = "modules.json"
 VECTORS_VERSION = 1
 # Files that are no part of what the modules compute, wherever they lie.
 _FORMATS = frozenset({"onnx", "openvino", "__pycache__"})
-_MODEL_FILES = frozenset({".json", ".txt", ".model", ".jinja", ".safetensors", ".bin"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +141,7 @@ def _files_of(folder: Path, *, code: bool) -> Mapping[str, Path]:
 
     Weights in `.bin` count only where their folder has none in `.safetensors`, as for the loader.
     """
-    suffixes = _MODEL_FILES | ({".py"} if code else frozenset())
+    suffixes = MODEL_FILES | ({".py"} if code else frozenset())
     files = {}
     for path in sorted(folder.rglob("*")):
         below = path.relative_to(folder)

@@ -17,6 +17,7 @@ from selection.encoders.chunks import Chunking
 from selection.encoders.format import Part, Template
 from selection.encoders.pooling import Pooling
 from selection.encoders.postprocess import checked
+from selection.encoders.representation import record_of
 from selection.errors import InvalidOption
 from selection.step import check_choice
 
@@ -28,7 +29,7 @@ DTYPES = ("float32", "bfloat16", "float16", "auto")
 VECTORS_VERSION = 1
 
 # Files of a model folder that its vectors depend on; README, images and other formats (onnx, gguf) do not count.
-_MODEL_FILES = frozenset({".json", ".txt", ".model", ".jinja", ".safetensors", ".bin"})
+MODEL_FILES = frozenset({".json", ".txt", ".model", ".jinja", ".safetensors", ".bin"})
 
 # A smaller file is hashed in every process (about 1 GB/s); the digest of a larger one is kept in the user's cache
 # folder.
@@ -174,15 +175,14 @@ class EncoderSpec:
         Cost: reads the weights once; digests of large files are kept in the user's cache folder.
         """
         folder = self.folder()
-        inputs = asdict(self) | {
+        inputs = record_of(replace(self, postprocess=None)) | {
             "model": folder_digest(folder) if folder else f"{self.model}@{self.commit()}",
             "revision": None,
             "version": VECTORS_VERSION,
         }
-        del inputs["query_format"], inputs["kind"], inputs["postprocess"]
+        del inputs["query_format"], inputs["kind"]
         # The only ways when the first fingerprints were made.
-        only_ways = (("store", "float16"), ("turns", "all"), ("layers", (-1,)), ("gem_p", (3.0,)), ("chunk", None))
-        for name, only in only_ways:
+        for name, only in (("store", "float16"), ("turns", "all")):
             if inputs[name] == only:
                 del inputs[name]
         return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).hexdigest()
@@ -236,7 +236,7 @@ def folder_digest(folder: Path) -> str:
 
     Weights in `.bin` count only if there are none in `.safetensors`, as for the loader.
     """
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in _MODEL_FILES)
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in MODEL_FILES)
     if any(path.suffix == ".safetensors" for path in files):
         files = [path for path in files if path.suffix != ".bin"]
     return files_digest({path.name: path for path in files})

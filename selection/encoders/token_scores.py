@@ -14,7 +14,7 @@ from typing import Any, get_args
 import numpy as np
 
 from selection.encoders.answers import CUT, AnswerReader, Reading
-from selection.encoders.encoder import BATCH_TOKENS, batches, padded, quiet, side_by_side
+from selection.encoders.encoder import BATCH_TOKENS, batches, padded, quiet, side_by_side, weights_met
 from selection.encoders.format import Template
 from selection.encoders.spec import EncoderSpec, folder_digest, invalid_encoder
 from selection.errors import TemplateRefusal
@@ -120,8 +120,7 @@ class TokenScorer:
         self.max_tokens, self.notes = self._reader.max_tokens, self._reader.notes
         kind = "cuda" if device.startswith("cuda") else "cpu"
         self.batch_tokens = min(BATCH_TOKENS[kind], max(1, LOGITS[kind] // network.config.vocab_size))
-        tables = {id(p) for m in network.modules() if type(m).__name__ == "Embedding" for p in m.parameters()}
-        self.parameters = sum(p.numel() for p in network.parameters() if id(p) not in tables)
+        self.parameters = weights_met(network)
 
     def scores(
         self,

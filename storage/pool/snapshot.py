@@ -152,6 +152,18 @@ class Snapshot:
             if len(keep):
                 yield self.ids[occurrences[keep]], _columns_of_group(file, group, columns).take(keep)
 
+    def turns_of(self, rows: npt.NDArray[np.int64]) -> list[Turns]:
+        """The turns of some rows, each once, in their order whatever the order of files.
+
+        Cost: as `turns`; the turns of all of them in memory.
+        """
+        turns: list[Turns] = [[]] * len(rows)
+        place = {row: number for number, row in enumerate(rows.tolist())}
+        for ids, batch in self.turns(self.ids[rows]) if len(rows) else ():
+            for row, conversation in zip(rows_of(ids, self.ids).tolist(), batch, strict=True):
+                turns[place[row]] = conversation
+        return turns
+
     def texts(self) -> list[str]:
         """The text of each row: the contents of its turns, one below the other.
 
