@@ -102,12 +102,12 @@ def crossed_effect(differences: Any) -> Effect:
     seeds, examples = table.shape
     variance = max(squares.seed + squares.example - squares.rest, squares.rest)
     parts = ((squares.seed, seeds - 1), (squares.example, examples - 1), (squares.rest, (seeds - 1) * (examples - 1)))
-    spread = sum(square**2 / own for square, own in parts)
     se = float(np.sqrt(variance / table.size))
     # What rounding leaves of equal numbers is no spread.
     if se <= 1e-12 * float(np.abs(table).max()):
         return _without_spread(float(table.mean()))
-    return _effect(float(table.mean()), se, variance**2 / spread)
+    # By shares of the variance, so that no square of a small number becomes 0.
+    return _effect(float(table.mean()), se, 1 / sum((square / variance) ** 2 / own for square, own in parts))
 
 
 def paired_effect(differences: Any) -> Effect:

@@ -63,6 +63,13 @@ def test_crossed_effect__without_spread_the_interval_is_the_point() -> None:
     assert tenths.verdict == "helped"
 
 
+def test_crossed_effect__of_tiny_numbers() -> None:
+    tiny, plain = (crossed_effect([[size, 0.0], [0.0, 0.0]]) for size in (1e-150, 1.0))
+    assert tiny.df == pytest.approx(plain.df)
+    assert (tiny.low * 1e150, tiny.high * 1e150) == pytest.approx((plain.low, plain.high))
+    assert crossed_effect([[1.10061174e-155, 0.0], [0.0, 0.0]]).verdict == "no evidence"
+
+
 def test_detectable_effect__known_answer() -> None:
     null = crossed_effect(np.array(FOUR_SEEDS) - 0.205)
     assert detectable_effect(null, 0.8) == pytest.approx(0.107080474, rel=1e-7)
