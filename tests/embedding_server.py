@@ -52,6 +52,11 @@ SPOILT: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
 }
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+
 class EmbeddingServer:
     """A server on a free port of this machine, in threads; a context manager.
 
@@ -81,8 +86,7 @@ class EmbeddingServer:
         self.most_at_once = self._at_once = 0
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"owner": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
@@ -146,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             return None
         if fault == "slow":
-            time.sleep(0.3)
+            time.sleep(0.15)
         if fault == "html":
             return self._send_bytes(200, b"<html>sign in</html>")
         self.owner.note(body)

@@ -20,6 +20,7 @@ from threading import Event
 from typing import Any
 
 import numpy as np
+import orjson
 
 from selection.encoders.remote_spec import RemoteSpec
 from selection.encoders.spec import invalid_encoder
@@ -169,7 +170,7 @@ class EmbeddingClient:
             ServerFailed: it does not.
         """
         try:
-            document = json.loads(body)
+            document = _parsed(body)
         except ValueError:
             raise self.failed(f"the answer is no JSON: {_words(body[:_MOST_WORDS])!r}") from None
         entries = document.get("data") if isinstance(document, dict) else None
@@ -204,6 +205,13 @@ class EmbeddingClient:
                 "server pool (llama.cpp: --pooling)?"
             )
         return vector
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)  # ten times as fast: the threads of a client share an interpreter
+    except ValueError:
+        return json.loads(body)  # takes NaN, which some servers write
 
 
 def _key_of(spec: RemoteSpec) -> str:

@@ -147,7 +147,7 @@ def test_waits__double_up_to_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_slow_server__is_asked_again_and_then_given_up(server: EmbeddingServer) -> None:
-    encoder = load(server, timeout_s=0.1, retries=1)
+    encoder = load(server, timeout_s=0.05, retries=1)
     server.faults.append("slow")
     assert_right(encoder.vectors_of(ROWS[:3]), TEXTS[:3])
     server.always = "slow"
@@ -226,7 +226,7 @@ def test_texts_that_are_too_long__lose_themselves_alone(
     rows[5] = rows[21] = [("user", "word " * 31)]
     with caplog.at_level(logging.WARNING, "winnow"):
         encoded = load(server, batch_size=8, retries=0).vectors_of(rows)
-    assert list(encoded.failed) == [5, 21] or sorted(encoded.failed) == [5, 21]
+    assert sorted(encoded.failed) == [5, 21]
     assert all(cause.startswith("the server refuses it: ") for cause in encoded.failed.values())
     assert all("maximum context length" in cause for cause in encoded.failed.values())
     assert_right(encoded, failed=dict(encoded.failed))
