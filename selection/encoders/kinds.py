@@ -44,7 +44,8 @@ def load_vectorizer(spec: Representation, device: str | None = None) -> Vectoriz
 
     Raises:
         InvalidOption: a model does not exist or cannot be loaded.
-        ServerFailed: the server of a model cannot be reached, or refuses.
+        ServerFailed: the server of a model refuses.
+        ServerUnavailable: it cannot be reached.
     """
     module, _, function = KINDS[spec.kind].loader.partition(":")
     vectorizer: Vectorizer = getattr(import_module(module), function)(spec, device)

@@ -10,6 +10,7 @@ import os
 import random
 import socket
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ import orjson
 
 from selection.encoders.remote_spec import RemoteSpec
 from selection.encoders.spec import invalid_encoder
-from selection.errors import ServerFailed
+from selection.errors import ServerFailed, ServerUnavailable
 from selection.types import Floats
 
 # Seconds before a request is asked again; doubled each time.
@@ -33,13 +34,14 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 LONGEST_RETRY_AFTER_S = 600.0
 # 424: text-embeddings-inference could not run its model.
 MAY_PASS = frozenset({408, 424, 425, 429, 500, 502, 503, 504})
+SAY_EVERY_S = 10.0
 # Of the server's own words in a message.
 EXCERPT = 300
 log = logging.getLogger("winnow")
 _MOST_WORDS = 1 << 16
 
 
-class _MayPass(ServerFailed):
+class _MayPass(ServerUnavailable):
     """A failure that another attempt may not meet."""
 
     def __init__(self, reason: str, *, status: int | None = None, retry_after_s: float = 0.0) -> None:
@@ -79,7 +81,7 @@ class EmbeddingClient:
     """
 
     def __init__(self, spec: RemoteSpec) -> None:
-        self._spec, self._key = spec, _key_of(spec)
+        self._spec, self._key, self._said_at = spec, _key_of(spec), -SAY_EVERY_S
         self._opener = urllib.request.build_opener(_NoRedirects)
         self._headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "winnow"}
         if self._key:
@@ -96,7 +98,8 @@ class EmbeddingClient:
             stop: set when nobody waits for the answer any more.
 
         Raises:
-            ServerFailed: the server refuses, cannot be reached, or gives what is no answer.
+            ServerFailed: the server refuses, or gives what is no answer.
+            ServerUnavailable: it cannot be reached, or is busy, also when it is asked again.
             Stopped: `stop` was set while it waited.
         """
         body = json.dumps({**self._fields, "input": list(texts)}, ensure_ascii=False).encode()
@@ -108,11 +111,17 @@ class EmbeddingClient:
             except _MayPass as error:
                 if attempt > retries or error.retry_after_s > LONGEST_RETRY_AFTER_S:
                     asked = f"{attempt} times" if attempt > 1 else "once"
-                    raise ServerFailed(f"{error.reason} (asked {asked})", status=error.status) from None
+                    raise ServerUnavailable(f"{error.reason} (asked {asked})", status=error.status) from None
                 wait = max(_wait_s(attempt), error.retry_after_s)
-                log.warning("%s; asked again in %.0f s (%d of %d)", error.reason, max(wait, 1), attempt, retries)
+                self._say(f"{error.reason}; asked again in {max(wait, 1):.0f} s ({attempt} of {retries})")
             if stop.wait(wait):
                 raise Stopped
+
+    def _say(self, line: str) -> None:
+        """Log a warning; not each of many requests that meet the same."""
+        if time.monotonic() - self._said_at >= SAY_EVERY_S:
+            self._said_at = time.monotonic()
+            log.warning(line)
 
     def failed(self, reason: str, *, status: int | None = None) -> ServerFailed:
         """An error that says where the server is."""
@@ -136,7 +145,7 @@ class EmbeddingClient:
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from None
 
-    def _refusal(self, error: urllib.error.HTTPError) -> ServerFailed:
+    def _refusal(self, error: urllib.error.HTTPError) -> ServerFailed | ServerUnavailable:
         try:
             words = _words(error.read(_MOST_WORDS))
         except (OSError, http.client.HTTPException):
@@ -155,12 +164,14 @@ class EmbeddingClient:
         redirects = "; it redirects: give the final address as `url`" if 300 <= error.code < 400 else ""
         return ServerFailed(reason + hints.get(error.code, redirects), status=error.code)
 
-    def _unreachable(self, cause: Any) -> ServerFailed:
+    def _unreachable(self, cause: Any) -> ServerFailed | ServerUnavailable:
         reason = self._at(
             "no answer in time" if isinstance(cause, TimeoutError) else f"{type(cause).__name__}: {cause}"
         )
         # A name that is not known and a certificate that is not trusted stay so.
-        lasts = isinstance(cause, socket.gaierror | ssl.SSLCertVerificationError)
+        lasts = isinstance(cause, ssl.SSLCertVerificationError) or (
+            isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN
+        )
         return ServerFailed(reason) if lasts else _MayPass(reason)
 
     def _read(self, body: bytes, count: int) -> Answer:

@@ -13,7 +13,7 @@ from selection.encoders.format import Turns, part_of, plain, tulu
 from selection.encoders.remote_client import EmbeddingClient, log
 from selection.encoders.remote_spec import RemoteSpec
 from selection.encoders.representation import Encoded
-from selection.errors import ServerFailed
+from selection.errors import ServerFailed, ServerUnavailable
 from selection.types import Floats, Rows
 
 # What an earlier run must have been given for it as well. Several scripts, digits and code, so that models differ in it.
@@ -72,7 +72,7 @@ class RemoteEncoder:
         any order. Memory: the vectors, and `concurrency` requests with their answers.
 
         Raises:
-            ServerFailed: see `EmbeddingClient.embed`; or another model answers than before.
+            ServerFailed, ServerUnavailable: see `EmbeddingClient.embed`; or another model answers than before.
         """
         texts = [self.text_of(turns) for turns in rows]
         failed = {row: "no tokens" for row, text in enumerate(texts) if not text.strip()}
@@ -124,7 +124,7 @@ class RemoteEncoder:
         """
         try:
             answer = self._client.embed([self.spec.prompt + texts[row] for row in rows], retries=retries, stop=stop)
-        except ServerFailed as error:
+        except (ServerFailed, ServerUnavailable) as error:
             if error.status not in _OF_A_TEXT:
                 raise
             if len(rows) > 1:
@@ -176,6 +176,6 @@ def load_remote_encoder(spec: RemoteSpec, device: str | None = None) -> RemoteEn
 
     Raises:
         InvalidOption: the environment variable of the key is not set.
-        ServerFailed: the server cannot be reached, or refuses.
+        ServerFailed, ServerUnavailable: see `EmbeddingClient.embed`.
     """
     return RemoteEncoder(spec, EmbeddingClient(spec))

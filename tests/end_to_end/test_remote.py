@@ -111,7 +111,7 @@ def test_run__another_model_under_the_name_is_refused(project: Path, server: Emb
     assert len(ask(project, "SELECT * FROM encoders WHERE revision = '2'")) == 2
 
 
-def test_run__a_wrong_key_is_said_and_not_shown(
+def test_run__a_server_that_refuses_is_said_without_the_key(
     project: Path, server: EmbeddingServer, winnow: Winnow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.key = "another"
@@ -119,6 +119,10 @@ def test_run__a_wrong_key_is_said_and_not_shown(
     assert ended.code == 2
     assert f"{server.url}/v1/embeddings: 401 Unauthorized: Incorrect API key provided: Bearer ***" in ended.err
     assert "the key is read from EMBEDDINGS_KEY" in ended.err
+    server.always = 503
+    ended = winnow("run", "-c", project)
+    assert ended.code == 5
+    assert "503 Service Unavailable: fault 503, you said 'Bearer ***' (asked 2 times)" in ended.err
     monkeypatch.delenv("EMBEDDINGS_KEY")
     ended = winnow("run", "-c", project)
     assert ended.code == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ import pytest
 
 from selection.encoders import Encoded, Probed, RemoteSpec, load_vectorizer, remote_client
 from selection.encoders.remote_encoder import PROBE, RemoteEncoder
-from selection.errors import InvalidOption, SelectionError, ServerFailed
+from selection.errors import InvalidOption, SelectionError, ServerFailed, ServerUnavailable
 from tests.embedding_server import DIMENSIONS, EmbeddingServer, embedded
 
 KEY = "sk-secret-0123456789"
@@ -108,8 +109,9 @@ def test_rows_without_text__have_no_vector_and_are_not_sent(server: EmbeddingSer
     "faults", [[500, 503, 502], [(429, {"Retry-After": "0"})], ["close", "close"], [424, 408], [504, "close", 429]]
 )
 def test_faults_that_pass__are_met_by_asking_again(
-    server: EmbeddingServer, faults: list[Any], caplog: pytest.LogCaptureFixture
+    server: EmbeddingServer, faults: list[Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(remote_client, "SAY_EVERY_S", 0)
     encoder = load(server)
     server.faults.extend(faults)
     with caplog.at_level(logging.WARNING, "winnow"):
@@ -136,7 +138,7 @@ def test_retry_after__a_date_and_too_long() -> None:
 def test_retry_after__of_hours_is_not_waited_for(server: EmbeddingServer) -> None:
     encoder = load(server)
     server.always = (429, {"Retry-After": "7200"})
-    with pytest.raises(ServerFailed, match=r"it asks to wait 7200 s \(asked once\)"):
+    with pytest.raises(ServerUnavailable, match=r"it asks to wait 7200 s \(asked once\)"):
         encoder.vectors_of(ROWS)
 
 
@@ -151,7 +153,7 @@ def test_a_slow_server__is_asked_again_and_then_given_up(server: EmbeddingServer
     server.faults.append("slow")
     assert_right(encoder.vectors_of(ROWS[:3]), TEXTS[:3])
     server.always = "slow"
-    with pytest.raises(ServerFailed, match=r"no answer in time \(asked 2 times\)"):
+    with pytest.raises(ServerUnavailable, match=r"no answer in time \(asked 2 times\)"):
         encoder.vectors_of(ROWS[:3])
 
 
@@ -159,15 +161,30 @@ def test_a_server_that_is_not_there__is_named() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(ServerFailed, match=rf"{url}/v1/embeddings: ConnectionRefusedError: .*\(asked 3 times\)"):
+    with pytest.raises(ServerUnavailable, match=rf"{url}/v1/embeddings: ConnectionRefusedError: .*\(asked 3 times\)"):
         load_vectorizer(RemoteSpec(model="m", url=url, retries=2))
+
+
+def test_unreachable__a_name_that_nobody_knows_stays_so(server: EmbeddingServer) -> None:
+    client = remote_client.EmbeddingClient(RemoteSpec(model="m", url=server.url))
+    assert isinstance(client._unreachable(socket.gaierror(socket.EAI_NONAME, "unknown")), ServerFailed)
+    assert isinstance(client._unreachable(socket.gaierror(socket.EAI_AGAIN, "later")), ServerUnavailable)
+    assert isinstance(client._unreachable(ssl.SSLCertVerificationError("self-signed")), ServerFailed)
+
+
+def test_waiting__is_said_now_and_then(server: EmbeddingServer, caplog: pytest.LogCaptureFixture) -> None:
+    encoder = load(server, batch_size=1)
+    server.faults.extend([429] * 8)
+    with caplog.at_level(logging.WARNING, "winnow"):
+        assert_right(encoder.vectors_of(ROWS))
+    assert sum("asked again" in record.message for record in caplog.records) == 1
 
 
 def test_a_busy_server__is_given_up_after_the_retries(server: EmbeddingServer) -> None:
     encoder = load(server, retries=2)
     asked = server.asked
     server.always = 503
-    with pytest.raises(ServerFailed, match=r"503 Service Unavailable: fault 503, .* \(asked 3 times\)") as caught:
+    with pytest.raises(ServerUnavailable, match=r"503 Service Unavailable: fault 503, .* \(asked 3 times\)") as caught:
         encoder.vectors_of(ROWS[:4])
     assert server.asked - asked == 3
     assert caught.value.status == 503
@@ -295,7 +312,7 @@ def test_key__is_sent_and_never_shown(
     with caplog.at_level(logging.DEBUG):
         for fault in (None, 400, 403, 404, 500, 429):  # the server says what it was told
             server.always = fault
-            with pytest.raises(ServerFailed) as caught:
+            with pytest.raises((ServerFailed, ServerUnavailable)) as caught:
                 encoder.vectors_of(ROWS[:1])
             shown += [
                 str(caught.value),
