@@ -128,8 +128,15 @@ class EmbeddingClient:
         return ServerFailed(self._at(reason), status=status)
 
     def _at(self, reason: str) -> str:
-        reason = reason.replace(self._key, "***") if self._key else reason  # a server may repeat it
-        return f"{self._spec.endpoint}: {reason}"
+        return f"{self._spec.endpoint}: {self._without_key(reason)}"
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text  # a server may repeat it
+
+    def _words(self, body: bytes) -> str:
+        """What a server says, in a line; cut once the key is out, or a part of it would stay."""
+        line = self._without_key(words_of(body))
+        return line if len(line) <= EXCERPT else line[:EXCERPT] + "..."
 
     def _post(self, body: bytes) -> bytes:
         request = urllib.request.Request(self._spec.endpoint, body, self._headers, method="POST")  # noqa: S310 - http(s)
@@ -147,7 +154,7 @@ class EmbeddingClient:
 
     def _refusal(self, error: urllib.error.HTTPError) -> ServerFailed | ServerUnavailable:
         try:
-            words = _words(error.read(_MOST_WORDS))
+            words = self._words(error.read(_MOST_WORDS))
         except (OSError, http.client.HTTPException):
             words = ""
         reason = self._at(f"{error.code} {error.reason}" + (f": {words}" if words else ""))
@@ -183,10 +190,10 @@ class EmbeddingClient:
         try:
             document = _parsed(body)
         except ValueError:
-            raise self.failed(f"the answer is no JSON: {_words(body[:_MOST_WORDS])!r}") from None
+            raise self.failed(f"the answer is no JSON: {self._words(body[:_MOST_WORDS])}") from None
         entries = document.get("data") if isinstance(document, dict) else None
         if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
-            raise self.failed(f"the answer has no list `data`: {_words(body[:_MOST_WORDS])!r}")
+            raise self.failed(f"the answer has no list `data`: {self._words(body[:_MOST_WORDS])}")
         if len(entries) != count:
             raise self.failed(f"{len(entries)} vectors are in the answer to {count} texts")
         places = [entry.get("index", place) for place, entry in enumerate(entries)]
@@ -239,7 +246,7 @@ def _key_of(spec: RemoteSpec) -> str:
 
 def _wait_s(attempt: int) -> float:
     """Seconds before another attempt: doubled each time, and spread so that requests do not come back together."""
-    wait = min(FIRST_WAIT_S * 2.0 ** (attempt - 1), LONGEST_WAIT_S)
+    wait = min(FIRST_WAIT_S * 2.0 ** min(attempt - 1, 30), LONGEST_WAIT_S)
     return wait * random.SystemRandom().uniform(0.75, 1.25)
 
 
@@ -263,10 +270,10 @@ def _retry_after_s(header: str | None) -> float:
     return max(0.0, (date - datetime.now(UTC)).total_seconds())
 
 
-def _words(body: bytes) -> str:
+def words_of(body: bytes) -> str:
     """What a server says of an error, in a line: the message of its JSON, or the text as it is.
 
-    >>> _words(b'{"error": {"message": "too long", "code": 400}}'), _words(b'{"detail": "no"}'), _words(b"<p>no</p>")
+    >>> words_of(b'{"error": {"message": "too long", "code": 400}}'), words_of(b'{"detail": "no"}'), words_of(b"<p>no</p>")
     ('too long', 'no', '<p>no</p>')
     """
     text = body.decode("utf-8", "replace")
@@ -275,6 +282,5 @@ def _words(body: bytes) -> str:
     except ValueError:
         value = text
     while isinstance(value, dict):
-        value = next((value[key] for key in ("error", "message", "detail") if value.get(key)), text)
-    line = " ".join(str(value).split())
-    return line if len(line) <= EXCERPT else line[:EXCERPT] + "..."
+        value = next((value[key] for key in ("error", "message", "detail") if value.get(key)), json.dumps(value))
+    return " ".join(str(value).split())

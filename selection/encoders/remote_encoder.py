@@ -16,7 +16,8 @@ from selection.encoders.representation import Encoded
 from selection.errors import ServerFailed, ServerUnavailable
 from selection.types import Floats, Rows
 
-# What an earlier run must have been given for it as well. Several scripts, digits and code, so that models differ in it.
+# Stored vectors of it are compared with those of every later version: another text needs another VECTORS_VERSION. Several
+# scripts, digits and code, so that models differ in it.
 PROBE = "winnow probe 1: the quick brown fox; 37 * 11 = 407; def f(x): return x[::-1]; Füße, мир, 世界, שלום."
 LEAST_COSINE = 0.999
 # Tokens of a request, roughly: below the 2 MB that text-embeddings-inference takes, and the 300,000 tokens of OpenAI.

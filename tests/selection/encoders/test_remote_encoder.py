@@ -197,7 +197,7 @@ def test_a_busy_server__is_given_up_after_the_retries(server: EmbeddingServer) -
         (403, "403 Forbidden: fault 403"),
         (404, "404 Not Found: fault 404, you said ''; is this the address, and does the server know the model 'm'?"),
         ((307, {"Location": "http://elsewhere"}), "it redirects: give the final address as `url`"),
-        ("html", "the answer is no JSON: '<html>sign in</html>'"),
+        ("html", "the answer is no JSON: <html>sign in</html>"),
         ("no data", "the answer has no list `data`"),
         ("count", "3 vectors are in the answer to 4 texts"),
         ("twice", "the vectors in the answer to 4 texts are not numbered 0 to 3"),
@@ -323,6 +323,14 @@ def test_key__is_sent_and_never_shown(
     assert "Bearer ***" in "".join(shown)
     assert "the key is read from THE_KEY" in "".join(shown)
     assert KEY not in "".join(shown) + caplog.text
+
+
+def test_key__is_not_cut_in_two_and_shown_in_part(server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THE_KEY", KEY)
+    client = remote_client.EmbeddingClient(RemoteSpec(model="m", url=server.url, api_key_env="THE_KEY"))
+    for before in range(remote_client.EXCERPT - len(KEY), remote_client.EXCERPT):
+        assert KEY[:4] not in client._words(b"x" * before + KEY.encode())
+    assert client._words(b'{"path": "a\\/b"}') == '{"path": "a/b"}'
 
 
 def test_key__is_asked_for_by_its_variable(server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch) -> None:
