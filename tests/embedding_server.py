@@ -70,6 +70,7 @@ class EmbeddingServer:
         too_long: the status of a text that is too long.
         requests: the bodies of the requests that it has answered with vectors, in order.
         headers: of all requests.
+        seen: the first lines of all requests, whatever they ask for.
         texts: how often it has embedded each text.
         most_at_once: requests at the same time.
     """
@@ -81,6 +82,7 @@ class EmbeddingServer:
         self.most_words, self.most_texts, self.too_long = 10**6, 10**6, 400
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.seen: list[str] = []
         self.asked = 0
         self.texts: Counter[str] = Counter()
         self.most_at_once = self._at_once = 0
@@ -178,4 +180,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        pass
+        self.owner.seen.append(self.requestline)

@@ -258,9 +258,13 @@ def test_more_texts_than_the_server_takes__are_asked_for_by_halves(server: Embed
 
 def test_a_server_that_refuses_the_probe_as_well__fails(server: EmbeddingServer) -> None:
     encoder = load(server)
+    asked = server.asked
     server.always = 400
     with pytest.raises(ServerFailed, match="400 Bad Request: fault 400"):
         encoder.vectors_of(ROWS)
+    assert (
+        server.asked - asked <= 18
+    )  # of each of three requests: itself, two halvings, the probe; and what began meanwhile
 
 
 def test_probe__another_model_is_refused_with_what_to_do(server: EmbeddingServer) -> None:
@@ -347,11 +351,22 @@ def test_key__is_asked_for_by_its_variable(server: EmbeddingServer, monkeypatch:
         assert KEY not in str(caught.value)
 
 
-def test_a_failed_request__stops_the_others(server: EmbeddingServer) -> None:
-    encoder = load(server, batch_size=1, concurrency=2, retries=50)
+def test_a_failed_request__stops_those_that_wait(server: EmbeddingServer) -> None:
+    encoder = load(server, batch_size=1, concurrency=2)
     asked = server.asked
-    server.faults.append(429)
+    server.faults.append((503, {"Retry-After": "30"}))
     server.always = 401
+    started = time.monotonic()
     with pytest.raises(SelectionError, match="401"):
         encoder.vectors_of(ROWS)
-    assert server.asked - asked <= 6
+    assert time.monotonic() - started < 10
+    assert server.asked - asked <= 4
+
+
+def test_a_redirect__is_not_followed_with_the_key(server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THE_KEY", KEY)
+    with EmbeddingServer() as elsewhere:
+        server.always = (302, {"Location": f"{elsewhere.url}/v1/embeddings"})
+        with pytest.raises(ServerFailed, match="302 Found: .*it redirects: give the final address as `url`"):
+            load(server, api_key_env="THE_KEY")
+        assert elsewhere.seen == []
