@@ -62,7 +62,8 @@ class EmbeddingServer:
 
     Attributes:
         url: its address.
-        faults: what the next requests meet, one each: a status, a status with headers, or a word: `SPOILT`, close, slow, html, ....
+        faults: what the next requests meet, one each: a status, a status with headers, or a word (of `SPOILT`, close,
+            slow, html, dimension, no data).
         always: what every request meets behind them.
         model: what it computes; another one gives other vectors.
         key: the key that it asks for.

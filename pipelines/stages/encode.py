@@ -87,7 +87,8 @@ class EmbedReport:
         n_segments: segments written now.
         tokens: tokens encoded now, padding not counted.
         truncated: texts cut at `max_tokens` among those encoded now.
-        notes: the encoder's notes (`Encoder.notes`); empty if nothing had to be encoded.
+        notes: the encoder's notes (`Encoder.notes`), and the first text that got no vector; empty if nothing had to be
+            encoded.
     """
 
     encoder: str
@@ -226,6 +227,7 @@ def run_model(
         device: as `load_vectorizer`.
 
     Raises:
+        ServerFailed, ServerUnavailable: see `load_vectorizer`; or another model answers than when the first were made.
         InvalidInput: more than 1 % of the source's texts got no vector. Fewer are recorded in the store and counted in
             the report.
         NotInStore: the source did not give the text of one of its ids.
@@ -346,7 +348,7 @@ def _causes(store: Store, encoder: str, ids: Ids) -> dict[str, str]:
 
 
 def _first_cause(causes: Mapping[str, str]) -> str:
-    """A text without a vector, and why; not of those whose fault it is."""
+    """A text without a vector, and why; not one that is no error (`ROW_CAUSES`)."""
     return next((f" (first: {i}: {cause})" for i, cause in causes.items() if not cause.startswith(ROW_CAUSES)), "")
 
 
@@ -356,8 +358,8 @@ def _check_failed(store: Store, encoder: str, n_failed: int, ids: Ids) -> None:
         first = _first_cause(_causes(store, encoder, ids))
         raise InvalidInput(
             f"encoder {encoder}: {n_failed} of {len(ids)} texts got no vector, at most {MAX_FAILED_FRACTION:.0%} "
-            f"may{first}: they have no tokens, a server refuses them, or the model gave values that are not finite (float16 "
-            f"overflows where bfloat16 and float32 do not). Each is named with its cause in "
+            f"may{first}: they have no tokens, a server refuses them, or the model gave values that are not finite "
+            f"(float16 overflows where bfloat16 and float32 do not). Each is named with its cause in "
             f"vectors/{encoder}/seg-*/segment.json"
         )
 
@@ -474,9 +476,9 @@ def _with_texts(source: TextSource, segments: list[_Segment]) -> Iterator[tuple[
 
 
 def _environment(model: Any) -> dict[str, Any]:
-    """The versions and settings on which the bits of a number depend, beside the plan; those of a server are its own."""
+    """The versions and settings on which the bits of a number depend, beside the plan."""
     if isinstance(model, Probed):
-        return {"device": model.device}
+        return {"device": model.device}  # the versions are the server's
     import sentence_transformers
     import torch
     import transformers

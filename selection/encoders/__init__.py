@@ -3,7 +3,8 @@
 `representation` says what the kinds of `encoders:` have in common, `spec` what vectors of hidden states depend on (model,
 pooling, template ...), `format` turns a conversation into text, `encoder`
 runs the model, `pooling` reduces its hidden states to one unit vector, `token_scores` asks a causal model how
-likely the tokens are, `tokenizer` counts them. `remote_client` asks a server for embeddings. `gradients` gives a row's gradient as its vector, with `answers` (which
+likely the tokens are, `tokenizer` counts them. `remote_encoder` asks a server for vectors.
+`gradients` gives a row's gradient as its vector, with `answers` (which
 tokens are the answer), `moments` (of Adam) and `projection` (to a short vector). Modules here import
 `errors`, `types` and the checks of `step` of `selection`; torch, transformers and sentence-transformers only inside
 functions. To add a pooling, see CONTRIBUTING.md.

@@ -139,7 +139,8 @@ class EmbeddingClient:
         return line if len(line) <= EXCERPT else line[:EXCERPT] + "..."
 
     def _post(self, body: bytes) -> bytes:
-        request = urllib.request.Request(self._spec.endpoint, body, self._headers, method="POST")  # noqa: S310 - http(s)
+        url = self._spec.endpoint
+        request = urllib.request.Request(url, body, self._headers, method="POST")  # noqa: S310 - http(s) only
         try:
             with self._opener.open(request, timeout=self._spec.timeout_s) as answer:
                 content: bytes = answer.read()
@@ -273,7 +274,7 @@ def _retry_after_s(header: str | None) -> float:
 def words_of(body: bytes) -> str:
     """What a server says of an error, in a line: the message of its JSON, or the text as it is.
 
-    >>> words_of(b'{"error": {"message": "too long", "code": 400}}'), words_of(b'{"detail": "no"}'), words_of(b"<p>no</p>")
+    >>> words_of(b'{"error": {"message": "too long"}}'), words_of(b'{"detail": "no"}'), words_of(b"<p>no</p>")
     ('too long', 'no', '<p>no</p>')
     """
     text = body.decode("utf-8", "replace")

@@ -16,8 +16,8 @@ from selection.encoders.representation import Encoded
 from selection.errors import ServerFailed, ServerUnavailable
 from selection.types import Floats, Rows
 
-# Stored vectors of it are compared with those of every later version: another text needs another VECTORS_VERSION. Several
-# scripts, digits and code, so that models differ in it.
+# Its stored vectors are compared with those of later versions of winnow: another text needs another VECTORS_VERSION.
+# Several scripts, digits and code, so that models differ in it.
 PROBE = "winnow probe 1: the quick brown fox; 37 * 11 = 407; def f(x): return x[::-1]; Füße, мир, 世界, שלום."
 LEAST_COSINE = 0.999
 # Tokens of a request, roughly: below the 2 MB that text-embeddings-inference takes, and the 300,000 tokens of OpenAI.
@@ -47,8 +47,8 @@ class RemoteEncoder:
         self.dimension = len(self.probe)
         if spec.dimensions not in (None, self.dimension):
             raise client.failed(
-                f"asked for dimensions: {spec.dimensions}, the vectors have {self.dimension}; leave it out if this model "
-                "cannot shorten them"
+                f"asked for dimensions: {spec.dimensions}, the vectors have {self.dimension}; leave it out if this "
+                "model cannot shorten them"
             )
 
     def text_of(self, turns: Turns) -> str:
@@ -69,8 +69,8 @@ class RemoteEncoder:
     ) -> Encoded:
         """See `Vectorizer.vectors_of`. A row without text has no vector, nor has one that the server refuses by itself.
 
-        Requests are of neighbouring rows, at most `batch_size` and about `batch_tokens` tokens each; answers may come in
-        any order. Memory: the vectors, and `concurrency` requests with their answers.
+        Requests are of neighbouring rows, at most `batch_size` and about `batch_tokens` tokens each; answers may come
+        in any order. Memory: the vectors, and `concurrency` requests with their answers.
 
         Raises:
             ServerFailed, ServerUnavailable: see `EmbeddingClient.embed`; or another model answers than before.
@@ -158,8 +158,8 @@ class RemoteEncoder:
 
     def _another(self, difference: str) -> ServerFailed:
         return self._client.failed(
-            f"another model than before answers as {self.spec.model!r}: {difference}. Serve the former one again, or give "
-            "this entry of `encoders` another `revision` (any text): its vectors are then made anew, beside the others"
+            f"another model than before answers as {self.spec.model!r}: {difference}. Serve the former one again, or "
+            "give this entry of `encoders` another `revision` (any text): its vectors are then made anew, beside the others"
         )
 
     def _probed(self, stop: Event) -> Floats:

@@ -36,8 +36,8 @@ class RemoteSpec:
         api_key_env: the name of the environment variable that holds the key, never the key itself.
         revision: any text that tells two models apart which the server calls alike; another text, other vectors.
         dimensions: ask for vectors of this length, where the model can shorten them.
-        template: how turns become text: "plain", their contents one below the other, or "tulu" without its end-of-sequence
-            tokens, which only the server knows.
+        template: how turns become text: "plain", their contents one below the other, or "tulu" without its
+            end-of-sequence tokens, which only the server knows.
         turns: which of them: "all"; "prompt", "response" or "first_two" of the first exchange.
         prompt: a prefix of each text ("passage: ").
         target_prompt: that of the targets ("query: "); as the candidates' if left out.
@@ -47,8 +47,8 @@ class RemoteSpec:
         batch_size: texts in a request, at most.
         concurrency: requests at a time.
         timeout_s: seconds without a byte from the server, after which a request is asked again.
-        retries: how often a request is asked again where that may help: the server is busy (429, 5xx), not there, or too
-            slow. The waits double from a second to a minute, or are as long as the server asks for.
+        retries: how often a request is asked again where that may help: the server is busy (429, 5xx), not there, or
+            too slow. The waits double from a second to a minute, or are as long as the server asks for.
         store: how vectors are stored: "float16", or "float32" in twice the space.
     """
 

@@ -20,7 +20,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture
 def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder examples/, under the current folder, without stores that runs have left; and the server of one of them."""
+    """The folder examples/, under the current folder, without stores of earlier runs; with the server that one needs."""
     shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("store"))
     monkeypatch.chdir(tmp_path)
     with EmbeddingServer() as server:
