@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.context import Context
 from pipelines.messages import counted, listed
 from pipelines.named import selection_of
-from selection.learning.effects import Effect, adjusted_verdicts, paired_effect
+from selection.learning.effects import adjusted_verdicts, paired_effect
 from storage.damage import readable
 from storage.errors import BadInput
 from storage.records import digest_of, read_selection
@@ -41,11 +42,14 @@ def add_result(context: Context, name: str, file: Path, lower: Sequence[str] = (
         raise BadInput(f"--lower: {file} has no score {unknown[0]!r}; there are: {listed(names)}")
     document = {"selection_id": selection, "scores": scores, "lower": sorted(lower)}
     result = digest_of(document)
+    judgements = judged(context.store, document)
     if not context.store.has("records", "results", result):
+        effects = [asdict(each) for each in judgements if each.name is not None]
         with context.store.committing("records", "results", result) as folder:
-            write_json(folder / "result.json", {"result_id": result, "created_at": utc_now(), **document})
-    seeds = counted(len(scores), "seed")
-    return [f"{seeds} with {listed(names)} kept for selection {selection}", *judged(context.store, selection)]
+            record = {"result_id": result, "created_at": utc_now(), **document, "effects": effects}
+            write_json(folder / "result.json", record)
+    kept = f"{counted(len(scores), 'seed')} with {listed(names)} kept for selection {selection}"
+    return [kept, *_lines(context.store, selection, judgements)]
 
 
 def read_scores(file: Path) -> list[dict[str, Any]]:
@@ -88,54 +92,82 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
-def judged(store: Store, selection: str) -> Iterator[str]:
-    """A line for each other selection with scores and each score that both have, by the seeds that both have."""
-    every, lower = results(store)
-    ours = every[selection]
-    others = [other for other in every if other != selection]
-    for other in others:
-        yield from _against(store, selection, other, ours, every[other], lower)
-    if not others:
-        yield "no other selection has scores yet: add those of a control, such as a random recipe's, with the same seeds"
+@dataclass(frozen=True)
+class Judgement:
+    """What the scores of two selections say of one score, paired by seed.
+
+    Attributes:
+        other_selection_id: the selection that it is compared with.
+        name: the score; None if no seed of both has one in common.
+        seeds: how many both have.
+        mean: the difference, positive = this selection is better; low, high: its interval of 95 %.
+        p: two-sided, of no difference.
+        verdict: helped, no evidence or hurt, adjusted for the number of scores; None of one seed, as `low`, `high` and `p`.
+    """
+
+    other_selection_id: str
+    name: str | None = None
+    seeds: int = 0
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    verdict: str | None = None
+
+
+def judged(store: Store, added: Mapping[str, Any]) -> list[Judgement]:
+    """Each other selection with scores and each score that both have, by the seeds that both have, with an added result."""
+    every, lower = results(store, added)
+    ours = every.pop(added["selection_id"])
+    return [judgement for other, theirs in every.items() for judgement in _against(other, ours, theirs, lower)]
 
 
 def _against(
-    store: Store,
-    selection: str,
-    other: str,
-    ours: Mapping[tuple[str, int], float],
-    theirs: Mapping[tuple[str, int], float],
-    lower: set[str],
-) -> Iterator[str]:
-    title = f"{_title(store, selection)} against {_title(store, other)}"
+    other: str, ours: Mapping[tuple[str, int], float], theirs: Mapping[tuple[str, int], float], lower: set[str]
+) -> list[Judgement]:
     differences: dict[str, list[float]] = {}
     for name, seed in sorted(set(ours) & set(theirs)):
         sign = -1 if name in lower else 1
         differences.setdefault(name, []).append(sign * (ours[name, seed] - theirs[name, seed]))
-    if not differences:
-        yield f"{title}: no score of a seed that both have"
     several = {name: paired_effect(values) for name, values in differences.items() if len(values) > 1}
     verdicts = dict(zip(several, adjusted_verdicts(list(several.values())), strict=True))
+    judgements = []
     for name, values in differences.items():
-        line = f"{title}, {name}: "
-        yield line + (
-            _judgement(verdicts[name], several[name], len(values))
-            if name in several
-            else f"{ONE_SEED} ({values[0]:+.4g})"
-        )
+        judgement = Judgement(other, name, len(values), values[0])
+        if effect := several.get(name):
+            judgement = Judgement(
+                other, name, len(values), effect.mean, effect.low, effect.high, effect.p, verdicts[name]
+            )
+        judgements.append(judgement)
+    return judgements or [Judgement(other)]
 
 
-def _judgement(verdict: str, effect: Effect, seeds: int) -> str:
-    return (
-        f"{verdict}: better by {effect.mean:.4g} [{effect.low:.4g}, {effect.high:.4g}] over {counted(seeds, 'seed')}, "
-        "paired, 95 % interval"
-    )
+def _lines(store: Store, selection: str, judgements: Sequence[Judgement]) -> Iterator[str]:
+    """A line for each judgement, or what there is to do for one."""
+    if not judgements:
+        yield "no other selection has scores yet: add those of a control, such as a random recipe's, with the same seeds"
+    for each in judgements:
+        title = f"{_title(store, selection)} against {_title(store, each.other_selection_id)}"
+        if each.name is None:
+            yield f"{title}: no score of a seed that both have"
+        elif each.verdict is None:
+            yield f"{title}, {each.name}: {ONE_SEED} ({each.mean:+.4g})"
+        else:
+            yield (
+                f"{title}, {each.name}: {each.verdict}: better by {each.mean:.4g} [{each.low:.4g}, {each.high:.4g}] over "
+                f"{counted(each.seeds, 'seed')}, paired, 95 % interval"
+            )
 
 
-def results(store: Store) -> tuple[dict[str, dict[tuple[str, int], float]], set[str]]:
-    """Selection -> (score, seed) -> value, a later file over an earlier one; and the scores of which lower is better."""
+def results(store: Store, added: Mapping[str, Any]) -> tuple[dict[str, dict[tuple[str, int], float]], set[str]]:
+    """Selection -> (score, seed) -> value, a later file over an earlier one; and the scores of which lower is better.
+
+    Args:
+        added: a result that comes last.
+    """
     documents = [readable(store, "results", name) for name in store.records("results")]
     known = sorted((each for each in documents if each is not None), key=lambda each: each["created_at"])
+    known.append(dict(added))
     values: dict[str, dict[tuple[str, int], float]] = {}
     lower: set[str] = set()
     for document in known:

@@ -197,6 +197,9 @@ _SOURCES = (
     _Source("trial_effects", "trial_effects", ("trial_id", "part"), rows=lambda d: _with(d, "effects")),
     _Source("trial_verdicts", "trial_effects", ("trial_id", "part")),
     _Source("results", "results", ("result_id",), rows=_scores),
+    _Source(
+        "result_judgements", "results", ("result_id",), rows=lambda d: _with(d, "effects") if "effects" in d else []
+    ),
 )
 
 

@@ -117,6 +117,11 @@ STEPS: tuple[str, ...] = (
         result_id VARCHAR, selection_id VARCHAR, seed BIGINT, name VARCHAR, value DOUBLE, lower_is_better BOOLEAN,
         created_at TIMESTAMP);
     """,
+    """
+    CREATE TABLE result_judgements (
+        result_id VARCHAR, selection_id VARCHAR, other_selection_id VARCHAR, name VARCHAR, seeds BIGINT, mean DOUBLE,
+        low DOUBLE, high DOUBLE, p DOUBLE, verdict VARCHAR, created_at TIMESTAMP);
+    """,
 )
 
 _SQL_TYPES = {
@@ -231,6 +236,14 @@ CREATE VIEW trials AS
         r.* EXCLUDE (trial_id, part, selection_id, recipe), v.created_at AS finished_at
     FROM trial_records r LEFT JOIN trial_verdicts v ON v.trial_id = r.trial_id
     ORDER BY r.created_at, r.trial_id;
+CREATE VIEW result_effects AS
+    SELECT s.recipe, j.selection_id, o.recipe AS other_recipe, j.* EXCLUDE (result_id, selection_id, created_at), j.created_at
+    FROM result_judgements j LEFT JOIN selections s ON s.selection_id = j.selection_id
+    LEFT JOIN selections o ON o.selection_id = j.other_selection_id
+    QUALIFY row_number() OVER (
+        PARTITION BY least(j.selection_id, other_selection_id), greatest(j.selection_id, other_selection_id), name
+        ORDER BY j.created_at DESC, result_id
+    ) = 1;
 CREATE MACRO selection_of(name) AS coalesce(
     (SELECT any_value(selection_id) FROM selections WHERE selection_id = name),
     (SELECT any_value(selection_id) FROM latest_selections WHERE recipe = name),
@@ -405,6 +418,8 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "trial_records": "One row per trial as it was planned; `trials` has what came of it as well.",
     "trial_verdicts": "One row per finished trial and its verdict against random; `trials` has it as well.",
     "results": "One row per score of a model that was trained elsewhere on a selection: `winnow result add`.",
+    "result_effects": "One row per pair of selections and score of models trained elsewhere: the difference over seeds, and the verdict.",
+    "result_judgements": "One row per `winnow result add`, other selection and score; `result_effects` has the newest of each pair.",
     "runs": "One row per execution of a stage, failed ones included, ever.",
     "selection": "selection(name): the chosen candidates of one selection in rank order, with their text; of a recipe its newest one whose checks passed.",
     "selection_diff": "selection_diff(a, b): candidates added, dropped and kept from selection a to selection b, with both ranks.",
@@ -710,6 +725,20 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "mean": "loss(control) - loss(selection) in nats per answer token, the mean over seeds and examples: positive helps.",
     "memory_bytes": "The most memory of the process once a step was timed.",
     "results.name": "What the score is of, as the file says.",
+    **{
+        f"{view}.{column}": text
+        for view in ("result_effects", "result_judgements")
+        for column, text in {
+            "name": "The score.",
+            "seeds": "Seeds that both selections have.",
+            "mean": "By how much the selection is better than the other, the mean over seeds.",
+            "low": "Lower end of the interval of 95 %; NULL of one seed.",
+            "high": "Upper end of the interval of 95 %; NULL of one seed.",
+            "verdict": "helped, no evidence or hurt, adjusted for the number of scores; NULL of one seed.",
+        }.items()
+    },
+    "other_recipe": "The recipe of the other selection.",
+    "other_selection_id": "The selection that it is compared with.",
     "results.value": "The score.",
     "p": "Of no difference, two-sided.",
     "p_adjusted": "The same, adjusted by Holm for the number of target sets.",

@@ -31,12 +31,28 @@ def test_result__judged_over_seeds_against_others(drawn, tmp_path, winnow) -> No
     assert any(", loss: helped: better by 0.1 [0.1, 0.1] over 3 seeds" in line for line in lines)
     rows = query_catalog(opened(drawn).store, "SELECT count(*) AS n, bool_or(lower_is_better) AS low FROM results")
     assert rows.to_pylist() == [{"n": 12, "low": True}]
+    effects = query_catalog(opened(drawn).store, "SELECT * FROM result_effects ORDER BY name").to_pylist()
+    assert [(e["recipe"], e["other_recipe"], e["name"], e["seeds"], e["verdict"]) for e in effects] == [
+        ("any", "chosen", "loss", 3, "helped"),
+        ("any", "chosen", "mmlu", 3, "hurt"),
+    ]
+    assert effects[0]["mean"] == pytest.approx(0.1)
+    assert effects[1]["low"] < effects[1]["mean"] < effects[1]["high"] < 0
+
+    winnow("result", "add", "chosen", write(tmp_path / "c.json", [{"seed": 0, "loss": 1.0}]), "-c", drawn)
+    newest = query_catalog(
+        opened(drawn).store, "SELECT recipe, name, mean FROM result_effects ORDER BY name"
+    ).to_pylist()
+    assert newest[0] == {"recipe": "chosen", "name": "loss", "mean": pytest.approx((0.9 - 0.1 - 0.1) / 3)}
 
 
 def test_result__one_seed_gives_no_verdict(drawn, tmp_path, winnow) -> None:
     for recipe, score in (("chosen", 0.6), ("any", 0.5)):
         ended = winnow("result", "add", recipe, write(tmp_path / "m.json", {"seed": 1, "gsm": score}), "-c", drawn)
     assert "gsm: no verdict: one seed says nothing of how much seeds vary (-0.1)" in ended.out
+    query = "SELECT seeds, mean, low, verdict FROM result_effects WHERE name = 'gsm'"
+    (effect,) = query_catalog(opened(drawn).store, query).to_pylist()
+    assert effect == {"seeds": 1, "mean": pytest.approx(-0.1), "low": None, "verdict": None}
 
 
 @pytest.mark.parametrize(
