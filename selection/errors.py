@@ -7,9 +7,11 @@
     |- MissingInput     (a step needs an input that the pool does not have)
     |- InvalidInput     (an input is there but wrong: NaN, a length, a row out of range)
     |- InvalidBudget    (negative, or more than the pool can give)
+    |- ServerFailed     (a server of embeddings refuses, or gives what is no answer)
     `- BrokenStep       (a step gave what no step may give: a row twice, a NaN score; a fault of the step, not of its input)
 
-Every class is also a `ValueError`, so a caller who knows nothing of this tree still catches it.
+Every class is also a `ValueError`, so a caller who knows nothing of this tree still catches it. Apart from them stands
+ServerUnavailable, an `OSError` like a disk that refuses: the same call may work later.
 """
 
 from __future__ import annotations
@@ -83,6 +85,33 @@ class TemplateRefusal(SelectionError):
 
 class InvalidBudget(SelectionError):
     """The budget is negative or more than the pool can give."""
+
+
+class ServerFailed(SelectionError):
+    """A server of embeddings refuses a request, or gives what is no answer.
+
+    Args:
+        reason: where it was asked, and its own words; without the key.
+        status: of its HTTP answer; None where its answer was no answer.
+    """
+
+    def __init__(self, reason: str, *, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class ServerUnavailable(ConnectionError):
+    """A server of embeddings cannot be reached, or is too busy or too slow, also when it is asked again.
+
+    Args:
+        reason: where it was asked, and what happened; without the key.
+        status: of its HTTP answer; None where there was none.
+    """
+
+    def __init__(self, reason: str, *, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
 
 
 class BrokenStep(SelectionError):

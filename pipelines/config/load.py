@@ -26,7 +26,7 @@ from pipelines.config.yaml_lines import MAX_CHARACTERS, KeyPath, parse
 from pipelines.errors import BadExport, ConfigError, Problem
 from pipelines.messages import describe, listed, nearest
 from selection.constraints import Quota, TokenBudget
-from selection.encoders import DEFAULT_KIND, KINDS, EncoderSpec, ModelSpec, Representation
+from selection.encoders import DEFAULT_KIND, KINDS, EncoderSpec, ModelSpec, RemoteSpec, Representation
 from selection.errors import InvalidOption, SelectionError
 from selection.learning.classifier import build_classifier
 from selection.scorers.class_probability import ClassProbability
@@ -257,7 +257,8 @@ class _ConfigLoader(ConfigReader):
             if name == "selection":  # its assets' keys begin with its name, those of recipes with this word
                 self.add(path, "`selection` is what the assets of recipes are called; choose another name")
             kind = kind_of(raw, path)
-            spec = None if kind is None else self._options(kind, self._models_located(raw), path)
+            located = raw if kind is RemoteSpec else self._models_located(raw)  # a server's name for a model is no path
+            spec = None if kind is None else self._options(kind, located, path)
             if spec is None:
                 continue
             try:

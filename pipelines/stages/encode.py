@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from selection.encoders import ROW_CAUSES, Representation, Vectorizer, load_vectorizer, record_of
+from selection.encoders import ROW_CAUSES, Probed, Representation, Vectorizer, load_vectorizer, record_of
 from selection.errors import InvalidInput
 from selection.types import Array
 from storage.damage import read_record
@@ -35,6 +35,7 @@ from storage.store import Store, read_array, utc_now, write_json
 from storage.vectors.segments import (
     commit_segment,
     describe_encoder,
+    description,
     failed_ids,
     is_described,
     missing_ids,
@@ -86,7 +87,8 @@ class EmbedReport:
         n_segments: segments written now.
         tokens: tokens encoded now, padding not counted.
         truncated: texts cut at `max_tokens` among those encoded now.
-        notes: the encoder's notes (`Encoder.notes`); empty if nothing had to be encoded.
+        notes: the encoder's notes (`Encoder.notes`), and the first text that got no vector; empty if nothing had to be
+            encoded.
     """
 
     encoder: str
@@ -158,7 +160,8 @@ class Embedding:
         return load_vectorizer(self.spec, device)
 
     def description(self, model: Vectorizer) -> dict[str, Any]:
-        return {"spec": record_of(self.spec), "dimension": model.dimension, "max_tokens": model.max_tokens}
+        probe = {"probe": [round(value, 6) for value in model.probe.tolist()]} if isinstance(model, Probed) else {}
+        return {"spec": record_of(self.spec), "dimension": model.dimension, "max_tokens": model.max_tokens} | probe
 
     def run(
         self, model: Vectorizer, turns: list[Turns], *, batch_tokens: int, on_batch: Callable[[int], None]
@@ -224,6 +227,7 @@ def run_model(
         device: as `load_vectorizer`.
 
     Raises:
+        ServerFailed, ServerUnavailable: see `load_vectorizer`; or another model answers than when the first were made.
         InvalidInput: more than 1 % of the source's texts got no vector. Fewer are recorded in the store and counted in
             the report.
         NotInStore: the source did not give the text of one of its ids.
@@ -244,14 +248,20 @@ def run_model(
             notes = tuple(job.model.notes)
             own = {"encoder": encoder, "notes": list(notes), "created_at": utc_now()}
             describe_encoder(store, encoder, work.description(job.model) | own)
+            if isinstance(job.model, Probed):
+                job.model.require_same(description(store, encoder)["probe"])
         if len(todo):
             on_batch = _counter(on_progress, len(todo))
             for segment, turns in _with_texts(source, _segments(job, todo, segment_seconds)):
                 totals += _encode(job, segment, turns, on_batch)
-                _check_failed(encoder, totals["failed"], len(ids))
+                _check_failed(store, encoder, totals["failed"], ids)
             _remove_finished_plans(store, encoder)
+            if totals["failed"]:
+                first = _first_cause(_causes(store, encoder, todo))
+                notes = (*notes, f"{totals['failed']:,} of the texts got no vector{first}")
         n_failed = len(failed_ids(store, encoder, ids))
-        _check_failed(encoder, n_failed - (_refused(store, encoder, ids) if n_failed else 0), len(ids))
+        refused = sum(each.startswith(ROW_CAUSES) for each in _causes(store, encoder, ids).values()) if n_failed else 0
+        _check_failed(store, encoder, n_failed - refused, ids)
     return EmbedReport(
         encoder=encoder,
         n_rows=len(ids),
@@ -328,20 +338,29 @@ def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable
     )
 
 
-def _refused(store: Store, encoder: str, ids: Ids) -> int:
-    """How many of some ids have no vector because of what they are: no answer, or a chat template refuses them."""
-    causes = [read_record("segments", folder).get("failed", {}) for folder in segment_folders(store, encoder)]
-    refused = [name for failed in causes for name, cause in failed.items() if cause.startswith(ROW_CAUSES)]
-    return len(np.intersect1d(from_text(refused), ids)) if refused else 0
+def _causes(store: Store, encoder: str, ids: Ids) -> dict[str, str]:
+    """Id -> why it has no vector, of those of some ids that have none."""
+    causes: dict[str, str] = {}
+    for folder in segment_folders(store, encoder):
+        causes |= read_record("segments", folder).get("failed", {})
+    names = list(causes)
+    return {names[i]: causes[names[i]] for i in np.flatnonzero(np.isin(from_text(names), ids))} if names else {}
 
 
-def _check_failed(encoder: str, n_failed: int, n: int) -> None:
+def _first_cause(causes: Mapping[str, str]) -> str:
+    """A text without a vector, and why; not one that is no error (`ROW_CAUSES`)."""
+    return next((f" (first: {i}: {cause})" for i, cause in causes.items() if not cause.startswith(ROW_CAUSES)), "")
+
+
+def _check_failed(store: Store, encoder: str, n_failed: int, ids: Ids) -> None:
     # One failure is always allowed: a bad text must not stop a small pool.
-    if n_failed > max(1, MAX_FAILED_FRACTION * n):
+    if n_failed > max(1, MAX_FAILED_FRACTION * len(ids)):
+        first = _first_cause(_causes(store, encoder, ids))
         raise InvalidInput(
-            f"encoder {encoder}: {n_failed} of {n} texts got no vector, at most {MAX_FAILED_FRACTION:.0%} may: they have "
-            f"no tokens or the model gave values that are not finite (float16 overflows where bfloat16 and float32 do "
-            f"not). Each is named with its cause in vectors/{encoder}/seg-*/segment.json"
+            f"encoder {encoder}: {n_failed} of {len(ids)} texts got no vector, at most {MAX_FAILED_FRACTION:.0%} "
+            f"may{first}: they have no tokens, a server refuses them, or the model gave values that are not finite "
+            f"(float16 overflows where bfloat16 and float32 do not). Each is named with its cause in "
+            f"vectors/{encoder}/seg-*/segment.json"
         )
 
 
@@ -458,6 +477,8 @@ def _with_texts(source: TextSource, segments: list[_Segment]) -> Iterator[tuple[
 
 def _environment(model: Any) -> dict[str, Any]:
     """The versions and settings on which the bits of a number depend, beside the plan."""
+    if isinstance(model, Probed):
+        return {"device": model.device}  # the versions are the server's
     import sentence_transformers
     import torch
     import transformers

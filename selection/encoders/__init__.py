@@ -3,7 +3,8 @@
 `representation` says what the kinds of `encoders:` have in common, `spec` what vectors of hidden states depend on (model,
 pooling, template ...), `format` turns a conversation into text, `encoder`
 runs the model, `pooling` reduces its hidden states to one unit vector, `token_scores` asks a causal model how
-likely the tokens are, `tokenizer` counts them. `gradients` gives a row's gradient as its vector, with `answers` (which
+likely the tokens are, `tokenizer` counts them. `remote_encoder` asks a server for vectors.
+`gradients` gives a row's gradient as its vector, with `answers` (which
 tokens are the answer), `moments` (of Adam) and `projection` (to a short vector). Modules here import
 `errors`, `types` and the checks of `step` of `selection`; torch, transformers and sentence-transformers only inside
 functions. To add a pooling, see CONTRIBUTING.md.
@@ -19,7 +20,8 @@ from selection.encoders.answers import ROW_CAUSES
 from selection.encoders.encoder import Encoder, load_encoder
 from selection.encoders.gradients import Checkpoint, GradientSpec
 from selection.encoders.kinds import DEFAULT_KIND, KINDS, load_vectorizer
-from selection.encoders.representation import Encoded, Representation, Vectorizer, record_of
+from selection.encoders.remote_spec import RemoteSpec
+from selection.encoders.representation import Encoded, Probed, Representation, Vectorizer, record_of
 from selection.encoders.spec import EncoderSpec
 from selection.encoders.token_scores import ModelSpec, TokenScorer, load_token_scorer
 from selection.encoders.tokenizer import TokenCounter, load_token_counter, tokenizer_fingerprint
@@ -34,6 +36,8 @@ __all__ = [
     "EncoderSpec",
     "GradientSpec",
     "ModelSpec",
+    "Probed",
+    "RemoteSpec",
     "Representation",
     "TokenCounter",
     "TokenScorer",

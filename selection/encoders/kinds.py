@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from selection.encoders.gradients import GradientSpec
+from selection.encoders.remote_spec import RemoteSpec
 from selection.encoders.representation import Representation, Vectorizer
 from selection.encoders.sentence_spec import SentenceSpec
 from selection.encoders.spec import EncoderSpec
@@ -30,6 +31,7 @@ KINDS: Mapping[str, Kind] = {
     "hidden_states": Kind(EncoderSpec, "selection.encoders.encoder:load_encoder"),
     "sentence_transformers": Kind(SentenceSpec, "selection.encoders.sentence_encoder:load_sentence_encoder"),
     "gradients": Kind(GradientSpec, "selection.encoders.gradients:load_gradient_encoder"),
+    "remote": Kind(RemoteSpec, "selection.encoders.remote_encoder:load_remote_encoder"),
 }
 DEFAULT_KIND = "hidden_states"
 
@@ -42,6 +44,8 @@ def load_vectorizer(spec: Representation, device: str | None = None) -> Vectoriz
 
     Raises:
         InvalidOption: a model does not exist or cannot be loaded.
+        ServerFailed: the server of a model refuses.
+        ServerUnavailable: it cannot be reached.
     """
     module, _, function = KINDS[spec.kind].loader.partition(":")
     vectorizer: Vectorizer = getattr(import_module(module), function)(spec, device)

@@ -76,6 +76,26 @@ class Vectorizer(Protocol):
 
 
 @runtime_checkable
+class Probed(Vectorizer, Protocol):
+    """A `Vectorizer` whose model lies elsewhere, where another one may take its name.
+
+    Attributes:
+        probe: (d,) float32 of norm 1, its vector of a fixed text; kept beside its vectors.
+    """
+
+    @property
+    def probe(self) -> Floats: ...
+
+    def require_same(self, probe: Sequence[float]) -> None:
+        """Compare with the probe of the run that made the vectors.
+
+        Raises:
+            ServerFailed: another model answers now.
+        """
+        ...
+
+
+@runtime_checkable
 class Representation(Protocol):
     """All that vectors depend on: a frozen dataclass, JSON-plain; `asdict` is its record and rebuilds it.
 

@@ -162,10 +162,16 @@ def is_described(store: Store, encoder: str) -> bool:
     return path.exists() and description_damage(store, encoder) is None
 
 
+def description(store: Store, encoder: str) -> dict[str, Any]:
+    """The content of `encoder.json`; empty while the store has no description of the encoder."""
+    described = is_described(store, encoder)
+    return dict(read_json(store.path("vectors", encoder, "encoder.json"))) if described else {}
+
+
 def described_dimension(store: Store, encoder: str) -> int | None:
     """The dimension of the encoder's vectors; None while the store has no description of it."""
-    path = store.path("vectors", encoder, "encoder.json")
-    return int(read_json(path)["dimension"]) if is_described(store, encoder) else None
+    dimension = description(store, encoder).get("dimension")
+    return None if dimension is None else int(dimension)
 
 
 def description_damage(store: Store, encoder: str) -> str | None:

@@ -5,23 +5,27 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from storage.catalog.query import query_catalog
 from storage.store import Store
-from tests.pipelines.conftest import Winnow
+from tests.embedding_server import EmbeddingServer
+from tests.pipelines.conftest import Winnow, change
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture
-def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder examples/, under the current folder, without stores that runs have left."""
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder examples/, under the current folder, without stores of earlier runs; with the server that one needs."""
     shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("store"))
     monkeypatch.chdir(tmp_path)
-    return tmp_path / "examples"
+    with EmbeddingServer() as server:
+        change(tmp_path / "examples" / "remote_embeddings", "url: http://localhost:8000 ", f"url: {server.url} ")
+        yield tmp_path / "examples"
 
 
 def shown_commands(text: str) -> list[list[str]]:
