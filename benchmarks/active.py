@@ -11,7 +11,7 @@ batch by batch. cold: all classes, from no label at all, on a random 80 % of the
 its first batch at random.
 
 Each strategy is a recipe, run with `selection.select`; `auto` is a project's `steps: auto`, which chooses its recipe anew
-for each batch. After each batch logistic regression is fitted to the labels
+for each batch, and `tcm` is TypiClust for the first batch, then margin (Doucet et al. 2024). After each batch logistic regression is fitted to the labels
 and measured on the test file:
 
     average precision   of the rare class; cold: the mean over the classes
@@ -110,7 +110,9 @@ COVER: dict[str, Recipe] = {
     "vote_k_buckets": ["least_confidence", {"vote_k": {"buckets": True}}],
     "influence": ["influence"],
 }
-STRATEGIES: dict[str, Recipe] = UNCERTAIN | COVER | {AUTO: ["facility_location"]}  # of auto, what it begins with
+# Strategies of two phases: the recipe of the first batch, and of the others. `auto` chooses its later ones itself.
+FIRST: dict[str, Recipe] = {AUTO: ["facility_location"], "tcm": ["typiclust"]}
+STRATEGIES = UNCERTAIN | COVER | {AUTO: ["facility_location"], "tcm": ["margin"]}
 
 
 @dataclass(frozen=True)
@@ -160,10 +162,15 @@ class Run:
     error: str | None = None
 
 
-def read_part(path: Path, cache: Path) -> Part:
-    """The rows of one file; vectors come from the cache where the same texts were embedded before."""
+def read_part(path: Path, cache: Path, most: int | None = None) -> Part:
+    """The rows of one file, at most `most` of them, always the same.
+
+    Vectors come from the cache where the same texts were embedded before.
+    """
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
+    if most is not None:
+        rows = [rows[at] for at in sorted(np.random.default_rng(0).permutation(len(rows))[:most].tolist())]
     texts = [row["text"] for row in rows]
     spec = EncoderSpec(model=MODEL, pooling="mean", template="plain", max_tokens=128)
     key = hashlib.blake2b(json.dumps([spec.fingerprint(), texts]).encode(), digest_size=12).hexdigest()
@@ -267,13 +274,15 @@ def arms(
 ) -> list[tuple[Recipe, int]]:
     """The recipes of a batch, each with its part of the rows."""
     if strategy != AUTO:
-        return [(filled(STRATEGIES[strategy], task.n_classes, task.batch), rows)]
+        is_first = len(models) == 1 and strategy in FIRST
+        recipe = FIRST[strategy] if is_first else STRATEGIES[strategy]
+        return [(filled(recipe, task.n_classes, task.batch), rows)]
     last = [model for model in models[-2:] if model is not None]
     said = [model.probabilities(task.vectors[:COMPARED_ROWS]).argmax(axis=1) for model in last]
     counts = np.bincount(task.classes[labelled], minlength=task.n_classes)
     choice = choose(counts, cohen_kappa(*said) if len(said) == 2 else None, [str(c) for c in range(task.n_classes)])
     rare = round(RARE_SHARE * rows) if choice.rare else 0
-    steps = STRATEGIES[AUTO] if choice.steps is None else list(choice.steps)
+    steps = FIRST[AUTO] if choice.steps is None else list(choice.steps)
     return [*([(list(choice.rare_steps), rare)] if rare else []), (steps, rows - rare)]
 
 
