@@ -414,9 +414,7 @@ class _ConfigLoader(ConfigReader):
             if not isinstance(raw, dict):
                 self._validated(schema.Labeling, raw, path)
                 continue
-            is_auto = raw.get("steps", schema.AUTO) == schema.AUTO
-            steps = schema.AUTO_STEPS if is_auto else self._steps(raw, path, "steps")
-            cold_start = self._steps(raw, path, "cold_start")
+            steps, cold_start = self._project_steps(raw, path), self._steps(raw, path, "cold_start")
             project = self._project(raw, steps, cold_start, path)
             self._check_names(raw, names, path)
             imported = isinstance(raw.get("classifier"), dict) and "probabilities" in raw["classifier"]
@@ -430,6 +428,16 @@ class _ConfigLoader(ConfigReader):
                 "classifier": self._classifier(project.classifier, (*path, "classifier")),
             }
             yield name, project.model_copy(update=resolved)
+
+    def _project_steps(self, raw: Mapping[str, Any], path: KeyPath) -> schema.StepList | None:
+        """The steps of a project, or what stands for those of `auto`; None with the problem noted."""
+        written = raw.get("steps", schema.AUTO)
+        if written == schema.AUTO:
+            return schema.AUTO_STEPS
+        if isinstance(written, str):
+            self.add((*path, "steps"), f"must be `{schema.AUTO}` or a list of steps, found {written!r}")
+            return None
+        return self._steps(raw, path, "steps")
 
     def _project_needs(
         self, steps: schema.StepList | None, cold_start: schema.StepList | None, path: KeyPath, *, imported: bool

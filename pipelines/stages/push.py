@@ -130,7 +130,7 @@ def _metrics(state: ProjectState, header: Round | None) -> dict[str, Metric]:
         "rows": len(arms),
         "random_rows": arms.count("random"),
         "gold_rows": arms.count("gold"),
-        "rare_rows": arms.count("rare"),
+        **({"rare_rows": arms.count("rare")} if "choice" in header else {}),
         "waiting": int((state.missing_labels(header) > 0).sum()),
         "waiting_for": state.waiting_for(header) or None,
         "lease_until": header["lease_until"],

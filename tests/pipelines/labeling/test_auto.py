@@ -98,7 +98,9 @@ def test_push__typical_then_random_then_uncertain_rows_and_those_of_a_rare_class
     for key in ("selection_id", "random_selection_id", "rare_selection_id"):
         assert "in the same order" in reproduce(context, header[key])
     likely = [row for row in rows if row["arm"] == "rare"]
-    assert read_selection(context.store, header["rare_selection_id"])[0]["arm"]["apart"] == header["random_selection_id"]
+    assert (
+        read_selection(context.store, header["rare_selection_id"])[0]["arm"]["apart"] == header["random_selection_id"]
+    )
     assert read_selection(context.store, header["selection_id"])[0]["arm"]["apart"] == header["rare_selection_id"]
     for row in likely:
         assert why(context, row["name"], header["selection_id"])[0].rule == "random_arm"
