@@ -77,7 +77,8 @@ def test_choose__any_labels_give_steps_that_fit_together(counts, agreement) -> N
     if choice.steps is not None:
         parse_steps(choice.steps)
     if choice.phase == "uncertain":
-        assert agreement is not None and agreement >= 0.6
+        assert agreement is not None
+        assert agreement >= 0.6
         share = [count / sum(counts) for count in counts if count]
         times = max(3, round(4 * math.exp(-sum(part * math.log(part) for part in share))))
         assert choice.steps[1] == {"keep_top": {"times": times}}
