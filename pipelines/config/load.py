@@ -414,7 +414,7 @@ class _ConfigLoader(ConfigReader):
             if not isinstance(raw, dict):
                 self._validated(schema.Labeling, raw, path)
                 continue
-            steps, cold_start = self._steps(raw, path, "steps"), self._steps(raw, path, "cold_start")
+            steps, cold_start = self._project_steps(raw, path), self._steps(raw, path, "cold_start")
             project = self._project(raw, steps, cold_start, path)
             self._check_names(raw, names, path)
             imported = isinstance(raw.get("classifier"), dict) and "probabilities" in raw["classifier"]
@@ -428,6 +428,16 @@ class _ConfigLoader(ConfigReader):
                 "classifier": self._classifier(project.classifier, (*path, "classifier")),
             }
             yield name, project.model_copy(update=resolved)
+
+    def _project_steps(self, raw: Mapping[str, Any], path: KeyPath) -> schema.StepList | None:
+        """The steps of a project, or what stands for those of `auto`; None with the problem noted."""
+        written = raw.get("steps", schema.AUTO)
+        if written == schema.AUTO:
+            return schema.AUTO_STEPS
+        if isinstance(written, str):
+            self.add((*path, "steps"), f"must be `{schema.AUTO}` or a list of steps, found {written!r}")
+            return None
+        return self._steps(raw, path, "steps")
 
     def _project_needs(
         self, steps: schema.StepList | None, cold_start: schema.StepList | None, path: KeyPath, *, imported: bool
@@ -449,7 +459,8 @@ class _ConfigLoader(ConfigReader):
         self, raw: Mapping[str, Any], steps: schema.StepList | None, cold_start: schema.StepList | None, path: KeyPath
     ) -> schema.Labeling | None:
         steps_of = {"steps": steps, "cold_start": cold_start}
-        checked: dict[str, Any] = {key: step_list for key, step_list in steps_of.items() if key in raw}
+        given = [key for key in steps_of if key in raw and steps_of[key] is not schema.AUTO_STEPS]
+        checked: dict[str, Any] = {key: steps_of[key] for key in given}
         if raw.get("quota") is not None:
             checked["quota"] = self._options(Quota, raw["quota"], (*path, "quota"))
         if raw.get("budget") is not None:
@@ -464,7 +475,7 @@ class _ConfigLoader(ConfigReader):
             classes = listed(project.classes) or "none"
             self.add((*path, "classes"), f"must be at least two different names, found {classes}")
         self._check_annotators(project, path)
-        for key, step_list in (("steps", project.steps), ("cold_start", project.cold_start)):
+        for key, step_list in (("steps", project.active_steps), ("cold_start", project.cold_start)):
             recipe = project.recipe(step_list, project.batch_size, 0, quota=project.quota, targets=())
             self._check_constraints(recipe, path, key)
         if project.random_share + (project.gold_share if project.gold else 0) > 1:

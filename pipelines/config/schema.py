@@ -245,6 +245,9 @@ class StepList:
 
 # Objects come as they are: the reader builds them from the file, and says where a value of theirs is wrong.
 Steps = Annotated[InstanceOf[StepList], PlainSerializer(lambda steps: steps.written)]
+# `steps: auto` of a labeling project chooses its steps anew in each round; these need and read what all its choices do.
+AUTO = "auto"
+AUTO_STEPS = StepList.of("margin", {"keep_top": {"times": 5}}, "facility_location")
 GroupQuota = Annotated[InstanceOf[Quota], PlainSerializer(asdict)]
 # The tags keep pydantic from listing what is wrong with the other form.
 Budget = Annotated[
@@ -450,7 +453,9 @@ class Labeling(Section):
 
     Attributes:
         classes: the names of the classes, at least two.
-        steps: as a recipe's; used once there are labels of two classes. Steps get probabilities, committee and labels.
+        steps: `auto`, or as a recipe's, used once there are labels of two classes. Steps get probabilities, committee and
+            labels. `auto` draws typical rows by `cold_start` until successive models agree, then uncertain rows that are
+            unlike each other, and gives a rare class a part of each batch; each round says why.
         cold_start: steps until there are labels of two classes.
         batch_size: rows of a round, the random arm and hidden gold rows included.
         encoder: the encoder to use; the first one if left out.
@@ -489,7 +494,7 @@ class Labeling(Section):
     added_keys: ClassVar[tuple[str, ...]] = ("annotators", "adjudicator")
 
     classes: Texts
-    steps: Steps
+    steps: Steps | Literal["auto"] = "auto"
     cold_start: Steps = StepList.of({"random_subpool": {"rows": 50_000}}, "facility_location")
     batch_size: int = Field(default=20, gt=0, le=LARGEST)
     encoder: str | None = None
@@ -516,6 +521,11 @@ class Labeling(Section):
     lease_hours: float = Field(default=72.0, gt=0, le=1e6)
     budget: LabelBudget | None = None
     stop: Stop = Stop()
+
+    @property
+    def active_steps(self) -> StepList:
+        """The steps once there is a model, or what stands for those of `auto`."""
+        return AUTO_STEPS if isinstance(self.steps, str) else self.steps
 
     @property
     def own_probabilities(self) -> Keyed | None:

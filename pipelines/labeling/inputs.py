@@ -52,7 +52,8 @@ class Arm:
         label_digest: of the log of labels that it saw.
         rounds: the rounds before; their random arms do not train.
         open_rounds: those of them whose rows are still out.
-        other_selection: the round's other selection, whose rows are not drawn again.
+        other_selection: the selection that the round drew before; neither its rows nor those of the ones before it are
+            drawn again.
         classifier, members: what gives probabilities and a committee; None and 0 where the steps need none.
         limit: what is left to spend and what a row costs, where that ends the batch.
     """
@@ -215,9 +216,13 @@ def imported_probabilities(
 
 
 def _selected_ids(store: Store, selection_id: str | None) -> Ids:
-    if selection_id is None:
-        return np.empty(0, "S16")
-    return from_arrow(read_selection(store, selection_id)[1]["id"])
+    """The rows of a selection of a round, and of those that the round drew before it."""
+    ids = [np.empty(0, "S16")]
+    while selection_id is not None:
+        header, items = read_selection(store, selection_id)
+        ids.append(from_arrow(items["id"]))
+        selection_id = header["arm"]["apart"]
+    return np.concatenate(ids)
 
 
 def _has_id(snapshot: Snapshot, ids: Ids) -> Mask:

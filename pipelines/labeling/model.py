@@ -15,7 +15,7 @@ from pipelines.labeling.project import ProjectState
 from selection.errors import InvalidInput
 from selection.learning.annotators import NONE, relabel_scores
 from selection.learning.classifier import LogisticRegression, Model, build_classifier, out_of_fold
-from selection.learning.stopping import Advice, Observation, Rules, advise, overall_uncertainty
+from selection.learning.stopping import Advice, Observation, Rules, advise, cohen_kappa, overall_uncertainty
 from selection.types import Floats, Mask
 from storage.damage import committed_whole, readable
 from storage.ids import Ids, from_arrow, rows_of, to_arrow
@@ -156,8 +156,19 @@ class ProjectModel:
         """What the stopping rules say of the rounds so far and of this model."""
         stop = self.state.settings.stop
         rules = Rules(kappa=stop.kappa, uncertainty=stop.uncertainty, change=stop.change, plateau=stop.plateau)
-        return advise(rules, self._history())
+        return advise(rules, self._history)
 
+    @cached_property
+    def agreement(self) -> float | None:
+        """Cohen's kappa of the predictions of the last two models; None if there are fewer. Own probabilities are trusted."""
+        if self.imported:
+            return 1.0
+        predictions = [observation.predictions for observation in self._history[-2:]]
+        if len(predictions) < 2 or predictions[0] is None or predictions[1] is None:
+            return None
+        return cohen_kappa(predictions[0], predictions[1])
+
+    @cached_property
     def _history(self) -> list[Observation]:
         """One for each model that a round was drawn with, and one of the model as it is now, if that is another."""
         store, rounds = self.state.context.store, self.state.rounds

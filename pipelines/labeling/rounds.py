@@ -1,8 +1,9 @@
 """Draw a round of labeling.
 
-A batch has three arms: rows that the project's steps choose, rows drawn at random from everything that may be sent out
-(they never train the model and so measure it honestly), and gold rows, whose answer is known. The random arm is drawn
-first, from the whole pool, so that what the steps choose does not show in it.
+A batch has up to four arms: rows that the project's steps choose, rows drawn at random from everything that may be sent
+out (they never train the model and so measure it honestly), gold rows, whose answer is known, and with `steps: auto` rows
+that are likely of a rare class. The random arm is drawn first, from the whole pool, so that what the steps choose does
+not show in it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pipelines.recipes.spec import recipe_spec
 from pipelines.recipes.tokens import count_tokens
 from pipelines.runs import code_version
 from selection.learning.annotators import NONE
+from selection.learning.auto import RARE_SHARE, Choice, choose
 from selection.learning.stopping import Advice
 from selection.noise import hash_uniform
 from selection.streams import stable_hash
@@ -93,19 +95,34 @@ def draw_round(state: ProjectState, model: ProjectModel, advice: Advice) -> Roun
         # From everything that may be sent out, without a quota.
         recipe = settings.recipe(RANDOM, n_random, number, quota=None, targets=())
         remaining.add(_draw_arm(state, model, recipe, "random", remaining.money))
-    random_selection = remaining.arms[0].selection_id if n_random else None
+    drawn_before = remaining.arms[0].selection_id if n_random else None
     remaining.add(_gold_arm(state, n_gold, number, remaining.money))
-    steps = settings.steps if model.ready else settings.cold_start
+    steps, choice = _steps(state, model)
+    n_rare = min(remaining.rows, _in_round(RARE_SHARE, settings.batch_size, number)) if choice and choice.rare else 0
+    if choice and n_rare:
+        recipe = settings.recipe(StepList.of(*choice.rare_steps), n_rare, number, quota=None, targets=())
+        remaining.add(_draw_arm(state, model, recipe, "rare", remaining.money, drawn_before))
+        drawn_before = remaining.arms[-1].selection_id
     if remaining.rows:
         predicts = settings.quota is not None and settings.quota.predicts
         quota = None if predicts and not model.ready else settings.quota  # nothing predicts a class yet
         recipe = settings.recipe(steps, remaining.rows, number, quota=quota, targets=settings.targets)
-        remaining.add(_draw_arm(state, model, recipe, "strategy", remaining.money, random_selection))
+        remaining.add(_draw_arm(state, model, recipe, "strategy", remaining.money, drawn_before))
     arms = [arm for arm in remaining.arms if len(arm.ids)]
     if not arms:
         return "nothing can be paid from what is left" if remaining.money is not None else "no row is left to send out"
     items = _batch_items(state, model, remaining.arms, number)
-    return _commit(state, model, advice, steps, {arm.arm: arm.selection_id for arm in arms}, items)
+    return _commit(state, model, advice, steps, choice, {arm.arm: arm.selection_id for arm in arms}, items)
+
+
+def _steps(state: ProjectState, model: ProjectModel) -> tuple[StepList, Choice | None]:
+    """The steps of a round and, where the project leaves them to the labels, why."""
+    settings = state.settings
+    if not isinstance(settings.steps, str):
+        return settings.steps if model.ready else settings.cold_start, None
+    counts = np.bincount(model.training.labels, minlength=len(settings.classes))
+    choice = choose(counts, model.agreement if model.ready else None, settings.classes)
+    return settings.cold_start if choice.steps is None else StepList.of(*choice.steps), choice
 
 
 def _remaining(state: ProjectState) -> _Remaining:
@@ -232,6 +249,7 @@ def _commit(
     model: ProjectModel,
     advice: Advice,
     steps: StepList,
+    choice: Choice | None,
     selections: dict[str, str | None],
     items: pa.Table,
 ) -> Round:
@@ -249,6 +267,9 @@ def _commit(
         "selection_id": selections.get("strategy"),
         "random_selection_id": selections.get("random"),
     }
+    if choice is not None:
+        header |= {"choice": {"phase": choice.phase, "rare": choice.rare, "reason": choice.reason}}
+        header |= {"rare_selection_id": selections.get("rare")}
     depends_on: dict[str, Any] = {key: value for key, value in header.items() if key != "label_imports"}
     depends_on["items"] = to_text(from_arrow(items["id"]))
     depends_on["wanted"] = items["annotators"].to_pylist()

@@ -285,7 +285,7 @@ def models_of_project(config: Config, project: str) -> list[str]:
     settings = config.labeling[project]
     arms = [
         settings.recipe(steps, 1, 0, quota=settings.quota, targets=())
-        for steps in (settings.steps, settings.cold_start)
+        for steps in (settings.active_steps, settings.cold_start)
     ]
     return list(models_named(config, frozenset().union(*map(columns_read, arms))))
 

@@ -48,6 +48,7 @@ def push(context: Context, project: str, more: str = "") -> Outcome:
         summary=f"round {header['round']} ({header['phase'].replace('_', ' ')}): {size:,} rows to label "
         + (f"({people}) " if people else "")
         + f"in {files}"
+        + _chosen(header)
         + (f". It may be time to stop: {'; '.join(advice.reasons)}" if advice.stop else ""),
         checks=(
             Check("batch_full", size == asked, f"{size:,} of {asked:,} rows", blocking=False),
@@ -55,6 +56,16 @@ def push(context: Context, project: str, more: str = "") -> Outcome:
             _sent_once(state, header),
         ),
     )
+
+
+def _chosen(header: Round) -> str:
+    """How the rows were chosen and why, where the project leaves that to its labels."""
+    choice = header.get("choice")
+    if choice is None:
+        return ""
+    rows = {"typical": "typical rows", "random": "rows at random", "uncertain": "uncertain rows"}[choice["phase"]]
+    rare = f" and likely rows of {choice['rare']!r}" if choice["rare"] else ""
+    return f"; {rows}{rare}: {choice['reason']}"
 
 
 def _open_rounds(state: ProjectState) -> Outcome:
@@ -119,6 +130,7 @@ def _metrics(state: ProjectState, header: Round | None) -> dict[str, Metric]:
         "rows": len(arms),
         "random_rows": arms.count("random"),
         "gold_rows": arms.count("gold"),
+        **({"rare_rows": arms.count("rare")} if "choice" in header else {}),
         "waiting": int((state.missing_labels(header) > 0).sum()),
         "waiting_for": state.waiting_for(header) or None,
         "lease_until": header["lease_until"],

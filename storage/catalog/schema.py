@@ -357,7 +357,8 @@ CREATE VIEW rounds AS
     SELECT r.round_id, r.project, r.round, r.phase, r.n_items, coalesce(labelled, 0) AS labelled, found, cost,
         sum(cost) OVER (PARTITION BY r.project ORDER BY r.round, r.created_at, r.round_id) AS cost_so_far,
         r.spent AS spent_before, r.spent, r.metrics,
-        r.stop, r.reasons, r.steps, r.snapshot, r.encoder, r.model_id, r.selection_id, r.random_selection_id, r.lease_until,
+        r.stop, r.reasons, r.steps, r.snapshot, r.encoder, r.model_id, r.selection_id, r.random_selection_id,
+        r.record ->> '$.rare_selection_id' AS rare_selection_id, r.record ->> '$.choice.reason' AS steps_because, r.lease_until,
         r.created_at, r.code_version, r.record
     FROM round_records r LEFT JOIN acts ON acts.sent_in = r.round_id LEFT JOIN found ON found.sent_in = r.round_id;
 """  # noqa: S608
@@ -609,7 +610,8 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "agreement": "Share of the other annotators' labels on the same rows that are the same.",
     "annotators": "How many annotators the row wants.",
     "assigned": "The annotators that the row was given to, where the project names them; else NULL.",
-    "arm": "strategy, the project's steps; random, the standing random arm; or gold, a row with a known answer.",
+    "arm": "strategy, the project's steps; random, the standing random arm; gold, a row with a known answer; or rare, likely "
+    "of a rare class.",
     "classes": "The project's classes at that time, as JSON.",
     "classifier": "The classifier with its options, as JSON.",
     "consensus.confidence": "How sure the aggregation is of the class, 0 to 1.",
@@ -662,6 +664,8 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "probability": "The model's probability of it.",
     "project": "The labeling project in winnow.yaml.",
     "random_selection_id": "The selection of the random arm.",
+    "rare_selection_id": "The selection of likely rows of a rare class; NULL in rounds without.",
+    "steps_because": "Why these steps, where the project says `steps: auto`; else NULL.",
     "rating": "The rating, of labels of that kind.",
     "reasons": "Why labeling could stop, as a JSON list.",
     "relabel_score": "How much another label is wanted, higher is more; NULL if it was not scored.",

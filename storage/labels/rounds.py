@@ -35,7 +35,7 @@ ITEM_COLUMNS = {
 }
 # Not in records of earlier versions, nor of projects that name no annotators.
 ADDED_COLUMNS = {"assigned": pa.list_(pa.string())}
-ARMS = ("strategy", "random", "gold")
+ARMS = ("strategy", "random", "gold", "rare")
 
 
 def commit_round(store: Store, header: Mapping[str, Any], items: pa.Table) -> str:

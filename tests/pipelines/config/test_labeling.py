@@ -77,10 +77,19 @@ def test_load_config__the_resolved_file_has_the_same_digest_elsewhere(
     assert again.labeling["intents"].own_probabilities is not None
 
 
+def test_load_config__steps_are_auto_where_none_are_written(project: Path) -> None:
+    text = GOOD.replace("    steps: [random]\n", "")
+    for written_out in ("", "    steps: auto\n"):
+        (project / "winnow.yaml").write_text(text + written_out)
+        intents = load_config(project).labeling["intents"]
+        assert (intents.steps, intents.encoder) == ("auto", "small")
+    assert "steps: auto" in load_config(project).resolved_yaml()
+
+
 WRONG = [
     ("steps: [random]", "steps: [randum]", "7: labeling.intents.steps[0]: "),
     ("steps: [random]", "steps: [rds_plus]", "5: labeling.intents.targets: rds_plus needs targets, and there are none; add one under `targets`"),
-    ("    steps: [random]\n", "", "5: labeling.intents.steps: is missing"),
+    ("steps: [random]", "steps: automatic", "7: labeling.intents.steps: must be `auto` or a list of steps, found 'automatic'"),
     ("[billing, card]", "[billing]", "6: labeling.intents.classes: must be at least two different names, found billing"),
     ("[billing, card]", "[a, b, a]", "6: labeling.intents.classes: must be at least two different names, found a, b, a"),
     ("[billing, card]", "[yes, no]", "6: labeling.intents.classes[0]: must be text, found yes, which YAML reads as true; put it in quotes"),
