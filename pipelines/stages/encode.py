@@ -50,6 +50,8 @@ NOMINAL_RATE = {"cpu": 5e10, "cuda": 5e13}
 
 MIN_SEGMENT_ROWS, MAX_SEGMENT_ROWS = 64, 16384
 
+MODEL_LIBRARIES = ("torch", "transformers", "sentence_transformers")
+
 # Characters in a token, roughly; sizes segments only.
 CHARS_PER_TOKEN = 4
 
@@ -457,15 +459,10 @@ def _with_texts(source: TextSource, segments: list[_Segment]) -> Iterator[tuple[
 
 
 def _environment(model: Any) -> dict[str, Any]:
-    """The versions and settings on which the bits of a number depend, beside the plan."""
-    import sentence_transformers
-    import torch
-    import transformers
+    """The versions and settings on which the bits of a number depend, beside the plan.
 
-    return {
-        "device": model.device,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "sentence_transformers": sentence_transformers.__version__,
-    }
+    Of the model libraries those that are loaded: a representation without a model needs none of them.
+    """
+    loaded = {name: sys.modules[name] for name in MODEL_LIBRARIES if name in sys.modules}
+    threads = {"threads": loaded["torch"].get_num_threads()} if "torch" in loaded else {}
+    return {"device": model.device} | threads | {name: library.__version__ for name, library in loaded.items()}

@@ -4,9 +4,9 @@
 pooling, template ...), `format` turns a conversation into text, `encoder`
 runs the model, `pooling` reduces its hidden states to one unit vector, `token_scores` asks a causal model how
 likely the tokens are, `tokenizer` counts them. `gradients` gives a row's gradient as its vector, with `answers` (which
-tokens are the answer), `moments` (of Adam) and `projection` (to a short vector). Modules here import
-`errors`, `types` and the checks of `step` of `selection`; torch, transformers and sentence-transformers only inside
-functions. To add a pooling, see CONTRIBUTING.md.
+tokens are the answer), `moments` (of Adam) and `projection` (to a short vector); `ngrams` counts words, without a
+model. Modules here import `errors`, `types`, the checks of `step` and the n-grams of `kernels` of `selection`; torch,
+transformers and sentence-transformers only inside functions. To add a pooling, see CONTRIBUTING.md.
 
 >>> from selection.encoders import EncoderSpec
 >>> EncoderSpec(model="sentence-transformers/all-MiniLM-L6-v2", pooling="mean").template
@@ -19,6 +19,7 @@ from selection.encoders.answers import ROW_CAUSES
 from selection.encoders.encoder import Encoder, load_encoder
 from selection.encoders.gradients import Checkpoint, GradientSpec
 from selection.encoders.kinds import DEFAULT_KIND, KINDS, load_vectorizer
+from selection.encoders.ngrams import NgramSpec
 from selection.encoders.representation import Encoded, Representation, Vectorizer, record_of
 from selection.encoders.spec import EncoderSpec
 from selection.encoders.token_scores import ModelSpec, TokenScorer, load_token_scorer
@@ -34,6 +35,7 @@ __all__ = [
     "EncoderSpec",
     "GradientSpec",
     "ModelSpec",
+    "NgramSpec",
     "Representation",
     "TokenCounter",
     "TokenScorer",
