@@ -80,7 +80,11 @@ def test_plan__tries_it_before_the_first_run(project: Path, winnow: Winnow) -> N
         ("dims: 256", "dims: 0", "winnow.yaml:7: encoders.words.dims: dims must be an integer >= 1, got 0"),
         ("dims: 256", "ngram: 3", "winnow.yaml:7: encoders.words.ngram: ngram must be at most 2, got 3"),
         ("dims: 256", "model: x", "winnow.yaml:7: encoders.words.model: unknown key; allowed: ngram, buckets"),
-        ("turns: prompt", "weighting: idf", "winnow.yaml:8: encoders.words.weighting: must be one of sublinear, counts"),
+        (
+            "turns: prompt",
+            "weighting: idf",
+            "winnow.yaml:8: encoders.words.weighting: must be one of sublinear, counts",
+        ),
     ],
 )
 def test_check__mistakes_are_located(project: Path, winnow: Winnow, old: str, new: str, message: str) -> None:
