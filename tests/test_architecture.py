@@ -56,7 +56,7 @@ ROOMS: dict[str, set[str]] = {
     "selection.kernels": {"selection", "selection.kernels.compiled", "selection.kernels.device"},
     "selection.kernels.compiled": {"selection"},
     "selection.kernels.device": {"selection", "selection.kernels", "selection.kernels.compiled"},
-    "selection.encoders": {"selection"},
+    "selection.encoders": {"selection", "selection.kernels"},
     "selection.learning": {"selection"},
     "selection.scorers": STEPS | {"selection.learning"},
     "selection.selectors": STEPS | {"selection.scorers"},

@@ -432,6 +432,7 @@ def _yaml(pool: Sequence[Sample], targets: Mapping[str, Sample], root: Path) -> 
         f"    model: {model}   # any sentence-transformers or causal model: hub name, folder",
         "    pooling: weighted_mean",
         "    max_tokens: 256         # longer texts are cut here; fewer is faster",
+        "  # words: {kind: ngrams}   # hashed words and pairs, no model: thousands of rows a second",
         "",
     ]
     if targets:

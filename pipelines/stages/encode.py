@@ -51,6 +51,8 @@ NOMINAL_RATE = {"cpu": 5e10, "cuda": 5e13}
 
 MIN_SEGMENT_ROWS, MAX_SEGMENT_ROWS = 64, 16384
 
+MODEL_LIBRARIES = ("torch", "transformers", "sentence_transformers")
+
 # Characters in a token, roughly; sizes segments only.
 CHARS_PER_TOKEN = 4
 
@@ -476,17 +478,12 @@ def _with_texts(source: TextSource, segments: list[_Segment]) -> Iterator[tuple[
 
 
 def _environment(model: Any) -> dict[str, Any]:
-    """The versions and settings on which the bits of a number depend, beside the plan."""
+    """The versions and settings on which the bits of a number depend, beside the plan.
+
+    Of the model libraries those that are loaded: a representation without a model needs none of them.
+    """
     if isinstance(model, Probed):
         return {"device": model.device}  # the versions are the server's
-    import sentence_transformers
-    import torch
-    import transformers
-
-    return {
-        "device": model.device,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "sentence_transformers": sentence_transformers.__version__,
-    }
+    loaded = {name: sys.modules[name] for name in MODEL_LIBRARIES if name in sys.modules}
+    threads = {"threads": loaded["torch"].get_num_threads()} if "torch" in loaded else {}
+    return {"device": model.device} | threads | {name: library.__version__ for name, library in loaded.items()}

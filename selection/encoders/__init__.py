@@ -3,11 +3,11 @@
 `representation` says what the kinds of `encoders:` have in common, `spec` what vectors of hidden states depend on (model,
 pooling, template ...), `format` turns a conversation into text, `encoder`
 runs the model, `pooling` reduces its hidden states to one unit vector, `token_scores` asks a causal model how
-likely the tokens are, `tokenizer` counts them. `remote_encoder` asks a server for vectors.
-`gradients` gives a row's gradient as its vector, with `answers` (which
-tokens are the answer), `moments` (of Adam) and `projection` (to a short vector). Modules here import
-`errors`, `types` and the checks of `step` of `selection`; torch, transformers and sentence-transformers only inside
-functions. To add a pooling, see CONTRIBUTING.md.
+likely the tokens are, `tokenizer` counts them. `gradients` gives a row's gradient as its vector, with `answers` (which
+tokens are the answer), `moments` (of Adam) and `projection` (to a short vector); `ngrams` counts words, without a
+model; `remote_encoder` asks a server. Modules here import `errors`, `types`, the checks of `step` and the n-grams of
+`kernels` of `selection`; torch, transformers and sentence-transformers only inside functions. To add a pooling, see
+CONTRIBUTING.md.
 
 >>> from selection.encoders import EncoderSpec
 >>> EncoderSpec(model="sentence-transformers/all-MiniLM-L6-v2", pooling="mean").template
@@ -20,6 +20,7 @@ from selection.encoders.answers import ROW_CAUSES
 from selection.encoders.encoder import Encoder, load_encoder
 from selection.encoders.gradients import Checkpoint, GradientSpec
 from selection.encoders.kinds import DEFAULT_KIND, KINDS, load_vectorizer
+from selection.encoders.ngrams import NgramSpec
 from selection.encoders.remote_spec import RemoteSpec
 from selection.encoders.representation import Encoded, Probed, Representation, Vectorizer, record_of
 from selection.encoders.spec import EncoderSpec
@@ -36,6 +37,7 @@ __all__ = [
     "EncoderSpec",
     "GradientSpec",
     "ModelSpec",
+    "NgramSpec",
     "Probed",
     "RemoteSpec",
     "Representation",

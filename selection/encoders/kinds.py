@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from selection.encoders.gradients import GradientSpec
+from selection.encoders.ngrams import NgramSpec
 from selection.encoders.remote_spec import RemoteSpec
 from selection.encoders.representation import Representation, Vectorizer
 from selection.encoders.sentence_spec import SentenceSpec
@@ -31,6 +32,7 @@ KINDS: Mapping[str, Kind] = {
     "hidden_states": Kind(EncoderSpec, "selection.encoders.encoder:load_encoder"),
     "sentence_transformers": Kind(SentenceSpec, "selection.encoders.sentence_encoder:load_sentence_encoder"),
     "gradients": Kind(GradientSpec, "selection.encoders.gradients:load_gradient_encoder"),
+    "ngrams": Kind(NgramSpec, "selection.encoders.ngrams:load_ngram_encoder"),
     "remote": Kind(RemoteSpec, "selection.encoders.remote_encoder:load_remote_encoder"),
 }
 DEFAULT_KIND = "hidden_states"

@@ -7,12 +7,12 @@ every block size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from selection.types import Rows
+from selection.types import Floats, Rows
 
 if TYPE_CHECKING:
     import torch
@@ -105,14 +105,14 @@ class Projector:
         total: torch.Tensor = torch.zeros((len(vectors), self.dims), dtype=torch.float64, device=vectors.device)
         for start in range(0, self.size, BLOCK_COORDINATES):
             stop = min(start + BLOCK_COORDINATES, self.size)
-            columns, signs = self._columns(start, stop)
+            columns, signs = self.columns(start, stop)
             place = torch.from_numpy(columns).to(vectors.device).expand(len(vectors), -1)
             signed = vectors[:, start:stop] * torch.from_numpy(signs).to(vectors.device)
             total.scatter_add_(1, place, signed.double())
         return total.float()
 
-    def _columns(self, start: int, stop: int) -> tuple[Rows, Any]:
-        """The column of each coordinate, and its sign as float32."""
+    def columns(self, start: int, stop: int) -> tuple[Rows, Floats]:
+        """Of "count_sketch": the column of each of some coordinates, and its sign."""
         words = random_words(self.seed, start, stop)
         signs = (words & np.uint64(1)).astype(np.float32) * 2 - 1
         columns = ((words >> np.uint64(32)) * np.uint64(self.dims)) >> np.uint64(32)

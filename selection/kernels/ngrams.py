@@ -50,11 +50,13 @@ class Ngrams:
         exact: whether to take SHA-256 of each n-gram modulo `buckets`, as the authors of DSIR do; by default the hash
             of a pair is mixed from the BLAKE2b hashes of its words, about five times faster. Both are the same on any
             machine.
+        pairs: whether pairs of words count beside the words.
     """
 
-    def __init__(self, buckets: int, *, exact: bool = False) -> None:
+    def __init__(self, buckets: int, *, exact: bool = False, pairs: bool = True) -> None:
         self.buckets = buckets
         self.exact = exact
+        self.pairs = pairs
         self._hashes: _Hashes = _Sha256(buckets) if exact else _Blake2b()
 
     def blocks(self, texts: Sequence[str]) -> Iterator[NgramBlock]:
@@ -86,7 +88,7 @@ class Ngrams:
             tokens[i] = len(cut)
             words += cut
         place = np.repeat(np.arange(len(texts)), tokens)
-        first = np.flatnonzero(place[:-1] == place[1:])  # of a pair
+        first = np.flatnonzero(place[:-1] == place[1:]) if self.pairs else place[:0]  # of a pair
         single = self._hashes.of(words)
         if self.exact:
             pair = self._hashes.of(words[i] + " " + words[i + 1] for i in first.tolist())
@@ -129,13 +131,19 @@ class NgramRows:
         return vstack(parts, format="csr") if parts else csr_array((0, self.buckets))
 
 
-def unit_counts(block: NgramBlock, buckets: int) -> Any:
-    """(r, buckets) sparse float64: how often each bucket is in each text, divided by the length of the row."""
+def sparse_counts(block: NgramBlock, buckets: int) -> Any:
+    """(r, buckets) sparse float64: how often each bucket is in each text."""
     from scipy.sparse import csr_array
 
     shape = (len(block.rows), buckets)
-    counts = csr_array((np.ones(len(block.place)), (block.place, block.bucket)), shape=shape)
-    squares = np.bincount(np.repeat(np.arange(shape[0]), np.diff(counts.indptr)), counts.data**2, shape[0])
+    return csr_array((np.ones(len(block.place)), (block.place, block.bucket)), shape=shape)
+
+
+def unit_counts(block: NgramBlock, buckets: int) -> Any:
+    """(r, buckets) sparse float64: how often each bucket is in each text, divided by the length of the row."""
+    counts = sparse_counts(block, buckets)
+    rows = counts.shape[0]
+    squares = np.bincount(np.repeat(np.arange(rows), np.diff(counts.indptr)), counts.data**2, rows)
     counts.data /= np.repeat(np.sqrt(squares), np.diff(counts.indptr))
     return counts
 
