@@ -94,8 +94,10 @@ def _encoder(document: Row) -> list[Row]:
     if "columns" in document:
         return []
     spec = document["spec"]
+    models = [spec.get("model"), *(checkpoint.get("model") for checkpoint in spec.get("checkpoints", ()))]
+    row = {"models": [model for model in models if model is not None], "options": spec}
     # Hidden states were the only kind when the first descriptions were written.
-    return [{"kind": "hidden_states" if "pooling" in spec else None} | spec | document]
+    return [{"kind": "hidden_states" if "pooling" in spec else None} | spec | document | row]
 
 
 def _check_table(path: Path, view: str) -> None:

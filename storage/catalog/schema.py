@@ -117,6 +117,12 @@ STEPS: tuple[str, ...] = (
         result_id VARCHAR, selection_id VARCHAR, seed BIGINT, name VARCHAR, value DOUBLE, lower_is_better BOOLEAN,
         created_at TIMESTAMP);
     """,
+    """
+    ALTER TABLE encoders ADD COLUMN models JSON;
+    ALTER TABLE encoders ADD COLUMN options JSON;
+    ALTER TABLE encoders ADD COLUMN base VARCHAR;
+    ALTER TABLE encoders ADD COLUMN fit VARCHAR;
+    """,
 )
 
 _SQL_TYPES = {
@@ -495,6 +501,11 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "pooling": "How token states become one vector.",
     "prompt": "The prompt, the first user turn, or the whole of a single text.",
     "encoders.kind": "The kind of representation: hidden_states, or as `kind:` of the entry says; NULL for imported vectors.",
+    "encoders.model": "Name or folder of the model; NULL for several checkpoints, see `models`, and for imported vectors.",
+    "encoders.models": "Names or folders of all its models, as a JSON list: one, or several checkpoints.",
+    "encoders.options": "All options of the entry that it was made by, as JSON: layers, chunk, dims, postprocess and others.",
+    "encoders.base": "With `postprocess`, the encoder before it, whose vectors these are copies of; else NULL.",
+    "encoders.fit": "With `postprocess`, what its mean and matrix were fitted on, as a hash; else NULL.",
     "encoders.prompt": "What is put in front of each text.",
     "quarantined": "Rows that could not be read; each stands in `quarantine`.",
     "rank": "Order of choice, 1 is first.",
