@@ -84,6 +84,7 @@ class EmbedReport:
         n_failed: ids of the source without a vector: no tokens, or the model overflowed. Listed in the segments'
             failed.npy; `StoredVectors.failed_rows` gives their rows.
         n_segments: segments written now.
+        seconds: that it took, `load_seconds` for the model included.
         tokens: tokens encoded now, padding not counted.
         truncated: texts cut at `max_tokens` among those encoded now.
         notes: the encoder's notes (`Encoder.notes`); empty if nothing had to be encoded.
@@ -98,6 +99,7 @@ class EmbedReport:
     tokens: int
     truncated: int
     notes: tuple[str, ...] = ()
+    load_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,12 +237,15 @@ def run_model(
     ids = np.unique(source.ids)
     totals: Counter[str] = Counter()
     notes: tuple[str, ...] = ()
+    load_seconds = 0.0
     with store.lock(f"vectors-{encoder}", f"embed {source.name}", on_wait):
         for damaged in set_damaged_aside(store, encoder):
             _plan_again(store, encoder, damaged)
         todo = missing_ids(store, encoder, ids)
         if len(todo) or (len(ids) and not is_described(store, encoder)):
+            loading = time.monotonic()
             job = _Job(store, work, source, work.load(device))
+            load_seconds = time.monotonic() - loading
             notes = tuple(job.model.notes)
             own = {"encoder": encoder, "notes": list(notes), "created_at": utc_now()}
             describe_encoder(store, encoder, work.description(job.model) | own)
@@ -262,6 +267,7 @@ def run_model(
         tokens=totals["tokens"],
         truncated=totals["truncated"],
         notes=notes,
+        load_seconds=load_seconds,
     )
 
 
