@@ -16,7 +16,7 @@ from pipelines.costs import Costs, Work
 from pipelines.errors import NothingYet
 from pipelines.messages import counted
 from pipelines.recipes.contamination import contamination_spec
-from pipelines.recipes.health import LEAST_JUDGED, SAMPLE_ROWS
+from pipelines.recipes.health import LEAST_ROWS, SAMPLE_ROWS
 from pipelines.recipes.spec import encoders_of, models_of, resolve_spec
 from pipelines.runs import last_run
 from selection.encoders.postprocess import postprocess_of, without_postprocess
@@ -213,7 +213,7 @@ def _embeddings(context: Context, encoder: str, encoded: set[str]) -> Iterator[L
         yield read
     if own != base:
         yield made
-    if rows >= LEAST_JUDGED and made.work is not None and made.work.amount:
+    if rows >= LEAST_ROWS and made.work is not None and made.work.amount:
         sample = min(rows, SAMPLE_ROWS)
         yield Line(f"{encoder}/health: to be measured on {sample:,} rows", Work("health", encoder, sample))
     if encoder != OWN_VECTORS:
