@@ -15,8 +15,8 @@ differ at most.
 `retrieval`: files are JSON lines, also `.gz`, of `id`, `prompt` and `response`. Rows of the pool are relevant to a target
 that has the same number behind the last slash of its id, as translations of a task have. For each representation: the mean
 cosine of two rows, the share of a target's relevant rows among the 10 and the 50 nearest, and of 200 rows copied with
-other lines, case and surroundings the share whose nearest row is the original; and the share of rows, all of different texts,
-whose nearest other row has a cosine above 0.999. `--encoder` adds an entry of `encoders:`.
+other lines, case and surroundings the share whose nearest row is the original ("copies"); and the share of rows whose
+nearest other row has a cosine above 0.999 ("alike"). `--encoder` adds an entry of `encoders:`.
 
 The models of `gradients` have random weights and a byte-level tokenizer; speed does not depend on what weights say.
 
@@ -336,7 +336,7 @@ def retrieval(options: argparse.Namespace) -> None:
     asked = {number for number, _ in targets.values()}
     ordered = sorted(every.values(), key=lambda row: row[0] not in asked)[: options.rows]
     relevant = np.array([[row == number for row, _ in ordered] for number, _ in targets.values()])
-    if len(every) > len(ordered) and ordered[-1][0] in asked or not relevant.any(1).all():
+    if (len(every) > len(ordered) and ordered[-1][0] in asked) or not relevant.any(1).all():
         raise SystemExit("--rows must be more than the relevant rows, and every target must have one")
     rows, examples = [turns for _, turns in ordered], [turns for _, turns in targets.values()]
     plants = np.linspace(0, len(rows) - 1, min(PLANTS, len(rows))).astype(int)
