@@ -113,6 +113,7 @@ class SegmentContent:
         truncated: how many texts were cut.
         dtype: how the vectors are stored.
         table: further columns, a row for each text that did not fail, in their order; behind the ids in rows.parquet.
+        norms: (n, checkpoints) of gradients, see `Encoded`.
     """
 
     vectors: Array
@@ -121,6 +122,7 @@ class SegmentContent:
     truncated: int
     dtype: str = "float16"
     table: pa.Table | None = None
+    norms: Array | None = None
 
 
 class ModelPass(Protocol):
@@ -174,6 +176,7 @@ class Embedding:
             tokens=encoded.tokens,
             truncated=encoded.truncated,
             dtype=self.spec.store,
+            norms=encoded.norms,
         )
 
 
@@ -323,6 +326,7 @@ def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable
         failed=failed,
         dtype=content.dtype,
         table=content.table,
+        norms=content.norms,
     )
     refused = sum(cause.startswith(ROW_CAUSES) for cause in content.failed.values())
     return Counter(

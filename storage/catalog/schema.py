@@ -20,7 +20,7 @@ from storage.pool import contamination, ingest
 from storage.pool.ingest import POOL_SCHEMA
 from storage.pool.snapshot import DUPLICATES_SCHEMA, TOMBSTONES_SCHEMA
 from storage.pool.targets import ITEMS_SCHEMA, MEASURES
-from storage.vectors import health, model_scores
+from storage.vectors import health, model_scores, segments
 
 STEPS: tuple[str, ...] = (
     """
@@ -137,6 +137,7 @@ _SQL_TYPES = {
     pa.float64(): "DOUBLE",
     pa.timestamp("us"): "TIMESTAMP",
     pa.list_(pa.string()): "VARCHAR[]",
+    pa.list_(pa.float64()): "DOUBLE[]",
 }
 
 
@@ -166,6 +167,7 @@ PARQUET_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "embedding_recall": _columns(pa.schema(contamination.EMBEDDING_RECALL_COLUMNS), "selection_id"),
     "representation_groups": _columns(pa.schema(health.GROUP_COLUMNS), "health_measurement_id"),
     "token_scores": _columns(pa.schema(model_scores.SCORE_COLUMNS)),
+    "gradient_norms": _columns(pa.schema(segments.NORM_COLUMNS)),
     "label_events": _columns(log.LOG_SCHEMA, "import"),
     "label_quarantine": _columns(log.QUARANTINE_SCHEMA),
     "round_items": _columns(pa.schema(rounds.ITEM_COLUMNS | rounds.ADDED_COLUMNS), "round_id"),
@@ -389,6 +391,7 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "contamination_embedding_recall": "One row per evaluation set, form and kind of plant: how many the last search's rule `embedding` finds.",
     "embedding_recall": "One row per selection with the rule `decontaminate: {similarity}`, target set, form and kind of plant: how many it finds.",
     "token_scores": "One row per row and model of `models:` that scored it: log-likelihoods of its tokens, of pool and targets.",
+    "gradient_norms": "One row per row and encoder of `kind: gradients`: how long its gradients are, of pool and targets.",
     "labels": "One row per label that counts: the latest of each annotator on each row, of each kind.",
     "label_events": "One row per label ever given; most questions are for `labels`.",
     "label_imports": "One row per label file taken in, ever; a file that grew is there once for each state.",
@@ -586,6 +589,7 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "token_scores.cause": "Why numbers are NULL: no answer, the answer is empty, cut at max_tokens; else NULL.",
     "token_scores.fingerprint": "The model with all that its numbers depend on.",
     "token_scores.model": "The model's name or folder, as in the configuration.",
+    "norms": "Lengths of the row's gradients, one of each checkpoint, before Adam's moments, projection and scaling to length 1.",
     "mean_rank": "Mean place of the true token among all, by probability; 1 is the likeliest.",
     "n_alone": "Tokens of the answer without the prompt.",
     "n_answer": "Tokens of the answer after the prompt, with the end-of-sequence token that the template writes.",
