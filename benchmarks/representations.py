@@ -5,16 +5,16 @@
     python benchmarks/representations.py retrieval --pool FILE --targets FILE [--rows 1500] [--tokens 128]
         [--encoder NAME=JSON ...]
 
-Texts are documentation and sources of the Python standard library, half as a prompt and half as its answer, unless files
-are given.
+Texts are documentation and sources of the Python standard library, half as a prompt and half as its answer, unless
+files are given.
 
 `libraries`: rows a second and peak memory of MiniLM's hidden states, of MiniLM as its author saved it, and of static
 embeddings (MiniLM's table of tokens, averaged), beside transformers and sentence-transformers; and by how much values
 differ at most.
 
-`retrieval`: files are JSON lines, also `.gz`, of `id`, `prompt` and `response`. Rows of the pool are relevant to a target
-that has the same number behind the last slash of its id, as translations of a task have. For each representation: the mean
-cosine of two rows, the share of a target's relevant rows among the 10 and the 50 nearest, and of 200 rows copied with
+`retrieval`: files are JSON lines, also `.gz`, of `id`, `prompt` and `response`. Rows of the pool are relevant to a
+target that has the same number behind the last slash of its id, as translations of a task have. For each
+representation: the mean cosine of two rows, the share of a target's relevant rows among the 10 and the 50 nearest, and of 200 rows copied with
 other lines, case and surroundings the share whose nearest row is the original ("copies"); and the share of rows whose
 nearest other row has a cosine above 0.999 ("alike"). `--encoder` adds an entry of `encoders:`.
 

@@ -264,8 +264,8 @@ def _chosen(drawn: _Selection, place: int, row: int) -> dict[str, Any]:
 def _nearest_target(drawn: _Selection, item: dict[str, Any], row: int) -> dict[str, Any]:
     """The target nearest to a row whose reason names none, of the set that the reason names, if it does.
 
-    Of `rds_max`, and of `rds_plus` whose turns go to sets, that is the target that won. `rds_max` with `per: subtask` goes
-    by the mean over a set: the set that won is named, and the target is of it.
+    Of `rds_max`, and of `rds_plus` whose turns go to sets, that is the target that won. `rds_max` with `per: subtask`
+    goes by the mean over a set: the set that won is named, and the target is of it.
     """
     inputs = drawn.inputs
     if inputs.vectors is None or not drawn.sees_targets or item["kind"] == "target":

@@ -29,7 +29,7 @@ SEED = 0
 SAMPLE_ROWS = 4096
 # The effective rank takes eigenvalues of a matrix of at most this side.
 LARGEST_RANK = 2048
-# Fewer rows tell little: of less than so many nothing is measured, no cells are fitted to less, and no group is looked at.
+# Fewer rows tell little: of less than so many nothing is measured, no cells are fitted, and no group is looked at.
 LEAST_ROWS, LEAST_FOR_CELLS, LEAST_IN_GROUP = 200, 1024, 32
 # Planted copies are at most one for so many rows of the pool, and at least so many: each is a text to encode.
 ROWS_PER_PLANT, LEAST_PLANTS = 20, 20

@@ -323,7 +323,7 @@ class GradientEncoder:
         return Encoded(vectors, failed, tokens, cut, not_finite=NO_DIRECTION, norms=norms)
 
     def _group(self, readings: Sequence[Reading]) -> tuple[Floats, Floats]:
-        """(r, d) the vectors of some rows, not finite where there is no direction; (r, checkpoints) their gradients' norms."""
+        """(r, d) the vectors of some rows, not finite where there is no direction; (r, checkpoints) gradients' norms."""
         import torch
 
         parts = []

@@ -47,8 +47,8 @@ class SentenceSpec:
         trust_remote_code: run Python code that comes with the model.
         store: how vectors are stored: "float16", or "float32" in twice the space.
         kind: "sentence_transformers".
-        postprocess: "center" or "whiten" the vectors by a sample of the pool, or `{method: whiten, sample: 16384, eps: 1e-6,
-            fit: 1}`. A pool that grows keeps its fit; another number in `fit` is fitted anew.
+        postprocess: "center" or "whiten" the vectors by a sample of the pool, or `{method: whiten, sample: 16384,
+            eps: 1e-6, fit: 1}`. A pool that grows keeps its fit; another number in `fit` is fitted anew.
     """
 
     added_keys: ClassVar[tuple[str, ...]] = ("postprocess",)
