@@ -14,9 +14,10 @@ differ at most.
 
 `retrieval`: files are JSON lines, also `.gz`, of `id`, `prompt` and `response`. Rows of the pool are relevant to a
 target that has the same number behind the last slash of its id, as translations of a task have. For each
-representation: the mean cosine of two rows, the share of a target's relevant rows among the 10 and the 50 nearest, and of 200 rows copied with
-other lines, case and surroundings the share whose nearest row is the original ("copies"); and the share of rows whose
-nearest other row has a cosine above 0.999 ("alike"). `--encoder` adds an entry of `encoders:`.
+representation: the mean cosine of two rows, the share of a target's relevant rows among the 10 and the 50 nearest,
+and of 200 rows copied with other lines, case and surroundings the share whose nearest row is the original ("copies");
+and the share of rows whose nearest other row has a cosine above 0.999 ("alike"). `--encoder` adds an entry of
+`encoders:`.
 
 The models of `gradients` have random weights and a byte-level tokenizer; speed does not depend on what weights say.
 
