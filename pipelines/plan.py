@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from pipelines.classifiers.entry import configured_classifier
 from pipelines.classifiers.resolve import source_names
@@ -13,8 +16,10 @@ from pipelines.costs import Costs, Work
 from pipelines.errors import NothingYet
 from pipelines.messages import counted
 from pipelines.recipes.contamination import contamination_spec
+from pipelines.recipes.health import LEAST_ROWS, SAMPLE_ROWS
 from pipelines.recipes.spec import encoders_of, models_of, resolve_spec
 from pipelines.runs import last_run
+from selection.encoders.postprocess import postprocess_of, without_postprocess
 from storage.damage import KINDS, damage_of
 from storage.errors import BadInput, NotInStore, StoreDamaged
 from storage.pool.columns import columns_id
@@ -24,6 +29,7 @@ from storage.pool.peek import peek, size_of
 from storage.vectors.index import records
 from storage.vectors.segments import missing_ids
 
+COPY = "copy by `postprocess`, without the model"
 LATER = "the rest is known once the pool has been read"
 # What keeps a line of the plan from being known, and is said in its place.
 _UNKNOWN = (StoreDamaged, NotInStore, NothingYet, BadInput)
@@ -54,6 +60,7 @@ def plan_with_costs(context: Context, *, probe: bool = True) -> Iterator[str]:
     lines = list(_lines(context, files))
     yield from (line.text for line in lines)
     works = [line.work for line in lines if line.work is not None]
+    works += _loads(works)
     encoders = encoders_of(context.config, context.config.recipes)
     yield from Costs(context, works, files.rows, encoders, files.turns, probe=probe).lines()
 
@@ -144,8 +151,9 @@ def _lines(context: Context, files: _PoolFiles) -> Iterator[Line]:
     yield Line(f"snapshot: {len(snapshot):,} rows")
     if config.decontamination is not None:
         yield _contamination(context)
+    encoded: set[str] = set()
     for name in encoders_of(config, config.recipes):
-        yield _embeddings(context, name)
+        yield from _embeddings(context, name, encoded)
         yield from _index(context, name)
     for name in models_of(config, config.recipes):
         yield _token_scores(context, name)
@@ -159,8 +167,14 @@ def _expected(context: Context, files: _PoolFiles) -> Iterator[Line]:
     """What can be said before the pool is read: as many rows as the new files seem to have."""
     config, about = context.config, f"about {files.new_rows:,} rows"
     if files.new_rows:
+        encoded = set()
         for name in encoders_of(config, config.recipes):
-            yield Line(f"{name}/embeddings: {about} to {_verb(name)}", Work("embed", name, files.new_rows))
+            base = name if name == OWN_VECTORS else context.pool.base_fingerprint(name)
+            if base not in encoded:
+                yield Line(f"{name}/embeddings: {about} to {_verb(name)}", Work("embed", name, files.new_rows))
+            encoded.add(base)
+            if name != OWN_VECTORS and postprocess_of(config.encoders[name]) is not None:
+                yield Line(f"{name}/embeddings: {about} to {COPY}", Work("postprocess", name, files.new_rows))
             yield Line(f"{name}/vector_index: about {files.rows:,} vectors", Work("index", name, files.rows))
         for name in models_of(config, config.recipes):
             yield Line(f"{name}/token_scores: {about} to score", Work("token_scores", name, files.new_rows))
@@ -176,14 +190,63 @@ def _damage(context: Context, kind: str, name: str) -> str | None:
     return damage_of(kind, folder) if folder.is_dir() else None
 
 
-def _embeddings(context: Context, encoder: str) -> Line:
+def _loads(works: Sequence[Work]) -> list[Work]:
+    """How often each model is loaded: once by a stage that has rows for it."""
+    stages = ("embed", "embed_targets", "token_scores")
+    loads = Counter(work.target for work in works if work.amount and work.stage in stages)
+    return [Work("load", model, count) for model, count in loads.items() if model != OWN_VECTORS]
+
+
+def _embeddings(context: Context, encoder: str, encoded: set[str]) -> Iterator[Line]:
+    """Vectors of the pool, their copies by `postprocess`, their health, and vectors of the targets.
+
+    Args:
+        encoded: fingerprints of what the lines before encode already, of pool and targets; this encoder's are added.
+    """
+    view = context.pool
+    rows, base, own = len(view.snapshot), view.base_fingerprint(encoder), view.fingerprint(encoder)
+    read = _lacking(context, encoder, base, "embed", _verb(encoder))
+    made = read if own == base else _lacking(context, encoder, own, "postprocess", COPY)
+    if base in encoded:
+        yield Line(f"{encoder}/embeddings: the vectors before `postprocess` are those of another encoder")
+    else:
+        yield read
+    if own != base:
+        yield made
+    if rows >= LEAST_ROWS and made.work is not None and made.work.amount:
+        sample = min(rows, SAMPLE_ROWS)
+        yield Line(f"{encoder}/health: to be measured on {sample:,} rows", Work("health", encoder, sample))
+    if encoder != OWN_VECTORS:
+        yield from _target_embeddings(context, encoder, encoded)
+    encoded.add(base)
+
+
+def _lacking(context: Context, encoder: str, fingerprint: str, stage: str, verb: str) -> Line:
+    """The rows of the pool that lack a vector."""
     ids, title = context.pool.snapshot.ids, f"{encoder}/embeddings"
     try:
-        lacking = len(missing_ids(context.store, context.pool.fingerprint(encoder), ids))
+        lacking = len(missing_ids(context.store, fingerprint, ids))
     except StoreDamaged as error:
-        return Line(f"{title}: {error}; its vectors will be made again", Work("embed", encoder, len(ids)))
-    text = f"{title}: {lacking:,} rows to {_verb(encoder)}, {len(ids) - lacking:,} in the store"
-    return Line(text, Work("embed", encoder, lacking))
+        return Line(f"{title}: {error}; its vectors will be made again", Work(stage, encoder, len(ids)))
+    text = f"{title}: {lacking:,} rows to {verb}, {len(ids) - lacking:,} in the store"
+    return Line(text, Work(stage, encoder, lacking))
+
+
+def _target_embeddings(context: Context, encoder: str, encoded: set[str]) -> Iterator[Line]:
+    """A line if rows of target sets lack a vector."""
+    spec = without_postprocess(context.config.encoders[encoder].for_targets()).fingerprint()
+    if f"targets {spec}" in encoded:
+        return
+    encoded.add(f"targets {spec}")
+    try:
+        sets = context.pool.target_sets(context.config.targets_in(encoder))
+        lacking = sum(len(missing_ids(context.store, spec, np.unique(each.ids))) for each in sets)
+    except _UNKNOWN as error:
+        yield Line(f"{encoder}/target_embeddings: {error}")
+        return
+    if lacking:
+        text = f"{encoder}/target_embeddings: {lacking:,} rows to encode"
+        yield Line(text, Work("embed_targets", encoder, lacking))
 
 
 def _index(context: Context, encoder: str) -> Iterator[Line]:

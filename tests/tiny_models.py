@@ -60,6 +60,18 @@ def tiny_bert(folder: Path, *, seed: int = 0, positions: int = 128) -> Path:
     return _save(BertModel(config), tokenizer, folder)
 
 
+def tiny_static(folder: Path) -> Path:
+    """Static embeddings of words, as model2vec saves them."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    torch.manual_seed(0)
+    module = StaticEmbedding(_word_tokenizer(128).backend_tokenizer, embedding_dim=16)
+    SentenceTransformer(modules=[module], device="cpu").save(str(folder))
+    return Path(folder)
+
+
 def _save(model, tokenizer, folder: Path) -> Path:
     from transformers.utils import logging
 

@@ -31,6 +31,10 @@ from storage.pool.condition import changeable, not_of_the_row
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 NAME_RULE = "a name is 1 to 64 of a-z, 0-9, _ and -, and starts with a letter or digit"
+# Keys that many sections lack -> where they have a place.
+_ELSEWHERE = {
+    "postprocess": "only encoders of this machine that embed a text have `postprocess`, not gradients, imported vectors or a server's"
+}
 
 S = TypeVar("S", bound=BaseModel)
 T = TypeVar("T")
@@ -177,7 +181,8 @@ class ConfigReader:
     def _unknown_keys(self, raw: Mapping[str, Any], allowed: list[str], path: KeyPath) -> None:
         for key in raw:
             if key not in allowed:
-                self.add((*path, key), f"unknown key{nearest(key, allowed)}; allowed: {listed(allowed)}")
+                message = f"unknown key{nearest(key, allowed)}; allowed: {listed(allowed)}"
+                self.add((*path, key), f"{message}; {_ELSEWHERE[key]}" if key in _ELSEWHERE else message)
 
     # ---- help
 

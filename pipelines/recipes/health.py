@@ -14,6 +14,7 @@ from pipelines.pool_view import PoolView
 from pipelines.recipes.drawn import column_codes
 from pipelines.recipes.planted import sampled
 from selection import health
+from selection.encoders.format import Part, part_of
 from selection.plants import OUTER, recased, rewrapped
 from selection.types import Array, Floats, Rows
 from storage.ids import Ids, hash_keys
@@ -22,14 +23,14 @@ from storage.pool.snapshot import Snapshot
 from storage.records import digest_of
 from storage.vectors.health import frozen_cells
 
-VERSION = 1
+VERSION = 2
 # Of the sample, the plants and the cells, so that most of the sample stays the same while the pool grows.
 SEED = 0
 SAMPLE_ROWS = 4096
 # The effective rank takes eigenvalues of a matrix of at most this side.
 LARGEST_RANK = 2048
-# Fewer rows tell little: of less than so many nothing is judged, no cells are fitted to less, and no group is looked at.
-LEAST_JUDGED, LEAST_FOR_CELLS, LEAST_IN_GROUP = 200, 1024, 32
+# Fewer rows tell little: of less than so many nothing is measured, no cells are fitted, and no group is looked at.
+LEAST_ROWS, LEAST_FOR_CELLS, LEAST_IN_GROUP = 200, 1024, 32
 # Planted copies are at most one for so many rows of the pool, and at least so many: each is a text to encode.
 ROWS_PER_PLANT, LEAST_PLANTS = 20, 20
 # A group that is less of the sample may well fill one cell of 64 by right: a source of short questions by one template does.
@@ -96,8 +97,8 @@ class Measurement:
     """What was measured.
 
     Attributes:
-        measures: name -> number; None where it could not be measured.
-        reasons: name -> why it could not.
+        measures: name -> number; None where it could not be measured, nothing of fewer than `LEAST_ROWS` rows.
+        reasons: name -> why it could not; "all" of them.
         groups: of `storage.vectors.health.GROUP_COLUMNS`.
     """
 
@@ -110,18 +111,21 @@ class Measurement:
 Encode = Callable[[Sequence[Turns]], Array]
 
 
-def measure(sample: Sample, plants: int, encode: Encode | None) -> Measurement:
+def measure(sample: Sample, plants: int, encode: Encode | None, part: Part = "all") -> Measurement:
     """Measure the vectors of a sample.
 
     Args:
         plants: how many rows to copy at most.
+        part: the turns that the encoder reads, by which near-copies have the same text or another one.
         encode: None where the vectors have no encoder.
 
     Cost: for s rows of d dimensions 2*s*s*d operations, about as many for 64 centroids, twice the eigenvalues of a matrix of at
     most 2048 rows; the texts of the pool are read once if rows are copied or some are near-copies, and the copies are encoded.
     """
+    if len(sample.rows) < LEAST_ROWS:
+        return Measurement({}, {"all": f"too few rows: {len(sample.rows)} of {LEAST_ROWS}"})
     unit = sample.unit
-    near = _near_copies(sample, unit)
+    near = _near_copies(sample, unit, part)
     recall, reason = _plant_recall(sample, unit, plants, encode)
     groups, largest, no_cells = _collapse(sample, unit)
     measures = {**_spread(unit), **near, **largest, **recall}
@@ -146,19 +150,17 @@ def _spread(unit: Floats) -> dict[str, float | int | None]:
     }
 
 
-def _near_copies(sample: Sample, unit: Floats) -> dict[str, float | int | None]:
+def _near_copies(sample: Sample, unit: Floats, part: Part) -> dict[str, float | int | None]:
     """Rows whose nearest neighbour is all but the same, and of these the rows whose text is another one."""
-    if len(unit) < 2:
-        return {"near_copies": 0.0, "near_copies_of_other_texts": 0.0}
     nearest, cosine = health.nearest_other(unit)
     rows = np.flatnonzero(cosine > health.NEAR_COPY)
-    texts = [_folded(turns) for turns in sample.turns] if len(rows) else []
+    texts = [_folded(part_of(turns, part)) for turns in sample.turns] if len(rows) else []
     other = sum(texts[row] != texts[near] for row, near in zip(rows.tolist(), nearest[rows].tolist(), strict=True))
     shares = {"near_copies": len(rows) / len(unit), "near_copies_of_other_texts": other / len(unit)}
     return {name: round(share, 6) for name, share in shares.items()}
 
 
-def _folded(turns: Turns) -> str:
+def _folded(turns: Sequence[tuple[str, str]]) -> str:
     """The text without case and differences of white space."""
     return " ".join(text_of([turn for turn in turns if turn[1]]).casefold().split())
 

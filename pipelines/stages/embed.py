@@ -63,6 +63,7 @@ def _encode(context: Context, encoder: str, sources: Sequence[Snapshot | TargetS
             "truncated": truncated,
             "tokens": sum(report.tokens for report in reports),
             "seconds_to_encode": round(seconds, 3),
+            "seconds_to_load": round(max((report.load_seconds for report in reports), default=0.0), 3),
         },
         summary=f"{work}, {rows - failed:,} vectors in all"
         + (f", {failed:,} texts without one" if failed else "")

@@ -87,6 +87,7 @@ class EmbedReport:
         n_failed: ids of the source without a vector: no tokens, or the model overflowed. Listed in the segments'
             failed.npy; `StoredVectors.failed_rows` gives their rows.
         n_segments: segments written now.
+        seconds: that it took, `load_seconds` for the model included.
         tokens: tokens encoded now, padding not counted.
         truncated: texts cut at `max_tokens` among those encoded now.
         notes: the encoder's notes (`Encoder.notes`), and the first text that got no vector; empty if nothing had to be
@@ -102,6 +103,7 @@ class EmbedReport:
     tokens: int
     truncated: int
     notes: tuple[str, ...] = ()
+    load_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,7 @@ class SegmentContent:
         truncated: how many texts were cut.
         dtype: how the vectors are stored.
         table: further columns, a row for each text that did not fail, in their order; behind the ids in rows.parquet.
+        norms: (n, checkpoints) of gradients, see `Encoded`.
     """
 
     vectors: Array
@@ -123,6 +126,7 @@ class SegmentContent:
     truncated: int
     dtype: str = "float16"
     table: pa.Table | None = None
+    norms: Array | None = None
 
 
 class ModelPass(Protocol):
@@ -177,6 +181,7 @@ class Embedding:
             tokens=encoded.tokens,
             truncated=encoded.truncated,
             dtype=self.spec.store,
+            norms=encoded.norms,
         )
 
 
@@ -241,12 +246,15 @@ def run_model(
     ids = np.unique(source.ids)
     totals: Counter[str] = Counter()
     notes: tuple[str, ...] = ()
+    load_seconds = 0.0
     with store.lock(f"vectors-{encoder}", f"embed {source.name}", on_wait):
         for damaged in set_damaged_aside(store, encoder):
             _plan_again(store, encoder, damaged)
         todo = missing_ids(store, encoder, ids)
         if len(todo) or (len(ids) and not is_described(store, encoder)):
+            loading = time.monotonic()
             job = _Job(store, work, source, work.load(device))
+            load_seconds = time.monotonic() - loading
             notes = tuple(job.model.notes)
             own = {"encoder": encoder, "notes": list(notes), "created_at": utc_now()}
             describe_encoder(store, encoder, work.description(job.model) | own)
@@ -274,6 +282,7 @@ def run_model(
         tokens=totals["tokens"],
         truncated=totals["truncated"],
         notes=notes,
+        load_seconds=load_seconds,
     )
 
 
@@ -329,6 +338,7 @@ def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable
         failed=failed,
         dtype=content.dtype,
         table=content.table,
+        norms=content.norms,
     )
     refused = sum(cause.startswith(ROW_CAUSES) for cause in content.failed.values())
     return Counter(

@@ -12,11 +12,12 @@ import pyarrow as pa
 
 from pipelines.config.schema import OWN_VECTORS, Health
 from pipelines.context import Context
-from pipelines.recipes.health import LEAST_JUDGED, Encode, Sample, largest_group, measure
+from pipelines.recipes.health import Encode, Sample, largest_group, measure
 from pipelines.recipes.planted_rows import PlantedTexts
 from pipelines.runs import code_version
 from pipelines.stages.postprocess import embed_with
 from pipelines.stages.stage import Check, Outcome, stage
+from selection.encoders.format import Part
 from selection.types import Array
 from storage.damage import committed_whole
 from storage.pool.content import Turns
@@ -74,14 +75,15 @@ def health(context: Context, encoder: str) -> Outcome:
 def _measure(context: Context, encoder: str, sample: Sample, measurement: str) -> None:
     own = encoder == OWN_VECTORS
     encode: Encode | None = None if own else partial(_encoded, context, encoder, sample.encoder)
-    measured = measure(sample, context.config.health.plants, encode)
+    part: Part = "all" if own else getattr(context.config.encoders[encoder], "turns", "all")
+    measured = measure(sample, context.config.health.plants, encode, part)
     header = {
         "health_measurement_id": measurement,
         "encoder": sample.encoder,
         "snapshot": sample.snapshot.id,
         "pool_rows": len(sample.snapshot),
         "rows": len(sample.rows),
-        "dimension": sample.unit.shape[1],
+        "dimension": context.pool.vectors(sample.encoder, sample.snapshot).shape[1],
         "measures": measured.measures,
         "reasons": measured.reasons,
         "code_version": code_version(),
@@ -102,13 +104,11 @@ def _check(name: str, bound: Bound, record: dict[str, Any], settings: Health) ->
     value, limit = record["measures"].get(bound.measure), getattr(settings, bound.setting)
     rule = f"{'at least' if bound.is_least else 'at most'} {limit:g} (`health.{bound.setting}`)"
     if value is None:
-        return Check(
-            name, True, f"not measured: {record['reasons'].get(bound.measure, 'too few rows')}", settings.blocking
-        )
+        reasons = record["reasons"]
+        reason = reasons.get("all") or reasons.get(bound.measure, "too few rows")
+        return Check(name, True, f"not measured: {reason}", settings.blocking)
     holds = value >= limit if bound.is_least else value <= limit
     detail = f"{bound.words}: {value:g}, {rule}{_culprit(record, bound)}"
-    if record["rows"] < LEAST_JUDGED:
-        return Check(name, True, f"{detail}; not judged below {LEAST_JUDGED} rows", settings.blocking)
     return Check(name, holds, detail, settings.blocking)
 
 
@@ -122,6 +122,8 @@ def _culprit(record: dict[str, Any], bound: Bound) -> str:
 
 def _summary(record: dict[str, Any], checks: Sequence[Check]) -> str:
     measures = record["measures"]
+    if not measures:
+        return f"not measured, {record['reasons']['all']}"
     parts = [f"effective rank {measures['effective_rank_centred']:.0f} of {measures['largest_rank']}"]
     if measures["mean_cosine"] is not None:
         parts.append(f"mean cosine {measures['mean_cosine']:.2f}")

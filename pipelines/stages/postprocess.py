@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -84,7 +85,7 @@ def _copy(context: Context, encoder: str, spec: Postprocessed, ids: Ids) -> None
         describe_encoder(store, copy, header)
         todo = missing_ids(store, copy, ids)
         for start in range(0, len(todo), MAX_ROWS_COPIED):
-            part = todo[start : start + MAX_ROWS_COPIED]
+            started, part = time.monotonic(), todo[start : start + MAX_ROWS_COPIED]
             before, has_vector = normalise(_taken(context, base, part))
             vectors, usable = frame.apply(before)
             failed = ~(usable & has_vector)
@@ -93,4 +94,5 @@ def _copy(context: Context, encoder: str, spec: Postprocessed, ids: Ids) -> None
                 "failed": dict.fromkeys(names, "no vector before postprocess, or the mean itself")
             }
             record |= {"base": base, "fit": fit.id, "created_at": utc_now()}
+            record["seconds"] = round(time.monotonic() - started, 3)
             commit_segment(store, copy, part, vectors, record, failed=failed, dtype=spec.store)

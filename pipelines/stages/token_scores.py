@@ -55,6 +55,7 @@ def token_scores(context: Context, model: str) -> Outcome:
             "truncated": truncated,
             "tokens": sum(report.tokens for report in reports),
             "seconds_to_score": round(seconds, 3),
+            "seconds_to_load": round(max((report.load_seconds for report in reports), default=0.0), 3),
         },
         summary=(f"{scored:,} texts scored in {duration(seconds)}" if scored else "nothing new to score")
         + f", {rows - failed:,} scored in all"

@@ -311,32 +311,34 @@ class GradientEncoder:
         readings = [self.reader.read(list(turns)) for turns in rows]
         failed = {row: cause for row, reading in enumerate(readings) if (cause := _cause(reading))}
         vectors = np.zeros((len(rows), self.dimension), np.float32)
+        norms = np.zeros((len(rows), len(self.parts)), np.float32)
         groups = list(_groups(readings, failed, self.rows_at_once))
         _count(on_batch, len(failed))
         with side_by_side(self.device) as run:
             given = run(lambda group: self._group([readings[row] for row in group.tolist()]), groups)
-            for group, projected in zip(groups, given, strict=True):
-                vectors[group] = projected
+            for group, (projected, lengths) in zip(groups, given, strict=True):
+                vectors[group], norms[group] = projected, lengths
                 _count(on_batch, len(group))
         tokens, cut = sum(len(reading.ids) for reading in readings), sum(reading.cause == CUT for reading in readings)
-        return Encoded(vectors, failed, tokens, cut, not_finite=NO_DIRECTION)
+        return Encoded(vectors, failed, tokens, cut, not_finite=NO_DIRECTION, norms=norms)
 
-    def _group(self, readings: Sequence[Reading]) -> Floats:
-        """(r, d) the vectors of some rows, not finite where there is no direction."""
+    def _group(self, readings: Sequence[Reading]) -> tuple[Floats, Floats]:
+        """(r, d) the vectors of some rows, not finite where there is no direction; (r, checkpoints) gradients' norms."""
         import torch
 
         parts = []
-        for part, weight in zip(self.parts, self.spec.weights, strict=True):
+        norms = torch.empty((len(readings), len(self.parts)), dtype=torch.float32, device=self.device)
+        for number, (part, weight) in enumerate(zip(self.parts, self.spec.weights, strict=True)):
             raw = torch.empty((len(readings), part.size), dtype=torch.float32, device=self.device)
             for place, reading in enumerate(readings):
-                raw[place] = self._direction(part, reading)
+                raw[place], norms[place, number] = self._direction(part, reading)
             short = self._projector.project(raw)
             parts.append(short / torch.linalg.vector_norm(short, dim=1, keepdim=True) * weight**0.5)
         vectors: Floats = torch.cat(parts, dim=1).cpu().numpy()
-        return vectors
+        return vectors, norms.cpu().numpy()
 
-    def _direction(self, part: _Loaded, reading: Reading) -> Any:
-        """(size,) float32: the gradient of a row, or the step of Adam with it."""
+    def _direction(self, part: _Loaded, reading: Reading) -> tuple[Any, Any]:
+        """(size,) float32: the gradient of a row, or the step of Adam with it; and the norm of the gradient."""
         import torch
 
         start, stop = _span(reading)
@@ -345,7 +347,8 @@ class GradientEncoder:
         loss = torch.nn.functional.cross_entropy(logits[start - 1 : stop - 1], ids[start:stop])
         gradients = torch.autograd.grad(loss, list(part.chosen.values()), materialize_grads=True)
         gradient = torch.cat([each.reshape(-1) for each in gradients])
-        return gradient if part.moments is None else part.moments.direction(gradient)
+        direction = gradient if part.moments is None else part.moments.direction(gradient)
+        return direction, torch.linalg.vector_norm(gradient)
 
 
 def _span(reading: Reading) -> tuple[int, int]:

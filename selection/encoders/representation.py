@@ -18,6 +18,7 @@ class Encoded:
         vectors: (n, d) float32 of any length; zeros, or values that are not finite, where a row has none.
         failed: row -> why it has no vector, where that is known beforehand.
         not_finite: why the other rows without a vector have none.
+        norms: (n, checkpoints) lengths of gradients, which their vectors lost; None for other kinds.
         tokens: how many were read, padding not counted.
         truncated: how many rows were cut at `max_tokens`.
     """
@@ -27,6 +28,7 @@ class Encoded:
     tokens: int
     truncated: int
     not_finite: str = "values not finite"
+    norms: Floats | None = None
 
 
 class Vectorizer(Protocol):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from selection.encoders.format import Part
+from selection.encoders.postprocess import checked
+from selection.encoders.representation import record_of
 from selection.encoders.spec import DTYPES, MODEL_FILES, files_digest, hub_commit, invalid_encoder, local_folder
 from selection.step import check_choice
 
@@ -45,8 +47,11 @@ class SentenceSpec:
         trust_remote_code: run Python code that comes with the model.
         store: how vectors are stored: "float16", or "float32" in twice the space.
         kind: "sentence_transformers".
+        postprocess: "center" or "whiten" the vectors by a sample of the pool, or `{method: whiten, sample: 16384,
+            eps: 1e-6, fit: 1}`. A pool that grows keeps its fit; another number in `fit` is fitted anew.
     """
 
+    added_keys: ClassVar[tuple[str, ...]] = ("postprocess",)
     model: str
     revision: str | None = None
     pooling: Literal["model"] = "model"
@@ -64,6 +69,7 @@ class SentenceSpec:
     trust_remote_code: bool = False
     store: Literal["float16", "float32"] = "float16"
     kind: Literal["sentence_transformers"] = "sentence_transformers"
+    postprocess: str | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         choices = {
@@ -85,6 +91,7 @@ class SentenceSpec:
         for whose in ("", "target_"):
             if getattr(self, f"{whose}prompt") is not None and getattr(self, f"{whose}prompt_name") is not None:
                 raise invalid_encoder(f"{whose}prompt and {whose}prompt_name: give one of them", f"{whose}prompt_name")
+        object.__setattr__(self, "postprocess", checked(self.postprocess))
 
     def folder(self) -> Path | None:
         """The folder that sentence-transformers saved; None for a model of the hub.
@@ -124,7 +131,7 @@ class SentenceSpec:
         count.
         """
         folder = self.folder()
-        inputs = asdict(self) | {
+        inputs = record_of(replace(self, postprocess=None)) | {
             "model": files_digest(_files_of(folder, code=self.trust_remote_code))
             if folder
             else f"{self.model}@{self.commit()}",

@@ -27,7 +27,7 @@ from storage.pool.examples import free_name, sql_names
 from storage.pool.extra import common_type, sql_type
 from storage.pool.ingest import parts
 from storage.store import Store, read_json
-from storage.vectors.segments import ROWS
+from storage.vectors.segments import NORMS, ROWS
 
 # More fields than this stay in `extra` alone: keys that are data themselves would make a catalog of columns.
 _MAX_EXTRA = 200
@@ -94,8 +94,10 @@ def _encoder(document: Row) -> list[Row]:
     if "columns" in document:
         return []
     spec = document["spec"]
+    models = [spec.get("model"), *(checkpoint.get("model") for checkpoint in spec.get("checkpoints", ()))]
+    row = {"models": [model for model in models if model is not None], "options": spec}
     # Hidden states were the only kind when the first descriptions were written.
-    return [{"kind": "hidden_states" if "pooling" in spec else None} | spec | document]
+    return [{"kind": "hidden_states" if "pooling" in spec else None} | spec | document | row]
 
 
 def _check_table(path: Path, view: str) -> None:
@@ -157,7 +159,7 @@ _SOURCES = (
         "embeddings",
         "segments",
         ("encoder", "segment"),
-        {ROWS: "token_scores"},
+        {ROWS: "token_scores", NORMS: "gradient_norms"},
         rows=lambda d: [d] if d["dimension"] else [],
     ),
     _Source("indexes", "indexes", ("index",)),
@@ -314,7 +316,8 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
             [name for name in measured if not store.has("records", "contaminations", name)],
         ),
         "representation_groups": _of_records(store, "health_measurements", "groups.parquet"),
-        "token_scores": [path for segment in KINDS["segments"].folders(store) if (path := segment / ROWS).exists()],
+        "token_scores": _of_segments(store, ROWS),
+        "gradient_norms": _of_segments(store, NORMS),
         "label_events": _of_imports(store, connection, "labels.parquet", "new > 0"),
         "label_quarantine": _of_imports(store, connection, "quarantine.parquet", f"{_IS_LAST} AND quarantined > 0"),
         "round_items": _of_records(store, "rounds", "items.parquet"),
@@ -374,6 +377,11 @@ def _latest_snapshot(connection: DuckDBPyConnection) -> str | None:
 def _of_records(store: Store, kind: str, file: str, names: Iterable[str] | None = None) -> list[Path]:
     """A file of each record of a kind, or of those of some names."""
     return [store.path("records", kind, name, file) for name in (store.records(kind) if names is None else names)]
+
+
+def _of_segments(store: Store, file: str) -> list[Path]:
+    """A file of each segment that has it."""
+    return [path for segment in KINDS["segments"].folders(store) if (path := segment / file).exists()]
 
 
 # A file's labels that could not be used are those of its last state.

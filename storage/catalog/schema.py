@@ -20,7 +20,7 @@ from storage.pool import contamination, ingest
 from storage.pool.ingest import POOL_SCHEMA
 from storage.pool.snapshot import DUPLICATES_SCHEMA, TOMBSTONES_SCHEMA
 from storage.pool.targets import ITEMS_SCHEMA, MEASURES
-from storage.vectors import health, model_scores
+from storage.vectors import health, model_scores, segments
 
 STEPS: tuple[str, ...] = (
     """
@@ -121,6 +121,10 @@ STEPS: tuple[str, ...] = (
     CREATE TABLE result_judgements (
         result_id VARCHAR, selection_id VARCHAR, other_selection_id VARCHAR, name VARCHAR, seeds BIGINT, mean DOUBLE,
         low DOUBLE, high DOUBLE, p DOUBLE, verdict VARCHAR, created_at TIMESTAMP);
+    ALTER TABLE encoders ADD COLUMN models JSON;
+    ALTER TABLE encoders ADD COLUMN options JSON;
+    ALTER TABLE encoders ADD COLUMN base VARCHAR;
+    ALTER TABLE encoders ADD COLUMN fit VARCHAR;
     """,
 )
 
@@ -136,6 +140,7 @@ _SQL_TYPES = {
     pa.float64(): "DOUBLE",
     pa.timestamp("us"): "TIMESTAMP",
     pa.list_(pa.string()): "VARCHAR[]",
+    pa.list_(pa.float64()): "DOUBLE[]",
 }
 
 
@@ -165,6 +170,7 @@ PARQUET_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "embedding_recall": _columns(pa.schema(contamination.EMBEDDING_RECALL_COLUMNS), "selection_id"),
     "representation_groups": _columns(pa.schema(health.GROUP_COLUMNS), "health_measurement_id"),
     "token_scores": _columns(pa.schema(model_scores.SCORE_COLUMNS)),
+    "gradient_norms": _columns(pa.schema(segments.NORM_COLUMNS)),
     "label_events": _columns(log.LOG_SCHEMA, "import"),
     "label_quarantine": _columns(log.QUARANTINE_SCHEMA),
     "round_items": _columns(pa.schema(rounds.ITEM_COLUMNS | rounds.ADDED_COLUMNS), "round_id"),
@@ -397,6 +403,7 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "contamination_embedding_recall": "One row per evaluation set, form and kind of plant: how many the last search's rule `embedding` finds.",
     "embedding_recall": "One row per selection with the rule `decontaminate: {similarity}`, target set, form and kind of plant: how many it finds.",
     "token_scores": "One row per row and model of `models:` that scored it: log-likelihoods of its tokens, of pool and targets.",
+    "gradient_norms": "One row per row and encoder of `kind: gradients`: how long its gradients are, of pool and targets.",
     "labels": "One row per label that counts: the latest of each annotator on each row, of each kind.",
     "label_events": "One row per label ever given; most questions are for `labels`.",
     "label_imports": "One row per label file taken in, ever; a file that grew is there once for each state.",
@@ -511,6 +518,11 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "pooling": "How token states become one vector.",
     "prompt": "The prompt, the first user turn, or the whole of a single text.",
     "encoders.kind": "The kind of representation: hidden_states, or as `kind:` of the entry says; NULL for imported vectors.",
+    "encoders.model": "Name or folder of the model; NULL for several checkpoints, see `models`, and for imported vectors.",
+    "encoders.models": "Names or folders of all its models, as a JSON list: one, or several checkpoints.",
+    "encoders.options": "All options of the entry that it was made by, as JSON: layers, chunk, dims, postprocess and others.",
+    "encoders.base": "With `postprocess`, the encoder before it, whose vectors these are copies of; else NULL.",
+    "encoders.fit": "With `postprocess`, what its mean and matrix were fitted on, as a hash; else NULL.",
     "encoders.prompt": "What is put in front of each text.",
     "quarantined": "Rows that could not be read; each stands in `quarantine`.",
     "rank": "Order of choice, 1 is first.",
@@ -591,6 +603,7 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "token_scores.cause": "Why numbers are NULL: no answer, the answer is empty, cut at max_tokens; else NULL.",
     "token_scores.fingerprint": "The model with all that its numbers depend on.",
     "token_scores.model": "The model's name or folder, as in the configuration.",
+    "norms": "Lengths of the row's gradients, one of each checkpoint, before Adam's moments, projection and scaling to length 1.",
     "mean_rank": "Mean place of the true token among all, by probability; 1 is the likeliest.",
     "n_alone": "Tokens of the answer without the prompt.",
     "n_answer": "Tokens of the answer after the prompt, with the end-of-sequence token that the template writes.",

@@ -36,6 +36,9 @@ MIN_NORM = 1e-12
 BLOCK_ROWS = 16384
 
 ROWS = "rows.parquet"
+# Of gradients: an encoder and the norms before vectors were made unit, one of each checkpoint.
+NORMS = "norms.parquet"
+NORM_COLUMNS = {"id": pa.uuid(), "encoder": pa.string(), "norms": pa.list_(pa.float64())}
 ARRAYS = ("vectors.npy", "keys.npy", "failed.npy")
 
 
@@ -90,6 +93,7 @@ def commit_segment(
     failed: Mask | None = None,
     dtype: str = "float16",
     table: pa.Table | None = None,
+    norms: Array | None = None,
 ) -> str:
     """Write a segment and commit it.
 
@@ -102,6 +106,7 @@ def commit_segment(
         dtype: "float16" or "float32", how the vectors are stored.
         table: further columns, a row for each id that is not failed, in their order; stored behind a column `id` in
             rows.parquet. The vectors may then be of no dimension.
+        norms: (n, checkpoints) float, stored in norms.parquet.
 
     Returns:
         The segment's name.
@@ -113,13 +118,13 @@ def commit_segment(
         raise BadInput(f"encoder {encoder}: {len(ids)} ids need as many vectors, got an array of shape {vectors.shape}")
     failed = np.zeros(len(ids), np.bool_) if failed is None else failed
     kept = np.asarray(vectors, dtype)[~failed]
-    norms = np.linalg.norm(kept.astype(np.float32), axis=1) if kept.shape[1] or table is None else np.ones(len(kept))
-    bad = np.flatnonzero(~(np.abs(norms - 1) <= NORM_TOLERANCE))  # NaN is bad too
+    lengths = np.linalg.norm(kept.astype(np.float32), axis=1) if kept.shape[1] or table is None else np.ones(len(kept))
+    bad = np.flatnonzero(~(np.abs(lengths - 1) <= NORM_TOLERANCE))  # NaN is bad too
     if len(bad):
         row = int(np.flatnonzero(~failed)[bad[0]])
         raise BadInput(
             f"encoder {encoder}: {len(bad)} of {len(kept)} vectors are not finite or not of norm 1 "
-            f"(first: {to_text(ids[row : row + 1])[0]}, norm {norms[bad[0]]:.6g})"
+            f"(first: {to_text(ids[row : row + 1])[0]}, norm {lengths[bad[0]]:.6g})"
         )
     name = segment_name(encoder, ids)
     arrays = {"vectors.npy": kept, "keys.npy": ids[~failed], "failed.npy": ids[failed]}
@@ -128,6 +133,9 @@ def commit_segment(
             np.save(folder / file, array, allow_pickle=False)
         if table is not None:
             pq.write_table(table.add_column(0, "id", to_arrow(ids[~failed])), folder / ROWS, compression="zstd")
+        if norms is not None:
+            columns = {"id": to_arrow(ids[~failed]), "encoder": [encoder] * len(kept), "norms": norms[~failed].tolist()}
+            pq.write_table(pa.table(columns, schema=pa.schema(NORM_COLUMNS)), folder / NORMS, compression="zstd")
         header = {
             **details,
             "encoder": encoder,
@@ -218,9 +226,9 @@ def segment_damage(segment: Path) -> str | None:
         arrays = {name: _verified_array(segment, name) for name in ARRAYS}
     except StoreDamaged as error:
         return str(error)
-    if ROWS in sums_of(segment):
+    for file in {ROWS, NORMS} & set(sums_of(segment)):
         try:
-            verified(segment / ROWS)
+            verified(segment / file)
         except StoreDamaged as error:
             return str(error)
     if len(arrays["keys.npy"]) != len(arrays["vectors.npy"]):

@@ -92,6 +92,10 @@ def test_run__a_recipe_over_gradients_selects_what_less_selects(project: Path, w
     assert [record["given_id"] for record in drawn] == [candidates[i][0] for i in order]
     np.testing.assert_allclose([record["gain"] for record in drawn], influence.max(axis=1)[order], atol=1e-3)
 
+    norms = ask(project, "SELECT norms FROM gradient_norms JOIN encoders USING (encoder)")
+    assert len(norms) == 14 + 4  # candidates with a vector, targets
+    assert all(len(record["norms"]) == 2 and min(record["norms"]) > 0 for record in norms)
+
     again = winnow("run", "-c", project)
     assert "nothing new to encode" in again.err
 

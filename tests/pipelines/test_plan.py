@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 from pipelines.plan import LATER, plan_lines, plan_with_costs
 from pipelines.run import run_all
 from pipelines.runs import last_run
+from pipelines.stages.ingest import ingest
 from storage.records import commit_run
-from tests.conftest import row, write_rows
+from tests.conftest import SUBJECTS, row, write_rows
 from tests.pipelines.conftest import change, opened
 
 
@@ -79,7 +80,41 @@ def test_plan_with_costs__an_encoder_is_tried_once_and_then_measured(project: Pa
     assert estimate["embed tiny"].endswith("rows/s, tried on 32 rows just now)")
     assert "the loaded model, measured just now" in estimate["memory"]
     unprobed = list(plan_with_costs(opened(project), probe=False))
-    assert "time: about 0 s, without embed tiny: not measured yet" in unprobed
+    assert "time: about 0 s, without embed tiny, load tiny: not measured yet" in unprobed
     run_all(opened(project), ["near"])
     write_rows(project / "data" / "new.jsonl", [row(n, "cat") for n in range(40)])
-    assert costs(project)["embed tiny"].endswith("rows/s, as measured)")
+    estimate = costs(project)
+    assert estimate["embed tiny"].endswith("rows/s, as measured)")
+    assert estimate["load tiny"].endswith("s each time, as measured)")
+    assert estimate["not counted"].startswith("reading target sets and label files")
+
+
+def test_plan_lines__what_postprocess_copies_needs_no_model(project: Path) -> None:
+    change(project, "targets:\n", "  moved: {model: ./model, max_tokens: 32, postprocess: center}\ntargets:\n")
+    change(project, "recipes:\n", "recipes:\n  far: {encoder: moved, steps: [k_center], budget: 4}\n")
+    assert plan_lines(opened(project))[1:5] == [
+        "moved/embeddings: about 120 rows to encode",
+        "moved/embeddings: about 120 rows to copy by `postprocess`, without the model",
+        "moved/vector_index: about 120 vectors",
+        "tiny/vector_index: about 120 vectors",
+    ]
+    write_rows(project / "data" / "c.jsonl", [row(n, s) for s in SUBJECTS for n in range(15, 30)])
+    context = opened(project)
+    ingest(context)
+    context.reopen_pool()
+    lines = plan_lines(context)
+    assert lines[1:] == [
+        "snapshot: 240 rows",
+        "moved/embeddings: 240 rows to encode, 0 in the store",
+        "moved/embeddings: 240 rows to copy by `postprocess`, without the model, 0 in the store",
+        "moved/health: to be measured on 240 rows",
+        "moved/target_embeddings: 3 rows to encode",
+        "moved/vector_index: 240 vectors to index",
+        "tiny/embeddings: the vectors before `postprocess` are those of another encoder",
+        "tiny/health: to be measured on 240 rows",
+        "tiny/vector_index: 240 vectors to index",
+        "selection/far: to be drawn",
+        "selection/near: to be drawn",
+        "selection/any: to be drawn",
+        "selection/even: to be drawn",
+    ]

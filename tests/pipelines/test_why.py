@@ -91,6 +91,37 @@ def test_why__names_the_target_that_pulled_a_row(light: Path) -> None:
         assert chosen > 3, step
 
 
+def test_why__of_subtasks_names_the_one_that_won_and_its_nearest_target(light: Path) -> None:
+    write_rows(light / "targets" / "mix.jsonl", [row(102, "fox"), row(102, "dog")])
+    write_vectors(light / "vectors" / "mix.npy", ["fox-102", "dog-102"])
+    change(light, "targets:\n", "targets:\n  mix: {files: targets/mix.jsonl, vectors: vectors/mix.npy}\n")
+    change(light, "near: {steps: [rds_plus]", "near: {steps: [{rds_max: {per: subtask}}, top]")
+    run_all(opened(light), ["near"])
+    context = opened(light)
+    sets = {"foxes": ("fox-100", "fox-101"), "mix": ("fox-102", "dog-102")}
+    nearest_sets = set()
+    for number in range(10):
+        (answer,) = why(context, f"fox-{number}", "near")
+        if answer.rule != "chosen":
+            continue
+        detail = answer.detail
+        own = vector_of(f"fox-{number}")
+        cosines = {f"{name}/{each}": float(own @ vector_of(each)) for name, ids in sets.items() for each in ids}
+        foxes = {name: cosine for name, cosine in cosines.items() if name.startswith("foxes/")}
+        assert detail["subtask"] == "foxes"
+        assert detail["subtask_similarity"] == pytest.approx(np.mean([*foxes.values()]), abs=2e-3)
+        assert detail["nearest_target"] == max(foxes, key=foxes.__getitem__)
+        nearest_sets.add(max(cosines, key=cosines.__getitem__).partition("/")[0])
+    assert nearest_sets == {"foxes", "mix"}  # the nearest target alone would have named another set
+
+
+def vector_of(name: str) -> np.ndarray:
+    """As `write_vectors` has it, of length 1."""
+    subject, number = name.split("-")
+    vector = np.eye(16)[SUBJECTS.index(subject)] + np.random.default_rng(int(number)).normal(size=16) * 0.2
+    return np.asarray(vector / np.linalg.norm(vector))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

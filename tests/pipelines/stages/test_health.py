@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.config.schema import Health
 from pipelines.errors import HeldBack
-from pipelines.recipes.health import Sample, planted_copy
+from pipelines.recipes.health import Sample, measure, planted_copy
 from pipelines.report.gather import gather
 from pipelines.run import measure_health
 from pipelines.runs import last_run
@@ -119,6 +119,31 @@ def test_planted_copy__has_other_lines_case_and_surroundings() -> None:
     assert asked != turns[0][1]
     assert asked.casefold() == turns[0][1].casefold()
     assert copy[1][1].casefold().startswith("paris.\n\n")
+
+
+def test_health__a_small_pool_is_not_measured_and_says_so(light: Path) -> None:
+    context = opened(light)
+    ingest(context)
+    embed(context, "vectors")
+    outcome = health(context, "vectors")
+    assert outcome.summary == "not measured, too few rows: 80 of 200"
+    assert {(check.passed, check.detail) for check in outcome.checks} == {
+        (True, "not measured: too few rows: 80 of 200")
+    }
+    publish(context)
+    sql = "SELECT rows, dimension, mean_cosine, reasons->>'all' AS reason FROM representation_health"
+    assert query_catalog(context.store, sql).to_pylist() == [
+        {"rows": 80, "dimension": 16, "mean_cosine": None, "reason": "too few rows: 80 of 200"}
+    ]
+
+
+def test_measure__near_copies_are_compared_by_the_turns_that_the_encoder_reads(measured: Path) -> None:
+    view = opened(measured).pool
+    sample = Sample.of(view, view.fingerprint("vectors"))
+    same = [[("user", "what"), ("assistant", str(n))] for n in range(N)]
+    sample.__dict__["turns"] = same
+    other = {part: measure(sample, 0, None, part).measures["near_copies_of_other_texts"] for part in ("all", "prompt")}
+    assert other == {"all": pytest.approx(1 / 3, abs=1e-3), "prompt": 0}
 
 
 @pytest.fixture

@@ -94,6 +94,7 @@ def test_encode__equals_literal_autograd_and_the_whole_matrix(checkpoints, proje
     matrix = Projector(kind=projection, size=loaded.size, dims=96, seed=5).project(identity).double().numpy()
     expected = raw @ matrix
     np.testing.assert_allclose(given.vectors, expected / np.linalg.norm(expected, axis=1)[:, None], atol=2e-6)
+    np.testing.assert_allclose(given.norms, np.linalg.norm(raw, axis=1)[:, None], rtol=1e-5)
     assert given.failed == {}
     assert given.tokens == sum(len(loaded.reader.read(turns).ids) for turns in ROWS)
 
@@ -105,11 +106,14 @@ def test_encode__of_several_checkpoints_is_less_and_rds_max_selects_by_it(checkp
     spec = GradientSpec(checkpoints=both, direction="adam", **options)
     candidates, targets = ROWS[:3], [ROWS[3], *ROWS[1:3]]
     subtasks = np.array([0, 0, 1])
-    x = load_gradient_encoder(spec, device="cpu").vectors_of(candidates).vectors
+    encoded = load_gradient_encoder(spec, device="cpu").vectors_of(candidates)
+    x = encoded.vectors
     q = load_gradient_encoder(spec.for_targets(), device="cpu").vectors_of(targets).vectors
     np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, atol=1e-6)
     influence = np.zeros((3, 3))
-    for folder, rate in zip(checkpoints, rates, strict=True):
+    for number, (folder, rate) in enumerate(zip(checkpoints, rates, strict=True)):
+        before_adam = [np.linalg.norm(literal(folder, turns, LAST)) for turns in candidates]
+        np.testing.assert_allclose(encoded.norms[:, number], before_adam, rtol=1e-5)
         size = len(literal(folder, candidates[0], LAST))
         project = Projector(kind="count_sketch", size=size, dims=4096, seed=2).project
         train = unit(project, [literal(folder, turns, LAST, adam=True) for turns in candidates])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,11 @@ import numpy as np
 import pytest
 
 from selection.encoders import load_vectorizer
-from selection.encoders.sentence_spec import SentenceSpec
+from selection.encoders.sentence_spec import VECTORS_VERSION, SentenceSpec, _files_of
+from selection.encoders.spec import files_digest
 from selection.errors import InvalidOption
 from tests.quick import quick_first
+from tests.tiny_models import tiny_static
 
 TEXTS = ["", "a fox", "the quick brown fox jumps over the lazy dog " * 30, "dog", "two\nlines", "a fox"]
 ROWS = [[("user", text)] for text in TEXTS]
@@ -38,19 +43,8 @@ def dense(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def static(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Static embeddings, as model2vec saves them."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-    from tokenizers import Tokenizer
-
-    torch.manual_seed(0)
-    tokenizer = Tokenizer.from_file(str(bert / "tokenizer.json"))
-    folder = tmp_path_factory.mktemp("static") / "model"
-    module = StaticEmbedding(tokenizer, embedding_dim=16)
-    SentenceTransformer(modules=[module], device="cpu").save(str(folder))
-    return folder
+def static(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_static(tmp_path_factory.mktemp("static") / "model")
 
 
 def spec(folder: Path, **options: Any) -> SentenceSpec:
@@ -150,6 +144,14 @@ def test_fingerprint__follows_every_module(dense: Path, tmp_path: Path) -> None:
 def test_a_wrong_option__is_refused(options: Any, message: str) -> None:
     with pytest.raises(InvalidOption, match=message):
         SentenceSpec(model="org/model", **options)
+
+
+def test_fingerprint__before_postprocess_is_as_without_it(static: Path) -> None:
+    inputs = asdict(spec(static)) | {"model": files_digest(_files_of(static, code=False)), "version": VECTORS_VERSION}
+    for name in ("target_prompt", "target_prompt_name", "target_task", "postprocess"):
+        del inputs[name]
+    digest = hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).hexdigest()
+    assert spec(static).fingerprint() == spec(static, postprocess="center").fingerprint() == digest
 
 
 def test_load__what_the_folder_does_not_have(dense: Path, bert: Path) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from selection.encoders import EncoderSpec
+from selection.encoders import Checkpoint, EncoderSpec, GradientSpec
 from storage.catalog.publish import publish_catalog
 from storage.duck import quoted
 from storage.ids import from_bytes, to_arrow
@@ -314,6 +314,11 @@ def test_encoders_embeddings_indexes__are_rows(full_store: Any) -> None:
     spec = asdict(EncoderSpec(model="org/model", revision="main", pooling="mean", template="plain", max_tokens=512))
     described = {"encoder": "e1", "spec": spec, "dimension": 4, "max_tokens": 256, "notes": [], "created_at": utc_now()}
     describe_encoder(full_store, "e1", described)
+    checkpoints = [Checkpoint(model=f"org/c{n}") for n in (1, 2)]
+    several = asdict(GradientSpec(checkpoints=checkpoints, dims=8))
+    describe_encoder(full_store, "e2", {"encoder": "e2", "spec": several, "dimension": 16, "created_at": utc_now()})
+    moved = {"encoder": "e3", "spec": spec | {"postprocess": {"method": "center"}}, "base": "e1", "fit": "f"}
+    describe_encoder(full_store, "e3", moved | {"dimension": 4, "created_at": utc_now()})
     index = {
         "index": "i1", "encoder": "e1", "snapshot": "s", "content": "c", "ids": "x", "kind": "flat", "cells": 0, "n_rows": 2,
         "n_dead": 0, "dimension": 4, "trained_on": 2, "nprobe": 0, "recall_at_10": 1.0, "recall_sample": 2, "seed": 0,
@@ -324,7 +329,17 @@ def test_encoders_embeddings_indexes__are_rows(full_store: Any) -> None:
         write_json(folder / "index.json", index)
     publish_catalog(full_store)
     sql = "SELECT encoder, model, revision, pooling, template, max_tokens, dtype, dimension FROM encoders"
-    assert rows(full_store, sql) == [("e1", "org/model", "main", "mean", "plain", 256, "float32", 4)]
+    assert rows(full_store, f"{sql} WHERE encoder = 'e1'") == [
+        ("e1", "org/model", "main", "mean", "plain", 256, "float32", 4)
+    ]
+    sql = """
+        SELECT encoder, kind, model, models->>'$[1]', base, fit, options->>'dims', options->>'$.postprocess.method'
+        FROM encoders ORDER BY ALL"""
+    assert rows(full_store, sql) == [
+        ("e1", "hidden_states", "org/model", None, None, None, None, None),
+        ("e2", "gradients", None, "org/c2", None, None, "8", None),
+        ("e3", "hidden_states", "org/model", None, "e1", "f", None, "center"),
+    ]
     sql = "SELECT encoder, n_rows, n_failed, tokens, truncated, device, seconds FROM embeddings"
     assert rows(full_store, sql) == [("e1", 2, 1, 30, 1, "cpu", 0.5)]
     sql = "SELECT \"index\", encoder, kind, n_rows, recall_at_10, record->>'recall_sample' FROM indexes"
