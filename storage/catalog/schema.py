@@ -265,15 +265,22 @@ _LATEST_PULLS = """latest_pulls AS (
         FROM runs WHERE stage = 'pull' AND status = 'ok'
         QUALIFY row_number() OVER (PARTITION BY target ORDER BY run_id DESC) = 1
     )"""
-_COST = "sum(coalesce(cost, CASE WHEN kind = 'class' THEN price END))"
-
 LABEL_VIEWS = f"""
 CREATE VIEW labels AS
-    SELECT e.* EXCLUDE ("import") FROM label_events e JOIN label_imports i ON e."import" = i."import"
-    QUALIFY row_number() OVER (
-        PARTITION BY e.project, e.id, e.annotator, CASE WHEN e.kind = 'skip' THEN 'class' ELSE e.kind END
-        ORDER BY coalesce(e.created_at, i.created_at) DESC, i.number DESC, e.line DESC, e.event DESC
-    ) = 1;
+    WITH {_LATEST_PULLS},
+    latest AS (
+        SELECT e.* EXCLUDE ("import") FROM label_events e JOIN label_imports i ON e."import" = i."import"
+        QUALIFY row_number() OVER (
+            PARTITION BY e.project, e.id, e.annotator, CASE WHEN e.kind = 'skip' THEN 'class' ELSE e.kind END
+            ORDER BY coalesce(e.created_at, i.created_at) DESC, i.number DESC, e.line DESC, e.event DESC
+        ) = 1
+    ),
+    sent AS (
+        SELECT r.project, i.id, arg_max(i.price, r."round") AS price
+        FROM round_items i JOIN round_records r USING (round_id) WHERE i.price IS NOT NULL GROUP BY r.project, i.id
+    )
+    SELECT l.*, coalesce(l.cost, CASE WHEN l.kind = 'class' THEN coalesce(p.price, s.price) END) AS price
+    FROM latest l LEFT JOIN latest_pulls p ON p.project = l.project LEFT JOIN sent s ON s.project = l.project AND s.id = l.id;
 CREATE VIEW label_conflicts AS
     SELECT project, id, count(*) AS n_labels, count(DISTINCT label) AS n_classes,
         to_json(map(list(annotator ORDER BY annotator), list(label ORDER BY annotator))) AS votes
@@ -300,12 +307,14 @@ CREATE VIEW annotators AS
     votes AS (SELECT * FROM labels WHERE kind = 'class'),
     acts AS (
         SELECT project, annotator, count(*) FILTER (kind = 'class') AS n_labels, count(*) FILTER (kind = 'skip') AS skipped,
-            count(*) FILTER (kind = 'ignore') AS ignored, median(seconds) AS median_seconds, {_COST} AS cost
-        FROM labels LEFT JOIN latest_pulls USING (project) WHERE kind <> 'gold' GROUP BY project, annotator
+            count(*) FILTER (kind = 'ignore') AS ignored, median(seconds) AS median_seconds, sum(price) AS cost
+        FROM labels WHERE kind <> 'gold' GROUP BY project, annotator
     ),
     shared AS (
         SELECT a.project, a.annotator, count(DISTINCT a.id) AS n_shared, avg((a.label = b.label)::DOUBLE) AS agreement
         FROM votes a JOIN votes b ON a.project = b.project AND a.id = b.id AND a.annotator <> b.annotator
+        LEFT JOIN latest_pulls p ON p.project = b.project
+        WHERE b.annotator IS DISTINCT FROM p.adjudicator
         GROUP BY a.project, a.annotator
     ),
     gold AS (
@@ -314,11 +323,12 @@ CREATE VIEW annotators AS
         GROUP BY v.project, v.annotator
     )
     SELECT acts.project, acts.annotator, n_labels, skipped, ignored, coalesce(n_shared, 0) AS n_shared, agreement,
-        coalesce(n_gold, 0) AS n_gold, gold_accuracy, median_seconds, cost
-    FROM acts LEFT JOIN shared USING (project, annotator) LEFT JOIN gold USING (project, annotator);
+        coalesce(n_gold, 0) AS n_gold, gold_accuracy, median_seconds, cost,
+        coalesce(acts.annotator = p.adjudicator, false) AS adjudicates
+    FROM acts LEFT JOIN shared USING (project, annotator) LEFT JOIN gold USING (project, annotator)
+    LEFT JOIN latest_pulls p ON p.project = acts.project;
 CREATE VIEW rounds AS
-    WITH {_LATEST_PULLS},
-    given AS (
+    WITH given AS (
         SELECT l.*, i.round_id AS sent_in, i.arm,
             l.kind = 'class' AND (l.project, l.id) NOT IN (SELECT (project, id) FROM labels WHERE kind = 'ignore') AS votes
         FROM labels l JOIN round_items i ON i.id = l.id
@@ -329,8 +339,8 @@ CREATE VIEW rounds AS
         ) = 1
     ),
     acts AS (
-        SELECT sent_in, count(DISTINCT id) FILTER (votes) AS labelled, {_COST} AS cost
-        FROM given LEFT JOIN latest_pulls USING (project) GROUP BY sent_in
+        SELECT sent_in, count(DISTINCT id) FILTER (votes) AS labelled, sum(price) AS cost
+        FROM given GROUP BY sent_in
     ),
     majority AS (
         SELECT sent_in, id, label, count(*) AS n FROM given WHERE votes AND arm <> 'gold' GROUP BY sent_in, id, label
@@ -591,7 +601,8 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "nll_q90": "Their 0.9 quantile.",
     "nll_sum": "Sum over all tokens but the first.",
     # Labels, rounds and models.
-    "agreement": "Share of the other annotators' labels on the same rows that are the same.",
+    "adjudicates": "Whether this person decides where the others differ, as of the last pull.",
+    "agreement": "Share of the other annotators' labels on the same rows that are the same; the adjudicator is none of the others.",
     "annotators": "How many annotators the row wants.",
     "assigned": "The annotators that the row was given to, where the project names them; else NULL.",
     "arm": "strategy, the project's steps; random, the standing random arm; or gold, a row with a known answer.",
@@ -602,9 +613,12 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "cost": "What it cost, in the unit of the label files.",
     **dict.fromkeys(
         ("annotators.cost", "rounds.cost"),
-        "What the labels cost, as their files say; those that say nothing, the price `per_row` of the project's budget as "
-        "of the last pull. NULL if nothing is known.",
+        "What the labels cost: the sum of `price` in `labels`. NULL if nothing is known.",
     ),
+    "labels.price": "What the label cost: `cost`, as its file says; else, of a class, `per_row` of the project's budget as of the "
+    "last pull, or `price` of the row in `round_items`. NULL if nothing is known.",
+    "round_items.price": "What one label of the row costs by the project's budget (`per_row`, `column` or `per_token`), as of when "
+    "it was sent out; NULL where the budget is not in money.",
     "cost_so_far": "What this round and the earlier ones cost.",
     "event": "Hash of all that was said: the same label brought again is the same event.",
     "found": "Class -> how many of the round's rows it was given to by most of their annotators, as JSON; gold and ignored rows apart.",
@@ -636,7 +650,7 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "n_gold": "Labels on gold rows.",
     "n_labelled": "Rows with a consensus.",
     "n_labels": "How many class labels.",
-    "n_shared": "Rows that others labelled as well.",
+    "n_shared": "Rows that others labelled as well; the adjudicator is none of the others.",
     "new": "Labels added to the log.",
     "indexes.number": "Order in which the indexes were made, 1 is first; NULL in records of earlier versions.",
     "models.number": "Order in which the models were fitted, 1 is first; NULL in records of earlier versions.",
