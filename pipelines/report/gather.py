@@ -66,15 +66,13 @@ from storage.ids import Ids, to_arrow
 from storage.pool.contamination import read_recall
 from storage.pool.content import Turns, text_of
 from storage.pool.snapshot import Snapshot
+from storage.reports import CHANGES_SCHEMA
 from storage.store import Store, utc_now
 from storage.vectors.health import read_health
 
 FORMAT = 1
 # Of a row's text that is read to be shortened.
 MOST_TEXT = 2000
-CHANGES_SCHEMA = pa.schema(
-    [("recipe", pa.string()), ("id", pa.uuid()), ("change", pa.string()), ("cause", pa.string())]
-)
 
 
 @dataclass(frozen=True, eq=False)

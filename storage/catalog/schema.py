@@ -20,6 +20,7 @@ from storage.pool import contamination, ingest
 from storage.pool.ingest import POOL_SCHEMA
 from storage.pool.snapshot import DUPLICATES_SCHEMA, TOMBSTONES_SCHEMA
 from storage.pool.targets import ITEMS_SCHEMA, MEASURES
+from storage.reports import CHANGES_SCHEMA
 from storage.vectors import health, model_scores
 
 STEPS: tuple[str, ...] = (
@@ -117,6 +118,23 @@ STEPS: tuple[str, ...] = (
         result_id VARCHAR, selection_id VARCHAR, seed BIGINT, name VARCHAR, value DOUBLE, lower_is_better BOOLEAN,
         created_at TIMESTAMP);
     """,
+    """
+    CREATE TABLE reports (
+        invocation VARCHAR PRIMARY KEY, state VARCHAR, line VARCHAR, recipes BIGINT, passed BIGINT, "rows" BIGINT,
+        tokens BIGINT, seconds DOUBLE, started_at TIMESTAMP, finished_at TIMESTAMP, created_at TIMESTAMP);
+    CREATE TABLE comparisons (
+        comparison_id VARCHAR, number BIGINT, name VARCHAR, random BOOLEAN, draws BIGINT, selection_id VARCHAR,
+        "rows" DOUBLE, tokens DOUBLE, mean_distance DOUBLE, mean_distance_std DOUBLE, most_distance DOUBLE,
+        most_distance_std DOUBLE, seconds DOUBLE, seconds_std DOUBLE, peak_memory_bytes BIGINT, encoder VARCHAR,
+        snapshot VARCHAR, pool_rows BIGINT, sample_rows BIGINT, created_at TIMESTAMP, PRIMARY KEY (comparison_id, number));
+    CREATE TABLE comparison_targets (
+        comparison_id VARCHAR, name VARCHAR, target_set VARCHAR, half VARCHAR, examples BIGINT, similarity DOUBLE,
+        similarity_std DOUBLE);
+    CREATE TABLE comparison_overlaps (
+        comparison_id VARCHAR, name VARCHAR, other VARCHAR, jaccard DOUBLE, rank_biased_overlap DOUBLE);
+    CREATE TABLE comparison_sources (
+        comparison_id VARCHAR, name VARCHAR, source VARCHAR, share DOUBLE, share_of_pool DOUBLE);
+    """,
 )
 
 _SQL_TYPES = {
@@ -165,6 +183,7 @@ PARQUET_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "round_items": _columns(pa.schema(rounds.ITEM_COLUMNS | rounds.ADDED_COLUMNS), "round_id"),
     "consensus": _columns(CONSENSUS_SCHEMA, "project") | {"model_id": "VARCHAR"},
     "classifier_examples": _columns(EXAMPLE_SCHEMA, "classifier_id"),
+    "change_causes": _columns(CHANGES_SCHEMA, "invocation"),
 }
 
 # Taken from the record's folder rather than from inside the file: a condition on such a column then opens only the
@@ -179,6 +198,7 @@ FROM_FOLDER: Mapping[str, str] = {
     "round_items": "round_id",
     "consensus": "model_id",
     "classifier_examples": "classifier_id",
+    "change_causes": "invocation",
 }
 
 # {latest}: the snapshot that is the pool now; {without}, {renamed}: extra fields with a name of selection_items.
@@ -226,6 +246,28 @@ CREATE VIEW latest_selections AS
         SELECT selection_id, verdict FROM trial_verdicts
         QUALIFY row_number() OVER (PARTITION BY selection_id ORDER BY created_at DESC, trial_id) = 1
     ) t ON s.selection_id = t.selection_id;
+CREATE VIEW selection_changes AS
+    WITH draws AS (
+        SELECT invocation, target AS recipe, arg_max(subject, run_id) AS selection_id, max(run_id) AS run_id
+        FROM runs WHERE stage = 'select' AND status = 'ok' GROUP BY invocation, target
+    ),
+    pairs AS (
+        SELECT invocation, recipe, selection_id, lag(selection_id) OVER (PARTITION BY recipe ORDER BY run_id) AS previous
+        FROM draws
+    ),
+    sides AS (
+        SELECT *, selection_id AS side, true AS is_new FROM pairs WHERE previous IS NOT NULL
+        UNION ALL SELECT *, previous, false FROM pairs WHERE previous IS NOT NULL
+    ),
+    ranks AS (
+        SELECT s.invocation, s.recipe, s.selection_id, s.previous, i.id,
+            max(i.rank) FILTER (is_new) AS rank, max(i.rank) FILTER (NOT is_new) AS previous_rank
+        FROM sides s JOIN selection_items i ON i.selection_id = s.side GROUP BY ALL
+    )
+    SELECT r.invocation, r.recipe, r.id,
+        CASE WHEN previous_rank IS NULL THEN 'added' WHEN rank IS NULL THEN 'dropped' ELSE 'kept' END AS change, c.cause,
+        rank, previous_rank, selection_id, previous
+    FROM ranks r LEFT JOIN change_causes c ON c.invocation = r.invocation AND c.recipe = r.recipe AND c.id = r.id;
 CREATE VIEW trials AS
     SELECT r.trial_id, r.selection_id, r.recipe, coalesce(v.verdict, 'not finished') AS verdict, v.line,
         r.* EXCLUDE (trial_id, part, selection_id, recipe), v.created_at AS finished_at
@@ -407,7 +449,14 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "rounds": "One row per round of a labeling project: what was sent out, what came back.",
     "round_items": "One row per round and candidate sent out to be labelled, in the order of the batch.",
     "round_records": "One row per round as it was drawn; `rounds` has what came of it as well.",
+    "selection_changes": "One row per run, recipe and candidate that its selection or the one before has: added, dropped or kept; why, once the run has a report.",
+    "change_causes": "One row per report, recipe and candidate that was added or dropped: why; `selection_changes` has those kept as well.",
+    "reports": "One row per report of a run: what was published, or held back.",
     "metrics": "One row per number measured on a selection.",
+    "comparisons": "One row per comparison that `winnow compare --record` kept, and entry of its table: coverage, time, memory; random rows among them.",
+    "comparison_targets": "One row per comparison, entry and target set: how similar the selection is to the examples that judge.",
+    "comparison_overlaps": "One row per comparison and two of its entries: how much they share.",
+    "comparison_sources": "One row per comparison, entry and source: its share of the selection and of the pool.",
     "trials": "One row per trial of a selection: whether it helped the models that were trained on it, and how they were trained.",
     "trial_cells": "One row per trial, arm and seed: a model that was trained, and its losses.",
     "trial_effects": "One row per finished trial, target set and control: by how much the selection's losses are lower, and the verdict.",
@@ -700,6 +749,50 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "representation_health.rows": "Rows of the sample.",
     "representation_health.snapshot": "The first snapshot that has this sample.",
     "share_of_sample": "Share of all rows of the sample in that cell.",
+    # Reports and comparisons.
+    "change": "added, dropped or kept.",
+    "change_causes.cause": "The first of the causes that holds, as docs/report.md lists them: new_row, gone, score, quota, pushed_out, ...",
+    "selection_changes.cause": "Why it was added or dropped, the first of the causes in docs/report.md that holds: new_row, gone, score, quota, "
+    "pushed_out, ...; NULL for a kept row, and without a report.",
+    "previous": "The selection before, of the last run whose checks passed.",
+    "previous_rank": "Place in the selection before; NULL of a row that was added.",
+    "selection_changes.rank": "Place in the selection; NULL of a row that was dropped.",
+    "passed": "Recipes whose checks passed.",
+    "recipes": "Recipes that were drawn.",
+    "reports.line": "The verdict in a sentence.",
+    "reports.rows": "Rows of the recipes that passed.",
+    "reports.tokens": "Tokens of the recipes that passed and count them.",
+    "state": "published; partly, something failed or was held back; or held_back, what was published before stays.",
+    "comparison_id": "Hash of all that was measured.",
+    "comparisons.draws": "Draws with different seeds; numbers are means over them.",
+    "comparisons.encoder": "The encoder's name in winnow.yaml, whose vectors measure; NULL without vectors.",
+    "comparisons.number": "Place in the table, 1 is first.",
+    "comparisons.rows": "Rows of the selection.",
+    "comparisons.tokens": "Tokens of the selection; NULL for a budget in rows.",
+    "comparisons.seconds": "What a draw took.",
+    "comparisons.selection_id": "The selection, where one draw is compared and it is on record.",
+    **dict.fromkeys(
+        ("mean_distance_std", "most_distance_std", "seconds_std", "similarity_std"),
+        "Standard deviation over the draws; NULL of one draw.",
+    ),
+    "comparison_targets.examples": "How many examples judge.",
+    "half": "measuring, examples that no step saw; or selecting, those that choose rows as well, which flatters.",
+    "jaccard": "Rows in both, of rows in either: the mean over their draws; of an entry with itself, over different draws.",
+    "mean_distance": "Mean distance of a row of the pool to the nearest chosen one: lower covers better.",
+    "most_distance": "95 of 100 rows of the pool are nearer than this to a chosen one.",
+    **dict.fromkeys(
+        (f"{table}.name" for table in ("comparisons", "comparison_targets", "comparison_overlaps", "comparison_sources")),
+        "The entry: a recipe, a selection, or so many random rows.",
+    ),
+    "other": "The other entry, or the same.",
+    "peak_memory_bytes": "The most memory of the process that last drew it.",
+    "random": "Whether it is random rows to compare with, that nobody asked for.",
+    "rank_biased_overlap": "How alike the lists begin, 0 to 1 (Webber et al. 2010); of at most 5 draws each.",
+    "sample_rows": "Rows of the pool that coverage was measured on.",
+    "share": "Share of the selection's rows: the mean over the draws.",
+    "share_of_pool": "Share of the pool's rows.",
+    "similarity": "Mean, over the examples, of the highest cosine to a chosen row: the mean over the draws.",
+    # Trials.
     # Trials.
     "against": "The control: random, random_per_source, longest, top_score, or a recipe.",
     "trials.against": "Controls beside random, as JSON: a recipe's with the selection that it would draw.",
