@@ -28,6 +28,7 @@ def charts(document: Mapping[str, Any]) -> dict[str, Spec]:
     for number, recipe in enumerate(document["recipes"]):
         if recipe["mix"] is not None:
             specs[f"mix-{number}"] = mix_chart(recipe["mix"]["source"])
+            specs[f"language-{number}"] = mix_chart(recipe["mix"]["language"]["lines"])
             specs[f"length-{number}"] = length_chart(recipe["mix"]["length"])
             if recipe["mix"]["quota"] is not None:
                 specs[f"quota-{number}"] = mix_chart(recipe["mix"]["quota"]["lines"])
