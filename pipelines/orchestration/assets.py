@@ -319,7 +319,13 @@ def _reported(context: Context, outcome: Outcome) -> dict[str, Any]:
         for line in (recipe["changes"] or {}).get(f"{change}_causes", [])
     ]
     by_group = [
-        {"recipe": recipe["name"], "by": by, "group": line["group"], "rows": line["selected"], "wanted": line.get("wanted")}
+        {
+            "recipe": recipe["name"],
+            "by": by,
+            "group": line["group"],
+            "rows": line["selected"],
+            "wanted": line.get("wanted"),
+        }
         | {key: line[key] for key in ("share", "share_of_pool")}
         for recipe in document["recipes"]
         if recipe["mix"] is not None

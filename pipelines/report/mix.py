@@ -63,7 +63,8 @@ def _by_language(
         lines = _by_value(view, now, before, columns[0])
         return {"column": columns[0], "rows": len(now.rows), "pool_rows": len(now.snapshot), "lines": lines}
     pool, selected = (
-        Counter(language_of(texts.get(id_, "")[:LANGUAGE_TEXT]) or NO_LANGUAGE for id_ in ids.tolist()) for ids in sample
+        Counter(language_of(texts.get(id_, "")[:LANGUAGE_TEXT]) or NO_LANGUAGE for id_ in ids.tolist())
+        for ids in sample
     )
     order = sorted(pool | selected, key=lambda name: (name == NO_LANGUAGE, -selected[name], -pool[name], name))
     lines = [

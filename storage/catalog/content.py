@@ -237,9 +237,7 @@ _SOURCES = (
     _Source("trial_effects", "trial_effects", ("trial_id", "part"), rows=lambda d: _with(d, "effects")),
     _Source("trial_verdicts", "trial_effects", ("trial_id", "part")),
     _Source("results", "results", ("result_id",), rows=_scores),
-    _Source(
-        "reports", "reports", ("invocation",), {"changes.parquet": "change_causes"}, lambda d: [d | d["verdict"]]
-    ),
+    _Source("reports", "reports", ("invocation",), {"changes.parquet": "change_causes"}, lambda d: [d | d["verdict"]]),
     _Source("comparisons", "comparisons", ("comparison_id",), rows=_entries),
     _Source("comparison_targets", "comparisons", ("comparison_id",), rows=_similarities),
     _Source("comparison_overlaps", "comparisons", ("comparison_id",), rows=_overlaps),
@@ -365,9 +363,7 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
         "round_items": _of_records(store, "rounds", "items.parquet"),
         "classifier_examples": _of_records(store, "classifiers", "examples.parquet"),
         "consensus": _of_records(store, "models", "consensus.parquet", _latest_models(connection)),
-        "change_causes": [
-            path for path in _of_records(store, "reports", "changes.parquet", reports) if path.exists()
-        ],
+        "change_causes": [path for path in _of_records(store, "reports", "changes.parquet", reports) if path.exists()],
     }
     for view, paths in files.items():
         connection.execute(f"CREATE VIEW {view} AS {_select(view, paths)}")

@@ -781,7 +781,10 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "mean_distance": "Mean distance of a row of the pool to the nearest chosen one: lower covers better.",
     "most_distance": "95 of 100 rows of the pool are nearer than this to a chosen one.",
     **dict.fromkeys(
-        (f"{table}.name" for table in ("comparisons", "comparison_targets", "comparison_overlaps", "comparison_sources")),
+        (
+            f"{table}.name"
+            for table in ("comparisons", "comparison_targets", "comparison_overlaps", "comparison_sources")
+        ),
         "The entry: a recipe, a selection, or so many random rows.",
     ),
     "other": "The other entry, or the same.",

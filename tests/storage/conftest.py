@@ -156,9 +156,7 @@ class SmallStore(Store):
         self.add_run("decontaminate", None, contamination_id)
         return contamination_id
 
-    def add_run(
-        self, stage: str, target: str | None, subject: str | None, status: str = "ok", **about: Any
-    ) -> str:
+    def add_run(self, stage: str, target: str | None, subject: str | None, status: str = "ok", **about: Any) -> str:
         now = utc_now()
         run = {"run_id": new_run_id(), "invocation": "i", "stage": stage, "target": target, "status": status}
         more = {

@@ -173,7 +173,9 @@ def test_push__a_row_that_was_skipped_and_is_sent_again_waits(project: Path) -> 
     state = project_state(opened(project), "kinds")
     assert [state.missing_labels(header).sum() for header in state.rounds] == [0, 1]
     assert push(opened(project), "kinds").summary.startswith("round 1 is open: 1 row waits for ")
-    (project / "labels" / "bob.jsonl").write_text(json.dumps({"id": skipped, "annotator": "bob", "label": "fox"}) + "\n")
+    (project / "labels" / "bob.jsonl").write_text(
+        json.dumps({"id": skipped, "annotator": "bob", "label": "fox"}) + "\n"
+    )
     pull(opened(project), "kinds")
     assert project_state(opened(project), "kinds").open_rounds == []
 

@@ -21,7 +21,9 @@ ENGLISH = "How old is the house on the hill, and who is the man that lives in it
 def test_language__told_by_words_on_a_sample(light: Path) -> None:
     write_rows(light / "data" / "a.jsonl", [row(n, "fox") | {"prompt": f"{GERMAN} {n}"} for n in range(10)])
     write_rows(light / "data" / "b.jsonl", [row(n, "dog") | {"prompt": f"{ENGLISH} {n}"} for n in range(10)])
-    write_rows(light / "data" / "c.jsonl", [row(n, "system") | {"prompt": f"x = {n}", "response": ""} for n in range(5)])
+    write_rows(
+        light / "data" / "c.jsonl", [row(n, "system") | {"prompt": f"x = {n}", "response": ""} for n in range(5)]
+    )
     change(light, "any: {steps: [random], budget: 8}", "any: {steps: [random], budget: 25}")
     run_and_report(opened(light))
     language = part(light, "any")["language"]

@@ -74,7 +74,9 @@ def test_labels__the_latest_of_each(labelled: SmallStore) -> None:
 
 
 def test_annotators__how_much_how_well_how_fast(labelled: SmallStore) -> None:
-    result = rows(labelled, "SELECT * EXCLUDE (project, adjudicates) FROM annotators WHERE project = 'topics' ORDER BY annotator")
+    result = rows(
+        labelled, "SELECT * EXCLUDE (project, adjudicates) FROM annotators WHERE project = 'topics' ORDER BY annotator"
+    )
     # Shared: ann with bob on p1 no, p2 yes, p4 no, p5 no, with cy on p1 no; bob with cy on p1 yes.
     assert result == [
         # n_labels, skipped, ignored, n_shared, agreement, n_gold, gold_accuracy, median_seconds, cost
