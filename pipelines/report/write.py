@@ -14,7 +14,6 @@ from pipelines.context import Context
 from pipelines.report.gather import gather
 from pipelines.report.history import LATEST, read_history
 from pipelines.report.page import render
-from storage.catalog.publish import publish_catalog
 from storage.damage import committed_whole, read_record
 from storage.store import Store, sync_path
 
@@ -23,7 +22,7 @@ PAGE, DOCUMENT, CHANGES = "report.html", "report.json", "changes.parquet"
 
 
 def make_report(context: Context, name: str = LATEST) -> Path:
-    """The folder of a run's report, made now, and published for SQL, if the run has none yet.
+    """The folder of a run's report, made now if the run has none yet.
 
     Args:
         name: the run's `invocation`, or `latest`.
@@ -41,7 +40,6 @@ def make_report(context: Context, name: str = LATEST) -> Path:
             (folder / DOCUMENT).write_bytes(orjson.dumps(document) + b"\n")
             (folder / PAGE).write_text(page, "utf-8")
             pq.write_table(changes, folder / CHANGES, compression="zstd")
-        publish_catalog(store)
     return store.path("records", KIND, run)
 
 
