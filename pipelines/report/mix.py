@@ -186,7 +186,8 @@ def _quota_lines(now: Drawn, quota: Quota, names: tuple[str, ...], selected: Row
 def _quota_part(now: Drawn, quota: Quota, lines: list[dict[str, Any]]) -> dict[str, Any]:
     rule = "shares" if quota.shares is not None else "caps" if quota.caps is not None else str(quota.balance)
     unit = now.spec.constraints.unit
-    return {"by": quota.by, "rule": rule, "unit": unit, "groups": len(lines), "lines": lines[:GROUPS]}
+    total = now.spec.budget
+    return {"by": quota.by, "rule": rule, "unit": unit, "total": total, "groups": len(lines), "lines": lines[:GROUPS]}
 
 
 def _by_length(now: Drawn, before: Drawn | None, lengths: Rows) -> list[dict[str, Any]]:

@@ -111,5 +111,5 @@ def test_render__a_browser_draws_the_plots_and_runs_nothing_else(page: str, tmp_
         f"file://{tmp_path}/page.html",
     ]
     elements = Elements(subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout)
-    assert elements.tags["canvas"] == 6
+    assert elements.tags["canvas"] == 8
     assert elements.tags["script"] == 2
