@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -201,5 +201,11 @@ def _specifications() -> dict[str, Spec]:
 
 def _made() -> str:
     quota = partial(_mix, "wanted_share", "wanted, or at most")
-    kinds = {"mix": _mix, "quota": quota, "length": _length, "map": _map, "curve": _curve}
+    kinds: dict[str, Callable[[], Spec]] = {
+        "mix": _mix,
+        "quota": quota,
+        "length": _length,
+        "map": _map,
+        "curve": _curve,
+    }
     return json.dumps({kind: make() for kind, make in kinds.items()})

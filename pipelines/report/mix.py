@@ -62,10 +62,12 @@ def _by_language(
     if columns := language_columns(now.snapshot):
         lines = _by_value(view, now, before, columns[0])
         return {"column": columns[0], "rows": len(now.rows), "pool_rows": len(now.snapshot), "lines": lines}
-    pool, selected = (
-        Counter(language_of(texts.get(id_, "")[:LANGUAGE_TEXT]) or NO_LANGUAGE for id_ in ids.tolist())
-        for ids in sample
-    )
+
+    def counts(ids: Ids) -> Counter[str]:
+        return Counter(language_of(texts.get(id_, "")[:LANGUAGE_TEXT]) or NO_LANGUAGE for id_ in ids.tolist())
+
+    pool = view.once("languages", now.snapshot.id, lambda: counts(sample[0]))
+    selected = counts(sample[1])
     order = sorted(pool | selected, key=lambda name: (name == NO_LANGUAGE, -selected[name], -pool[name], name))
     lines = [
         {
