@@ -1,11 +1,11 @@
-"""Whether trainers' own loaders read what `winnow export` writes: LLaMA-Factory, axolotl, torchtune, ms-swift, NeMo AutoModel.
+"""Whether trainers' own loaders read what `winnow export` writes.
 
     pip install --no-deps llamafactory==0.9.5 axolotl==0.19.0 peft addict pillow
     pip install --no-deps torchtune==0.6.1 ms-swift==4.6.0 nemo-automodel==0.7.0 modelscope modelscope-hub
     python benchmarks/trainers.py                                        # all, or:
     python benchmarks/trainers.py torchtune ms-swift nemo-automodel
 
-They pin other versions of what winnow uses and want CUDA packages, so they are installed without their dependencies, and
+They pin other versions of what winnow uses and want CUDA packages, so they are installed without dependencies, and
 what they import beside datasets, transformers and peft (audio, images, kernels, trackers) is a stand-in here. The code that
 reads and tokenizes conversations is theirs. Every example is compared with the row that was exported; exits with 1 where one
 differs.
@@ -149,7 +149,7 @@ def by_axolotl(folder: Path, model: Path) -> list[tuple[str, str]]:
 
 
 class Messages:
-    """In place of torchtune's tokenizer: keeps the messages that it is given; a token each, masked where torchtune masks."""
+    """In place of torchtune's tokenizer: keeps its messages; a token each, masked where torchtune masks."""
 
     def __init__(self) -> None:
         self.read: list[list[tuple[str, str]]] = []
@@ -186,7 +186,8 @@ def by_automodel(folder: Path) -> list[list[tuple[str, str]]]:
     )
 
     entry = yaml.safe_load((folder / "nemo_automodel.yaml").read_text())["dataset"]
-    rows = chat_dataset._load_openai_messages(entry["path_or_dataset_id"])  # noqa: SLF001 - `ChatDataset` wants a tokenizer
+    # `ChatDataset` itself wants a tokenizer.
+    rows = chat_dataset._load_openai_messages(entry["path_or_dataset_id"])  # noqa: SLF001
     whole = [chat_dataset._normalize_messages(row["messages"]) for row in rows]  # noqa: SLF001
     return [[(turn["role"], turn["content"]) for turn in messages] for messages in whole]
 

@@ -1,4 +1,4 @@
-"""What the record of a report has for SQL: `records/reports/<invocation>/changes.parquet`, beside the page and its document."""
+"""What the record of a report has for SQL: `changes.parquet`, beside the page and its document."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ _KEPT = ("mean_distance", "most_distance", "similarity_")
 
 
 def record_comparison(store: Store, document: Mapping[str, Any]) -> str:
-    """Commit a comparison, and what was measured of each selection on record, and publish the catalog; returns the comparison's id.
+    """Commit a comparison, and publish the catalog; returns the comparison's id.
 
-    In `metrics` the names begin with `compare_`.
+    What was measured of selections on record is committed as their metrics too. In `metrics` the names begin with `compare_`.
     """
     comparison = digest_of({key: value for key, value in document.items() if key != "created_at"})
     commit_record(store, "comparison", {**document, "comparison_id": comparison}, {})

@@ -1,7 +1,7 @@
 """What trainers want: the file beside the data, and which rows they would skip. Which shapes they read, `options` says.
 
-Sources: the documentation of each, looked at in November 2026; of torchtune 0.6.1, ms-swift 4.6.0 and NeMo AutoModel 0.7.0 the
-code that reads.
+Sources: the documentation of each, looked at in November 2026; of torchtune 0.6.1, ms-swift 4.6.0 and NeMo AutoModel
+0.7.0 the code that reads.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def mix_chart(lines: Values) -> Spec:
 
 
 def quota_chart(quota: Mapping[str, Any]) -> Spec:
-    """A bar for each group's share of what was taken, and a tick for what it was to get; for its share of the pool if all may get as much."""
+    """A bar for each group's share of what was taken, and a tick for what it was to get, or else its share of the pool."""
     lines = quota["lines"]
     if any(line["wanted"] is not None for line in lines):
         lines = [line | {"wanted_share": _part(line["wanted"], quota["total"])} for line in lines]

@@ -29,9 +29,9 @@ A recipe:
     quality       null without vectors, or see `quality.quality`
     trial         line (the verdict of the newest trial, or `not tried`), effects [target_set, against, verdict, mean, low, high,
                   detectable, examples]
-    mix           source [group, selected, before, share, share_of_pool]; language column (null: told by the words of a sample), rows,
-                  pool_rows (that were looked at), lines [as source]; quota null, or by, rule, unit, total (the budget), groups, lines [group,
-                  selected, wanted, share, share_of_pool]; length [group, rows, quantiles 5, 25, 50, 75, 95 of 100]
+    mix           source [group, selected, before, share, share_of_pool]; language column (null: told by the
+                  words of a sample), rows, pool_rows (that were looked at), lines [as source]; quota null, or by, rule,
+                  unit, total (the budget), groups, lines [group, selected, wanted, share, share_of_pool]; length [group, rows, quantiles 5, 25, 50, 75, 95 of 100]
     rows_to_read  note, rank, rank_before, id, source, step, why, gain, value, cause, text, ref, ref_text
     map           null, or encoder, selected [x, y, rank, text], targets [x, y, target set, text]
 

@@ -131,7 +131,7 @@ def _codes(view: PoolView, drawn: Drawn, column: str) -> tuple[Rows, list[str]]:
 
 
 def _by_class(now: Drawn, quota: Quota) -> dict[str, Any] | None:
-    """The predicted classes: what each was to get and what it got, as the draw counted; None of draws that did not count.
+    """The predicted classes: what each was to get and what it got, as the draw counted; None if it did not.
 
     What the pool has is not known: that would take a pass of the model over all of it.
     """
