@@ -1,9 +1,11 @@
-"""Whether trainers' own loaders read what `winnow export` writes: LLaMA-Factory and axolotl.
+"""Whether trainers' own loaders read what `winnow export` writes.
 
-    pip install --no-deps llamafactory==0.9.5 axolotl==0.19.0 peft addict
-    python benchmarks/trainers.py
+    pip install --no-deps llamafactory==0.9.5 axolotl==0.19.0 peft addict pillow
+    pip install --no-deps torchtune==0.6.1 ms-swift==4.6.0 nemo-automodel==0.7.0 modelscope modelscope-hub
+    python benchmarks/trainers.py                                        # all, or:
+    python benchmarks/trainers.py torchtune ms-swift nemo-automodel
 
-Both pin other versions of what winnow uses and want CUDA packages, so they are installed without their dependencies, and
+They pin other versions of what winnow uses and want CUDA packages, so they are installed without dependencies, and
 what they import beside datasets, transformers and peft (audio, images, kernels, trackers) is a stand-in here. The code that
 reads and tokenizes conversations is theirs. Every example is compared with the row that was exported; exits with 1 where one
 differs.
@@ -11,6 +13,7 @@ differs.
 
 from __future__ import annotations
 
+import importlib
 import importlib.machinery
 import json
 import os
@@ -26,9 +29,10 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 STAND_INS = {
-    "av", "bitsandbytes", "colorama", "deepspeed", "fire", "flash_attn", "gradio", "immutabledict", "langdetect", "librosa",
-    "lm_eval", "mistral_common", "mlflow", "modal", "nltk", "omegaconf", "optimum", "posthog", "ray", "s3fs", "schedulefree",
-    "torchao", "torchaudio", "torchvision", "trackio", "tyro", "vllm", "wandb", "xformers",
+    "aiohttp", "av", "bitsandbytes", "blobfile", "colorama", "cryptography", "deepspeed", "fire", "flash_attn",
+    "gradio", "immutabledict", "json_repair", "langdetect", "librosa", "lm_eval", "mistral_common", "mlflow",
+    "modal", "nltk", "omegaconf", "optimum", "posthog", "ray", "s3fs", "schedulefree", "sentencepiece", "tiktoken",
+    "torchao", "torchaudio", "torchdata", "torchvision", "trackio", "tyro", "vllm", "wandb", "xformers",
 }  # fmt: skip
 CONFIG = """\
 store: ./store
@@ -144,6 +148,50 @@ def by_axolotl(folder: Path, model: Path) -> list[tuple[str, str]]:
     return texts
 
 
+class Messages:
+    """In place of torchtune's tokenizer: keeps its messages; a token each, masked where torchtune masks."""
+
+    def __init__(self) -> None:
+        self.read: list[list[tuple[str, str]]] = []
+
+    def __call__(self, sample: dict[str, Any], **_: Any) -> dict[str, Any]:
+        messages = sample["messages"]
+        assert [message.role for message in messages if not message.masked] == ["assistant"] * (len(messages) // 2)
+        self.read.append([(message.role, message.text_content) for message in messages])
+        return {"tokens": list(range(len(messages))), "mask": [message.masked for message in messages]}
+
+
+def by_torchtune(folder: Path) -> list[list[tuple[str, str]]]:
+    """What torchtune would tokenize, once it has checked it; it trains on the answers alone."""
+    entry = yaml.safe_load((folder / "torchtune.yaml").read_text())["dataset"]
+    module, _, builder = entry.pop("_component_").rpartition(".")
+    tokenizer = Messages()
+    dataset = getattr(importlib.import_module(module), builder)(tokenizer=tokenizer, **entry)
+    assert len([dataset[place] for place in range(len(dataset))]) == len(tokenizer.read)
+    return tokenizer.read
+
+
+def by_swift(folder: Path) -> list[list[tuple[str, str]]]:
+    from datasets import load_dataset
+    from swift.dataset.preprocessor.core import AutoPreprocessor  # type: ignore[import-not-found,unused-ignore]
+
+    _, *files = (folder / "ms_swift.args").read_text().split()
+    rows = [row for file in files for row in AutoPreprocessor()(load_dataset("json", data_files=file, split="train"))]
+    return [[(turn["role"], turn["content"]) for turn in row["messages"]] for row in rows]
+
+
+def by_automodel(folder: Path) -> list[list[tuple[str, str]]]:
+    from nemo_automodel.components.datasets.llm import (  # type: ignore[import-not-found,unused-ignore]
+        chat_dataset,
+    )
+
+    entry = yaml.safe_load((folder / "nemo_automodel.yaml").read_text())["dataset"]
+    # `ChatDataset` itself wants a tokenizer.
+    rows = chat_dataset._load_openai_messages(entry["path_or_dataset_id"])  # noqa: SLF001
+    whole = [chat_dataset._normalize_messages(row["messages"]) for row in rows]  # noqa: SLF001
+    return [[(turn["role"], turn["content"]) for turn in messages] for messages in whole]
+
+
 def _letters(text: str) -> str:
     """Without spaces, of which tokenizers make some."""
     return text.replace(" ", "")
@@ -173,6 +221,13 @@ def differs(title: str, read: list[Any], budget: int, pool: list[Any]) -> bool:
     return not right
 
 
+OTHERS = (
+    ("torchtune", by_torchtune, ("messages",)),
+    ("ms-swift", by_swift, ("messages",)),
+    ("nemo-automodel", by_automodel, ("messages",)),
+)
+
+
 def main() -> int:
     sys.meta_path.append(StandIns())  # type: ignore[arg-type]
     os.environ |= {"DISABLE_VERSION_CHECK": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
@@ -181,6 +236,7 @@ def main() -> int:
     from pipelines.run import run_all
     from tests.tiny_models import tiny_llama
 
+    trainers = sys.argv[1:] or ["llama-factory", "axolotl", *(name for name, *_ in OTHERS)]
     wrong = False
     with TemporaryDirectory() as temporary:
         project = Path(temporary)
@@ -188,15 +244,20 @@ def main() -> int:
         run_all(open_context(project, Log(lambda _: None)))
         lines = [line for path in (project / "data").glob("*.jsonl") for line in path.read_text().splitlines()]
         pool = [conversation(json.loads(line)) for line in lines]
-        for recipe, shape in SHAPES:
+        for recipe, shape in SHAPES if "llama-factory" in trainers else ():
             read = by_llama_factory(export(project, recipe, shape, "llama-factory"), recipe)
             wrong |= differs(f"LLaMA-Factory, {recipe} as {shape}", read, BUDGETS[recipe], pool)
         model = tiny_llama(project / "model")
-        for recipe in ("chats", "single"):
+        for recipe in ("chats", "single") if "axolotl" in trainers else ():
             texts = by_axolotl(export(project, recipe, "messages", "axolotl"), model)
             wrong |= differs(
                 f"axolotl, {recipe} as messages", texts, BUDGETS[recipe], [templated(each) for each in pool]
             )
+        for trainer, reader, shapes in OTHERS:
+            for shape in shapes if trainer in trainers else ():
+                for recipe in ("chats", "single"):
+                    read = reader(export(project, recipe, shape, trainer))
+                    wrong |= differs(f"{trainer}, {recipe} as {shape}", read, BUDGETS[recipe], pool)
     return int(wrong)
 
 

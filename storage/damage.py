@@ -259,7 +259,24 @@ KINDS: Mapping[str, Kind] = {
         {**dict.fromkeys(("result_id", "selection_id", "created_at"), _TEXT), "scores": [{"seed": _WHOLE}]},
     ),
     "fits": Kind(("records", "fits"), "fit.json", {"fit": _TEXT, "rows": _WHOLE}, ("ids.npy", "mean.npy")),
-    "reports": Kind(("records", "reports"), "report.json", {"format": _WHOLE, "run": _TEXT}, ("report.html",)),
+    "reports": Kind(
+        ("records", "reports"),
+        "report.json",
+        {"format": _WHOLE, "run": _TEXT, "created_at": _TEXT, "verdict": {"state": _TEXT, "line": _TEXT}},
+        ("report.html",),
+    ),
+    "comparisons": Kind(
+        ("records", "comparisons"),
+        "comparison.json",
+        {
+            **dict.fromkeys(("comparison_id", "snapshot", "created_at"), _TEXT),
+            "selections": [{"name": _TEXT, "random": bool, "metrics": {str: dict}, "draws": [dict]}],
+            "targets": [{"target_set": _TEXT, "half": _TEXT, "examples": _WHOLE}],
+            "overlap": [[(*_NUMBER, _NULL)]],
+            "rank_biased_overlap": [[(*_NUMBER, _NULL)]],
+            "mix": [{"source": _TEXT, "pool": _NUMBER, "shares": [_NUMBER]}],
+        },
+    ),
     "runs": Kind(
         ("records", "runs"),
         "run.json",

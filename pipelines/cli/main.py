@@ -286,14 +286,14 @@ def compare(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     out_folder: Annotated[Path | None, typer.Option("--out", help="Write compare.html and compare.json here.")] = None,
     record: Annotated[
-        bool, typer.Option("--record", help="Keep what was measured of selections on record, for `metrics` in SQL.")
+        bool, typer.Option("--record", help="Keep the numbers in the store, for `comparisons` in SQL.")
     ] = False,
 ) -> None:
     """Put selections beside each other and beside random rows: overlap, coverage, similarity to targets, mix, time."""
     from pipelines.cli.output import json_text
     from pipelines.compare.compare import compare as document_of
     from pipelines.compare.page import write_comparison
-    from pipelines.compare.record import record_metrics
+    from pipelines.compare.record import record_comparison
     from pipelines.compare.tables import compare_tables
 
     context = _context(config)
@@ -301,7 +301,7 @@ def compare(
     if out_folder is not None:
         _say(f"written to {write_comparison(document, out_folder)}")
     if record:
-        _say(f"numbers of {record_metrics(context.store, document)} selections are in `metrics`")
+        _say(f"kept for SQL: comparisons, comparison_id {record_comparison(context.store, document)}")
     if json:
         standard_output().write(json_text(document) + "\n")
     else:

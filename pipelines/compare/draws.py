@@ -105,7 +105,9 @@ def random_rows(context: Context, size: int, seeds: int) -> Iterator[Draw]:
 
     A row that holds what a target asks would be as near to it as can be, so random rows do without these as recipes do.
     """
-    random = Recipe(steps=StepList.of("random"), budget=size, seed=RANDOM_SEED, allow_short=True)
+    # Seeds of their own: with the same ones a smaller draw would be part of a larger one.
+    seed = RANDOM_SEED + 1000 * size
+    random = Recipe(steps=StepList.of("random"), budget=size, seed=seed, allow_short=True)
     for draw in _draws(context, f"{size:,} random rows", recipe_spec(context.pool, random), seeds):
         yield replace(draw, random=True)
 

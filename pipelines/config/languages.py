@@ -47,13 +47,12 @@ def language_of(text: str) -> str | None:
     >>> language_of("\u4eca\u5929\u5929\u6c14\u600e\u4e48\u6837"), language_of("x = f(1)")
     ('CJK', None)
     """
-    letters = [letter for letter in text[:_LONGEST] if letter.isalpha()]
+    text = text[:_LONGEST]
+    letters = [] if text.isascii() else [letter for letter in text if letter.isalpha()]
     others = [letter for letter in letters if letter > _LAST_LATIN and not _is_latin(letter)]
     if len(others) > len(letters) / 2:
         return Counter(map(_script, others)).most_common(1)[0][0]
-    counts = Counter(
-        language for word in _WORD.findall(text[:_LONGEST].lower()) for language in _LANGUAGE_OF.get(word, ())
-    )
+    counts = Counter(language for word in _WORD.findall(text.lower()) for language in _LANGUAGE_OF.get(word, ()))
     ranked = counts.most_common(2)
     if not ranked or ranked[0][1] < _LEAST_WORDS or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
         return None

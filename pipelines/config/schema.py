@@ -632,7 +632,8 @@ class Export(Section):
         recipe: whose last selection is exported.
         to: the shape of the records: `messages`, `prompt-completion`, `preference`, `preference-text`, `alpaca`, `sharegpt`,
             `sharegpt-preference`, `text`, `ids`, or as Parquet `parquet` or `hf`.
-        trainer: `trl`, `llama-factory`, `axolotl` or `open-instruct`: also write the file that it wants beside the data.
+        trainer: `trl`, `llama-factory`, `axolotl`, `open-instruct`, `torchtune`, `ms-swift` or `nemo-automodel`: also
+            write the file that it wants beside the data.
         out: the folder that is written, and replaced at once; `exports/<name>` if left out.
         columns: further fields of each record: `id`, `given_id`, `source`, `file`, `line`, `rank`, `gain`, `kind`, `ref`,
             `value`, fields of your files, columns brought to the pool.

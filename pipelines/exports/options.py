@@ -27,6 +27,9 @@ TRAINER_SHAPES: Mapping[str, tuple[str, ...]] = {
     "llama-factory": ("messages", "alpaca", "sharegpt", "sharegpt-preference", "text"),
     "axolotl": ("messages", "text"),
     "open-instruct": ("messages",),
+    "torchtune": ("messages", "text"),
+    "ms-swift": ("messages",),
+    "nemo-automodel": ("messages",),
 }
 # Those that read a folder of Parquet as well.
 READ_PARQUET = ("trl",)

@@ -1,6 +1,7 @@
 """What trainers want: the file beside the data, and which rows they would skip. Which shapes they read, `options` says.
 
-Sources: the documentation of each, looked at in November 2026.
+Sources: the documentation of each, looked at in November 2026; of torchtune 0.6.1, ms-swift 4.6.0 and NeMo AutoModel
+0.7.0 the code that reads.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,67 @@ def _load_dataset(written: Written) -> str:
     return f'datasets.load_dataset("{written.folder}", split="train")'
 
 
+def check_torchtune(shape: str, record: Record) -> None:
+    """Raise `CannotHold` for what torchtune refuses, or reads without its tool calls."""
+    if shape != "messages":
+        return
+    roles = [message["role"] for message in record["messages"]]
+    if not all(map(is_plain, record["messages"])):
+        raise CannotHold("torchtune reads role and text of a message only")
+    if set(roles) - {"system", "user", "assistant"}:
+        raise CannotHold("torchtune knows the roles system, user and assistant")
+    turns = roles[1:] if roles[0] == "system" else roles
+    if len(roles) < 2 or turns[:1] != ["user"] or any(a == b for a, b in pairwise(turns)) or "system" in turns:
+        raise CannotHold("torchtune wants user and assistant by turns, behind a first system message")
+
+
+def check_swift(_: str, record: Record) -> None:
+    """Raise `CannotHold` for what ms-swift reads without its pictures."""
+    if not all(isinstance(message["content"], str) for message in record["messages"]):
+        raise CannotHold("ms-swift wants text in a message, and pictures in a column `images`")
+
+
+def check_automodel(_: str, record: Record) -> None:
+    """Raise `CannotHold` for what NeMo AutoModel refuses, cuts or reads in part."""
+    for message in record["messages"]:
+        if message["role"] not in ("system", "user", "assistant", "tool"):
+            raise CannotHold(f"NeMo AutoModel knows no role {message['role']!r}")
+        if not isinstance(message["content"], str):
+            raise CannotHold("NeMo AutoModel reads text of a message only")
+        if message["role"] == "tool" and not message.get("tool_call_id"):
+            raise CannotHold("NeMo AutoModel wants a tool_call_id with what a tool says")
+    if len(json.dumps(record, ensure_ascii=False).splitlines()) > 1:
+        raise CannotHold(
+            "NeMo AutoModel takes a Unicode line separator (U+2028, U+2029, U+0085) for the end of the row"
+        )
+
+
+def _torchtune(written: Written) -> dict[str, str]:
+    reading = {
+        "messages": {
+            "_component_": "torchtune.datasets.chat_dataset",
+            "conversation_column": "messages",
+            "conversation_style": "openai",
+        },
+        "text": {"_component_": "torchtune.datasets.text_completion_dataset", "column": "text"},
+    }[written.shape]
+    return _stanza("torchtune.yaml", {**reading, "source": "json", "data_files": written.paths, "split": "train"})
+
+
+def _swift(written: Written) -> str:
+    return "--dataset " + " ".join(written.paths)
+
+
+def _automodel(written: Written) -> dict[str, str]:
+    target = "nemo_automodel.components.datasets.llm.chat_dataset.ChatDataset"
+    return _stanza("nemo_automodel.yaml", {"_target_": target, "path_or_dataset_id": written.paths})
+
+
+def _stanza(file: str, dataset: Mapping[str, Any]) -> dict[str, str]:
+    """A file with the entry `dataset:` of a trainer's YAML."""
+    return {file: yaml.safe_dump({"dataset": dict(dataset)}, sort_keys=False, allow_unicode=True, width=1000)}
+
+
 def _nothing(_: Written) -> dict[str, str]:
     return {}
 
@@ -179,6 +242,27 @@ TRAINERS: Mapping[str, Trainer] = {
             "open-instruct",
             lambda written: {"open_instruct.args": _mixer(written) + "\n"},
             _mixer,
+        ),
+        Trainer(
+            "torchtune",
+            "torchtune",
+            _torchtune,
+            lambda written: f"# the stanza `dataset:` of {written.folder / 'torchtune.yaml'}",
+            check_torchtune,
+        ),
+        Trainer(
+            "ms-swift",
+            "ms-swift",
+            lambda written: {"ms_swift.args": _swift(written) + "\n"},
+            _swift,
+            check_swift,
+        ),
+        Trainer(
+            "nemo-automodel",
+            "NeMo AutoModel",
+            _automodel,
+            lambda written: f"# the stanza `dataset:` of {written.folder / 'nemo_automodel.yaml'}",
+            check_automodel,
         ),
     )
 }

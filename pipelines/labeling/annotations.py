@@ -15,7 +15,7 @@ from selection.learning.annotators import NONE, Consensus, Votes, dawid_skene, m
 from selection.types import Mask, Rows
 from storage.ids import Ids, from_arrow, rows_of
 from storage.labels.files import MAX_NUMBER, UNKNOWN
-from storage.labels.log import adjudicated_events, counted, last_import, log_digest, read_log
+from storage.labels.log import adjudicated_events, counted, event_imports, last_import, log_digest, read_log
 from storage.store import Store
 
 
@@ -30,13 +30,13 @@ class Annotations:
         consensus: one class a row, out of the votes.
         votes: who gave which row which class.
         annotators: their names, sorted; `votes.annotators` index them.
-        responses: (r,) how many annotators gave a class or skipped.
-        respondents: (r,) their names.
+        respondents: (r,) who gave a class or skipped -> the number of the import that brought it.
         gold: (r,) the known class, -1 where the row is not gold.
         dismissed: (r,) ignored by somebody, or skipped by everyone who ever answered.
         spent: the sum of the costs that the log names.
         without_cost: (r,) how many labels name no cost.
         unknown_classes: labels of classes that the project no longer has; they count for nothing.
+        adjudicator: the number of the person who decides; -1 without one, or where that person gave no class.
         settled: (r,) rows of which the adjudicator gave the class, which is their label whatever others say.
         adjudicated: (r,) rows that have no label while their votes are tied: those with a vote that this version read. Of
             votes that earlier versions read, the first of the tied classes stands, as their selections were drawn.
@@ -48,13 +48,13 @@ class Annotations:
     consensus: Consensus
     votes: Votes
     annotators: tuple[str, ...]
-    responses: Rows
-    respondents: Sequence[frozenset[str]]
+    respondents: Sequence[Mapping[str, int]]
     gold: Rows
     dismissed: Mask
     spent: float
     without_cost: Rows
     unknown_classes: int
+    adjudicator: int
     settled: Mask
     adjudicated: Mask
 
@@ -104,17 +104,25 @@ class Annotations:
 
     @property
     def agreement(self) -> float | None:
-        """The share of the rows with several labels whose labels are all the same; None without such rows."""
-        several = self._voted & (self.consensus.count > 1)
-        agrees = self.votes.labels == self.consensus.labels[self.votes.rows]
-        unanimous = np.bincount(self.votes.rows, agrees, minlength=len(self.ids)) == self.consensus.count
+        """The share of the rows with several labels whose labels are all the same; None without such rows.
+
+        The adjudicator's labels are not among them: that person decides what others differ on.
+        """
+        is_other = self.votes.annotators != self.adjudicator
+        rows, labels = self.votes.rows[is_other], self.votes.labels[is_other]
+        several = self._voted & (np.bincount(rows, minlength=len(self.ids)) > 1)
+        pairs = np.unique(np.stack([rows, labels]), axis=1)
+        unanimous = np.bincount(pairs[0], minlength=len(self.ids)) == 1
         return float(unanimous[several].mean()) if several.any() else None
 
-    def answered_by(self, ids: Ids) -> list[frozenset[str]]:
-        """Who gave each of some ids a class or skipped it."""
+    def answered_by(self, ids: Ids, after: int = 0) -> list[frozenset[str]]:
+        """Who gave each of some ids a class or skipped it, by an import with a higher number than `after`."""
         if not len(self.ids):
             return [frozenset()] * len(ids)
-        return [self.respondents[row] if row >= 0 else frozenset() for row in rows_of(ids, self.ids).tolist()]
+        answers: list[Mapping[str, int]] = [
+            self.respondents[row] if row >= 0 else {} for row in rows_of(ids, self.ids).tolist()
+        ]
+        return [frozenset(name for name, number in who.items() if number > after) for who in answers]
 
     def lookup(self, ids: Ids, values: Rows) -> Rows:
         """`values` (r,) of some ids; 0 where nobody said anything."""
@@ -168,16 +176,18 @@ def read_annotations(
         consensus = dawid_skene(votes, len(ids), len(people), len(classes), **options)
         if prior.get("ties") == "wait":
             consensus = replace(consensus, tied=majority(votes, len(ids), len(classes)).tied)
-    decides = votes.annotators == person_number.get(adjudicator or "", NONE)
+    decider = person_number.get(adjudicator or "", NONE)
+    decides = votes.annotators == decider
     consensus = _settled(consensus, votes.rows[decides], votes.labels[decides])
     gold = np.full(len(ids), NONE, np.int64)
     is_gold = kinds == "gold"
     gold[rows[is_gold]] = labels[is_gold]
     skips = np.bincount(rows[kinds == "skip"], minlength=len(ids))
     answers = np.bincount(rows[is_vote], minlength=len(ids))
-    respondents: list[set[str]] = [set() for _ in ids]
+    brought_by = event_imports(store, project)
+    respondents: list[dict[str, int]] = [{} for _ in ids]
     for row in np.flatnonzero(is_vote | (kinds == "skip")).tolist():
-        respondents[rows[row]].add(names[row])
+        respondents[rows[row]][names[row]] = brought_by[events["event"][row].as_py()]
     ignored = np.bincount(rows[kinds == "ignore"], minlength=len(ids)) > 0
     no_cost = is_class & np.asarray(pc.is_null(events["cost"]))
     answering = len({name for name, kind in zip(names, kinds, strict=True) if kind in ("class", "skip")})
@@ -188,13 +198,13 @@ def read_annotations(
         consensus=consensus,
         votes=votes,
         annotators=people,
-        responses=(skips + answers).astype(np.int64),
-        respondents=[frozenset(who) for who in respondents],
+        respondents=respondents,
         gold=gold,
         dismissed=ignored | ((answers == 0) & (skips > 0) & (skips >= answering)),
         spent=float(pc.sum(log["cost"].filter(pc.less_equal(log["cost"], MAX_NUMBER))).as_py() or 0.0),
         without_cost=np.bincount(rows[no_cost], minlength=len(ids)).astype(np.int64),
         unknown_classes=int((is_class & (labels == NONE)).sum()),
+        adjudicator=decider,
         settled=np.bincount(votes.rows[decides], minlength=len(ids)) > 0,
         adjudicated=np.bincount(rows[is_vote & is_adjudicated], minlength=len(ids)) > 0,
     )

@@ -73,10 +73,15 @@ class ProjectState:
         items = self.items(header)
         ids = from_arrow(items["id"])
         missing = items["annotators"].to_numpy().astype(np.int64)
-        missing -= self.annotations.lookup(ids, self.annotations.responses)
+        missing -= np.array([len(who) for who in self._answered(header)], np.int64)
         done = self.annotations.dismissed | self.annotations.settled
         missing[self.annotations.lookup(ids, done.astype(np.int64)) > 0] = 0
         return np.asarray(np.maximum(missing, 0))
+
+    def _answered(self, header: Round) -> list[frozenset[str]]:
+        """(items,) who has answered each row of a round; whoever skipped it before the round was drawn has not."""
+        ids = from_arrow(self.items(header)["id"])
+        return self.annotations.answered_by(ids, header["label_imports"])
 
     def waiting_for(self, header: Round) -> str:
         """Whose labels a round still wants, in words; nothing where anybody may give the first label of each row.
@@ -84,7 +89,7 @@ class ProjectState:
         A row that somebody else has labelled waits for so many people less, the last ones that it was given to.
         """
         items, missing = self.items(header), self.missing_labels(header)
-        answered = self.annotations.answered_by(from_arrow(items["id"]))
+        answered = self._answered(header)
         people = Counter[str]()
         for given_to, who, count in zip(items["assigned"].to_pylist(), answered, missing.tolist(), strict=True):
             people.update([person for person in given_to or () if person not in who][:count])
@@ -100,7 +105,7 @@ class ProjectState:
         if header is None:
             return []
         items = self.items(header)
-        answered = self.annotations.answered_by(from_arrow(items["id"]))
+        answered = self._answered(header)
         stood_in = Counter[tuple[str, str]]()
         for given_to, who in zip(items["assigned"].to_pylist(), answered, strict=True):
             if given_to is not None:

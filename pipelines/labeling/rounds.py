@@ -215,6 +215,10 @@ def _batch_items(state: ProjectState, model: ProjectModel, arms: Sequence[_ArmIt
             "inclusion_probability": pa.array(np.concatenate(chance)[order], pa.float32(), from_pandas=True),
         }
     )
+    limit = SpendingLimit.of(state.settings.budget)
+    if limit is not None:
+        prices = limit.costs(state.snapshot)[rows_of(ids[order], state.snapshot.ids)]
+        items = items.append_column("price", pa.array(prices, pa.float64(), from_pandas=True))
     people = state.settings.annotators
     if not people:
         return items

@@ -1,7 +1,7 @@
 """The stages as Dagster assets: one each for the pool, an encoder's vectors and index, a recipe and the catalog."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -295,6 +295,14 @@ def report_asset() -> dg.AssetsDefinition:
     )
 
 
+def _mixes(mix: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """What rows are divided by -> the groups."""
+    yield "source", mix["source"]
+    yield mix["language"]["column"] or "language, of a sample", mix["language"]["lines"]
+    if mix["quota"] is not None:
+        yield f"quota: {mix['quota']['by']}", mix["quota"]["lines"]
+
+
 def _reported(context: Context, outcome: Outcome) -> dict[str, Any]:
     """The numbers of the page; as tables of plain values, which the UI does not read as Markdown."""
     document = read_document(make_report(context, outcome.subject))
@@ -310,10 +318,24 @@ def _reported(context: Context, outcome: Outcome) -> dict[str, Any]:
         for change in ("added", "dropped")
         for line in (recipe["changes"] or {}).get(f"{change}_causes", [])
     ]
+    by_group = [
+        {
+            "recipe": recipe["name"],
+            "by": by,
+            "group": line["group"],
+            "rows": line["selected"],
+            "wanted": line.get("wanted"),
+        }
+        | {key: line[key] for key in ("share", "share_of_pool")}
+        for recipe in document["recipes"]
+        if recipe["mix"] is not None
+        for by, lines in _mixes(recipe["mix"])
+        for line in lines
+    ]
     shown = {
         "verdict": document["verdict"]["line"],
         "setup": document["verdict"]["setup"],
         "page": dg.MetadataValue.path(str(outcome.metrics["path"])),
     }
-    tables = {"by_recipe": recipes, "causes": causes}  # Dagster has no table without rows
+    tables = {"by_recipe": recipes, "causes": causes, "mix": by_group}  # Dagster has no table without rows
     return shown | {name: as_table(rows) for name, rows in tables.items() if rows}

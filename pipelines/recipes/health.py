@@ -224,9 +224,13 @@ def largest_group(groups: Sequence[dict[str, Any]], rows: int) -> dict[str, Any]
 
 def _group_columns(snapshot: Snapshot) -> list[str]:
     """The columns that say where rows are from, and in which language they are."""
+    return ["source", *language_columns(snapshot)]
+
+
+def language_columns(snapshot: Snapshot) -> list[str]:
+    """The columns that say in which language rows are."""
     known = snapshot.known_columns()
-    languages = [name for name, kind in known.items() if name.lower() in _LANGUAGE_COLUMNS and kind == "text"]
-    return ["source", *languages]
+    return [name for name, kind in known.items() if name.lower() in _LANGUAGE_COLUMNS and kind == "text"]
 
 
 def _groups(view: PoolView, column: str, rows: Rows) -> tuple[Rows, list[str]]:

@@ -22,7 +22,7 @@ def counted(constraints: Constraints, pool: Pool, cost: npt.NDArray[np.float64],
     if constraints.in_tokens:
         counts["tokens"] = int(cost[rows].sum())
     quota = constraints.quota
-    if quota is not None and quota.named:
+    if quota is not None and (quota.named or quota.predicts):
         # Predicted classes cost a pass of the model: only those of the rows chosen; a column tells which groups there are.
         group, names = quota.groups(pool.take(np.sort(rows)) if quota.predicts else pool)
         group = group if quota.predicts else group[rows]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,10 @@ def charts(document: Mapping[str, Any]) -> dict[str, Spec]:
     for number, recipe in enumerate(document["recipes"]):
         if recipe["mix"] is not None:
             specs[f"mix-{number}"] = mix_chart(recipe["mix"]["source"])
+            specs[f"language-{number}"] = mix_chart(recipe["mix"]["language"]["lines"])
             specs[f"length-{number}"] = length_chart(recipe["mix"]["length"])
             if recipe["mix"]["quota"] is not None:
-                specs[f"quota-{number}"] = mix_chart(recipe["mix"]["quota"]["lines"])
+                specs[f"quota-{number}"] = quota_chart(recipe["mix"]["quota"])
         if recipe["map"] is not None:
             specs[f"map-{number}"] = map_chart(document["maps"][recipe["map"]["encoder"]], recipe["map"])
     for number, project in enumerate(document["labels"]):
@@ -44,7 +45,21 @@ def mix_chart(lines: Values) -> Spec:
     return _filled("mix", {"lines": lines}, height=18 * len(lines) + 4)
 
 
-def _mix() -> Spec:
+def quota_chart(quota: Mapping[str, Any]) -> Spec:
+    """A bar for each group's share of what was taken, and a tick for what it was to get, or else its share of the pool."""
+    lines = quota["lines"]
+    if any(line["wanted"] is not None for line in lines):
+        lines = [line | {"wanted_share": _part(line["wanted"], quota["total"])} for line in lines]
+        return _filled("quota", {"lines": lines}, height=18 * len(lines) + 4)
+    return mix_chart(lines)
+
+
+def _part(wanted: float | None, total: float) -> float | None:
+    """Of a whole budget; one that is as large as that, or larger, limits nothing."""
+    return None if wanted is None or wanted >= total else round(wanted / total, 4)
+
+
+def _mix(tick: str = "share_of_pool", title: str = "share of the pool") -> Spec:
     import altair as alt
 
     y = alt.Y("group:N", sort=None, title=None)
@@ -52,7 +67,7 @@ def _mix() -> Spec:
         alt.Tooltip("group:N"),
         alt.Tooltip("selected:Q", format=","),
         alt.Tooltip("share:Q", title="share of the selection", format=".1%"),
-        alt.Tooltip("share_of_pool:Q", title="share of the pool", format=".1%"),
+        alt.Tooltip(f"{tick}:Q", title=title, format=".1%"),
     ]
     axis = alt.Axis(format="%", tickCount=5, title=None)
     data = alt.NamedData(name="lines")
@@ -60,7 +75,7 @@ def _mix() -> Spec:
     ticks = alt.Chart(data).mark_tick(style="pool", thickness=2, height={"band": 0.9})
     return _specified(
         bars.encode(x=alt.X("share:Q", axis=axis), y=y, tooltip=shown),
-        ticks.encode(x="share_of_pool:Q", y=y, tooltip=shown),
+        ticks.encode(x=f"{tick}:Q", y=y, tooltip=shown),
     )
 
 
@@ -185,5 +200,12 @@ def _specifications() -> dict[str, Spec]:
 
 
 def _made() -> str:
-    kinds = {"mix": _mix, "length": _length, "map": _map, "curve": _curve}
+    quota = partial(_mix, "wanted_share", "wanted, or at most")
+    kinds: dict[str, Callable[[], Spec]] = {
+        "mix": _mix,
+        "quota": quota,
+        "length": _length,
+        "map": _map,
+        "curve": _curve,
+    }
     return json.dumps({kind: make() for kind, make in kinds.items()})

@@ -29,8 +29,9 @@ A recipe:
     quality       null without vectors, or see `quality.quality`
     trial         line (the verdict of the newest trial, or `not tried`), effects [target_set, against, verdict, mean, low, high,
                   detectable, examples]
-    mix           source [group, selected, before, share, share_of_pool]; quota null, or by, rule, unit, groups, lines; length
-                  [group, rows, quantiles 5, 25, 50, 75, 95 of 100]
+    mix           source [group, selected, before, share, share_of_pool]; language column (null: told by the
+                  words of a sample), rows, pool_rows (that were looked at), lines [as source]; quota null, or by, rule,
+                  unit, total (the budget), groups, lines [group, selected, wanted, share, share_of_pool]; length [group, rows, quantiles 5, 25, 50, 75, 95 of 100]
     rows_to_read  note, rank, rank_before, id, source, step, why, gain, value, cause, text, ref, ref_text
     map           null, or encoder, selected [x, y, rank, text], targets [x, y, target set, text]
 
@@ -55,7 +56,7 @@ from pipelines.report.changes import Causes, changes
 from pipelines.report.funnel import pool_funnel, recipe_funnel
 from pipelines.report.history import LATEST, History, Run, read_history
 from pipelines.report.labels import labels
-from pipelines.report.mix import mix
+from pipelines.report.mix import LANGUAGE_ROWS, language_sample, mix
 from pipelines.report.quality import quality
 from pipelines.report.rows import Pick, described, picks, wanted_ids
 from pipelines.report.verdict import verdict
@@ -66,15 +67,13 @@ from storage.ids import Ids, to_arrow
 from storage.pool.contamination import read_recall
 from storage.pool.content import Turns, text_of
 from storage.pool.snapshot import Snapshot
+from storage.reports import CHANGES_SCHEMA
 from storage.store import Store, utc_now
 from storage.vectors.health import read_health
 
 FORMAT = 1
 # Of a row's text that is read to be shortened.
 MOST_TEXT = 2000
-CHANGES_SCHEMA = pa.schema(
-    [("recipe", pa.string()), ("id", pa.uuid()), ("change", pa.string()), ("cause", pa.string())]
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,14 +186,15 @@ def _add_texts(view: PoolView, document: dict[str, Any], recipes: list[_Recipe],
     points = maps.POINTS // max(len(recipes), 1)
     for_targets = int(points * maps.TARGETS_SHARE)
     places = [maps.shown_places(each.now, points - for_targets) for each in recipes]
+    samples = [language_sample(each.now, LANGUAGE_ROWS // len(recipes)) for each in recipes]
     texts: dict[bytes, str] = {}
-    lengths = _read_texts(recipes, places, texts)
+    lengths = _read_texts(recipes, places, samples, texts)
     short = {id_: excerpt(text, maps.TEXT) for id_, text in texts.items()}
     sources: dict[bytes, str] = {}
     pool_maps: dict[str, maps.Map | None] = {}
-    for each, shown in zip(recipes, places, strict=True):
+    for each, shown, sample in zip(recipes, places, samples, strict=True):
         now = each.now
-        each.part["mix"] = mix(view, now, each.before, lengths[now.snapshot.id])
+        each.part["mix"] = mix(view, now, each.before, lengths[now.snapshot.id], sample, texts)
         _read_sources(each, sources)
         each.part["rows_to_read"] = [described(pick, texts, sources) for pick in each.shown]
         name = now.spec.encoder or encoder
@@ -212,14 +212,16 @@ def _add_texts(view: PoolView, document: dict[str, Any], recipes: list[_Recipe],
             }
 
 
-def _read_texts(recipes: list[_Recipe], places: list[Rows], texts: dict[bytes, str]) -> dict[str, Rows]:
+def _read_texts(
+    recipes: list[_Recipe], places: list[Rows], samples: list[tuple[Ids, Ids]], texts: dict[bytes, str]
+) -> dict[str, Rows]:
     """Read the texts of all rows that are shown; gives the lengths of all rows of each snapshot that something was drawn from."""
     wanted: dict[str, list[Ids]] = {}
     dropped: dict[str, list[Ids]] = {}
     snapshots: dict[str, Snapshot] = {}
-    for each, shown in zip(recipes, places, strict=True):
+    for each, shown, sample in zip(recipes, places, samples, strict=True):
         own, last = wanted_ids(each.shown)
-        wanted.setdefault(each.now.snapshot.id, []).extend([own, each.now.ids[shown]])
+        wanted.setdefault(each.now.snapshot.id, []).extend([own, each.now.ids[shown], *sample])
         snapshots[each.now.snapshot.id] = each.now.snapshot
         if each.before is not None and len(last):
             dropped.setdefault(each.before.snapshot.id, []).append(last)

@@ -17,7 +17,7 @@ SELECT project, count(*) FILTER (kind = 'class') AS labels, count(DISTINCT id) F
 FROM labels GROUP BY project ORDER BY project"""
 _AGREEMENT = """
 SELECT project, (sum(agreement * n_shared) / nullif(sum(n_shared), 0))::DOUBLE AS agreement, sum(n_shared)::BIGINT AS shared
-FROM annotators GROUP BY project"""
+FROM annotators WHERE NOT adjudicates GROUP BY project"""
 _TIED = "SELECT project, count(*) AS tied FROM adjudication GROUP BY project"
 _ROUNDS = """
 SELECT project, "round", phase, n_items::BIGINT AS "rows", labelled::BIGINT AS labelled, cost::DOUBLE AS cost, stop,

@@ -7,16 +7,23 @@ from typing import Any
 from pipelines.context import Context
 from pipelines.report.notify import failure_message, message_of, notify
 from pipelines.report.write import PAGE, link_latest, make_report, read_document
+from pipelines.runs import runs
 from pipelines.stages.stage import Check, Metric, Outcome, stage
+from storage.catalog.publish import publish_catalog
 
 LARGEST_BYTES = 5_000_000
 
 
 @stage("report", checks={"page_is_small": f"the page has at most {LARGEST_BYTES:,} bytes"})
 def report(context: Context) -> Outcome:
-    """Write the report of this invocation, make `report.html` in the store a link to it, and send the notification."""
+    """Write the report of this invocation, make `report.html` in the store a link to it, and send the notification.
+
+    Where the run published the catalog, that is published once more, with the report; else it stays as it is.
+    """
     try:
         folder = make_report(context, context.invocation)
+        if _has_published(context):
+            publish_catalog(context.store)
         document = read_document(folder)
         link = link_latest(context.store, folder)
     except Exception as error:
@@ -36,6 +43,13 @@ def report(context: Context) -> Outcome:
         metrics=metrics,
         summary=f"{verdict['line']} Read {link}",
         checks=(Check("page_is_small", size <= LARGEST_BYTES, f"{size:,} bytes", blocking=False),),
+    )
+
+
+def _has_published(context: Context) -> bool:
+    return any(
+        (run["invocation"], run["stage"], run["status"]) == (context.invocation, "publish", "ok")
+        for run in runs(context.store)
     )
 
 

@@ -139,6 +139,46 @@ def _round(document: Row) -> list[Row]:
     return [document | row]
 
 
+def _entries(document: Row) -> list[Row]:
+    """The entries of a comparison, each with what the whole comparison says."""
+    rows = []
+    for number, entry in enumerate(document["selections"], 1):
+        metrics, draws = entry["metrics"], entry["draws"]
+        means = {name: metric["mean"] for name, metric in metrics.items()}
+        deviations = {f"{name}_std": metric["std"] for name, metric in metrics.items()}
+        of_draws = {"draws": len(draws), "selection_id": draws[0]["selection"] if len(draws) == 1 else None}
+        rows.append(document | entry | means | deviations | of_draws | {"number": number})
+    return rows
+
+
+def _similarities(document: Row) -> list[Row]:
+    return [
+        target | {"name": entry["name"], "similarity": metric["mean"], "similarity_std": metric["std"]}
+        for entry in document["selections"]
+        for target in document["targets"]
+        if (metric := entry["metrics"].get(f"similarity_{target['target_set']}")) is not None
+    ]
+
+
+def _overlaps(document: Row) -> list[Row]:
+    names = [entry["name"] for entry in document["selections"]]
+    return [
+        {"name": name, "other": other, "jaccard": jaccard, "rank_biased_overlap": rank_biased}
+        for name, line, ranked in zip(names, document["overlap"], document["rank_biased_overlap"], strict=True)
+        for other, jaccard, rank_biased in zip(names, line, ranked, strict=True)
+        if jaccard is not None
+    ]
+
+
+def _sources(document: Row) -> list[Row]:
+    names = [entry["name"] for entry in document["selections"]]
+    return [
+        {"name": name, "source": line["source"], "share": share, "share_of_pool": line["pool"]}
+        for line in document["mix"]
+        for name, share in zip(names, line["shares"], strict=True)
+    ]
+
+
 _REPORTS = {
     "items.parquet": "selection_items",
     "dropped.parquet": "selection_drops",
@@ -202,6 +242,11 @@ _SOURCES = (
     _Source(
         "result_judgements", "results", ("result_id",), rows=lambda d: _with(d, "effects") if "effects" in d else []
     ),
+    _Source("reports", "reports", ("invocation",), {"changes.parquet": "change_causes"}, lambda d: [d | d["verdict"]]),
+    _Source("comparisons", "comparisons", ("comparison_id",), rows=_entries),
+    _Source("comparison_targets", "comparisons", ("comparison_id",), rows=_similarities),
+    _Source("comparison_overlaps", "comparisons", ("comparison_id",), rows=_overlaps),
+    _Source("comparison_sources", "comparisons", ("comparison_id",), rows=_sources),
 )
 
 
@@ -296,6 +341,7 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
     ingests = _column(connection, "SELECT ingest FROM ingests ORDER BY ingest")
     folder = store.path("records", "snapshots", latest) if latest else None
     searches, measured = _latest_search(store, connection), _measured(store)
+    reports = _column(connection, "SELECT invocation FROM reports ORDER BY invocation")
     files: dict[str, Iterable[Path]] = {
         "duplicates": [folder / "duplicates.parquet"] if folder else [],
         "tombstones": _of_records(store, "snapshots", "tombstones.parquet"),
@@ -323,6 +369,7 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
         "round_items": _of_records(store, "rounds", "items.parquet"),
         "classifier_examples": _of_records(store, "classifiers", "examples.parquet"),
         "consensus": _of_records(store, "models", "consensus.parquet", _latest_models(connection)),
+        "change_causes": [path for path in _of_records(store, "reports", "changes.parquet", reports) if path.exists()],
     }
     for view, paths in files.items():
         connection.execute(f"CREATE VIEW {view} AS {_select(view, paths)}")

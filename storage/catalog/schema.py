@@ -20,6 +20,7 @@ from storage.pool import contamination, ingest
 from storage.pool.ingest import POOL_SCHEMA
 from storage.pool.snapshot import DUPLICATES_SCHEMA, TOMBSTONES_SCHEMA
 from storage.pool.targets import ITEMS_SCHEMA, MEASURES
+from storage.reports import CHANGES_SCHEMA
 from storage.vectors import health, model_scores, segments
 
 STEPS: tuple[str, ...] = (
@@ -125,6 +126,21 @@ STEPS: tuple[str, ...] = (
     ALTER TABLE encoders ADD COLUMN options JSON;
     ALTER TABLE encoders ADD COLUMN base VARCHAR;
     ALTER TABLE encoders ADD COLUMN fit VARCHAR;
+    CREATE TABLE reports (
+        invocation VARCHAR PRIMARY KEY, state VARCHAR, line VARCHAR, recipes BIGINT, passed BIGINT, "rows" BIGINT,
+        tokens BIGINT, seconds DOUBLE, started_at TIMESTAMP, finished_at TIMESTAMP, created_at TIMESTAMP);
+    CREATE TABLE comparisons (
+        comparison_id VARCHAR, number BIGINT, name VARCHAR, random BOOLEAN, draws BIGINT, selection_id VARCHAR,
+        "rows" DOUBLE, tokens DOUBLE, mean_distance DOUBLE, mean_distance_std DOUBLE, most_distance DOUBLE,
+        most_distance_std DOUBLE, seconds DOUBLE, seconds_std DOUBLE, peak_memory_bytes BIGINT, encoder VARCHAR,
+        snapshot VARCHAR, pool_rows BIGINT, sample_rows BIGINT, created_at TIMESTAMP, PRIMARY KEY (comparison_id, number));
+    CREATE TABLE comparison_targets (
+        comparison_id VARCHAR, name VARCHAR, target_set VARCHAR, half VARCHAR, examples BIGINT, similarity DOUBLE,
+        similarity_std DOUBLE);
+    CREATE TABLE comparison_overlaps (
+        comparison_id VARCHAR, name VARCHAR, other VARCHAR, jaccard DOUBLE, rank_biased_overlap DOUBLE);
+    CREATE TABLE comparison_sources (
+        comparison_id VARCHAR, name VARCHAR, source VARCHAR, share DOUBLE, share_of_pool DOUBLE);
     """,
 )
 
@@ -176,6 +192,7 @@ PARQUET_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "round_items": _columns(pa.schema(rounds.ITEM_COLUMNS | rounds.ADDED_COLUMNS), "round_id"),
     "consensus": _columns(CONSENSUS_SCHEMA, "project") | {"model_id": "VARCHAR"},
     "classifier_examples": _columns(EXAMPLE_SCHEMA, "classifier_id"),
+    "change_causes": _columns(CHANGES_SCHEMA, "invocation"),
 }
 
 # Taken from the record's folder rather than from inside the file: a condition on such a column then opens only the
@@ -190,6 +207,7 @@ FROM_FOLDER: Mapping[str, str] = {
     "round_items": "round_id",
     "consensus": "model_id",
     "classifier_examples": "classifier_id",
+    "change_causes": "invocation",
 }
 
 # {latest}: the snapshot that is the pool now; {without}, {renamed}: extra fields with a name of selection_items.
@@ -237,6 +255,28 @@ CREATE VIEW latest_selections AS
         SELECT selection_id, verdict FROM trial_verdicts
         QUALIFY row_number() OVER (PARTITION BY selection_id ORDER BY created_at DESC, trial_id) = 1
     ) t ON s.selection_id = t.selection_id;
+CREATE VIEW selection_changes AS
+    WITH draws AS (
+        SELECT invocation, target AS recipe, arg_max(subject, run_id) AS selection_id, max(run_id) AS run_id
+        FROM runs WHERE stage = 'select' AND status = 'ok' GROUP BY invocation, target
+    ),
+    pairs AS (
+        SELECT invocation, recipe, selection_id, lag(selection_id) OVER (PARTITION BY recipe ORDER BY run_id) AS previous
+        FROM draws
+    ),
+    sides AS (
+        SELECT *, selection_id AS side, true AS is_new FROM pairs WHERE previous IS NOT NULL
+        UNION ALL SELECT *, previous, false FROM pairs WHERE previous IS NOT NULL
+    ),
+    ranks AS (
+        SELECT s.invocation, s.recipe, s.selection_id, s.previous, i.id,
+            max(i.rank) FILTER (is_new) AS rank, max(i.rank) FILTER (NOT is_new) AS previous_rank
+        FROM sides s JOIN selection_items i ON i.selection_id = s.side GROUP BY ALL
+    )
+    SELECT r.invocation, r.recipe, r.id,
+        CASE WHEN previous_rank IS NULL THEN 'added' WHEN rank IS NULL THEN 'dropped' ELSE 'kept' END AS change, c.cause,
+        rank, previous_rank, selection_id, previous
+    FROM ranks r LEFT JOIN change_causes c ON c.invocation = r.invocation AND c.recipe = r.recipe AND c.id = r.id;
 CREATE VIEW trials AS
     SELECT r.trial_id, r.selection_id, r.recipe, coalesce(v.verdict, 'not finished') AS verdict, v.line,
         r.* EXCLUDE (trial_id, part, selection_id, recipe), v.created_at AS finished_at
@@ -284,15 +324,22 @@ _LATEST_PULLS = """latest_pulls AS (
         FROM runs WHERE stage = 'pull' AND status = 'ok'
         QUALIFY row_number() OVER (PARTITION BY target ORDER BY run_id DESC) = 1
     )"""
-_COST = "sum(coalesce(cost, CASE WHEN kind = 'class' THEN price END))"
-
 LABEL_VIEWS = f"""
 CREATE VIEW labels AS
-    SELECT e.* EXCLUDE ("import") FROM label_events e JOIN label_imports i ON e."import" = i."import"
-    QUALIFY row_number() OVER (
-        PARTITION BY e.project, e.id, e.annotator, CASE WHEN e.kind = 'skip' THEN 'class' ELSE e.kind END
-        ORDER BY coalesce(e.created_at, i.created_at) DESC, i.number DESC, e.line DESC, e.event DESC
-    ) = 1;
+    WITH {_LATEST_PULLS},
+    latest AS (
+        SELECT e.* EXCLUDE ("import") FROM label_events e JOIN label_imports i ON e."import" = i."import"
+        QUALIFY row_number() OVER (
+            PARTITION BY e.project, e.id, e.annotator, CASE WHEN e.kind = 'skip' THEN 'class' ELSE e.kind END
+            ORDER BY coalesce(e.created_at, i.created_at) DESC, i.number DESC, e.line DESC, e.event DESC
+        ) = 1
+    ),
+    sent AS (
+        SELECT r.project, i.id, arg_max(i.price, r."round") AS price
+        FROM round_items i JOIN round_records r USING (round_id) WHERE i.price IS NOT NULL GROUP BY r.project, i.id
+    )
+    SELECT l.*, coalesce(l.cost, CASE WHEN l.kind = 'class' THEN coalesce(p.price, s.price) END) AS price
+    FROM latest l LEFT JOIN latest_pulls p ON p.project = l.project LEFT JOIN sent s ON s.project = l.project AND s.id = l.id;
 CREATE VIEW label_conflicts AS
     SELECT project, id, count(*) AS n_labels, count(DISTINCT label) AS n_classes,
         to_json(map(list(annotator ORDER BY annotator), list(label ORDER BY annotator))) AS votes
@@ -319,12 +366,14 @@ CREATE VIEW annotators AS
     votes AS (SELECT * FROM labels WHERE kind = 'class'),
     acts AS (
         SELECT project, annotator, count(*) FILTER (kind = 'class') AS n_labels, count(*) FILTER (kind = 'skip') AS skipped,
-            count(*) FILTER (kind = 'ignore') AS ignored, median(seconds) AS median_seconds, {_COST} AS cost
-        FROM labels LEFT JOIN latest_pulls USING (project) WHERE kind <> 'gold' GROUP BY project, annotator
+            count(*) FILTER (kind = 'ignore') AS ignored, median(seconds) AS median_seconds, sum(price) AS cost
+        FROM labels WHERE kind <> 'gold' GROUP BY project, annotator
     ),
     shared AS (
         SELECT a.project, a.annotator, count(DISTINCT a.id) AS n_shared, avg((a.label = b.label)::DOUBLE) AS agreement
         FROM votes a JOIN votes b ON a.project = b.project AND a.id = b.id AND a.annotator <> b.annotator
+        LEFT JOIN latest_pulls p ON p.project = b.project
+        WHERE b.annotator IS DISTINCT FROM p.adjudicator
         GROUP BY a.project, a.annotator
     ),
     gold AS (
@@ -333,11 +382,12 @@ CREATE VIEW annotators AS
         GROUP BY v.project, v.annotator
     )
     SELECT acts.project, acts.annotator, n_labels, skipped, ignored, coalesce(n_shared, 0) AS n_shared, agreement,
-        coalesce(n_gold, 0) AS n_gold, gold_accuracy, median_seconds, cost
-    FROM acts LEFT JOIN shared USING (project, annotator) LEFT JOIN gold USING (project, annotator);
+        coalesce(n_gold, 0) AS n_gold, gold_accuracy, median_seconds, cost,
+        coalesce(acts.annotator = p.adjudicator, false) AS adjudicates
+    FROM acts LEFT JOIN shared USING (project, annotator) LEFT JOIN gold USING (project, annotator)
+    LEFT JOIN latest_pulls p ON p.project = acts.project;
 CREATE VIEW rounds AS
-    WITH {_LATEST_PULLS},
-    given AS (
+    WITH given AS (
         SELECT l.*, i.round_id AS sent_in, i.arm,
             l.kind = 'class' AND (l.project, l.id) NOT IN (SELECT (project, id) FROM labels WHERE kind = 'ignore') AS votes
         FROM labels l JOIN round_items i ON i.id = l.id
@@ -348,8 +398,8 @@ CREATE VIEW rounds AS
         ) = 1
     ),
     acts AS (
-        SELECT sent_in, count(DISTINCT id) FILTER (votes) AS labelled, {_COST} AS cost
-        FROM given LEFT JOIN latest_pulls USING (project) GROUP BY sent_in
+        SELECT sent_in, count(DISTINCT id) FILTER (votes) AS labelled, sum(price) AS cost
+        FROM given GROUP BY sent_in
     ),
     majority AS (
         SELECT sent_in, id, label, count(*) AS n FROM given WHERE votes AND arm <> 'gold' GROUP BY sent_in, id, label
@@ -418,7 +468,14 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "rounds": "One row per round of a labeling project: what was sent out, what came back.",
     "round_items": "One row per round and candidate sent out to be labelled, in the order of the batch.",
     "round_records": "One row per round as it was drawn; `rounds` has what came of it as well.",
+    "selection_changes": "One row per run, recipe and candidate that its selection or the one before has: added, dropped or kept; why, once the run has a report.",
+    "change_causes": "One row per report, recipe and candidate that was added or dropped: why; `selection_changes` has those kept as well.",
+    "reports": "One row per report of a run: what was published, or held back.",
     "metrics": "One row per number measured on a selection.",
+    "comparisons": "One row per comparison that `winnow compare --record` kept, and entry of its table: coverage, time, memory; random rows among them.",
+    "comparison_targets": "One row per comparison, entry and target set: how similar the selection is to the examples that judge.",
+    "comparison_overlaps": "One row per comparison and two of its entries: how much they share.",
+    "comparison_sources": "One row per comparison, entry and source: its share of the selection and of the pool.",
     "trials": "One row per trial of a selection: whether it helped the models that were trained on it, and how they were trained.",
     "trial_cells": "One row per trial, arm and seed: a model that was trained, and its losses.",
     "trial_effects": "One row per finished trial, target set and control: by how much the selection's losses are lower, and the verdict.",
@@ -620,7 +677,8 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "nll_q90": "Their 0.9 quantile.",
     "nll_sum": "Sum over all tokens but the first.",
     # Labels, rounds and models.
-    "agreement": "Share of the other annotators' labels on the same rows that are the same.",
+    "adjudicates": "Whether this person decides where the others differ, as of the last pull.",
+    "agreement": "Share of the other annotators' labels on the same rows that are the same; the adjudicator is none of the others.",
     "annotators": "How many annotators the row wants.",
     "assigned": "The annotators that the row was given to, where the project names them; else NULL.",
     "arm": "strategy, the project's steps; random, the standing random arm; gold, a row with a known answer; or rare, likely "
@@ -632,9 +690,12 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "cost": "What it cost, in the unit of the label files.",
     **dict.fromkeys(
         ("annotators.cost", "rounds.cost"),
-        "What the labels cost, as their files say; those that say nothing, the price `per_row` of the project's budget as "
-        "of the last pull. NULL if nothing is known.",
+        "What the labels cost: the sum of `price` in `labels`. NULL if nothing is known.",
     ),
+    "labels.price": "What the label cost: `cost`, as its file says; else, of a class, `per_row` of the project's budget as of the "
+    "last pull, or `price` of the row in `round_items`. NULL if nothing is known.",
+    "round_items.price": "What one label of the row costs by the project's budget (`per_row`, `column` or `per_token`), as of when "
+    "it was sent out; NULL where the budget is not in money.",
     "cost_so_far": "What this round and the earlier ones cost.",
     "event": "Hash of all that was said: the same label brought again is the same event.",
     "found": "Class -> how many of the round's rows it was given to by most of their annotators, as JSON; gold and ignored rows apart.",
@@ -666,7 +727,7 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "n_gold": "Labels on gold rows.",
     "n_labelled": "Rows with a consensus.",
     "n_labels": "How many class labels.",
-    "n_shared": "Rows that others labelled as well.",
+    "n_shared": "Rows that others labelled as well; the adjudicator is none of the others.",
     "new": "Labels added to the log.",
     "indexes.number": "Order in which the indexes were made, 1 is first; NULL in records of earlier versions.",
     "models.number": "Order in which the models were fitted, 1 is first; NULL in records of earlier versions.",
@@ -718,6 +779,53 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "representation_health.rows": "Rows of the sample.",
     "representation_health.snapshot": "The first snapshot that has this sample.",
     "share_of_sample": "Share of all rows of the sample in that cell.",
+    # Reports and comparisons.
+    "change": "added, dropped or kept.",
+    "change_causes.cause": "The first of the causes that holds, as docs/report.md lists them: new_row, gone, score, quota, pushed_out, ...",
+    "selection_changes.cause": "Why it was added or dropped, the first of the causes in docs/report.md that holds: new_row, gone, score, quota, "
+    "pushed_out, ...; NULL for a kept row, and without a report.",
+    "previous": "The selection before, of the last run whose checks passed.",
+    "previous_rank": "Place in the selection before; NULL of a row that was added.",
+    "selection_changes.rank": "Place in the selection; NULL of a row that was dropped.",
+    "passed": "Recipes whose checks passed.",
+    "recipes": "Recipes that were drawn.",
+    "reports.line": "The verdict in a sentence.",
+    "reports.rows": "Rows of the recipes that passed.",
+    "reports.tokens": "Tokens of the recipes that passed and count them.",
+    "state": "published; partly, something failed or was held back; or held_back, what was published before stays.",
+    "comparison_id": "Hash of all that was measured.",
+    "comparisons.draws": "Draws with different seeds; numbers are means over them.",
+    "comparisons.encoder": "The encoder's name in winnow.yaml, whose vectors measure; NULL without vectors.",
+    "comparisons.number": "Place in the table, 1 is first.",
+    "comparisons.rows": "Rows of the selection.",
+    "comparisons.tokens": "Tokens of the selection; NULL for a budget in rows.",
+    "comparisons.seconds": "What a draw took.",
+    "comparisons.selection_id": "The selection, where one draw is compared and it is on record.",
+    **dict.fromkeys(
+        ("mean_distance_std", "most_distance_std", "seconds_std", "similarity_std"),
+        "Standard deviation over the draws; NULL of one draw.",
+    ),
+    "comparison_targets.examples": "How many examples judge.",
+    "half": "measuring, examples that no step saw; or selecting, those that choose rows as well, which flatters.",
+    "jaccard": "Rows in both, of rows in either: the mean over their draws; of an entry with itself, over different draws.",
+    "mean_distance": "Mean distance of a row of the pool to the nearest chosen one: lower covers better.",
+    "most_distance": "95 of 100 rows of the pool are nearer than this to a chosen one.",
+    **dict.fromkeys(
+        (
+            f"{table}.name"
+            for table in ("comparisons", "comparison_targets", "comparison_overlaps", "comparison_sources")
+        ),
+        "The entry: a recipe, a selection, or so many random rows.",
+    ),
+    "other": "The other entry, or the same.",
+    "peak_memory_bytes": "The most memory of the process that last drew it.",
+    "random": "Whether it is random rows to compare with, that nobody asked for.",
+    "rank_biased_overlap": "How alike the lists begin, 0 to 1 (Webber et al. 2010); of at most 5 draws each.",
+    "sample_rows": "Rows of the pool that coverage was measured on.",
+    "share": "Share of the selection's rows: the mean over the draws.",
+    "share_of_pool": "Share of the pool's rows.",
+    "similarity": "Mean, over the examples, of the highest cosine to a chosen row: the mean over the draws.",
+    # Trials.
     # Trials.
     "against": "The control: random, random_per_source, longest, top_score, or a recipe.",
     "trials.against": "Controls beside random, as JSON: a recipe's with the selection that it would draw.",

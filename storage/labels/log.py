@@ -239,6 +239,16 @@ def adjudicated_events(store: Store, project: str) -> set[str]:
     return set(pq.read_table(paths, columns=["event"])["event"].to_pylist()) if paths else set()
 
 
+def event_imports(store: Store, project: str) -> dict[str, int]:
+    """Event of a project's log -> the number of the import that brought it first."""
+    imports = [entry for entry in _imports(store) if entry.project == project and entry.new]
+    return {
+        event: entry.number
+        for entry in reversed(imports)
+        for event in pq.read_table(_path(store, entry), columns=["event"])["event"].to_pylist()
+    }
+
+
 def counted(log: pa.Table) -> pa.Table:
     """The events of a log that count: the latest of each annotator on each row; in the order of the log."""
     groups = ["class" if kind == "skip" else kind for kind in log["kind"].to_pylist()]

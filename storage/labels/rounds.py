@@ -22,6 +22,7 @@ from storage.records import checked_items, commit_record, read_items, record_fol
 from storage.store import Store
 
 # Of a round; `annotators` is how many labels a row wants, `assigned` whose, where the project names its annotators;
+# `price` is what one label of the row costs;
 # `inclusion_probability` is that of the random arm.
 ITEM_COLUMNS = {
     "rank": pa.uint32(),
@@ -33,8 +34,8 @@ ITEM_COLUMNS = {
     "score": pa.float32(),
     "inclusion_probability": pa.float32(),
 }
-# Not in records of earlier versions, nor of projects that name no annotators.
-ADDED_COLUMNS = {"assigned": pa.list_(pa.string())}
+# Not in records of earlier versions, nor of projects that name no annotators; nor where the budget is not in money.
+ADDED_COLUMNS = {"assigned": pa.list_(pa.string()), "price": pa.float64()}
 ARMS = ("strategy", "random", "gold", "rare")
 
 

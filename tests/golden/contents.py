@@ -42,6 +42,7 @@ _VARYING_COLUMNS = frozenset(f"{_TIMES}|{_OURS}".split("|"))
 # A report and its map describe what is compared here itself.
 _LEFT_OUT = ("catalog/", "locks/", "tmp/", "winnow.duckdb", "records/reports/", "report.html")
 _MAP = re.compile(r"vectors/[^/]+/map-")
+_REPORT = re.compile(r"(records/reports/)[^/]+/")
 ROOT_SIGN = "<project>"
 
 
@@ -59,7 +60,7 @@ def digest(content: str | bytes) -> str:
 def normal(text: str, root: Path) -> str:
     """A text without what varies by nature."""
     placed = text.replace(str(root), ROOT_SIGN).replace(str(MADE_IN), ROOT_SIGN)
-    text = _VARYING.sub(r"\1<varies>", placed)
+    text = _REPORT.sub(r"\1<run>/", _VARYING.sub(r"\1<varies>", placed))
     return _SAID_TIME.sub(r"\1<time>", text)
 
 

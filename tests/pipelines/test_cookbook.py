@@ -12,9 +12,9 @@ import pytest
 
 from pipelines.cli.labels import push_batch
 from pipelines.compare.compare import compare
-from pipelines.compare.record import record_metrics
+from pipelines.compare.record import record_comparison
 from pipelines.errors import RecipesFailed
-from pipelines.run import run_all
+from pipelines.run import run_and_report
 from tests.conftest import SUBJECTS, row, write_rows
 from tests.pipelines.conftest import change, make_light, opened, write_vectors
 
@@ -117,7 +117,7 @@ def answer(batch: Path, labels: Path) -> None:
 def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project after two nights and two labelled rounds."""
     project = make_project(tmp_path_factory.mktemp("cookbook") / "project")
-    run_all(opened(project))
+    run_and_report(opened(project))
     for number in range(2):
         push_batch(opened(project), "topics", more=False)
         batch = project / "labeling" / "topics" / f"topics-{number:04}.jsonl"
@@ -125,9 +125,9 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     push_batch(opened(project), "topics", more=False)
     next_night(project)
     with pytest.raises(RecipesFailed):
-        run_all(opened(project))
+        run_and_report(opened(project))
     tonight = opened(project)
-    record_metrics(tonight.store, compare(tonight, ["mine", "other"], seeds=None))
+    record_comparison(tonight.store, compare(tonight, ["mine", "other"], seeds=None))
     return project / "store" / "winnow.duckdb"
 
 

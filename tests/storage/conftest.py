@@ -90,7 +90,13 @@ class SmallStore(Store):
         return import_labels(self, project, str(file), classes=classes, snapshot=newest, **options)
 
     def add_round(
-        self, project: str, number: int, prompts: Sequence[str], assigned: Sequence[list[str]] = (), **header: Any
+        self,
+        project: str,
+        number: int,
+        prompts: Sequence[str],
+        assigned: Sequence[list[str]] = (),
+        prices: Sequence[float] = (),
+        **header: Any,
     ) -> str:
         """A round of one row a prompt, all but the last by the strategy, the last at random."""
         n = len(prompts)
@@ -105,6 +111,8 @@ class SmallStore(Store):
         )
         if assigned:
             items = items.append_column("assigned", pa.array(assigned))
+        if prices:
+            items = items.append_column("price", pa.array(prices))
         about = {"round_id": f"{project}-{number}", "project": project, "round": number, "phase": "cold_start"}
         return commit_round(self, about | header, items)
 
@@ -148,7 +156,7 @@ class SmallStore(Store):
         self.add_run("decontaminate", None, contamination_id)
         return contamination_id
 
-    def add_run(self, stage: str, target: str | None, subject: str | None, status: str = "ok") -> str:
+    def add_run(self, stage: str, target: str | None, subject: str | None, status: str = "ok", **about: Any) -> str:
         now = utc_now()
         run = {"run_id": new_run_id(), "invocation": "i", "stage": stage, "target": target, "status": status}
         more = {
@@ -159,7 +167,7 @@ class SmallStore(Store):
             "facts": {"x": 1},
             "checks": [],
         }
-        return commit_run(self, run | more)
+        return commit_run(self, run | more | about)
 
 
 def items_of(ids: Ids) -> pa.Table:

@@ -17,7 +17,7 @@ from pipelines.compare.compare import compare
 from pipelines.compare.draws import _titles, random_rows
 from pipelines.compare.overlap import jaccard, mean_over_draws, rank_biased
 from pipelines.compare.page import render
-from pipelines.compare.record import record_metrics
+from pipelines.compare.record import record_comparison
 from pipelines.compare.tables import compare_tables
 from pipelines.context import Context
 from pipelines.named import selection_of
@@ -148,13 +148,48 @@ class TestCompare:
         notes = document["notes"]
         assert "any: 1 rows are not in the pool any more; they count for overlap alone" in notes
         assert "any was drawn from an earlier state of the pool" in notes
-        assert record_metrics(context.store, document) == 1
+        record_comparison(context.store, document)
         (draw,) = entry(document, "any")["draws"]
         query = "SELECT name, value FROM metrics WHERE selection_id = ? AND name LIKE 'compare%'"
         stored = query_catalog(context.store, query, [draw["selection"]]).to_pylist()
         assert {line["name"].removeprefix("compare_"): line["value"] for line in stored} == {
             key: draw[key] for key in MEASURED - {"rows"}
         }
+
+
+def test_record__a_comparison_in_sql_is_the_document(context: Context, seeded: dict[str, Any]) -> None:
+    kept = record_comparison(context.store, seeded)
+    assert record_comparison(context.store, seeded | {"created_at": "2030-01-01T00:00:00"}) == kept  # one record
+
+    def stored(columns: str, view: str) -> list[dict[str, Any]]:
+        sql = f"SELECT {columns} FROM {view} WHERE comparison_id = ?"
+        rows: list[dict[str, Any]] = query_catalog(context.store, sql, [kept]).to_pylist()
+        return rows
+
+    names = [each["name"] for each in seeded["selections"]]
+    numbers = stored("number, name, random, draws, rows, mean_distance, mean_distance_std, seconds", "comparisons")
+    assert numbers == [
+        {
+            "number": number,
+            "name": each["name"],
+            "random": each["random"],
+            "draws": 3,
+            "rows": each["metrics"]["rows"]["mean"],
+            "mean_distance": each["metrics"]["mean_distance"]["mean"],
+            "mean_distance_std": each["metrics"]["mean_distance"]["std"],
+            "seconds": each["metrics"]["seconds"]["mean"],
+        }
+        for number, each in enumerate(seeded["selections"], 1)
+    ]
+    similar = {line["name"]: line["similarity"] for line in stored("*", "comparison_targets")}
+    assert similar == {name: entry(seeded, name)["metrics"]["similarity_foxes"]["mean"] for name in names}
+    overlaps = {(line["name"], line["other"]): line for line in stored("*", "comparison_overlaps")}
+    for i, name in enumerate(names):
+        for j, other in enumerate(names):
+            assert overlaps[name, other]["jaccard"] == seeded["overlap"][i][j]
+            assert overlaps[name, other]["rank_biased_overlap"] == seeded["rank_biased_overlap"][i][j]
+    mix = {(line["name"], line["source"]): line["share"] for line in stored("*", "comparison_sources")}
+    assert mix == {(name, line["source"]): line["shares"][i] for i, name in enumerate(names) for line in seeded["mix"]}
 
 
 def test_titles__of_a_sweep_leave_out_the_seed(light: Path) -> None:

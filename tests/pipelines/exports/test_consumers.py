@@ -14,7 +14,7 @@ from pipelines.context import Context
 from pipelines.exports.export import export_selection
 from pipelines.exports.options import ExportOptions
 from pipelines.exports.shapes import CannotHold
-from pipelines.exports.trainers import check_llama_factory
+from pipelines.exports.trainers import check_automodel, check_llama_factory, check_swift, check_torchtune
 from tests.pipelines.exports.conftest import WHOLE
 
 Load = Callable[..., list[dict[str, Any]]]
@@ -183,6 +183,90 @@ def test_open_instruct__has_a_mixer_line(context: Context, tmp_path: Path) -> No
     line = (tmp_path / "out/open_instruct.args").read_text().split()
     assert line == ["--dataset_mixer_list", str(tmp_path / "out/data/train.jsonl"), "1.0"]
     assert Path(line[1]).is_file()
+
+
+# ---- torchtune, ms-swift, NeMo AutoModel; `benchmarks/trainers.py` runs what they read with
+
+
+def test_torchtune__has_a_stanza_that_its_builder_takes(context: Context, tmp_path: Path, load: Load) -> None:
+    out = tmp_path / "out"
+    options = ExportOptions(to="messages", trainer="torchtune", shards=2, allow_left_out=0.25)
+    export_selection(context, "chats", options, out)
+    entry = yaml.safe_load((out / "torchtune.yaml").read_text())["dataset"]
+    assert entry.pop("_component_") == "torchtune.datasets.chat_dataset"
+    assert (entry.pop("conversation_column"), entry.pop("conversation_style")) == ("messages", "openai")
+    assert entry.pop("split") == "train"
+    rows = load(entry.pop("source"), **entry)  # the rest goes to `load_dataset`
+    assert [without_nulls(row) for row in rows] == written(out)
+    export_selection(context, "texts", ExportOptions(to="text", trainer="torchtune"), tmp_path / "texts")
+    entry = yaml.safe_load((tmp_path / "texts" / "torchtune.yaml").read_text())["dataset"]
+    assert (entry["_component_"], entry["column"]) == ("torchtune.datasets.text_completion_dataset", "text")
+
+
+@pytest.mark.parametrize(
+    ("roles", "cause"),
+    [
+        ("user assistant", None),
+        ("system user assistant user", None),
+        ("assistant user", "by turns"),
+        ("user user", "by turns"),
+        ("user system assistant", "by turns"),
+        ("user", "by turns"),
+        ("user tool", "the roles system, user and assistant"),
+    ],
+)
+def test_torchtune__refuses_what_it_would_refuse(roles: str, cause: str | None) -> None:
+    record = {"messages": [{"role": role, "content": "x"} for role in roles.split()]}
+    if cause is None:
+        check_torchtune("messages", record)
+    else:
+        with pytest.raises(CannotHold, match=cause):
+            check_torchtune("messages", record)
+
+
+def test_torchtune__does_not_read_tool_calls(context: Context, tmp_path: Path) -> None:
+    options = ExportOptions(to="messages", trainer="torchtune", allow_left_out=1)
+    report = export_selection(context, "tools", options, tmp_path / "out")
+    assert set(report.left_out) == {
+        "torchtune reads role and text of a message only",
+    }
+
+
+def test_ms_swift__has_a_line_of_paths(context: Context, tmp_path: Path, load: Load) -> None:
+    out = tmp_path / "out"
+    export_selection(context, "chats", ExportOptions(to="messages", trainer="ms-swift", shards=2), out)
+    option, *files = (out / "ms_swift.args").read_text().split()
+    assert option == "--dataset"
+    rows = [row for file in files for row in load("json", data_files=file)]
+    assert [without_nulls(row) for row in rows] == written(out)
+    check_swift("messages", WHOLE["calls"])
+    with pytest.raises(CannotHold, match="pictures in a column"):
+        check_swift("messages", WHOLE["parts"])
+
+
+def test_automodel__reads_its_files_line_by_line(context: Context, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export_selection(context, "chats", ExportOptions(to="messages", trainer="nemo-automodel", shards=2), out)
+    entry = yaml.safe_load((out / "nemo_automodel.yaml").read_text())["dataset"]
+    assert entry["_target_"].endswith("chat_dataset.ChatDataset")
+    # As its reader does: by what Python takes for lines.
+    lines = [line for file in entry["path_or_dataset_id"] for line in Path(file).read_text("utf-8").splitlines()]
+    assert [json.loads(line) for line in lines] == written(out)
+
+
+@pytest.mark.parametrize(
+    ("message", "cause"),
+    [
+        ({"role": "user", "content": "one\u2028two"}, "line separator"),
+        ({"role": "critic", "content": "x"}, "no role 'critic'"),
+        ({"role": "tool", "content": "x"}, "tool_call_id"),
+        ({"role": "user", "content": [{"type": "image"}]}, "text of a message only"),
+    ],
+)
+def test_automodel__what_it_cannot_read(message: dict[str, Any], cause: str) -> None:
+    check_automodel("messages", WHOLE["calls"])
+    with pytest.raises(CannotHold, match=cause):
+        check_automodel("messages", {"messages": [message]})
 
 
 # ---- TRL

@@ -79,7 +79,16 @@ def test_read__the_adjudicator_decides_whatever_others_say(store: SmallStore, ag
     decided = read_annotations(store, "topics", CLASSES, aggregate, adjudicator="eve")
     assert labels(decided) == {"p1": "b", "p2": "b"}
     assert decided.consensus.confidence.tolist() == [1.0, 1.0]
-    assert (decided.settled.all(), decided.tied.any(), decided.agreement) == (True, False, 0.0)
+    assert (decided.settled.all(), decided.tied.any(), decided.agreement) == (True, False, 0.5)
+
+
+def test_agreement__of_others_than_the_adjudicator(store: SmallStore) -> None:
+    said = [("p1", "ann", "a"), ("p1", "eve", "a"), ("p2", "ann", "a"), ("p2", "bob", "a"), ("p2", "eve", "b")]
+    said += [("p3", "ann", "a"), ("p3", "bob", "b"), ("p3", "eve", "b")]
+    store.add_labels("topics", [{"id": p, "label": v, "annotator": who} for p, who, v in said], CLASSES)
+    assert summed(store).agreement == 1 / 3
+    decided = read_annotations(store, "topics", CLASSES, "majority", adjudicator="eve")
+    assert decided.agreement == 1 / 2  # of p2 and p3; eve alone shares p1 with ann
 
 
 def test_read__with_dawid_skene_ties_may_wait(store: SmallStore) -> None:

@@ -161,6 +161,25 @@ def test_push__skips_leave_a_row_to_others_and_ignore_takes_it_out(project: Path
     assert project_state(opened(project), "kinds").labelled == 1  # what is ignored stays out, whatever others say
 
 
+def test_push__a_row_that_was_skipped_and_is_sent_again_waits(project: Path) -> None:
+    (skipped, *others) = [f"fox-{n}" for n in range(10)]
+    configured(project, "random_share: 0, where: \"given_id LIKE 'fox-%'\"")
+    loop(project)
+    answers = [{"id": skipped, "annotator": "ann", "skip": True}]
+    answers += [{"id": name, "annotator": "bob", "label": "fox"} for name in others]
+    (project / "labels" / "all.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+    again = loop(project)
+    assert (again.metrics["round"], again.metrics["rows"], again.metrics["waiting"]) == (1, 1, 1)
+    state = project_state(opened(project), "kinds")
+    assert [state.missing_labels(header).sum() for header in state.rounds] == [0, 1]
+    assert push(opened(project), "kinds").summary.startswith("round 1 is open: 1 row waits for ")
+    (project / "labels" / "bob.jsonl").write_text(
+        json.dumps({"id": skipped, "annotator": "bob", "label": "fox"}) + "\n"
+    )
+    pull(opened(project), "kinds")
+    assert project_state(opened(project), "kinds").open_rounds == []
+
+
 def test_push__cold_start_until_two_classes_have_labels(project: Path) -> None:
     configured(project, "random_share: 0, where: source = 'fox'")
     assert "cold start" in loop(project).summary
@@ -217,6 +236,7 @@ def test_push__money_stops_before_the_row_that_overflows(light: Path, price: str
     context = opened(light)
     for selection in context.store.records("selections"):
         assert "the same" in reproduce(context, selection)
+    assert {item["price"] for item in items(light)} == {2.0 if price == "column: price" else 1.0}
 
 
 def test_push__costs_that_come_back_count_instead_of_the_price(project: Path) -> None:

@@ -63,7 +63,7 @@ def test_render__texts_of_rows_are_no_elements(page: str, nights: Nights) -> Non
 
 def test_render__the_data_of_the_plots_is_what_it_was(page: str) -> None:
     charts = json.loads(Elements(page).texts["script"][0])
-    assert {"map-0", "mix-0", "length-0", "map-1", "mix-1", "length-1"} == set(charts)
+    assert set(charts) == {f"{kind}-{number}" for kind in ("map", "mix", "language", "length") for number in (0, 1)}
     texts = [point["text"] for point in charts["map-1"]["datasets"]["selected"]]
     assert any(text.startswith(("</script><script>", "<!--<script>", "<img src=x")) for text in texts)
 
@@ -111,5 +111,5 @@ def test_render__a_browser_draws_the_plots_and_runs_nothing_else(page: str, tmp_
         f"file://{tmp_path}/page.html",
     ]
     elements = Elements(subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout)
-    assert elements.tags["canvas"] == 6
+    assert elements.tags["canvas"] == 8
     assert elements.tags["script"] == 2

@@ -8,6 +8,8 @@ import pytest
 from pipelines.report import write
 from pipelines.run import write_report
 from pipelines.stages import report as report_stage
+from storage.catalog.query import query_catalog
+from storage.store import Store
 from tests.pipelines.conftest import Winnow, opened
 from tests.pipelines.report.conftest import Nights
 
@@ -22,6 +24,20 @@ def test_report__the_run_ends_with_it_and_a_link_leads_to_the_newest(nights: Nig
         "report.html",
         "report.json",
     ]
+
+
+def test_report__its_causes_are_in_sql_once_the_run_ends(nights: Nights) -> None:
+    store = Store(nights.project / "store")
+    query = "SELECT recipe, change, cause, count(*) AS n FROM selection_changes WHERE invocation = ? GROUP BY ALL"
+    counts = query_catalog(store, query, [nights.second["run"]]).to_pylist()
+    for recipe in nights.second["recipes"]:
+        of_recipe = [line for line in counts if line["recipe"] == recipe["name"]]
+        for change in ("added", "dropped"):
+            said = {line["cause"]: line["rows"] for line in recipe["changes"][f"{change}_causes"]}
+            assert {line["cause"]: line["n"] for line in of_recipe if line["change"] == change} == said
+        assert [line["n"] for line in of_recipe if line["change"] == "kept"] == [recipe["changes"]["kept"]]
+    lines = query_catalog(store, "SELECT line FROM reports ORDER BY invocation").to_pylist()
+    assert [row["line"] for row in lines] == [each["verdict"]["line"] for each in (nights.first, nights.second)]
 
 
 def test_command__prints_the_path_and_copies(nights: Nights, winnow: Winnow, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import uuid
 from dataclasses import asdict, fields
@@ -22,11 +23,13 @@ from storage.pool.columns import ingest_columns
 from storage.pool.ingest import FileSpec
 from storage.pool.targets import ingest_targets
 from storage.records import commit_metrics, commit_selection, read_selection
+from storage.reports import CHANGES_SCHEMA
 from storage.store import utc_now, write_json
 from storage.vectors.index import IndexRecord
 from storage.vectors.segments import commit_segment, describe_encoder
 from tests.storage.catalog.conftest import rows
 from tests.storage.catalog.test_schema import LISTED
+from tests.storage.conftest import SmallStore, id_of
 
 
 def test_examples__the_pool_as_it_is_now_without_repeats(full_store: Any) -> None:
@@ -73,6 +76,38 @@ def test_selection_diff__says_what_changed(full_store: Any) -> None:
         ("p2", "dropped", 2, None, "a"),
     ]
     assert {row[1] for row in rows(full_store, "SELECT id, change FROM selection_diff('s1', 's1')")} == {"kept"}
+
+
+def test_selection_changes__by_run_with_causes_where_there_is_a_report(store: SmallStore) -> None:
+    store.add_snapshot([store.add_file("a", ["p1", "p2", "p3", "p4"])])
+    store.add_selection("s1", ["p1", "p2", "p3"], status=None)
+    store.add_selection("s2", ["p4", "p3", "p1"], status=None)
+    for night, selection in (("n1", "s1"), ("n2", "s1"), ("n3", "s2")):
+        store.add_run("select", "mine", selection, invocation=night)
+        store.add_run("select", "mine", "s2", "held_back", invocation=night)
+    causes = {"recipe": ["mine"] * 2, "change": ["added", "dropped"], "cause": ["new_row", "gone"]}
+    ids = to_arrow(from_bytes([id_of("p4"), id_of("p2")]))
+    with store.committing("records", "reports", "n3") as folder:
+        verdict = {"state": "published", "line": "Published: 1 recipe, 3 rows.", "rows": 3, "recipes": 1}
+        document = {"format": 1, "run": "n3", "created_at": "2026-01-01", "verdict": verdict, "recipes": []}
+        (folder / "report.json").write_text(json.dumps(document))
+        (folder / "report.html").write_text("<p>")
+        pq.write_table(pa.table(causes | {"id": ids}, schema=CHANGES_SCHEMA), folder / "changes.parquet")
+    publish_catalog(store)
+    query = (
+        "SELECT invocation, prompt, change, cause, c.rank, previous_rank, selection_id, previous "
+        "FROM selection_changes c JOIN examples USING (id) WHERE recipe = 'mine' ORDER BY ALL"
+    )
+    assert rows(store, query) == [
+        ("n2", "p1", "kept", None, 1, 1, "s1", "s1"),
+        ("n2", "p2", "kept", None, 2, 2, "s1", "s1"),
+        ("n2", "p3", "kept", None, 3, 3, "s1", "s1"),
+        ("n3", "p1", "kept", None, 3, 1, "s2", "s1"),
+        ("n3", "p2", "dropped", "gone", None, 2, "s2", "s1"),
+        ("n3", "p3", "kept", None, 2, 3, "s2", "s1"),
+        ("n3", "p4", "added", "new_row", 1, None, "s2", "s1"),
+    ]
+    assert rows(store, "SELECT invocation, state, recipes, rows FROM reports") == [("n3", "published", 1, 3)]
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,9 @@ def test_labels__the_latest_of_each(labelled: SmallStore) -> None:
 
 
 def test_annotators__how_much_how_well_how_fast(labelled: SmallStore) -> None:
-    result = rows(labelled, "SELECT * EXCLUDE (project) FROM annotators WHERE project = 'topics' ORDER BY annotator")
+    result = rows(
+        labelled, "SELECT * EXCLUDE (project, adjudicates) FROM annotators WHERE project = 'topics' ORDER BY annotator"
+    )
     # Shared: ann with bob on p1 no, p2 yes, p4 no, p5 no, with cy on p1 no; bob with cy on p1 yes.
     assert result == [
         # n_labels, skipped, ignored, n_shared, agreement, n_gold, gold_accuracy, median_seconds, cost
@@ -85,6 +87,42 @@ def test_annotators__how_much_how_well_how_fast(labelled: SmallStore) -> None:
     assert rows(
         labelled, "SELECT annotator, n_labels, n_shared, agreement FROM annotators WHERE project = 'other'"
     ) == [("ann", 1, 0, None)]
+
+
+def test_annotators__the_adjudicator_is_none_of_the_others(labelled: SmallStore) -> None:
+    labelled.add_run("pull", "topics", None, facts={"adjudicator": "cy"})
+    publish_catalog(labelled)
+    result = rows(
+        labelled,
+        "SELECT annotator, adjudicates, n_shared, agreement FROM annotators WHERE project = 'topics' ORDER BY annotator",
+    )
+    # cy decided p1: no longer a row on which ann or bob agree with somebody. She herself agrees with bob and not with ann.
+    assert result == [("ann", False, 4, 1 / 4), ("bob", False, 4, 1 / 4), ("cy", True, 1, 1 / 2)]
+
+
+def test_labels__what_each_cost(store: SmallStore) -> None:
+    store.add_snapshot([store.add_file("a", ["p1", "p2", "p3"])])
+    store.add_round("topics", 0, ["p1", "p2"], prices=[0.2, 0.3], spent=0)
+    labels = [
+        {"id": "p1", "annotator": "ann", "label": "a"},
+        {"id": "p2", "annotator": "ann", "label": "a", "cost": 7.0},
+        {"id": "p2", "annotator": "bob", "skip": True},
+        {"id": "p3", "annotator": "bob", "label": "b"},
+    ]
+    store.add_labels("topics", labels, CLASSES)
+    publish_catalog(store)
+    query = "SELECT prompt, annotator, cost, price FROM labels JOIN examples USING (id) ORDER BY ALL"
+    assert rows(store, query) == [
+        ("p1", "ann", None, 0.2),
+        ("p2", "ann", 7.0, 7.0),
+        ("p2", "bob", None, None),
+        ("p3", "bob", None, None),  # no round sent it out
+    ]
+    assert rows(store, "SELECT annotator, cost FROM annotators ORDER BY annotator") == [("ann", 7.2), ("bob", None)]
+    assert rows(store, "SELECT cost FROM rounds") == [(7.2,)]
+    store.add_run("pull", "topics", None, facts={"price_per_label": 0.5})
+    publish_catalog(store)
+    assert [price for *_, price in rows(store, query)] == [0.5, 7.0, None, 0.5]
 
 
 def test_label_conflicts__rows_with_their_votes(labelled: SmallStore) -> None:
