@@ -1,0 +1,220 @@
+"""The effects of `benchmarks/trials.py` with their verdicts, as records and as tables of Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from selection.learning.effects import adjusted_verdicts, crossed_effect, detectable_effect, holm
+
+Array = npt.NDArray[Any]
+Record = dict[str, Any]
+
+RANDOM, AGAIN, PER_SOURCE, LONGEST = "random", "random_again", "random_per_source", "longest"
+SHARED = (RANDOM, AGAIN, LONGEST)
+"""Controls that do not depend on what they are compared with."""
+ALL, HELD_OUT = "all target sets", "held-out rows"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Rows to train on.
+
+    Attributes:
+        method: a way of choosing, or a control.
+        vectors: of which kind it sees; None for none.
+        target: which set it sees; None for none.
+        control: the control with the mix of the rows that `method` chose; None for these rows themselves.
+    """
+
+    method: str
+    vectors: str | None = None
+    target: str | None = None
+    control: str | None = None
+
+    @property
+    def way(self) -> str:
+        """The method and its vectors."""
+        return self.method if self.vectors is None else f"{self.method}, {self.vectors}"
+
+
+class Cell(NamedTuple):
+    """A model: its rows, their number of tokens, and the seed."""
+
+    arm: Arm
+    budget: int
+    seed: int
+
+
+def control_of(arm: Arm, control: str) -> Arm:
+    """The control of an arm."""
+    return Arm(control) if control in SHARED else Arm(arm.method, arm.vectors, arm.target, control)
+
+
+def effects_of(losses: Mapping[Cell, Array], places: Mapping[str, Array], seeds: int) -> list[Record]:
+    """The effects of every way against every control, those that are measured for two seeds or more, with verdicts.
+
+    Args:
+        losses: of the models that there are; (examples,) each.
+        places: of the examples of each target set, and of the `HELD_OUT` rows.
+        seeds: how many there may be.
+
+    Verdicts are adjusted for all effects against a control, on target sets, on all of them together and on held-out rows
+    apart.
+    """
+    arms = sorted(
+        {cell.arm for cell in losses if cell.arm.control is None and cell.arm.method not in (RANDOM, AGAIN)}, key=str
+    )
+    ways: dict[str, list[Arm]] = {}
+    for arm in arms:
+        ways.setdefault(arm.way, []).append(arm)
+    records = []
+    for control in (RANDOM, PER_SOURCE, LONGEST):
+        for budget in sorted({cell.budget for cell in losses}):
+            for way, own in ways.items():
+                for measured, table in _differences(losses, places, own, control, budget, range(seeds)):
+                    records.append(
+                        {"way": way, "measured_on": measured, "budget": budget, "against": control}
+                        | {"seeds": len(table), "examples": table.shape[1], "effect": crossed_effect(table)}
+                    )
+    return _judged(records)
+
+
+def _differences(
+    losses: Mapping[Cell, Array],
+    places: Mapping[str, Array],
+    arms: Sequence[Arm],
+    control: str,
+    budget: int,
+    seeds: Sequence[int],
+) -> Iterator[tuple[str, Array]]:
+    """What is measured on, and (seeds, examples) the control's loss less that of a way."""
+    if arms[0].method == control:
+        return
+    tables = {}
+    for arm in arms:
+        pairs = [
+            (losses.get(Cell(control_of(arm, control), budget, s)), losses.get(Cell(arm, budget, s))) for s in seeds
+        ]
+        tables[arm] = [None if a is None or b is None else a - b for a, b in pairs]
+    common = [seed for seed in seeds if all(table[seed] is not None for table in tables.values())]
+    sets = [name for name in places if name != HELD_OUT]
+    if len(common) < 2 or not {arm.target for arm in arms} >= (set(sets) if arms[0].target else {None}):
+        return
+    whole = {arm: np.array([table[seed] for seed in common]) for arm, table in tables.items()}
+    of_set = {name: whole[next(arm for arm in arms if arm.target in (name, None))][:, places[name]] for name in sets}
+    yield from of_set.items()
+    yield ALL, np.concatenate(list(of_set.values()), axis=1)
+    yield HELD_OUT, np.mean([each[:, places[HELD_OUT]] for each in whole.values()], axis=0)
+
+
+def _judged(records: Sequence[Record]) -> list[Record]:
+    families: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        kind = record["measured_on"] if record["measured_on"] in (ALL, HELD_OUT) else "a target set"
+        families.setdefault((record["against"], kind), []).append(record)
+    for family in families.values():
+        effects = [record.pop("effect") for record in family]
+        adjusted = holm([effect.p for effect in effects])
+        for record, effect, p, verdict in zip(family, effects, adjusted, adjusted_verdicts(effects), strict=True):
+            record.update(asdict(effect), p_adjusted=p, verdict=verdict)
+    return list(records)
+
+
+def detectable_of(losses: Mapping[Cell, Array], places: Mapping[str, Array], seeds: int) -> list[Record]:
+    """The smallest effect on each target set that would be seen with power 0.8, by the two random arms."""
+    records = []
+    for budget in sorted({cell.budget for cell in losses}):
+        pairs = [
+            (losses.get(Cell(Arm(RANDOM), budget, s)), losses.get(Cell(Arm(AGAIN), budget, s))) for s in range(seeds)
+        ]
+        table = np.array([a - b for a, b in pairs if a is not None and b is not None])
+        for name, own in places.items() if len(table) > 1 else ():
+            effect = detectable_effect(crossed_effect(table[:, own]))
+            records.append({"measured_on": name, "budget": budget, "effect": effect})
+    return records
+
+
+def markdown(effects: Sequence[Record], detectable: Sequence[Record], retrieval: Sequence[Record]) -> str:
+    """All tables."""
+    parts = [
+        "Against random rows, on all target sets together:",
+        effect_table([e for e in effects if e["measured_on"] == ALL and e["against"] == RANDOM]),
+        "Target sets and budgets on which a way helped / on which there is no evidence / on which it hurt, by control:",
+        count_table([e for e in effects if e["measured_on"] not in (ALL, HELD_OUT)]),
+    ]
+    for name in dict.fromkeys(e["measured_on"] for e in effects if e["measured_on"] != ALL):
+        chosen = [e for e in effects if e["measured_on"] == name and e["against"] == RANDOM]
+        seen = ", ".join(
+            f"{d['effect']:.3f} with {d['budget']:,} tokens" for d in detectable if d["measured_on"] == name
+        )
+        parts += [
+            f"`{name}`, {chosen[0]['examples']} examples; could be seen: {seen}"
+            if name != HELD_OUT
+            else f"Held-out rows of the pool, {chosen[0]['examples']} of them (what a way costs elsewhere); could be seen: {seen}",
+            effect_table(chosen),
+        ]
+    if retrieval:
+        parts += [retrieval_title(retrieval), retrieval_table(retrieval)]
+    return "\n\n".join(parts) + "\n"
+
+
+def effect_table(effects: Sequence[Record]) -> str:
+    """A line for each way, a column for each budget: the effect, its interval and the verdict.
+
+    >>> print(effect_table([{"way": "ifd", "budget": 9, "mean": 0.1, "low": -0.05, "high": 0.25, "verdict": "no evidence"}]))
+    | way | 9 tokens |
+    |---|---|
+    | ifd | 0.10 [-0.05, 0.25] no evidence |
+    """
+    by_way: dict[str, dict[int, str]] = {}
+    for e in effects:
+        text = f"{e['mean']:.2f} [{e['low']:.2f}, {e['high']:.2f}] {e['verdict']}"
+        by_way.setdefault(e["way"], {})[e["budget"]] = text
+    budgets = sorted({e["budget"] for e in effects})
+    lines = [[way, *(texts.get(budget, "") for budget in budgets)] for way, texts in by_way.items()]
+    return table(["way", *(f"{budget:,} tokens" for budget in budgets)], lines)
+
+
+def count_table(effects: Sequence[Record]) -> str:
+    """A line for each way, a column for each control: how often it helped / no evidence / hurt.
+
+    >>> verdicts = ("helped", "helped", "hurt")
+    >>> print(count_table([{"way": "ifd", "against": "random", "verdict": verdict} for verdict in verdicts]))
+    | way | random |
+    |---|---|
+    | ifd | 2 / 0 / 1 |
+    """
+    controls = list(dict.fromkeys(e["against"] for e in effects))
+    counts: dict[str, dict[str, list[int]]] = {}
+    for e in effects:
+        own = counts.setdefault(e["way"], {}).setdefault(e["against"], [0, 0, 0])
+        own[("helped", "no evidence", "hurt").index(e["verdict"])] += 1
+    lines = [[way, *(" / ".join(map(str, own.get(c, []))) for c in controls)] for way, own in counts.items()]
+    return table(["way", *controls], lines)
+
+
+def retrieval_title(retrieval: Sequence[Record]) -> str:
+    """What `retrieval_table` is of."""
+    of = retrieval[0]
+    return (
+        f"Retrieval: the share of rows relevant to `{of['target']}` among the first {of['picks']:,} picks, of "
+        f"{of['rows']:,} rows with as many relevant ones; by chance {of['picks'] / of['rows']:.1%}"
+    )
+
+
+def retrieval_table(retrieval: Sequence[Record]) -> str:
+    """A line for each way."""
+    return table(["way", "relevant"], [[record["way"], f"{record['share']:.1%}"] for record in retrieval])
+
+
+def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown."""
+    every = [header, ["---"] * len(header), *lines]
+    return "\n".join(
+        "| " + " | ".join(line) + " |" if line[0] != "---" else "|" + "|".join(line) + "|" for line in every
+    )
