@@ -155,7 +155,7 @@ class Data:
 
 def hashes_of(ids: Sequence[str]) -> Array:
     """(n,) uint64."""
-    return np.array([int.from_bytes(hashlib.blake2b(id_.encode(), digest_size=8).digest()) for id_ in ids], np.uint64)
+    return np.array([int.from_bytes(hashlib.blake2b(id_.encode(), digest_size=7).digest()) for id_ in ids], np.uint64)
 
 
 def read_data(options: argparse.Namespace) -> Data:
