@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -55,32 +55,31 @@ def control_of(arm: Arm, control: str) -> Arm:
     return Arm(control) if control in SHARED else Arm(arm.method, arm.vectors, arm.target, control)
 
 
-def effects_of(losses: Mapping[Cell, Array], places: Mapping[str, Array], seeds: int) -> list[Record]:
-    """The effects of every way against every control, those that are measured for two seeds or more, with verdicts.
+def effects_of(
+    losses: Mapping[Cell, Array], places: Mapping[str, Array], arms: Sequence[Arm], budgets: Sequence[int], seeds: int
+) -> list[Record]:
+    """The effects of every way against every control, with verdicts.
 
     Args:
-        losses: of the models that there are; (examples,) each.
+        losses: of the models that there are; (examples,) each. An effect needs two seeds of which none is missing.
         places: of the examples of each target set, and of the `HELD_OUT` rows.
+        arms: of all ways; a way that sees a target has an arm for each set.
         seeds: how many there may be.
 
-    Verdicts are adjusted for all effects against a control, on target sets, on all of them together and on held-out rows
-    apart.
+    Verdicts are adjusted for all effects against a control: on target sets, on all of them together, and on held-out
+    rows apart.
     """
-    arms = sorted(
-        {cell.arm for cell in losses if cell.arm.control is None and cell.arm.method not in (RANDOM, AGAIN)}, key=str
-    )
     ways: dict[str, list[Arm]] = {}
     for arm in arms:
         ways.setdefault(arm.way, []).append(arm)
     records = []
     for control in (RANDOM, PER_SOURCE, LONGEST):
-        for budget in sorted({cell.budget for cell in losses}):
+        for budget in budgets:
             for way, own in ways.items():
-                for measured, table in _differences(losses, places, own, control, budget, range(seeds)):
-                    records.append(
-                        {"way": way, "measured_on": measured, "budget": budget, "against": control}
-                        | {"seeds": len(table), "examples": table.shape[1], "effect": crossed_effect(table)}
-                    )
+                for measured_on, table in _differences(losses, places, own, control, budget, seeds).items():
+                    record = {"way": way, "measured_on": measured_on, "budget": budget, "against": control}
+                    shape = {"seeds": table.shape[0], "examples": table.shape[1]}
+                    records.append(record | shape | {"effect": crossed_effect(table)})
     return _judged(records)
 
 
@@ -90,26 +89,26 @@ def _differences(
     arms: Sequence[Arm],
     control: str,
     budget: int,
-    seeds: Sequence[int],
-) -> Iterator[tuple[str, Array]]:
-    """What is measured on, and (seeds, examples) the control's loss less that of a way."""
-    if arms[0].method == control:
-        return
-    tables = {}
-    for arm in arms:
-        pairs = [
-            (losses.get(Cell(control_of(arm, control), budget, s)), losses.get(Cell(arm, budget, s))) for s in seeds
-        ]
-        tables[arm] = [None if a is None or b is None else a - b for a, b in pairs]
-    common = [seed for seed in seeds if all(table[seed] is not None for table in tables.values())]
-    sets = [name for name in places if name != HELD_OUT]
-    if len(common) < 2 or not {arm.target for arm in arms} >= (set(sets) if arms[0].target else {None}):
-        return
-    whole = {arm: np.array([table[seed] for seed in common]) for arm, table in tables.items()}
-    of_set = {name: whole[next(arm for arm in arms if arm.target in (name, None))][:, places[name]] for name in sets}
-    yield from of_set.items()
-    yield ALL, np.concatenate(list(of_set.values()), axis=1)
-    yield HELD_OUT, np.mean([each[:, places[HELD_OUT]] for each in whole.values()], axis=0)
+    seeds: int,
+) -> dict[str, Array]:
+    """What is measured on -> (seeds, examples) the control's loss less the way's.
+
+    A target set is measured by the model of the rows that were chosen for it; held-out rows by the mean over the sets.
+    """
+    by_seed = []
+    for seed in range(seeds):
+        pairs = {arm.target: (Cell(control_of(arm, control), budget, seed), Cell(arm, budget, seed)) for arm in arms}
+        if all(cell in losses and other in losses and cell != other for other, cell in pairs.values()):
+            by_seed.append({target: losses[other] - losses[cell] for target, (other, cell) in pairs.items()})
+    if len(by_seed) < 2:
+        return {}
+    tables = {
+        name: np.array([own[name if name in own else None][rows] for own in by_seed])
+        for name, rows in places.items()
+        if name != HELD_OUT
+    }
+    held_out = np.array([np.mean(list(own.values()), axis=0)[places[HELD_OUT]] for own in by_seed])
+    return {**tables, ALL: np.concatenate(list(tables.values()), axis=1), HELD_OUT: held_out}
 
 
 def _judged(records: Sequence[Record]) -> list[Record]:
@@ -125,16 +124,16 @@ def _judged(records: Sequence[Record]) -> list[Record]:
     return list(records)
 
 
-def detectable_of(losses: Mapping[Cell, Array], places: Mapping[str, Array], seeds: int) -> list[Record]:
+def detectable_of(
+    losses: Mapping[Cell, Array], places: Mapping[str, Array], budgets: Sequence[int], seeds: int
+) -> list[Record]:
     """The smallest effect on each target set that would be seen with power 0.8, by the two random arms."""
     records = []
-    for budget in sorted({cell.budget for cell in losses}):
-        pairs = [
-            (losses.get(Cell(Arm(RANDOM), budget, s)), losses.get(Cell(Arm(AGAIN), budget, s))) for s in range(seeds)
-        ]
-        table = np.array([a - b for a, b in pairs if a is not None and b is not None])
-        for name, own in places.items() if len(table) > 1 else ():
-            effect = detectable_effect(crossed_effect(table[:, own]))
+    for budget in budgets:
+        pairs = [(Cell(Arm(RANDOM), budget, seed), Cell(Arm(AGAIN), budget, seed)) for seed in range(seeds)]
+        spread = np.array([losses[a] - losses[b] for a, b in pairs if a in losses and b in losses])
+        for name, rows in places.items() if len(spread) > 1 else ():
+            effect = detectable_effect(crossed_effect(spread[:, rows]))
             records.append({"measured_on": name, "budget": budget, "effect": effect})
     return records
 
@@ -149,15 +148,8 @@ def markdown(effects: Sequence[Record], detectable: Sequence[Record], retrieval:
     ]
     for name in dict.fromkeys(e["measured_on"] for e in effects if e["measured_on"] != ALL):
         chosen = [e for e in effects if e["measured_on"] == name and e["against"] == RANDOM]
-        seen = ", ".join(
-            f"{d['effect']:.3f} with {d['budget']:,} tokens" for d in detectable if d["measured_on"] == name
-        )
-        parts += [
-            f"`{name}`, {chosen[0]['examples']} examples; could be seen: {seen}"
-            if name != HELD_OUT
-            else f"Held-out rows of the pool, {chosen[0]['examples']} of them (what a way costs elsewhere); could be seen: {seen}",
-            effect_table(chosen),
-        ]
+        seen = [f"{d['effect']:.2f} with {d['budget']:,} tokens" for d in detectable if d["measured_on"] == name]
+        parts += [f"{name}: {chosen[0]['examples']} examples; could be seen: {', '.join(seen)}", effect_table(chosen)]
     if retrieval:
         parts += [retrieval_title(retrieval), retrieval_table(retrieval)]
     return "\n\n".join(parts) + "\n"

@@ -13,7 +13,7 @@ and a second random arm, which says what could have been seen. Ways that look at
 on all sets. Models, controls and effects are those of `winnow trial`.
 
 Everything is kept in the cache, model by model: a benchmark that is killed goes on. So the same command can run beside
-itself, `--part 0/2` and `--part 1/2`; `--report` trains nothing and writes the tables of what is there. Seed comes after
+itself, `--part 0/2` and `--part 1/2`; `--report` writes the tables of what is there. Seed comes after
 seed, then the controls per source, seed after seed. The tables are `trials.md` and `trials.json` of `--out`. Verdicts are
 adjusted by Holm over all effects against the same control.
 
@@ -507,15 +507,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--vectors", nargs="+", choices=VECTORS, default=list(VECTORS))
     parser.add_argument("--part", type=part_of, default=(0, 1))
-    parser.add_argument("--report", action="store_true", help="train nothing")
+    parser.add_argument("--report", action="store_true", help="write the tables of what is there")
     options = parser.parse_args(arguments)
     bench = Bench(options, read_data(options))
     cells = cells_of(bench.arms, options.budgets, options.seeds)
     if not options.report:
         bench.train(cells)
     losses = bench.known(cells)
-    effects = effects_of(losses, bench.places, options.seeds)
-    seen = detectable_of(losses, bench.places, options.seeds)
+    effects = effects_of(losses, bench.places, bench.arms, options.budgets, options.seeds)
+    seen = detectable_of(losses, bench.places, options.budgets, options.seeds)
     retrieved = retrieval(bench)
     options.out.mkdir(parents=True, exist_ok=True)
     facts = described(bench, len(losses), len(cells))

@@ -34,15 +34,19 @@ def made_losses(*, seeds: int = SEEDS) -> dict[Cell, Any]:
     return losses
 
 
-def verdicts(effects: list[dict[str, Any]], way: str, against: str = RANDOM) -> dict[str, str]:
-    return {e["measured_on"]: e["verdict"] for e in effects if (e["way"], e["against"]) == (way, against)}
+def effects(losses: dict[Cell, Any]) -> list[dict[str, Any]]:
+    return effects_of(losses, PLACES, [NEAR_X, NEAR_Y, COVER, Arm(LONGEST)], [BUDGET], SEEDS)
+
+
+def verdicts(of: list[dict[str, Any]], way: str, against: str = RANDOM) -> dict[str, str]:
+    return {e["measured_on"]: e["verdict"] for e in of if (e["way"], e["against"]) == (way, against)}
 
 
 def test_effects_of__each_set_is_measured_by_the_model_of_its_own_rows() -> None:
-    effects = effects_of(made_losses(), PLACES, SEEDS)
-    assert verdicts(effects, "near, V") == {"x": "helped", "y": "helped", ALL: "helped", HELD_OUT: "no evidence"}
-    assert verdicts(effects, "cover, V") == dict.fromkeys(("x", "y", ALL, HELD_OUT), "hurt")
-    (on_x,) = (e for e in effects if (e["way"], e["measured_on"], e["against"]) == ("near, V", "x", RANDOM))
+    of = effects(made_losses())
+    assert verdicts(of, "near, V") == {"x": "helped", "y": "helped", ALL: "helped", HELD_OUT: "no evidence"}
+    assert verdicts(of, "cover, V") == dict.fromkeys(("x", "y", ALL, HELD_OUT), "hurt")
+    (on_x,) = (e for e in of if (e["way"], e["measured_on"], e["against"]) == ("near, V", "x", RANDOM))
     assert on_x["mean"] == pytest.approx(1, abs=0.1)
     assert on_x["p"] < on_x["p_adjusted"]
 
@@ -50,16 +54,16 @@ def test_effects_of__each_set_is_measured_by_the_model_of_its_own_rows() -> None
 def test_effects_of__seeds_and_controls_that_are_not_trained_yet_are_left_out() -> None:
     losses = made_losses()
     del losses[Cell(NEAR_Y, BUDGET, 2)]
-    effects = effects_of(losses, PLACES, SEEDS)
-    assert {e["seeds"] for e in effects if e["way"] == "near, V"} == {2}
-    assert {e["seeds"] for e in effects if e["way"] == "cover, V"} == {3}
-    assert verdicts(effects, "near, V", PER_SOURCE) == {}  # of y there is none
-    assert verdicts(effects, "longest", LONGEST) == {}
-    assert effects_of(made_losses(seeds=1), PLACES, SEEDS) == []
+    of = effects(losses)
+    assert {e["seeds"] for e in of if e["way"] == "near, V"} == {2}
+    assert {e["seeds"] for e in of if e["way"] == "cover, V"} == {3}
+    assert verdicts(of, "near, V", PER_SOURCE) == {}  # of y there is none
+    assert verdicts(of, "longest", LONGEST) == {}
+    assert effects(made_losses(seeds=1)) == []
 
 
 def test_markdown__a_row_for_each_way_and_the_losses_among_them() -> None:
-    text = markdown(effects_of(made_losses(), PLACES, SEEDS), [], [])
+    text = markdown(effects(made_losses()), [], [])
     assert "| near, V | 2 / 0 / 0 | 2 / 0 / 0 |" in text
     assert "| cover, V | 0 / 0 / 2 | 0 / 0 / 2 |" in text
 
