@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.config.schema import LONGEST, PER_SOURCE, RANDOM
+from pipelines.trials.spec import AGAIN
 from selection.learning.effects import adjusted_verdicts, crossed_effect, detectable_effect, holm
 
 Array = npt.NDArray[Any]
 Record = dict[str, Any]
 
-RANDOM, AGAIN, PER_SOURCE, LONGEST = "random", "random_again", "random_per_source", "longest"
 SHARED = (RANDOM, AGAIN, LONGEST)
 """Controls that do not depend on what they are compared with."""
 ALL, HELD_OUT = "all target sets", "held-out rows"

@@ -1,7 +1,7 @@
 """What trials say of ways to choose: small models on each way's rows and on controls, for several target sets.
 
     python benchmarks/trials.py --pool DIR --targets FILE ... --cache DIR [--retrieve NAME REGEX] [--out DIR]
-        [--rows 12000] [--budgets 32768 65536] [--epochs 2] [--seeds 5] [--size tiny] [--part 0/2] [--report]
+        [--rows 12000] [--budgets 16384 32768] [--epochs 4] [--seeds 5] [--size tiny] [--part 0/2] [--report]
 
 The pool is so many rows of the folder's JSON Lines files (id, source, prompt, response; `.gz` too) by hash of their ids;
 rows without an answer, those that hold an example of a target set and those that are held out to measure on are left out.
@@ -13,9 +13,9 @@ and a second random arm, which says what could have been seen. Ways that look at
 on all sets. Models, controls and effects are those of `winnow trial`.
 
 Everything is kept in the cache, model by model: a benchmark that is killed goes on. So the same command can run beside
-itself, `--part 0/2` and `--part 1/2`; `--report` writes the tables of what is there. Seed comes after
-seed, then the controls per source, seed after seed. The tables are `trials.md` and `trials.json` of `--out`. Verdicts are
-adjusted by Holm over all effects against the same control.
+itself, `--part 0/2` and `--part 1/2`; `--report` writes the tables of what is there. Seed comes after seed, then the
+controls per source, seed after seed. The tables are `trials.md` and `trials.json` of `--out`. Verdicts are adjusted by
+Holm over all effects against the same control.
 
 `--retrieve` measures what each way finds: a row is relevant to the target set NAME if its text of the regular
 expression's group 1 in its id is that of some target. All relevant rows of the files join the sample for that.
@@ -43,25 +43,14 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 import numpy as np
 import numpy.typing as npt
 from targeted import embedded, records
-from trial_tables import (
-    AGAIN,
-    HELD_OUT,
-    LONGEST,
-    PER_SOURCE,
-    RANDOM,
-    Arm,
-    Cell,
-    Record,
-    detectable_of,
-    effects_of,
-    markdown,
-)
+from trial_tables import HELD_OUT, Arm, Cell, Record, detectable_of, effects_of, markdown
 
-from pipelines.config.schema import SCRATCH
+from pipelines.config.schema import LONGEST, PER_SOURCE, RANDOM, SCRATCH
 from pipelines.progress import Terminal
 from pipelines.trials.arms import AGAIN_SEED, RANDOM_SEED, source_mix
 from pipelines.trials.network import SIZES, Network
-from pipelines.trials.plan import ORDER_SEED
+from pipelines.trials.plan import EPOCHS, ORDER_SEED
+from pipelines.trials.spec import AGAIN
 from pipelines.trials.text import END, Reader, Tokens, open_reader, packed, shortened, train_reader
 from selection import Pool, Targets, TokenBudget, select
 from selection.constraints import COUNTED_TOKENS
@@ -121,6 +110,13 @@ class Data:
     held_out: Array
     steering: Mapping[str, list[Turns]]
     measuring: Mapping[str, list[Turns]]
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all that is here."""
+        masks = [mask.tolist() for mask in (self.eligible, self.relevant, self.held_out)]
+        text = json.dumps([self.records, masks, self.steering, self.measuring])
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     @cached_property
     def ids(self) -> list[str]:
@@ -250,7 +246,7 @@ class Bench:
         self.options, self.data = options, data
         self.size = SIZES[options.size]
         self.report = Terminal()
-        self._key = digest_of([VERSION, data.ids, data.eligible.tolist(), data.texts_of_sets, options.size])
+        self._key = [VERSION, data.digest, options.size]
         self.reader = self._reader()
         self.tokens = self.reader.read(data.turns)
         self.counts = np.array([len(row.ids) for row in self.tokens], np.int64)
@@ -261,7 +257,7 @@ class Bench:
         """Where something that depends on these things is kept."""
         folder = self.options.cache / kind
         folder.mkdir(parents=True, exist_ok=True)
-        return Path(folder / f"{digest_of([self._key, *depends_on])}{suffix}")
+        return Path(folder / f"{digest_of([*self._key, *depends_on])}{suffix}")
 
     def _reader(self) -> Reader:
         path = self.path("tokenizers", ".json")
@@ -501,8 +497,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--retrieve", nargs=2, metavar=("NAME", "REGEX"))
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR")
     parser.add_argument("--rows", type=int, default=12_000)
-    parser.add_argument("--budgets", type=int, nargs="+", default=[32_768, 65_536])
-    parser.add_argument("--epochs", type=float, default=2.0, help="how often a model reads its rows")
+    parser.add_argument("--budgets", type=int, nargs="+", default=[16_384, 32_768])
+    parser.add_argument("--epochs", type=float, default=EPOCHS, help="how often a model reads its rows")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--vectors", nargs="+", choices=VECTORS, default=list(VECTORS))

@@ -14,7 +14,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import trials
-from trial_tables import ALL, HELD_OUT, LONGEST, PER_SOURCE, RANDOM, Arm, Cell, control_of, effects_of, markdown
+from trial_tables import ALL, HELD_OUT, Arm, Cell, control_of, effects_of, markdown
+
+from pipelines.config.schema import LONGEST, PER_SOURCE, RANDOM
 
 PLACES = {"x": np.arange(20), "y": np.arange(20, 40), HELD_OUT: np.arange(40, 60)}
 BUDGET, SEEDS = 100, 3
