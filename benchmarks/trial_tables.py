@@ -140,19 +140,31 @@ def detectable_of(
 
 
 def markdown(effects: Sequence[Record], detectable: Sequence[Record], retrieval: Sequence[Record]) -> str:
-    """All tables."""
+    """All tables, each below a heading."""
+    on_sets = [e for e in effects if e["measured_on"] not in (ALL, HELD_OUT)]
+    against_random = [e for e in effects if e["against"] == RANDOM]
     parts = [
-        "Against random rows, on all target sets together:",
-        effect_table([e for e in effects if e["measured_on"] == ALL and e["against"] == RANDOM]),
-        "Target sets and budgets on which a way helped / on which there is no evidence / on which it hurt, by control:",
-        count_table([e for e in effects if e["measured_on"] not in (ALL, HELD_OUT)]),
+        "### All target sets together, against random rows",
+        effect_table([e for e in against_random if e["measured_on"] == ALL]),
+        "### How often: helped / no evidence / hurt, over target sets and budgets",
+        count_table(on_sets),
     ]
-    for name in dict.fromkeys(e["measured_on"] for e in effects if e["measured_on"] != ALL):
-        chosen = [e for e in effects if e["measured_on"] == name and e["against"] == RANDOM]
+    for name in dict.fromkeys(e["measured_on"] for e in against_random if e["measured_on"] != ALL):
+        chosen = [e for e in against_random if e["measured_on"] == name]
         seen = [f"{d['effect']:.2f} with {d['budget']:,} tokens" for d in detectable if d["measured_on"] == name]
-        parts += [f"{name}: {chosen[0]['examples']} examples; could be seen: {', '.join(seen)}", effect_table(chosen)]
+        parts += [
+            f"### On {name}, against random rows",
+            f"{chosen[0]['examples']} examples. Could be seen: {', '.join(seen)}.",
+            effect_table(chosen),
+        ]
     if retrieval:
-        parts += [retrieval_title(retrieval), retrieval_table(retrieval)]
+        size = retrieval[0]
+        parts += [
+            f"### What is retrieved for {size['target']}",
+            f"The share of relevant rows among the first {size['picks']:,} picks, where {size['picks']:,} of "
+            f"{size['rows']:,} rows are relevant; by chance {size['picks'] / size['rows']:.1%}.",
+            retrieval_table(retrieval),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -189,15 +201,6 @@ def count_table(effects: Sequence[Record]) -> str:
         own[("helped", "no evidence", "hurt").index(e["verdict"])] += 1
     lines = [[way, *(" / ".join(map(str, own.get(c, []))) for c in controls)] for way, own in counts.items()]
     return table(["way", *controls], lines)
-
-
-def retrieval_title(retrieval: Sequence[Record]) -> str:
-    """What `retrieval_table` is of."""
-    of = retrieval[0]
-    return (
-        f"Retrieval: the share of rows relevant to `{of['target']}` among the first {of['picks']:,} picks, of "
-        f"{of['rows']:,} rows with as many relevant ones; by chance {of['picks'] / of['rows']:.1%}"
-    )
 
 
 def retrieval_table(retrieval: Sequence[Record]) -> str:
