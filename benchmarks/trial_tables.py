@@ -159,10 +159,10 @@ def markdown(effects: Sequence[Record], detectable: Sequence[Record], retrieval:
         ]
     if retrieval:
         size = retrieval[0]
+        picks, rows = size["picks"], size["rows"]
         parts += [
             f"### What is retrieved for {size['target']}",
-            f"The share of relevant rows among the first {size['picks']:,} picks, where {size['picks']:,} of "
-            f"{size['rows']:,} rows are relevant; by chance {size['picks'] / size['rows']:.1%}.",
+            f"Relevant rows among the first {picks:,} picks; {picks:,} of {rows:,} are, by chance {picks / rows:.1%}.",
             retrieval_table(retrieval),
         ]
     return "\n\n".join(parts) + "\n"
