@@ -14,7 +14,7 @@ on all sets. Models, controls and effects are those of `winnow trial`.
 
 Everything is kept in the cache, model by model: a benchmark that is killed goes on. So the same command can run beside
 itself, `--part 0/2` and `--part 1/2`; `--report` writes the tables of what is there. Seed comes after seed, then the
-controls per source, seed after seed. The tables are `trials.md` and `trials.json` of `--out`. Verdicts are adjusted by
+controls per source, budget after budget. The tables are `trials.md` and `trials.json` of `--out`. Verdicts are adjusted by
 Holm over all effects against the same control.
 
 `--retrieve` measures what each way finds: a row is relevant to the target set NAME if its text of the regular
@@ -464,11 +464,12 @@ def arms_of(kinds: Sequence[str], targets: Sequence[str]) -> list[Arm]:
 
 
 def cells_of(arms: Sequence[Arm], budgets: Sequence[int], seeds: int) -> list[Cell]:
-    """Seed after seed, the controls that all share first; then the controls per source."""
+    """Seed after seed, the controls that all share first; then the controls per source, budget after budget."""
     shared = [Arm(RANDOM), Arm(AGAIN), *arms]
     own = [replace(arm, control=PER_SOURCE) for arm in arms if arm.method != LONGEST]
     return [
-        Cell(arm, budget, seed) for part in (shared, own) for seed in range(seeds) for budget in budgets for arm in part
+        *(Cell(arm, budget, seed) for seed in range(seeds) for budget in budgets for arm in shared),
+        *(Cell(arm, budget, seed) for budget in budgets for seed in range(seeds) for arm in own),
     ]
 
 
