@@ -121,7 +121,8 @@ def _judged(records: Sequence[Record]) -> list[Record]:
         effects = [record.pop("effect") for record in family]
         adjusted = holm([effect.p for effect in effects])
         for record, effect, p, verdict in zip(family, effects, adjusted, adjusted_verdicts(effects), strict=True):
-            record.update(asdict(effect), p_adjusted=p, verdict=verdict)
+            numbers = {name: value for name, value in asdict(effect).items() if np.isfinite(value)}
+            record.update(numbers, p_adjusted=p, verdict=verdict)
     return list(records)
 
 
@@ -171,10 +172,10 @@ def markdown(effects: Sequence[Record], detectable: Sequence[Record], retrieval:
 def effect_table(effects: Sequence[Record]) -> str:
     """A line for each way, a column for each budget: the effect, its interval and the verdict.
 
-    >>> print(effect_table([{"way": "ifd", "budget": 9, "mean": 0.1, "low": -0.05, "high": 0.25, "verdict": "no evidence"}]))
+    >>> print(effect_table([{"way": "ifd", "budget": 9, "mean": 0.1, "low": 0.05, "high": 0.15, "verdict": "helped"}]))
     | way | 9 tokens |
     |---|---|
-    | ifd | 0.10 [-0.05, 0.25] no evidence |
+    | ifd | 0.10 [0.05, 0.15] helped |
     """
     by_way: dict[str, dict[int, str]] = {}
     for e in effects:

@@ -3,19 +3,19 @@
     python benchmarks/trials.py --pool DIR --targets FILE ... --cache DIR [--retrieve NAME REGEX] [--out DIR]
         [--rows 12000] [--budgets 16384 32768] [--epochs 4] [--seeds 5] [--size tiny] [--part 0/2] [--report]
 
-The pool is so many rows of the folder's JSON Lines files (id, source, prompt, response; `.gz` too) by hash of their ids;
-rows without an answer, those that hold an example of a target set and those that are held out to measure on are left out.
-Half of each target set steers, the other half measures.
+The pool is so many rows of the folder's JSON Lines files (id, source, prompt, response; `.gz` too) by hash of their
+ids. Rows without an answer, those that hold an example of a target set and those that are held out to measure on are
+left out. Half of each target set steers, the other half measures.
 
-Each way of choosing draws its rows once for each budget in tokens, as a recipe does. For each seed, models train on these
-rows and on those of controls with as many tokens: `random`, `random_per_source` (the rows' own mix of sources), `longest`,
-and a second random arm, which says what could have been seen. Ways that look at no target are trained once and measured
-on all sets. Models, controls and effects are those of `winnow trial`.
+Each way of choosing draws its rows once for each budget in tokens, as a recipe does. For each seed, models train on
+these rows and on those of controls with as many tokens: `random`, `random_per_source` (the rows' own mix of sources),
+`longest`, and a second random arm, which says what could have been seen. Ways that look at no target are trained once
+and measured on all sets. Models, controls and effects are those of `winnow trial`.
 
 Everything is kept in the cache, model by model: a benchmark that is killed goes on. So the same command can run beside
 itself, `--part 0/2` and `--part 1/2`; `--report` writes the tables of what is there. Seed comes after seed, then the
-controls per source, budget after budget. The tables are `trials.md` and `trials.json` of `--out`. Verdicts are adjusted by
-Holm over all effects against the same control.
+controls per source, budget after budget. The tables are `trials.md` and `trials.json` of `--out`. Verdicts are adjusted
+by Holm over all effects against the same control.
 
 `--retrieve` measures what each way finds: a row is relevant to the target set NAME if its text of the regular
 expression's group 1 in its id is that of some target. All relevant rows of the files join the sample for that.
@@ -506,6 +506,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", type=part_of, default=(0, 1))
     parser.add_argument("--report", action="store_true", help="write the tables of what is there")
     options = parser.parse_args(arguments)
+    names = [path.name.partition(".")[0] for path in options.targets]
+    if options.retrieve and options.retrieve[0] not in names:
+        parser.error(f"--retrieve: {options.retrieve[0]!r} is no target set; there are: {', '.join(names)}")
     bench = Bench(options, read_data(options))
     cells = cells_of(bench.arms, options.budgets, options.seeds)
     if not options.report:
@@ -532,8 +535,8 @@ def described(bench: Bench, models: int, planned: int) -> str:
         f"{budget:,} tokens ({bench.steps(budget)} steps, rate {bench.rates[budget]:g})" for budget in options.budgets
     )
     return (
-        f"{int(eligible.sum()):,} rows with {int(bench.counts[eligible].sum()):,} tokens; budgets {budgets}; models of size "
-        f"`{options.size}`, {options.epochs:g} epochs, {options.seeds} seeds; {models:,} of {planned:,} models."
+        f"{int(eligible.sum()):,} rows with {int(bench.counts[eligible].sum()):,} tokens; budgets {budgets}; models of "
+        f"size `{options.size}`, {options.epochs:g} epochs, {options.seeds} seeds; {models:,} of {planned:,} models."
     )
 
 

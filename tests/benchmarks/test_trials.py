@@ -1,4 +1,4 @@
-"""The benchmark of trials: its effects and order of models, and a whole run on a made-up pool that is stopped and goes on."""
+"""The benchmark of trials: its effects and order of models, and a run on a made-up pool that is stopped and goes on."""
 
 from __future__ import annotations
 
