@@ -144,17 +144,16 @@ def markdown(effects: Sequence[Record], detectable: Sequence[Record], retrieval:
     """All tables, each below a heading."""
     on_sets = [e for e in effects if e["measured_on"] not in (ALL, HELD_OUT)]
     against_random = [e for e in effects if e["against"] == RANDOM]
-    parts = [
-        "### All target sets together, against random rows",
-        effect_table([e for e in against_random if e["measured_on"] == ALL]),
-        "### How often: helped / no evidence / hurt, over target sets and budgets",
-        count_table(on_sets),
-    ]
+    parts = []
+    for control in dict.fromkeys(e["against"] for e in effects):
+        chosen = [e for e in effects if e["measured_on"] == ALL and e["against"] == control]
+        parts += [f"### All target sets together, against {control}", effect_table(chosen)]
+    parts += ["### How often: helped / no evidence / hurt, over target sets and budgets", count_table(on_sets)]
     for name in dict.fromkeys(e["measured_on"] for e in against_random if e["measured_on"] != ALL):
         chosen = [e for e in against_random if e["measured_on"] == name]
         seen = [f"{d['effect']:.2f} with {d['budget']:,} tokens" for d in detectable if d["measured_on"] == name]
         parts += [
-            f"### On {name}, against random rows",
+            f"### On {name}, against random",
             f"{chosen[0]['examples']} examples. Could be seen: {', '.join(seen)}.",
             effect_table(chosen),
         ]
