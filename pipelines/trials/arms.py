@@ -22,7 +22,7 @@ from selection.errors import SelectionError
 from selection.groups import strata
 from selection.registry import parse_steps, required
 from selection.step import Scorer, Step
-from selection.types import Input, Mask, Rows
+from selection.types import Array, Input, Mask, Rows
 from storage.ids import from_arrow, rows_of
 from storage.records import read_selection
 
@@ -124,7 +124,8 @@ def _spec(
     if arm in (RANDOM, AGAIN):
         spec = replace(_random(base), seed=(RANDOM_SEED if arm == RANDOM else AGAIN_SEED) + seed)
     elif arm == PER_SOURCE:
-        spec, quota = replace(_random(base), seed=RANDOM_SEED + seed), _mix(chosen, counts)
+        sources = chosen.snapshot.column("source")
+        spec, quota = replace(_random(base), seed=RANDOM_SEED + seed), source_mix(sources, chosen.rows, counts)
     elif arm == LONGEST:
         spec = _with_steps(base, parse_steps([{"column": {"field": COUNTED_TOKENS}}]))
     elif arm == TOP_SCORE:
@@ -174,10 +175,14 @@ def _scored(base: SelectionSpec) -> tuple[Step, ...]:
     return parse_steps(base.steps[: places[-1] + 1])  # which adds `top`
 
 
-def _mix(chosen: Chosen, counts: Rows) -> Quota:
-    """Shares of the sources by their tokens in the selection."""
-    group, names = strata(chosen.snapshot.column("source"))
-    tokens = np.bincount(group[chosen.rows], weights=counts[chosen.rows], minlength=len(names))
+def source_mix(sources: Array, rows: Rows, counts: Rows) -> Quota:
+    """Shares of the sources by their tokens in some rows.
+
+    Args:
+        sources, counts: (n,) the source and the tokens of each row of the pool.
+    """
+    group, names = strata(sources)
+    tokens = np.bincount(group[rows], weights=counts[rows], minlength=len(names))
     shares: Mapping[str, float] = {
         name: float(share) for name, share in zip(names, tokens / tokens.sum(), strict=True) if share
     }
