@@ -40,7 +40,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -129,6 +129,7 @@ class Task:
     """What one seed of a protocol does.
 
     Attributes:
+        rows: (n,) the rows of the training part that are the pool.
         vectors, classes: (n, d), (n,): the pool and its true classes.
         test_vectors, test_classes: what is measured on.
         n_classes: C.
@@ -138,6 +139,7 @@ class Task:
         budgets: numbers of labels to select up to and measure at, ascending.
     """
 
+    rows: Array
     vectors: Array
     classes: Array
     test_vectors: Array
@@ -147,6 +149,10 @@ class Task:
     start: Array
     batch: int
     budgets: tuple[int, ...]
+
+
+# Of a task, the labelled rows, the models so far, the rows to draw and a seed: the rows of a batch.
+Draw = Callable[[Task, Array, Sequence[Model | None], int, int], Array]
 
 
 @dataclass
@@ -204,6 +210,7 @@ def rare_task(train: Part, test: Part, options: argparse.Namespace, seed: int) -
     positives = rng.permutation(np.flatnonzero(classes == 1))[: options.positives]
     negatives = rng.permutation(np.flatnonzero(classes == 0))[: options.start - options.positives]
     return Task(
+        rows=rows,
         vectors=train.vectors[rows],
         classes=classes,
         test_vectors=test.vectors,
@@ -223,6 +230,7 @@ def cold_task(train: Part, test: Part, options: argparse.Namespace, seed: int) -
     rows.sort()
     known = np.isin(test.labels, names)
     return Task(
+        rows=rows,
         vectors=train.vectors[rows],
         classes=numbers[rows],
         test_vectors=test.vectors[known],
@@ -243,30 +251,58 @@ def schedule(start: int, options: argparse.Namespace) -> tuple[int, ...]:
 TASKS = {"rare": rare_task, "cold": cold_task}
 
 
-def play(task: Task, strategy: str, classifier: Classifier, seed: int) -> Run:
+def play(task: Task, strategy: str, classifier: Classifier, seed: int, draw: Draw | None = None) -> Run:
     """Select, label, fit and measure, budget by budget."""
     run = Run(strategy, seed)
+    try:
+        for labelled, model, took_s in batches(task, strategy, classifier, seed, draw):
+            run.ms.append(1e3 * took_s)
+            run.labels.append(len(labelled))
+            for name, value in measured(task, labelled, model).items():
+                run.values[name].append(value)
+    except SelectionError as error:
+        run.error = f"round {len(run.labels)}: {error}"
+    return run
+
+
+def batches(
+    task: Task, strategy: str, classifier: Classifier, seed: int, draw: Draw | None = None
+) -> Iterator[tuple[Array, Model | None, float]]:
+    """For each budget the labelled rows, ascending, the model that is fitted to them, and the seconds of the draw.
+
+    Args:
+        draw: chooses the rows of a batch in place of the strategy's recipe.
+    """
     labelled, models = task.start, [fitted(classifier, task, task.start, seed)]
     for round_number, budget in enumerate(task.budgets):
-        parts = arms(strategy, task, labelled, models, budget - len(labelled))
         begin = time.perf_counter()
-        try:
-            chosen = labelled
-            for steps, count in parts:
-                pool, now = pool_of(steps, task, labelled, chosen, models[-1], classifier, seed)
-                picked = select(now, pool, budget=count, seed=seed, round=round_number)
-                chosen = np.union1d(chosen, picked.rows)
-        except SelectionError as error:
-            run.error = f"round {round_number}: {error}"
-            break
-        run.ms.append(1e3 * (time.perf_counter() - begin))
-        labelled = chosen
-        model = fitted(classifier, task, labelled, seed)
-        models.append(model)
-        run.labels.append(len(labelled))
-        for name, value in measured(task, labelled, model).items():
-            run.values[name].append(value)
-    return run
+        if draw is not None:
+            new = draw(task, labelled, models, budget - len(labelled), seed)
+        else:
+            new = by_recipe(strategy, task, labelled, models, budget - len(labelled), classifier, seed, round_number)
+        took_s = time.perf_counter() - begin
+        labelled = np.union1d(labelled, new)
+        models.append(fitted(classifier, task, labelled, seed))
+        yield labelled, models[-1], took_s
+
+
+def by_recipe(
+    strategy: str,
+    task: Task,
+    labelled: Array,
+    models: Sequence[Model | None],
+    rows: int,
+    classifier: Classifier,
+    seed: int,
+    round_number: int,
+) -> Array:
+    """The rows of a batch and those labelled before."""
+    chosen = labelled
+    for steps, count in arms(strategy, task, labelled, models, rows):
+        pool, now = pool_of(steps, task, labelled, chosen, models[-1], classifier, seed)
+        picked = select(now, pool, budget=count, seed=seed, round=round_number)
+        chosen = np.union1d(chosen, picked.rows)
+    return chosen
 
 
 def arms(

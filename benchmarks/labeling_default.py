@@ -10,7 +10,8 @@ classes 100, 200, 350 and 500, of which 50 are there at first, 5 of the rare cla
 
 The table has, for each set and budget, average precision with random rows, then the mean difference of each strategy to
 it; * where the 95 % interval over the seeds leaves out 0. Below it: how far `auto` is from the best fixed strategy of each
-set, and how many rows of the rare class were labelled.
+set, and how many rows of the rare class were labelled. With --peers the table also has strategies of other libraries, run
+by these libraries.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from active import (
     read_part,
     without_texts_of,
 )
+from labeling_peers import PEERS
 
 from selection.learning.classifier import build_classifier
 
@@ -87,7 +89,7 @@ def report(runs: Runs, budgets: Mapping[str, Sequence[int]]) -> None:
         base = values(by_strategy[RANDOM], seeds, "average precision", budgets[name])
         print(f"{RANDOM:30}" + "".join(f"{value:>23.3f}" for value in base.mean(axis=0)))
         means = {}
-        for strategy in [s for s in STRATEGIES if s in by_strategy and s != RANDOM]:
+        for strategy in [s for s in (*STRATEGIES, *PEERS) if s in by_strategy and s != RANDOM]:
             mine = values(by_strategy[strategy], seeds, "average precision", budgets[name])
             means[strategy] = float(mine.mean())
             line = f"{strategy:30}"
@@ -97,7 +99,7 @@ def report(runs: Runs, budgets: Mapping[str, Sequence[int]]) -> None:
                 if strategy == AUTO and high < 0:
                     worse.append(f"{name} at {b}")
             print(line)
-        fixed = {s: m for s, m in means.items() if s != AUTO} | {RANDOM: float(base.mean())}
+        fixed = {s: m for s, m in means.items() if s != AUTO and s not in PEERS} | {RANDOM: float(base.mean())}
         best = max(fixed, key=lambda s: fixed[s])
         gaps.append(means[AUTO] - fixed[best])
         print(f"mean of the budgets: auto {means[AUTO]:.3f}, best fixed {best} {fixed[best]:.3f}")
@@ -120,11 +122,13 @@ def main() -> None:
     parser.add_argument("--rare", nargs="*", default=[], metavar="SET:CLASS")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--strategies", nargs="+", default=STRATEGIES, choices=STRATEGIES)
+    parser.add_argument("--peers", action="store_true", help="also strategies of other libraries, of the extra `bench`")
     parser.add_argument("--rows", type=int, default=3000, help="of a pool")
     parser.add_argument("--most", type=int, default=8000, help="texts of a training file; of a test file 2,000")
     parser.add_argument("--classifier", type=json.loads, default={"logistic_regression": {"calibrated": False}})
     parser.add_argument("--out", type=Path, required=True, help="results, JSON Lines; a run goes on with what is there")
     options = parser.parse_args()
+    strategies = [*options.strategies, *(PEERS if options.peers else ())]
     learner, key = build_classifier(options.classifier), json.dumps([options.classifier, options.rows, options.most])
     names = [*options.cold, *options.rare]
     parts = {}
@@ -136,18 +140,19 @@ def main() -> None:
     for line in options.out.open() if options.out.exists() else ():
         entry = json.loads(line)
         run = Run(**entry["run"])
-        if run.key == key and entry["set"] in runs and run.strategy in options.strategies and run.seed < options.seeds:
+        if run.key == key and entry["set"] in runs and run.strategy in strategies and run.seed < options.seeds:
             runs[entry["set"]].setdefault(run.strategy, {})[run.seed] = run
     left = [
         (name, seed, strategy)
         for seed in range(options.seeds)
         for name in names
-        for strategy in options.strategies
+        for strategy in strategies
         if seed not in runs[name].get(strategy, {})
     ]
     begin = time.perf_counter()
     for number, (name, seed, strategy) in enumerate(left, 1):
-        run = replace(play(task_of(name, *parts[name], options.rows, seed), strategy, learner, seed), key=key)
+        task = task_of(name, *parts[name], options.rows, seed)
+        run = replace(play(task, strategy, learner, seed, PEERS.get(strategy)), key=key)
         runs[name].setdefault(strategy, {})[seed] = run
         with options.out.open("a") as file:
             file.write(json.dumps({"set": name, "run": vars(run)}) + "\n")

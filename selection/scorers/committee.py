@@ -48,7 +48,9 @@ class Bald(ProbabilityScorer):
     It equals the mean KL divergence of a member from the mean of all members. It is computed that way, because no large
     numbers cancel then.
 
-    Not for: a task narrower than the pool: it also likes rows that teach nothing about what matters, see `epig`.
+    Not for: a linear classifier of many classes with few labels each: its members differ most next to classes that
+    have several, so the rows are ones that they predict right, and alike. Nor for a task narrower than the pool: it
+    also likes rows that teach nothing about what matters, see `epig`.
 
     Source: Houlsby et al. 2011.
     """
