@@ -37,7 +37,7 @@ def test_round__is_read_back_as_it_was_committed(store: Store) -> None:
     assert {name: table.schema.field(name).type for name in table.column_names} == ITEM_COLUMNS | ADDED_COLUMNS
     assert table.to_pylist()[0] | {"id": None} == {
         "rank": 1, "id": None, "arm": "strategy", "annotators": 1, "prediction": "a", "probability": 0.5, "score": 1.5,
-        "inclusion_probability": None, "assigned": None,
+        "inclusion_probability": None, "assigned": None, "price": None,
     }  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def test_round__an_empty_one_is_a_record(store: Store) -> None:
     ("columns", "cause"),
     [
         ({"rank": [2, 1]}, "round R: ranks must be 1 .. 2"),
-        ({"arm": ["strategy", "best"]}, "round R: arm must be one of strategy, random, gold, got 'best'"),
+        ({"arm": ["strategy", "best"]}, "round R: arm must be one of strategy, random, gold, rare, got 'best'"),
         ({"id": to_arrow(from_bytes([id_of("p1")] * 2))}, "comes more than once"),
     ],
 )
