@@ -58,7 +58,7 @@ from selection import ArrayVectors, Pool, select
 from selection.encoders import EncoderSpec, load_encoder
 from selection.errors import SelectionError, UnknownStep
 from selection.learning import auto
-from selection.learning.auto import RARE_SHARE, choose
+from selection.learning.auto import MODELS, RARE_SHARE, agreement_of, choose
 from selection.learning.classifier import (
     Classifier,
     CommitteeProbabilities,
@@ -67,7 +67,6 @@ from selection.learning.classifier import (
     build_classifier,
     fit_committee,
 )
-from selection.learning.stopping import cohen_kappa
 from selection.registry import Spec, parse_steps, required
 from selection.types import Input
 
@@ -313,10 +312,10 @@ def arms(
         is_first = len(models) == 1 and strategy in FIRST
         recipe = FIRST[strategy] if is_first else STRATEGIES[strategy]
         return [(filled(recipe, task.n_classes, task.batch), rows)]
-    last = [model for model in models[-2:] if model is not None]
-    said = [model.probabilities(task.vectors[:COMPARED_ROWS]).argmax(axis=1) for model in last]
+    compared = task.vectors[:COMPARED_ROWS]
+    said = [model and model.probabilities(compared).argmax(axis=1) for model in models[-MODELS:]]
     counts = np.bincount(task.classes[labelled], minlength=task.n_classes)
-    choice = choose(counts, cohen_kappa(*said) if len(said) == 2 else None, [str(c) for c in range(task.n_classes)])
+    choice = choose(counts, agreement_of(said), [str(c) for c in range(task.n_classes)])
     rare = round(RARE_SHARE * rows) if choice.rare else 0
     steps = FIRST[AUTO] if choice.steps is None else list(choice.steps)
     return [*([(list(choice.rare_steps), rare)] if rare else []), (steps, rows - rare)]

@@ -14,8 +14,9 @@ from pipelines.labeling.inputs import imported_probabilities, training_set
 from pipelines.labeling.project import ProjectState
 from selection.errors import InvalidInput
 from selection.learning.annotators import NONE, relabel_scores
+from selection.learning.auto import agreement_of
 from selection.learning.classifier import LogisticRegression, Model, build_classifier, out_of_fold
-from selection.learning.stopping import Advice, Observation, Rules, advise, cohen_kappa, overall_uncertainty
+from selection.learning.stopping import Advice, Observation, Rules, advise, overall_uncertainty
 from selection.types import Floats, Mask
 from storage.damage import committed_whole, readable
 from storage.ids import Ids, from_arrow, rows_of, to_arrow
@@ -160,13 +161,8 @@ class ProjectModel:
 
     @cached_property
     def agreement(self) -> float | None:
-        """Cohen's kappa of the predictions of the last two models; None if there are fewer. Own probabilities are trusted."""
-        if self.imported:
-            return 1.0
-        predictions = [observation.predictions for observation in self._history[-2:]]
-        if len(predictions) < 2 or predictions[0] is None or predictions[1] is None:
-            return None
-        return cohen_kappa(predictions[0], predictions[1])
+        """Of the last models on the stop set, see `agreement_of`; own probabilities are trusted."""
+        return 1.0 if self.imported else agreement_of([observation.predictions for observation in self._history])
 
     @cached_property
     def _history(self) -> list[Observation]:

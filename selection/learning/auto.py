@@ -1,23 +1,26 @@
 """Which steps choose the next rows to label, by what the labels so far say.
 
 Typical rows come first: a model of few labels is sure of the wrong things, and most scores that ask it do worse than
-random rows. Once the models of two successive rounds agree, the rows that they are unsure of are worth more. Measured
-beside fixed strategies in docs/evidence-labeling.md, with `benchmarks/active.py`.
+random rows. Once successive models agree, the rows that they are unsure of are worth more. Measured beside fixed
+strategies in docs/evidence-labeling.md, with `benchmarks/labeling_default.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise, starmap
 from typing import Any, Literal
 
 import numpy as np
 
 from selection.errors import InvalidInput
+from selection.learning.stopping import cohen_kappa
 from selection.types import Rows
 
-# Cohen's kappa of the predictions of two successive models from which on they are asked.
+# Models are asked once Cohen's kappa of the predictions of each and the next is at least this, for so many in a row.
 TRUSTED = 0.6
+MODELS = 3
 # Of the least certain rows, how many times the batch is kept for each class that labels are spread over.
 TIMES_PER_CLASS = 4
 # A class is rare if its share of the labels is below 1 / (this * number of classes).
@@ -57,7 +60,7 @@ def choose(counts: Sequence[int] | Rows, agreement: float | None, classes: Seque
 
     Args:
         counts: (C,) how many labels each class has, of those that a model learns from.
-        agreement: Cohen's kappa of the predictions of the last two models, -1..1; None if there are fewer than two.
+        agreement: of the last `MODELS` models, see `agreement_of`; None if there are fewer.
         classes: (C,) their names.
 
     Raises:
@@ -76,15 +79,31 @@ def choose(counts: Sequence[int] | Rows, agreement: float | None, classes: Seque
     rare = _rarest(n, classes)
     scarce = f"; {n[classes.index(rare)]} of {n.sum()} labels are {rare!r}" if rare else ""
     if agreement is None or agreement < TRUSTED:
-        why = (
-            "only one model was fitted" if agreement is None else f"the last two models agree by kappa {agreement:.2f}"
-        )
-        why += f", {TRUSTED:g} is needed to ask them"
+        why = f"fewer than {MODELS} models were fitted"
+        if agreement is not None:
+            why = f"{_agree(agreement)}, {TRUSTED:g} is needed to ask them"
         # Typical rows are rarely of a rare class; random ones are as often as they are in the pool.
         return Choice("random" if rare else "typical", ("random",) if rare else None, None, why + scarce)
     times = max(3, round(TIMES_PER_CLASS * _effective_classes(n)))
     steps = ("margin", {"keep_top": {"times": times}}, "facility_location")
-    return Choice("uncertain", steps, rare, f"the last two models agree by kappa {agreement:.2f}{scarce}")
+    return Choice("uncertain", steps, rare, _agree(agreement) + scarce)
+
+
+def agreement_of(predictions: Sequence[Rows | None]) -> float | None:
+    """The lowest of Cohen's kappas of each of the last `MODELS` models and the next, -1..1; None if there are fewer.
+
+    Args:
+        predictions: of successive models for the same rows, (s,) class numbers; None where there was no model.
+
+    >>> agreement_of([np.array([0, 1, 1]), np.array([0, 1, 1]), np.array([0, 1, 1])])
+    1.0
+    """
+    known = [each for each in predictions[-MODELS:] if each is not None]
+    return min(starmap(cohen_kappa, pairwise(known))) if len(known) == MODELS else None
+
+
+def _agree(agreement: float) -> str:
+    return f"the last {MODELS} models agree by kappa {agreement:.2f}"
 
 
 def _rarest(n: Rows, classes: Sequence[str]) -> str | None:

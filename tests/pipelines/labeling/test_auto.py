@@ -82,13 +82,14 @@ def test_push__typical_then_random_then_uncertain_rows_and_those_of_a_rare_class
     loop(project)
     header, rows = newest(project)
     assert (header["choice"]["phase"], header["steps"]) == ("random", ["random"])
-    assert header["choice"]["reason"].startswith("only one model was fitted, 0.6 is needed")
+    assert header["choice"]["reason"].startswith("fewer than 3 models were fitted; 2 of ")
 
-    answer(project, [row["name"] for row in rows if not row["name"].startswith("fox")][:4], "more.jsonl")
-    third = loop(project)
-    header, rows = newest(project)
+    for file in ("more.jsonl", "most.jsonl"):
+        answer(project, [row["name"] for row in rows if not row["name"].startswith("fox")][:4], file)
+        third = loop(project)
+        header, rows = newest(project)
     assert (header["choice"]["phase"], header["choice"]["rare"]) == ("uncertain", "fox")
-    assert "; uncertain rows and likely rows of 'fox': the last two models agree by kappa" in third.summary
+    assert "; uncertain rows and likely rows of 'fox': the last 3 models agree by kappa" in third.summary
     arms = [row["arm"] for row in rows]
     assert (arms.count("rare"), arms.count("random"), arms.count("strategy")) == (5, 2, 13)
     assert third.metrics["rare_rows"] == 5

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from selection import ArrayVectors, Pool, select
 from selection.errors import InvalidInput
-from selection.learning.auto import choose
+from selection.learning.auto import agreement_of, choose
 from selection.registry import parse_steps
 
 SPAM = ("spam", "fine")
@@ -26,22 +26,33 @@ def test_choose__without_labels_of_two_classes_takes_typical_rows(counts) -> Non
 
 @pytest.mark.parametrize(
     ("agreement", "why"),
-    [(None, "only one model was fitted"), (0.594, "the last two models agree by kappa 0.59")],
+    [
+        (None, "fewer than 3 models were fitted"),
+        (0.594, "the last 3 models agree by kappa 0.59, 0.6 is needed to ask them"),
+    ],
 )
 def test_choose__a_model_that_is_not_trusted_is_not_asked(agreement, why) -> None:
     even = choose([8, 12], agreement, SPAM)
     assert (even.phase, even.steps, even.rare) == ("typical", None, None)
-    assert even.reason == f"{why}, 0.6 is needed to ask them"
+    assert even.reason == why
     rare = choose([2, 18], agreement, SPAM)
     assert (rare.phase, rare.steps, rare.rare) == ("random", ("random",), None)
-    assert rare.reason == f"{why}, 0.6 is needed to ask them; 2 of 20 labels are 'spam'"
+    assert rare.reason == f"{why}; 2 of 20 labels are 'spam'"
+
+
+def test_agreement_of__is_the_lowest_kappa_of_three_successive_models() -> None:
+    a, b = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
+    assert agreement_of([a, a]) is None
+    assert agreement_of([a, None, a]) is None
+    assert agreement_of([None, a, b, b]) == 0.5  # of a and b; b and b agree wholly
+    assert agreement_of([a, b, b, b]) == 1.0
 
 
 def test_choose__a_trusted_model_is_asked() -> None:
     choice = choose([10, 10], 0.6, SPAM)
     assert (choice.phase, choice.rare) == ("uncertain", None)
     assert choice.steps == ("margin", {"keep_top": {"times": 8}}, "facility_location")  # 4 for each of 2 classes
-    assert choice.reason == "the last two models agree by kappa 0.60"
+    assert choice.reason == "the last 3 models agree by kappa 0.60"
 
 
 @pytest.mark.parametrize(
