@@ -33,7 +33,7 @@ class Cal(Scorer):
 
     Not for: projects without a label (an error), or with so few that the nearest of them is far from most rows. Nor
     for classes with fewer labels than `n_neighbors`: most neighbours of any row are then of other classes, and the
-    rows that the model is surest of score highest. There 1 neighbour and `facility_location` behind are far better.
+    rows that the model is surest of score highest. There take 1 neighbour, and `facility_location` behind.
 
     Source: Margatina et al. 2021 (CAL), `acquisition/cal.py`, 10 neighbours.
     Cost: 2*n*l*d operations in float32 for l labelled rows, besides the probabilities. Memory: the vectors and
