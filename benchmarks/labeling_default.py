@@ -17,6 +17,8 @@ by these libraries.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import inspect
 import json
 import statistics
 import sys
@@ -43,6 +45,7 @@ from active import (
 )
 from labeling_peers import PEERS
 
+from selection.learning import auto
 from selection.learning.classifier import build_classifier
 
 STRATEGIES = (RANDOM, AUTO, "facility_location", "margin", "entropy", "badge", "fass", "tcm")
@@ -50,8 +53,11 @@ START, POSITIVES, SHARE = 50, 5, 0.01
 Runs = dict[str, dict[str, dict[int, Run]]]
 
 
-def cold_budgets(classes: int) -> tuple[int, list[int]]:
-    """Rows of a batch, and the numbers of labels to measure at."""
+def schedule_of(name: str, train: Part) -> tuple[int, list[int]]:
+    """Rows of a batch, and the four numbers of labels to measure at."""
+    if ":" in name:
+        return 25, [100, 200, 350, 500]
+    classes = len(np.unique(train.labels))
     if classes >= 40:
         return classes, [classes * times for times in ((1, 2, 4, 8) if classes < 100 else (1, 2, 3, 5))]
     first = 50 if classes > 6 else 25
@@ -61,17 +67,15 @@ def cold_budgets(classes: int) -> tuple[int, list[int]]:
 def task_of(name: str, train: Part, test: Part, rows: int, seed: int) -> Task:
     """The task of a set, or of `set:rare class`, for one seed."""
     _, _, rare = name.partition(":")
+    batch, budgets = schedule_of(name, train)
     if not rare:
-        batch, budgets = cold_budgets(len(np.unique(train.labels)))
         share = min(0.8, rows / len(train.labels))
         return cold_task(train, test, Namespace(pool=share, batch=batch, budgets=budgets), seed)
     is_rare = train.labels == rare
     rest = np.random.default_rng([seed, 2]).permutation(np.flatnonzero(~is_rare))[:rows]
     kept = np.sort(np.concatenate([np.flatnonzero(is_rare), rest]))
     part = Part(train.vectors[kept], train.labels[kept], [])
-    options = Namespace(
-        rare=rare, share=SHARE, start=START, positives=POSITIVES, batch=25, budgets=[100, 200, 350, 500]
-    )
+    options = Namespace(rare=rare, share=SHARE, start=START, positives=POSITIVES, batch=batch, budgets=budgets)
     return rare_task(part, test, options, seed)
 
 
@@ -130,6 +134,10 @@ def main() -> None:
     options = parser.parse_args()
     strategies = [*options.strategies, *(PEERS if options.peers else ())]
     learner, key = build_classifier(options.classifier), json.dumps([options.classifier, options.rows, options.most])
+    # Runs by other rules of `auto` are not reused.
+    keys = dict.fromkeys(strategies, key) | {
+        AUTO: key + hashlib.sha256(inspect.getsource(auto).encode()).hexdigest()[:8]
+    }
     names = [*options.cold, *options.rare]
     parts = {}
     for name in names:
@@ -140,7 +148,7 @@ def main() -> None:
     for line in options.out.open() if options.out.exists() else ():
         entry = json.loads(line)
         run = Run(**entry["run"])
-        if run.key == key and entry["set"] in runs and run.strategy in strategies and run.seed < options.seeds:
+        if run.key == keys.get(run.strategy) and entry["set"] in runs and run.seed < options.seeds:
             runs[entry["set"]].setdefault(run.strategy, {})[run.seed] = run
     left = [
         (name, seed, strategy)
@@ -152,7 +160,7 @@ def main() -> None:
     begin = time.perf_counter()
     for number, (name, seed, strategy) in enumerate(left, 1):
         task = task_of(name, *parts[name], options.rows, seed)
-        run = replace(play(task, strategy, learner, seed, PEERS.get(strategy)), key=key)
+        run = replace(play(task, strategy, learner, seed, PEERS.get(strategy)), key=keys[strategy])
         runs[name].setdefault(strategy, {})[seed] = run
         with options.out.open("a") as file:
             file.write(json.dumps({"set": name, "run": vars(run)}) + "\n")
@@ -161,7 +169,7 @@ def main() -> None:
         print(
             f"{name} {strategy} seed {seed}: {number} of {len(left)}, {left_s / 60:.0f} minutes left", file=sys.stderr
         )
-    report(runs, {name: task_of(name, *parts[name], options.rows, 0).budgets for name in names})
+    report(runs, {name: schedule_of(name, parts[name][0])[1] for name in names})
 
 
 if __name__ == "__main__":
