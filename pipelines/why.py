@@ -25,11 +25,10 @@ from pipelines.recipes.eligible import first_rule
 from pipelines.recipes.explain import excerpt, prompts
 from pipelines.recipes.explain import why as reason_in_words
 from pipelines.recipes.inputs import DrawInputs
-from pipelines.recipes.targets import target_vectors
+from pipelines.recipes.nearest_target import nearest_target
 from pipelines.runs import runs
 from selection.constrained import AT_FIRST
 from selection.groups import NO_GROUP
-from selection.scorers.rds import RdsMax
 from selection.trace import Trace
 from selection.types import Reason, Rows
 from storage.checksums import verified
@@ -41,7 +40,6 @@ from storage.pool.snapshot import Snapshot
 from storage.records import read_items, record_folder
 
 SHORTEST_PREFIX = 4
-EPSILON = 1e-30  # a vector of zeros is similar to nothing
 CHOSEN = "chosen"
 _WORDS = {
     CHOSEN: "chosen",
@@ -257,37 +255,7 @@ def _chosen(drawn: _Selection, place: int, row: int) -> dict[str, Any]:
         "reason": reason_in_words(item),
         "ref": ref,
         "ref_text": None if text is None else excerpt(text),
-        **_nearest_target(drawn, item, row),
-    }
-
-
-def _nearest_target(drawn: _Selection, item: dict[str, Any], row: int) -> dict[str, Any]:
-    """The target nearest to a row whose reason names none, of the set that the reason names, if it does.
-
-    Of `rds_max`, and of `rds_plus` whose turns go to sets, that is the target that won. `rds_max` with `per: subtask`
-    goes by the mean over a set: the set that won is named, and the target is of it.
-    """
-    inputs = drawn.inputs
-    if inputs.vectors is None or not drawn.sees_targets or item["kind"] == "target":
-        return {}
-    targets = target_vectors(inputs)
-    vector, vectors = (np.asarray(v, np.float64) for v in (inputs.vectors.take(np.array([row]))[0], targets.vectors))
-    similarity = vectors @ vector / np.maximum(np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector), EPSILON)
-    sets, subtask = np.asarray(targets.sets), {}
-    if item["kind"] == "target_set":
-        similarity[sets != targets.names.index(item["ref"])] = -np.inf
-    elif any(isinstance(step, RdsMax) and step.per == "subtask" for step in drawn.spec.steps):
-        means = {number: float(similarity[sets == number].mean()) for number in np.unique(sets).tolist()}
-        best = max(means, key=means.__getitem__)
-        subtask = {"subtask": targets.names[best], "subtask_similarity": means[best]}
-        similarity[sets != best] = -np.inf
-    nearest = int(similarity.argmax())
-    name = targets.printable()[nearest]
-    text = drawn.target_text(name)
-    return subtask | {
-        "nearest_target": name,
-        "similarity": float(similarity[nearest]),
-        "target_text": None if text is None else excerpt(text),
+        **nearest_target(drawn, drawn.inputs, item, row),
     }
 
 

@@ -32,7 +32,8 @@ A recipe:
     mix           source [group, selected, before, share, share_of_pool]; language column (null: told by the
                   words of a sample), rows, pool_rows (that were looked at), lines [as source]; quota null, or by, rule,
                   unit, total (the budget), groups, lines [group, selected, wanted, share, share_of_pool]; length [group, rows, quantiles 5, 25, 50, 75, 95 of 100]
-    rows_to_read  note, rank, rank_before, id, source, step, why, gain, value, cause, text, ref, ref_text
+    rows_to_read  note, rank, rank_before, id, source, step, why, gain, value, cause, text, ref, ref_text,
+                  nearest_target, similarity, target_text
     map           null, or encoder, selected [x, y, rank, text], targets [x, y, target set, text]
 
 `before` and `random` are null, or missing, where there is nothing to compare with.

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from pipelines.recipes.drawn import Drawn
 from pipelines.recipes.explain import excerpt, why
+from pipelines.recipes.learned import recipe_inputs
+from pipelines.recipes.nearest_target import nearest_target
 from pipelines.report.changes import ADDED, DROPPED, Causes, words_of
 from selection.types import Reason
+from storage.errors import StorageError
 from storage.ids import Ids, from_text, to_text
 
 FIRST, NEWEST, RISEN, LAST, GONE = 6, 5, 2, 3, 4
@@ -116,6 +121,23 @@ def described(pick: Pick, texts: Mapping[bytes, str], sources: Mapping[bytes, st
         "text": excerpt(texts.get(pick.id, ""), TEXT),
         "ref": item["ref"],
         "ref_text": _ref_text(pick, item, texts),
+        **_nearest(pick, item),
+    }
+
+
+def _nearest(pick: Pick, item: Mapping[str, Any]) -> dict[str, Any]:
+    """The target that won, of a pick whose reason names nothing; not of rows of the last selection, nor without vectors."""
+    nearest: dict[str, Any] = {}
+    view, spec = pick.drawn.view, pick.drawn.spec
+    if item["kind"] not in Reason.ROW_KINDS and pick.note != "dropped":
+        with suppress(StorageError):
+            inputs = view.once("recipe_inputs", pick.drawn.selection_id, partial(recipe_inputs, view, spec))
+            nearest = nearest_target(pick.drawn, inputs, item, int(pick.drawn.rows[pick.place]))
+    text = nearest.get("target_text")
+    return {
+        "nearest_target": nearest.get("nearest_target"),
+        "similarity": _number(nearest.get("similarity")),
+        "target_text": None if text is None else excerpt(text, TEXT // 2),
     }
 
 

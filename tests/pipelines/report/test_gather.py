@@ -16,7 +16,7 @@ from storage.errors import NotInStore
 from storage.ids import to_text
 from storage.records import read_selection
 from storage.store import Store
-from tests.pipelines.conftest import opened
+from tests.pipelines.conftest import change, opened
 from tests.pipelines.report.conftest import HOSTILE, Nights
 
 
@@ -106,9 +106,30 @@ def test_rows_to_read__have_reasons_and_the_text_of_the_target(nights: Nights) -
     assert 0 < len(rows) <= 20
     assert rows[0]["why"].startswith("target foxes/fox-10")
     assert rows[0]["ref_text"].startswith("the fox jumps over 10")
+    assert rows[0]["nearest_target"] is None  # the reason names one
     dropped = [row for row in nights.recipe("any")["rows_to_read"] if row["note"] == "dropped"]
     assert dropped
     assert all(row["cause"] and row["rank"] is None and row["text"] for row in dropped)
+
+
+@pytest.mark.slow
+def test_rows_to_read__name_the_target_that_won_as_winnow_why_does(light: Path) -> None:
+    from pipelines.report.gather import gather
+    from pipelines.run import run_and_report
+    from pipelines.why import why
+
+    change(light, "recipes:\n", "recipes:\n  most: {steps: [rds_max], budget: 6}\n")
+    context = opened(light)
+    run_and_report(context)
+    document, _ = gather(opened(light), context.invocation)
+    rows = next(recipe for recipe in document["recipes"] if recipe["name"] == "most")["rows_to_read"]
+    assert len(rows) == 6
+    for line in rows:
+        (answer,) = why(opened(light), line["id"], "most")
+        assert line["nearest_target"] == answer.detail["nearest_target"]
+        assert line["similarity"] == pytest.approx(answer.detail["similarity"], abs=1e-5)
+        assert line["target_text"].startswith("the fox")
+        assert line["ref"] is None
 
 
 def test_maps__are_drawn_in_the_same_plane_every_night(nights: Nights) -> None:
