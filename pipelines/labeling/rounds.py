@@ -67,6 +67,11 @@ class _Remaining:
     money: float | None
     arms: list[_ArmItems] = field(default_factory=list)
 
+    @property
+    def drawn_before(self) -> str | None:
+        """The selection that was drawn last; None if none was."""
+        return next((arm.selection_id for arm in reversed(self.arms) if arm.selection_id is not None), None)
+
     def add(self, arm: _ArmItems) -> None:
         """Take what an arm takes."""
         self.arms.append(arm)
@@ -94,20 +99,18 @@ def draw_round(state: ProjectState, model: ProjectModel, advice: Advice) -> Roun
     if n_random:
         # From everything that may be sent out, without a quota.
         recipe = settings.recipe(RANDOM, n_random, number, quota=None, targets=())
-        remaining.add(_draw_arm(state, model, recipe, "random", remaining.money))
-    drawn_before = remaining.arms[0].selection_id if n_random else None
+        remaining.add(_draw_arm(state, model, recipe, "random", remaining))
     remaining.add(_gold_arm(state, n_gold, number, remaining.money))
     steps, choice = _steps(state, model)
     n_rare = min(remaining.rows, _in_round(RARE_SHARE, settings.batch_size, number)) if choice and choice.rare else 0
     if choice and n_rare:
         recipe = settings.recipe(StepList.of(*choice.rare_steps), n_rare, number, quota=None, targets=())
-        remaining.add(_draw_arm(state, model, recipe, "rare", remaining.money, drawn_before))
-        drawn_before = remaining.arms[-1].selection_id
+        remaining.add(_draw_arm(state, model, recipe, "rare", remaining))
     if remaining.rows:
         predicts = settings.quota is not None and settings.quota.predicts
         quota = None if predicts and not model.ready else settings.quota  # nothing predicts a class yet
         recipe = settings.recipe(steps, remaining.rows, number, quota=quota, targets=settings.targets)
-        remaining.add(_draw_arm(state, model, recipe, "strategy", remaining.money, drawn_before))
+        remaining.add(_draw_arm(state, model, recipe, "strategy", remaining))
     arms = [arm for arm in remaining.arms if len(arm.ids)]
     if not arms:
         return "nothing can be paid from what is left" if remaining.money is not None else "no row is left to send out"
@@ -138,11 +141,11 @@ def _draw_arm(
     model: ProjectModel,
     recipe: Recipe,
     name: str,
-    money: float | None,
-    other_selection: str | None = None,
+    remaining: _Remaining,
 ) -> _ArmItems:
     """One arm, drawn and committed as any selection."""
     settings, pool = state.settings, state.context.pool
+    money = remaining.money
     limit = None if money is None else SpendingLimit.of(settings.budget, money, settings.overlap)
     spec = replace(recipe_spec(pool, recipe), encoder=model.encoder)
     arm = Arm(
@@ -153,7 +156,7 @@ def _draw_arm(
         label_digest=state.annotations.digest,
         rounds=state.round_ids,
         open_rounds=[header["round_id"] for header in state.open_rounds],
-        other_selection=other_selection,
+        other_selection=remaining.drawn_before,
         classifier=model.classifier if spec.inputs & {Input.PROBABILITIES, Input.COMMITTEE} else None,
         members=settings.members if Input.COMMITTEE in spec.inputs else 0,
         limit=limit,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def nearest_target(drawn: Drawn, inputs: DrawInputs, item: Mapping[str, Any], ro
     """
     if inputs.vectors is None or not drawn.sees_targets or item["kind"] == "target":
         return {}
-    targets = target_vectors(inputs)
+    targets = drawn.view.once("target_vectors", drawn.selection_id, partial(target_vectors, inputs))
     vector, vectors = (np.asarray(v, np.float64) for v in (inputs.vectors.take(np.array([row]))[0], targets.vectors))
     similarity = vectors @ vector / np.maximum(np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector), EPSILON)
     sets, subtask = np.asarray(targets.sets), {}
