@@ -110,7 +110,7 @@ class EmbeddingServer:
             self.most_at_once = max(self.most_at_once, self._at_once)
             return self.faults.popleft() if self.faults else self.always
 
-    def ended(self) -> None:
+    def ends(self) -> None:
         with self._lock:
             self._at_once -= 1
 
@@ -130,8 +130,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(body, fault)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the client did not wait
-        finally:
-            self.owner.ended()
 
     def _answer(self, body: dict[str, Any], fault: Any) -> None:
         given = self.headers.get("Authorization", "")
@@ -150,6 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
         if max(len(text.split()) for text in texts) > self.owner.most_words:
             return self._send(self.owner.too_long, {"object": "error", "message": "maximum context length"})
         if fault == "close":
+            self.owner.ends()
             self.connection.close()
             return None
         if fault == "slow":
@@ -174,6 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_bytes(status, json.dumps(document).encode(), headers)
 
     def _send_bytes(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.owner.ends()  # first: a client that has the answer may send its next request at once
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
