@@ -50,6 +50,15 @@ class Sticky:
         check_number("recipe", "max_churn", self.max_churn, least=0, most=1)
 
 
+def churn_limit(max_churn: float, budget: int) -> int:
+    """How many rows or tokens of a budget may be given up for others.
+
+    >>> churn_limit(0.29, 100), churn_limit(0.1, 9)
+    (29, 0)
+    """
+    return math.floor(as_written(max_churn) * budget)
+
+
 def stick(
     sticky: Sticky, fresh: Selection, wanted: Rows, barred: Rows, bound: BoundConstraints, pool: Pool
 ) -> Selection:
@@ -76,7 +85,7 @@ def stick(
     order = order[~np.isin(order, np.concatenate([fresh.rows, barred]))]
     rows = np.concatenate([fresh.rows, order])
     exchange = _Exchange(_rooms(fresh, rows, bound, pool), len(fresh.rows))
-    limit = math.floor(as_written(sticky.max_churn) * bound.constraints.amount)
+    limit = churn_limit(sticky.max_churn, bound.constraints.amount)
     exchange.run(np.isin(fresh.rows, last), limit, fill=not bound.constraints.in_tokens)
     return _result(sticky, fresh, rows, exchange)
 

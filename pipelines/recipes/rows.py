@@ -81,11 +81,12 @@ def select_rows(inputs: DrawInputs, trace: Trace | None = None) -> DrawnRows:
         )
     picked = _first(picked, inputs.affordable(picked.rows))
     rows = np.concatenate([kept.rows, picked.rows])
+    stuck = sticky_counts(inputs, (*picked.retrieved, *picked.dropped))
     counts: Counts = {
         **excluded,
         **({"kept_by_top_up": len(kept.rows)} if spec.previous and spec.max_churn is None else {}),
-        **sticky_counts(inputs, (*picked.retrieved, *picked.dropped)),
-        "drawn": len(picked.rows),
+        **stuck,
+        "drawn": len(picked.rows) - stuck.get("sticky_held", 0),
     }
     counts |= counted(constraints, pool, cost, rows)
     counts |= {dropped_by(report.step): len(report.rows) for report in picked.dropped if report.step != STICKY}

@@ -275,7 +275,7 @@ CREATE VIEW selection_changes AS
     )
     SELECT r.invocation, r.recipe, r.id,
         CASE WHEN previous_rank IS NULL THEN 'added' WHEN rank IS NULL THEN 'dropped' ELSE 'kept' END AS change, c.cause,
-        rank, previous_rank, selection_id, previous
+        c.detail, rank, previous_rank, selection_id, previous
     FROM ranks r LEFT JOIN change_causes c ON c.invocation = r.invocation AND c.recipe = r.recipe AND c.id = r.id;
 CREATE VIEW trials AS
     SELECT r.trial_id, r.selection_id, r.recipe, coalesce(v.verdict, 'not finished') AS verdict, v.line,
