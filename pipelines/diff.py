@@ -75,7 +75,7 @@ def row_changes(context: Context, difference: dict[str, Any]) -> list[dict[str, 
     Cost: reads both selections, and asks the rules of each of them about the rows of the other.
     """
     a, b = (Drawn(context.pool, difference[side]["selection"]) for side in ("a", "b"))
-    causes_of = {}
+    causes_of: dict[str, dict[str, str | None]] = {}
     for change, mine, other in ((ADDED, b, a), (DROPPED, a, b)):
         ids = mine.ids[~np.isin(mine.ids, other.ids)]
         causes = explained(context.pool, ids, mine, other, change)

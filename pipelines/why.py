@@ -367,7 +367,7 @@ def _traced(drawn: _Selection, trace: Trace, row: int) -> tuple[str, dict[str, A
 def _drawn_now(drawn: _Selection) -> Rows:
     """The selected rows, without those that are there only because the last selection has them and `max_churn` holds them."""
     held = [drawn.spec.max_churn is not None and kind == "kept" for kind in drawn.items["kind"].to_pylist()]
-    return drawn.rows[~np.array(held, bool)]
+    return np.asarray(drawn.rows[~np.array(held, bool)])
 
 
 def _first_closed(trace: Trace, place: int) -> str | None:

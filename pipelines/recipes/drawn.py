@@ -84,7 +84,7 @@ class Drawn:
     @cached_property
     def sticky(self) -> dict[bytes, StickyLine]:
         """Id -> what `mode: sticky` did with the row; empty for other modes."""
-        lines = {}
+        lines: dict[bytes, StickyLine] = {}
         for name in ("found", "dropped"):
             path = self.store.path("records", "selections", self.selection_id, f"{name}.parquet")
             if self.spec.max_churn is None or not path.exists():

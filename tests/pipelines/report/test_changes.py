@@ -49,7 +49,7 @@ def drawn_otherwise(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize(
     ("before", "after", "added", "dropped"),
     [
-        ("steps: [random], budget: 30", "steps: [random], budget: 30, seed: 1", {"recipe"}, {"recipe"}),
+        ("steps: [random], budget: 30", "steps: [random], budget: 30, seed: 1", {"seed"}, {"seed"}),
         ("steps: [random], budget: 30", "steps: [random], budget: 40", {"budget"}, set()),
         ("steps: [random], budget: 30", "steps: [random], budget: 20", set(), {"budget"}),
         ("steps: [random], budget: 30", "steps: [{rs2: {}}], budget: 30", {"recipe"}, {"recipe"}),
