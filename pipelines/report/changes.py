@@ -3,14 +3,16 @@
 A row that is in one of the two selections is explained from the other one: why is it not in there? The first of these
 that holds is the cause:
 
-1. it is not in that selection's pool: its own id is there with another text (`changed_text`), or not (`new_row`, `gone`);
+1. it is not in that selection's pool: its own id is there with another text (`changed_text`), or not (`new_row`,
+   `gone`);
 2. a rule keeps it out there (`outside_where`, `denied`, `contaminated`, ...; see `eligible.RULES`);
-3. a filter of that recipe dropped it there (`dropped_by_<step>`);
+3. a filter of that recipe dropped it there (`dropped_by_<step>`),
    or that selection's `max_churn` held it back (`held_by_max_churn`);
-4. the target or the row that pulled it is not there (`its_target`, `its_anchor`), or something that the scores depend on is not the same in both: the encoder (`encoder`), the targets, classifier, model
-   or columns (`score`);
-5. the recipe is not the same: its quota (`quota`), budget (`budget`), steps or other keys (`recipe`), only its seed or round
-   (`seed`), or only the version of a step's algorithm (`code`);
+4. the row that pulled it is not there (`its_anchor`), or the example, of a target set that both have (`its_target`);
+   or something that the scores depend on is not the same in both: the encoder (`encoder`), the targets, classifier,
+   model or columns (`score`);
+5. the recipe is not the same: its quota (`quota`), budget (`budget`), steps or other keys (`recipe`), only its seed or
+   round (`seed`), or only the version of a step's algorithm (`code`);
 6. its group of the quota got more or fewer rows (`quota`), the highest ranked as many as it gained or lost;
 7. it had to make room: a sticky draw has no place for it within a constraint (`no_place`);
 8. nothing of this: other rows of the pool are new or gone, and the steps took it, or another one, by their result
@@ -194,7 +196,7 @@ def _detail(cause: str, mine: SelectionSpec, other: SelectionSpec) -> str | None
 
 
 def _by_own_id(ids: Ids, mine: Drawn, other: Drawn) -> Rows:
-    """(n,) the row of `other`'s snapshot that has the own id, in its file, of each of some ids of `mine`; -1 for none."""
+    """(n,) the row of `other`'s snapshot with the own id, in its file, of each of some ids of `mine`; -1 for none."""
     rows = np.full(len(ids), -1, np.int64)
     away = np.flatnonzero(rows_of(ids, other.snapshot.ids) < 0)
     own = mine.snapshot.given_ids(ids[away]) if len(away) else []
@@ -223,7 +225,8 @@ def _pulled_by_others(ids: Ids, mine: Drawn, other: Drawn) -> Iterator[tuple[str
     pulled = _refs(ids, mine)
     if mine.spec.targets != other.spec.targets:
         ours, theirs = mine.target_texts, other.target_texts
-        gone = {ref for ref, text in ours.items() if theirs.get(ref) != text}
+        shared = tuple(f"{name}/" for name in mine.spec.targets if name in other.spec.targets)
+        gone = {ref for ref, text in ours.items() if ref.startswith(shared) and theirs.get(ref) != text}
         yield "its_target", np.array([kind == "target" and ref in gone for kind, ref in pulled], bool)
     refs = [ref if kind == "anchor" else None for kind, ref in pulled]
     anchors = sorted({ref for ref in refs if ref is not None})
