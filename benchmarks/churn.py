@@ -3,15 +3,15 @@
     python benchmarks/churn.py --pool DIR --target FILE ... [--rows 10000] [--budget 500] [--nights 7] [--new 0.02]
         [--gone 0.005] [--max-churn 0.1 ...]
 
-Reads JSON Lines files (prompt, response; `.gz` too) and draws `--rows` of the pool at random. The first night has all but the
-rows that come later; each further night `--new` of the pool come and `--gone` leave, at random. Vectors are tf-idf reduced to
-64 dimensions, so no model is needed.
+Reads JSON Lines files (prompt, response; `.gz` too) and draws `--rows` of the pool at random. The first night has all
+but the rows that come later; each further night `--new` of the pool come and `--gone` leave, at random. Vectors are
+tf-idf reduced to 64 dimensions, so no model is needed.
 
-Of each recipe, drawn afresh and sticky, over the nights after the first: the mean overlap (Jaccard) with the night before, the
-mean and the greatest number of rows that were replaced (beside those that left the pool), the overlap of the last night with a
-fresh draw, and what the last selection is worth beside that of a fresh draw: the mean highest cosine of targets to a chosen row
-(`rds_plus`, `power`), of all rows to a chosen row else. `two seeds` is the mean overlap of two seeds on the same pool: the
-noise floor.
+Of each recipe, drawn afresh and sticky, over the nights after the first: the mean overlap (Jaccard) with the night
+before, the mean and the greatest number of rows that were replaced (beside those that left the pool), the overlap of
+the last night with a fresh draw, and what the last selection is worth beside that of a fresh draw: the mean highest
+cosine of targets to a chosen row (`rds_plus`, `power`), of all rows to a chosen row else. `two seeds` is the mean
+overlap of two seeds on the same pool: the noise floor.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _sticky(
 
 
 def _changes(nights: Sequence[Any], drawn: Sequence[Any]) -> tuple[list[float], list[int]]:
-    """Of each night after the first, the overlap with the one before, and its rows that left though they are in the pool."""
+    """Of each night after the first: the overlap with the one before, and how many of its rows in the pool left."""
     overlaps, replaced = [], []
     for rows, before, now in zip(nights[1:], drawn[:-1], drawn[1:], strict=True):
         overlaps.append(_jaccard(before, now))

@@ -67,10 +67,13 @@ def diff(store: Store, a: str, b: str | None) -> dict[str, Any]:
 
 
 def row_changes(context: Context, difference: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each row that comes or leaves, by rank, with its cause: change, cause, words, detail, rank_a, rank_b, id, source, prompt.
+    """Each row that comes or leaves, by rank, and why.
 
     Args:
         difference: as `diff` gives it.
+
+    Returns:
+        change, cause, words, detail, rank_a, rank_b, id, source, prompt.
 
     Cost: reads both selections, and asks the rules of each of them about the rows of the other.
     """

@@ -1,12 +1,13 @@
 """Hold back change: what a fresh draw takes, with at most so many rows of an earlier selection given up for it.
 
-Rows of the earlier selection that the fresh draw takes as well stay. Of the others, those leave that have no place any
-more: within today's budget, quota and `max_per_group`, or beside the row that a filter kept in their stead. Free places go
-to the new rows of the fresh draw, best first. Each further new row, best first, takes the place of rows that the fresh
-draw wants least, as long as all that is given up so costs no more than `max_churn` of the budget.
+Rows of the earlier selection that the fresh draw takes as well stay. Of the others, those leave that have no place
+any more: within today's budget, quota and `max_per_group`, or beside the row that a filter kept in their stead. Free
+places go to the new rows of the fresh draw, best first. Each further new row, best first, takes the place of rows that
+the fresh draw wants least, as long as all that is given up so costs no more than `max_churn` of the budget.
 
-How much the fresh draw wants a row that it does not take: its place where the selector goes on to choose among these rows,
-beside those of the fresh draw. Rows that a filter left out, or that the selector does not choose even then, come last.
+How much the fresh draw wants a row that it does not take: its place where the selector goes on to choose among these
+rows, beside those of the fresh draw. Rows that a filter left out, or that the selector does not choose even then, come
+last.
 """
 
 from __future__ import annotations
@@ -157,9 +158,9 @@ def _rooms(fresh: Selection, rows: Rows, bound: BoundConstraints, pool: Pool) ->
 
 
 def _substitutes(fresh: Selection, rows: Rows) -> Rows | None:
-    """(r,) the group of rows of which filters keep one: a row, and those that they left out for it; None without such filters.
+    """(r,) the group of rows of which filters keep one: a row, and those that they left out for it.
 
-    A row is left out for one that a later filter may leave out for another, so references are followed to their end.
+    None without such filters. A row is left out for one that a later filter may leave out for another, so references are followed to their end.
     """
     pairs = [
         (report.rows[is_row], report.reason.ref[is_row])

@@ -21,7 +21,7 @@ def with_another_seed(spec: SelectionSpec) -> SelectionSpec:
 
 
 def noise_floor(ids: Ids, inputs: DrawInputs) -> float:
-    """Jaccard of a selection and what is drawn from some inputs, those of its spec with another seed; 1.0 of exact steps.
+    """Jaccard of a selection and what is drawn from inputs with another seed; 1.0 of steps without chance.
 
     Cost: a draw; nothing of it is kept.
     """

@@ -14,8 +14,8 @@ from selection.types import FilterReport, Floats, Reason, Rows
 from storage.ids import from_arrow, rows_of
 from storage.records import read_selection
 
-# Of a sticky selection's facts: how many rows the last selection and this one have because the steps took them again; how
-# many only because of `max_churn`; how many were given up for others; how many the steps took that did not come for it.
+# Of a sticky selection's facts: how many rows of the last selection the steps took again; how many stay only for
+# `max_churn`; how many were given up for others; how many rows the steps took that `max_churn` kept out.
 FACTS = {
     "sticky_stays": sticky.STAYS,
     "sticky_held": sticky.KEPT,

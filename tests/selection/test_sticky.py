@@ -171,7 +171,7 @@ def test_sticky__max_churn_is_a_share() -> None:
             sticky([0], wrong)
 
 
-# --- a plain reference -------------------------------------------------------------------------------------------------
+# --- a plain reference ------------------------------------------------------------
 
 
 class Reference:
