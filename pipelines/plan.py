@@ -17,9 +17,10 @@ from pipelines.errors import NothingYet
 from pipelines.messages import counted
 from pipelines.recipes.contamination import contamination_spec
 from pipelines.recipes.health import LEAST_ROWS, SAMPLE_ROWS
-from pipelines.recipes.spec import encoders_of, models_of, resolve_spec
+from pipelines.recipes.spec import SelectionSpec, encoders_of, models_of, resolve_spec
 from pipelines.runs import last_run
 from selection.encoders.postprocess import postprocess_of, without_postprocess
+from selection.sticky import churn_limit
 from storage.damage import KINDS, damage_of
 from storage.errors import BadInput, NotInStore, StoreDamaged
 from storage.pool.columns import columns_id
@@ -297,12 +298,20 @@ def _classifier(context: Context, name: str) -> str:
 def _selection(context: Context, recipe: str) -> Line:
     title, work = f"selection/{recipe}", Work("select", recipe, len(context.pool.snapshot))
     try:
-        selection_id = resolve_spec(context, recipe).selection_id
+        spec = resolve_spec(context, recipe)
     except _UNKNOWN as error:
         return Line(f"{title}: {error}", work)
+    selection_id = spec.selection_id
     if not context.store.has("records", "selections", selection_id):
-        return Line(f"{title}: to be drawn", work)
+        return Line(f"{title}: to be drawn{_most_churn(spec)}", work)
     damage = _damage(context, "selections", selection_id)
     if damage:
         return Line(f"{title}: {damage}; to be drawn again", work)
     return Line(f"{title}: drawn already, nothing to do")
+
+
+def _most_churn(spec: SelectionSpec) -> str:
+    if spec.max_churn is None:
+        return ""
+    most = churn_limit(spec.max_churn, spec.budget)
+    return f"; at most {most:,} {spec.constraints.unit} of the last selection are replaced by others (`max_churn`)"

@@ -20,7 +20,7 @@ from pipelines.errors import HeldBack, NothingYet
 from pipelines.labeling.inputs import recorded_inputs
 from pipelines.named import selection_of
 from pipelines.recipes.draw import replay
-from pipelines.recipes.drawn import Drawn
+from pipelines.recipes.drawn import Drawn, StickyLine
 from pipelines.recipes.eligible import first_rule
 from pipelines.recipes.explain import excerpt, prompts
 from pipelines.recipes.explain import why as reason_in_words
@@ -29,6 +29,7 @@ from pipelines.recipes.nearest_target import nearest_target
 from pipelines.runs import runs
 from selection.constrained import AT_FIRST
 from selection.groups import NO_GROUP
+from selection.sticky import HELD_BACK
 from selection.trace import Trace
 from selection.types import Reason, Rows
 from storage.checksums import verified
@@ -58,6 +59,9 @@ _WORDS = {
     "beyond_budget": "beyond the budget",
     "passed_over": "the selector took fewer rows than the budget, and not this row",
     "unreadable": "could not be read",
+    "replaced": "in the last selection, and replaced by a row that the steps prefer",
+    "no_place": "in the last selection, and without a place now",
+    "held_back": "the steps would take it, but `max_churn` allows no more change",
 }
 
 
@@ -218,9 +222,9 @@ def _rule(drawn: _Selection, id_: Ids) -> tuple[str, dict[str, Any], float | Non
     rule = first_rule(drawn.inputs, row)
     if rule is not None:
         return rule, _excluded(drawn, rule, id_), None
-    dropped = _recorded_drop(drawn, id_)
-    if dropped is not None:
-        return "dropped", dropped, None
+    recorded = _recorded(drawn, id_)
+    if recorded is not None:
+        return *recorded, None
     if drawn.inputs.labelled is not None and row in drawn.inputs.labelled:
         return "already_labelled", {}, None
     trace, seconds = drawn.replay
@@ -256,6 +260,34 @@ def _chosen(drawn: _Selection, place: int, row: int) -> dict[str, Any]:
         "ref": ref,
         "ref_text": None if text is None else excerpt(text),
         **nearest_target(drawn, drawn.inputs, item, row),
+        **_in_words(drawn.sticky.get(drawn.ids[place])),
+    }
+
+
+def _in_words(line: StickyLine | None) -> dict[str, str]:
+    """What `mode: sticky` says of a chosen row."""
+    if line is None:
+        return {}
+    before = "" if line.value is None else f"the last selection has it at rank {int(line.value)}"
+    words = {
+        "stays": f"stays: {before}",
+        "kept": f"stays though the steps would not take it now: {before}",
+        "replaces": f"new: replaces {line.ref}",
+        "fills": "new: takes a place that was free",
+    }
+    return {"sticky": words[line.kind]}
+
+
+def _stuck(drawn: _Selection, line: StickyLine) -> dict[str, Any]:
+    """What `max_churn` says of a row."""
+    replaced = line.kind in Reason.ROW_KINDS and line.ref is not None
+    return {
+        "max_churn": drawn.spec.max_churn,
+        "ref": line.ref,
+        "ref_text": _text_of(drawn.snapshot, line.ref) if replaced and line.ref is not None else None,
+        "rank_in_fresh_draw" if line.kind == HELD_BACK else "rank_before": None
+        if line.value is None
+        else int(line.value),
     }
 
 
@@ -286,6 +318,15 @@ def _excluded(drawn: _Selection, rule: str, id_: Ids) -> dict[str, Any]:
     return {}
 
 
+def _recorded(drawn: _Selection, id_: Ids) -> tuple[str, dict[str, Any]] | None:
+    """The rule that the record names for a row, and what it says of it; None if it says nothing."""
+    line = drawn.sticky.get(id_[0])
+    if line is not None:
+        return line.kind, _stuck(drawn, line)
+    dropped = _recorded_drop(drawn, id_)
+    return None if dropped is None else ("dropped", dropped)
+
+
 def _recorded_drop(drawn: Drawn, id_: Ids) -> dict[str, Any] | None:
     """What the record says of a row that a filter dropped; None if it says nothing."""
     path = drawn.store.path("records", "selections", drawn.selection_id, "dropped.parquet")
@@ -313,7 +354,7 @@ def _traced(drawn: _Selection, trace: Trace, row: int) -> tuple[str, dict[str, A
     rule = _first_closed(trace, place)
     if rule is None:
         is_spent = trace.closed.get("budget", [0])[0] > 0
-        return "beyond_budget" if is_spent else "passed_over", _standing(drawn, trace, place, drawn.rows)
+        return "beyond_budget" if is_spent else "passed_over", _standing(drawn, trace, place, _drawn_now(drawn))
     name, taken = _group(drawn, trace, rule, place)
     quota = drawn.spec.constraints.quota
     is_part = rule == "quota" and quota is not None and quota.divides
@@ -321,6 +362,12 @@ def _traced(drawn: _Selection, trace: Trace, row: int) -> tuple[str, dict[str, A
     detail = {"group": name, "taken": len(taken)} | _standing(drawn, trace, place, taken if is_part else drawn.rows)
     # A quota that balances sets no group a limit: it divides the budget, and the group's part is spent.
     return "beyond_budget" if is_balance else rule, detail
+
+
+def _drawn_now(drawn: _Selection) -> Rows:
+    """The selected rows, without those that are there only because the last selection has them and `max_churn` holds them."""
+    held = [drawn.spec.max_churn is not None and kind == "kept" for kind in drawn.items["kind"].to_pylist()]
+    return np.asarray(drawn.rows[~np.array(held, bool)])
 
 
 def _first_closed(trace: Trace, place: int) -> str | None:

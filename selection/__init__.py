@@ -21,6 +21,7 @@ from selection.pool import Pool, Targets
 from selection.registry import build_step, parse_steps, required, step_names, step_spec
 from selection.run import select
 from selection.step import Filter, Scorer, Selector, Step
+from selection.sticky import Sticky
 from selection.types import DroppedRows, Input, Reason, RetrievedRows, Selection, Vectors
 from selection.vectors import ArrayVectors
 
@@ -45,6 +46,7 @@ __all__ = [
     "SelectionError",
     "Selector",
     "Step",
+    "Sticky",
     "Targets",
     "TokenBudget",
     "UnknownStep",

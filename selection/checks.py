@@ -25,6 +25,7 @@ from selection.pool import Pool, Targets
 from selection.registry import build_step, step_spec
 from selection.run import select
 from selection.step import Filter, Scorer, Selector, Step
+from selection.sticky import REPLACED, Sticky
 from selection.types import Array, Input, Reason, Rows, Selection
 from selection.vectors import ArrayVectors, TensorVectors
 
@@ -197,6 +198,20 @@ def check_already_selected_never_returned(step: Step) -> None:
         expect(not np.isin(picked, before).any(), f"{picked} repeats an already selected row")
 
 
+def check_earlier_selection_is_given_up_by_parts(step: Step) -> None:
+    """With `Sticky`, at most the part that it allows of an earlier selection is replaced; all of it gives the fresh draw."""
+    pool = Pool(**make_inputs(step))
+    last = run(step, pool, 12, seed=1, allow_short=True).rows
+    fresh = run(step, pool, 12, seed=2, allow_short=True)
+    for max_churn in (0.0, 0.25, 1.0):
+        sticky = Sticky(last, np.zeros(len(last), np.float32), max_churn)
+        chosen = run(step, pool, 12, seed=2, allow_short=True, sticky=sticky)
+        expect(len(chosen.rows) == len(fresh.rows), f"{len(chosen.rows)} rows with max_churn {max_churn}")
+        replaced = int((chosen.dropped[-1].reason.kind == REPLACED).sum())
+        expect(replaced <= 12 * max_churn, f"{replaced} rows of 12 are replaced with max_churn {max_churn}")
+    same(fresh, chosen, "max_churn 1")
+
+
 def check_ineligible_rows_do_not_matter(step: Step) -> None:
     """Rows that are not eligible change nothing: the pool without them gives the same."""
     inputs = make_inputs(step)
@@ -348,6 +363,7 @@ CHECKS: tuple[Callable[[Step], None], ...] = (
     check_nested_where_claimed,
     check_incremental_where_claimed,
     check_already_selected_never_returned,
+    check_earlier_selection_is_given_up_by_parts,
     check_ineligible_rows_do_not_matter,
     check_inputs_not_written,
     check_global_rng_untouched,
@@ -362,10 +378,12 @@ CHECKS: tuple[Callable[[Step], None], ...] = (
 )
 
 
-def run(step: Step, pool: Pool, budget: int, *, seed: int = 0, allow_short: bool = False) -> Selection:
+def run(
+    step: Step, pool: Pool, budget: int, *, seed: int = 0, allow_short: bool = False, sticky: Sticky | None = None
+) -> Selection:
     """The step in its shortest recipe: a scorer is followed by `top`, a filter by `random`."""
     steps = [step, build_step("random")] if isinstance(step, Filter) else [step]
-    return select(steps, pool, budget=budget, seed=seed, allow_short=allow_short)
+    return select(steps, pool, budget=budget, seed=seed, allow_short=allow_short, sticky=sticky)
 
 
 def expect(met: bool, message: str) -> None:

@@ -16,10 +16,13 @@ from selection.pool import Pool, available
 from selection.registry import Spec, parse_steps, required
 from selection.run_selector import checked_rows, empty_selection, in_parent, run_selector, subpool
 from selection.step import Filter, Scorer, Selector, Step
+from selection.sticky import Sticky, stick
 from selection.streams import step_stream
 from selection.trace import Trace
 from selection.types import Array, DroppedRows, FilterReport, Input, Reason, RetrievedRows, Rows, Selection
 from selection.vectors import exact
+
+NO_ROWS: Rows = np.empty(0, np.int64)
 
 
 def select(
@@ -34,6 +37,7 @@ def select(
     group_by: str | None = None,
     max_per_group: int = 1,
     trace: Trace | None = None,
+    sticky: Sticky | None = None,
 ) -> Selection:
     """Choose `budget` rows of a pool.
 
@@ -48,6 +52,7 @@ def select(
         quota: how the budget is divided among groups, `{"by": "source", "shares": {"a": 0.5, "rest": 0.5}}`; see `Quota`.
         group_by: a column; at most `max_per_group` rows of each of its values are taken.
         trace: filled with what became of the rows that are not taken; changes nothing of the draw.
+        sticky: an earlier selection, of which at most a part is given up; see `selection.sticky`.
 
     Raises:
         UnknownStep, InvalidOption, InvalidRecipe: the steps are not a recipe, or do not go with quota or budget.
@@ -82,7 +87,13 @@ def select(
     frame = replace(frame, eligible=None)
     if not any(step.searches for step in plan):
         frame = _exact(frame)
-    return _run_steps(plan, frame, rows, bound, budget, (int(seed), int(round)), allow_short=allow_short, trace=trace)
+    draw = (int(seed), int(round))
+    if sticky is None:
+        return _run_steps(plan, frame, rows, bound, budget, draw, allow_short=allow_short, trace=trace)[0]
+    fresh, wanted, barred = _run_steps(
+        plan, frame, rows, bound, budget, draw, allow_short=allow_short, trace=trace, then=sticky.rows
+    )
+    return stick(sticky, fresh, wanted, barred, bound, pool)
 
 
 def _run_steps(
@@ -95,7 +106,8 @@ def _run_steps(
     *,
     allow_short: bool,
     trace: Trace | None,
-) -> Selection:
+    then: Rows = NO_ROWS,
+) -> tuple[Selection, Rows, Rows]:
     """Run the steps, each on what those before have left.
 
     Args:
@@ -103,9 +115,15 @@ def _run_steps(
         bound: on the whole pool.
         budget: in rows.
         draw: seed and round.
+        then: rows of the whole pool.
+
+    Returns:
+        the selection; those of `then` that it does not take, as the selector would take them beside it; and the rows that
+        may not be in any selection.
     """
     filters = [step.name for step in plan if step.drops]
     reports: list[FilterReport] = []
+    barred = [NO_ROWS]
     scorer = None
     for position, step in enumerate(plan):
         stream = partial(step_stream, *draw, position, step.name)
@@ -117,6 +135,8 @@ def _run_steps(
                     reports.append(replace(report, rows=rows[report.rows], reason=report.reason.translated(rows)))
                 if trace is not None:
                     trace.dropped.append((step.name, rows[frame.candidates & ~kept]))
+                if step.bars:
+                    barred.append(rows[frame.candidates & ~kept])
                 remaining, frame = subpool(frame, kept)
                 rows = rows[remaining]
             elif isinstance(step, Scorer):
@@ -135,13 +155,27 @@ def _run_steps(
                 if trace is not None:
                     _note_pool(trace, scorer, rows, frame)
                 picked = _picked(step, visible, bound.take(rows), filters, stream, allow_short=allow_short, trace=trace)
+                wanted = rows[_taken_next(step, visible, picked, np.isin(rows, then), stream)]
                 picked = in_parent(picked, rows)
-                return replace(
+                selection = replace(
                     picked,
                     dropped=tuple(report for report in reports if isinstance(report, DroppedRows)),
                     retrieved=tuple(report.of(picked.rows) for report in reports if isinstance(report, RetrievedRows)),
                 )
+                return selection, wanted, np.concatenate(barred)
     raise AssertionError("parse_steps ends every recipe in a selector")
+
+
+def _taken_next(step: Selector, pool: Pool, picked: Selection, among: Array, stream: Stream) -> Rows:
+    """The rows of `among` (n,) that a selector has not picked, in the order in which it takes them beside its picks."""
+    rest = pool.candidates & among
+    rest[picked.rows] = False
+    if not rest.any():
+        return NO_ROWS
+    taken = np.concatenate([pool.get_already_selected(), picked.rows])
+    rows, part = subpool(replace(pool, already_selected=taken), rest)
+    with rows_of_parent(rows):
+        return rows[run_selector(step, part, int(rest.sum()), rng=stream()).rows]
 
 
 def _note_pool(trace: Trace, scorer: str | None, rows: Rows, frame: Pool) -> None:

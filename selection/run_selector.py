@@ -138,12 +138,12 @@ def interleaved(parts: Sequence[Selection]) -> Selection:
     together = Selection(
         np.concatenate([picked.rows for picked in parts]),
         np.concatenate([picked.gain for picked in parts]),
-        _joined([picked.reason for picked in parts]),
+        joined([picked.reason for picked in parts]),
     )
     return at_places(together, np.lexsort((part, place)))
 
 
-def _joined(reasons: Sequence[Reason]) -> Reason:
+def joined(reasons: Sequence[Reason]) -> Reason:
     """The reasons one after the other; `ref` moves to where its names are among all names."""
     distinct = list(dict.fromkeys(reason.names for reason in reasons))
     offsets = dict(zip(distinct, accumulate(map(len, distinct), initial=0), strict=False))

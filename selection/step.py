@@ -89,10 +89,16 @@ class Step:
 
 
 class Filter(Step):
-    """A smaller pool from a pool."""
+    """A smaller pool from a pool.
+
+    Attributes:
+        bars: a row that it drops may not stay in a selection from before either (`selection.sticky`); a row that another
+            filter drops is only not wanted.
+    """
 
     __slots__ = ()
     kind: ClassVar[Kind] = "filter"
+    bars: ClassVar[bool] = False
 
     @property
     def drops(self) -> bool:

@@ -102,7 +102,8 @@ class Reason:
 
     Attributes:
         kind: (b,) str: what pulled the row. "target", "target_set", "stratum", "cluster", "score", "draw" index
-            `names` by `ref`; the `ROW_KINDS` ("anchor", "neighbour", "centre", "better") have a row of the pool as `ref`.
+            `names` by `ref`; the `ROW_KINDS` ("anchor", "neighbour", "centre", "better", "replaces", "replaced") have a row
+            of the pool as `ref`.
         ref: (b,) int64, `NO_REF` where there is none.
         rank: (b,) int64: place in the list of `ref` (0 = first; for round robin, the round); -1 where there is none.
         value: (b,) float32: similarity, score or distance that decided; of a "weighted_draw" the chance that the draw had to
@@ -110,7 +111,7 @@ class Reason:
         names: what `ref` indexes.
     """
 
-    ROW_KINDS: ClassVar[frozenset[str]] = frozenset({"anchor", "neighbour", "centre", "better"})
+    ROW_KINDS: ClassVar[frozenset[str]] = frozenset({"anchor", "neighbour", "centre", "better", "replaces", "replaced"})
     COLUMNS: ClassVar[tuple[str, ...]] = ("kind", "ref", "rank", "value")
 
     kind: npt.NDArray[np.str_]

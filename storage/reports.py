@@ -6,5 +6,11 @@ import pyarrow as pa
 
 # A row for each candidate that a recipe added or dropped.
 CHANGES_SCHEMA = pa.schema(
-    [("recipe", pa.string()), ("id", pa.uuid()), ("change", pa.string()), ("cause", pa.string())]
+    [
+        ("recipe", pa.string()),
+        ("id", pa.uuid()),
+        ("change", pa.string()),
+        ("cause", pa.string()),
+        ("detail", pa.string()),
+    ]
 )

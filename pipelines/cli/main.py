@@ -262,14 +262,22 @@ def diff(
     ] = None,
     config: ConfigOption = None,
     *,
+    rows: Annotated[bool, typer.Option("--rows", help="Say of each row that came or left why.")] = False,
+    noise: Annotated[
+        bool, typer.Option("--noise", help="Draw again with another seed, to say how much of a change is chance.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what changed between two selections."""
     from pipelines.cli.output import json_text
     from pipelines.diff import diff as difference_of
-    from pipelines.diff import diff_tables
+    from pipelines.diff import diff_tables, noise_of, row_changes
 
     difference = difference_of(_store(config), a, b)
+    if rows or noise:
+        context = _context(config)
+        difference |= {"rows": row_changes(context, difference)} if rows else {}
+        difference |= {"noise_floor": noise_of(context, difference)} if noise else {}
     if json:
         standard_output().write(json_text(difference) + "\n")
     else:

@@ -564,6 +564,10 @@ class _ConfigLoader(ConfigReader):
         except InvalidOption as error:
             self.add((*path, "max_per_group"), error.reason)
             return
+        if recipe.max_churn is not None and recipe.mode != "sticky":
+            self.add(
+                (*path, "max_churn"), f"goes with `mode: sticky`, found {recipe.max_churn:g} with `mode: {recipe.mode}`"
+            )
         try:
             constraints.check_selector(recipe.steps.parsed[-1])
         except SelectionError as error:

@@ -309,6 +309,10 @@ Probabilities = Annotated[
 ]
 
 
+# Of a nightly training set: nine rows of ten are those of the night before, and in a week up to half may be renewed.
+DEFAULT_CHURN = 0.1
+
+
 class Recipe(Section):
     """How to choose one subset.
 
@@ -327,7 +331,10 @@ class Recipe(Section):
         where: SQL condition on the columns of `examples`, a function of the row; only these rows may be taken.
         allow: file of ids, one a line: only these may be taken.
         deny: file of ids, one a line: these are never taken.
-        mode: `top_up` keeps this recipe's last selection and adds to it.
+        mode: `fresh` draws anew each time; `top_up` keeps this recipe's last selection and adds to it; `sticky` draws anew
+            and keeps as much of the last selection as `max_churn` says.
+        max_churn: goes with `mode: sticky`: the part of the budget, 0 to 1, that may be replaced by better rows from one
+            selection to the next; 0.1 if left out. 0 replaces only what may not stay, 1 is `fresh`.
         allow_short: give what there is when the pool cannot fill the budget.
         exclude_targets: never take a row that holds what a target asks, whatever the case, white space and punctuation.
         min_overlap: hold back a selection that shares less (Jaccard) with the recipe's last one.
@@ -336,7 +343,7 @@ class Recipe(Section):
             combination; see "Sweeps" above.
     """
 
-    added_keys: ClassVar[tuple[str, ...]] = ("probabilities", "noise_floor", "sweep")
+    added_keys: ClassVar[tuple[str, ...]] = ("probabilities", "max_churn", "noise_floor", "sweep")
     steps: Steps
     budget: Budget
     quota: GroupQuota | None = None
@@ -350,7 +357,8 @@ class Recipe(Section):
     where: str | None = None
     allow: str | None = None
     deny: str | None = None
-    mode: Literal["fresh", "top_up"] = "fresh"
+    mode: Literal["fresh", "top_up", "sticky"] = "fresh"
+    max_churn: float | None = Field(default=None, ge=0, le=1)
     allow_short: bool = False
     exclude_targets: bool = True
     min_overlap: float = Field(default=0.0, ge=0, le=1)
@@ -372,6 +380,13 @@ class Recipe(Section):
     def inputs(self) -> frozenset[Input]:
         """What steps and quota take from outside."""
         return self.steps.inputs | self.constraints.needs
+
+    @property
+    def churn(self) -> float | None:
+        """The part of the budget that a sticky recipe may replace; None in other modes."""
+        if self.mode != "sticky":
+            return None
+        return DEFAULT_CHURN if self.max_churn is None else self.max_churn
 
     @property
     def budget_line(self) -> str:

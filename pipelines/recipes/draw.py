@@ -27,8 +27,8 @@ class SelectionResult:
 
     Attributes:
         ids: in pick order.
-        metrics: rows of the pool, how many each rule kept out of the draw, `drawn` now and, of a top-up, `kept_by_top_up`;
-            coverage.
+        metrics: rows of the pool, how many each rule kept out of the draw, `drawn` now; of a top-up `kept_by_top_up`, of a
+            sticky draw what `top_up.FACTS` names; coverage.
         exhausted: the pool could not fill the budget.
         new: it was drawn now; False when the record was there.
     """

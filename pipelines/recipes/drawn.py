@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from pipelines.pool_view import PoolView
 from pipelines.recipes.spec import SelectionSpec
 from selection import Pool
 from selection.constraints import Quota
+from selection.sticky import NAME as STICKY
 from selection.types import Array, Input, Rows
 from storage.checksums import verified
 from storage.ids import Ids, from_arrow, rows_of
@@ -21,6 +22,20 @@ from storage.pool.snapshot import Snapshot
 from storage.records import read_selection
 from storage.store import Store
 from storage.vectors.segments import StoredVectors
+
+
+class StickyLine(NamedTuple):
+    """What a sticky draw did with a row.
+
+    Attributes:
+        kind: "stays", "kept", "replaces" or "fills"; "replaced", "no_place" or "held_back".
+        ref: the id that it replaces or that replaced it, or the constraint that has no place.
+        value: its place in the last selection, or of a row that is held back in the fresh draw.
+    """
+
+    kind: str
+    ref: str | None
+    value: float | None
 
 
 class Drawn:
@@ -64,7 +79,22 @@ class Drawn:
             return {}
         table: pa.Table = pq.read_table(verified(path), columns=["id", "step"])
         steps, ids = np.asarray(table["step"].to_pylist(), object), from_arrow(table["id"])
-        return {str(step): np.sort(ids[steps == step]) for step in dict.fromkeys(steps.tolist())}
+        return {str(step): np.sort(ids[steps == step]) for step in dict.fromkeys(steps.tolist()) if step != STICKY}
+
+    @cached_property
+    def sticky(self) -> dict[bytes, StickyLine]:
+        """Id -> what `mode: sticky` did with the row; empty for other modes."""
+        lines: dict[bytes, StickyLine] = {}
+        for name in ("found", "dropped"):
+            path = self.store.path("records", "selections", self.selection_id, f"{name}.parquet")
+            if self.spec.max_churn is None or not path.exists():
+                continue
+            table = pq.read_table(verified(path), filters=[("step", "==", STICKY)])
+            columns = (table[column].to_pylist() for column in ("kind", "ref", "value"))
+            lines |= {
+                id_: StickyLine(*line) for id_, *line in zip(from_arrow(table["id"]).tolist(), *columns, strict=True)
+            }
+        return lines
 
     def vectors(self, encoder: str) -> StoredVectors:
         """The vectors of the snapshot's rows."""
@@ -78,6 +108,16 @@ class Drawn:
                 if ref in (name, f"{target_set.name}/{name}"):
                     return text_of(conversation)
         return None
+
+    @cached_property
+    def target_texts(self) -> dict[str, str]:
+        """Set and name of each example of the target sets, as a reason names it -> its text."""
+        sets = [self.view.target_set_of(targets_id) for targets_id in self.spec.targets.values()]
+        return {
+            f"{target_set.name}/{name}": text_of(conversation)
+            for target_set in sets
+            for name, conversation in zip(target_set.example_names, target_set.conversations, strict=True)
+        }
 
     @property
     def sees_targets(self) -> bool:

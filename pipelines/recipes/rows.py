@@ -14,10 +14,11 @@ from pipelines.recipes.candidates import assemble
 from pipelines.recipes.inputs import DrawInputs
 from pipelines.recipes.items import items_table, reports_table
 from pipelines.recipes.measure import Counts, counted
-from pipelines.recipes.top_up import kept_rows
+from pipelines.recipes.top_up import kept_rows, sticky_counts, sticky_rows
 from selection import Selection, TokenBudget, select
 from selection.errors import InvalidInput, InvalidOption
 from selection.step import Step
+from selection.sticky import NAME as STICKY
 from selection.trace import Trace
 from selection.types import Rows, Vectors
 from storage.ids import Ids, to_text
@@ -32,7 +33,8 @@ class DrawnRows:
         rows: of the snapshot, in pick order.
         vectors: of the snapshot, where the recipe has some.
         items, dropped, retrieved: the tables of its record.
-        counts: rows of the pool, how many each rule kept out, `drawn` now and, of a top-up, `kept_by_top_up`.
+        counts: rows of the pool, how many each rule kept out, `drawn` now; of a top-up `kept_by_top_up`, of a sticky
+            draw what `top_up.FACTS` names.
         exhausted: the pool could not fill the budget.
     """
 
@@ -75,16 +77,19 @@ def select_rows(inputs: DrawInputs, trace: Trace | None = None) -> DrawnRows:
             group_by=constraints.group_by,
             max_per_group=constraints.max_per_group,
             trace=trace,
+            sticky=sticky_rows(inputs),
         )
     picked = _first(picked, inputs.affordable(picked.rows))
     rows = np.concatenate([kept.rows, picked.rows])
+    stuck = sticky_counts(inputs, (*picked.retrieved, *picked.dropped))
     counts: Counts = {
         **excluded,
-        **({"kept_by_top_up": len(kept.rows)} if spec.previous else {}),
-        "drawn": len(picked.rows),
+        **({"kept_by_top_up": len(kept.rows)} if spec.previous and spec.max_churn is None else {}),
+        **stuck,
+        "drawn": len(picked.rows) - stuck.get("sticky_held", 0),
     }
     counts |= counted(constraints, pool, cost, rows)
-    counts |= {dropped_by(report.step): len(report.rows) for report in picked.dropped}
+    counts |= {dropped_by(report.step): len(report.rows) for report in picked.dropped if report.step != STICKY}
     return DrawnRows(
         rows=rows,
         vectors=None if pool.vectors is None else pool.get_vectors(),

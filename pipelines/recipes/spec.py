@@ -61,7 +61,9 @@ class SelectionSpec:
         held_out: ids of the target sets whose prompts must not be chosen, sorted.
         where: a SQL condition on the rows.
         allow, deny: lists of ids.
-        previous: the selection that this one adds to (`mode: top_up`).
+        previous: the selection that this one adds to (`mode: top_up`) or changes (`mode: sticky`).
+        max_churn: the part of the budget that `mode: sticky` may replace of `previous`; None for other modes, and where
+            there is nothing yet to stick to.
         contamination: the search for evaluation texts whose matches must not be chosen; None where there is no setting.
         scores: column of token scores that is read -> the fingerprint of its model.
         probabilities: where class probabilities come from; None where nothing needs them, and for an arm. Its `url` is not
@@ -85,6 +87,7 @@ class SelectionSpec:
     allow: IdList | None
     deny: IdList | None
     previous: str | None
+    max_churn: float | None = None
     contamination: str | None = None
     scores: Mapping[str, str] = field(default_factory=dict)
     probabilities: SourceRecord | None = None
@@ -153,6 +156,8 @@ class SelectionSpec:
             "arm": None if self.arm is None else dict(self.arm),
         }
         # Without the settings, selections keep their names.
+        if self.max_churn is not None:
+            record["max_churn"] = self.max_churn
         if self.contamination is not None:
             record["contamination"] = self.contamination
         if self.scores:
@@ -190,6 +195,7 @@ class SelectionSpec:
             allow=None if header["allow"] is None else IdList(header["allow_file"], header["allow"]),
             deny=None if header["deny"] is None else IdList(header["deny_file"], header["deny"]),
             previous=header["previous"],
+            max_churn=header.get("max_churn"),
             contamination=header.get("contamination"),
             scores=header.get("scores", {}),
             probabilities=probabilities,
@@ -204,12 +210,14 @@ def resolve_spec(context: Context, name: str) -> SelectionSpec:
         NothingYet: nothing was ingested.
     """
     recipe = context.config.recipes[name]
-    last = last_run(context.store, "select", name) if recipe.mode == "top_up" else None
+    last = last_run(context.store, "select", name) if recipe.mode != "fresh" else None
     spec = recipe_spec(context.pool, recipe, previous=last["subject"] if last else None)
     if spec.previous is not None:
         before = SelectionSpec.from_record(read_selection(context.store, spec.previous)[0])
-        if replace(before, previous=spec.previous).selection_id == spec.selection_id:
-            return before  # nothing has changed since: what it would add to is what it would give
+        # A fresh draw of the same inputs is what a sticky one would give.
+        max_churn = before.max_churn if before.previous else spec.max_churn
+        if replace(before, previous=spec.previous, max_churn=max_churn).selection_id == spec.selection_id:
+            return before  # nothing has changed since: what it would go on from is what it would give
     return spec
 
 
@@ -217,7 +225,7 @@ def recipe_spec(pool: PoolView, recipe: Recipe, *, previous: str | None = None) 
     """What a recipe draws from on the pool as it is now.
 
     Args:
-        previous: the selection that it adds to.
+        previous: the selection that it goes on from.
     """
     every_target = {target.name: target.id for target in pool.target_sets(pool.config.targets)}
     encoder = recipe.encoder if needs_vectors(recipe) else None
@@ -245,6 +253,7 @@ def recipe_spec(pool: PoolView, recipe: Recipe, *, previous: str | None = None) 
         allow=id_list(recipe.allow, pool.snapshot, strict=True),
         deny=id_list(recipe.deny, pool.snapshot, strict=False),
         previous=previous,
+        max_churn=recipe.churn if previous is not None else None,
         contamination=None if searched is None else searched.contamination_id,
         scores={
             column: pool.model_fingerprint(model)

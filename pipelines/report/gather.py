@@ -52,8 +52,9 @@ from pipelines.context import Context
 from pipelines.pool_view import PoolView
 from pipelines.recipes.drawn import Drawn, column_codes
 from pipelines.recipes.explain import excerpt
+from pipelines.recipes.noise import ANOTHER_SEED
 from pipelines.report import maps
-from pipelines.report.changes import Causes, changes
+from pipelines.report.changes import Causes, changes, details
 from pipelines.report.funnel import pool_funnel, recipe_funnel
 from pipelines.report.history import LATEST, History, Run, read_history
 from pipelines.report.labels import labels
@@ -145,7 +146,7 @@ def _part(history: History, run: Run) -> dict[str, Any]:
         "selection_id": run["subject"],
         "same_selection": False,
         "tokens": run["facts"].get("tokens"),
-        "noise_floor": run["facts"].get("overlap_with_another_seed"),
+        "noise_floor": run["facts"].get(ANOTHER_SEED),
         "funnel": recipe_funnel(run, history.before("select", run["target"])) if run["facts"] else [],
         **dict.fromkeys(("steps", "rows", "budget", "unit", "changes", "quality", "mix", "map", "trial")),
         "rows_to_read": [],
@@ -337,12 +338,14 @@ def _changes_table(recipes: list[_Recipe]) -> pa.Table:
             continue
         added = each.now.ids[~np.isin(each.now.ids, each.before.ids)]
         dropped = each.before.ids[~np.isin(each.before.ids, each.now.ids)]
-        for change, ids in (("added", added), ("dropped", dropped)):
+        sides = (("added", added, each.now, each.before), ("dropped", dropped, each.before, each.now))
+        for change, ids, mine, other in sides:
             columns = {
                 "recipe": pa.repeat(pa.scalar(each.name), len(ids)),
                 "id": to_arrow(ids),
                 "change": pa.repeat(pa.scalar(change), len(ids)),
                 "cause": pa.array(each.causes[change].tolist(), pa.string()),
+                "detail": pa.array(details(ids, each.causes[change], mine, other), pa.string()),
             }
             tables.append(pa.table(columns, schema=CHANGES_SCHEMA))
     return pa.concat_tables(tables)

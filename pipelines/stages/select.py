@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,16 +15,14 @@ from pipelines.recipes.check import check_recipe
 from pipelines.recipes.draw import SelectionResult, draw
 from pipelines.recipes.eligible import RULES
 from pipelines.recipes.learned import recipe_inputs
-from pipelines.recipes.rows import select_rows
+from pipelines.recipes.noise import ANOTHER_SEED, jaccard, noise_floor, with_another_seed
 from pipelines.recipes.spec import resolve_spec
 from pipelines.runs import last_run
 from pipelines.stages.embedding_recall import VERBATIM, embedding_recall, recall_check, recall_metrics
 from pipelines.stages.stage import Check, Outcome, stage
 from storage.ids import Ids, from_arrow, rows_of
 from storage.pool.content import prompt_of
-from storage.records import known_selection
-
-ANOTHER_SEED = "overlap_with_another_seed"
+from storage.records import commit_metrics, known_selection
 
 
 @stage(
@@ -50,7 +47,7 @@ def select(context: Context, recipe: str) -> Outcome:
     overlap = None if shared is None else shared["overlap_with_last"]
     overlaps = {name: round(value, 4) for name, value in (shared or {}).items()}
     if context.config.recipes[recipe].noise_floor:
-        overlaps[ANOTHER_SEED] = _overlap_of_another_seed(context, result, last)
+        overlaps[ANOTHER_SEED] = _noise_floor(context, result, last)
     return Outcome(
         subject=result.spec.selection_id,
         metrics={"rows": len(result.ids), **result.metrics, **overlaps, **recall_metrics(recall)},
@@ -68,8 +65,21 @@ def _summary(result: SelectionResult) -> str:
     return (
         f"{made} {len(result.ids):,} rows of {metrics['eligible']:,} eligible"
         + (f" (kept out: {', '.join(kept_out)})" if kept_out else "")
+        + _sticky_words(metrics)
         + "".join(f"; {name} dropped {count:,}" for name, count in result.dropped.items())
         + (f"; {unknown:,} {words[0]} of the deny list {words[1]} of no row of the pool" if unknown else "")
+    )
+
+
+def _sticky_words(metrics: Mapping[str, int | float]) -> str:
+    if "sticky_stays" not in metrics:
+        return ""
+    stays, held, replaced, gone = (
+        metrics[f"sticky_{name}"] for name in ("stays", "held", "replaced", "could_not_stay")
+    )
+    return (
+        f"; of the last selection {stays + held:,} rows stay, {held:,} of them only for max_churn, {replaced:,} were "
+        f"replaced, {gone:,} could not stay"
     )
 
 
@@ -85,25 +95,16 @@ def _shared(context: Context, ids: Ids, last: str | None) -> dict[str, float] | 
     before = from_arrow(known[1]["id"])
     common = len(np.intersect1d(before, ids))
     counts = {"also_in_last": common, "not_in_last": len(ids) - common, "dropped_from_last": len(before) - common}
-    return {**counts, "overlap_with_last": _jaccard(before, ids)}
+    return {**counts, "overlap_with_last": jaccard(before, ids)}
 
 
-def _overlap_of_another_seed(context: Context, result: SelectionResult, last: dict[str, Any] | None) -> float:
-    """Jaccard of a selection and the one that another seed draws from the same pool; read from the last run if it drew it too."""
+def _noise_floor(context: Context, result: SelectionResult, last: dict[str, Any] | None) -> float:
+    """The noise floor of a selection, which becomes one of its metrics; read from the last run if it drew the same."""
     if last is not None and last["subject"] == result.spec.selection_id and ANOTHER_SEED in last["facts"]:
         return float(last["facts"][ANOTHER_SEED])
-    inputs = recipe_inputs(context.pool, replace(result.spec, seed=result.spec.seed ^ 1))
-    return round(_jaccard(result.ids, inputs.snapshot.ids[select_rows(inputs).rows]), 4)
-
-
-def _jaccard(ours: Ids, theirs: Ids) -> float:
-    """Ids in both, of ids in either.
-
-    >>> _jaccard(np.array([b"a", b"b"]), np.array([b"b", b"c"]))
-    0.3333333333333333
-    """
-    common = len(np.intersect1d(ours, theirs))
-    return common / max(len(ours) + len(theirs) - common, 1)
+    floor = noise_floor(result.ids, recipe_inputs(context.pool, with_another_seed(result.spec)))
+    commit_metrics(context.store, result.spec.selection_id, {ANOTHER_SEED: floor})
+    return floor
 
 
 def _checks(view: PoolView, recipe: Recipe, result: SelectionResult, overlap: float | None) -> tuple[Check, ...]:

@@ -154,6 +154,7 @@ def _with_steps(base: SelectionSpec, steps: tuple[Step, ...], *, without_deconta
         base,
         steps=steps,
         previous=None,
+        max_churn=None,
         index=base.index if vectors else None,
         encoder=base.encoder if vectors else None,
     )
@@ -204,4 +205,5 @@ def _of_recipe(context: Context, base: SelectionSpec, recipe: str, seed: int) ->
         scores={**base.scores, **other.scores},
         probabilities=other.probabilities or base.probabilities,
         previous=None,
+        max_churn=None,
     )

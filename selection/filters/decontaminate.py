@@ -46,6 +46,7 @@ class Decontaminate(Filter):
     threshold: float = 0.6
     similarity: float | None = None
     name: ClassVar[str] = "decontaminate"
+    bars: ClassVar[bool] = True
     added_options: ClassVar[tuple[str, ...]] = ("similarity",)
 
     def __post_init__(self) -> None:

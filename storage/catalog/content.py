@@ -32,7 +32,7 @@ from storage.vectors.segments import NORMS, ROWS
 # More fields than this stay in `extra` alone: keys that are data themselves would make a catalog of columns.
 _MAX_EXTRA = 200
 # Of these, files that earlier versions wrote lack the newer columns.
-_OF_ANY_AGE = ("pool_rows", "targets", "round_items")
+_OF_ANY_AGE = ("pool_rows", "targets", "round_items", "change_causes")
 
 Row = dict[str, Any]
 Name = tuple[str, ...]

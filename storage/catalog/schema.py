@@ -275,7 +275,7 @@ CREATE VIEW selection_changes AS
     )
     SELECT r.invocation, r.recipe, r.id,
         CASE WHEN previous_rank IS NULL THEN 'added' WHEN rank IS NULL THEN 'dropped' ELSE 'kept' END AS change, c.cause,
-        rank, previous_rank, selection_id, previous
+        c.detail, rank, previous_rank, selection_id, previous
     FROM ranks r LEFT JOIN change_causes c ON c.invocation = r.invocation AND c.recipe = r.recipe AND c.id = r.id;
 CREATE VIEW trials AS
     SELECT r.trial_id, r.selection_id, r.recipe, coalesce(v.verdict, 'not finished') AS verdict, v.line,
@@ -534,7 +534,10 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "extra_columns": "Field that winnow has no name for -> its type, as JSON.",
     "facts": "What was counted on the way: a JSON object.",
     "selections.facts": "What was counted on the way: a JSON object. drawn: rows drawn now, whether or not the last selection had "
-    "them; kept_by_top_up: rows that `mode: top_up` kept of it. Earlier versions said new_rows and kept_from_last.",
+    "them; kept_by_top_up: rows that `mode: top_up` kept of it. Of `mode: sticky`, sticky_stays: rows of the last selection that the "
+    "steps took again; sticky_held: that stay only for max_churn; sticky_replaced: that were given up for others; "
+    "sticky_could_not_stay: that left whatever max_churn is; sticky_held_back: rows that the steps took and max_churn kept out. "
+    "Earlier versions said new_rows and kept_from_last.",
     "fields": "What the configuration says of the file's fields, as JSON; NULL if they were detected.",
     "file": "Path or URL of the file.",
     "finished_at": "When it ended, UTC.",
@@ -626,12 +629,15 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "value": "The number.",
     "selection_items.value": "The score or similarity behind the choice, NULL if there is none.",
     "selection_drops.kind": "What the candidate was left out for: neighbour, a duplicate of the candidate in `ref`; better, "
-    "`ref` is better in the same group; outlier; score, a candidate for which its scorer has none.",
+    "`ref` is better in the same group; outlier; score, a candidate for which its scorer has none. Of the step sticky: "
+    "replaced, by the candidate in `ref`; no_place, within the constraint in `ref`; held_back by max_churn.",
     "selection_drops.ref": "The id of the candidate that was kept in its place, NULL if there is none.",
-    "selection_drops.value": "The similarity to it; of an outlier or where `ref` is better, the score that was too low.",
-    "selection_finds.kind": "What found the candidate: anchor, a labelled row.",
+    "selection_drops.value": "The similarity to it; of an outlier or where `ref` is better, the score that was too low; of a candidate "
+    "that is held back, its rank in the fresh draw.",
+    "selection_finds.kind": "What found the candidate: anchor, a labelled row. Of the step sticky: stays; kept, only for max_churn; "
+    "replaces the candidate in `ref`; fills a free place.",
     "selection_finds.ref": "The id of the row that found it, the most similar one if several did.",
-    "selection_finds.value": "The similarity to it.",
+    "selection_finds.value": "The similarity to it; of a candidate that stays or is kept, its rank in the last selection.",
     "selected_examples.value": "The score or similarity behind the choice, NULL if there is none.",
     "version": "Number of schema steps.",
     "contamination.excerpt": "What of the row's text matches, its first 200 characters.",
@@ -784,6 +790,7 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "change_causes.cause": "The first of the causes that holds, as docs/report.md lists them: new_row, gone, score, quota, pushed_out, ...",
     "selection_changes.cause": "Why it was added or dropped, the first of the causes in docs/report.md that holds: new_row, gone, score, quota, "
     "pushed_out, ...; NULL for a kept row, and without a report.",
+    "detail": "What more there is to say of the cause: the keys that changed, the condition, the other row; NULL if nothing is.",
     "previous": "The selection before, of the last run whose checks passed.",
     "previous_rank": "Place in the selection before; NULL of a row that was added.",
     "selection_changes.rank": "Place in the selection; NULL of a row that was dropped.",

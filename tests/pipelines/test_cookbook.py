@@ -40,6 +40,7 @@ recipes:
   other: {steps: [random], budget: 12, where: "reward IS NULL OR reward < 0.95"}
   varied: {steps: [{semdedup: {eps: 0.2, n_clusters: 2}}, random], budget: 12}
   even: {steps: [random], budget: 12, quota: {by: source, caps: 0.25}}
+  calm: {steps: [k_center], budget: 12, mode: sticky, max_churn: 0.2, noise_floor: true}
   good: {steps: [{class_probability: {of: good}}], budget: 12, probabilities: quality}
 labeling:
   topics:

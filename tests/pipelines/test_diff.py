@@ -76,3 +76,15 @@ def test_selection_of__a_sweep_names_its_recipes(ran: Path, tmp_path: Path) -> N
         (file.parent / "checksums.json").unlink()
     with pytest.raises(NotInStore, match="'near' has no selection of its own; name one of its recipes: near_seed0"):
         selection_of(Store(tmp_path), "near")
+
+
+def test_diff__rows_and_noise_on_the_terminal_and_as_json(winnow: Winnow, ran: Path, tmp_path: Path) -> None:
+    project = shutil.copytree(ran, tmp_path / "ran", symlinks=True)
+    said = json.loads(winnow("diff", "any", "near", "--rows", "--noise", "--json", "-c", project).out)
+    assert said["noise_floor"] == 1.0  # `near` has no chance in it
+    assert Counter(line["change"] for line in said["rows"]) == {"added": said["added"], "dropped": said["dropped"]}
+    assert {line["cause"] for line in said["rows"]} <= {"score", "budget", "recipe", "encoder"}
+    out = winnow("diff", "any", "near", "--rows", "--noise", "-c", project).out
+    assert "of two seeds on the same pool 100.0%: the change is more than chance" in out
+    assert "each change by rank" in out
+    assert "each change by rank" not in winnow("diff", "any", "near", "-c", project).out

@@ -15,11 +15,12 @@ from pipelines.recipes.draw import draw
 from pipelines.recipes.drawn import Drawn, quota_groups
 from pipelines.recipes.inputs import DrawInputs
 from pipelines.recipes.spec import resolve_spec
-from pipelines.report.changes import changes
+from pipelines.report.changes import DROPPED, changes, details, explained
 from pipelines.run import run_all
 from selection import Pool
 from storage.store import Store
-from tests.pipelines.conftest import change, make_light, opened
+from tests.conftest import row, write_rows
+from tests.pipelines.conftest import change, make_light, opened, write_vectors
 
 ANY = "any: {steps: [random], budget: 8}"
 
@@ -49,7 +50,7 @@ def drawn_otherwise(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize(
     ("before", "after", "added", "dropped"),
     [
-        ("steps: [random], budget: 30", "steps: [random], budget: 30, seed: 1", {"recipe"}, {"recipe"}),
+        ("steps: [random], budget: 30", "steps: [random], budget: 30, seed: 1", {"seed"}, {"seed"}),
         ("steps: [random], budget: 30", "steps: [random], budget: 40", {"budget"}, set()),
         ("steps: [random], budget: 30", "steps: [random], budget: 20", set(), {"budget"}),
         ("steps: [random], budget: 30", "steps: [{rs2: {}}], budget: 30", {"recipe"}, {"recipe"}),
@@ -114,3 +115,21 @@ def test_changes__a_top_up_says_what_it_kept(tmp_path: Path) -> None:
     assert second.metrics["kept_by_top_up"] == second.metrics["also_in_last"] == 8
     assert (second.metrics["drawn"], second.metrics["not_in_last"], second.metrics["dropped_from_last"]) == (4, 4, 0)
     assert set(causes["added"]) == {"budget"}
+
+
+def test_changes__a_row_says_which_target_pulled_it_that_is_gone(tmp_path: Path) -> None:
+    project = make_light(tmp_path / "light")
+    (first,) = run_all(opened(project), ["near"])
+    write_rows(project / "targets" / "foxes.jsonl", [row(n, "fox") for n in (100, 102)])
+    write_vectors(project / "vectors" / "foxes.npy", ["fox-100", "fox-102"])
+    (second,) = run_all(opened(project), ["near"])
+    view = opened(project).pool
+    now, before = Drawn(view, second.subject), Drawn(view, first.subject)
+    dropped = before.ids[~np.isin(before.ids, now.ids)]
+    causes = explained(view, dropped, before, now, DROPPED)
+    pulled = dict(zip(before.ids.tolist(), before.items["ref"].to_pylist(), strict=True))
+    told = dict(zip(dropped.tolist(), zip(causes, details(dropped, causes, before, now), strict=True), strict=True))
+    assert told == {
+        id_: ("its_target", "foxes/fox-101") if pulled[id_] == "foxes/fox-101" else ("score", "targets") for id_ in told
+    }
+    assert ("its_target", "foxes/fox-101") in told.values()

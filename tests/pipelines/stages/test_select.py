@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from unittest.mock import patch
 
+from pipelines.recipes import noise
 from pipelines.report.gather import gather
-from pipelines.stages import select as module
 from pipelines.stages.ingest import ingest
 from pipelines.stages.select import select
 from storage.ids import from_arrow
@@ -39,7 +39,7 @@ def test_noise_floor__nothing_is_kept_of_it_and_an_unchanged_selection_is_drawn_
     ingest(opened(light))
     first = select(opened(light), "any")
     assert Store(light / "store").records("selections") == [first.subject]
-    with patch.object(module, "select_rows", side_effect=AssertionError("drawn again")):
+    with patch.object(noise, "select_rows", side_effect=AssertionError("drawn again")):
         assert (
             select(opened(light), "any").metrics["overlap_with_another_seed"]
             == (first.metrics["overlap_with_another_seed"])

@@ -85,7 +85,12 @@ def test_selection_changes__by_run_with_causes_where_there_is_a_report(store: Sm
     for night, selection in (("n1", "s1"), ("n2", "s1"), ("n3", "s2")):
         store.add_run("select", "mine", selection, invocation=night)
         store.add_run("select", "mine", "s2", "held_back", invocation=night)
-    causes = {"recipe": ["mine"] * 2, "change": ["added", "dropped"], "cause": ["new_row", "gone"]}
+    causes = {
+        "recipe": ["mine"] * 2,
+        "change": ["added", "dropped"],
+        "cause": ["new_row", "gone"],
+        "detail": [None, "why"],
+    }
     ids = to_arrow(from_bytes([id_of("p4"), id_of("p2")]))
     with store.committing("records", "reports", "n3") as folder:
         verdict = {"state": "published", "line": "Published: 1 recipe, 3 rows.", "rows": 3, "recipes": 1}
@@ -93,7 +98,19 @@ def test_selection_changes__by_run_with_causes_where_there_is_a_report(store: Sm
         (folder / "report.json").write_text(json.dumps(document))
         (folder / "report.html").write_text("<p>")
         pq.write_table(pa.table(causes | {"id": ids}, schema=CHANGES_SCHEMA), folder / "changes.parquet")
+    # A report of an earlier version says no more than the cause.
+    with store.committing("records", "reports", "n2") as folder:
+        (folder / "report.json").write_text(json.dumps(document | {"run": "n2"}))
+        (folder / "report.html").write_text("<p>")
+        causes["recipe"] = ["another"] * 2
+        earlier = pa.table(causes | {"id": ids}, schema=CHANGES_SCHEMA).drop_columns(["detail"])
+        pq.write_table(earlier, folder / "changes.parquet")
     publish_catalog(store)
+    details = "SELECT invocation, change, detail FROM change_causes ORDER BY ALL"
+    assert rows(store, details) == [
+        *(("n2", change, None) for change in ("added", "dropped")),
+        *(("n3", "added", None), ("n3", "dropped", "why")),
+    ]
     query = (
         "SELECT invocation, prompt, change, cause, c.rank, previous_rank, selection_id, previous "
         "FROM selection_changes c JOIN examples USING (id) WHERE recipe = 'mine' ORDER BY ALL"
@@ -107,7 +124,9 @@ def test_selection_changes__by_run_with_causes_where_there_is_a_report(store: Sm
         ("n3", "p3", "kept", None, 2, 3, "s2", "s1"),
         ("n3", "p4", "added", "new_row", 1, None, "s2", "s1"),
     ]
-    assert rows(store, "SELECT invocation, state, recipes, rows FROM reports") == [("n3", "published", 1, 3)]
+    assert rows(store, "SELECT invocation, state, recipes, rows FROM reports WHERE invocation = 'n3'") == [
+        ("n3", "published", 1, 3)
+    ]
 
 
 @pytest.mark.parametrize(
