@@ -10,10 +10,13 @@ from storage.store import Store
 from storage.vectors.index import (
     RECALL_WANTED,
     IndexedVectors,
-    _kind_for,
+    VectorIndex,
     build_index,
+    index_damage,
+    kind_for,
     open_index,
     records,
+    unused_parts,
 )
 from storage.vectors.segments import StoredVectors, commit_segment, normalise
 
@@ -58,15 +61,10 @@ def exact(vectors, queries, k, within=None):
     return StoredVectors(vectors.store, "enc", vectors.ids).nearest(queries, k, within)
 
 
-def test_flat__recall_is_one_and_rows_are_those_of_the_exact_search(pool, everything):
-    record = pool.build(everything)
-    assert (record.kind, record.recall_at_10, record.n_rows, record.nprobe) == ("flat", 1.0, N, 0)
-    queries = pool.vectors[:20].astype(np.float32)
-    similarity, rows = open_index(pool.store, record.index).search(queries, 5)
-    expected = exact(everything, queries, 5)
-    np.testing.assert_array_equal(rows, expected[1])
-    np.testing.assert_allclose(similarity, expected[0], atol=1e-6)
-    assert (similarity.dtype, rows.dtype) == (np.float32, np.int64)
+def test_flat__is_no_index(pool, everything):
+    assert pool.build(everything, kind="flat") is None
+    assert pool.build(everything) is None  # by its size
+    assert (records(pool.store), pool.store.committed("index_parts")) == ([], [])
 
 
 def test_one_cell_of_many__recall_is_measured_and_low(pool, everything):
@@ -104,7 +102,7 @@ def test_rabitq__is_compared_again_with_the_stored_vectors(pool, everything):
     assert 0.3 < record.recall_at_10 <= 1  # one bit a dimension of 32 orders hard data only roughly
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf", "rabitq"])
+@pytest.mark.parametrize("kind", ["ivf", "rabitq"])
 def test_search__within_gives_those_rows_only(pool, everything, kind):
     record = pool.build(everything, kind=kind, nprobe=219)
     within = np.arange(0, N, 7)
@@ -128,7 +126,7 @@ def test_search__among_few_rows_looks_into_more_cells(pool, everything, every):
 
 
 def test_search__fewer_rows_than_asked_end_in_minus_one(pool, everything):
-    record = pool.build(everything)
+    record = pool.build(everything, kind="ivf", nprobe=219)
     similarity, rows = open_index(pool.store, record.index).search(
         pool.vectors[:2].astype(np.float32), 4, np.array([5, 9])
     )
@@ -154,13 +152,13 @@ def test_stored_vectors__search_through_the_index_they_were_opened_with(pool, ev
 
 def test_the_same_index__is_built_once(pool, everything, monkeypatch):
     record = pool.build(everything, kind="ivf", nprobe=4)
-    monkeypatch.setattr("storage.vectors.index._empty", None)
+    monkeypatch.setattr("storage.vectors.index.write_base", None)
     assert pool.build(everything, kind="ivf", nprobe=4) == record
     assert [r.index for r in records(pool.store, "enc")] == [record.index]
     assert records(pool.store, "another") == []
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf", "rabitq"])
+@pytest.mark.parametrize("kind", ["ivf", "rabitq"])
 def test_growth__adds_the_new_rows_and_leaves_dead_ones_out(pool, kind):
     old = pool.build(pool.snapshot(np.arange(0, 2500)), kind=kind, nprobe=64)
     now = np.arange(300, N)  # 300 of 2,500 are gone, 500 are new
@@ -189,10 +187,10 @@ def test_growth__past_twice_what_the_cells_were_trained_on_builds_anew(pool):
 
 
 def test_growth__rows_that_come_back_are_not_added_twice(pool):
-    pool.build(pool.snapshot(np.arange(0, 2500)))
-    pool.build(pool.snapshot(np.arange(300, 2500)))
+    pool.build(pool.snapshot(np.arange(0, 2500)), kind="ivf", nprobe=219)
+    pool.build(pool.snapshot(np.arange(300, 2500)), kind="ivf", nprobe=219)
     vectors = pool.snapshot(np.arange(0, 2600))
-    record = pool.build(vectors)
+    record = pool.build(vectors, kind="ivf", nprobe=219)
     assert (record.n_rows, record.n_dead) == (2600, 0)
     queries = pool.vectors[:200].astype(np.float32)
     np.testing.assert_array_equal(
@@ -207,7 +205,7 @@ def test_failed_rows__are_never_found(tmp_path):
     failed = np.arange(50) % 10 == 3
     commit_segment(store, "enc", ids, normalise(rng.standard_normal((50, D)))[0], {}, failed=failed)
     vectors = StoredVectors(store, "enc", ids)
-    record = build_index(store, vectors, snapshot="snap")
+    record = build_index(store, vectors, snapshot="snap", kind="ivf", nprobe=28)
     assert record.n_rows == 45
     _, rows = open_index(store, record.index, vectors=vectors).search(np.ones((1, D), np.float32), 50)
     assert sorted(rows[0, :45].tolist()) == np.flatnonzero(~failed).tolist()
@@ -218,11 +216,11 @@ def test_equal_vectors__count_as_equally_near(tmp_path):
     rng = np.random.default_rng(0)
     ids = np.sort(np.frombuffer(rng.bytes(16 * 500), "S16"))
     commit_segment(store, "enc", ids, np.repeat(normalise(rng.standard_normal((5, D)))[0], 100, axis=0), {})
-    assert build_index(store, StoredVectors(store, "enc", ids), snapshot="snap", kind="flat").recall_at_10 == 1.0
+    assert build_index(store, StoredVectors(store, "enc", ids), snapshot="snap", kind="ivf").recall_at_10 == 1.0
 
 
 def test_kinds__by_size():
-    assert [_kind_for(n) for n in (199_999, 200_000, 4_999_999, 5_000_000)] == [
+    assert [kind_for(n) for n in (199_999, 200_000, 4_999_999, 5_000_000)] == [
         "flat",
         "ivf",
         "ivf",
@@ -247,15 +245,15 @@ def test_an_unknown_index__is_named(pool, everything):
 
 
 def test_an_index_of_other_rows__is_refused(pool, everything):
-    record = pool.build(everything)
+    record = pool.build(everything, kind="ivf", nprobe=4)
     with pytest.raises(NotInStore, match="not of these"):
         open_index(pool.store, record.index, vectors=pool.snapshot(np.arange(10)))
 
 
 def test_without_faiss__says_which_extra_to_install(pool, everything, monkeypatch):
-    record = pool.build(everything)
+    record = pool.build(everything, kind="ivf", nprobe=4)
     monkeypatch.setitem(sys.modules, "faiss", None)
-    for call in (lambda: pool.build(everything, seed=1), lambda: open_index(pool.store, record.index)):
+    for call in (lambda: pool.build(everything, kind="ivf", seed=1), lambda: open_index(pool.store, record.index)):
         with pytest.raises(MissingExtra, match=r"pip install -e '\.\[cpu\]' \(or '\.\[gpu\]' with an NVIDIA card\)"):
             call()
 
