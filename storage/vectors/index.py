@@ -134,7 +134,7 @@ def build_index(
     Returns:
         None for "flat".
 
-    Cost: training on 20 rows a cell, then 2 * cells * d for each new row; rows of small parts are added about
+    Cost: training, 5 passes over 40 rows a cell, then 2 * cells * d for each new row; rows of small parts are added about
     log2(nights) / 2 times. Recall: 2 * recall_sample * n * d.
 
     Raises:

@@ -30,8 +30,9 @@ ROOT = "index_parts"
 # Told the task, how much of it is done and how much there is, in rows.
 Progress = Callable[[str, int, int], None]
 
-# Training: rows a cell and passes over them. Twice of each finds no more neighbors (docs/performance.md).
-TRAIN_PER_CELL = 20
+# Training: rows a cell, the fewest that FAISS asks for, and passes over them; 10 passes find no more neighbors
+# (docs/performance.md).
+TRAIN_PER_CELL = 40
 TRAIN_PASSES = 5
 
 _NO_FAISS = "faiss is not installed: pip install -e '.[cpu]' (or '.[gpu]' with an NVIDIA card)"
