@@ -24,6 +24,7 @@ from storage.errors import BadInput, MissingExtra, NotInStore, StoreDamaged
 from storage.ids import Ids, rows_of
 from storage.store import Store, read_array, utc_now, write_json
 from storage.vectors.index_parts import (
+    PARTS,
     Progress,
     digest,
     gpus,
@@ -251,12 +252,17 @@ def _own_rows(store: Store, faiss: Any, index_id: str) -> tuple[Any, Rows]:
 
 
 def index_damage(store: Store, index_id: str) -> str | None:
-    """Why a committed index cannot be opened, in words that name the file; None if it can be, and without faiss."""
+    """Why a committed index cannot be opened, in words that name the file; None if it can be, and without faiss.
+
+    Its parts only have to be there: what is wrong with one is said of the part.
+    """
+    folder = store.path("indexes", index_id)
     try:
-        record = _record_of(read_record("indexes", store.path("indexes", index_id)))
-        if record.parts:
-            open_parts(store, record.parts)
-        else:
+        parts = _record_of(read_record("indexes", folder)).parts
+        missing = [part for part in parts if not store.has(PARTS, part)]
+        if missing:
+            return f"{folder / 'index.json'} names {store.path(PARTS, missing[0])}, which is missing"
+        if not parts:
             _own_rows(store, load_faiss(), index_id)
     except StoreDamaged as error:
         return str(error)
@@ -268,18 +274,19 @@ def index_damage(store: Store, index_id: str) -> str | None:
 def unused_parts(store: Store) -> list[str]:
     """The parts that no index names, which nothing needs; sorted."""
     used = {part for record in records(store) for part in record.parts}
-    return [part for part in store.committed("index_parts") if part not in used]
+    return [part for part in store.committed(PARTS) if part not in used]
 
 
 def _is_whole(store: Store, record: IndexRecord) -> bool:
     """Whether the store has an index with all of its parts, and they can be opened; what is damaged is put aside."""
     if not committed_whole(store, "indexes", record.index):
         return False
-    parts = [part_is_whole(store, part) for part in record.parts]  # all of them: each damaged one is put aside
+    for part in record.parts:
+        part_is_whole(store, part)  # each damaged one is put aside, and then missing
     damage = index_damage(store, record.index)
     if damage is not None:
         set_aside(store, store.path("indexes", record.index), damage)
-    return damage is None and all(parts)
+    return damage is None
 
 
 class VectorIndex:

@@ -25,7 +25,7 @@ from storage.ids import Ids
 from storage.store import Store, read_array, utc_now, write_json
 from storage.vectors.segments import BLOCK_ROWS, StoredVectors
 
-ROOT = "index_parts"
+PARTS = "index_parts"
 
 # Told the task, how much of it is done and how much there is, in rows.
 Progress = Callable[[str, int, int], None]
@@ -76,7 +76,7 @@ def open_parts(store: Store, parts: tuple[str, ...]) -> list[tuple[Any, Ids]]:
     cells = read_faiss(_cells_file(store, parts[0]), faiss.IO_FLAG_MMAP_IFC)
     opened = []
     for part in parts:
-        index = read_faiss(store.path(ROOT, part, "part.faiss"), faiss.IO_FLAG_MMAP_IFC)
+        index = read_faiss(store.path(PARTS, part, "part.faiss"), faiss.IO_FLAG_MMAP_IFC)
         index.own_fields, index.quantizer = False, cells.quantizer
         index.referenced_objects = [cells]  # Python keeps the cells as long as the part
         opened.append((index, part_keys(store, part)))
@@ -85,14 +85,14 @@ def open_parts(store: Store, parts: tuple[str, ...]) -> list[tuple[Any, Ids]]:
 
 def part_keys(store: Store, part: str) -> Ids:
     """The ids of a part's rows, ascending, which is their order in the part."""
-    return np.asarray(read_array(store.path(ROOT, part, "keys.npy")))
+    return np.asarray(read_array(store.path(PARTS, part, "keys.npy")))
 
 
 def part_is_whole(store: Store, part: str) -> bool:
     """Whether the store has a part, and it can be opened; a damaged one is put aside."""
     if not committed_whole(store, "index_parts", part):
         return False
-    folder = store.path(ROOT, part)
+    folder = store.path(PARTS, part)
     damage = part_damage(folder)
     if damage is not None:
         set_aside(store, folder, damage)
@@ -129,7 +129,7 @@ def read_faiss(path: Path, flags: int = 0) -> Any:
 
 
 def _cells_file(store: Store, base: str) -> Path:
-    return store.path(ROOT, base, "cells.faiss")
+    return store.path(PARTS, base, "cells.faiss")
 
 
 def _write(
@@ -144,7 +144,7 @@ def _write(
     progress: Progress,
 ) -> None:
     """Commit a part; `trained` is an index with cells and no rows."""
-    with store.committing(ROOT, part) as folder:
+    with store.committing(PARTS, part) as folder:
         if base is None:
             faiss.write_index(trained, str(folder / "cells.faiss"))
         index = to_gpu(faiss, trained)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import shutil
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from storage.errors import BadInput, MissingExtra, NotInStore
-from storage.store import Store
+from storage.errors import BadInput, MissingExtra, NotInStore, StoreDamaged
+from storage.store import Store, write_json
 from storage.vectors.index import (
     RECALL_WANTED,
     IndexedVectors,
@@ -26,11 +28,12 @@ N, D = 3000, 32
 class Pool:
     """A store of hard vectors (no clusters: neighbours lie in many cells) and its snapshots."""
 
-    def __init__(self, root, n=N, seed=0):
+    def __init__(self, root, n=N, seed=0, copies=0):
         rng = np.random.default_rng(seed)
         self.store = Store(root)
         self.ids = np.sort(np.frombuffer(rng.bytes(16 * n), "S16"))
         self.vectors = normalise(rng.standard_normal((n, D)))[0].astype(np.float16)
+        self.vectors[rng.choice(n, copies, replace=False)] = self.vectors[0]
         for part in np.array_split(rng.permutation(n), 4):
             commit_segment(self.store, "enc", self.ids[part], self.vectors[part], {})
 
@@ -196,6 +199,172 @@ def test_growth__rows_that_come_back_are_not_added_twice(pool):
     np.testing.assert_array_equal(
         open_index(pool.store, record.index).search(queries, 3)[1], exact(vectors, queries, 3)[1]
     )
+
+
+def whole(pool, record, vectors):
+    """The same rows in the same cells as one FAISS index."""
+    import faiss
+
+    index = faiss.read_index(str(pool.store.path("index_parts", record.parts[0], "cells.faiss")))
+    index.add(vectors.take(np.arange(len(vectors.ids))).astype(np.float32))
+    rows = np.arange(len(vectors.ids))
+    return index, VectorIndex(faiss, [(index, rows)], kind=record.kind, nprobe=record.nprobe, vectors=vectors)
+
+
+def nights(pool, kind, *, arrivals, nprobe=8):
+    """The snapshot and the index of each night."""
+    for upto in arrivals:
+        vectors = pool.snapshot(np.arange(upto))
+        yield vectors, pool.build(vectors, kind=kind, nprobe=nprobe, recall_sample=20)
+
+
+@pytest.mark.parametrize("kind", ["ivf", "rabitq"])
+def test_parts__searched_give_what_one_index_of_all_rows_gives(tmp_path, kind):
+    pool = Pool(tmp_path / "store", copies=60)
+    *_, (vectors, record) = nights(pool, kind, arrivals=(1600, 2200, 2500, 2650, 2700, 2710))
+    assert len(record.parts) == 6
+    _, together = whole(pool, record, vectors)
+    opened = open_index(pool.store, record.index, vectors=vectors)
+    queries = pool.vectors[::7].astype(np.float32)
+    for within in (None, np.arange(0, 2710, 3)):
+        for k in (1, 5, 30):
+            for ours, theirs in zip(
+                opened.search(queries, k, within), together.search(queries, k, within), strict=True
+            ):
+                np.testing.assert_array_equal(ours, theirs)
+
+
+def test_parts__ties_go_to_the_lowest_row_and_the_rest_is_as_faiss_says(tmp_path):
+    import faiss
+
+    pool = Pool(tmp_path / "store", copies=60)
+    *_, (vectors, record) = nights(pool, "ivf", arrivals=(1600, 2500, 2700))
+    index, _ = whole(pool, record, vectors)
+    queries = pool.vectors[::7].astype(np.float32)
+    similarity, rows = open_index(pool.store, record.index, vectors=vectors).search(queries, 5)
+    theirs = index.search(queries, 5, params=faiss.SearchParametersIVF(nprobe=record.nprobe))[0]
+    np.testing.assert_array_equal(similarity, theirs)
+    copies = np.flatnonzero((pool.vectors[:2700] == pool.vectors[0]).all(axis=1))
+    assert len(copies) > 30
+    np.testing.assert_array_equal(rows[0], copies[:5])
+
+
+def test_parts__are_few_and_a_night_writes_little_but_its_rows(tmp_path):
+    pool = Pool(tmp_path / "store", n=1520)
+
+    def size():
+        return sum(path.stat().st_size for path in pool.store.root.glob("index*/**/*") if path.is_file())
+
+    sizes, counts, bases = [], [], set()
+    for _, record in nights(pool, "ivf", arrivals=range(1200, 1521, 20)):
+        sizes.append(size())
+        counts.append(len(record.parts))
+        bases.add(record.parts[0])
+    assert counts == [1, *(1 + night.bit_count() for night in range(1, 17))]
+    assert len(bases) == 1
+    # A row is written once and log2(16) / 2 times again; some kB a night name the parts.
+    one_row = sizes[0] / 1200
+    assert sizes[-1] - sizes[0] < one_row * 20 * 16 * 3 + 16 * 4000
+
+
+def test_parts__an_earlier_index_searches_as_before(pool):
+    (old, first), (_, last) = nights(pool, "ivf", arrivals=(2500, 2600))
+    queries = pool.vectors[::50].astype(np.float32)
+    expected = open_index(pool.store, first.index, vectors=old).search(queries, 5)
+    assert first.parts == last.parts[:1]
+    list(nights(pool, "ivf", arrivals=(2650, 2700, 2900)))
+    for ours, theirs in zip(open_index(pool.store, first.index).search(queries, 5), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_parts__that_no_index_names_are_listed(pool):
+    records_of = [record for _, record in nights(pool, "ivf", arrivals=(2500, 2600, 2700))]
+    assert unused_parts(pool.store) == []
+    shutil.rmtree(pool.store.path("indexes", records_of[1].index))
+    assert unused_parts(pool.store) == [records_of[1].parts[1]]
+
+
+@pytest.mark.parametrize("file", ["part.faiss", "keys.npy", "part.json", "cells.faiss"])
+def test_parts__a_damaged_one_is_put_aside_with_the_indexes_that_name_it(pool, file):
+    *_, (grown, second) = nights(pool, "ivf", arrivals=(2500, 2600))
+    number = 0 if file == "cells.faiss" else 1
+    path = pool.store.path("index_parts", second.parts[number], file)
+    path.write_bytes(path.read_bytes()[:-7])
+    if file != "part.json":
+        with pytest.raises(StoreDamaged, match=file):
+            open_index(pool.store, second.index, vectors=grown).search(pool.vectors[:1].astype(np.float32), 5)
+    again = pool.build(grown, kind="ivf", nprobe=8, recall_sample=20)
+    assert pool.store.path("set-aside", "index_parts", second.parts[number]).is_dir()
+    if file == "cells.faiss":
+        assert (again.parent, len(again.parts)) == (None, 1)
+    else:
+        assert again.parts == second.parts  # made again from the vectors, under the same name
+    assert index_damage(pool.store, again.index) is None
+    queries = pool.vectors[:2600:50].astype(np.float32)
+    rows = open_index(pool.store, again.index, vectors=grown).search(queries, 1)[1]
+    np.testing.assert_array_equal(rows[:, 0], np.arange(0, 2600, 50))
+
+
+def test_index_damage__a_missing_part_is_named(pool):
+    *_, (vectors, record) = nights(pool, "ivf", arrivals=(2500, 2600))
+    shutil.rmtree(pool.store.path("index_parts", record.parts[1]))
+    assert f"names {pool.store.path('index_parts', record.parts[1])}, which is missing" in index_damage(
+        pool.store, record.index
+    )
+    with pytest.raises(StoreDamaged, match=record.parts[1]):
+        open_index(pool.store, record.index, vectors=vectors)
+
+
+def older(pool, vectors, kind):
+    """An index as earlier versions wrote it: all in one folder."""
+    import faiss
+
+    record = pool.build(vectors, kind="ivf", nprobe=64)
+    index, _ = whole(pool, record, vectors)
+    if kind == "flat":
+        index = faiss.IndexFlatIP(D)
+        index.add(vectors.take(np.arange(len(vectors.ids))).astype(np.float32))
+    shutil.rmtree(pool.store.path("index_parts"))
+    shutil.rmtree(pool.store.path("indexes"))
+    document = asdict(record) | {"kind": kind, "cells": record.cells if kind == "ivf" else 0}
+    del document["parts"]
+    with pool.store.committing("indexes", record.index) as folder:
+        faiss.write_index(index, str(folder / "index.faiss"))
+        np.save(folder / "rowmap.npy", np.arange(len(vectors.ids)))
+        np.save(folder / "keys.npy", vectors.ids)
+        write_json(folder / "index.json", document)
+    return record, index
+
+
+@pytest.mark.parametrize("kind", ["ivf", "flat"])
+def test_an_index_of_an_earlier_version__is_opened_as_it_is_and_not_grown(pool, everything, kind):
+    import faiss
+
+    record, index = older(pool, everything, kind)
+    queries = pool.vectors[:50].astype(np.float32)
+    similarity, rows = open_index(pool.store, record.index).search(queries, 5)
+    params = faiss.SearchParametersIVF(nprobe=64) if kind == "ivf" else None
+    expected = index.search(queries, 5, params=params)
+    np.testing.assert_array_equal(rows, expected[1])
+    np.testing.assert_array_equal(similarity, expected[0])
+    assert index_damage(pool.store, record.index) is None
+    assert pool.build(everything, kind="ivf", nprobe=64).index == record.index  # it is what was asked for
+    assert pool.build(pool.snapshot(np.arange(2900)), kind="ivf", nprobe=64).parent is None
+    path = pool.store.path("indexes", record.index, "index.faiss")
+    path.write_bytes(path.read_bytes()[:-7])
+    assert "index.faiss" in index_damage(pool.store, record.index)
+    assert pool.build(everything, kind="ivf", nprobe=64).parts != ()
+    assert pool.store.path("set-aside", "indexes", record.index).is_dir()
+
+
+def test_progress__tells_each_task_to_its_end(pool, everything):
+    progress = {}
+    pool.build(everything, kind="ivf", progress=lambda task, done, total: progress.__setitem__(task, (done, total)))
+    assert {task: done / total for task, (done, total) in progress.items()} == {
+        "train cells": 1,
+        "add rows to cells": 1,
+        "measure recall": 1,
+    }
 
 
 def test_failed_rows__are_never_found(tmp_path):
