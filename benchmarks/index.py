@@ -8,7 +8,7 @@ passes over 40 rows a cell) and adds all rows. Both find neighbors with the same
 rows. CPU seconds are those of all threads.
 
 A night adds 1 % of the first night's rows. "whole" is what each night takes where every snapshot has an index of its own, as
-winnow 0.3 kept them: the file of FAISS with 24 bytes a row of ids and rows.
+winnow 0.2 kept them: the file of FAISS with 24 bytes a row of ids and rows.
 """
 
 from __future__ import annotations
