@@ -15,8 +15,8 @@ from storage.errors import StorageError, StoreDamaged
 from storage.pool.ingest import differences
 from storage.records import read_selection
 from storage.store import Store
-from storage.vectors.index import index_damage
-from storage.vectors.index_parts import part_damage
+from storage.vectors.index import index_damage, unused_parts
+from storage.vectors.index_parts import PARTS, part_damage
 from storage.vectors.segments import description_damage, segment_damage
 
 
@@ -61,6 +61,7 @@ def _deep_lines(context: Context) -> Iterator[str]:
         yield f"{seen['no checksum']:,} of an earlier version have no checksum; they can be read"
     if seen["damaged"]:
         yield f"{seen['damaged']:,} are damaged: `winnow run` puts them aside, and makes again what it needs of them"
+    yield from (f"{store.path(PARTS, part)}: no index names it; it may be removed" for part in unused_parts(store))
 
 
 def _further_damage(store: Store, kind: str, folder: Path) -> str | None:

@@ -135,8 +135,8 @@ def build_index(
     Returns:
         None for "flat".
 
-    Cost: training, 5 passes over 40 rows a cell, then 2 * cells * d for each new row; rows of small parts are added about
-    log2(nights) / 2 times. Recall: 2 * recall_sample * n * d.
+    Cost: training, 5 passes over 40 rows a cell, then 2 * cells * d for each new row; rows of small parts are added
+    about log2(nights) / 2 times again. Recall: 2 * recall_sample * n * d.
 
     Raises:
         MissingExtra: faiss is not installed.
@@ -190,9 +190,8 @@ def build_index(
         number=max((record.number for record in records(store)), default=0) + 1,
         parts=parts,
     )
-    committed_whole(
-        store, "indexes", record.index
-    )  # one that could not be read, and so is not known, goes out of the way
+    # One that could not be read, and so is not known, goes out of the way.
+    committed_whole(store, "indexes", record.index)
     with store.committing("indexes", record.index) as folder:
         write_json(folder / "index.json", asdict(record))
     return record
@@ -367,9 +366,10 @@ class VectorIndex:
         if not self._settled or not k < size < len(rowmap):
             return best
         tied = np.flatnonzero((rows[:, -1] >= 0) & (similarity[:, -1] == similarity[:, k - 1]))
-        for some in np.array_split(tied, math.ceil(len(tied) * 4 * size / _TIED_VALUES)) if len(tied) else ():
-            again = self._search_part(number, queries[some], k, selector, nprobe, 4 * size)
-            best[0][some], best[1][some] = again
+        at_once = max(1, _TIED_VALUES // (4 * size))
+        for start in range(0, len(tied), at_once):
+            some = tied[start : start + at_once]
+            best[0][some], best[1][some] = self._search_part(number, queries[some], k, selector, nprobe, 4 * size)
         return best
 
     def _faiss_search(self, number: int, queries: Floats, k: int, selector: Any, nprobe: int) -> tuple[Floats, Rows]:
