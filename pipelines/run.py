@@ -136,7 +136,8 @@ def read_pool(context: Context, encoders: Sequence[str]) -> None:
     Raises:
         MissingExtra: the encoders' vectors are to be indexed, and faiss is not installed; nothing ran.
     """
-    if any(map(context.config.is_indexed, encoders)):
+    searched = context.config.searched_encoder
+    if any(map(context.config.is_indexed, [*encoders, *([searched] if searched else [])])):
         require_faiss()
     run_stage(context, "pool", ingest)
 
