@@ -316,24 +316,24 @@ def test_index_damage__a_missing_part_is_named(pool):
 
 
 def older(pool, vectors, kind):
-    """An index as earlier versions wrote it: all in one folder."""
+    """An index as earlier versions wrote it: all in one folder, in the order of the segments."""
     import faiss
 
     record = pool.build(vectors, kind="ivf", nprobe=64)
-    index, _ = whole(pool, record, vectors)
-    if kind == "flat":
-        index = faiss.IndexFlatIP(D)
-        index.add(vectors.take(np.arange(len(vectors.ids))).astype(np.float32))
+    index = faiss.read_index(str(pool.store.path("index_parts", record.parts[0], "cells.faiss")))
+    index = faiss.IndexFlatIP(D) if kind == "flat" else index
+    rowmap = np.concatenate([rows for rows, _ in vectors.blocks()])
+    index.add(vectors.take(rowmap).astype(np.float32))
     shutil.rmtree(pool.store.path("index_parts"))
     shutil.rmtree(pool.store.path("indexes"))
     document = asdict(record) | {"kind": kind, "cells": record.cells if kind == "ivf" else 0}
     del document["parts"]
     with pool.store.committing("indexes", record.index) as folder:
         faiss.write_index(index, str(folder / "index.faiss"))
-        np.save(folder / "rowmap.npy", np.arange(len(vectors.ids)))
-        np.save(folder / "keys.npy", vectors.ids)
+        np.save(folder / "rowmap.npy", rowmap)
+        np.save(folder / "keys.npy", vectors.ids[rowmap])
         write_json(folder / "index.json", document)
-    return record, index
+    return record, index, rowmap
 
 
 @pytest.mark.parametrize("kind", ["ivf", "flat"])
@@ -342,12 +342,12 @@ def test_an_index_of_an_earlier_version__is_opened_as_it_is_and_not_grown(tmp_pa
 
     pool = Pool(tmp_path / "store", copies=60)
     everything = pool.snapshot(np.arange(N))
-    record, index = older(pool, everything, kind)
+    record, index, rowmap = older(pool, everything, kind)
     queries = pool.vectors[:50].astype(np.float32)
     similarity, rows = open_index(pool.store, record.index).search(queries, 5)
     params = faiss.SearchParametersIVF(nprobe=64) if kind == "ivf" else None
     expected = index.search(queries, 5, params=params)
-    np.testing.assert_array_equal(np.sort(rows), np.sort(expected[1]))  # equal rows as FAISS comes across them
+    np.testing.assert_array_equal(np.sort(rows), np.sort(rowmap[expected[1]]))  # equal rows as FAISS comes across them
     np.testing.assert_array_equal(similarity, expected[0])
     assert index_damage(pool.store, record.index) is None
     assert pool.build(everything, kind="ivf", nprobe=64).index == record.index  # it is what was asked for
