@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from pipelines.context import Context
 from pipelines.messages import counted
@@ -13,7 +14,9 @@ from storage.damage import KINDS, check_folder, has_checksums, read_record, set_
 from storage.errors import StorageError, StoreDamaged
 from storage.pool.ingest import differences
 from storage.records import read_selection
-from storage.vectors.index import index_damage
+from storage.store import Store
+from storage.vectors.index import index_damage, unused_parts
+from storage.vectors.index_parts import PARTS, part_damage
 from storage.vectors.segments import description_damage, segment_damage
 
 
@@ -46,8 +49,8 @@ def _deep_lines(context: Context) -> Iterator[str]:
     for number, (kind, folder) in enumerate(folders, start=1):
         context.report.progress("compare with checksums", number, len(folders), "folders")
         damages = check_folder(kind, folder)
-        more = segment_damage(folder) if kind == "segments" else index_damage(folder) if kind == "indexes" else None
-        damages = damages or ([more] if more else [])
+        more = None if damages else _further_damage(store, kind, folder)
+        damages = [more] if more else damages
         yield from (f"damaged: {damage}" for damage in damages)
         seen["damaged" if damages else "whole" if has_checksums(kind, folder) else "no checksum"] += 1
     for encoder in store.committed("vectors"):
@@ -58,6 +61,16 @@ def _deep_lines(context: Context) -> Iterator[str]:
         yield f"{seen['no checksum']:,} of an earlier version have no checksum; they can be read"
     if seen["damaged"]:
         yield f"{seen['damaged']:,} are damaged: `winnow run` puts them aside, and makes again what it needs of them"
+    yield from (f"{store.path(PARTS, part)}: no index names it; it may be removed" for part in unused_parts(store))
+
+
+def _further_damage(store: Store, kind: str, folder: Path) -> str | None:
+    """What is wrong with a folder whose files are as they were committed."""
+    if kind == "segments":
+        return segment_damage(folder)
+    if kind == "indexes":
+        return index_damage(store, folder.name)
+    return part_damage(folder) if kind == "index_parts" else None
 
 
 def _set_aside_lines(context: Context) -> Iterator[str]:

@@ -196,17 +196,17 @@ class Costs:
         last = next((run for run in self._runs if run.get("peak_memory_bytes")), None)
         same = [run for run in self._runs if last is not None and run["invocation"] == last["invocation"]]
         tried = [probe.memory_bytes for probe in self._probes.values() if probe]
-        indexes = 0
+        config, indexes = self.context.config, 0
         for encoder in self.encoders:
             if (d := self._dimension(encoder)) is None:
                 yield f"memory: the dimension of {encoder} is not known before its model is loaded"
                 continue
-            size = index_bytes(self.rows, d, self.context.config.index.kind)
+            size = index_bytes(self.rows, d, config.index.kind) if config.is_indexed(encoder) else 0
             indexes += size
             vectors = as_bytes(self._vector_bytes(encoder, d))
             yield (
-                f"memory: {self.rows:,} x {d} vectors of {encoder} are {vectors} on disk, read in blocks; their index is "
-                f"{as_bytes(size)}"
+                f"memory: {self.rows:,} x {d} vectors of {encoder} are {vectors} on disk, read in blocks"
+                + (f"; their index is {as_bytes(size)}" if size else "")
             )
         if same:
             peak = max(run.get("peak_memory_bytes") or 0 for run in same)

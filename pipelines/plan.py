@@ -10,7 +10,7 @@ import numpy as np
 
 from pipelines.classifiers.entry import configured_classifier
 from pipelines.classifiers.resolve import source_names
-from pipelines.config.schema import OWN_VECTORS
+from pipelines.config.schema import OWN_VECTORS, Config
 from pipelines.context import Context
 from pipelines.costs import Costs, Work
 from pipelines.errors import NothingYet
@@ -27,7 +27,7 @@ from storage.pool.columns import columns_id
 from storage.pool.content import Turns
 from storage.pool.ingest import ingest_id, read_ingest
 from storage.pool.peek import peek, size_of
-from storage.vectors.index import records
+from storage.vectors.index import kind_for, records
 from storage.vectors.segments import missing_ids
 
 COPY = "copy by `postprocess`, without the model"
@@ -176,7 +176,8 @@ def _expected(context: Context, files: _PoolFiles) -> Iterator[Line]:
             encoded.add(base)
             if name != OWN_VECTORS and postprocess_of(config.encoders[name]) is not None:
                 yield Line(f"{name}/embeddings: {about} to {COPY}", Work("postprocess", name, files.new_rows))
-            yield Line(f"{name}/vector_index: about {files.rows:,} vectors", Work("index", name, files.rows))
+            if _wants_index(config, name, files.rows):
+                yield Line(f"{name}/vector_index: about {files.rows:,} vectors", Work("index", name, files.rows))
         for name in models_of(config, config.recipes):
             yield Line(f"{name}/token_scores: {about} to score", Work("token_scores", name, files.new_rows))
     yield Line(LATER)
@@ -253,10 +254,17 @@ def _target_embeddings(context: Context, encoder: str, encoded: set[str]) -> Ite
 def _index(context: Context, encoder: str) -> Iterator[Line]:
     """A line if the snapshot has no index of these vectors yet."""
     view = context.pool
+    rows = len(view.snapshot)
+    if not _wants_index(context.config, encoder, rows):
+        return
     indexed = {record.snapshot for record in records(context.store, view.fingerprint(encoder))}
     if view.current not in indexed:
-        rows = len(view.snapshot)
         yield Line(f"{encoder}/vector_index: {rows:,} vectors to index", Work("index", encoder, rows))
+
+
+def _wants_index(config: Config, encoder: str, rows: int) -> bool:
+    kind = config.index.kind
+    return config.is_indexed(encoder) and (kind_for(rows) if kind == "auto" else kind) != "flat"
 
 
 def _contamination(context: Context) -> Line:

@@ -226,8 +226,10 @@ class PoolView:
     def newest_index(self, encoder: str) -> str | None:
         """The newest approximate index over the current snapshot.
 
-        None where there is none, and where it compares every row itself: steps do that exactly.
+        None where there is none, and with `index.kind: flat`: steps compare every row, exactly.
         """
+        if self.config.index.kind == "flat":
+            return None
         matches = [
             record.index
             for record in records(self.store, encoder)

@@ -31,7 +31,7 @@ from pipelines.stages.token_scores import token_scores
 from pipelines.stages.trial import trial
 from pipelines.trials.records import finished_trial
 from storage.errors import BadInput
-from storage.vectors.index import require_faiss
+from storage.vectors.index_parts import require_faiss
 
 
 def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outcome]:
@@ -44,7 +44,7 @@ def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outc
             was.
         RecipesFailed: recipes failed or were held back; each keeps its last selection as its latest, and its exports. Or
             exports failed; each stays as it was.
-        MissingExtra: the recipes need an index, and faiss is not installed; nothing ran.
+        MissingExtra: the recipes search an index, and faiss is not installed; nothing ran.
     """
     chosen = _chosen(context, recipes)
     read_pool(context, encoders_of(context.config, chosen))
@@ -134,15 +134,16 @@ def read_pool(context: Context, encoders: Sequence[str]) -> None:
     """Read the pool.
 
     Raises:
-        MissingExtra: the encoders' vectors need an index, and faiss is not installed; nothing ran.
+        MissingExtra: the encoders' vectors are to be indexed, and faiss is not installed; nothing ran.
     """
-    if encoders or context.config.searched_encoder:
+    searched = context.config.searched_encoder
+    if any(map(context.config.is_indexed, [*encoders, *([searched] if searched else [])])):
         require_faiss()
     run_stage(context, "pool", ingest)
 
 
 def prepare(context: Context, encoders: Sequence[str], models: Sequence[str] = ()) -> None:
-    """Embed the pool and the targets, and index it, with each encoder; score it with each model.
+    """Embed the pool and the targets with each encoder, and index what is searched; score the pool with each model.
 
     Where the configuration wants it, it is searched for evaluation texts.
     """
@@ -157,7 +158,8 @@ def prepare(context: Context, encoders: Sequence[str], models: Sequence[str] = (
     for encoder in encoders:
         run_stage(context, f"{encoder}/embeddings", embed, encoder)
         measure_health(context, encoder)
-        run_stage(context, f"{encoder}/vector_index", index, encoder)
+        if config.is_indexed(encoder):
+            run_stage(context, f"{encoder}/vector_index", index, encoder)
         if config.targets_in(encoder):
             run_stage(context, f"{encoder}/target_embeddings", embed_targets, encoder)
     if searched:

@@ -145,8 +145,14 @@ KINDS: Mapping[str, Kind] = {
             "recall_sample": _WHOLE,
             "parent": _TEXT_OR_NOT,
             "number?": _WHOLE,
+            "parts?": [_TEXT],
         },
-        ("index.faiss", "rowmap.npy", "keys.npy"),
+    ),
+    "index_parts": Kind(
+        ("index_parts",),
+        "part.json",
+        {"part": _TEXT, "encoder": _TEXT, "base": _TEXT_OR_NOT, "rows": _WHOLE},
+        ("part.faiss", "keys.npy"),
     ),
     "tokens": Kind(("tokens",), None, {}, ("keys.npy", "counts.npy"), depth=2),
     "selections": Kind(
@@ -328,7 +334,7 @@ def _damages(kind: str, folder: Path) -> Iterator[str]:
         checks.append(partial(read_record, kind, folder))
     try:
         names = {*about.needs, *checksums.sums_of(folder)} - {about.file}
-        names |= _brought(folder) if kind == "snapshots" else set()
+        names |= _further_files(kind, folder)
         for below in sorted(folder.iterdir()):
             names |= {f"{below.name}/{name}" for name in checksums.sums_of(below)} if below.is_dir() else set()
     except StoreDamaged as error:
@@ -342,13 +348,17 @@ def _damages(kind: str, folder: Path) -> Iterator[str]:
             yield str(error)
 
 
-def _brought(snapshot: Path) -> set[str]:
-    """The files of a snapshot's columns."""
+def _further_files(kind: str, folder: Path) -> set[str]:
+    """The files that only some folders of a kind have: a snapshot's columns, the rows of an index without parts."""
     try:
-        columns = read_record("snapshots", snapshot)["columns"]
+        if kind == "snapshots":
+            columns = read_record(kind, folder)["columns"]
+            return {f"column_rows/{name}.{suffix}" for name in columns for suffix in ("npy", "parquet")}
+        if kind == "indexes" and not read_record(kind, folder).get("parts"):
+            return {"index.faiss", "rowmap.npy", "keys.npy"}
     except StoreDamaged:  # said by another check
-        return set()
-    return {f"column_rows/{name}.{suffix}" for name in columns for suffix in ("npy", "parquet")}
+        pass
+    return set()
 
 
 def first_damage(store: Store) -> str | None:

@@ -239,6 +239,11 @@ class StepList:
         """What they take from outside."""
         return required(self.parsed)[0]
 
+    @property
+    def searches(self) -> bool:
+        """Whether one of them may search an index."""
+        return any(step.searches for step in self.parsed)
+
     def __str__(self) -> str:
         return " -> ".join(step.name for step in self.parsed)
 
@@ -603,11 +608,13 @@ class Decontamination(Section):
 
 
 class Index(Section):
-    """The vector index.
+    """The search index of vectors.
 
     Attributes:
-        kind: `auto` goes by the pool's size.
-        nprobe: lists searched by an IVF index; chosen to reach the recall if left out.
+        kind: `auto` builds one only for an encoder whose vectors a step searches (`anchors`, `seals`, `outliers`), and
+            only from 200,000 rows on; below that every row is compared. `ivf` and `rabitq` build one for every encoder
+            in use, whatever the pool's size; `flat` builds none.
+        nprobe: cells searched for a query; chosen to reach the recall if left out.
         min_recall: the run stops below this recall against exact search.
     """
 
@@ -750,7 +757,7 @@ class Config(Section):
         classifiers: name: a classifier for the `probabilities` of recipes; see `classifiers.<name>`.
         recipes: name: how to choose a subset; see `recipes.<name>`.
         labeling: name: a project of what to label next; see `labeling.<name>`.
-        index: the vector index: see `index`.
+        index: the search index of vectors: see `index`.
         health: how sound vectors have to be: see `health`.
         decontamination: keep evaluation texts out of all that is chosen: see `decontamination`; `{}` for the defaults.
         exports: name: files for a trainer from a recipe's selection; see `exports.<name>`.
@@ -833,6 +840,18 @@ class Config(Section):
         """The encoder by whose vectors evaluation texts are looked for; None where only texts are compared."""
         rule = None if self.decontamination is None else self.decontamination.embedding
         return None if rule is None else rule.encoder
+
+    def is_indexed(self, encoder: str) -> bool:
+        """Whether a run builds an index of an encoder's vectors, if the pool is large enough for one."""
+        if self.index.kind != "auto":
+            return self.index.kind != "flat"
+        searching = [recipe.encoder for recipe in self.recipes.values() if recipe.steps.searches]
+        searching += [
+            project.encoder
+            for project in self.labeling.values()
+            if project.active_steps.searches or project.cold_start.searches
+        ]
+        return encoder in searching
 
     @property
     def digest(self) -> str:

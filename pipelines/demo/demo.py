@@ -41,9 +41,11 @@ recipes:
   random:                                # the baseline to beat
     steps: [random]
     budget: {budget}
-  stratified:                            # every source heard, large ones more
-    steps: [{{stratified: {{by: source, alloc: sqrt}}}}]
+  stratified:                            # every source heard, large ones more; without rows unlike all their neighbors
+    steps: [{{outliers: {{drop: 0.05}}}}, {{stratified: {{by: source, alloc: sqrt}}}}]
     budget: {budget}
+index:
+  kind: ivf                              # `outliers` searches it; left to winnow, so few rows are all compared
 schedule:
   cron: "0 2 * * *"                      # off until you switch it on in the UI
 """

@@ -47,10 +47,12 @@ def pool_asset() -> dg.AssetsDefinition:
     )
 
 
-def encoder_assets(encoder: str, *, targets: bool, blocking: bool = False) -> list[dg.AssetsDefinition]:
-    """The pool's vectors, their health and their index; and the vectors of the target sets, where there are `targets`.
+def encoder_assets(encoder: str, *, targets: bool, indexed: bool, blocking: bool = False) -> list[dg.AssetsDefinition]:
+    """The pool's vectors and their health; their index, and the vectors of the target sets, where these are asked for.
 
     Args:
+        targets: whether there are target sets.
+        indexed: whether an index is built, see `Config.is_indexed`.
         blocking: whether nothing is searched or drawn with vectors that are not sound.
     """
     own = encoder == OWN_VECTORS
@@ -81,18 +83,22 @@ def encoder_assets(encoder: str, *, targets: bool, blocking: bool = False) -> li
         group_name="vectors",
         pool=GPU_POOL,
     )
-    indexed = stage_asset(
-        index,
-        encoder,
-        key=[encoder, "vector_index"],
-        deps=[[encoder, "embeddings"], *([[encoder, "health"]] if blocking else [])],
-        description="The FAISS index over the pool's vectors, with its recall measured against exact search.",
-        kinds={"faiss"},
-        group_name="vectors",
-        pool=GPU_POOL,
-    )
+    assets = [vectors, sound]
+    if indexed:
+        search_index = stage_asset(
+            index,
+            encoder,
+            key=[encoder, "vector_index"],
+            deps=[[encoder, "embeddings"], *([[encoder, "health"]] if blocking else [])],
+            description="The FAISS index over the pool's vectors, with its recall measured against exact search; none "
+            "while the pool is so small that every row is compared.",
+            kinds={"faiss"},
+            group_name="vectors",
+            pool=GPU_POOL,
+        )
+        assets.append(search_index)
     if not targets:
-        return [vectors, sound, indexed]
+        return assets
     target_vectors = stage_asset(
         embed_targets,
         encoder,
@@ -103,7 +109,14 @@ def encoder_assets(encoder: str, *, targets: bool, blocking: bool = False) -> li
         group_name="vectors",
         pool=GPU_POOL,
     )
-    return [vectors, sound, indexed, target_vectors]
+    return [*assets, target_vectors]
+
+
+def ready_vectors(config: Config, encoder: str) -> list[list[str]]:
+    """The keys of the assets that make an encoder's vectors ready to draw with: indexed, or sound, where that matters."""
+    if config.is_indexed(encoder):
+        return [[encoder, "vector_index"]]
+    return [[encoder, "embeddings"], *([[encoder, "health"]] if config.health.blocking else [])]
 
 
 def _health_shown(encoder: str, context: Context, outcome: Outcome) -> dict[str, Any]:
@@ -161,7 +174,7 @@ def recipe_asset(config: Config, name: str) -> dg.AssetsDefinition:
     recipe = config.recipes[name]
     deps = [["pool"], *searches(config), *([model, "token_scores"] for model in models_of(config, [name]))]
     if recipe.encoder and needs_vectors(recipe):
-        deps.append([recipe.encoder, "vector_index"])
+        deps += ready_vectors(config, recipe.encoder)
         if recipe.targets:
             deps.append([recipe.encoder, "target_embeddings"])
     source, source_asset = source_name(recipe), "classifier" if recipe.probabilities in config.classifiers else "model"

@@ -17,6 +17,7 @@ from pipelines.orchestration.assets import (
     export_asset,
     passed_check,
     pool_asset,
+    ready_vectors,
     recipe_asset,
     report_asset,
     searches,
@@ -43,7 +44,8 @@ def build_definitions(config_path: Path) -> dg.Definitions:
     encoders = list(dict.fromkeys([*encoders_of(config, config.recipes), *of_models, *of_search]))
     for encoder in encoders:
         targets = bool(config.targets_in(encoder))
-        assets += encoder_assets(encoder, targets=targets, blocking=config.health.blocking)
+        indexed = config.is_indexed(encoder)
+        assets += encoder_assets(encoder, targets=targets, indexed=indexed, blocking=config.health.blocking)
     if config.decontamination is not None:
         assets.append(decontamination_asset(config))
     assets += map(token_scores_asset, config.models)
@@ -55,7 +57,9 @@ def build_definitions(config_path: Path) -> dg.Definitions:
     assets += [export_asset(config, name) for name in config.exports]
     for name, project in config.labeling.items():
         scored = [[model, "token_scores"] for model in models_of_project(config, name)]
-        assets += labeling_assets(name, project, [*searches(config), *scored])
+        assert project.encoder is not None  # the configuration fills it in
+        ready = ready_vectors(config, project.encoder)
+        assets += labeling_assets(name, project, [*ready, *searches(config), *scored])
 
     # Labels have jobs and a sensor of their own: a new file of the pool draws recipes again and sends nobody a batch.
     labeling_jobs = {name: labeling_job(name) for name in config.labeling}

@@ -40,7 +40,7 @@ def labeling_assets(name: str, project: Labeling, after: Sequence[Sequence[str]]
     """The assets `<name>/labels`, `<name>/model` and `<name>/batch`.
 
     Args:
-        after: further assets that the batch depends on.
+        after: further assets that the batch depends on: the vectors, and what else it is drawn by.
     """
     assert project.encoder is not None  # the configuration fills it in
     labels = stage_asset(
@@ -70,7 +70,7 @@ def labeling_assets(name: str, project: Labeling, after: Sequence[Sequence[str]]
         push,
         name,
         key=[name, "batch"],
-        deps=[[name, "model"], [project.encoder, "vector_index"], *after],
+        deps=[[name, "model"], *after],
         show=_first_rows,
         may_fail=True,
         after=[("pull", name), ("fit", name)],

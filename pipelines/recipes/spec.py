@@ -232,7 +232,6 @@ def recipe_spec(pool: PoolView, recipe: Recipe, *, previous: str | None = None) 
     fingerprint = pool.fingerprint(encoder) if encoder else None
     searched = contamination_spec(pool)
     words = columns_read(recipe)
-    searches = any(step.searches for step in recipe.steps.parsed)
     tokenizer = recipe.budget.tokenizer if isinstance(recipe.budget, TokenBudget) else None
     for expression in sorted(set().union(*(step.expressions for step in recipe.steps.parsed))):
         _checked("expression", expression, pool.known_columns)
@@ -245,7 +244,7 @@ def recipe_spec(pool: PoolView, recipe: Recipe, *, previous: str | None = None) 
         allow_short=recipe.allow_short,
         snapshot=pool.snapshot.id,
         encoder=fingerprint,
-        index=pool.newest_index(fingerprint) if fingerprint and searches else None,
+        index=pool.newest_index(fingerprint) if fingerprint and recipe.steps.searches else None,
         targets={name: every_target[name] for name in recipe.targets},
         target_encoders=pool.target_encoders(encoder, recipe.targets) if encoder else {},
         held_out=tuple(sorted(every_target.values())) if recipe.exclude_targets else (),

@@ -1,31 +1,45 @@
-"""FAISS indexes over an encoder's vectors: `indexes/<id>/{index.faiss, rowmap.npy, keys.npy, index.json}`.
+"""FAISS indexes over an encoder's vectors: `indexes/<id>/index.json` names the parts that hold their rows.
 
 An index is for neighbour graphs and subpools. Where exactness is the point (rds_plus, k_center), steps compare all
-rows.
+rows. Below 200,000 rows all steps do, and there is no index.
+
+Indexes of earlier versions hold their rows themselves: `index.faiss`, `rowmap.npy` and `keys.npy` beside `index.json`.
+They can be searched, and are not grown.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from selection.types import Array, Floats, Rows
-from storage.checksums import verified
 from storage.damage import committed_whole, read_record, readable, set_aside
 from storage.errors import BadInput, MissingExtra, NotInStore, StoreDamaged
 from storage.ids import Ids, rows_of
 from storage.store import Store, read_array, utc_now, write_json
+from storage.vectors.index_parts import (
+    PARTS,
+    Progress,
+    digest,
+    gpus,
+    load_faiss,
+    open_parts,
+    part_is_whole,
+    part_keys,
+    read_faiss,
+    to_gpu,
+    write_base,
+    write_part,
+)
 from storage.vectors.segments import BLOCK_ROWS, StoredVectors, nearest_in
 
-# Sizes at which an exact scan, then float16 cells, stop being the best choice (measured for 384 dimensions).
+# Sizes at which comparing every row, then float16 cells, stop being the best choice (measured for 384 dimensions).
 FLAT_BELOW = 200_000
 IVF_BELOW = 5_000_000
 
@@ -34,7 +48,7 @@ KINDS = ("auto", "flat", "ivf", "rabitq")
 # Above this share of dead rows an index is built anew instead of grown.
 MAX_DEAD = 0.2
 
-# An inverted index that has grown past this multiple of what its cells were trained on is built anew.
+# An index that has grown past this multiple of what its cells were trained on is built anew.
 MAX_GROWTH = 2.0
 
 # Without a stated nprobe, the first power of two whose recall@10 reaches this.
@@ -43,8 +57,9 @@ RECALL_WANTED = 0.97
 # One-bit codes order candidates roughly: this many times k are compared again with the stored float16 vectors.
 REFINE = 10
 
-# FAISS asks for 39 points a cell at least.
-_TRAIN_PER_CELL = 40
+# Similarities held at once while equal ones are told apart.
+_TIED_VALUES = 1 << 24
+
 _NEIGHBOURS = 10
 
 
@@ -56,7 +71,7 @@ class IndexRecord:
         index: its id, the name of its folder.
         encoder, snapshot: whose vectors, whose rows.
         content: hash of all that was asked for; `ids`: hash of the rows' ids.
-        kind: "flat", "ivf" or "rabitq"; `cells`: of its inverted lists, 0 for flat.
+        kind: "ivf" or "rabitq", "flat" in records of earlier versions; `cells`: of its inverted lists, 0 for flat.
         n_rows: rows that a search can give; `n_dead`: positions of rows that are no more.
         trained_on: rows when its cells were trained.
         nprobe: cells searched for a query; 0 for flat.
@@ -65,6 +80,7 @@ class IndexRecord:
         parent: the index it grew from.
         device: where it was trained.
         number: of the store's indexes in the order in which they were made; 0 before there were numbers.
+        parts: the parts that hold its rows, the base first; none if it holds them itself.
     """
 
     index: str
@@ -86,6 +102,7 @@ class IndexRecord:
     device: str
     created_at: str
     number: int = 0
+    parts: tuple[str, ...] = ()
 
 
 def build_index(
@@ -97,20 +114,29 @@ def build_index(
     nprobe: int | None = None,
     recall_sample: int = 1000,
     seed: int = 0,
-) -> IndexRecord:
+    progress: Progress = lambda *_: None,
+) -> IndexRecord | None:
     """Build the index of a snapshot's vectors, unless the store has it; returns its record.
 
     The encoder's last index of the same kind is grown by the rows it misses where it can be (no more than 20 % of its
-    rows dead, no more than twice the rows its cells were trained on); else cells are trained anew.
+    rows dead, no more than twice the rows its cells were trained on); else cells are trained anew. It shares the parts
+    of that index. Small parts are written again with the new rows, so that each holds at most half the rows of the one
+    before it.
 
     Args:
-        kind: "flat" (below 200,000 rows), "ivf" (4 * sqrt(n) cells of float16; to 5 million), "rabitq" (one-bit codes
-            in up to 65,536 cells, compared again with the stored vectors); "auto" goes by the number of rows.
+        kind: "flat" (below 200,000 rows: every row is compared, and nothing is built), "ivf" (4 * sqrt(n) cells of
+            float16; to 5 million), "rabitq" (one-bit codes in up to 65,536 cells, compared again with the stored
+            vectors); "auto" goes by the number of rows.
         nprobe: cells searched for a query; by default the fewest whose recall@10 is 0.97 on the sample.
         recall_sample: rows whose neighbours are searched to measure recall.
         seed: of the training sample, the cells and the recall sample.
+        progress: told how far it is.
 
-    Cost: flat: one pass. Cells: training on 40 rows a cell, then one pass. Recall: 2 * recall_sample * n * d.
+    Returns:
+        None for "flat".
+
+    Cost: training, 5 passes over 40 rows a cell, then 2 * cells * d for each new row; rows of small parts are added
+    about log2(nights) / 2 times again. Recall: 2 * recall_sample * n * d.
 
     Raises:
         MissingExtra: faiss is not installed.
@@ -120,60 +146,53 @@ def build_index(
         raise BadInput(f"index: kind must be one of {', '.join(KINDS)} and nprobe >= 1, got {kind!r} and {nprobe!r}")
     if not (vectors.ids[:-1] < vectors.ids[1:]).all():
         raise BadInput("index: the ids of a snapshot are unique and ascending; these are not")
-    faiss = _faiss()
     live = np.setdiff1d(np.arange(len(vectors.ids)), vectors.failed_rows)
     if not len(live):
         raise BadInput(f"index: snapshot {snapshot} has no vectors of encoder {vectors.encoder}")
-    kind = _kind_for(len(live)) if kind == "auto" else kind
-    content = _digest([vectors.encoder, snapshot, kind, nprobe, recall_sample, seed], vectors.ids)
+    kind = kind_for(len(live)) if kind == "auto" else kind
+    if kind == "flat":
+        return None
+    faiss = load_faiss()
+    content = digest([vectors.encoder, snapshot, kind, nprobe, recall_sample, seed], vectors.ids)
     known = records(store, vectors.encoder)
     for record in [each for each in known if each.content == content]:
-        if _is_whole(store, faiss, record.index):
+        if _is_whole(store, record):
             return record
         known = known[: known.index(record)]  # made again, it grows from what it grew from
 
     parent = _parent(store, known, kind, vectors, live)
-    while parent is not None and not _is_whole(store, faiss, parent.index):
-        known.remove(parent)
-        parent = _parent(store, known, kind, vectors, live)
-    folder = store.path("indexes", parent.index) if parent else None
-    index = _opened(faiss, folder) if folder else _empty(faiss, vectors, live, kind, seed)
-    keys = np.asarray(read_array(folder / "keys.npy")) if folder else np.empty(0, "S16")
-    index = _to_gpu(faiss, index, kind)
-    if not index.is_trained:
-        index.train(_training_rows(vectors, live, index.nlist, seed))
-    keys = _add(index, vectors, keys)
-    index = faiss.index_gpu_to_cpu(index) if _gpus(faiss) and kind in _GPU_KINDS else index
-    rowmap = rows_of(keys, vectors.ids)
-
-    opened = VectorIndex(faiss, index, rowmap, kind=kind, nprobe=nprobe or 1, vectors=vectors)
-    recall = _tune(opened, vectors, live, nprobe=nprobe, sample=recall_sample, seed=seed)
+    if parent is not None:
+        parts = _grown(store, parent.parts, vectors, live, progress=progress)
+    else:
+        cells = _cells_for(len(live), kind)
+        parts = (write_base(store, vectors, live, kind=kind, cells=cells, seed=seed, progress=progress),)
+    opened = VectorIndex(faiss, _mapped_parts(store, parts, vectors), kind=kind, nprobe=nprobe or 1, vectors=vectors)
+    recall = _tune(opened, vectors, live, nprobe=nprobe, sample=recall_sample, seed=seed, progress=progress)
     record = IndexRecord(
-        index=_digest([content, parent.index if parent else None], vectors.ids[:0]),
+        index=digest([content, parts], vectors.ids[:0]),
         encoder=vectors.encoder,
         snapshot=snapshot,
         content=content,
-        ids=_digest([], vectors.ids),
+        ids=digest([], vectors.ids),
         kind=kind,
         cells=opened.cells,
         n_rows=len(live),
-        n_dead=int((rowmap < 0).sum()),
+        n_dead=opened.dead,
         dimension=vectors.shape[1],
         trained_on=parent.trained_on if parent else len(live),
-        nprobe=opened.nprobe if kind != "flat" else 0,
+        nprobe=opened.nprobe,
         recall_at_10=recall,
         recall_sample=min(recall_sample, len(live)),
         seed=seed,
         parent=parent.index if parent else None,
-        device="cuda" if _gpus(faiss) else "cpu",
+        device="cuda" if gpus(faiss) else "cpu",
         created_at=utc_now(),
         number=max((record.number for record in records(store)), default=0) + 1,
+        parts=parts,
     )
-    _is_whole(store, faiss, record.index)  # one that could not be read, and so is not known, goes out of the way
+    # One that could not be read, and so is not known, goes out of the way.
+    committed_whole(store, "indexes", record.index)
     with store.committing("indexes", record.index) as folder:
-        faiss.write_index(index, str(folder / "index.faiss"))
-        np.save(folder / "rowmap.npy", rowmap, allow_pickle=False)
-        np.save(folder / "keys.npy", keys, allow_pickle=False)
         write_json(folder / "index.json", asdict(record))
     return record
 
@@ -189,7 +208,8 @@ def records(store: Store, encoder: str | None = None) -> list[IndexRecord]:
 
 def _record_of(document: dict[str, Any]) -> IndexRecord:
     known = IndexRecord.__dataclass_fields__
-    return IndexRecord(**{name: value for name, value in document.items() if name in known})
+    values = {name: value for name, value in document.items() if name in known}
+    return IndexRecord(**{**values, "parts": tuple(values.get("parts", ()))})
 
 
 def open_index(store: Store, index_id: str, *, vectors: StoredVectors | None = None) -> VectorIndex:
@@ -204,39 +224,45 @@ def open_index(store: Store, index_id: str, *, vectors: StoredVectors | None = N
     """
     if not store.has("indexes", index_id):
         raise NotInStore(f"index {index_id}: the store has {store.committed('indexes') or 'none'}")
-    faiss = _faiss()
-    folder = store.path("indexes", index_id)
-    record = _record_of(read_record("indexes", folder))
-    rowmap = read_array(folder / "rowmap.npy")
+    faiss = load_faiss()
+    record = _record_of(read_record("indexes", store.path("indexes", index_id)))
     if vectors is None:
         ids = read_array(store.path("records", "snapshots", record.snapshot, "ids.npy"))
         vectors = StoredVectors(store, record.encoder, ids)
-    if vectors.encoder != record.encoder or record.ids != _digest([], vectors.ids):
+    if vectors.encoder != record.encoder or record.ids != digest([], vectors.ids):
         raise NotInStore(
             f"index {index_id} is of encoder {record.encoder} and snapshot {record.snapshot}, not of these"
         )
-    index = _opened(faiss, folder, faiss.IO_FLAG_MMAP_IFC)
-    return VectorIndex(faiss, index, rowmap, kind=record.kind, nprobe=max(1, record.nprobe), vectors=vectors)
+    parts = _mapped_parts(store, record.parts, vectors) if record.parts else [_own_rows(store, faiss, index_id)]
+    settled = bool(record.parts)  # what an earlier version drew among equal rows stays as it is
+    return VectorIndex(faiss, parts, kind=record.kind, nprobe=max(1, record.nprobe), vectors=vectors, settled=settled)
 
 
-def _opened(faiss: Any, folder: Path, flags: int = 0) -> Any:
-    """The index of a committed folder.
+def _mapped_parts(store: Store, parts: tuple[str, ...], vectors: StoredVectors) -> list[tuple[Any, Rows]]:
+    """Each part, and its rows by position; -1 for one that is no more."""
+    return [(index, rows_of(keys, vectors.ids)) for index, keys in open_parts(store, parts)]
 
-    Raises:
-        StoreDamaged: it is not what was committed.
+
+def _own_rows(store: Store, faiss: Any, index_id: str) -> tuple[Any, Rows]:
+    """The rows of an index of an earlier version, as one part."""
+    folder = store.path("indexes", index_id)
+    rowmap = read_array(folder / "rowmap.npy")
+    return read_faiss(folder / "index.faiss", faiss.IO_FLAG_MMAP_IFC), rowmap
+
+
+def index_damage(store: Store, index_id: str) -> str | None:
+    """Why a committed index cannot be opened, in words that name the file; None if it can be, and without faiss.
+
+    Its parts only have to be there: what is wrong with one is said of the part.
     """
-    path = verified(folder / "index.faiss")
+    folder = store.path("indexes", index_id)
     try:
-        return faiss.read_index(str(path), flags)
-    except RuntimeError as error:
-        cause = str(error).strip().splitlines()[-1]
-        raise StoreDamaged(f"{path} is not the index that was written: {cause}") from error
-
-
-def index_damage(folder: Path) -> str | None:
-    """Why a committed index cannot be opened, in words that name the file; None if it can be, and without faiss."""
-    try:
-        _opened(_faiss(), folder, _faiss().IO_FLAG_MMAP_IFC)
+        parts = _record_of(read_record("indexes", folder)).parts
+        missing = [part for part in parts if not store.has(PARTS, part)]
+        if missing:
+            return f"{folder / 'index.json'} names {store.path(PARTS, missing[0])}, which is missing"
+        if not parts:
+            _own_rows(store, load_faiss(), index_id)
     except StoreDamaged as error:
         return str(error)
     except MissingExtra:
@@ -244,80 +270,119 @@ def index_damage(folder: Path) -> str | None:
     return None
 
 
-def _is_whole(store: Store, faiss: Any, index_id: str) -> bool:
-    """Whether the store has an index, and it can be opened; a damaged one is put aside."""
-    if not committed_whole(store, "indexes", index_id):
+def unused_parts(store: Store) -> list[str]:
+    """The parts that no index names, which nothing needs; sorted."""
+    used = {part for record in records(store) for part in record.parts}
+    return [part for part in store.committed(PARTS) if part not in used]
+
+
+def _is_whole(store: Store, record: IndexRecord) -> bool:
+    """Whether the store has an index with all of its parts, and they can be opened; what is damaged is put aside."""
+    if not committed_whole(store, "indexes", record.index):
         return False
-    folder = store.path("indexes", index_id)
-    try:
-        _opened(faiss, folder, faiss.IO_FLAG_MMAP_IFC)
-    except StoreDamaged as error:
-        set_aside(store, folder, str(error))
-        return False
-    return True
+    for part in record.parts:
+        part_is_whole(store, part)  # each damaged one is put aside, and then missing
+    damage = index_damage(store, record.index)
+    if damage is not None:
+        set_aside(store, store.path("indexes", record.index), damage)
+    return damage is None
 
 
 class VectorIndex:
     """An open index; see `open_index`.
 
+    Args:
+        parts: FAISS indexes, each with the row of each of its positions, -1 for one that is no more. All have the same
+            cells, and no row is in two of them.
+        settled: whether ties go to the lowest row; else to those that FAISS came across first.
+
     Attributes:
         cells: its inverted lists; 0 for flat.
+        dead: positions of rows that are no more.
         nprobe: cells searched for a query; may be raised.
     """
 
-    def __init__(self, faiss: Any, index: Any, rowmap: Rows, *, kind: str, nprobe: int, vectors: StoredVectors) -> None:
-        self._faiss, self._index, self._rowmap, self._kind, self._vectors = faiss, index, rowmap, kind, vectors
-        self._gpu: Any = None
-        inverted = faiss.try_extract_index_ivf(index)
+    def __init__(
+        self,
+        faiss: Any,
+        parts: list[tuple[Any, Rows]],
+        *,
+        kind: str,
+        nprobe: int,
+        vectors: StoredVectors,
+        settled: bool = True,
+    ) -> None:
+        self._faiss, self._parts, self._kind, self._vectors, self._settled = faiss, parts, kind, vectors, settled
+        self._on_gpu: dict[int, Any] = {}
+        inverted = faiss.try_extract_index_ivf(parts[0][0])
         self.cells = int(inverted.nlist) if inverted else 0
+        self.dead = sum(int((rowmap < 0).sum()) for _, rowmap in parts)
         self.nprobe = nprobe
+        self._live = sum(len(rowmap) for _, rowmap in parts) - self.dead
 
     def search(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
         """The `k` rows of highest inner product with each query that the index finds, among `within` if given.
+
+        How its rows are divided into parts changes nothing: ties go to the lowest row.
 
         Returns:
             similarity (m, k) float32 descending and rows (m, k) int64; -inf and -1 where fewer were found: an index of
             cells looks into `nprobe` of them only, into more where `within` leaves few rows in each.
         """
         queries = np.ascontiguousarray(queries, np.float32)
-        wanted = min(k * REFINE if self._kind == "rabitq" else k, max(1, len(self._rowmap)))
-        selector, share = self._selector(within)
-        similarity, positions = self._search(queries, wanted, selector, self._probes(share))
-        rows = np.where(positions >= 0, self._rowmap[positions], -1) if len(self._rowmap) else positions
-        similarity = np.where(rows >= 0, similarity, -np.inf).astype(np.float32)
-        if self._kind == "rabitq":
-            return self._refined(queries, rows, k)
-        order = np.lexsort((rows, -similarity), axis=-1)
-        similarity, rows = np.take_along_axis(similarity, order, 1), np.take_along_axis(rows, order, 1)
-        short = ((0, 0), (0, k - rows.shape[1]))
-        return np.pad(similarity, short, constant_values=-np.inf), np.pad(rows, short, constant_values=-1)
+        wanted = k * REFINE if self._kind == "rabitq" else k
+        allowed = self._allowed(within)
+        share = sum(int(positions.sum()) for positions in allowed) / max(self._live, 1)
+        nprobe = max(1, min(self.cells, math.ceil(self.nprobe / share))) if share else 1
+        matches = [
+            self._search_part(number, queries, wanted, self._selector(positions), nprobe, wanted + self._settled)
+            for number, positions in enumerate(allowed)
+        ]
+        similarity, rows = (np.concatenate(each, axis=1) for each in zip(*matches, strict=True))
+        similarity, rows = _best(similarity, rows, wanted)
+        return self._refined(queries, rows, k) if self._kind == "rabitq" else (similarity, rows)
 
-    def _probes(self, share: float) -> int:
-        """Cells to search where a share of the rows may match: as many as hold `nprobe` cells' worth of those."""
-        return max(1, min(self.cells, math.ceil(self.nprobe / share))) if share else 1
+    def _allowed(self, within: Rows | None) -> list[npt.NDArray[np.bool_]]:
+        """Of each part, the positions that may match."""
+        if within is None:
+            return [rowmap >= 0 for _, rowmap in self._parts]
+        wanted = np.zeros(len(self._vectors.ids), np.bool_)
+        wanted[within] = True
+        return [(rowmap >= 0) & wanted[rowmap] for _, rowmap in self._parts]
 
-    def _selector(self, within: Rows | None) -> tuple[Any, float]:
-        """A bitmap of the positions that may match, None for all of them; and their share of the live ones."""
-        allowed = self._rowmap >= 0
-        live = int(allowed.sum())
-        if within is not None:
-            wanted = np.zeros(len(self._vectors.ids), np.bool_)
-            wanted[within] = True
-            allowed &= wanted[self._rowmap]
-        elif live == len(allowed):
-            return None, 1.0
-        share = int(allowed.sum()) / live if live else 0.0
-        return self._faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little")), share
+    def _selector(self, allowed: npt.NDArray[np.bool_]) -> Any:
+        """A bitmap of the positions that may match; None for all of them."""
+        return None if allowed.all() else self._faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
 
-    def _search(self, queries: Floats, k: int, selector: Any, nprobe: int) -> tuple[Floats, Rows]:
-        on_gpu = selector is None and self._kind in _GPU_KINDS and max(k, nprobe) <= _GPU_MAX
-        if on_gpu and self._gpu is None:
-            self._gpu = _to_gpu(self._faiss, self._index, self._kind)
+    def _search_part(
+        self, number: int, queries: Floats, k: int, selector: Any, nprobe: int, size: int
+    ) -> tuple[Floats, Rows]:
+        """The best `k` of a part, chosen from the `size` that FAISS finds; from more where it would leave out ties."""
+        rowmap = self._parts[number][1]
+        size = max(1, min(size, len(rowmap)))
+        similarity, positions = self._faiss_search(number, queries, size, selector, nprobe)
+        rows = np.where(positions >= 0, rowmap[positions], -1) if len(rowmap) else positions
+        best = _best(np.where(rows >= 0, similarity, -np.inf).astype(np.float32), rows, k)
+        if not self._settled or not k < size < len(rowmap):
+            return best
+        tied = np.flatnonzero((rows[:, -1] >= 0) & (similarity[:, -1] == similarity[:, k - 1]))
+        at_once = max(1, _TIED_VALUES // (4 * size))
+        for start in range(0, len(tied), at_once):
+            some = tied[start : start + at_once]
+            best[0][some], best[1][some] = self._search_part(number, queries[some], k, selector, nprobe, 4 * size)
+        return best
+
+    def _faiss_search(self, number: int, queries: Floats, k: int, selector: Any, nprobe: int) -> tuple[Floats, Rows]:
+        index = self._parts[number][0]
+        if selector is None and self._kind in _GPU_KINDS and max(k, nprobe) <= _GPU_MAX and gpus(self._faiss):
+            if number not in self._on_gpu:
+                self._on_gpu[number] = to_gpu(self._faiss, index)
+            index = self._on_gpu[number]
         if self._kind == "flat":
             params = self._faiss.SearchParameters(sel=selector)
         else:
             params = self._faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)
-        return (self._gpu if on_gpu else self._index).search(queries, k, params=params)  # type: ignore[no-any-return]
+        return index.search(queries, k, params=params)  # type: ignore[no-any-return]
 
     def _refined(self, queries: Floats, rows: Rows, k: int) -> tuple[Floats, Rows]:
         """The best `k` of each query's candidates, compared with the stored vectors."""
@@ -365,116 +430,73 @@ _GPU_KINDS = frozenset({"flat", "ivf"})
 _GPU_MAX = 2048
 
 
-_NO_FAISS = "faiss is not installed: pip install -e '.[cpu]' (or '.[gpu]' with an NVIDIA card)"
-
-
-def require_faiss() -> None:
-    """Check that faiss is installed without loading it, before hours of work that end in its first use.
-
-    Raises:
-        MissingExtra: it is not.
-    """
-    if importlib.util.find_spec("faiss") is None:
-        raise MissingExtra(_NO_FAISS)
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingExtra(_NO_FAISS) from error
-    return faiss
-
-
-def _gpus(faiss: Any) -> int:
-    """Cards that FAISS can use; a CPU build has none."""
-    return int(faiss.get_num_gpus()) if "GPU" in faiss.get_compile_options() else 0
-
-
-@lru_cache(maxsize=1)
-def _gpu_resources() -> Any:
-    """Scratch memory of the first card, made once a process."""
-    return _faiss().StandardGpuResources()
-
-
-def _to_gpu(faiss: Any, index: Any, kind: str) -> Any:
-    """The index on the first card if there is one and the kind can go there, else the index itself."""
-    if not _gpus(faiss) or kind not in _GPU_KINDS:
-        return index
-    options = faiss.GpuClonerOptions()
-    options.useFloat16 = True  # the vectors are float16 on disk: nothing is lost
-    return faiss.index_cpu_to_gpu(_gpu_resources(), 0, index, options)
+def _best(similarity: Floats, rows: Rows, k: int) -> tuple[Floats, Rows]:
+    """The best `k` of each query's candidates, ties to the lowest row; -inf and -1 where there are fewer."""
+    order = np.lexsort((rows, -similarity), axis=-1)[:, :k]
+    similarity, rows = np.take_along_axis(similarity, order, 1), np.take_along_axis(rows, order, 1)
+    short = ((0, 0), (0, k - rows.shape[1]))
+    return np.pad(similarity, short, constant_values=-np.inf), np.pad(rows, short, constant_values=-1)
 
 
 def index_bytes(n: int, d: int, kind: str = "auto") -> int:
     """What an index of n vectors of d dimensions takes in memory and on disk, roughly.
 
-    "flat" holds float32, "ivf" float16, "rabitq" one bit a dimension; each with 24 bytes a row of ids.
+    "flat" is none, "ivf" holds float16, "rabitq" one bit a dimension; each with 24 bytes a row of ids.
 
-    >>> index_bytes(1000, 384)
-    1560000
+    >>> index_bytes(1000, 384), index_bytes(1000, 384, "ivf")
+    (0, 792000)
     """
-    kind = _kind_for(n) if kind == "auto" else kind
-    return n * ({"flat": 4 * d, "ivf": 2 * d}.get(kind, d // 8 + 16) + 24)
+    kind = kind_for(n) if kind == "auto" else kind
+    return {"ivf": n * (2 * d + 24), "rabitq": n * (d // 8 + 40)}.get(kind, 0)
 
 
-def _kind_for(n: int) -> str:
+def kind_for(n: int) -> str:
+    """The kind of index that "auto" takes for n rows."""
     return "flat" if n < FLAT_BELOW else "ivf" if n < IVF_BELOW else "rabitq"
 
 
-def _empty(faiss: Any, vectors: StoredVectors, live: Rows, kind: str, seed: int) -> Any:
-    """An untrained index of a kind, sized for the live rows."""
-    cells = max(1, min(len(live), round(4 * len(live) ** 0.5)))
-    if kind == "rabitq" and len(live) >= IVF_BELOW:
-        cells = 65536
-    factory = {"flat": "Flat", "ivf": f"IVF{cells},SQfp16", "rabitq": f"IVF{cells}_HNSW32,RaBitQfs"}[kind]
-    index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-    if kind != "flat":
-        # Codes of the vectors themselves: float16 then loses nothing; residuals to a cell's centre would be rounded.
-        index.by_residual = index.by_residual and kind != "ivf"
-        index.cp.seed = seed
-        index.cp.min_points_per_centroid = 1  # a tiny pool is the user's choice, not worth a warning from C++
-    return index
-
-
-def _training_rows(vectors: StoredVectors, live: Rows, cells: int, seed: int) -> Floats:
-    size = min(len(live), cells * _TRAIN_PER_CELL)
-    rows = np.random.default_rng(seed).choice(live, size, replace=False)
-    return vectors.take(np.sort(rows)).astype(np.float32)
+def _cells_for(n: int, kind: str) -> int:
+    return 65536 if kind == "rabitq" and n >= IVF_BELOW else max(1, min(n, round(4 * n**0.5)))
 
 
 def _parent(
     store: Store, known: list[IndexRecord], kind: str, vectors: StoredVectors, live: Rows
 ) -> IndexRecord | None:
     """The encoder's last index of this kind, if it can be grown to these rows."""
-    last = next((record for record in reversed(known) if record.kind == kind), None)
-    if last is None or last.dimension != vectors.shape[1]:
-        return None
-    if not committed_whole(store, "indexes", last.index):
-        return _parent(store, [record for record in known if record is not last], kind, vectors, live)
-    keys = read_array(store.path("indexes", last.index, "keys.npy"))
-    dead = int((rows_of(keys, vectors.ids) < 0).sum())
-    outgrown = kind != "flat" and len(live) > MAX_GROWTH * last.trained_on
-    return None if dead > MAX_DEAD * len(keys) or outgrown else last
+    for last in reversed(known):
+        if last.kind == kind and last.parts and last.dimension == vectors.shape[1] and _is_whole(store, last):
+            rows = [rows_of(part_keys(store, part), vectors.ids) for part in last.parts]
+            dead, size = sum(int((each < 0).sum()) for each in rows), sum(map(len, rows))
+            return None if dead > MAX_DEAD * size or len(live) > MAX_GROWTH * last.trained_on else last
+    return None
 
 
-def _add(index: Any, vectors: StoredVectors, keys: Ids) -> Ids:
-    """Add the rows that `keys` lacks, in storage order; the ids by position."""
-    absent = np.ones(len(vectors.ids), np.bool_)
-    absent[vectors.failed_rows] = False
-    known = rows_of(keys, vectors.ids)
-    absent[known[known >= 0]] = False
-    added = [keys]
-    for rows, block in vectors.blocks():
-        new = absent[rows]
-        if new.any():
-            index.add(np.ascontiguousarray(block[new], np.float32))
-            added.append(vectors.ids[rows[new]])
-    return np.concatenate(added)
+def _grown(
+    store: Store, parts: tuple[str, ...], vectors: StoredVectors, live: Rows, *, progress: Progress
+) -> tuple[str, ...]:
+    """The parts, and one for the rows that they lack; it takes in those before it that are not twice as large.
+
+    So there are few, and a row is seldom written again. The base stays as it is.
+    """
+    kept = [rows_of(part_keys(store, part), vectors.ids) for part in parts]
+    added = np.setdiff1d(live, np.concatenate(kept))
+    if not len(added):
+        return parts
+    while len(kept) > 1 and len(kept[-1]) < 2 * len(added):
+        rows = kept.pop()
+        added = np.union1d(added, rows[rows >= 0])
+    return (*parts[: len(kept)], write_part(store, vectors, added, base=parts[0], progress=progress))
 
 
 def _tune(
-    opened: VectorIndex, vectors: StoredVectors, live: Rows, *, nprobe: int | None, sample: int, seed: int
+    opened: VectorIndex,
+    vectors: StoredVectors,
+    live: Rows,
+    *,
+    nprobe: int | None,
+    sample: int,
+    seed: int,
+    progress: Progress,
 ) -> float:
     """Set the index's nprobe and give its recall@10."""
     k = min(_NEIGHBOURS, len(live) - 1)
@@ -482,7 +504,8 @@ def _tune(
         return 1.0
     rows = np.sort(np.random.default_rng(seed + 1).choice(live, min(sample, len(live)), replace=False))
     queries = vectors.take(rows).astype(np.float32)
-    exact = _without_self(rows, *nearest_in(vectors.blocks(), queries, k + 1), k)
+    blocks = _told(vectors.blocks(), len(vectors.ids), progress)
+    exact = _without_self(rows, *nearest_in(blocks, queries, k + 1), k)
     powers = [2**i for i in range(3, 11) if 2**i < opened.cells]
     tries = [nprobe] if nprobe else [*powers, min(opened.cells, 1024)]
     recall = 0.0
@@ -496,13 +519,15 @@ def _tune(
     return recall
 
 
+def _told(blocks: Iterator[tuple[Rows, Array]], total: int, progress: Progress) -> Iterator[tuple[Rows, Array]]:
+    done = 0
+    for rows, block in blocks:
+        yield rows, block
+        done += len(rows)
+        progress("measure recall", done, total)
+
+
 def _without_self(rows: Rows, similarity: Floats, neighbours: Rows, k: int) -> Floats:
     """(m, k) similarities of the nearest neighbours, the query's own row left out."""
     others = np.where(neighbours == rows[:, None], -np.inf, similarity)
     return -np.sort(-others, axis=1)[:, :k]
-
-
-def _digest(depends_on: list[Any], ids: Ids) -> str:
-    digest = hashlib.blake2b(json.dumps(depends_on).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(ids, "S16").tobytes())
-    return digest.hexdigest()

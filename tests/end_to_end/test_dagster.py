@@ -8,6 +8,7 @@ import duckdb
 import pytest
 
 from tests.end_to_end.dagster_client import serving
+from tests.pipelines.conftest import change
 
 ASSETS = [
     "catalog",
@@ -25,6 +26,7 @@ ASSETS = [
 
 @pytest.mark.slow
 def test_ui__all_assets_materialized_over_graphql_fill_the_catalog(project: Path) -> None:
+    change(project, "recipes:\n", "index: {kind: ivf}\nrecipes:\n")
     with serving(project) as dagster:
         assert dagster.asset_keys() == ASSETS
         run_id = dagster.launch(ASSETS)

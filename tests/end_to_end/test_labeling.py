@@ -104,7 +104,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Team:
     with (project / "winnow.yaml").open("a") as file:
         file.write(LABELING)
     team = Team(project)
-    team.run(["pool", "vectors/embeddings", "vectors/vector_index"])
+    team.run(["pool", "vectors/embeddings"])
     assert team.tick() == [job_name("kinds")]  # the first look sends out the first batch
     for number in range(ROUNDS):
         assert len(team.batches()) == number + 1

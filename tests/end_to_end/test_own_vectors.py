@@ -20,6 +20,7 @@ from storage.catalog.query import query_catalog
 from storage.errors import BadInput
 from storage.store import Store
 from tests.conftest import SUBJECTS, row, write_rows
+from tests.pipelines.conftest import change
 
 CONFIG = """\
 store: ./store
@@ -79,11 +80,12 @@ def sources(project: Path) -> list[str]:
 
 
 def test_run__on_own_vectors_selects_indexes_and_reproduces(project: Path) -> None:
+    change(project, "recipes:\n", "index: {kind: ivf}\nrecipes:\n")
     said = run_here(project)
 
     assert "vectors/embeddings: 120 of your vectors taken in, 120 vectors in all" in said
     assert "vectors/target_embeddings: 2 of your vectors taken in, 2 vectors in all" in said
-    assert any(line.startswith("vectors/vector_index: flat over 120 vectors") for line in said)
+    assert any(line.startswith("vectors/vector_index: ivf over 120 vectors") for line in said)
     assert sources(project) == ["fox"]
     store = Store(project / "store")
     assert query_catalog(store, "SELECT count(*) AS n, sum(dimension) AS d FROM encoders").to_pylist() == [

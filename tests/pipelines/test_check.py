@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,13 @@ def test_check__a_selection_of_an_earlier_version_of_an_algorithm(light: Path, w
     assert "recipe near: drawn by version 1 of rds_plus; the next run draws it anew by version 2" in said
     winnow("run", "near", "-c", light)
     assert "rds_plus" not in winnow("check", "-c", light).out
+
+
+def test_check_deep__parts_that_no_index_names_are_listed(light: Path, winnow: Winnow) -> None:
+    change(light, "recipes:\n", "index: {kind: ivf, min_recall: 0}\nrecipes:\n")
+    winnow("run", "near", "--config", light)
+    assert "no index names" not in winnow("check", "--deep", "--config", light).out
+    shutil.rmtree(light / "store" / "indexes")
+    (part,) = (light / "store" / "index_parts").iterdir()
+    ended = winnow("check", "--deep", "--config", light)
+    assert f"{part}: no index names it; it may be removed" in ended.out

@@ -48,7 +48,8 @@ def finish(project: Path) -> None:
     text = text.replace(
         "  any:", "  few: {steps: [{near_duplicates: {threshold: 0.5}}, random], budget: 5, allow_short: true}\n  any:"
     )
-    (project / "winnow.yaml").write_text(text + LABELING)
+    text = text.replace("{steps: [rds_plus], budget", "{steps: [{outliers: {drop: 0.1}}, rds_plus], budget")
+    (project / "winnow.yaml").write_text(text + LABELING + "index: {kind: ivf, min_recall: 0}\n")
     context = opened(project)
     run_all(context)
     commit_counts(context.store, "words", context.pool.snapshot.ids, np.arange(len(context.pool.snapshot)))
@@ -162,10 +163,11 @@ FILES = {
     "failed": "vectors/*/seg-*/failed.npy",
     "segment": "vectors/*/seg-*/segment.json",
     "encoder": "vectors/*/encoder.json",
-    "faiss": "indexes/*/index.faiss",
-    "rowmap": "indexes/*/rowmap.npy",
-    "index keys": "indexes/*/keys.npy",
     "index": "indexes/*/index.json",
+    "index cells": "index_parts/*/cells.faiss",
+    "index part": "index_parts/*/part.faiss",
+    "index keys": "index_parts/*/keys.npy",
+    "index part record": "index_parts/*/part.json",
     "token keys": "tokens/*/seg-*/keys.npy",
     "token counts": "tokens/*/seg-*/counts.npy",
     "snapshot": "records/snapshots/*/snapshot.json",
@@ -312,7 +314,7 @@ def test_check_deep__names_each_damaged_file_and_counts(project: Path, winnow: W
     whole = winnow("check", "--deep", "--config", project)
     assert "folders are as they were committed" in whole.out
     assert "damaged" not in whole.out
-    paths = [min((project / "store").glob(FILES[name])) for name in ("vectors", "pool", "items", "faiss")]
+    paths = [min((project / "store").glob(FILES[name])) for name in ("vectors", "pool", "items", "index part")]
     for path in paths:
         flip(path)
     ended = winnow("check", "--deep", "--config", project)

@@ -44,10 +44,9 @@ def costs(project: Path) -> dict[str, str]:
 
 def test_plan_with_costs__before_the_first_run_by_the_first_rows_and_stated_defaults(light: Path) -> None:
     lines = list(plan_with_costs(opened(light)))
-    assert lines[:4] == [
+    assert lines[:3] == [
         "pool: 2 files, 2 of them new or changed",
         "vectors/embeddings: about 80 rows to take in",
-        "vectors/vector_index: about 80 vectors",
         LATER,
     ]
     estimate = costs(light)
@@ -92,11 +91,9 @@ def test_plan_with_costs__an_encoder_is_tried_once_and_then_measured(project: Pa
 def test_plan_lines__what_postprocess_copies_needs_no_model(project: Path) -> None:
     change(project, "targets:\n", "  moved: {model: ./model, max_tokens: 32, postprocess: center}\ntargets:\n")
     change(project, "recipes:\n", "recipes:\n  far: {encoder: moved, steps: [k_center], budget: 4}\n")
-    assert plan_lines(opened(project))[1:5] == [
+    assert plan_lines(opened(project))[1:3] == [
         "moved/embeddings: about 120 rows to encode",
         "moved/embeddings: about 120 rows to copy by `postprocess`, without the model",
-        "moved/vector_index: about 120 vectors",
-        "tiny/vector_index: about 120 vectors",
     ]
     write_rows(project / "data" / "c.jsonl", [row(n, s) for s in SUBJECTS for n in range(15, 30)])
     context = opened(project)
@@ -109,12 +106,25 @@ def test_plan_lines__what_postprocess_copies_needs_no_model(project: Path) -> No
         "moved/embeddings: 240 rows to copy by `postprocess`, without the model, 0 in the store",
         "moved/health: to be measured on 240 rows",
         "moved/target_embeddings: 3 rows to encode",
-        "moved/vector_index: 240 vectors to index",
         "tiny/embeddings: the vectors before `postprocess` are those of another encoder",
         "tiny/health: to be measured on 240 rows",
-        "tiny/vector_index: 240 vectors to index",
         "selection/far: to be drawn",
         "selection/near: to be drawn",
         "selection/any: to be drawn",
         "selection/even: to be drawn",
     ]
+
+
+def test_plan_lines__an_index_only_where_the_run_builds_one(light: Path) -> None:
+    def indexes() -> list[str]:
+        return [line for line in plan_with_costs(opened(light)) if "index" in line and not line.startswith("disk")]
+
+    change(light, "[random], budget: 8", "[{outliers: {drop: 0.1}}, random], budget: 8, encoder: vectors")
+    assert indexes() == []  # searched, but so small that every row is compared
+    change(light, "recipes:\n", "index: {kind: ivf}\nrecipes:\n")
+    about, cost = indexes()
+    assert about == "vectors/vector_index: about 80 vectors"
+    assert cost.startswith("  index vectors: ")
+    run_all(opened(light))
+    assert len(indexes()) == 1
+    assert "; their index is " in indexes()[0]

@@ -31,7 +31,6 @@ def test_run_all__stages_in_order_and_only_those_the_recipes_need(light: Path) -
         "ingest",
         "embed vectors",
         "health vectors",
-        "index vectors",
         "embed_targets vectors",
         "select near",
         "select any",
@@ -48,6 +47,7 @@ def test_run_all__an_unknown_recipe_stops_before_any_work(light: Path) -> None:
 
 def test_run_all__without_faiss_nothing_is_begun(light: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
+    change(light, "schedule:", "index: {kind: ivf}\nschedule:")
     context = opened(light)
     with pytest.raises(MissingExtra, match=r"faiss is not installed: pip install"):
         run_all(context)

@@ -197,7 +197,6 @@ class TestRun:
         assert work() == [
             "pool: 2 files, 2 of them new or changed",
             "vectors/embeddings: about 80 rows to take in",
-            "vectors/vector_index: about 80 vectors",
             "the rest is known once the pool has been read",
         ]
         assert not (light / "store").exists()

@@ -19,7 +19,6 @@ KEYS = [
     "vectors/embeddings",
     "vectors/health",
     "vectors/target_embeddings",
-    "vectors/vector_index",
 ]
 LABELING = "labeling:\n  a-b: {classes: [x, y], steps: [entropy], labels: 'labels/*.jsonl'}\n"
 LABELING_KEYS = ["a-b/batch", "a-b/labels", "a-b/model"]

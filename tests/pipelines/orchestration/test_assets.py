@@ -22,7 +22,7 @@ def test_materialize__all_assets_pass_their_checks_and_fill_the_catalog(light: P
     assert sorted(made) == KEYS
     checks = result.get_asset_check_evaluations()
     assert all(check.passed for check in checks)
-    assert len(checks) == 2 + 1 + 1 + 1 + 6 + 2 * 7 + 1 + 2
+    assert len(checks) == 2 + 1 + 1 + 6 + 2 * 7 + 1 + 2
 
     near = made["selection/near"].materialization
     metadata = near.metadata

@@ -50,16 +50,9 @@ def test_definitions__lineage_and_a_code_version_that_follows_the_recipe(light: 
         key.to_user_string(): sorted(parent.to_user_string() for parent in graph.get(key).parent_keys)
         for key in graph.materializable_asset_keys
     }
-    assert parents["selection/near"] == ["pool", "vectors/target_embeddings", "vectors/vector_index"]
+    assert parents["selection/near"] == ["pool", "vectors/embeddings", "vectors/target_embeddings"]
     assert parents["selection/any"] == ["pool"]
     assert parents["catalog"] == ["selection/any", "selection/near", "vectors/health"]
-    assert parents["vectors/vector_index"] == ["vectors/embeddings"]
-
-    change(light, "recipes:\n", "health: {blocking: true}\nrecipes:\n")
-    definitions = build_definitions(light / "winnow.yaml")
-    graph = definitions.resolve_asset_graph()
-    indexed = graph.get(dg.AssetKey(["vectors", "vector_index"]))
-    assert sorted(key.to_user_string() for key in indexed.parent_keys) == ["vectors/embeddings", "vectors/health"]
 
     before = versions()
     change(light, "budget: 8", "budget: 9")
@@ -77,7 +70,40 @@ def test_definitions__a_wrong_configuration_is_its_message(light: Path) -> None:
 def test_definitions__the_encoder_of_a_project_has_its_assets_without_a_recipe(labeling: Path) -> None:
     change(labeling, "near: {steps: [rds_plus], budget: 10}", "near: {steps: [random], budget: 10}")
     keys = build_definitions(labeling / "winnow.yaml").resolve_asset_graph().materializable_asset_keys
-    assert {"vectors/embeddings", "vectors/vector_index"} <= {key.to_user_string() for key in keys}
+    assert "vectors/embeddings" in {key.to_user_string() for key in keys}
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+@pytest.mark.parametrize(
+    ("steps", "kind", "indexed"),
+    [
+        ("rds_plus", "auto", False),
+        ("rds_plus", "ivf", True),
+        ("{outliers: {drop: 0.1}}, rds_plus", "auto", True),
+        ("{outliers: {drop: 0.1}}, rds_plus", "flat", False),
+    ],
+)
+def test_definitions__an_index_where_a_step_searches_or_the_user_asks(
+    labeling: Path, steps: str, kind: str, *, indexed: bool, blocking: bool
+) -> None:
+    change(labeling, "{steps: [rds_plus]", f"{{steps: [{steps}]")
+    health = f"index: {{kind: {kind}}}\nhealth: {{blocking: {str(blocking).lower()}}}\nrecipes:\n"
+    change(labeling, "recipes:\n", health)
+    graph = build_definitions(labeling / "winnow.yaml").resolve_asset_graph()
+    parents = {
+        key.to_user_string(): {parent.to_user_string() for parent in graph.get(key).parent_keys}
+        for key in graph.materializable_asset_keys
+    }
+    sound = {"vectors/embeddings", *(["vectors/health"] if blocking else [])}
+    assert parents.get("vectors/vector_index") == (sound if indexed else None)
+    for asset in ("selection/near", "a-b/batch"):  # nothing is drawn with vectors that a blocking check refused
+        assert parents[asset] >= ({"vectors/vector_index"} if indexed else sound)
+
+
+def test_definitions__a_project_whose_steps_search_has_an_index(labeling: Path) -> None:
+    change(labeling, "steps: [entropy]", "steps: [anchors, entropy]")
+    keys = build_definitions(labeling / "winnow.yaml").resolve_asset_graph().materializable_asset_keys
+    assert "vectors/vector_index" in {key.to_user_string() for key in keys}
 
 
 @pytest.mark.slow

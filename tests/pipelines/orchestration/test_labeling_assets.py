@@ -21,7 +21,7 @@ def test_definitions__three_assets_a_project_with_checks_lineage_and_a_job(label
     assert parents == {
         "a-b/labels": ["pool"],
         "a-b/model": ["a-b/labels", "vectors/embeddings"],
-        "a-b/batch": ["a-b/model", "vectors/vector_index"],
+        "a-b/batch": ["a-b/model", "vectors/embeddings"],
     }
     checked = {check.asset_key.to_user_string() for check in graph.asset_check_keys}
     for name, node in nodes.items():
@@ -41,7 +41,7 @@ def test_materialize__labels_that_cannot_be_read_leave_recipes_and_catalog_green
     change(light, "[random], budget: 8", "[entropy, top], budget: 8, probabilities: kinds")
     (light / "labels").mkdir()
     (light / "labels" / "a.docx").write_bytes(b"no labels")
-    keys = ["pool", "vectors/embeddings", "vectors/target_embeddings", "vectors/vector_index", "catalog"]
+    keys = ["pool", "vectors/embeddings", "vectors/target_embeddings", "catalog"]
     keys += ["selection/near", "selection/any", "kinds/labels", "kinds/model", "kinds/batch"]
     result = materialize(light, keys)
     assert result.success

@@ -376,7 +376,7 @@ def test_encoders_embeddings_indexes__are_rows(full_store: Any) -> None:
     index = {
         "index": "i1", "encoder": "e1", "snapshot": "s", "content": "c", "ids": "x", "kind": "flat", "cells": 0, "n_rows": 2,
         "n_dead": 0, "dimension": 4, "trained_on": 2, "nprobe": 0, "recall_at_10": 1.0, "recall_sample": 2, "seed": 0,
-        "parent": None, "device": "cpu", "created_at": utc_now(), "number": 1,
+        "parent": None, "device": "cpu", "created_at": utc_now(), "number": 1, "parts": [],
     }  # fmt: skip
     assert set(index) == {field.name for field in fields(IndexRecord)}
     with full_store.committing("indexes", "i1") as folder:

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import shutil
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from storage.errors import BadInput, MissingExtra, NotInStore
-from storage.store import Store
+from storage.errors import BadInput, MissingExtra, NotInStore, StoreDamaged
+from storage.store import Store, write_json
 from storage.vectors.index import (
     RECALL_WANTED,
     IndexedVectors,
-    _kind_for,
+    VectorIndex,
     build_index,
+    index_damage,
+    kind_for,
     open_index,
     records,
+    unused_parts,
 )
 from storage.vectors.segments import StoredVectors, commit_segment, normalise
 
@@ -23,11 +28,12 @@ N, D = 3000, 32
 class Pool:
     """A store of hard vectors (no clusters: neighbours lie in many cells) and its snapshots."""
 
-    def __init__(self, root, n=N, seed=0):
+    def __init__(self, root, n=N, seed=0, copies=0):
         rng = np.random.default_rng(seed)
         self.store = Store(root)
         self.ids = np.sort(np.frombuffer(rng.bytes(16 * n), "S16"))
         self.vectors = normalise(rng.standard_normal((n, D)))[0].astype(np.float16)
+        self.vectors[rng.choice(n, copies, replace=False)] = self.vectors[0]
         for part in np.array_split(rng.permutation(n), 4):
             commit_segment(self.store, "enc", self.ids[part], self.vectors[part], {})
 
@@ -58,15 +64,10 @@ def exact(vectors, queries, k, within=None):
     return StoredVectors(vectors.store, "enc", vectors.ids).nearest(queries, k, within)
 
 
-def test_flat__recall_is_one_and_rows_are_those_of_the_exact_search(pool, everything):
-    record = pool.build(everything)
-    assert (record.kind, record.recall_at_10, record.n_rows, record.nprobe) == ("flat", 1.0, N, 0)
-    queries = pool.vectors[:20].astype(np.float32)
-    similarity, rows = open_index(pool.store, record.index).search(queries, 5)
-    expected = exact(everything, queries, 5)
-    np.testing.assert_array_equal(rows, expected[1])
-    np.testing.assert_allclose(similarity, expected[0], atol=1e-6)
-    assert (similarity.dtype, rows.dtype) == (np.float32, np.int64)
+def test_flat__is_no_index(pool, everything):
+    assert pool.build(everything, kind="flat") is None
+    assert pool.build(everything) is None  # by its size
+    assert (records(pool.store), pool.store.committed("index_parts")) == ([], [])
 
 
 def test_one_cell_of_many__recall_is_measured_and_low(pool, everything):
@@ -104,7 +105,7 @@ def test_rabitq__is_compared_again_with_the_stored_vectors(pool, everything):
     assert 0.3 < record.recall_at_10 <= 1  # one bit a dimension of 32 orders hard data only roughly
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf", "rabitq"])
+@pytest.mark.parametrize("kind", ["ivf", "rabitq"])
 def test_search__within_gives_those_rows_only(pool, everything, kind):
     record = pool.build(everything, kind=kind, nprobe=219)
     within = np.arange(0, N, 7)
@@ -128,7 +129,7 @@ def test_search__among_few_rows_looks_into_more_cells(pool, everything, every):
 
 
 def test_search__fewer_rows_than_asked_end_in_minus_one(pool, everything):
-    record = pool.build(everything)
+    record = pool.build(everything, kind="ivf", nprobe=219)
     similarity, rows = open_index(pool.store, record.index).search(
         pool.vectors[:2].astype(np.float32), 4, np.array([5, 9])
     )
@@ -154,13 +155,13 @@ def test_stored_vectors__search_through_the_index_they_were_opened_with(pool, ev
 
 def test_the_same_index__is_built_once(pool, everything, monkeypatch):
     record = pool.build(everything, kind="ivf", nprobe=4)
-    monkeypatch.setattr("storage.vectors.index._empty", None)
+    monkeypatch.setattr("storage.vectors.index.write_base", None)
     assert pool.build(everything, kind="ivf", nprobe=4) == record
     assert [r.index for r in records(pool.store, "enc")] == [record.index]
     assert records(pool.store, "another") == []
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf", "rabitq"])
+@pytest.mark.parametrize("kind", ["ivf", "rabitq"])
 def test_growth__adds_the_new_rows_and_leaves_dead_ones_out(pool, kind):
     old = pool.build(pool.snapshot(np.arange(0, 2500)), kind=kind, nprobe=64)
     now = np.arange(300, N)  # 300 of 2,500 are gone, 500 are new
@@ -189,15 +190,183 @@ def test_growth__past_twice_what_the_cells_were_trained_on_builds_anew(pool):
 
 
 def test_growth__rows_that_come_back_are_not_added_twice(pool):
-    pool.build(pool.snapshot(np.arange(0, 2500)))
-    pool.build(pool.snapshot(np.arange(300, 2500)))
+    pool.build(pool.snapshot(np.arange(0, 2500)), kind="ivf", nprobe=219)
+    pool.build(pool.snapshot(np.arange(300, 2500)), kind="ivf", nprobe=219)
     vectors = pool.snapshot(np.arange(0, 2600))
-    record = pool.build(vectors)
+    record = pool.build(vectors, kind="ivf", nprobe=219)
     assert (record.n_rows, record.n_dead) == (2600, 0)
     queries = pool.vectors[:200].astype(np.float32)
     np.testing.assert_array_equal(
         open_index(pool.store, record.index).search(queries, 3)[1], exact(vectors, queries, 3)[1]
     )
+
+
+def whole(pool, record, vectors):
+    """The same rows in the same cells as one FAISS index."""
+    import faiss
+
+    index = faiss.read_index(str(pool.store.path("index_parts", record.parts[0], "cells.faiss")))
+    index.add(vectors.take(np.arange(len(vectors.ids))).astype(np.float32))
+    rows = np.arange(len(vectors.ids))
+    return index, VectorIndex(faiss, [(index, rows)], kind=record.kind, nprobe=record.nprobe, vectors=vectors)
+
+
+def nights(pool, kind, *, arrivals, nprobe=8):
+    """The snapshot and the index of each night."""
+    for upto in arrivals:
+        vectors = pool.snapshot(np.arange(upto))
+        yield vectors, pool.build(vectors, kind=kind, nprobe=nprobe, recall_sample=20)
+
+
+@pytest.mark.parametrize("kind", ["ivf", "rabitq"])
+def test_parts__searched_give_what_one_index_of_all_rows_gives(tmp_path, kind):
+    pool = Pool(tmp_path / "store", copies=60)
+    *_, (vectors, record) = nights(pool, kind, arrivals=(1600, 2200, 2500, 2650, 2700, 2710))
+    assert len(record.parts) == 6
+    _, together = whole(pool, record, vectors)
+    opened = open_index(pool.store, record.index, vectors=vectors)
+    queries = pool.vectors[::7].astype(np.float32)
+    for within in (None, np.arange(0, 2710, 3)):
+        for k in (1, 5, 30):
+            for ours, theirs in zip(
+                opened.search(queries, k, within), together.search(queries, k, within), strict=True
+            ):
+                np.testing.assert_array_equal(ours, theirs)
+
+
+def test_parts__ties_go_to_the_lowest_row_and_the_rest_is_as_faiss_says(tmp_path):
+    import faiss
+
+    pool = Pool(tmp_path / "store", copies=60)
+    *_, (vectors, record) = nights(pool, "ivf", arrivals=(1600, 2500, 2700))
+    index, _ = whole(pool, record, vectors)
+    queries = pool.vectors[::7].astype(np.float32)
+    similarity, rows = open_index(pool.store, record.index, vectors=vectors).search(queries, 5)
+    theirs = index.search(queries, 5, params=faiss.SearchParametersIVF(nprobe=record.nprobe))[0]
+    np.testing.assert_array_equal(similarity, theirs)
+    copies = np.flatnonzero((pool.vectors[:2700] == pool.vectors[0]).all(axis=1))
+    assert len(copies) > 30
+    np.testing.assert_array_equal(rows[0], copies[:5])
+
+
+def test_parts__are_few_and_a_night_writes_little_but_its_rows(tmp_path):
+    pool = Pool(tmp_path / "store", n=1520)
+
+    def size():
+        return sum(path.stat().st_size for path in pool.store.root.glob("index*/**/*") if path.is_file())
+
+    sizes, counts, bases = [], [], set()
+    for _, record in nights(pool, "ivf", arrivals=range(1200, 1521, 20)):
+        sizes.append(size())
+        counts.append(len(record.parts))
+        bases.add(record.parts[0])
+    assert counts == [1, *(1 + night.bit_count() for night in range(1, 17))]
+    assert len(bases) == 1
+    # A row is written once and log2(16) / 2 times again; some kB a night name the parts.
+    one_row = sizes[0] / 1200
+    assert sizes[-1] - sizes[0] < one_row * 20 * 16 * 3 + 16 * 4000
+
+
+def test_parts__an_earlier_index_searches_as_before(pool):
+    (old, first), (_, last) = nights(pool, "ivf", arrivals=(2500, 2600))
+    queries = pool.vectors[::50].astype(np.float32)
+    expected = open_index(pool.store, first.index, vectors=old).search(queries, 5)
+    assert first.parts == last.parts[:1]
+    list(nights(pool, "ivf", arrivals=(2650, 2700, 2900)))
+    for ours, theirs in zip(open_index(pool.store, first.index).search(queries, 5), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_parts__that_no_index_names_are_listed(pool):
+    records_of = [record for _, record in nights(pool, "ivf", arrivals=(2500, 2600, 2700))]
+    assert unused_parts(pool.store) == []
+    shutil.rmtree(pool.store.path("indexes", records_of[1].index))
+    assert unused_parts(pool.store) == [records_of[1].parts[1]]
+
+
+@pytest.mark.parametrize("file", ["part.faiss", "keys.npy", "part.json", "cells.faiss"])
+def test_parts__a_damaged_one_is_put_aside_with_the_indexes_that_name_it(pool, file):
+    *_, (grown, second) = nights(pool, "ivf", arrivals=(2500, 2600))
+    number = 0 if file == "cells.faiss" else 1
+    path = pool.store.path("index_parts", second.parts[number], file)
+    path.write_bytes(path.read_bytes()[:-7])
+    if file != "part.json":
+        with pytest.raises(StoreDamaged, match=file):
+            open_index(pool.store, second.index, vectors=grown).search(pool.vectors[:1].astype(np.float32), 5)
+    again = pool.build(grown, kind="ivf", nprobe=8, recall_sample=20)
+    assert pool.store.path("set-aside", "index_parts", second.parts[number]).is_dir()
+    if file == "cells.faiss":
+        assert (again.parent, len(again.parts)) == (None, 1)
+    else:
+        assert again.parts == second.parts  # made again from the vectors, under the same name
+    assert index_damage(pool.store, again.index) is None
+    queries = pool.vectors[:2600:50].astype(np.float32)
+    rows = open_index(pool.store, again.index, vectors=grown).search(queries, 1)[1]
+    np.testing.assert_array_equal(rows[:, 0], np.arange(0, 2600, 50))
+
+
+def test_index_damage__a_missing_part_is_named(pool):
+    *_, (vectors, record) = nights(pool, "ivf", arrivals=(2500, 2600))
+    shutil.rmtree(pool.store.path("index_parts", record.parts[1]))
+    assert f"names {pool.store.path('index_parts', record.parts[1])}, which is missing" in index_damage(
+        pool.store, record.index
+    )
+    with pytest.raises(StoreDamaged, match=record.parts[1]):
+        open_index(pool.store, record.index, vectors=vectors)
+
+
+def older(pool, vectors, kind):
+    """An index as earlier versions wrote it: all in one folder, in the order of the segments."""
+    import faiss
+
+    record = pool.build(vectors, kind="ivf", nprobe=64)
+    index = faiss.read_index(str(pool.store.path("index_parts", record.parts[0], "cells.faiss")))
+    index = faiss.IndexFlatIP(D) if kind == "flat" else index
+    rowmap = np.concatenate([rows for rows, _ in vectors.blocks()])
+    index.add(vectors.take(rowmap).astype(np.float32))
+    shutil.rmtree(pool.store.path("index_parts"))
+    shutil.rmtree(pool.store.path("indexes"))
+    document = asdict(record) | {"kind": kind, "cells": record.cells if kind == "ivf" else 0}
+    del document["parts"]
+    with pool.store.committing("indexes", record.index) as folder:
+        faiss.write_index(index, str(folder / "index.faiss"))
+        np.save(folder / "rowmap.npy", rowmap)
+        np.save(folder / "keys.npy", vectors.ids[rowmap])
+        write_json(folder / "index.json", document)
+    return record, index, rowmap
+
+
+@pytest.mark.parametrize("kind", ["ivf", "flat"])
+def test_an_index_of_an_earlier_version__is_opened_as_it_is_and_not_grown(tmp_path, kind):
+    import faiss
+
+    pool = Pool(tmp_path / "store", copies=60)
+    everything = pool.snapshot(np.arange(N))
+    record, index, rowmap = older(pool, everything, kind)
+    queries = pool.vectors[:50].astype(np.float32)
+    similarity, rows = open_index(pool.store, record.index).search(queries, 5)
+    params = faiss.SearchParametersIVF(nprobe=64) if kind == "ivf" else None
+    expected = index.search(queries, 5, params=params)
+    np.testing.assert_array_equal(np.sort(rows), np.sort(rowmap[expected[1]]))  # equal rows as FAISS comes across them
+    np.testing.assert_array_equal(similarity, expected[0])
+    assert index_damage(pool.store, record.index) is None
+    assert pool.build(everything, kind="ivf", nprobe=64).index == record.index  # it is what was asked for
+    assert pool.build(pool.snapshot(np.arange(2900)), kind="ivf", nprobe=64).parent is None
+    path = pool.store.path("indexes", record.index, "index.faiss")
+    path.write_bytes(path.read_bytes()[:-7])
+    assert "index.faiss" in index_damage(pool.store, record.index)
+    assert pool.build(everything, kind="ivf", nprobe=64).parts != ()
+    assert pool.store.path("set-aside", "indexes", record.index).is_dir()
+
+
+def test_progress__tells_each_task_to_its_end(pool, everything):
+    progress = {}
+    pool.build(everything, kind="ivf", progress=lambda task, done, total: progress.__setitem__(task, (done, total)))
+    assert {task: done / total for task, (done, total) in progress.items()} == {
+        "train cells": 1,
+        "add rows to cells": 1,
+        "measure recall": 1,
+    }
 
 
 def test_failed_rows__are_never_found(tmp_path):
@@ -207,7 +376,7 @@ def test_failed_rows__are_never_found(tmp_path):
     failed = np.arange(50) % 10 == 3
     commit_segment(store, "enc", ids, normalise(rng.standard_normal((50, D)))[0], {}, failed=failed)
     vectors = StoredVectors(store, "enc", ids)
-    record = build_index(store, vectors, snapshot="snap")
+    record = build_index(store, vectors, snapshot="snap", kind="ivf", nprobe=28)
     assert record.n_rows == 45
     _, rows = open_index(store, record.index, vectors=vectors).search(np.ones((1, D), np.float32), 50)
     assert sorted(rows[0, :45].tolist()) == np.flatnonzero(~failed).tolist()
@@ -218,11 +387,11 @@ def test_equal_vectors__count_as_equally_near(tmp_path):
     rng = np.random.default_rng(0)
     ids = np.sort(np.frombuffer(rng.bytes(16 * 500), "S16"))
     commit_segment(store, "enc", ids, np.repeat(normalise(rng.standard_normal((5, D)))[0], 100, axis=0), {})
-    assert build_index(store, StoredVectors(store, "enc", ids), snapshot="snap", kind="flat").recall_at_10 == 1.0
+    assert build_index(store, StoredVectors(store, "enc", ids), snapshot="snap", kind="ivf").recall_at_10 == 1.0
 
 
 def test_kinds__by_size():
-    assert [_kind_for(n) for n in (199_999, 200_000, 4_999_999, 5_000_000)] == [
+    assert [kind_for(n) for n in (199_999, 200_000, 4_999_999, 5_000_000)] == [
         "flat",
         "ivf",
         "ivf",
@@ -247,15 +416,15 @@ def test_an_unknown_index__is_named(pool, everything):
 
 
 def test_an_index_of_other_rows__is_refused(pool, everything):
-    record = pool.build(everything)
+    record = pool.build(everything, kind="ivf", nprobe=4)
     with pytest.raises(NotInStore, match="not of these"):
         open_index(pool.store, record.index, vectors=pool.snapshot(np.arange(10)))
 
 
 def test_without_faiss__says_which_extra_to_install(pool, everything, monkeypatch):
-    record = pool.build(everything)
+    record = pool.build(everything, kind="ivf", nprobe=4)
     monkeypatch.setitem(sys.modules, "faiss", None)
-    for call in (lambda: pool.build(everything, seed=1), lambda: open_index(pool.store, record.index)):
+    for call in (lambda: pool.build(everything, kind="ivf", seed=1), lambda: open_index(pool.store, record.index)):
         with pytest.raises(MissingExtra, match=r"pip install -e '\.\[cpu\]' \(or '\.\[gpu\]' with an NVIDIA card\)"):
             call()
 
