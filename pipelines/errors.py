@@ -8,6 +8,7 @@
     |- NothingYet      (an earlier stage has not run yet; says which)
     |- RecipesFailed   (some recipes or exports of a run failed; the others were drawn and published)
     |- RollbackRefused (an earlier selection cannot be the latest again; says why)
+    |- RowsLeft        (rows that were to be forgotten are still in the store)
     |- RowsLeftOut     (a shape cannot hold more of an export's rows than allowed; nothing was written)
     |- TrialRefused    (a trial cannot be made as it was asked for; says what to change)
     |- UnknownEncoder  (the configuration has no encoder of this name)
@@ -117,6 +118,10 @@ def _described(what: str, name: str, error: Exception) -> str:
 
 class RollbackRefused(PipelineError, ValueError):
     """A selection cannot be the latest of its recipe again."""
+
+
+class RowsLeft(PipelineError, RuntimeError):
+    """Rows that were to be forgotten are still in files of the store."""
 
 
 class RowsLeftOut(PipelineError, RuntimeError):

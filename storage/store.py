@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,7 +23,10 @@ import numpy.typing as npt
 
 from storage.checksums import seal, verified
 from storage.errors import NotInStore, StoreBusy, StoreDamaged
-from storage.scratch import scratch_folder, sweep
+from storage.scratch import scratch_folder, swap_folders, sweep
+
+# The rows that are being forgotten, while they are.
+FORGETTING = ("forgetting", "rows")
 
 
 class Store:
@@ -106,6 +109,19 @@ class Store:
             sync_path(target.parent)
 
     @contextmanager
+    def replacing(self, *parts: str) -> Iterator[Path]:
+        """A folder to write a committed record anew in; it takes the record's place at once when the block ends."""
+        target = self.path(*parts)
+        with self.scratch(parts[-1]) as folder:
+            new = folder / "new"
+            new.mkdir()
+            yield new
+            seal(new)
+            sync_tree(new)
+            swap_folders(new, target, folder / "before")
+            sync_path(target.parent)
+
+    @contextmanager
     def lock(self, name: str, holder: str, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
         """Hold the store-wide lock `name`; a second holder waits until the first is done or dies.
 
@@ -129,8 +145,18 @@ class Store:
 
         Args:
             on_wait: called once with who is alone, if somebody is.
+
+        Raises:
+            StoreBusy: rows are half forgotten.
         """
-        with nullcontext() if self._is_alone else _flocked(self._whole(), fcntl.LOCK_SH, on_wait):
+        if self._is_alone:
+            yield
+            return
+        with _flocked(self._whole(), fcntl.LOCK_SH, on_wait):
+            if self.has(*FORGETTING):
+                raise StoreBusy(
+                    f"a `winnow forget` was cut off, and {self.root} is half without its rows: `winnow forget --yes` ends it"
+                )
             yield
 
     @contextmanager

@@ -99,6 +99,8 @@ ROOMS: dict[str, set[str]] = {
         "pipelines.config",
         "pipelines.recipes",
         "pipelines.exports",
+        "pipelines.exports.options",
+        "pipelines.report",
         "pipelines.stages",
         "pipelines.run",
     },

@@ -489,6 +489,40 @@ def gc(
 
 
 @app.command()
+def forget(
+    ids: Annotated[
+        list[str] | None, typer.Argument(help="Winnow's ids, or your own: of all rows that ever had one of them.")
+    ] = None,
+    config: ConfigOption = None,
+    where: Annotated[
+        str | None, typer.Option("--where", help="All rows of the pool as it is now that satisfy this, as in a recipe.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--from", help="A file of further ids, one a line.")] = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; else it is only said what would be done.")] = False,
+) -> None:
+    """Remove rows from everything in the store, for good, and prove it by a search of all its files.
+
+    Text, vectors, labels, and every record that holds or quotes a row; exports and batches that winnow wrote. Your own files
+    are named by file and line, and not edited: a row that comes in from one again is refused. Killed, `winnow forget --yes`
+    ends it.
+    """
+    from pipelines.upkeep.forget import cut_off, request
+    from pipelines.upkeep.forget import forget as forget_rows
+
+    context = _context(config)
+    goes_on = cut_off(context.store)
+    wanted = None if goes_on else request(context, ids or [], where, file)
+    for line in wanted.lines() if wanted else ["a `winnow forget` was cut off; it has to end before another begins"]:
+        _print(line)
+    if not yes:
+        _print("nothing was changed. To forget them, which nothing undoes: the same command with --yes", style="bold")
+        return
+    for line in forget_rows(context, wanted).lines():
+        _print(line)
+
+
+@app.command()
 def export(
     out_folder: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
     selection: Annotated[str | None, typer.Argument(help="A recipe (its last selection), or a selection id.")] = None,
