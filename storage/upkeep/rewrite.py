@@ -369,6 +369,16 @@ def _made_again(*ids: str) -> Callable[[Store, Path, Rows], Files]:
     return files
 
 
+def _trial_plan(store: Store, folder: Path, rows: Rows) -> Files:
+    """A trial that is not finished begins anew: its models would be measured on other examples."""
+    files = _plain(store, folder, rows)
+    return files if folder.with_name("effects").is_dir() or not files else None
+
+
+def _trial_part(store: Store, folder: Path, rows: Rows) -> Files:
+    return _plain(store, folder, rows) if folder.with_name("plan").is_dir() else None
+
+
 _SPECIAL: Mapping[str, Callable[[Store, Path, Rows], Files]] = {
     "quarantine": _quarantine,
     "pool": _pool,
@@ -383,4 +393,6 @@ _SPECIAL: Mapping[str, Callable[[Store, Path, Rows], Files]] = {
     "plans": _made_again("ids.npy"),
     "indexes": _made_again("keys.npy"),
     "reports": _made_again(),
+    "trials": _trial_plan,
+    **dict.fromkeys(("trial_cells", "trial_detectable"), _trial_part),
 }

@@ -152,6 +152,8 @@ def test_forget__an_older_snapshot_is_what_a_new_one_is(full: Path) -> None:
         assert np.array_equal(fresh.column(name), rewritten.column(name), equal_nan=name == "score")
     pools = query_catalog(store, 'SELECT "read", kept, duplicate, quarantined FROM pools').to_pylist()
     assert pools == [{"read": 82, "kept": 79, "duplicate": 0, "quarantined": 3}]
+    quarantine = query_catalog(store, "SELECT line, excerpt FROM quarantine ORDER BY line").to_pylist()
+    assert quarantine == [{"line": line, "excerpt": ""} for line in (4, 41, 42)]
 
 
 @pytest.mark.slow
