@@ -155,7 +155,8 @@ class Store:
         with _flocked(self._whole(), fcntl.LOCK_SH, on_wait):
             if self.has(*FORGETTING):
                 raise StoreBusy(
-                    f"a `winnow forget` was cut off, and {self.root} is half without its rows: `winnow forget --yes` ends it"
+                    f"a `winnow forget` was cut off, and {self.root} is half without its rows: "
+                    "`winnow forget --yes` ends it"
                 )
             yield
 

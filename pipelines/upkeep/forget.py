@@ -1,7 +1,7 @@
 """`winnow forget`: rows are removed from everything in the store, and a search of all its files proves it.
 
-What is to go is written down first (`forgetting/`), so that a kill on the way ends in the same store once the command runs
-again; until then nothing else works on the store. Last of all that note is removed.
+What is to go is written down first (`forgetting/`), so that a kill on the way ends in the same store once the command
+runs again; until then nothing else works on the store. Last of all that note is removed.
 """
 
 from __future__ import annotations
@@ -205,8 +205,8 @@ def forget(context: Context, wanted: Request | None) -> Done:
         done.outside = list(files_that_hold(_outside(context), patterns))
         if left:
             raise RowsLeft(
-                f"rows are still in {listed(map(str, left[:_LISTED]))}{_more(left)}. A file that is none of winnow's: move "
-                "it out of the store; any other: please report this. Then `winnow forget --yes` again"
+                f"rows are still in {listed(map(str, left[:_LISTED]))}{_more(left)}. A file that is none of winnow's: "
+                "move it out of the store; any other: please report this. Then `winnow forget --yes` again"
             )
         summary = (
             f"{counted(done.rows, 'row')} forgotten; none is in any of {counted(done.searched, 'file')} of the store"

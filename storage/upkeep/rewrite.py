@@ -1,8 +1,8 @@
 """Committed records without some rows: for each kind of record folder, how it is written anew.
 
 A record is written beside its place and takes it at once, under its old name: what names it still finds it. Whoever
-rewrites holds the store alone, since a snapshot and its files fit each other only when all of it is done. Doing it again
-changes nothing.
+rewrites holds the store alone, since a snapshot and its files fit each other only when all of it is done. Doing it
+again changes nothing.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ EXPORTS = "exports: {chat: {recipe: near, to: messages, out: out/near}}\n"
 
 @pytest.fixture(scope="session")
 def all_kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For looking only: a labeling project with two rounds, columns, exports, reports, a repeat, a row that is unreadable."""
+    """For looking only: two rounds of labeling, columns, an export, a report, a repeat, a row that is unreadable."""
     project = make_light(tmp_path_factory.mktemp("forget") / "light")
     with (project / "data" / "a.jsonl").open("a") as file:
         file.write(json.dumps(row(3, "fox")) + "\n" + json.dumps({"note": TEXT, "id": 7}) + "\n")
