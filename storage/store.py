@@ -153,16 +153,15 @@ class Store:
             yield
             return
         with _flocked(self._whole(), fcntl.LOCK_SH, on_wait):
-            if self.has(*FORGETTING):
-                raise StoreBusy(
-                    f"a `winnow forget` was cut off, and {self.root} is half without its rows: "
-                    "`winnow forget --yes` ends it"
-                )
+            self._require_no_rows_half_forgotten()
             yield
 
     @contextmanager
-    def alone(self, holder: str) -> Iterator[None]:
+    def alone(self, holder: str, *, forgets: bool = False) -> Iterator[None]:
         """Hold the whole store: no other process has a lock of it, and whoever wants one waits until the block ends.
+
+        Args:
+            forgets: it may be one in which rows are half forgotten.
 
         Raises:
             StoreBusy: another process works on it; says who.
@@ -172,6 +171,8 @@ class Store:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise StoreBusy(f"{self.root} is in use: {self._holders()}; try again once that is done") from None
+            if not forgets:
+                self._require_no_rows_half_forgotten()
             _sign(file, holder)
             self._is_alone = True
             try:
@@ -179,6 +180,13 @@ class Store:
             finally:
                 self._is_alone = False
                 file.truncate(0)
+
+    def _require_no_rows_half_forgotten(self) -> None:
+        if self.has(*FORGETTING):
+            raise StoreBusy(
+                f"a `winnow forget` was cut off, and {self.root} is half without its rows: "
+                "`winnow forget --yes` ends it"
+            )
 
     def _whole(self) -> Path:
         """The file whose lock stands for the whole store."""

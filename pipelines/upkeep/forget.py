@@ -177,7 +177,7 @@ def forget(context: Context, wanted: Request | None) -> Done:
         RowsLeft: the search at the end finds some; names the files.
     """
     store = context.store
-    with store.alone("winnow forget"):
+    with store.alone("winnow forget", forgets=True):
         if wanted is not None and not store.has(*FORGETTING):
             _note(store, wanted)
         if not store.has(*FORGETTING):
@@ -243,11 +243,11 @@ def _ids_named(store: Store, names: Sequence[str]) -> Ids:
                 by_own[given].add(row_id)
     forgotten = Forgotten(store)
     chosen: set[bytes] = set()
-    for name, row_id in known.items():
-        if row_id is not None and (row_id in present or not by_own[name]):
-            if row_id not in present and forgotten.has(from_bytes([row_id]))[0]:
+    for name, known_id in known.items():
+        if known_id is not None and (known_id in present or not by_own[name]):
+            if known_id not in present and forgotten.has(from_bytes([known_id]))[0]:
                 raise BadInput(f"{name!r} was forgotten before")
-            chosen.add(row_id)
+            chosen.add(known_id)
         elif by_own[name]:
             chosen |= by_own[name]
         else:

@@ -52,6 +52,7 @@ LASTING = {
     "comparisons": "a comparison",
     "trials": "a trial",
     "results": "scores of models",
+    "forgotten": "by which forgotten rows are refused",
 }
 # Kinds whose JSON names nothing that they need.
 _STAND_ALONE = frozenset(

@@ -38,6 +38,8 @@ from tests.pipelines.conftest import Winnow, make_light, opened
 from tests.pipelines.test_damage import finish
 from tests.quick import torture_last
 
+pytestmark = pytest.mark.slow
+
 # Of the row fox-3: all that only it has.
 TEXT = "the fox jumps over 3 lazy fox 3"
 EXPORTS = "exports: {chat: {recipe: near, to: messages, out: out/near}}\n"
@@ -109,7 +111,6 @@ def kinds(paths: set[str]) -> set[str]:
     return {"/".join(path.split("/")[1:3]) if "/records/" in path else path.split("/")[1] for path in paths}
 
 
-@pytest.mark.slow
 def test_forget__nothing_is_left_in_any_file(full: Path) -> None:
     name = id_of(full, "fox-3")
     before = holding(full, name, TEXT)
@@ -134,7 +135,6 @@ def test_forget__nothing_is_left_in_any_file(full: Path) -> None:
     assert_readable(full)
 
 
-@pytest.mark.slow
 def test_forget__an_older_snapshot_is_what_a_new_one_is(full: Path) -> None:
     store = Store(full / "store")
     before = opened(full).pool.snapshot
@@ -156,7 +156,6 @@ def test_forget__an_older_snapshot_is_what_a_new_one_is(full: Path) -> None:
     assert quarantine == [{"line": line, "excerpt": ""} for line in (4, 41, 42)]
 
 
-@pytest.mark.slow
 def test_forget__selections_are_shorter_under_their_ids_and_the_next_run_draws_anew(full: Path) -> None:
     store = Store(full / "store")
     latest = "SELECT selection_id AS id FROM latest_selections WHERE recipe = 'near'"
@@ -193,11 +192,11 @@ def test_forget__says_what_it_would_do_and_does_nothing(full: Path, winnow: Winn
     assert {path: path.read_bytes() for path in _files(full) if path.parent.name != "locks"} == before
 
 
-@pytest.mark.slow
 def test_forget__a_row_that_comes_in_again_is_refused_counted_and_said(full: Path, winnow: Winnow) -> None:
     row_id = id_of(full, "fox-3")
     assert winnow("forget", "fox-3", "--yes", "-c", full).code == 0
     write_rows(full / "data" / "z.jsonl", [row(3, "fox"), row(77, "fox")])
+    write_rows(full / "targets" / "foxes.jsonl", [row(100, "fox"), row(3, "fox"), row(101, "fox")])
     done = winnow("run", "any", "-c", full)
     assert "note: forgotten on request, and refused: 1 row" in done.err
     refused = "SELECT line, excerpt FROM quarantine WHERE file = 'data/z.jsonl' AND cause LIKE 'forgotten%'"
@@ -228,7 +227,6 @@ KILLS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("where", "name", "times"), torture_last(3, KILLS))
 def test_forget__killed_ends_when_it_is_run_again(
     full: Path, winnow: Winnow, where: Any, name: str, times: int
@@ -238,9 +236,10 @@ def test_forget__killed_ends_when_it_is_run_again(
         killed_at(patch, where, name, times)
         with pytest.raises(KeyboardInterrupt):
             forget(opened(full), request(opened(full), ["fox-3"]))
-    refused = winnow("run", "-c", full)
-    assert refused.code == 5
-    assert "`winnow forget --yes` ends it" in refused.err
+    for command in (["run"], ["gc", "--delete"]):
+        refused = winnow(*command, "-c", full)
+        assert refused.code == 5
+        assert "`winnow forget --yes` ends it" in refused.err
     assert "forgot 1 row" in winnow("forget", "fox-3", "--yes", "-c", full).out
     assert holding(full, row_id, TEXT) == set()
     assert_readable(full)
@@ -249,7 +248,6 @@ def test_forget__killed_ends_when_it_is_run_again(
     assert winnow("run", "any", "-c", full).code == 0
 
 
-@pytest.mark.slow
 def test_forget__says_where_a_row_is_left(full: Path, winnow: Winnow, monkeypatch: pytest.MonkeyPatch) -> None:
     note = full / "store" / "my notes.txt"
     note.write_text(f"ask about {TEXT}")
@@ -261,7 +259,6 @@ def test_forget__says_where_a_row_is_left(full: Path, winnow: Winnow, monkeypatc
     assert "forgot 1 row" in winnow("forget", "--yes", "-c", full).out
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", torture_last(2, ["labels", "segments", "pool", "rounds", "selections", "tokens", "indexes", "snapshots"])
 )
@@ -272,7 +269,6 @@ def test_forget__the_search_finds_what_a_rewrite_leaves(full: Path, monkeypatch:
         forget(opened(full), wanted)
 
 
-@pytest.mark.slow
 def test_request__by_condition_by_file_and_all_versions_of_an_own_id(full: Path) -> None:
     ids = {str(name) for name in request(opened(full), [], "source = 'dog' AND given_id < 'dog-2'").rows.names}
     assert ids == {id_of(full, "dog-0"), id_of(full, "dog-1")}
