@@ -7,6 +7,8 @@
     |- NoProject       (there is no winnow.yaml to work on)
     |- NothingYet      (an earlier stage has not run yet; says which)
     |- RecipesFailed   (some recipes or exports of a run failed; the others were drawn and published)
+    |- RollbackRefused (an earlier selection cannot be the latest again; says why)
+    |- RowsLeft        (rows that were to be forgotten are still in the store)
     |- RowsLeftOut     (a shape cannot hold more of an export's rows than allowed; nothing was written)
     |- TrialRefused    (a trial cannot be made as it was asked for; says what to change)
     |- UnknownEncoder  (the configuration has no encoder of this name)
@@ -112,6 +114,14 @@ class RecipesFailed(PipelineError, RuntimeError):
 
 def _described(what: str, name: str, error: Exception) -> str:
     return str(error) if isinstance(error, HeldBack) else f"{what} {name}: {error}"
+
+
+class RollbackRefused(PipelineError, ValueError):
+    """A selection cannot be the latest of its recipe again."""
+
+
+class RowsLeft(PipelineError, RuntimeError):
+    """Rows that were to be forgotten are still in files of the store."""
 
 
 class RowsLeftOut(PipelineError, RuntimeError):

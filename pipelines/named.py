@@ -50,13 +50,13 @@ def selection_of(store: Store, name: str) -> str:
 
 
 def _drawn(store: Store, recipe: str, back: int) -> tuple[list[str], set[str]]:
-    """The different selections of a recipe, newest first, until there are enough; and the recipes seen on the way."""
+    """The different selections of a recipe that are there, newest first, until enough; and the recipes seen on the way."""
     subjects: dict[str, None] = {}
     recipes: set[str] = set()
     for run in runs(store):
         if run["stage"] == "select" and run["status"] == "ok":
             recipes.add(run["target"])
-            if run["target"] == recipe:
+            if run["target"] == recipe and store.has("records", "selections", run["subject"]):
                 subjects[run["subject"]] = None
         if len(subjects) > back:
             break

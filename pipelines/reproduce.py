@@ -33,6 +33,11 @@ def reproduce(context: Context, selection_id: str) -> str:
     if len(before) == len(now) and bool((before == now).all()) and items["gain"].equals(again["gain"]):
         return f"{selection_id}: the same {len(before):,} rows in the same order, with the same gains"
     common = len(np.intersect1d(before, now))
+    if context.pool.snapshot_of(spec.snapshot).header.get("forgotten"):
+        raise HeldBack(
+            f"{selection_id} is not reproduced: {common:,} of {len(before):,} rows are the same. Rows of its pool were"
+            " forgotten on request since it was drawn, so that nothing can draw it again."
+        )
     raise HeldBack(
         f"{selection_id} is not reproduced: {common:,} of {len(before):,} rows are the same. It was drawn by "
         f"{header['code_version']}; this is another version, or its vectors were encoded anew."

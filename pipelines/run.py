@@ -111,13 +111,15 @@ def run_and_report(context: Context, recipes: Sequence[str] | None = None) -> li
     Raises:
         As `run_all`.
     """
-    try:
-        outcomes = run_all(context, recipes)
-    except Exception:
+    _chosen(context, recipes)  # an unknown name leaves no trace
+    with context.store.in_use(lambda holder: context.report.say(f"run: waiting for {holder}")):
+        try:
+            outcomes = run_all(context, recipes)
+        except Exception:
+            write_report(context)
+            raise
         write_report(context)
-        raise
-    write_report(context)
-    return outcomes
+        return outcomes
 
 
 def write_report(context: Context) -> None:

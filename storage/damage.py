@@ -265,6 +265,9 @@ KINDS: Mapping[str, Kind] = {
         {**dict.fromkeys(("result_id", "selection_id", "created_at"), _TEXT), "scores": [{"seed": _WHOLE}]},
     ),
     "fits": Kind(("records", "fits"), "fit.json", {"fit": _TEXT, "rows": _WHOLE}, ("ids.npy", "mean.npy")),
+    "forgotten": Kind(
+        ("records", "forgotten"), "forgotten.json", {"rows": _WHOLE, "created_at": _TEXT}, ("hashes.npy",)
+    ),
     "reports": Kind(
         ("records", "reports"),
         "report.json",

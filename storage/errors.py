@@ -4,6 +4,7 @@ StorageError
 |- BadInput        (a user's file is missing, damaged or has too many unreadable rows)
 |  `- NothingMatches  (a path or pattern names no file)
 |- StoreDamaged    (a record in the store fails its checksum or misses a file)
+|- StoreBusy       (another process works on the store, and this needs it alone)
 |- NotInStore      (asked for a selection, snapshot, encoder or index that is not there)
 `- MissingExtra    (an optional package is not installed; says which extra to install)
 """
@@ -23,6 +24,10 @@ class NothingMatches(BadInput):
 
 class StoreDamaged(StorageError, RuntimeError):
     """A committed record is not what was committed."""
+
+
+class StoreBusy(StorageError, RuntimeError):
+    """Another process works on the store; the message says who."""
 
 
 class NotInStore(StorageError, LookupError):

@@ -7,6 +7,7 @@ or of an earlier version, may have a holder that no lock shows; it goes once not
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import hashlib
 import os
@@ -57,6 +58,24 @@ def sweep(parent: Path, *, hidden_only: bool = True, prefix: str = "") -> None:
             if is_ours and not entry.is_symlink():
                 with suppress(OSError):  # committed by its writer in the meantime
                     _remove_if_dead(Path(entry.path))
+
+
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+
+
+def swap_folders(new: Path, target: Path, before: Path) -> None:
+    """Put a folder in the place of another, or of none, at once; what was there lies at `before`, or at `new`, then."""
+    if not target.exists():
+        new.rename(target)
+        return
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+        swapped = rename(_HERE, os.fsencode(new), _HERE, os.fsencode(target), _EXCHANGE) == 0
+    except AttributeError:  # not Linux, or an old C library
+        swapped = False
+    if not swapped:  # the file system does not exchange: for a moment there is no folder
+        target.rename(before)
+        new.rename(target)
 
 
 def _remove_if_dead(path: Path) -> None:

@@ -16,14 +16,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
 
 from storage.checksums import seal, verified
-from storage.errors import NotInStore, StoreDamaged
-from storage.scratch import scratch_folder, sweep
+from storage.errors import NotInStore, StoreBusy, StoreDamaged
+from storage.scratch import scratch_folder, swap_folders, sweep
+
+# The rows that are being forgotten, while they are.
+FORGETTING = ("forgetting", "rows")
 
 
 class Store:
@@ -35,6 +38,7 @@ class Store:
 
     Attributes:
         damaged: committed folders that were left out because they are damaged -> what is wrong with them.
+        hidden: committed folders that are about to be removed, and are listed no more.
 
     >>> import tempfile
     >>> store = Store(Path(tempfile.mkdtemp()) / "store")
@@ -47,6 +51,8 @@ class Store:
     def __init__(self, root: Path | str, on_notice: Callable[[str], object] | None = None) -> None:
         self.root = Path(root).expanduser().absolute()
         self.damaged: dict[Path, str] = {}
+        self.hidden: frozenset[Path] = frozenset()
+        self._is_alone = False
         self._on_notice = on_notice or logging.getLogger("winnow").warning
         self._said: set[str] = set()
 
@@ -73,7 +79,8 @@ class Store:
         folder = self.path(*parts)
         if not folder.is_dir():
             return []
-        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+        return [name for name in names if folder / name not in self.hidden] if self.hidden else names
 
     @contextmanager
     def scratch(self, name: str) -> Iterator[Path]:
@@ -102,6 +109,19 @@ class Store:
             sync_path(target.parent)
 
     @contextmanager
+    def replacing(self, *parts: str) -> Iterator[Path]:
+        """A folder to write a committed record anew in; it takes the record's place at once when the block ends."""
+        target = self.path(*parts)
+        with self.scratch(parts[-1]) as folder:
+            new = folder / "new"
+            new.mkdir()
+            yield new
+            seal(new)
+            sync_tree(new)
+            swap_folders(new, target, folder / "before")
+            sync_path(target.parent)
+
+    @contextmanager
     def lock(self, name: str, holder: str, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
         """Hold the store-wide lock `name`; a second holder waits until the first is done or dies.
 
@@ -115,25 +135,103 @@ class Store:
         """
         path = self.path("locks", f"{name}.lock")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+") as file:
+        with self.in_use(on_wait), _flocked(path, fcntl.LOCK_EX, on_wait) as file:
+            _sign(file, holder)
+            yield
+
+    @contextmanager
+    def in_use(self, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Keep `alone` away until the block ends; any number of processes may do so, and every lock does.
+
+        Args:
+            on_wait: called once with who is alone, if somebody is.
+
+        Raises:
+            StoreBusy: rows are half forgotten.
+        """
+        if self._is_alone:
+            yield
+            return
+        with _flocked(self._whole(), fcntl.LOCK_SH, on_wait):
+            self._require_no_rows_half_forgotten()
+            yield
+
+    @contextmanager
+    def alone(self, holder: str, *, forgets: bool = False) -> Iterator[None]:
+        """Hold the whole store: no other process has a lock of it, and whoever wants one waits until the block ends.
+
+        Args:
+            forgets: it may be one in which rows are half forgotten.
+
+        Raises:
+            StoreBusy: another process works on it; says who.
+        """
+        with self._whole().open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if on_wait is not None:
-                    file.seek(0)
-                    on_wait(file.read().strip() or "another process")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            file.truncate()
-            file.write(f"{holder}, process {os.getpid()} on {socket.gethostname()}, since {utc_now()}")
-            file.flush()
-            yield
+                raise StoreBusy(f"{self.root} is in use: {self._holders()}; try again once that is done") from None
+            if not forgets:
+                self._require_no_rows_half_forgotten()
+            _sign(file, holder)
+            self._is_alone = True
+            try:
+                yield
+            finally:
+                self._is_alone = False
+                file.truncate(0)
+
+    def _require_no_rows_half_forgotten(self) -> None:
+        if self.has(*FORGETTING):
+            raise StoreBusy(
+                f"a `winnow forget` was cut off, and {self.root} is half without its rows: "
+                "`winnow forget --yes` ends it"
+            )
+
+    def _whole(self) -> Path:
+        """The file whose lock stands for the whole store."""
+        path = self.path("locks", "store.lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _holders(self) -> str:
+        """Who holds locks just now."""
+        holders = []
+        for path in sorted(self.path("locks").glob("*.lock")):
+            with path.open("r") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    holders.append(file.read().strip() or "another process")
+        return "; ".join(holders) or "a run is between two stages"
 
     def sweep(self) -> None:
         """Remove what killed writers left, once it is known that they are dead."""
         sweep(self.path("tmp"), hidden_only=False)
         for folder in (self.path("configs"), self.path("configs", "runs"), *self.path("vectors").glob("*")):
             sweep(folder)
+
+
+@contextmanager
+def _flocked(path: Path, how: int, on_wait: Callable[[str], None] | None) -> Iterator[TextIO]:
+    """The open file, locked; `on_wait` is called once with its present holder if it is not free at once."""
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if on_wait is not None:
+                file.seek(0)
+                on_wait(file.read().strip() or "another process")
+            fcntl.flock(file, how)
+        yield file
+
+
+def _sign(file: TextIO, holder: str) -> None:
+    """Write who holds a lock into its file."""
+    file.seek(0)
+    file.truncate()
+    file.write(f"{holder}, process {os.getpid()} on {socket.gethostname()}, since {utc_now()}")
+    file.flush()
 
 
 def utc_now() -> str:

@@ -67,6 +67,14 @@ ROOMS: dict[str, set[str]] = {
     "storage.vectors": {"storage", "storage.files", "storage.pool"},
     "storage.labels": {"storage", "storage.files", "storage.pool", "storage.vectors"},
     "storage.catalog": {"storage", "storage.files", "storage.pool", "storage.vectors", "storage.labels"},
+    "storage.upkeep": {
+        "storage",
+        "storage.files",
+        "storage.pool",
+        "storage.vectors",
+        "storage.labels",
+        "storage.catalog",
+    },
     "pipelines": {"pipelines.config"},
     "pipelines.exports.options": {BASE},
     "pipelines.config": {BASE, "pipelines.exports.options"},
@@ -86,10 +94,20 @@ ROOMS: dict[str, set[str]] = {
     "pipelines.trials": {BASE, "pipelines.config", "pipelines.classifiers", "pipelines.recipes"},
     "pipelines.stages": STAGES,
     **dict.fromkeys(COMMANDS, STAGES | {"pipelines.stages"}),
+    "pipelines.upkeep": {
+        BASE,
+        "pipelines.config",
+        "pipelines.recipes",
+        "pipelines.exports",
+        "pipelines.exports.options",
+        "pipelines.report",
+        "pipelines.stages",
+        "pipelines.run",
+    },
     "pipelines.demo": {BASE, "pipelines.run"},
     "pipelines.cli": (STAGES - {"pipelines.classifiers"})
     | COMMANDS
-    | {"pipelines.stages", "pipelines.compare", "pipelines.demo"},
+    | {"pipelines.stages", "pipelines.compare", "pipelines.demo", "pipelines.upkeep"},
     "pipelines.orchestration": {
         BASE,
         "pipelines.config",

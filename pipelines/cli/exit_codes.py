@@ -10,7 +10,7 @@ EXIT_CODES = {
     MISTAKE: "a mistake in the command, the configuration or the data, which the message locates",
     FAILED: "some recipes or exports failed; a run draws and publishes the others",
     HELD_BACK: "a check held a result back; what was published before stays",
-    REFUSED: "the disk or the network refused; the same command may work later",
+    REFUSED: "the disk or the network refused, or a run is under way; the same command may work later",
     INTERRUPTED: "stopped by Ctrl-C; the next run goes on from there",
 }
 """Exit code -> what it says."""
@@ -25,10 +25,13 @@ def exit_code(error: Exception) -> int:
     (5, 2)
     """
     from pipelines.errors import HeldBack, RecipesFailed
+    from storage.errors import StoreBusy
 
     if isinstance(error, RecipesFailed):
         held = all(isinstance(each, HeldBack) for each in (*error.errors.values(), *error.exports.values()))
         return HELD_BACK if held else FAILED
     if isinstance(error, HeldBack):
         return HELD_BACK
+    if isinstance(error, StoreBusy):
+        return REFUSED
     return REFUSED if isinstance(error, OSError) and not isinstance(error, _WRONG_PATHS) else MISTAKE

@@ -432,6 +432,112 @@ def reproduce(selection: Annotated[str, typer.Argument(help="A selection id.")],
 
 
 @app.command()
+def pin(
+    selection: Annotated[str, typer.Argument(help="A recipe (its last selection), RECIPE~1, or a selection id.")],
+    config: ConfigOption = None,
+    note: Annotated[str, typer.Option("--note", help="Why; shown in SQL.")] = "",
+) -> None:
+    """Keep a selection, and what it needs, whatever `winnow gc` removes; `pinned` in SQL lists them."""
+    from pipelines.stages.publish import publish
+    from pipelines.upkeep.pins import pin as pin_selection
+
+    context = _context(config)
+    _print(f"pinned {pin_selection(context, selection, note)}")
+    publish(context)
+
+
+@app.command()
+def unpin(
+    selection: Annotated[str, typer.Argument(help="A recipe (its last selection), RECIPE~1, or a selection id.")],
+    config: ConfigOption = None,
+) -> None:
+    """Take the pin from a selection: from now on it stays as long as any other."""
+    from pipelines.stages.publish import publish
+    from pipelines.upkeep.pins import unpin as unpin_selection
+
+    context = _context(config)
+    unpinned = unpin_selection(context, selection)
+    _print(f"unpinned {unpinned}" if unpinned else f"{selection} is not pinned")
+    publish(context)
+
+
+@app.command()
+def rollback(
+    recipe: Annotated[str, typer.Argument(help="The recipe of which a bad selection was published.")],
+    selection: Annotated[
+        str | None,
+        typer.Argument(help="RECIPE~1 or a selection id; the one before the present one if left out."),
+    ] = None,
+    config: ConfigOption = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept with the run.")] = "",
+) -> None:
+    """Make an earlier selection of a recipe its latest again, in SQL and in its exports.
+
+    Nothing is drawn and nothing is lost: the bad selection stays on record. The next run that passes its checks publishes
+    what it draws, and from the same pool and recipe that is the bad selection again: mend the recipe or the data first, or
+    switch the schedule off. An export made by hand is not written again.
+    """
+    from pipelines.upkeep.rollback import roll_back
+
+    _print(roll_back(_context(config), recipe, selection, reason).summary)
+
+
+@app.command()
+def gc(
+    config: ConfigOption = None,
+    keep_nights: Annotated[
+        int, typer.Option("--keep-nights", min=0, help="What is not older than so many days stays.")
+    ] = 30,
+    *,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; else it is only listed.")] = False,
+) -> None:
+    """List what of the store is old and needed by nothing, and why the rest stays; with --delete, remove it.
+
+    What is pinned, exported, the latest of its recipe, compared or tried stays, labels and rounds of labeling too, with all
+    that is needed to draw them again. The history in `runs` stays. Killed, it goes on when it is run again.
+    """
+    from pipelines.upkeep.garbage import collect
+
+    cleaning = collect(_context(config), keep_nights, delete=delete)
+    _print_titled([("stays", cleaning.kept), ("goes" if not delete else "went", cleaning.removed)])
+    _print(cleaning.summary, style="bold")
+
+
+@app.command()
+def forget(
+    ids: Annotated[
+        list[str] | None, typer.Argument(help="Winnow's ids, or your own: of all rows that ever had one of them.")
+    ] = None,
+    config: ConfigOption = None,
+    where: Annotated[
+        str | None, typer.Option("--where", help="All rows of the pool as it is now that satisfy this, as in a recipe.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--from", help="A file of further ids, one a line.")] = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; else it is only said what would be done.")] = False,
+) -> None:
+    """Remove rows from everything in the store, for good, and prove it by a search of all its files.
+
+    Text, vectors, labels, and every record that holds or quotes a row; exports and batches that winnow wrote. Your own files
+    are named by file and line, and not edited: a row that comes in from one again is refused. Killed, `winnow forget --yes`
+    ends it.
+    """
+    from pipelines.upkeep.forget import cut_off, request
+    from pipelines.upkeep.forget import forget as forget_rows
+
+    context = _context(config)
+    goes_on = cut_off(context.store)
+    wanted = None if goes_on else request(context, ids or [], where, file)
+    for line in wanted.lines() if wanted else ["a `winnow forget` was cut off; it has to end before another begins"]:
+        _print(line)
+    if not yes:
+        _print("nothing was changed. To forget them, which nothing undoes: the same command with --yes", style="bold")
+        return
+    for line in forget_rows(context, wanted).lines():
+        _print(line)
+
+
+@app.command()
 def export(
     out_folder: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
     selection: Annotated[str | None, typer.Argument(help="A recipe (its last selection), or a selection id.")] = None,
@@ -458,14 +564,18 @@ def export(
     from pipelines.exports.export import export_selection
     from pipelines.exports.labels import export_labels, export_predictions
     from pipelines.exports.options import ExportOptions
+    from pipelines.stages.export import record_export
 
     if sum(name is not None for name in (selection, labels, predictions)) != 1:
         raise typer.BadParameter("name a recipe or a selection id; or --labels PROJECT; or --predictions PROJECT")
+    context = _context(config)
     if labels is not None:
-        _print(export_labels(_context(config), labels, out_folder))
+        _print(export_labels(context, labels, out_folder))
+        record_export(context, out_folder)
         return
     if predictions is not None:
-        _print(export_predictions(_context(config), predictions, out_folder))
+        _print(export_predictions(context, predictions, out_folder))
+        record_export(context, out_folder)
         return
     assert selection is not None
     options = ExportOptions(
@@ -476,7 +586,9 @@ def export(
         shards=shards,
         allow_left_out=allow_left_out,
     )
-    _print(export_selection(_context(config), selection, options, out_folder).summary)
+    report = export_selection(context, selection, options, out_folder)
+    _print(report.summary)
+    record_export(context, out_folder, report.selection)
 
 
 @labels_app.command("push")

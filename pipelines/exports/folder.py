@@ -6,7 +6,6 @@ user's and stays.
 
 from __future__ import annotations
 
-import ctypes
 import filecmp
 import os
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from typing import Any
 
 from pipelines.errors import WouldOverwrite
 from storage.errors import StorageError
-from storage.scratch import scratch_folder, sweep
+from storage.scratch import scratch_folder, swap_folders, sweep
 from storage.store import read_json, sync_path, sync_tree
 
 PROVENANCE = "provenance.json"
@@ -82,39 +81,24 @@ def replacing(target: Path) -> Iterator[Staging]:
             return  # a trainer's cache goes by the times of files
         sync_tree(staging.content)
         check_target(target)
-        _swap(staging.content, target, beside / "before")
+        swap_folders(staging.content, target, beside / "before")
         sync_path(target.parent)
+
+
+def provenance_of(folder: Path) -> dict[str, Any] | None:
+    """The content of provenance.json of an export; None where the folder is none."""
+    document: Any = None
+    with suppress(StorageError):
+        document = read_json(folder / PROVENANCE)
+    return document if isinstance(document, dict) and MARK in document else None
 
 
 def _files_of(folder: Path) -> dict[str, int] | None:
     """File -> size, of an export; None where the folder is none."""
-    path = folder / PROVENANCE
-    document: Any = None
-    with suppress(StorageError):
-        document = read_json(path)
-    if not isinstance(document, dict) or MARK not in document:
-        return None
-    files = document.get("files")
+    files = (provenance_of(folder) or {}).get("files")
     return {entry["file"]: entry["bytes"] for entry in files} if isinstance(files, list) else None
 
 
 def _same_files(new: Path, target: Path) -> bool:
     names = [{str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()} for root in (new, target)]
     return names[0] == names[1] and not any(filecmp.cmpfiles(new, target, names[0], shallow=False)[1:])
-
-
-_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
-
-
-def _swap(new: Path, target: Path, before: Path) -> None:
-    if not target.exists():
-        new.rename(target)
-        return
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-        swapped = rename(_HERE, os.fsencode(new), _HERE, os.fsencode(target), _EXCHANGE) == 0
-    except AttributeError:  # not Linux, or an old C library
-        swapped = False
-    if not swapped:  # the file system does not exchange: for a moment there is no export
-        target.rename(before)
-        new.rename(target)

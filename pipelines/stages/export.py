@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipelines.context import Context
 from pipelines.exports.export import export_selection
-from pipelines.stages.stage import Check, Outcome, stage
+from pipelines.stages.stage import Check, Outcome, record_run, stage
 from storage.records import read_selection
 
 
@@ -33,3 +33,9 @@ def export(context: Context, name: str) -> Outcome:
             ),
         ),
     )
+
+
+def record_export(context: Context, out: Path, selection: str | None = None) -> None:
+    """Record an export that no entry of `exports` made: what it holds stays, and rows in it are known to be in it."""
+    path = str(out.expanduser().absolute())
+    record_run(context, "export", None, subject=selection, summary=f"written to {path}", facts={"path": path})

@@ -255,6 +255,11 @@ CREATE VIEW latest_selections AS
         SELECT selection_id, verdict FROM trial_verdicts
         QUALIFY row_number() OVER (PARTITION BY selection_id ORDER BY created_at DESC, trial_id) = 1
     ) t ON s.selection_id = t.selection_id;
+CREATE VIEW pinned AS
+    SELECT s.selection_id, s.recipe, r.note, r.created_at FROM selections s JOIN (
+        SELECT subject, stage, facts->>'note' AS note, started_at AS created_at
+        FROM runs WHERE stage IN ('pin', 'unpin') QUALIFY row_number() OVER (PARTITION BY subject ORDER BY run_id DESC) = 1
+    ) r ON r.subject = s.selection_id AND r.stage = 'pin';
 CREATE VIEW selection_changes AS
     WITH draws AS (
         SELECT invocation, target AS recipe, arg_max(subject, run_id) AS selection_id, max(run_id) AS run_id
@@ -443,6 +448,7 @@ RELATION_COMMENTS: Mapping[str, str] = {
     "quarantine": "One row per row that could not be read in the files of the pool as it is now.",
     "selections": "One row per selection ever drawn. The same draw by two recipes is one selection, under the first recipe's name.",
     "latest_selections": "One row per recipe: its newest selection whose checks passed.",
+    "pinned": "One row per selection that `winnow pin` keeps from being removed.",
     "selection_items": "One row per selection and chosen candidate, in the order of choice.",
     "selection_drops": "One row per selection and candidate that a filter left out and said why, for example a duplicate.",
     "selection_finds": "One row per selection, filter that searches and chosen candidate: what found it, for example an anchor.",
@@ -846,6 +852,7 @@ COLUMN_COMMENTS: Mapping[str, str] = {
     "estimated_seconds": "What the trial was expected to take, by timed steps.",
     "trial_effects.examples": "Examples that it was measured on.",
     "high": "Upper end of the interval of 95 %.",
+    "pinned.note": "Why it was pinned; NULL if that was not said.",
     "latest_selections.trial": "Verdict of its newest trial: helped, hurt, no evidence or mixed; `not tried` if there is none.",
     "left_out": "Target set -> why -> examples that are not measured on, as JSON; the empty name is the pool's.",
     "trials.line": "The verdict in a sentence.",

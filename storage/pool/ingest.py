@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -29,6 +30,7 @@ from storage.files.user_files import default_source_of, file_digest, opened, unc
 from storage.ids import from_arrow, from_bytes, to_arrow, to_bytes
 from storage.pool.content import identity, to_json, turns_to_columns
 from storage.pool.extra import cell, common_type, encode, type_of
+from storage.pool.forgotten import Forgotten
 from storage.pool.record_formats import (
     BadRecord,
     Fields,
@@ -53,6 +55,8 @@ GROUP_ROWS = 16_384
 GROUP_CHARS = 8_000_000
 # Extra fields of a file that are described in ingest.json; the values of all are kept.
 MAX_EXTRA = 500
+# The cause by which a row is in quarantine that was forgotten on request.
+FORGOTTEN = "forgotten on request, and refused"
 # Fields that an error names.
 MAX_NAMED = 30
 
@@ -120,6 +124,7 @@ class Ingest:
         name: what the rows have as `file`: the path relative to the project, or the url.
         notices: what a user should know of the rows that were kept -> how many rows.
         damage: why only the rows before it were taken (`keep_damaged`), None if the file is whole.
+        forgotten: how many of the quarantined rows were forgotten on request.
         new: this call read the file; False when it was in the store before.
     """
 
@@ -143,6 +148,7 @@ class Ingest:
     name: str = ""
     roles: Mapping[str, str] | None = None
     notices: Mapping[str, int] = field(default_factory=dict)
+    forgotten: int = 0
     new: bool = True
 
     @property
@@ -219,7 +225,7 @@ def ingest_file(
         ingest_id = _ingest_id(spec, digest) if reread else _id_in(store, spec, digest)
         if _is_whole(store, ingest_id):
             return _known(store, ingest_id, spec)
-        counts = FileCounts()
+        counts, refused = FileCounts(), Forgotten(store)
         # The inner block commits first: a pool folder never lacks its quarantine.
         with store.committing("pool", ingest_id) as pool, store.committing("quarantine", ingest_id) as quarantine:
             with (
@@ -227,6 +233,8 @@ def ingest_file(
                 _Table(quarantine / "rows.parquet", QUARANTINE_SCHEMA, ingest_id, spec.file) as bad,
             ):
                 for rows in read_rows(file, spec, counts):
+                    if len(refused):
+                        _refuse(rows, refused, counts)
                     good.add(rows.line, {name: getattr(rows, name) for name in _POOL_COLUMNS})
                     bad.add(
                         [b.line for b in rows.bad],
@@ -256,9 +264,19 @@ def ingest_file(
                 name=spec.file,
                 roles=None if spec.roles is None else dict(spec.roles),
                 notices=dict(counts.notices),
+                forgotten=counts.forgotten,
             )
-            write_json(pool / "ingest.json", {k: v for k, v in asdict(ingest).items() if k != "new"})
+            write_ingest(pool, ingest)
     return ingest
+
+
+def write_ingest(folder: Path, ingest: Ingest) -> None:
+    """Write the record of an ingest into its folder; what most do not have is left out."""
+    record = asdict(ingest)
+    del record["new"]
+    if not ingest.forgotten:
+        del record["forgotten"]
+    write_json(folder / "ingest.json", record)
 
 
 def ingest_id(store: Store, spec: FileSpec) -> str:
@@ -296,12 +314,16 @@ def differences(store: Store, spec: FileSpec) -> Difference | None:
         if not store.has("pool", ingest_id) or read_ingest(store, ingest_id).rules == RULES:
             return None
         before: dict[int, bytes] = {}
+        refused = Forgotten(store)
         for path in parts(store, ingest_id):
             table = pq.read_table(path, columns=["id", "line"])
             before |= zip(table["line"].to_pylist(), to_bytes(from_arrow(table["id"])), strict=True)
         otherwise = more = 0
         for rows in read_rows(file, spec, FileCounts()):
-            for line, id_ in zip(rows.line, rows.id, strict=True):
+            is_refused = refused.has(from_bytes(rows.id)).tolist()
+            for line, id_, refuse in zip(rows.line, rows.id, is_refused, strict=True):
+                if refuse:
+                    continue
                 more += line not in before
                 otherwise += before.get(line, id_) != id_
     return Difference(spec.file, otherwise, more) if otherwise or more else None
@@ -331,7 +353,7 @@ def check_bad_fraction(ingests: Sequence[Ingest], limit: float, store: Store) ->
     Raises:
         BadInput: names each such file, its commonest causes with an example, and what to do.
     """
-    failed = [ingest for ingest in ingests if ingest.quarantined > limit * ingest.read]
+    failed = [ingest for ingest in ingests if ingest.quarantined - ingest.forgotten > limit * ingest.read]
     if not failed:
         return
     reports = [_bad_file_report(ingest, store) for ingest in failed[:5]]
@@ -359,6 +381,7 @@ class FileCounts:
     extra: dict[str, set[str]] = field(default_factory=dict)
     notices: Counter[str] = field(default_factory=Counter)
     damage: str | None = None
+    forgotten: int = 0
 
     @property
     def read(self) -> int:
@@ -376,6 +399,23 @@ class FileCounts:
         return {name: common_type(types) for name, types in sorted(self.extra.items())}
 
 
+def _refuse(rows: Rows, refused: Forgotten, counts: FileCounts) -> None:
+    """Move the rows that were forgotten from the readable ones to the others, without their text."""
+    is_refused = refused.has(from_bytes(rows.id))
+    places = np.flatnonzero(is_refused).tolist()
+    for place in reversed(places):
+        rows.bad.append(Bad(rows.line[place], FORGOTTEN, ""))
+        counts.empty_responses -= rows.empty_response[place]
+        for column in (*_POOL_COLUMNS, "line"):
+            del getattr(rows, column)[place]
+    rows.bad.sort(key=lambda bad: bad.line)
+    counts.readable -= len(places)
+    counts.quarantined += len(places)
+    counts.forgotten += len(places)
+    if places:
+        counts.notices[FORGOTTEN] += len(places)
+
+
 _POOL_COLUMNS = (
     "id",
     "prompt",
@@ -389,6 +429,13 @@ _POOL_COLUMNS = (
 )
 
 
+def table_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer of rows of the pool, or of quarantine: text plain, what repeats dictionary-encoded, both compressed."""
+    repeating = [name for name in ("ingest", "file", "source", "cause", "empty_response") if name in schema.names]
+    small = [name for name in schema.names if name in ("id", "line", *repeating)]
+    return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=repeating, write_statistics=small)
+
+
 class _Table:
     """Rows of one ingest on their way to a Parquet file, written group by group.
 
@@ -397,11 +444,7 @@ class _Table:
 
     def __init__(self, path: Path, schema: pa.Schema, ingest_id: str, url: str) -> None:
         self.schema, self.constants = schema, {"ingest": ingest_id, "file": url}
-        repeating = [name for name in ("ingest", "file", "source", "cause", "empty_response") if name in schema.names]
-        small = [name for name in schema.names if name in ("id", "line", *repeating)]
-        self.writer = pq.ParquetWriter(
-            path, schema, compression="zstd", use_dictionary=repeating, write_statistics=small
-        )
+        self.writer = table_writer(path, schema)
         self._clear()
 
     def _clear(self) -> None:

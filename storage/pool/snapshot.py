@@ -444,6 +444,9 @@ def take_snapshot(
     depends_on: dict[str, Any] = {"columns": digests, "ingests": names} if digests else {"ingests": names}
     if prefer:
         depends_on["prefer"] = list(prefer)
+    # A pool that lost rows is another one, so that everything is drawn from it anew.
+    if forgotten := {name: count for name in names if (count := read_ingest(store, name).forgotten)}:
+        depends_on["forgotten"] = forgotten
     snapshot_id = digest_of(depends_on)
     if not committed_whole(store, "snapshots", snapshot_id):
         members = [read_ingest(store, name) for name in names]

@@ -22,8 +22,9 @@ from storage.damage import committed_whole, read_record
 from storage.errors import BadInput, NotInStore
 from storage.files.readers import extension
 from storage.files.user_files import opened_as, url_digest
-from storage.ids import Ids, from_arrow, to_bytes
+from storage.ids import Ids, from_arrow, from_bytes, to_bytes
 from storage.pool.content import TURN_COLUMNS, Turns, turns_from_table
+from storage.pool.forgotten import Forgotten
 from storage.pool.ingest import FileCounts, FileSpec, read_rows
 from storage.pool.record_formats import check_fields
 from storage.records import digest_of
@@ -191,14 +192,17 @@ def _read(
     """The items, the files that each is in, and counts."""
     files: dict[bytes, set[str]] = {}
     items: dict[bytes, dict[str, Any]] = {}
-    total = FileCounts()
+    total, refused = FileCounts(), Forgotten(store)
     for spec, digest in zip(specs, digests, strict=True):
         counts = FileCounts()
         with opened_as(store, spec.url, digest) as (file, _):
             for rows in read_rows(file, spec, counts):
                 for bad in rows.bad:
                     raise BadInput(f"targets {name!r}: {spec.url} line {bad.line}: {bad.cause}: {bad.excerpt[:80]}")
+                is_refused = refused.has(from_bytes(rows.id))
                 for i, id_ in enumerate(rows.id):
+                    if is_refused[i]:
+                        continue
                     files.setdefault(id_, set()).add(spec.url)
                     if id_ not in items:
                         fields = {field: getattr(rows, field)[i] for field in ("given_id", *TURN_COLUMNS, "line")}

@@ -29,24 +29,29 @@ class Fit:
         key: names it.
         ids: the sample, sorted.
         committed: whether it is in the store; a fit to be done is on the pool as it is now.
+        recorded: the id under which it was committed; rows of its sample may have been forgotten since.
     """
 
     key: str
     ids: Ids
     committed: bool
+    recorded: str = ""
 
     @property
     def id(self) -> str:
         """32 hex digits of all that the frame depends on; known before anything is embedded."""
-        return hashlib.blake2b(self.key.encode() + b"\0" + self.ids.tobytes(), digest_size=16).hexdigest()
+        return (
+            self.recorded or hashlib.blake2b(self.key.encode() + b"\0" + self.ids.tobytes(), digest_size=16).hexdigest()
+        )
 
 
 def stored_fit(store: Store, key: str) -> Fit | None:
     """The fit of a key; None where there is none, or it is damaged."""
-    if not store.has("records", "fits", key) or readable(store, "fits", key, whole=True) is None:
+    header = readable(store, "fits", key, whole=True) if store.has("records", "fits", key) else None
+    if header is None:
         return None
-    folder = store.path("records", "fits", key)
-    return Fit(key, np.asarray(read_array(verified(folder / "ids.npy"))), committed=True)
+    ids = np.asarray(read_array(verified(store.path("records", "fits", key, "ids.npy"))))
+    return Fit(key, ids, committed=True, recorded=header["fit"])
 
 
 def commit_fit(store: Store, fit: Fit, arrays: Mapping[str, Doubles], details: Mapping[str, Any]) -> None:

@@ -142,7 +142,7 @@ def commit_segment(
             "n_rows": len(kept),
             "n_failed": int(failed.sum()),
             "dimension": vectors.shape[1],
-            "checksums": {file: _checksum(array) for file, array in arrays.items()},
+            "checksums": {file: array_checksum(array) for file, array in arrays.items()},
         }
         write_json(folder / "segment.json", header)
     return name
@@ -208,7 +208,7 @@ def verify_segments(store: Store, encoder: str) -> int:
     for segment in segment_folders(store, encoder):
         header = read_record("segments", segment)
         for file, checksum in header["checksums"].items():
-            if _checksum(read_array(segment / file)) != checksum:
+            if array_checksum(read_array(segment / file)) != checksum:
                 raise StoreDamaged(f"{segment / file} is not what was committed (its checksum differs)")
         count += int(header["n_rows"])
     return count
@@ -256,7 +256,7 @@ def set_damaged_aside(store: Store, encoder: str) -> list[Path]:
 def _verified_state(path: Path, state: tuple[int, ...]) -> None:  # noqa: ARG001 - the cache's key
     """Compare an array with the checksum that segments of any version have in their header."""
     checksum = read_record("segments", path.parent)["checksums"].get(path.name)
-    if checksum is not None and _checksum(read_array(path)) != checksum:
+    if checksum is not None and array_checksum(read_array(path)) != checksum:
         raise StoreDamaged(f"{path} is not what was committed (its checksum differs)")
 
 
@@ -427,7 +427,7 @@ def _gather(array: Array, positions: Rows) -> Array:
     return np.asarray(array[positions])
 
 
-def _checksum(array: Array) -> str:
+def array_checksum(array: Array) -> str:
     """32 hex digits over dtype, shape and content."""
     digest = hashlib.blake2b(f"{array.dtype.str}{array.shape}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(array).view(np.uint8).data)

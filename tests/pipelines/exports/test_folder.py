@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from pipelines.errors import WouldOverwrite
-from pipelines.exports import folder
 from pipelines.exports.card import write_simple_card
 from pipelines.exports.folder import check_target, replacing
+from storage import scratch
 
 
 def export(target: Path, text: str) -> None:
@@ -35,7 +35,7 @@ def test_replacing__swaps_the_whole_folder(tmp_path: Path, monkeypatch: pytest.M
             def __getattr__(self, name: str) -> Any:
                 raise AttributeError(name)
 
-        monkeypatch.setattr(folder.ctypes, "CDLL", lambda *_, **__: NoExchange())
+        monkeypatch.setattr(scratch.ctypes, "CDLL", lambda *_, **__: NoExchange())
     for text in ("first", "second"):
         export(tmp_path / "new" / "out", text)
         assert (tmp_path / "new/out/data/train.jsonl").read_text() == text
