@@ -17,7 +17,7 @@ from storage.catalog.publish import rebuild_catalog
 from storage.catalog.query import open_catalog
 from storage.store import Store
 from tests.conftest import SUBJECTS, row, write_rows
-from tests.pipelines.conftest import make_light, opened, write_vectors
+from tests.pipelines.conftest import change, make_light, opened, write_vectors
 
 
 def night(project: Path, number: int) -> None:
@@ -32,6 +32,7 @@ def night(project: Path, number: int) -> None:
 def three_nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For looking only."""
     project = make_light(tmp_path_factory.mktemp("nights") / "light")
+    change(project, "pool:\n", "index: {kind: ivf}\npool:\n")
     for number in range(3):
         night(project, number)
     return project
