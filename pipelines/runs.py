@@ -63,6 +63,15 @@ def failed_runs(store: Store) -> Iterator[tuple[dict[str, Any], str | None]]:
             done[key] = run["started_at"]
 
 
+def exports(store: Store) -> dict[str, str | None]:
+    """Folders that were exported to -> the selection that was last written there; None for labels and predictions."""
+    folders: dict[str, str | None] = {}
+    for run in runs(store):
+        if run["stage"] == "export" and run["status"] == "ok" and run["facts"].get("path"):
+            folders.setdefault(run["facts"]["path"], run["subject"])
+    return folders
+
+
 def causes(run: dict[str, Any]) -> list[str]:
     """Why a run failed, was held back or warned: its error, and each check that did not pass."""
     failed = [f"{check['name']}: {check['detail']}" for check in run["checks"] if not check["passed"]]

@@ -29,7 +29,7 @@ from pipelines.exports.folder import provenance_of
 from pipelines.exports.options import ExportOptions
 from pipelines.messages import counted, listed
 from pipelines.report.write import PAGE, link_latest, make_report
-from pipelines.runs import runs
+from pipelines.runs import exports
 from pipelines.stages.stage import record_run
 from storage.catalog.publish import publish_catalog, rebuild_catalog
 from storage.damage import SET_ASIDE
@@ -45,7 +45,7 @@ from storage.upkeep.search import Patterns, files_that_hold, patterns_of
 
 # Names, places and files that a line lists.
 _LISTED = 10
-# Kinds that people know by an id, and where that id stands in the path of a record.
+# Kinds that people know by an id.
 _HOLDERS = {"selections": "selection", "rounds": "round of labeling", "trials": "trial", "classifiers": "classifier"}
 
 
@@ -87,6 +87,7 @@ class Done:
         rewritten: kind of record -> how many were written anew or removed.
         exports: what became of folders that held them.
         searched: files of the store that were searched at the end.
+        without_text: rows that were searched without a text.
         outside: files outside the store that still hold some.
     """
 
@@ -157,7 +158,7 @@ def request(context: Context, names: Sequence[str], where: str | None = None, fi
             name = folder.parent.name if kind == "trials" else folder.name
             holders.append(f"{counted(count, 'row')} in {_HOLDERS[kind]} {name}")
             held.add(name)
-    holders += [f"exported to {path}" for path, selection in _exports(store).items() if selection in held]
+    holders += [f"exported to {path}" for path, selection in exports(store).items() if selection in held]
     return Request(rows, patterns, places, holders, dict(kinds))
 
 
@@ -276,9 +277,8 @@ def _count(folder: Path, rows: Rows) -> int:
     path = next(
         folder / f"{name}.parquet" for name in ("items", "rows", "examples") if (folder / f"{name}.parquet").exists()
     )
-    return (
-        len(np.unique(ids[rows.are(ids)])) if len(ids := from_arrow(pq.read_table(path, columns=["id"])["id"])) else 0
-    )
+    ids = from_arrow(pq.read_table(path, columns=["id"])["id"])
+    return len(np.unique(ids[rows.are(ids)]))
 
 
 def _note(store: Store, wanted: Request) -> None:
@@ -316,18 +316,9 @@ def _report_again(context: Context) -> None:
             context.report.say(f"warning: the last report is gone with its rows: {type(error).__name__}: {error}")
 
 
-def _exports(store: Store) -> dict[Path, str | None]:
-    """Folders that were exported to -> the selection that was last written there."""
-    folders: dict[Path, str | None] = {}
-    for run in runs(store):
-        if run["stage"] == "export" and run["status"] == "ok" and run["facts"].get("path"):
-            folders.setdefault(Path(run["facts"]["path"]), run["subject"])
-    return folders
-
-
 def _export_again(context: Context, patterns: Patterns) -> Iterator[str]:
     """Write the exports anew that hold rows."""
-    for folder in _exports(context.store):
+    for folder in map(Path, exports(context.store)):
         if not any(files_that_hold(_files(folder), patterns)):
             continue
         provenance = provenance_of(folder) or {}
@@ -367,7 +358,7 @@ def _batch_without(path: Path, text: str, rows: Rows) -> str | None:
 
 def _outside(context: Context) -> Iterator[Path]:
     """Files outside the store that winnow wrote."""
-    folders = [*_exports(context.store), *(Path(project.out) for project in context.config.labeling.values())]
+    folders = [*map(Path, exports(context.store)), *(Path(project.out) for project in context.config.labeling.values())]
     for folder in dict.fromkeys([*folders, Path(context.config.root) / ".winnow"]):
         yield from _files(folder)
 

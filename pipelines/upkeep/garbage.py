@@ -13,10 +13,9 @@ from pipelines.context import Context
 from pipelines.costs import as_bytes
 from pipelines.messages import counted
 from pipelines.recipes.spec import encoders_of, models_of, models_of_project
-from pipelines.runs import runs
+from pipelines.runs import exports, runs
 from pipelines.upkeep.pins import PIN, UNPIN, pinned
 from storage.errors import StoreDamaged
-from storage.store import Store
 from storage.upkeep.garbage import NEEDED, YOUNG, Sorted, remove, sort_out
 
 DAY_S = 24 * 3600
@@ -76,8 +75,8 @@ def _roots(context: Context, since: float) -> dict[str, str]:
         raise StoreDamaged(
             f"{damaged[0]}; it may say what has to stay, so nothing is removed. `winnow run` puts it aside"
         )
-    for out, selection in exported(store).items():
-        roots.setdefault(selection, f"exported to {out}")
+    for out, selection in exports(store).items():
+        roots.setdefault(selection or "", f"exported to {out}")
     used = _targets_in_use(context.config)
     seen: set[tuple[str, str | None]] = set()
     for run in history:
@@ -93,15 +92,6 @@ def _roots(context: Context, since: float) -> dict[str, str]:
             roots.setdefault(run.get("config_digest") or "", YOUNG)
     roots.setdefault(context.config.digest, "the configuration now")
     return {name: why for name, why in roots.items() if name}
-
-
-def exported(store: Store) -> dict[str, str]:
-    """Folder -> the selection that was last exported to it."""
-    folders: dict[str, str] = {}
-    for run in runs(store):
-        if run["stage"] == "export" and run["status"] == "ok" and run["subject"]:
-            folders.setdefault(run["facts"]["path"], run["subject"])
-    return folders
 
 
 def _targets_in_use(config: Config) -> dict[str, set[str]]:
