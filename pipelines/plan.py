@@ -339,7 +339,9 @@ def _batch(state: ProjectState) -> str:
     if state.open_rounds:
         newest = state.open_rounds[-1]
         waiting = counted(int((state.missing_labels(newest) > 0).sum()), "row")
-        return f"round {newest['round']} is out, waiting for labels of {waiting}; `winnow labels push` reads labels first"
+        return (
+            f"round {newest['round']} is out, waiting for labels of {waiting}; `winnow labels push` reads labels first"
+        )
     if state.left is not None and state.left <= 0:
         return "the budget is spent"
     steps = "steps chosen by the labels" if state.settings.steps == "auto" else "the project's steps"
