@@ -53,6 +53,11 @@ START, POSITIVES, SHARE = 50, 5, 0.01
 Runs = dict[str, dict[str, dict[int, Run]]]
 
 
+def auto_version() -> str:
+    """Of the rules of `auto`: runs by others are not reused."""
+    return hashlib.sha256(inspect.getsource(auto).encode()).hexdigest()[:8]
+
+
 def schedule_of(name: str, train: Part) -> tuple[int, list[int]]:
     """Rows of a batch, and the four numbers of labels to measure at."""
     if ":" in name:
@@ -134,10 +139,7 @@ def main() -> None:
     options = parser.parse_args()
     strategies = [*options.strategies, *(PEERS if options.peers else ())]
     learner, key = build_classifier(options.classifier), json.dumps([options.classifier, options.rows, options.most])
-    # Runs by other rules of `auto` are not reused.
-    keys = dict.fromkeys(strategies, key) | {
-        AUTO: key + hashlib.sha256(inspect.getsource(auto).encode()).hexdigest()[:8]
-    }
+    keys = dict.fromkeys(strategies, key) | {AUTO: key + auto_version()}
     names = [*options.cold, *options.rare]
     parts = {}
     for name in names:

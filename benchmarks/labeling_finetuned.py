@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from active import AUTO, MODEL, RANDOM, Array, Part, Task, batches, difference, measured, read_part, without_texts_of
-from labeling_default import STRATEGIES, task_of
+from labeling_default import STRATEGIES, auto_version, task_of
 
 from selection.encoders.spec import local_folder
 from selection.learning.classifier import Classifier, build_classifier
@@ -148,9 +148,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="results, JSON Lines; a run goes on with what is there")
     options = parser.parse_args()
     learner = build_classifier({"logistic_regression": {"calibrated": False}})
-    key = [options.labels, options.rows, options.most]
+    settings = [options.labels, options.rows, options.most]
+    keys = {name: [*settings, auto_version()] if name == AUTO else settings for name in options.strategies}
     lines = options.out.read_text().splitlines() if options.out.exists() else []
-    entries = [entry for entry in map(json.loads, lines) if entry["key"] == key]
+    entries = [entry for entry in map(json.loads, lines) if entry["key"] == keys.get(entry["strategy"])]
     done = {(e["set"], e["strategy"], e["seed"]) for e in entries}
     for seed in range(options.seeds):
         for name in options.cold:
@@ -168,7 +169,9 @@ def main() -> None:
                     continue
                 begin = time.perf_counter()
                 values = play(task, pool_texts, test_texts, strategy, learner, seed)
-                entries.append({"key": key, "set": name, "strategy": strategy, "seed": seed, "values": values})
+                entries.append(
+                    {"key": keys[strategy], "set": name, "strategy": strategy, "seed": seed, "values": values}
+                )
                 with options.out.open("a") as file:
                     file.write(json.dumps(entries[-1]) + "\n")
                 print(f"{name} {strategy} seed {seed}: {time.perf_counter() - begin:.0f} s", file=sys.stderr)

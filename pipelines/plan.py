@@ -14,6 +14,8 @@ from pipelines.config.schema import OWN_VECTORS, Config
 from pipelines.context import Context
 from pipelines.costs import Costs, Work
 from pipelines.errors import NothingYet
+from pipelines.labeling.project import ProjectState, project_state
+from pipelines.labeling.rounds import choice_text
 from pipelines.messages import counted
 from pipelines.recipes.contamination import contamination_spec
 from pipelines.recipes.health import LEAST_ROWS, SAMPLE_ROWS
@@ -162,6 +164,8 @@ def _lines(context: Context, files: _PoolFiles) -> Iterator[Line]:
         yield Line(_source(context, name))
     for name in config.recipes:
         yield _selection(context, name)
+    for name in config.labeling:
+        yield from _labeling(context, name)
 
 
 def _expected(context: Context, files: _PoolFiles) -> Iterator[Line]:
@@ -180,7 +184,15 @@ def _expected(context: Context, files: _PoolFiles) -> Iterator[Line]:
                 yield Line(f"{name}/vector_index: about {files.rows:,} vectors", Work("index", name, files.rows))
         for name in models_of(config, config.recipes):
             yield Line(f"{name}/token_scores: {about} to score", Work("token_scores", name, files.new_rows))
+        for name, project in config.labeling.items():
+            if project.encoder is not None and project.encoder not in encoders_of(config, config.recipes):
+                yield _encoded_first(name, project.encoder, about)
     yield Line(LATER)
+
+
+def _encoded_first(project: str, encoder: str, rows: str) -> Line:
+    """What only a batch of a labeling project needs: no work of `winnow run`, which leaves it out."""
+    return Line(f"{project}/batch: `winnow labels push` has {rows} to {_verb(encoder)} with {encoder} first")
 
 
 def _verb(encoder: str) -> str:
@@ -323,3 +335,33 @@ def _most_churn(spec: SelectionSpec) -> str:
         return ""
     most = churn_limit(spec.max_churn, spec.budget)
     return f"; at most {most:,} {spec.constraints.unit} of the last selection are replaced by others (`max_churn`)"
+
+
+def _labeling(context: Context, project: str) -> Iterator[Line]:
+    """What `winnow labels push` would do. `winnow run` sends out no batch, so there is no work to count."""
+    config, ids = context.config, context.pool.snapshot.ids
+    encoder = config.labeling[project].encoder
+    try:
+        if encoder is not None and encoder not in encoders_of(config, config.recipes):
+            lacking = len(missing_ids(context.store, context.pool.fingerprint(encoder), ids))
+            if lacking:
+                yield _encoded_first(project, encoder, f"{lacking:,} rows")
+        yield Line(f"{project}/batch: {_batch(project_state(context, project))}")
+    except _UNKNOWN as error:
+        yield Line(f"{project}/batch: {error}")
+
+
+def _batch(state: ProjectState) -> str:
+    """The next batch, by the labels that were read so far; `steps: auto` chooses its steps once it has read the others."""
+    if state.open_rounds:
+        newest = state.open_rounds[-1]
+        waiting = counted(int((state.missing_labels(newest) > 0).sum()), "row")
+        return (
+            f"round {newest['round']} is out, waiting for labels of {waiting}; `winnow labels push` reads labels first"
+        )
+    if state.left is not None and state.left <= 0:
+        return "the budget is spent"
+    steps = "steps chosen by the labels" if state.settings.steps == "auto" else "the project's steps"
+    text = f"`winnow labels push` reads labels, then sends out round {len(state.rounds)} by {steps}"
+    chosen = choice_text(state.rounds[-1]) if state.rounds else ""
+    return f"{text}; the last round had {chosen}" if chosen else text

@@ -128,6 +128,16 @@ def _steps(state: ProjectState, model: ProjectModel) -> tuple[StepList, Choice |
     return settings.cold_start if choice.steps is None else StepList.of(*choice.steps), choice
 
 
+def choice_text(header: Round) -> str:
+    """How a round's rows were chosen and why, where the project leaves that to its labels; else nothing."""
+    choice = header.get("choice")
+    if choice is None:
+        return ""
+    rows = {"typical": "typical rows", "random": "rows at random", "uncertain": "uncertain rows"}[choice["phase"]]
+    rare = f" and likely rows of {choice['rare']!r}" if choice["rare"] else ""
+    return f"{rows}{rare}: {choice['reason']}"
+
+
 def _remaining(state: ProjectState) -> _Remaining:
     """What the next round may take of the budget."""
     budget, left = state.settings.budget, state.left

@@ -8,7 +8,7 @@ from pipelines.context import Context
 from pipelines.labeling.batch_files import write_files
 from pipelines.labeling.model import project_model
 from pipelines.labeling.project import ProjectState, Round, project_state
-from pipelines.labeling.rounds import draw_round
+from pipelines.labeling.rounds import choice_text, draw_round
 from pipelines.stages.stage import Check, Metric, Outcome, stage
 from storage.ids import from_arrow
 from storage.labels.rounds import sent_ids
@@ -41,14 +41,14 @@ def push(context: Context, project: str, more: str = "") -> Outcome:
     files = ", ".join(write_files(state, header))
     after = project_state(context, project)
     people = after.waiting_for(header)
-    size, asked = len(after.items(header)), state.settings.batch_size
+    size, asked, chosen = len(after.items(header)), state.settings.batch_size, choice_text(header)
     return Outcome(
         subject=header["round_id"],
         metrics={**header["metrics"], **_metrics(after, header)},
         summary=f"round {header['round']} ({header['phase'].replace('_', ' ')}): {size:,} rows to label "
         + (f"({people}) " if people else "")
         + f"in {files}"
-        + _chosen(header)
+        + (f"; {chosen}" if chosen else "")
         + (f". It may be time to stop: {'; '.join(advice.reasons)}" if advice.stop else ""),
         checks=(
             Check("batch_full", size == asked, f"{size:,} of {asked:,} rows", blocking=False),
@@ -56,16 +56,6 @@ def push(context: Context, project: str, more: str = "") -> Outcome:
             _sent_once(state, header),
         ),
     )
-
-
-def _chosen(header: Round) -> str:
-    """How the rows were chosen and why, where the project leaves that to its labels."""
-    choice = header.get("choice")
-    if choice is None:
-        return ""
-    rows = {"typical": "typical rows", "random": "rows at random", "uncertain": "uncertain rows"}[choice["phase"]]
-    rare = f" and likely rows of {choice['rare']!r}" if choice["rare"] else ""
-    return f"; {rows}{rare}: {choice['reason']}"
 
 
 def _open_rounds(state: ProjectState) -> Outcome:

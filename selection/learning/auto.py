@@ -1,8 +1,9 @@
 """Which steps choose the next rows to label, by what the labels so far say.
 
 Typical rows come first: a model of few labels is sure of the wrong things, and most scores that ask it do worse than
-random rows. Once successive models agree, the rows that they are unsure of are worth more. Measured beside fixed
-strategies in docs/evidence-labeling.md, with `benchmarks/labeling_default.py`.
+random rows. Once successive models agree, the rows that they are unsure of are worth more. Where a class is rare, these
+are worth more from the third model on, whether models agree or not. Measured beside fixed strategies in
+docs/evidence-labeling.md, with `benchmarks/labeling_default.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from selection.learning.stopping import cohen_kappa
 from selection.types import Rows
 
 # Models are asked once Cohen's kappa of the predictions of each and the next is at least this, for so many in a row.
+# Where a class is rare it is enough that there are so many.
 TRUSTED = 0.6
 MODELS = 3
 # Of the least certain rows, how many times the batch is kept for each class that labels are spread over.
@@ -78,15 +80,18 @@ def choose(counts: Sequence[int] | Rows, agreement: float | None, classes: Seque
         return Choice("typical", None, None, "fewer than two classes have a label")
     rare = _rarest(n, classes)
     scarce = f"; {n[classes.index(rare)]} of {n.sum()} labels are {rare!r}" if rare else ""
-    if agreement is None or agreement < TRUSTED:
-        why = f"fewer than {MODELS} models were fitted"
-        if agreement is not None:
-            why = f"{_agree(agreement)}, {TRUSTED:g} is needed to ask them"
+    if agreement is None:
         # Typical rows are rarely of a rare class; random ones are as often as they are in the pool.
-        return Choice("random" if rare else "typical", ("random",) if rare else None, None, why + scarce)
+        why = f"fewer than {MODELS} models were fitted{scarce}"
+        return Choice("random" if rare else "typical", ("random",) if rare else None, None, why)
+    agree = f"the last {MODELS} models agree by kappa {agreement:.2f}"
+    if agreement < TRUSTED and not rare:
+        return Choice("typical", None, None, f"{agree}, {TRUSTED:g} is needed to ask them")
+    if agreement < TRUSTED:
+        agree += ", which a rare class does not wait for"
     times = max(3, round(TIMES_PER_CLASS * _effective_classes(n)))
     steps = ("margin", {"keep_top": {"times": times}}, "facility_location")
-    return Choice("uncertain", steps, rare, _agree(agreement) + scarce)
+    return Choice("uncertain", steps, rare, agree + scarce)
 
 
 def agreement_of(predictions: Sequence[Rows | None]) -> float | None:
@@ -100,10 +105,6 @@ def agreement_of(predictions: Sequence[Rows | None]) -> float | None:
     """
     known = [each for each in predictions[-MODELS:] if each is not None]
     return min(starmap(cohen_kappa, pairwise(known))) if len(known) == MODELS else None
-
-
-def _agree(agreement: float) -> str:
-    return f"the last {MODELS} models agree by kappa {agreement:.2f}"
 
 
 def _rarest(n: Rows, classes: Sequence[str]) -> str | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.cli.labels import push_batch
 from pipelines.plan import LATER, plan_lines, plan_with_costs
 from pipelines.run import run_all
 from pipelines.runs import last_run
@@ -33,6 +34,39 @@ def test_plan_lines__files_of_the_same_bytes_are_one(light: Path) -> None:
     run_all(opened(light))
     lines = plan_lines(opened(light))
     assert lines[:2] == ["pool: 3 files, 0 of them new or changed", "snapshot: 80 rows"]
+
+
+def test_plan_lines__a_labeling_project_has_work_of_its_own_which_is_not_that_of_a_run(light: Path) -> None:
+    config = (light / "winnow.yaml").read_text().partition("recipes:")[0]
+    project = (
+        "labeling:\n  kinds: {classes: [fox, other], batch_size: 20, lease_hours: 1.0e-7, labels: 'labels/*.jsonl'}\n"
+    )
+    (light / "winnow.yaml").write_text(config + project)
+    first = "kinds/batch: `winnow labels push` has {} to take in with vectors first"
+    assert plan_lines(opened(light))[1:] == [first.format("about 80 rows"), LATER]
+    run_all(opened(light))  # which takes in no vectors: no recipe needs any
+    sends = "kinds/batch: `winnow labels push` reads labels, then sends out round {} by steps chosen by the labels"
+    assert plan_lines(opened(light))[2:] == [first.format("80 rows"), sends.format(0)]
+
+    push_batch(opened(light), "kinds", more=False)
+    why = "; the last round had typical rows: fewer than two classes have a label"
+    assert plan_lines(opened(light))[2:] == [sends.format(1) + why]
+    change(light, "lease_hours: 1.0e-7", "lease_hours: 1.0")
+    (light / "labels").mkdir()
+    (light / "labels" / "ann.jsonl").write_text('{"id": "fox-1", "label": "fox", "annotator": "ann"}\n')
+    push_batch(opened(light), "kinds", more=False)
+    out = "kinds/batch: round 1 is out, waiting for labels of 20 rows; `winnow labels push` reads labels first"
+    assert plan_lines(opened(light))[2:] == [out]
+
+
+def test_plan_lines__a_project_whose_budget_is_spent_sends_out_nothing(light: Path) -> None:
+    project = "labeling:\n  kinds: {classes: [fox, other], lease_hours: 1.0e-7, labels: 'a.jsonl', budget: {rows: 1}}\n"
+    with (light / "winnow.yaml").open("a") as config:
+        config.write(project)
+    run_all(opened(light))
+    (light / "a.jsonl").write_text('{"id": "fox-1", "label": "fox", "annotator": "ann"}\n')
+    push_batch(opened(light), "kinds", more=False)
+    assert plan_lines(opened(light))[-1] == "kinds/batch: the budget is spent"
 
 
 def costs(project: Path) -> dict[str, str]:

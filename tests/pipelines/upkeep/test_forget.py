@@ -52,7 +52,7 @@ def all_kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (project / "data" / "a.jsonl").open("a") as file:
         file.write(json.dumps(row(3, "fox")) + "\n" + json.dumps({"note": TEXT, "id": 7}) + "\n")
     write_rows(project / "targets" / "foxes.jsonl", [row(n, "fox") for n in (100, 101)])
-    text = (project / "winnow.yaml").read_text().replace("pool:\n", "index: {kind: ivf}\npool:\n  max_bad_fraction: 0.1\n")
+    text = (project / "winnow.yaml").read_text().replace("pool:\n", "pool:\n  max_bad_fraction: 0.1\n")
     (project / "winnow.yaml").write_text(text + EXPORTS)
     finish(project)
     run_and_report(opened(project))

@@ -41,13 +41,14 @@ def test_collect__lists_and_changes_nothing(nights: Path) -> None:
         "configs": 1,  # the copy's folder is another one
         "encoders": 2,
         "health_measurements": 2,
+        "index_parts": 2,
         "indexes": 2,
         "ingests": 2,
         "metrics": 2,
         "selections": 4,
         "snapshots": 2,
     }
-    assert cleaning.summary.startswith("17 things of ")
+    assert cleaning.summary.startswith("19 things of ")
     assert {"kind": "selections", "why": "latest of select near", "things": 1} in [
         {key: value for key, value in entry.items() if key != "size"} for entry in cleaning.kept
     ]
@@ -207,7 +208,7 @@ def test_collect__removes_nothing_while_it_cannot_know_what_is_needed(nights: Pa
 def test_gc__prints_what_goes_and_why_the_rest_stays(nights: Path, winnow: Winnow) -> None:
     listed = winnow("gc", "-c", nights).out
     assert "latest of select near" in listed
-    assert "17 things of " in listed
+    assert "19 things of " in listed
     assert "To remove them: winnow gc --delete" in listed
-    assert "17 things of " in winnow("gc", "--delete", "-c", nights).out
+    assert "19 things of " in winnow("gc", "--delete", "-c", nights).out
     assert "0 things of 0 B would be removed" in winnow("gc", "-c", nights).out
