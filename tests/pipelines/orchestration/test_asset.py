@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from pipelines.orchestration import asset as asset_module
@@ -36,7 +37,7 @@ def test_materialize__what_the_disk_refuses_is_tried_again(light: Path, monkeypa
         return publish_catalog(store)
 
     monkeypatch.setattr(publish_stage, "publish_catalog", full_at_first)
-    monkeypatch.setattr(asset_module, "RETRY_AFTER_S", 0)
+    monkeypatch.setattr(asset_module, "RETRY", dg.RetryPolicy(max_retries=3))
     result = materialize(light, ["pool", "selection/any", "catalog"])
     assert result.success
     assert len([event for event in result.all_events if event.is_step_up_for_retry]) == 1
