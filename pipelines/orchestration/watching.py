@@ -61,10 +61,10 @@ def reload_definitions() -> str:
     )
     try:
         with urllib.request.urlopen(request, timeout=45) as answer:  # noqa: S310
-            result = json.load(answer)["data"]["reloadRepositoryLocation"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        return f"{PRESS}; reloading failed: {error}"
-    return "reloaded the definitions" if "message" not in result else f"{PRESS}; reloading failed: {result['message']}"
+            message = json.load(answer)["data"]["reloadRepositoryLocation"].get("message")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        message = str(error)
+    return "reloaded the definitions" if message is None else f"{PRESS}; reloading failed: {message}"
 
 
 def unreported_runs(config_path: Path) -> dg.SensorDefinition:

@@ -108,7 +108,9 @@ def test_project_files__all_that_the_configuration_names(light: Path) -> None:
     change(light, "budget: 8", "budget: 8, deny: deny.txt, allow: deny.txt")
     change(light, "steps: [rds_plus],", "steps: [entropy], probabilities: {url: p.parquet, id: id},")
     change(
-        light, "recipes:\n", "encoders:\n  mine: {model: ./model}\ndecontamination: {files: {e: evaluation}}\nrecipes:"
+        light,
+        "recipes:\n",
+        "encoders:\n  mine: {model: ./model}\ndecontamination: {files: {e: {files: evaluation}}}\nrecipes:\n",
     )
     read = {Path(url).relative_to(light).as_posix() for url in project_files(load_config(light))}
     assert read == {
