@@ -29,7 +29,7 @@ def test_nights__scheduled_killed_dropped_and_changed(tmp_path: Path, monkeypatc
             wait_for(
                 lambda: dagster.step_events(night, "pool").count("ExecutionStepUpForRetryEvent") == 1, timeout_s=30
             )
-        assert dagster.wait(night, timeout_s=240) == "SUCCESS"
+        assert dagster.wait(night, timeout_s=600) == "SUCCESS"
         assert "ExecutionStepFailureEvent" not in dagster.step_events(night, "pool")
 
         change(light, '"* * * * *"', '"30 3 * * *"')
@@ -39,7 +39,7 @@ def test_nights__scheduled_killed_dropped_and_changed(tmp_path: Path, monkeypatc
         assert not dagster.runs("reselect")
         write_rows(light / "data" / "c.jsonl", [row(n, "fox") for n in range(10, 20)])
         run = wait_for(lambda: dagster.runs("reselect"), timeout_s=150)[0]
-        assert dagster.wait(run, timeout_s=240) == "SUCCESS"
+        assert dagster.wait(run, timeout_s=600) == "SUCCESS"
         nights = len(dagster.runs("nightly"))
 
     latest = query_catalog(store, "SELECT recipe, n_items FROM latest_selections ORDER BY recipe")[0].to_pylist()
