@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,9 @@ from pipelines.terminal import printable
 
 # As `pipelines.orchestration.own_pages` reads it, which a command does not import.
 HOSTS = "WINNOW_UI_HOSTS"
+
+# As `pipelines.orchestration.watching` reads it.
+UI_URL = "WINNOW_UI_URL"
 
 WORKSPACE = "workspace.yaml"
 PACKAGES = str(Path(__file__).resolve().parents[2])
@@ -54,6 +58,7 @@ def serve(config: Path | None, host: str, port: int, names: Sequence[str] = ()) 
         "DAGSTER_HOME": str(home),
         ENVIRONMENT: str(path),
         HOSTS: " ".join((host, *names)),
+        UI_URL: f"http://{_reached_at(host)}:{port}",
         "PYTHONPATH": os.pathsep.join(filter(None, (PACKAGES, os.environ.get("PYTHONPATH")))),
         "PYTHONWARNINGS": "ignore",
     }
@@ -63,6 +68,17 @@ def serve(config: Path | None, host: str, port: int, names: Sequence[str] = ()) 
     command += ["--host", host, "--port", str(port)]
     os.chdir(home)
     os.execve(sys.executable, command, environment)  # noqa: S606
+
+
+def _reached_at(host: str) -> str:
+    """The address by which this machine reaches a server that listens on `host`."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if address.is_unspecified:
+        return "127.0.0.1" if address.version == 4 else "[::1]"
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 def dagster_home(project: Path) -> Path:

@@ -19,12 +19,21 @@ from pipelines.stages.publish import publish
 from pipelines.stages.stage import Outcome, Stage
 from pipelines.terminal import printable
 
-RETRIES, RETRY_AFTER_S = 2, 30
+# For what may pass: a step that was killed, a full disk, a mount or server that is gone. About half a minute after the
+# first failure, then one and a half, then three and a half; spread, so that steps do not come back together.
+RETRY = dg.RetryPolicy(max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 # Dagster runs at most so many steps of a pool at once; the instance's dagster.yaml sets how many.
 GPU_POOL = "gpu"
 MADE, MADE_MEANING = "made", "the stage did not fail; where it did, what it made last stays"
 
 Show = Callable[[Context, Outcome], Mapping[str, Any]]
+
+
+# A tag of the jobs: the digest of the configuration that their definitions were built from.
+CONFIG_TAG = "winnow/config"
+STALE = (
+    "winnow.yaml has changed since Dagster read it: recipes that came since were not drawn; press Reload definitions"
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,11 @@ class Project:
     def open(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Context:
         """The stages' context; all steps of a Dagster run share the configuration that its first step read."""
         return open_context(self.config_path, Log(context.log.info), invocation=context.run.run_id)
+
+
+def is_stale(run: dg.DagsterRun, opened: Context) -> bool:
+    """Whether a run was started from definitions of another configuration than the one that its steps read."""
+    return run.tags.get(CONFIG_TAG, opened.config.digest) != opened.config.digest
 
 
 # The stage whose failure an asset waits for, and its target.
@@ -86,9 +100,10 @@ def stage_asset(
                 return _not_made(opened, stage, arguments, printable(str(error)))
             # Trying again would not mend a user's mistake, and its message says all: no traceback.
             raise dg.Failure(description=printable(str(error)), allow_retries=False) from None
-        except OSError as error:
-            # What may fail for a while and then work: a full disk, a network mount that is gone.
-            raise dg.RetryRequested(max_retries=RETRIES, seconds_to_wait=RETRY_AFTER_S) from error
+        except OSError:
+            raise  # what may pass, and is tried again
+        except Exception as error:
+            raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error  # a defect stays one
 
     decorate = dg.asset(
         key=asset_key,
@@ -98,6 +113,7 @@ def stage_asset(
             for name, meaning in checks.items()
         ],
         owners=["team:data"],
+        retry_policy=RETRY,
         **options,
     )
     definition: dg.AssetsDefinition = decorate(body)

@@ -10,7 +10,17 @@ import dagster as dg
 from pipelines.classifiers.resolve import source_name
 from pipelines.config.schema import OWN_VECTORS, Config
 from pipelines.context import Context
-from pipelines.orchestration.asset import GPU_POOL, Project, as_sql, as_table, failed_stages, stage_asset
+from pipelines.orchestration.asset import (
+    GPU_POOL,
+    STALE,
+    Project,
+    as_sql,
+    as_table,
+    failed_stages,
+    is_stale,
+    stage_asset,
+)
+from pipelines.orchestration.schedule import freshness
 from pipelines.recipes.explain import explain, ready_sql
 from pipelines.recipes.spec import models_of, models_of_classifier, needs_vectors
 from pipelines.report.write import make_report, read_document
@@ -147,6 +157,7 @@ def decontamination_asset(config: Config) -> dg.AssetsDefinition:
         "found.",
         kinds={"parquet"},
         group_name="pool",
+        pool=GPU_POOL if encoder else None,
     )
 
 
@@ -188,6 +199,8 @@ def recipe_asset(config: Config, name: str) -> dg.AssetsDefinition:
         description=f"{recipe.budget_line} by {recipe.steps}",
         kinds={"winnow"},
         group_name="selections",
+        freshness_policy=freshness(config, name),
+        pool=GPU_POOL if recipe.encoder and needs_vectors(recipe) else None,
         code_version=hashlib.blake2b(recipe.model_dump_json().encode(), digest_size=8).hexdigest(),
         show=_explained,
         may_fail=True,
@@ -213,6 +226,7 @@ def classifier_asset(config: Config, name: str) -> dg.AssetsDefinition:
         description=f"Tells {' from '.join(classifier.classes)}; measured on examples that it does not learn from.",
         kinds={"scikitlearn"},
         group_name="classifiers",
+        pool=GPU_POOL if classifier.encoder is not None else None,
     )
 
 
@@ -282,14 +296,20 @@ def passed_check() -> dg.AssetChecksDefinition:
         name="every_stage_passed",
         asset=dg.AssetKey(["report"]),
         blocking=True,
-        description="no recipe, classifier or export of this run failed or was held back",
+        description="no recipe, classifier or export of this run failed or was held back, and Dagster knows the present "
+        "winnow.yaml",
     )
     def every_stage_passed(
         context: dg.AssetCheckExecutionContext, project: dg.ResourceParam[Project]
     ) -> dg.AssetCheckResult:
-        failed = failed_stages(project.open(context))
-        detail = "; ".join(f"{' '.join(stage)}: {status.replace('_', ' ')}" for stage, status in failed.items())
-        return dg.AssetCheckResult(passed=not failed, metadata={"detail": detail or "all passed"})
+        opened = project.open(context)
+        failed, stale = failed_stages(opened), is_stale(context.run, opened)
+        lines = [f"{' '.join(stage)}: {status.replace('_', ' ')}" for stage, status in failed.items()]
+        return dg.AssetCheckResult(
+            passed=not failed and not stale,
+            severity=dg.AssetCheckSeverity.ERROR if failed else dg.AssetCheckSeverity.WARN,
+            metadata={"detail": "; ".join([*lines, *([STALE] if stale else [])]) or "all passed"},
+        )
 
     return every_stage_passed
 

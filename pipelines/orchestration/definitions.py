@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from pipelines.config.load import load_config
-from pipelines.orchestration.asset import Project
+from pipelines.orchestration.asset import CONFIG_TAG, Project
 from pipelines.orchestration.assets import (
     TRIALS,
     catalog_asset,
@@ -27,6 +27,7 @@ from pipelines.orchestration.assets import (
 from pipelines.orchestration.labeling_assets import job_name, labeling_assets, labeling_job
 from pipelines.orchestration.schedule import schedules
 from pipelines.orchestration.sensors import new_files_sensor, new_labels_sensor
+from pipelines.orchestration.watching import changed_configuration, unreported_runs
 from pipelines.recipes.spec import encoders_of, models_of_project
 
 
@@ -69,9 +70,16 @@ def build_definitions(config_path: Path) -> dg.Definitions:
     if config.trials is not None:
         selected -= dg.AssetSelection.groups(TRIALS)
     reselect = dg.define_asset_job(
-        "reselect", selected, description="Every asset but those of labeling and trials, in order."
+        "reselect",
+        selected,
+        description="Every asset but those of labeling and trials, in order.",
+        tags={CONFIG_TAG: config.digest},
     )
-    sensors = [new_files_sensor(config_path)]
+    sensors = [
+        new_files_sensor(config_path),
+        changed_configuration(config_path, config.digest),
+        unreported_runs(config_path),
+    ]
     if labeling_jobs:
         sensors.append(new_labels_sensor(config_path, labeling_jobs))
     return dg.Definitions(

@@ -7,7 +7,7 @@ import dagster as dg
 
 from pipelines.config.schema import Labeling
 from pipelines.context import Context
-from pipelines.orchestration.asset import as_sql, as_table, stage_asset
+from pipelines.orchestration.asset import GPU_POOL, as_sql, as_table, stage_asset
 from pipelines.recipes.explain import FIRST_ROWS, prompts
 from pipelines.stages.fit import fit
 from pipelines.stages.pull import pull
@@ -77,6 +77,7 @@ def labeling_assets(name: str, project: Labeling, after: Sequence[Sequence[str]]
         description=f"The next {project.batch_size} rows to label, by {project.steps}; while a round is open, its batch again.",
         kinds={"winnow"},
         group_name=job_name(name),
+        pool=GPU_POOL,
     )
     return [labels, model, batch]
 

@@ -11,10 +11,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 REPOSITORY = {"repositoryLocationName": "winnow", "repositoryName": "__repository__"}
 
@@ -44,6 +46,31 @@ query Events($id: ID!) {
   } } }
 }
 """
+
+RUNS = "{ runsOrError(limit: 100) { ... on Runs { results { runId jobName } } } }"
+
+CANCEL = """
+mutation Cancel($id: String!) { terminateRun(runId: $id, terminatePolicy: SAFE_TERMINATE) { __typename } }
+"""
+
+STEPS = """
+query Steps($id: ID!) {
+  logsForRun(runId: $id) { ... on EventConnection { events {
+    __typename
+    ... on StepEvent { stepKey }
+    ... on StepWorkerStartedEvent { metadataEntries { label ... on TextMetadataEntry { text } } }
+  } } }
+}
+"""
+
+
+def wait_for(what: Callable[[], T], timeout_s: float) -> T:
+    """What is true at last."""
+    until = time.monotonic() + timeout_s
+    while not (answer := what()):
+        assert time.monotonic() < until, f"not within {timeout_s} s"
+        time.sleep(0.5)
+    return answer
 
 
 class Dagster:
@@ -90,6 +117,27 @@ class Dagster:
                 return status
             time.sleep(1)
         return f"still {status} after {timeout_s} s"
+
+    def runs(self, job: str) -> list[str]:
+        """The runs of a job, the newest first."""
+        return [run["runId"] for run in self.ask(RUNS)["runsOrError"]["results"] if run["jobName"] == job]
+
+    def cancel(self, run_id: str) -> None:
+        """As the button *Terminate* of the UI does."""
+        assert self.ask(CANCEL, id=run_id)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+
+    def step_events(self, run_id: str, step: str) -> list[str]:
+        """The kinds of a step's events."""
+        events = self.ask(STEPS, id=run_id)["logsForRun"]["events"]
+        return [event["__typename"] for event in events if event.get("stepKey") == step]
+
+    def step_process(self, run_id: str, step: str) -> int:
+        """The process that executes a step; 0 before it has begun."""
+        for event in reversed(self.ask(STEPS, id=run_id)["logsForRun"]["events"]):
+            for entry in event.get("metadataEntries", ()) if event.get("stepKey") == step else ():
+                if entry["label"] == "pid":
+                    return int(entry["text"])
+        return 0
 
     def events(self, run_id: str) -> list[dict[str, Any]]:
         return self.ask(EVENTS, id=run_id)["logsForRun"]["events"]

@@ -1,4 +1,4 @@
-"""Everything as a user of the UI does it: start it, materialize all assets, query the catalog."""
+"""Everything as a user of the UI does it: start it, cancel a run, materialize all assets, query the catalog."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tests.end_to_end.dagster_client import serving
+from storage.store import Store
+from tests.end_to_end.dagster_client import serving, wait_for
 from tests.pipelines.conftest import change
 
 ASSETS = [
@@ -29,6 +30,11 @@ def test_ui__all_assets_materialized_over_graphql_fill_the_catalog(project: Path
     change(project, "recipes:\n", "index: {kind: ivf}\nrecipes:\n")
     with serving(project) as dagster:
         assert dagster.asset_keys() == ASSETS
+        with Store(project / "store").lock("ingest", "a test"):
+            cancelled = dagster.launch(["pool"])
+            wait_for(lambda: "ExecutionStepStartEvent" in dagster.step_events(cancelled, "pool"), timeout_s=60)
+            dagster.cancel(cancelled)
+            assert dagster.wait(cancelled, timeout_s=60) == "CANCELED"
         run_id = dagster.launch(ASSETS)
         status = dagster.wait(run_id, timeout_s=240)
         events = dagster.events(run_id)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from pipelines.orchestration.asset import Project
 from pipelines.orchestration.definitions import build_definitions
+from pipelines.stages.stage import Outcome, Stage
 
 KEYS = [
     "catalog",
@@ -33,6 +38,23 @@ def materialize(project: Path, keys: list[str] | None = None) -> dg.ExecuteInPro
         selection=keys,
         raise_on_error=False,
     )
+
+
+@contextmanager
+def failing(stage: Stage, check: str | None = None) -> Iterator[None]:
+    """A stage that does its work, and of which a blocking check fails: the first, or the one that is named."""
+    function, name = stage.function, check or next(iter(stage.checks))
+
+    def failed(*arguments: Any) -> Outcome:
+        outcome = function(*arguments)
+        checks = [replace(c, passed=False, blocking=True) if c.name == name else c for c in outcome.checks]
+        return replace(outcome, checks=tuple(checks))
+
+    object.__setattr__(stage, "function", failed)
+    try:
+        yield
+    finally:
+        object.__setattr__(stage, "function", function)
 
 
 @pytest.fixture

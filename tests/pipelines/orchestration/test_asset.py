@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from pipelines.orchestration import asset as asset_module
 from pipelines.stages import publish as publish_stage
+from pipelines.stages.index import index
 from storage.catalog.publish import publish_catalog
 from storage.store import Store
-from tests.pipelines.orchestration.conftest import materialize
+from tests.pipelines.orchestration.conftest import failing, materialize
 
 
 def test_materialize__a_users_mistake_is_a_failure_without_traceback_or_retry(light: Path) -> None:
@@ -36,7 +38,37 @@ def test_materialize__what_the_disk_refuses_is_tried_again(light: Path, monkeypa
         return publish_catalog(store)
 
     monkeypatch.setattr(publish_stage, "publish_catalog", full_at_first)
-    monkeypatch.setattr(asset_module, "RETRY_AFTER_S", 0)
+    monkeypatch.setattr(asset_module, "RETRY", dg.RetryPolicy(max_retries=3))
     result = materialize(light, ["pool", "selection/any", "catalog"])
     assert result.success
     assert len([event for event in result.all_events if event.is_step_up_for_retry]) == 1
+
+
+def test_retry__waits_longer_each_time_and_not_together() -> None:
+    assert asset_module.RETRY.max_retries == 3
+    waits = [[asset_module.RETRY.calculate_delay(n) for _ in range(200)] for n in (1, 2, 3)]
+    assert [(min(each) // 30 * 30, max(each) // 30 * 30) for each in waits] == [(0, 30), (60, 90), (180, 210)]
+
+
+def test_materialize__a_defect_is_not_tried_again(light: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(store: Store) -> Path:
+        raise TypeError("a defect")
+
+    monkeypatch.setattr(publish_stage, "publish_catalog", wrong)
+    monkeypatch.setattr(asset_module, "RETRY", dg.RetryPolicy(max_retries=3))
+    result = materialize(light, ["pool"])
+    assert result.success
+    result = materialize(light, ["pool", "selection/any"])
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    failure: Any = event.event_specific_data
+    assert failure.user_failure_data.description == "TypeError: a defect"
+    assert failure.error.cause.cls_name == "TypeError"
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+
+
+def test_materialize__a_failed_check_is_not_tried_again(light: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asset_module, "RETRY", dg.RetryPolicy(max_retries=3))
+    with failing(index):
+        result = materialize(light, ["pool", "vectors/embeddings", "vectors/vector_index"])
+    assert [event.step_key for event in result.all_events if event.is_step_failure] == ["vectors__vector_index"]
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
