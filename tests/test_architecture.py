@@ -219,7 +219,8 @@ def test_numba__is_imported_where_its_cache_watches_the_sources(path: Path) -> N
     ("module", "heavy"),
     [
         ("selection", {"torch", "sklearn", "numba", "scipy"}),
-        ("pipelines.cli.main", {"torch", "sklearn", "numba", "dagster", "duckdb", "polars", "pyarrow"}),
+        ("pipelines.cli.main", {"torch", "sklearn", "numba", "numpy", "dagster", "duckdb", "polars", "pyarrow"}),
+        ("pipelines.config.locate", {"scipy", "duckdb", "polars", "pipelines.config.schema"}),
     ],
 )
 def test_import__leaves_heavy_packages_alone(module: str, heavy: set[str]) -> None:

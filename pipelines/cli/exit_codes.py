@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pipelines.errors import HeldBack, RecipesFailed
-from storage.errors import StoreBusy
-
 DEFECT, MISTAKE, FAILED, HELD_BACK, REFUSED, INTERRUPTED = 1, 2, 3, 4, 5, 130
 
 EXIT_CODES = {
@@ -24,9 +21,12 @@ _WRONG_PATHS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirec
 def exit_code(error: Exception) -> int:
     """The code of a command that an expected error ended.
 
-    >>> exit_code(HeldBack("")), exit_code(ValueError(""))
-    (4, 2)
+    >>> exit_code(OSError("")), exit_code(ValueError(""))
+    (5, 2)
     """
+    from pipelines.errors import HeldBack, RecipesFailed
+    from storage.errors import StoreBusy
+
     if isinstance(error, RecipesFailed):
         held = all(isinstance(each, HeldBack) for each in (*error.errors.values(), *error.exports.values()))
         return HELD_BACK if held else FAILED

@@ -21,7 +21,6 @@ from rich.text import Text
 
 from pipelines.cli.exit_codes import DEFECT, EXIT_CODES, INTERRUPTED, exit_code
 from pipelines.cli.options import color_system, plain_help, shared_first
-from pipelines.errors import USER_ERRORS
 from pipelines.progress import Terminal
 from pipelines.terminal import printable, standard_output
 
@@ -57,17 +56,23 @@ def main() -> None:
     try:
         plain_help()
         app(shared_first(sys.argv[1:]), prog_name="winnow")
-    except USER_ERRORS as error:
-        _fail(str(error), exit_code(error))
-    except OSError as error:
-        named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-        _fail(named, exit_code(error))
     except SystemExit as ended:
         if ended.code == INTERRUPTED:  # typer turns KeyboardInterrupt into it
             _say("stopped; what was committed stays, and the next run goes on from there")
         raise
-    except Exception:  # noqa: BLE001 - shown whole, and ends the command
-        _report_defect()
+    except Exception as error:  # noqa: BLE001 - shown, and ends the command
+        _end_with(error)
+
+
+def _end_with(error: Exception) -> NoReturn:
+    from pipelines.errors import USER_ERRORS  # loads numpy, which `winnow --help` does without
+
+    if isinstance(error, USER_ERRORS):
+        _fail(str(error), exit_code(error))
+    if isinstance(error, OSError):
+        named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        _fail(named, exit_code(error))
+    _report_defect()
 
 
 def _print_version(wanted: bool) -> None:
@@ -223,7 +228,6 @@ def sql(
     ] = False,
 ) -> None:
     """Ask the catalog. Works while a run writes."""
-    from pipelines.cli.output import write_csv, write_json_lines, write_parquet
     from storage.catalog.query import query_catalog
 
     if csv + json + (parquet is not None) > 1:
@@ -231,17 +235,20 @@ def sql(
     if spreadsheet and not csv:
         raise typer.BadParameter("--spreadsheet goes with --csv")
     table = query_catalog(_store(config), query)
+    if not (csv or json or parquet):
+        _print_result(table.slice(0, MAX_ROWS).to_pylist(), list(dict.fromkeys(table.column_names)))
+        if table.num_rows > MAX_ROWS:
+            _print(f"{MAX_ROWS:,} of {table.num_rows:,} rows; --csv, --json or --parquet give all")
+        return
+    from pipelines.cli.output import write_csv, write_json_lines, write_parquet
+
     if parquet is not None:
         write_parquet(table, parquet)
         _print(f"{table.num_rows:,} rows written to {parquet}")
     elif csv:
         write_csv(table, standard_output(), spreadsheet=spreadsheet)
-    elif json:
-        write_json_lines(table, standard_output())
     else:
-        _print_result(table.slice(0, MAX_ROWS).to_pylist(), list(dict.fromkeys(table.column_names)))
-        if table.num_rows > MAX_ROWS:
-            _print(f"{MAX_ROWS:,} of {table.num_rows:,} rows; --csv, --json or --parquet give all")
+        write_json_lines(table, standard_output())
 
 
 @app.command()

@@ -22,7 +22,7 @@ from pipelines.config import schema
 from pipelines.config.cron import cron_mistake
 from pipelines.config.reader import NAME_RULE, ConfigReader, S, is_name, keys_of
 from pipelines.config.sweep import write_out
-from pipelines.config.yaml_lines import MAX_CHARACTERS, KeyPath, parse
+from pipelines.config.yaml_lines import KeyPath, parse, read_file
 from pipelines.errors import BadExport, ConfigError, Problem
 from pipelines.messages import describe, listed, nearest
 from selection.constraints import Quota, TokenBudget
@@ -32,7 +32,7 @@ from selection.learning.classifier import build_classifier
 from selection.scorers.class_probability import ClassProbability
 from selection.types import Input
 from storage.errors import BadInput
-from storage.files.user_files import check_is_file, expand
+from storage.files.user_files import expand
 from storage.labels.batches import file_name_of
 from storage.labels.files import UNKNOWN, check_label_fields
 from storage.labels.log import GOLD
@@ -41,7 +41,6 @@ from storage.vectors.imported import has_ids_file, ids_file
 
 FILE_NAME = "winnow.yaml"
 
-_MAX_BYTES = 4 * MAX_CHARACTERS  # a character has at most four
 _RANDOM = schema.StepList.of("random")
 # What stands in for a wrong part, so that it does not hide what is wrong with the rest of its section.
 _STAND_INS: dict[str, dict[str, Any]] = {
@@ -77,20 +76,6 @@ def load_config(path: str | os.PathLike[str], overrides: Mapping[str, Any] | Non
     else:
         return _ConfigLoader(file, parse(text), overrides or {}).read()
     raise ConfigError([Problem(str(file), 0, "", message)])
-
-
-def read_file(file: Path) -> bytes:
-    """The bytes of a configuration, no more than one can have.
-
-    Raises:
-        BadInput: it is no file but a pipe or a device, or is too long.
-    """
-    check_is_file(file)
-    with file.open("rb") as stream:
-        data = stream.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-        raise BadInput(f"{file} is longer than {_MAX_BYTES:,} bytes, which no configuration is")
-    return data
 
 
 F = TypeVar("F", schema.PoolFiles, schema.TargetFiles, schema.Files, schema.Keyed)

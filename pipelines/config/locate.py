@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from pipelines.config.yaml_lines import composed
+from pipelines.config.yaml_lines import composed, read_file
 from pipelines.errors import NoProject
 
 FILE_NAME = "winnow.yaml"
@@ -45,12 +45,12 @@ def find_store(named: Path | None = None) -> Path:
         NoProject: there is no configuration.
         ConfigError: it is no YAML mapping, or `store` is no text.
     """
-    from pipelines.config.load import load_config, read_file
-
     path = find_config(named)
     try:
         loader, node = composed(read_file(path).decode("utf-8"))
         folder = loader.construct_document(node).get("store", DEFAULT_STORE)
         return path.parent / Path(folder).expanduser()
     except (OSError, ValueError, AttributeError, TypeError, RecursionError, yaml.YAMLError):
+        from pipelines.config.load import load_config  # says what is wrong; it takes a while to import
+
         return Path(load_config(path).store)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from storage.errors import BadInput
+from storage.files.user_files import check_is_file
+
 MAX_CHARACTERS = 1_000_000
 """Of a file. With its aliases written out it may have four times as many, values counted as one more each."""
 
+_MAX_BYTES = 4 * MAX_CHARACTERS  # a character has at most four
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 KeyPath = tuple[str | int, ...]
@@ -38,6 +43,20 @@ class MarkedYaml:
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 0)
+
+
+def read_file(file: Path) -> bytes:
+    """The bytes of a configuration, no more than one can have.
+
+    Raises:
+        BadInput: it is no file but a pipe or a device, or is too long.
+    """
+    check_is_file(file)
+    with file.open("rb") as stream:
+        data = stream.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise BadInput(f"{file} is longer than {_MAX_BYTES:,} bytes, which no configuration is")
+    return data
 
 
 def parse(text: str) -> MarkedYaml:

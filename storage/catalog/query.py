@@ -10,7 +10,6 @@ import duckdb
 import pyarrow as pa
 
 from storage import duck
-from storage.damage import first_damage
 from storage.errors import BadInput, NotInStore, StoreDamaged
 from storage.store import Store
 
@@ -61,6 +60,8 @@ def query_catalog(store: Store, sql: str, params: Sequence[Any] | Mapping[str, A
         except _OF_THE_STATEMENT as error:
             raise BadInput(str(error)) from error
         except duckdb.Error as error:
+            from storage.damage import first_damage  # most queries go well, and `winnow sql` starts sooner
+
             damage = first_damage(store)
             raise (
                 StoreDamaged(f"{damage}; `winnow run` mends what it can") if damage else BadInput(str(error))
