@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -126,10 +127,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         fault = self.owner.next_fault(dict(self.headers))
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):  # the client did not wait
             self._answer(body, fault)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the client did not wait
 
     def _answer(self, body: dict[str, Any], fault: Any) -> None:
         given = self.headers.get("Authorization", "")
