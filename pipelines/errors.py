@@ -14,6 +14,7 @@
     |- UnknownEncoder  (the configuration has no encoder of this name)
     |- UnknownProject  (the configuration has no labeling project of this name)
     |- UnknownRecipe   (the configuration has no recipe of this name)
+    |- WorkerDied      (a process that worked on a part was killed again and again; says on which)
     `- WouldOverwrite  (a file that a command would write is already there)
 
 Each class is also the built-in exception that fits it, so a caller who knows nothing of this tree still catches it.
@@ -142,6 +143,10 @@ class UnknownProject(PipelineError, LookupError):
 
 class UnknownRecipe(PipelineError, LookupError):
     """No recipe has this name."""
+
+
+class WorkerDied(PipelineError, RuntimeError):
+    """The processes that worked on a part of the work were killed, every time it was tried."""
 
 
 class WouldOverwrite(PipelineError, FileExistsError):

@@ -92,7 +92,8 @@ ROOMS: dict[str, set[str]] = {
     "pipelines.report": {BASE, "pipelines.config", "pipelines.recipes", "pipelines.labeling", "pipelines.trials"},
     "pipelines.compare": {BASE, "pipelines.config", "pipelines.recipes", "pipelines.report"},
     "pipelines.trials": {BASE, "pipelines.config", "pipelines.classifiers", "pipelines.recipes"},
-    "pipelines.stages": STAGES,
+    "pipelines.engine": {BASE},
+    "pipelines.stages": STAGES | {"pipelines.engine"},
     **dict.fromkeys(COMMANDS, STAGES | {"pipelines.stages"}),
     "pipelines.upkeep": {
         BASE,

@@ -110,6 +110,7 @@ class _ConfigLoader(ConfigReader):
             self._check_own_vectors("labeling", labeling, targets)
         index = self._validated(schema.Index, self._given("index"), ("index",))
         health = self._validated(schema.Health, self._given("health"), ("health",))
+        engine = self._validated(schema.Engine, self._given("engine"), ("engine",))
         decontamination = self._decontamination(targets, names)
         exports = dict(self._exports())
         schedule = self._schedule(list(self._mapping("recipes"))) if self.raw.get("schedule") is not None else None
@@ -119,6 +120,7 @@ class _ConfigLoader(ConfigReader):
         assert pool is not None  # else there was a problem
         assert index is not None
         assert health is not None
+        assert engine is not None
         return schema.Config(
             store=self._absolute(store),
             pool=pool,
@@ -135,6 +137,7 @@ class _ConfigLoader(ConfigReader):
             schedule=schedule,
             notify=notify,
             trials=trials,
+            engine=engine,
             root=self.root,
             sweeps=self.sweeps.members,
         )

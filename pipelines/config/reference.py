@@ -54,6 +54,7 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("schedule", schema.Schedule),
     ("notify", schema.Notify),
     ("trials", schema.Trials),
+    ("engine", schema.Engine),
 )
 
 _WORDS = {

@@ -698,6 +698,16 @@ class Schedule(Section):
     recipes: Texts = ("all",)
 
 
+class Engine(Section):
+    """Where large work is done.
+
+    Attributes:
+        workers: processes of this machine; one for each core that winnow may use if left out.
+    """
+
+    workers: int | None = Field(default=None, gt=0, le=1024)
+
+
 class Notify(Section):
     """Who is told that a run ended, and how. What fails here is a warning and never fails the run.
 
@@ -763,6 +773,7 @@ class Config(Section):
         exports: name: files for a trainer from a recipe's selection; see `exports.<name>`.
         schedule: when to draw again: see `schedule`.
         notify: who is told that a run ended: see `notify`.
+        engine: where large work is done: see `engine`.
         trials: did a selection help: see `trials`; `{}` for the defaults, which `winnow trial` has without this section.
         root: the folder of the file.
         sweeps: recipe with a `sweep` -> the recipes that it stands for.
@@ -776,6 +787,7 @@ class Config(Section):
         "exports",
         "notify",
         "trials",
+        "engine",
     )
     store: str = "./store"
     pool: Pool
@@ -792,6 +804,7 @@ class Config(Section):
     schedule: Schedule | None = None
     notify: Notify | None = None
     trials: Trials | None = None
+    engine: Engine = Engine()
     root: Path = Field(exclude=True)
     sweeps: dict[str, tuple[str, ...]] = Field(default={}, exclude=True)
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 from pipelines.context import Context
+from pipelines.engine import engine_for
 from pipelines.messages import counted
 from pipelines.runs import last_run
 from pipelines.stages.stage import Check, Outcome, stage
 from storage.errors import BadInput
 from storage.pool.columns import ingest_columns
-from storage.pool.ingest import Ingest, check_bad_fraction, ingest_file
+from storage.pool.ingest import FileSpec, Ingest, check_bad_fraction, ingest_file
 from storage.pool.snapshot import take_snapshot
 
 # Notices that are shown.
@@ -35,24 +41,27 @@ def ingest(context: Context) -> Outcome:
     ingests: dict[str, Ingest] = {}
     bad: dict[str, BadInput] = {}
     rows = 0
+    counting = threading.Lock()
 
     def count(more: int) -> None:
         nonlocal rows
-        rows += more
-        context.report.progress(f"read the pool, file {len(ingests) + 1} of {len(specs)}", rows, None)
+        with counting:
+            rows += more
+            context.report.progress(f"read the pool, file {len(ingests) + 1} of {len(specs)}", rows, None)
 
-    for spec in specs:
-        try:
-            result = ingest_file(store, spec, reread=context.reread, on_rows=count)
-            if sets_aside:
-                check_bad_fraction([result], config.pool.max_bad_fraction, store)
-        except BadInput as error:
-            if not sets_aside:
-                raise
-            bad[spec.file] = error
-            context.report.say(f"warning: {spec.file} is set aside: {error}")
-            continue
-        ingests.setdefault(result.id, result)  # two files of the same bytes are one ingest
+    with _readings(context, specs, count) as readings:
+        for spec, reading in zip(specs, readings, strict=True):
+            try:
+                result = reading()
+                if sets_aside:
+                    check_bad_fraction([result], config.pool.max_bad_fraction, store)
+            except BadInput as error:
+                if not sets_aside:
+                    raise
+                bad[spec.file] = error
+                context.report.say(f"warning: {spec.file} is set aside: {error}")
+                continue
+            ingests.setdefault(result.id, result)  # two files of the same bytes are one ingest
     _report_notices(context, ingests.values())
     if bad and not ingests:
         raise next(iter(bad.values()))
@@ -89,6 +98,31 @@ def ingest(context: Context) -> Outcome:
             Check("no_file_set_aside", not bad, _set_aside(bad), blocking=False),
         ),
     )
+
+
+@contextmanager
+def _readings(
+    context: Context, specs: Sequence[FileSpec], count: Callable[[int], None]
+) -> Iterator[list[Callable[[], Ingest]]]:
+    """What gives the ingest of each file. Several files are read at the same time where that is worth it."""
+    read = partial(ingest_file, context.store, reread=context.reread, on_rows=count)
+    with engine_for(sum(map(_size, specs)), context.config.engine.workers) as (parallel, workers):
+        if workers == 1:
+            yield [partial(read, spec) for spec in specs]
+            return
+        threads = ThreadPoolExecutor(workers)  # each waits for the processes that read the parts of its file
+        try:
+            yield [threads.submit(read, spec, parallel=parallel).result for spec in specs]
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _size(spec: FileSpec) -> int:
+    """Bytes of a file of this machine; 0 where it is none, which reading it will say."""
+    try:
+        return Path(spec.url).stat().st_size
+    except OSError:
+        return 0
 
 
 def _set_aside(bad: Mapping[str, BadInput]) -> str:

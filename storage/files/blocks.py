@@ -64,6 +64,13 @@ def is_encoding(name: str) -> bool:
     return True
 
 
+def has_mark(file: BinaryIO) -> bool:
+    """Whether a file begins with what tells a compression or an encoding; it is left at its beginning."""
+    head = file.read(8)
+    file.seek(0)
+    return head.startswith((GZIP, ZSTD, *(mark for mark, _ in _BOMS)))
+
+
 def text_blocks(file: BinaryIO, encoding: str) -> Iterator[bytes]:
     """Yield the file's text as UTF-8 without byte-order mark, about a megabyte at a time.
 

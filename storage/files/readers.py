@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 
 from storage.errors import BadInput
 from storage.files.blocks import UNDECODABLE, UNDECODABLE_ERRORS, Damage, is_encoding, text_blocks
+from storage.files.ranges import LineRange, blocks_in
 
 # A longer record is not text to train on; the bound keeps a file without line ends from filling the memory.
 MAX_RECORD_BYTES = 64 << 20
@@ -106,6 +107,12 @@ def read(file: BinaryIO, name: str, encoding: str = "utf-8") -> Iterator[Chunk]:
         is_array = kind == ".json" and first.lstrip().startswith(b"[")
         for number, lines in _array_elements(text) if is_array else _lines(text):
             yield _parsed(number, lines)
+
+
+def read_part(file: BinaryIO, part: LineRange) -> Iterator[Chunk]:
+    """Yield the records of a range of an open file of JSON Lines."""
+    for number, lines in _lines(blocks_in(file, part)):
+        yield _parsed(part.first + number - 1, lines)
 
 
 def extension(name: str) -> str:

@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from glob import glob, has_magic
@@ -82,11 +82,17 @@ def default_source_of(url: str) -> str:
     return readers.stem(url)
 
 
-def file_digest(file: BinaryIO) -> str:
-    """blake2b-128 of a file's bytes, in hex; the file is left at its beginning."""
+def file_digest(file: BinaryIO, on_block: Callable[[bytes], object] | None = None) -> str:
+    """blake2b-128 of a file's bytes, in hex; the file is left at its beginning.
+
+    Args:
+        on_block: called with the file's bytes, `BLOCK_BYTES` at a time.
+    """
     digest = blake2b(digest_size=16)
     while block := file.read(BLOCK_BYTES):
         digest.update(block)
+        if on_block is not None:
+            on_block(block)
     file.seek(0)
     return digest.hexdigest()
 

@@ -9,6 +9,7 @@ change is recognised by a digest pass and never read again, and ingests do not d
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from storage.errors import BadInput, NotInStore
 from storage.files import readers
 from storage.files.blocks import Damage
 from storage.files.encodings import likely_encodings
+from storage.files.ranges import LineCount, LineRange
 from storage.files.readers import Bad, Chunk
 from storage.files.user_files import default_source_of, file_digest, opened, unchanged
 from storage.ids import from_arrow, from_bytes, to_arrow, to_bytes
@@ -44,6 +46,7 @@ from storage.pool.record_formats import (
 )
 from storage.pool.roles import with_roles
 from storage.records import digest_of
+from storage.shards import Map, Report, in_turn
 from storage.store import Store, utc_now, write_json
 
 # Raised by one when the reading rules change what a file's rows are.
@@ -180,9 +183,16 @@ def read_rows(file: BinaryIO, spec: FileSpec, counts: FileCounts) -> Iterator[Ro
     Raises:
         BadInput: the file is damaged, or a stated field is in no row.
     """
+    yield from _rows_of(file, spec, counts, None)
+    _require_seen(spec, counts)
+
+
+def _rows_of(file: BinaryIO, spec: FileSpec, counts: FileCounts, lines: LineRange | None) -> Iterator[Rows]:
+    """The rows of a file, or of a range of its lines."""
     mapping = _Mapping(spec, counts)
+    chunks = readers.read(file, spec.url, spec.encoding) if lines is None else readers.read_part(file, lines)
     try:
-        for chunk in readers.read(file, spec.url, spec.encoding):
+        for chunk in chunks:
             rows = mapping.rows(chunk)
             counts.add(rows)
             yield rows
@@ -196,7 +206,10 @@ def read_rows(file: BinaryIO, spec: FileSpec, counts: FileCounts) -> Iterator[Ro
         rows = Rows(bad=[Bad(damage.line + 1, damage.cause, "")])
         counts.add(rows)
         yield rows
-    for name, stated in mapping.unseen.items():
+
+
+def _require_seen(spec: FileSpec, counts: FileCounts) -> None:
+    for name, stated in counts.unseen.items():
         if counts.read:
             names = ", ".join(sorted(counts.keys)[:MAX_NAMED]) or "none"
             wanted = " or ".join(map(repr, stated))
@@ -204,44 +217,47 @@ def read_rows(file: BinaryIO, spec: FileSpec, counts: FileCounts) -> Iterator[Ro
 
 
 def ingest_file(
-    store: Store, spec: FileSpec, *, reread: bool = False, on_rows: Callable[[int], None] | None = None
+    store: Store,
+    spec: FileSpec,
+    *,
+    reread: bool = False,
+    on_rows: Callable[[int], object] = int,
+    parallel: Map = in_turn,
 ) -> Ingest:
     """Read one file into the store, unless the store has it.
 
     Args:
         reread: read a file again that the store has as earlier rules read it.
         on_rows: called now and then with the number of rows read since the last call.
+        parallel: where its parts are read. The parts, and so the files in the store, depend on the file alone.
 
     Raises:
         BadInput: the file is missing, damaged or of an unknown kind, or the mapping does not fit it.
 
-    Cost: one pass over the file for its digest, one more if it is new; memory for one group of rows.
+    Cost: one pass over the file for its digest, one more if it is new; memory for one group of rows of each part that is
+        read at the same time.
     """
     if spec.fields is not None:
         check_fields(spec.fields, spec.url)
     started = time.monotonic()
     with unchanged(store, spec.url) as (file, state):
-        digest = file_digest(file)
+        count = LineCount(file, readers.extension(spec.url), spec.encoding)
+        digest = file_digest(file, count.add)
         ingest_id = _ingest_id(spec, digest) if reread else _id_in(store, spec, digest)
         if _is_whole(store, ingest_id):
             return _known(store, ingest_id, spec)
-        counts, refused = FileCounts(), Forgotten(store)
         # The inner block commits first: a pool folder never lacks its quarantine.
         with store.committing("pool", ingest_id) as pool, store.committing("quarantine", ingest_id) as quarantine:
-            with (
-                _Table(pool / "part-00000.parquet", POOL_SCHEMA, ingest_id, spec.file) as good,
-                _Table(quarantine / "rows.parquet", QUARANTINE_SCHEMA, ingest_id, spec.file) as bad,
-            ):
-                for rows in read_rows(file, spec, counts):
-                    if len(refused):
-                        _refuse(rows, refused, counts)
-                    good.add(rows.line, {name: getattr(rows, name) for name in _POOL_COLUMNS})
-                    bad.add(
-                        [b.line for b in rows.bad],
-                        {"cause": [b.cause for b in rows.bad], "excerpt": [b.excerpt for b in rows.bad]},
-                    )
-                    if on_rows is not None:
-                        on_rows(len(rows.line) + len(rows.bad))
+            path = f"/proc/{os.getpid()}/fd/{file.fileno()}"  # this very file, also once it was replaced
+            shards = [
+                _Shard(store.root, spec, ingest_id, path, lines, pool, quarantine, number)
+                for number, lines in enumerate(count.ranges())
+            ]
+            counts = FileCounts()
+            for part in parallel(_read_shard, shards, on_rows):
+                counts.extend(part)
+            _require_seen(spec, counts)
+            _gather(quarantine, [shard.bad for shard in shards])
             state.require(file, spec.url)
             ingest = Ingest(
                 id=ingest_id,
@@ -268,6 +284,64 @@ def ingest_file(
             )
             write_ingest(pool, ingest)
     return ingest
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A part of a file on its way into the store.
+
+    Attributes:
+        path: where a process of this machine opens the file.
+        lines: None for the whole file.
+        pool, quarantine: the folders of the ingest, not yet committed.
+    """
+
+    root: Path
+    spec: FileSpec
+    ingest: str
+    path: str
+    lines: LineRange | None
+    pool: Path
+    quarantine: Path
+    number: int
+
+    def __str__(self) -> str:
+        return self.spec.file + (f", from line {self.lines.first:,}" if self.lines else "")
+
+    @property
+    def bad(self) -> Path:
+        """The part's file of rows that could not be read."""
+        return self.quarantine / f"part-{self.number:05d}.parquet"
+
+
+def _read_shard(shard: _Shard, report: Report) -> FileCounts:
+    """Write the rows of a part of a file; from any process."""
+    counts, refused, file = FileCounts(), Forgotten(Store(shard.root)), shard.spec.file
+    with (
+        Path(shard.path).open("rb") as opened_file,
+        _Table(shard.pool / f"part-{shard.number:05d}.parquet", POOL_SCHEMA, shard.ingest, file) as good,
+        _Table(shard.bad, QUARANTINE_SCHEMA, shard.ingest, file) as bad,
+    ):
+        for rows in _rows_of(opened_file, shard.spec, counts, shard.lines):
+            if len(refused):
+                _refuse(rows, refused, counts)
+            good.add(rows.line, {name: getattr(rows, name) for name in _POOL_COLUMNS})
+            bad.add(
+                [b.line for b in rows.bad],
+                {"cause": [b.cause for b in rows.bad], "excerpt": [b.excerpt for b in rows.bad]},
+            )
+            report(len(rows.line) + len(rows.bad))
+    return counts
+
+
+def _gather(quarantine: Path, parts: list[Path]) -> None:
+    """One file of the rows that could not be read, from those of the parts."""
+    with table_writer(quarantine / "rows.parquet", QUARANTINE_SCHEMA) as writer:
+        for part in parts:
+            with pq.ParquetFile(part) as file:
+                for batch in file.iter_batches():
+                    writer.write_batch(batch, row_group_size=GROUP_ROWS)
+            part.unlink()
 
 
 def write_ingest(folder: Path, ingest: Ingest) -> None:
@@ -380,6 +454,7 @@ class FileCounts:
     keys: set[str] = field(default_factory=set)
     extra: dict[str, set[str]] = field(default_factory=dict)
     notices: Counter[str] = field(default_factory=Counter)
+    unseen: dict[str, tuple[str, ...]] = field(default_factory=dict)
     damage: str | None = None
     forgotten: int = 0
 
@@ -393,6 +468,19 @@ class FileCounts:
         self.readable += len(rows.line)
         self.quarantined += len(rows.bad)
         self.empty_responses += sum(rows.empty_response)
+
+    def extend(self, part: FileCounts) -> None:
+        """Count the next part of the file. Of more than `MAX_EXTRA` fields those are described that come first."""
+        self.unseen = {name: part.unseen[name] for name in (self if self.read else part).unseen if name in part.unseen}
+        for name in ("readable", "quarantined", "empty_responses", "forgotten"):
+            setattr(self, name, getattr(self, name) + getattr(part, name))
+        self.formats.update(part.formats)
+        self.notices.update(part.notices)
+        self.damage = self.damage or part.damage
+        self.keys |= part.keys
+        for name, types in part.extra.items():
+            if name in self.extra or len(self.extra) < MAX_EXTRA:
+                self.extra.setdefault(name, set()).update(types)
 
     def extra_columns(self) -> dict[str, str]:
         """The type of each extra field: that of all its values, "json" if they differ, "null" if there are none."""
@@ -484,11 +572,7 @@ class _Table:
 
 
 class _Mapping:
-    """How one file's records become rows.
-
-    Attributes:
-        unseen: the stated fields that no record had yet.
-    """
+    """How one file's records become rows."""
 
     def __init__(self, spec: FileSpec, counts: FileCounts) -> None:
         self.spec, self.counts = spec, counts
@@ -499,7 +583,7 @@ class _Mapping:
         # Of several fields inside objects the first that holds something is another one in each row.
         self.depends_on_values = any(len(theirs) > 1 and "." in "".join(theirs) for theirs in self.fields.values())
         self.formats: dict[tuple[tuple[str, ...], ...], RecordFormat] = {}
-        self.unseen = dict(self.fields)
+        counts.unseen = dict(self.fields)  # those that no record had yet
 
     def rows(self, chunk: Chunk) -> Rows:
         """The readable records as rows, the others beside those that did not parse."""
@@ -541,8 +625,10 @@ class _Mapping:
         keys = key[0]
         if len(self.counts.keys) < MAX_EXTRA:
             self.counts.keys.update(keys)
-        self.unseen = {
-            name: theirs for name, theirs in self.unseen.items() if not any(has_field(keys, each) for each in theirs)
+        self.counts.unseen = {
+            name: theirs
+            for name, theirs in self.counts.unseen.items()
+            if not any(has_field(keys, each) for each in theirs)
         }
         record_format = detect_format(record, self.fields, use_source=self.spec.source is None)
         if not self.depends_on_values:

@@ -308,7 +308,7 @@ WRONG_FILES = [
     ("data/*.jsonl", "data/*.jsonl\n  columns: [score.parquet]", "winnow.yaml:3: pool.columns[0]: 'score.parquet' does not exist in {root} (did you mean `scores.parquet`?)"),
     ("  files: data/*.jsonl\n", "  max_bad_fraction: 0.1\n", "winnow.yaml:1: pool.files: is missing"),
     ("pool:\n  files: data/*.jsonl\n", "pool: data/*.jsonl\n", "winnow.yaml:1: pool: must be a mapping of files, max_bad_fraction, bad_files, prefer, columns, vectors, found 'data/*.jsonl'"),
-    ("pool:\n", "pol:\n", "winnow.yaml:1: pol: unknown key (did you mean `pool`?); allowed: store, pool, encoders, models, targets, classifiers, recipes, labeling, index, health, decontamination, exports, schedule, notify, trials"),
+    ("pool:\n", "pol:\n", "winnow.yaml:1: pol: unknown key (did you mean `pool`?); allowed: store, pool, encoders, models, targets, classifiers, recipes, labeling, index, health, decontamination, exports, schedule, notify, trials, engine"),
     ("maths: maths.jsonl", "maths: math.jsonl", "winnow.yaml:7: targets.maths: 'math.jsonl' does not exist in {root} (did you mean `maths.jsonl`?)"),
     ("maths: maths.jsonl", "maths: 7", "winnow.yaml:7: targets.maths: must be text or a list of texts, found the number 7"),
     ("pool:\n", "store: 7\npool:\n", "winnow.yaml:1: store: must be a folder, found the number 7"),
@@ -441,7 +441,7 @@ class TestMistakes:
         [
             ("", "winnow.yaml: is empty"),
             ("# nothing\n", "winnow.yaml: is empty"),
-            ("- a\n", "winnow.yaml:1: must be a mapping of store, pool, encoders, models, targets, classifiers, recipes, labeling, index, health, decontamination, exports, schedule, notify, trials, found a list"),
+            ("- a\n", "winnow.yaml:1: must be a mapping of store, pool, encoders, models, targets, classifiers, recipes, labeling, index, health, decontamination, exports, schedule, notify, trials, engine, found a list"),
             ("pool:\n\tfiles: a\n", "winnow.yaml:2: has a tab where YAML needs spaces; indent with spaces"),
             ("pool: [a\n", "winnow.yaml:2: is not valid YAML, column 1: expected ',' or ']', but got '<stream end>'"),
             ("a: 1\n---\nb: 2\n", "winnow.yaml:2: has a second document (`---`); keep one"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import multiprocessing
 from pathlib import Path
 
 import pytest
 
+from pipelines.engine import local
 from pipelines.report.gather import gather
 from pipelines.run import run_all
 from pipelines.stages.ingest import ingest
@@ -69,3 +71,25 @@ def test_ingest__too_many_bad_rows_and_nothing_else_to_read(light: Path) -> None
         ingest(opened(light))
     write_rows(light / "data" / "a.jsonl", [row(n, "dog") for n in range(10)])
     assert ingest(opened(light)).metrics["kept"] == 10
+
+
+def test_ingest__gives_the_same_pool_from_any_number_of_processes(light: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "WORTH_BYTES", 0)
+    write_rows(light / "data" / "e.jsonl", [row(n, "hen") for n in range(70, 90)])
+    subjects = set()
+    for workers in (1, 2):
+        change(light, "store: ./store\n", f"store: ./store{workers}\nengine: {{workers: {workers}}}\n")
+        outcome = ingest(opened(light))
+        subjects.add((outcome.subject, json.dumps(dict(outcome.metrics), sort_keys=True)))
+        assert (light / f"store{workers}" / "pool").is_dir()
+        change(light, f"store: ./store{workers}\nengine: {{workers: {workers}}}\n", "store: ./store\n")
+    assert len(subjects) == 1
+
+
+def test_ingest__a_file_that_cannot_be_read_ends_all_processes(light: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "WORTH_BYTES", 0)
+    half_uploaded(light)
+    change(light, "pool:\n", "engine: {workers: 2}\npool:\n")
+    with pytest.raises(BadInput, match=r"c\.jsonl\.gz"):
+        ingest(opened(light))
+    assert multiprocessing.active_children() == []
