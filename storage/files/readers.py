@@ -427,6 +427,8 @@ def _add_row(chunk: Chunk, line: int, row: list[str], header: list[str]) -> None
 
 
 def _header(names: list[str], file: str) -> list[str]:
+    if UNDECODABLE in "".join(names):
+        raise BadInput(f"{file}: the CSV header is {NOT_UTF8}; state its `encoding`, or mend its first line")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise BadInput(f"{file}: the CSV header names a column twice: {', '.join(map(repr, repeated))}")

@@ -316,3 +316,10 @@ def test_memory__does_not_grow_with_the_file(tmp_path: Path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] * 1.2
+
+
+def test_csv__a_header_that_cannot_be_decoded_is_refused():
+    with pytest.raises(BadInput, match=r"a\.csv: the CSV header is not valid UTF-8.*`encoding`"):
+        read("prompt,größe\nq,1\n".encode("latin-1"), "a.csv")
+    records, _, _ = read("prompt,gr\xf6\xdfe\nq,1\n".encode(), "a.csv")
+    assert records == {2: {"prompt": "q", "größe": "1"}}
