@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -147,6 +147,7 @@ def check_histories(command: Commands, examples: int, steps: int) -> None:
             deadline=None,
             suppress_health_check=list(HealthCheck),
             derandomize=examples < 10,
+            phases=[Phase.generate],  # to shrink a history takes many runs, and it can be read as it is
             database=None,
         ),
     )
