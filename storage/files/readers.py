@@ -434,6 +434,8 @@ def _add_row(chunk: Chunk, line: int, row: list[str], header: list[str]) -> None
 
 
 def _header(names: list[str], file: str) -> list[str]:
+    if UNDECODABLE in "".join(names):
+        raise BadInput(f"{file}: the CSV header is {NOT_UTF8}; state its `encoding`, or mend its first line")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise BadInput(f"{file}: the CSV header names a column twice: {', '.join(map(repr, repeated))}")
@@ -450,13 +452,24 @@ def _parquet(file: BinaryIO) -> Iterator[Chunk]:
 def _arrow(file: BinaryIO, *, stream: bool) -> Iterator[Chunk]:
     def batches() -> Iterator[pa.RecordBatch]:
         if stream:
-            yield from pa.ipc.open_stream(file)
+            yield from map(_checked, pa.ipc.open_stream(file))
         else:
             reader = pa.ipc.open_file(file)
             for i in range(reader.num_record_batches):
-                yield reader.get_batch(i)
+                yield _checked(reader.get_batch(i))
 
     yield from _batches(batches, "Arrow")
+
+
+def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch whose offsets lie in it: Arrow looks at none when it reads, and a wrong one reads any memory.
+
+    Text that is not valid costs its row only, later: as bytes it is not looked at.
+    """
+    as_bytes = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
+    for column in batch.columns:
+        column.cast(as_bytes.get(column.type, column.type)).validate(full=True)
+    return batch
 
 
 def _batches(batches: Any, name: str) -> Iterator[Chunk]:

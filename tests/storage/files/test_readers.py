@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -316,3 +317,20 @@ def test_memory__does_not_grow_with_the_file(tmp_path: Path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] * 1.2
+
+
+def test_csv__a_header_that_cannot_be_decoded_is_refused():
+    with pytest.raises(BadInput, match=r"a\.csv: the CSV header is not valid UTF-8.*`encoding`"):
+        read("prompt,größe\nq,1\n".encode("latin-1"), "a.csv")
+    records, _, _ = read("prompt,gr\xf6\xdfe\nq,1\n".encode(), "a.csv")
+    assert records == {2: {"prompt": "q", "größe": "1"}}
+
+
+def test_arrow__an_offset_outside_of_the_file_is_damage():
+    texts = pa.StringArray.from_buffers(2, pa.py_buffer(np.array([0, 9, 3], np.int32)), pa.py_buffer(b"abc"))
+    out = io.BytesIO()
+    with pa.ipc.new_file(out, pa.schema({"prompt": pa.string()})) as writer:
+        writer.write_batch(pa.record_batch([texts], ["prompt"]))
+    _, _, damage = read(out.getvalue(), "a.arrow")
+    assert damage is not None
+    assert "cannot be read as Arrow" in damage.cause

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.torture.commands import Commands, commands
+from tests.torture.syscalls import available
+
+
+@pytest.fixture(scope="session")
+def command() -> Iterator[Commands]:
+    """Runs `winnow` commands, of which a system call fails."""
+    if not available():
+        pytest.skip("this system does not let a process decide about another's system calls")
+    with commands() as run:
+        yield run
