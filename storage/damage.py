@@ -272,7 +272,7 @@ KINDS: Mapping[str, Kind] = {
         ("records", "reports"),
         "report.json",
         {"format": _WHOLE, "run": _TEXT, "created_at": _TEXT, "verdict": {"state": _TEXT, "line": _TEXT}},
-        ("report.html",),
+        (),
     ),
     "comparisons": Kind(
         ("records", "comparisons"),

@@ -391,10 +391,11 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a run, unless it is there: what was chosen, what changed and why, as a page and as JSON."""
-    from pipelines.report.write import PAGE, copy_report, make_report, read_document
+    from pipelines.report.write import copy_report, make_report, page_of, read_document
 
-    folder = make_report(_context(config), run)
-    page = copy_report(folder, out_folder) if out_folder is not None else folder / PAGE
+    context = _context(config)
+    folder = make_report(context, run)
+    page = copy_report(context.store, folder, out_folder) if out_folder else page_of(context.store, folder)
     _print(read_document(folder)["verdict"]["line"])
     _print(str(page.absolute()))
 

@@ -1,4 +1,8 @@
-"""The record of a report: the document, its page and a row for each change, committed together; and copies of them elsewhere."""
+"""The record of a report: the document and a row for each change, committed together; and its page.
+
+A page is made from the document alone, and almost all of it is the script of the plots. So it is no part of the record: the
+pages of the last runs lie in `pages/`, and an older one is made again when somebody asks for it.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,8 @@ from storage.store import Store, sync_path
 
 KIND = "reports"
 PAGE, DOCUMENT, CHANGES = "report.html", "report.json", "changes.parquet"
+PAGES = "pages"
+KEPT_PAGES = 30
 
 
 def make_report(context: Context, name: str = LATEST) -> Path:
@@ -35,11 +41,10 @@ def make_report(context: Context, name: str = LATEST) -> Path:
     run = read_history(store, name).invocation
     if not committed_whole(store, KIND, run):
         document, changes = gather(context, run)
-        page = render(document)
         with store.committing("records", KIND, run) as folder:
             (folder / DOCUMENT).write_bytes(orjson.dumps(document) + b"\n")
-            (folder / PAGE).write_text(page, "utf-8")
             pq.write_table(changes, folder / CHANGES, compression="zstd")
+        store.path(PAGES, f"{run}.html").unlink(missing_ok=True)  # of a damaged report that was made again
     return store.path("records", KIND, run)
 
 
@@ -52,19 +57,44 @@ def read_document(folder: Path) -> dict[str, Any]:
     return read_record(KIND, folder)
 
 
-def copy_report(folder: Path, out: Path) -> Path:
+def page_of(store: Store, folder: Path) -> Path:
+    """The page of a committed report, made now unless it is there; beyond `KEPT_PAGES`, pages of the oldest runs go.
+
+    Raises:
+        StoreDamaged: the report is not whole.
+    """
+    if (folder / PAGE).is_file():  # as earlier versions committed it
+        return folder / PAGE
+    page = store.path(PAGES, f"{folder.name}.html")
+    if not page.is_file():
+        with store.scratch(page.name) as beside:
+            (beside / PAGE).write_text(render(read_document(folder)), "utf-8")
+            page.parent.mkdir(exist_ok=True)
+            (beside / PAGE).replace(page)
+        others = sorted(set(page.parent.glob("*.html")) - {page})
+        for old in others[: len(others) + 1 - KEPT_PAGES]:
+            old.unlink(missing_ok=True)
+    return page
+
+
+def copy_report(store: Store, folder: Path, out: Path) -> Path:
     """Copy the page, the document and the changes of a report into a folder; returns the page."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in (PAGE, DOCUMENT, CHANGES):
-        shutil.copyfile(folder / name, out / name)
+    for source, name in ((page_of(store, folder), PAGE), (folder / DOCUMENT, DOCUMENT), (folder / CHANGES, CHANGES)):
+        shutil.copyfile(source, out / name)
     return out / PAGE
 
 
-def link_latest(store: Store, folder: Path) -> Path:
+def link_latest(store: Store, page: Path) -> Path:
     """Make `report.html` in the store's folder a link to the newest page; returns the link."""
     link, beside = store.path(PAGE), store.path(f".{PAGE}.{os.getpid()}")
     beside.unlink(missing_ok=True)
-    beside.symlink_to((folder / PAGE).relative_to(store.root))
+    beside.symlink_to(page.relative_to(store.root))
     beside.replace(link)
     sync_path(store.root)
     return link
+
+
+def drop_pages(store: Store) -> None:
+    """Remove all pages that can be made again."""
+    shutil.rmtree(store.path(PAGES), ignore_errors=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines.context import Context
 from pipelines.report.notify import failure_message, message_of, notify
-from pipelines.report.write import PAGE, link_latest, make_report, read_document
+from pipelines.report.write import link_latest, make_report, page_of, read_document
 from pipelines.runs import runs
 from pipelines.stages.stage import Check, Metric, Outcome, stage
 from storage.catalog.publish import publish_catalog
@@ -25,14 +25,15 @@ def report(context: Context) -> Outcome:
         if _has_published(context):
             publish_catalog(context.store)
         document = read_document(folder)
-        link = link_latest(context.store, folder)
+        page = page_of(context.store, folder)
+        link = link_latest(context.store, page)
     except Exception as error:
         notify(context, failure_message(context, error))
         raise
-    notify(context, message_of(context, document, folder / PAGE))
-    verdict, size = document["verdict"], (folder / PAGE).stat().st_size
+    notify(context, message_of(context, document, page))
+    verdict, size = document["verdict"], page.stat().st_size
     metrics: dict[str, Metric] = {
-        "path": str(folder / PAGE),
+        "path": str(page),
         "size_bytes": size,
         "recipes": verdict["recipes"],
         "rows": verdict["rows"],

@@ -28,7 +28,7 @@ from pipelines.exports.export import export_selection
 from pipelines.exports.folder import provenance_of
 from pipelines.exports.options import ExportOptions
 from pipelines.messages import counted, listed
-from pipelines.report.write import PAGE, link_latest, make_report
+from pipelines.report.write import PAGE, drop_pages, link_latest, make_report, page_of
 from pipelines.runs import exports
 from pipelines.stages.stage import record_run
 from storage.catalog.publish import publish_catalog, rebuild_catalog
@@ -192,6 +192,7 @@ def forget(context: Context, wanted: Request | None) -> Done:
             rewrite(store, kind, folder, rows)
             done.rewritten[kind] += 1
         shutil.rmtree(store.path(SET_ASIDE), ignore_errors=True)
+        drop_pages(store)
         store.sweep()
         context.reopen_pool()
         _report_again(context)
@@ -311,7 +312,7 @@ def _report_again(context: Context) -> None:
     if link.is_symlink() and not link.exists():
         link.unlink()
         try:
-            link_latest(context.store, make_report(context))
+            link_latest(context.store, page_of(context.store, make_report(context)))
         except Exception as error:  # noqa: BLE001 - the rows have to go; only a description is missing
             context.report.say(f"warning: the last report is gone with its rows: {type(error).__name__}: {error}")
 

@@ -12,6 +12,7 @@ from pipelines.recipes.drawn import Drawn, unit
 from pipelines.report import gather as gather_module
 from pipelines.report.changes import ADDED, DROPPED, words_of
 from pipelines.report.quality import highest_cosines
+from pipelines.report.write import read_document
 from storage.errors import NotInStore
 from storage.ids import to_text
 from storage.records import read_selection
@@ -153,7 +154,8 @@ def test_gather__a_run_with_a_recipe_that_failed_says_why(light: Path) -> None:
     with pytest.raises(RecipesFailed):
         run_and_report(opened(light, said))
     assert said[-1].startswith("report: Published: 1 recipe, 10 rows; failed: select any: ")
-    document = json.loads((light / "store" / "report.html").resolve().with_name("report.json").read_text("utf-8"))
+    run = (light / "store" / "report.html").resolve().stem
+    document = read_document(light / "store" / "records" / "reports" / run)
     assert document["verdict"]["state"] == "partly"
     assert [recipe["status"] for recipe in document["recipes"]] == ["ok", "failed"]
 

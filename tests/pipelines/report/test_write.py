@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pipelines.report import write
+from pipelines.report.page import render
 from pipelines.run import write_report
 from pipelines.stages import report as report_stage
 from storage.catalog.query import query_catalog
@@ -17,13 +19,25 @@ from tests.pipelines.report.conftest import Nights
 def test_report__the_run_ends_with_it_and_a_link_leads_to_the_newest(nights: Nights) -> None:
     folder = nights.project / "store" / "records" / "reports" / nights.second["run"]
     assert nights.said[-1] == f"report: Published: 2 recipes, 50 rows. Read {nights.project / 'store' / 'report.html'}"
-    assert (nights.project / "store" / "report.html").resolve() == folder / "report.html"
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "changes.parquet",
-        "checksums.json",
-        "report.html",
-        "report.json",
-    ]
+    page = nights.project / "store" / "pages" / f"{nights.second['run']}.html"
+    assert (nights.project / "store" / "report.html").resolve() == page
+    assert page.read_text("utf-8") == render(nights.second)
+    assert sorted(path.name for path in folder.iterdir()) == ["changes.parquet", "checksums.json", "report.json"]
+
+
+def test_pages__those_of_the_last_runs_are_kept_and_others_made_again(
+    nights: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    shutil.copytree(nights.project / "store" / "records" / "reports", store.path("records", "reports"))
+    first, second = (store.path("records", "reports", each["run"]) for each in (nights.first, nights.second))
+    monkeypatch.setattr(write, "KEPT_PAGES", 1)
+    for folder in (first, second, first):
+        page = write.page_of(store, folder)
+        assert [path.name for path in store.path("pages").iterdir()] == [f"{folder.name}.html"] == [page.name]
+    assert page.read_text("utf-8") == render(nights.first)
+    (second / "report.html").write_text("as an earlier version committed it")
+    assert write.page_of(store, second) == second / "report.html"
 
 
 def test_report__its_causes_are_in_sql_once_the_run_ends(nights: Nights) -> None:
@@ -42,7 +56,7 @@ def test_report__its_causes_are_in_sql_once_the_run_ends(nights: Nights) -> None
 
 def test_command__prints_the_path_and_copies(nights: Nights, winnow: Winnow, tmp_path: Path) -> None:
     ended = winnow("report", "--config", nights.project)
-    page = nights.project / "store" / "records" / "reports" / nights.second["run"] / "report.html"
+    page = nights.project / "store" / "pages" / f"{nights.second['run']}.html"
     assert ended.out == f"Published: 2 recipes, 50 rows.\n{page}\n"
     ended = winnow("report", nights.first["run"], "--config", nights.project, "--out", tmp_path / "out")
     assert ended.out.splitlines()[-1] == str(tmp_path / "out" / "report.html")
