@@ -117,6 +117,7 @@ ROOMS: dict[str, set[str]] = {
         "pipelines.report",
         "pipelines.stages",
         "pipelines.trials",
+        "pipelines.run",
     },
     "pipelines.definitions": {"pipelines.config", "pipelines.orchestration"},
     "pipelines.__main__": {"pipelines.cli"},

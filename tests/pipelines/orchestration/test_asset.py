@@ -13,6 +13,7 @@ from pipelines.stages import publish as publish_stage
 from pipelines.stages.index import index
 from storage.catalog.publish import publish_catalog
 from storage.store import Store
+from tests.pipelines.conftest import change
 from tests.pipelines.orchestration.conftest import failing, materialize
 
 
@@ -68,6 +69,7 @@ def test_materialize__a_defect_is_not_tried_again(light: Path, monkeypatch: pyte
 
 def test_materialize__a_failed_check_is_not_tried_again(light: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asset_module, "RETRY", dg.RetryPolicy(max_retries=3))
+    change(light, "pool:\n", "index: {kind: ivf}\npool:\n")
     with failing(index):
         result = materialize(light, ["pool", "vectors/embeddings", "vectors/vector_index"])
     assert [event.step_key for event in result.all_events if event.is_step_failure] == ["vectors__vector_index"]
