@@ -11,6 +11,7 @@ from pipelines.config.schema import Config
 from pipelines.pool_view import PoolView
 from pipelines.progress import Reporter
 from pipelines.runs import last_run
+from storage.format import check_format
 from storage.records import new_run_id
 from storage.store import Store, write_durably
 
@@ -55,6 +56,7 @@ def open_context(config_path: Path, report: Reporter, invocation: str | None = N
     """
     config = load_config(config_path)
     store = Store(config.store, on_notice=report.say)
+    check_format(store)
     if invocation is None:
         return Context(config, store, report)
     pinned = store.path("configs", "runs", invocation)

@@ -5,6 +5,7 @@ StorageError
 |  `- NothingMatches  (a path or pattern names no file)
 |- StoreDamaged    (a record in the store fails its checksum or misses a file)
 |- StoreBusy       (another process works on the store, and this needs it alone)
+|- NewerStore      (a later version of winnow wrote the store)
 |- NotInStore      (asked for a selection, snapshot, encoder or index that is not there)
 `- MissingExtra    (an optional package is not installed; says which extra to install)
 """
@@ -28,6 +29,10 @@ class StoreDamaged(StorageError, RuntimeError):
 
 class StoreBusy(StorageError, RuntimeError):
     """Another process works on the store; the message says who."""
+
+
+class NewerStore(StorageError, RuntimeError):
+    """The store was written by a later version of winnow, which knows what this one does not."""
 
 
 class NotInStore(StorageError, LookupError):

@@ -748,9 +748,12 @@ def _context(config: Path | None) -> Any:
 def _store(config: Path | None) -> Any:
     """The store alone: a query needs no valid recipes, only the folder."""
     from pipelines.config.locate import find_store
+    from storage.format import check_format
     from storage.store import Store
 
-    return Store(find_store(config))
+    store = Store(find_store(config))
+    check_format(store)
+    return store
 
 
 def _show_selection(context: Any, selection_id: str) -> None:

@@ -16,6 +16,7 @@ from pipelines.runs import code_version, peak_memory_bytes
 from storage.damage import first_damage
 from storage.disk import disk_full
 from storage.errors import StoreDamaged
+from storage.format import note_format
 from storage.records import commit_run
 from storage.store import utc_now
 
@@ -92,6 +93,7 @@ class Stage:
             lambda holder: context.report.say(f"{title}: waiting for {holder}"),
         ):
             store.sweep()
+            note_format(store)
             keep_config(store, context.config)
             started_at, started = utc_now(), time.monotonic()
 

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.errors import NothingYet
 from pipelines.stages.ingest import ingest
-from tests.pipelines.conftest import change, opened
+from tests.pipelines.conftest import Winnow, change, opened
 
 
 def test_open_context__an_invocation_keeps_the_configuration_it_began_with(light: Path) -> None:
@@ -39,3 +39,16 @@ def test_snapshot__is_that_of_the_invocation_whatever_others_ingest(light: Path)
     ingest(other)
     assert (len(mine.pool.snapshot), len(other.pool.snapshot)) == (80, 40)
     assert len(opened(light).pool.snapshot) == 40
+
+
+@pytest.mark.parametrize("command", [["run"], ["plan"], ["sql", "SELECT 1"], ["failures"], ["catalog", "rebuild"]])
+def test_a_store_of_a_later_version__is_refused_by_every_command(
+    light: Path, winnow: Winnow, command: list[str]
+) -> None:
+    store = light / "store"
+    store.mkdir()
+    (store / "format.json").write_text('{"format": 99}')
+    ended = winnow(*command, "-c", light)
+    assert ended.code == 2
+    assert "store format 99" in ended.err
+    assert [path.name for path in store.iterdir()] == ["format.json"]
