@@ -50,15 +50,16 @@ class Team:
         (project / "labels").mkdir()
 
     def tick(self) -> list[str]:
-        """Look as the daemon looks, and run what the sensor asks for."""
+        """Look twice as the daemon looks, since two looks have to agree, and run what the sensor asks for."""
         definitions = build_definitions(self.project / "winnow.yaml")
         (sensor,) = [sensor for sensor in definitions.sensors or () if sensor.name == "new_labels"]
         assert isinstance(sensor, dg.SensorDefinition)
-        seen: Any = sensor(dg.build_sensor_context(cursor=self.cursor))
-        if isinstance(seen, dg.SkipReason):
-            return []
-        self.cursor = seen.cursor
-        asked = [request.job_name for request in seen.run_requests]
+        asked: list[str] = []
+        for _ in range(2):
+            seen: Any = sensor(dg.build_sensor_context(cursor=self.cursor))
+            if not isinstance(seen, dg.SkipReason):
+                self.cursor = seen.cursor
+                asked += [request.job_name for request in seen.run_requests or ()]
         for job in asked:
             keys = definitions.resolve_job_def(job).asset_layer.selected_asset_keys
             self.run([key.to_user_string() for key in keys])

@@ -19,6 +19,7 @@ from pipelines.stages.fit import fit
 from pipelines.stages.publish import publish
 from pipelines.stages.pull import pull
 from pipelines.stages.push import push
+from storage.errors import StoreDamaged
 from storage.ids import from_arrow, rows_of, to_text
 from storage.pool.token_counts import commit_counts
 from storage.records import read_selection
@@ -203,11 +204,14 @@ JSON = (not_text, a_list, no_keys, a_key_more, too_large, other_types, nested)
 
 
 def selections(project: Path) -> dict[str, list[str]]:
-    """The rows of every recipe's selection, by recipe."""
+    """The rows of every selection that is whole, by recipe; that of a round is not drawn again by `winnow run`."""
     store = Store(project / "store")
     drawn = {}
     for name in store.records("selections"):
-        header, items = read_selection(store, name)
+        try:
+            header, items = read_selection(store, name)
+        except StoreDamaged:
+            continue
         drawn[f"{header['recipe']} {name}"] = to_text(from_arrow(items["id"]))
     return drawn
 

@@ -67,7 +67,7 @@ def run_in_dagster(project: Path) -> str:
 def test_gate__a_failed_check_keeps_what_was_published(light: Path, stage: Stage, check: str, run: Any) -> None:
     change(light, "any: {steps: [random], budget: 8}", "")
     change(light, "recipes: [any]", "recipes: [near]")
-    change(light, "recipes:\n", "health: {blocking: true}\ndecontamination: {}\nrecipes:\n")
+    change(light, "recipes:\n", "index: {kind: ivf}\nhealth: {blocking: true}\ndecontamination: {}\nrecipes:\n")
     change(light, "schedule:", "exports:\n  near: {recipe: near, to: messages}\nschedule:")
     run_and_report(opened(light))
     before = published(light)

@@ -115,7 +115,7 @@ def test_forget__nothing_is_left_in_any_file(full: Path) -> None:
     name = id_of(full, "fox-3")
     before = holding(full, name, TEXT)
     assert kinds(before) >= {
-        *("pool", "quarantine", "vectors", "indexes", "tokens", "near"),
+        *("pool", "quarantine", "vectors", "index_parts", "tokens", "near"),
         *(f"records/{kind}" for kind in ("snapshots", "selections", "labels", "rounds", "models", "reports")),
     }
     assert any(path.startswith("labeling/") for path in before)
