@@ -260,7 +260,8 @@ def test_forget__says_where_a_row_is_left(full: Path, winnow: Winnow, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "kind", torture_last(2, ["labels", "segments", "pool", "rounds", "selections", "tokens", "indexes", "snapshots"])
+    "kind",
+    torture_last(2, ["labels", "segments", "pool", "rounds", "selections", "tokens", "index_parts", "snapshots"]),
 )
 def test_forget__the_search_finds_what_a_rewrite_leaves(full: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     wanted = request(opened(full), ["fox-3"])
