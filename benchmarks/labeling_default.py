@@ -49,6 +49,8 @@ from selection.learning import auto
 from selection.learning.classifier import build_classifier
 
 STRATEGIES = (RANDOM, AUTO, "facility_location", "margin", "entropy", "badge", "fass", "tcm")
+PLOTTED = (RANDOM, AUTO, "facility_location", "margin")
+AP = "average precision"
 START, POSITIVES, SHARE = 50, 5, 0.01
 Runs = dict[str, dict[str, dict[int, Run]]]
 
@@ -95,11 +97,11 @@ def report(runs: Runs, budgets: Mapping[str, Sequence[int]]) -> None:
     for name, by_strategy in runs.items():
         seeds = sorted(set.intersection(*(set(of) for of in by_strategy.values())))
         print(f"\n{name}, {len(seeds)} seeds{'':12}" + "".join(f"{b:>16} labels" for b in budgets[name]))
-        base = values(by_strategy[RANDOM], seeds, "average precision", budgets[name])
+        base = values(by_strategy[RANDOM], seeds, AP, budgets[name])
         print(f"{RANDOM:30}" + "".join(f"{value:>23.3f}" for value in base.mean(axis=0)))
         means = {}
         for strategy in [s for s in (*STRATEGIES, *PEERS) if s in by_strategy and s != RANDOM]:
-            mine = values(by_strategy[strategy], seeds, "average precision", budgets[name])
+            mine = values(by_strategy[strategy], seeds, AP, budgets[name])
             means[strategy] = float(mine.mean())
             line = f"{strategy:30}"
             for at, b in enumerate(budgets[name]):
@@ -123,6 +125,32 @@ def report(runs: Runs, budgets: Mapping[str, Sequence[int]]) -> None:
         print(f"rare rows with all labels, times random: {min(finds):.1f} to {max(finds):.1f}")
 
 
+def plot(runs: Runs, file: Path) -> None:
+    """Draw the learning curves: average precision by labels, the mean over the seeds, a chart for each set."""
+    import altair as alt
+
+    points = [
+        {"set": name, "strategy": strategy, "labels": run.labels[at], "average precision": run.values[AP][at]}
+        for name, by_strategy in runs.items()
+        for strategy in PLOTTED
+        for run in by_strategy[strategy].values()
+        for at in range(len(run.labels))
+    ]
+    charts = (
+        alt.Chart(alt.Data(values=points))
+        .mark_line(strokeWidth=1.5)
+        .encode(
+            alt.X("labels:Q").title(None),
+            alt.Y("average precision:Q", aggregate="mean").scale(zero=False).title(None),
+            alt.Color("strategy:N").sort(list(PLOTTED)).title(None),
+            alt.Facet("set:N", columns=4).sort(list(runs)).title(None),
+        )
+        .properties(width=150, height=100)
+        .resolve_scale(x="independent", y="independent")
+    )
+    charts.save(file)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
@@ -136,6 +164,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=8000, help="texts of a training file; of a test file 2,000")
     parser.add_argument("--classifier", type=json.loads, default={"logistic_regression": {"calibrated": False}})
     parser.add_argument("--out", type=Path, required=True, help="results, JSON Lines; a run goes on with what is there")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the learning curves, as .png or .svg")
     options = parser.parse_args()
     strategies = [*options.strategies, *(PEERS if options.peers else ())]
     learner, key = build_classifier(options.classifier), json.dumps([options.classifier, options.rows, options.most])
@@ -171,6 +200,8 @@ def main() -> None:
         print(
             f"{name} {strategy} seed {seed}: {number} of {len(left)}, {left_s / 60:.0f} minutes left", file=sys.stderr
         )
+    if options.plot:
+        plot(runs, options.plot)
     report(runs, {name: schedule_of(name, parts[name][0])[1] for name in names})
 
 
