@@ -374,6 +374,12 @@ def _text_or_empty(record: Mapping[str, Any], name: str | None) -> str:
     return ""
 
 
+def _is_repeated(message: _Message, answer: list[_Message]) -> bool:
+    """Whether an answer holds a message of the prompt, with all that it carries beside its text."""
+    _, text, more = message
+    return any(text == other and (not more or more == carried) for _, other, carried in answer)
+
+
 @dataclass(frozen=True, slots=True)
 class _Reader:
     """A record on its way to messages."""
@@ -418,8 +424,7 @@ class _Reader:
         answers = [self.conversation(name, "assistant" if asked else "text") for name in (chosen, rejected)]
         # A conversation may repeat what was asked.
         whole, other = (
-            answer if all(text in [text for _, text, _ in answer] for _, text, _ in asked) else asked + answer
-            for answer in answers
+            answer if all(_is_repeated(message, answer) for message in asked) else asked + answer for answer in answers
         )
         # Where no prompt is stated it is what both conversations begin with.
         shared = len(asked)

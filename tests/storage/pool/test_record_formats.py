@@ -252,6 +252,18 @@ def test_identity__what_says_nothing_to_a_trainer_does_not_count():
         assert identity(*content_of(record)) == plain
 
 
+def test_preference__a_prompt_with_an_image_and_no_text_is_not_taken_for_an_empty_answer():
+    image = [{"type": "image", "url": "a.png"}]
+    record = {
+        "messages": [{"role": "user", "content": image}],
+        "chosen": [{"role": "tool", "content": ""}],
+        "rejected": "0",
+    }
+    _, content = detect_format(record).content(record)
+    assert content is not None
+    assert content["messages"][0] == {"role": "user", "content": image}
+
+
 def test_preference__is_the_prompt_with_the_chosen_answer_and_the_rejected_one_beside_it():
     turns = [("user", "q"), ("assistant", "a")]
     whole = {"rejected": [{"role": "assistant", "content": "b"}], "chosen_turns": 1}
