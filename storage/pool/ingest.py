@@ -336,6 +336,9 @@ def _read_shard(shard: _Shard, report: Report) -> FileCounts:
 
 def _gather(quarantine: Path, parts: list[Path]) -> None:
     """One file of the rows that could not be read, from those of the parts."""
+    if len(parts) == 1:
+        parts[0].rename(quarantine / "rows.parquet")
+        return
     with table_writer(quarantine / "rows.parquet", QUARANTINE_SCHEMA) as writer:
         for part in parts:
             with pq.ParquetFile(part) as file:
