@@ -10,8 +10,10 @@ from pipelines.context import Context
 from pipelines.messages import counted
 from pipelines.runs import last_run
 from selection.registry import recorded_steps
+from storage.checksums import verified
 from storage.damage import KINDS, check_folder, has_checksums, read_record, set_aside_records
 from storage.errors import StorageError, StoreDamaged
+from storage.packs import INDEX
 from storage.pool.ingest import differences
 from storage.records import read_selection
 from storage.store import Store
@@ -53,6 +55,11 @@ def _deep_lines(context: Context) -> Iterator[str]:
         damages = [more] if more else damages
         yield from (f"damaged: {damage}" for damage in damages)
         seen["damaged" if damages else "whole" if has_checksums(kind, folder) else "no checksum"] += 1
+    for pack in (pack for kind in KINDS for pack in store.packs.of(kind)):
+        try:
+            verified(pack.folder / INDEX)
+        except StoreDamaged as error:
+            yield f"damaged: {error}; the next run makes it again"
     for encoder in store.committed("vectors"):
         if damage := description_damage(store, encoder):
             yield f"damaged: {damage}"

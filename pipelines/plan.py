@@ -200,7 +200,7 @@ def _verb(encoder: str) -> str:
 
 
 def _damage(context: Context, kind: str, name: str) -> str | None:
-    folder = context.store.path(*KINDS[kind].root, name)
+    folder = context.store.place(*KINDS[kind].root, name)
     return damage_of(kind, folder) if folder.is_dir() else None
 
 

@@ -35,6 +35,7 @@ from selection.types import Reason, Rows
 from storage.checksums import verified
 from storage.errors import BadInput
 from storage.ids import Ids, from_arrow, from_text, rows_of, to_text
+from storage.packs import has_table, read_table
 from storage.pool.contamination import MATCH_COLUMNS
 from storage.pool.lines import find_lines
 from storage.pool.snapshot import Snapshot
@@ -329,10 +330,9 @@ def _recorded(drawn: _Selection, id_: Ids) -> tuple[str, dict[str, Any]] | None:
 
 def _recorded_drop(drawn: Drawn, id_: Ids) -> dict[str, Any] | None:
     """What the record says of a row that a filter dropped; None if it says nothing."""
-    path = drawn.store.path("records", "selections", drawn.selection_id, "dropped.parquet")
-    if not path.exists():
+    if not has_table(drawn.folder, "dropped.parquet"):
         return None
-    table = pq.read_table(verified(path))
+    table = read_table(drawn.folder, "dropped.parquet")
     place = np.flatnonzero(from_arrow(table["id"]) == id_[0])
     if not len(place):
         return None

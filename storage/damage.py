@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 from storage import checksums
 from storage.checksums import verified
 from storage.errors import StoreDamaged
+from storage.packing import undamaged_records, write_pack
+from storage.packs import Pack, pack_of
 from storage.store import Store, sync_path, utc_now
 
 SET_ASIDE = "set-aside"
@@ -60,7 +62,7 @@ class Kind:
         names: list[tuple[str, ...]] = [()]
         for _ in range(self.depth):
             names = [(*name, entry) for name in names for entry in store.committed(*self.root, *name)]
-        return (store.path(*self.root, *name) for name in names if name[-1].startswith(self.prefix))
+        return (store.place(*self.root, *name) for name in names if name[-1].startswith(self.prefix))
 
 
 _COUNTS = dict.fromkeys(("read", "kept", "duplicate", "quarantined", "empty_responses"), _WHOLE)
@@ -310,7 +312,8 @@ def read_record(kind: str, folder: Path) -> dict[str, Any]:
     about = KINDS[kind]
     assert about.file is not None
     path = folder / about.file
-    document = _read_object(path)
+    pack = pack_of(folder)
+    document = _read_object(path) if pack is None else pack.record(folder.name).record
     if wrong := _misfit(document, about.shape, ""):
         raise StoreDamaged(f"{path}: {wrong}")
     return document
@@ -332,6 +335,9 @@ def check_folder(kind: str, folder: Path) -> list[str]:
 
 def _damages(kind: str, folder: Path) -> Iterator[str]:
     about = KINDS[kind]
+    if (pack := pack_of(folder)) is not None:
+        yield from _damages_in_pack(kind, pack, folder)
+        return
     checks: list[Callable[[], object]] = []
     if about.file is not None:
         checks.append(partial(read_record, kind, folder))
@@ -347,6 +353,20 @@ def _damages(kind: str, folder: Path) -> Iterator[str]:
     for check in checks:
         try:
             check()
+        except StoreDamaged as error:
+            yield str(error)
+
+
+def _damages_in_pack(kind: str, pack: Pack, folder: Path) -> Iterator[str]:
+    try:
+        read_record(kind, folder)
+        tables = pack.record(folder.name).tables
+    except StoreDamaged as error:
+        yield str(error)
+        return
+    for file in sorted({*KINDS[kind].needs, *tables}):
+        try:
+            pack.table(folder.name, file)
         except StoreDamaged as error:
             yield str(error)
 
@@ -373,7 +393,7 @@ def first_damage(store: Store) -> str | None:
         for folder in about.folders(store):
             if damage := damage_of(kind, folder):
                 return damage
-            for path in () if checksums.sums_of(folder) else sorted(folder.rglob("*.parquet")):
+            for path in () if has_checksums(kind, folder) else sorted(folder.rglob("*.parquet")):
                 try:
                     pq.read_table(path)
                 except (pa.ArrowException, OSError) as error:
@@ -383,7 +403,7 @@ def first_damage(store: Store) -> str | None:
 
 def has_checksums(kind: str, folder: Path) -> bool:
     """Whether the content of a committed folder can be compared with what was committed."""
-    return kind == "segments" or bool(checksums.sums_of(folder))
+    return kind == "segments" or pack_of(folder) is not None or bool(checksums.sums_of(folder))
 
 
 def check_file(path: Path) -> None:
@@ -402,9 +422,9 @@ def check_file(path: Path) -> None:
 
 def committed_whole(store: Store, kind: str, *names: str) -> bool:
     """Whether a folder is committed and whole. A damaged one is put aside, so that the caller can make it again."""
-    folder = store.path(*KINDS[kind].root, *names)
-    if not folder.is_dir():
+    if not store.has(*KINDS[kind].root, *names):
         return False
+    folder = store.place(*KINDS[kind].root, *names)
     damage = damage_of(kind, folder)
     if damage is not None:
         set_aside(store, folder, damage)
@@ -417,7 +437,7 @@ def readable(store: Store, kind: str, *names: str, whole: bool = False) -> dict[
     Args:
         whole: all of its files count, not its JSON alone.
     """
-    folder = store.path(*KINDS[kind].root, *names)
+    folder = store.place(*KINDS[kind].root, *names)
     damage = damage_of(kind, folder) if whole else None
     try:
         document = read_record(kind, folder)
@@ -437,8 +457,15 @@ def note(store: Store, folder: Path, damage: str) -> None:
 
 
 def set_aside(store: Store, path: Path, damage: str) -> Path:
-    """Move a damaged folder, or file, to its place under `set-aside/`; gives that place."""
+    """Move a damaged folder, or file, to its place under `set-aside/`; gives that place.
+
+    Of a record in a pack, the pack: what is whole in it is packed anew before.
+    """
+    named, pack = path, pack_of(path)
     with store.lock(SET_ASIDE, f"putting {path.name} aside"):
+        if pack is not None:
+            path = pack.folder
+            write_pack(store, path.parent.name, undamaged_records(pack), [pack])
         first = store.path(SET_ASIDE, *path.relative_to(store.root).parts)
         first.parent.mkdir(parents=True, exist_ok=True)
         number, target = 1, first
@@ -450,7 +477,7 @@ def set_aside(store: Store, path: Path, damage: str) -> Path:
             target.with_name(f"{target.name}.found.json").write_text(json.dumps(about, indent=1) + "\n", "utf-8")
             path.rename(target)
             sync_path(target.parent)
-    store.damaged.pop(path, None)
+    store.damaged.pop(named, None)
     store.notice(f"{damage}; put aside in {target}")
     return target
 

@@ -1,6 +1,6 @@
 """The version of a store's layout, in `format.json`: what this version of winnow could read wrongly, it refuses to open.
 
-1: stores without this file; read as they are. 2: indexes in parts; rows that were forgotten.
+1: stores without this file; read as they are. 2: indexes in parts; rows that were forgotten. 3: records in packs.
 
 Raised by one when an earlier winnow would read a new store wrongly, not when it would only miss what is new.
 """
@@ -12,7 +12,7 @@ import json
 from storage.errors import NewerStore, StoreDamaged
 from storage.store import Store, write_durably
 
-FORMAT = 2
+FORMAT = 3
 FILE = "format.json"
 
 

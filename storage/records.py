@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from storage import duck
-from storage.checksums import verified
 from storage.damage import KINDS, committed_whole, read_record, readable, set_aside
 from storage.errors import NotInStore, StoreDamaged
 from storage.ids import from_arrow, to_text
+from storage.packs import read_table, table_columns
 from storage.store import Store, utc_now, write_json
 
 ITEM_COLUMNS = {
@@ -142,7 +141,7 @@ def known_selection(
     """
     if not committed_whole(store, "selections", selection_id):
         return None
-    folder = store.path("records", "selections", selection_id)
+    folder = store.place("records", "selections", selection_id)
     try:
         header, items = read_selection(store, selection_id)
     except StoreDamaged as error:
@@ -228,7 +227,7 @@ def record_folder(store: Store, kind: str, record_id: str) -> Path:
     """
     if not record_id or not store.has("records", f"{kind}s", record_id):
         raise NotInStore(f"no {kind} {record_id!r} in {store.root}; the catalog's `{kind}s` lists them")
-    return store.path("records", f"{kind}s", record_id)
+    return store.place("records", f"{kind}s", record_id)
 
 
 def checked_items(record: str, items: pa.Table, columns: Mapping[str, pa.DataType]) -> pa.Table:
@@ -262,12 +261,8 @@ def read_items(path: Path, columns: Iterable[str], added: Mapping[str, pa.DataTy
     Raises:
         StoreDamaged: the file cannot be read.
     """
-    try:
-        verified(path)
-        names = pq.read_schema(path).names if added else []
-        table = pq.read_table(path, columns=[*columns, *(name for name in added or () if name in names)])
-    except (OSError, pa.ArrowException) as error:
-        raise StoreDamaged(f"{path} cannot be read: {error}") from error
+    names = table_columns(path.parent, path.name) if added else []
+    table = read_table(path.parent, path.name, [*columns, *(name for name in added or () if name in names)])
     for name, kind in (added or {}).items():
         if name not in table.column_names:
             table = table.append_column(name, pa.nulls(len(table), kind))

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from storage.checksums import seal, verified
 from storage.errors import NotInStore, StoreBusy, StoreDamaged
+from storage.packs import ROOT, Packs
 from storage.scratch import scratch_folder, swap_folders, sweep
 
 # The rows that are being forgotten, while they are.
@@ -38,6 +39,7 @@ class Store:
 
     Attributes:
         damaged: committed folders that were left out because they are damaged -> what is wrong with them.
+        packs: the small records that lie together in packs.
         hidden: committed folders that are about to be removed, and are listed no more.
 
     >>> import tempfile
@@ -52,6 +54,7 @@ class Store:
         self.root = Path(root).expanduser().absolute()
         self.damaged: dict[Path, str] = {}
         self.hidden: frozenset[Path] = frozenset()
+        self.packs = Packs(self.root / ROOT)
         self._is_alone = False
         self._on_notice = on_notice or logging.getLogger("winnow").warning
         self._said: set[str] = set()
@@ -66,9 +69,17 @@ class Store:
         """A path inside the store; nothing is created."""
         return self.root.joinpath(*parts)
 
+    def place(self, *parts: str) -> Path:
+        """Where a committed folder lies; of a record in a pack its path there, see `storage.packs`."""
+        packed = self._packed(parts[:-1]).get(parts[-1])
+        return self.path(*parts) if packed is None else packed
+
+    def _packed(self, parts: tuple[str, ...]) -> Mapping[str, Path]:
+        return self.packs.places(parts[1]) if len(parts) == 2 and parts[0] == "records" else {}
+
     def has(self, *parts: str) -> bool:
         """Whether a record is committed."""
-        return self.path(*parts).is_dir()
+        return parts[-1] in self._packed(parts[:-1]) or self.path(*parts).is_dir()
 
     def records(self, kind: str) -> list[str]:
         """The committed records of one kind under `records/`, by name."""
@@ -77,10 +88,16 @@ class Store:
     def committed(self, *parts: str) -> list[str]:
         """The names of the committed folders under a path, sorted; empty where there are none."""
         folder = self.path(*parts)
-        if not folder.is_dir():
-            return []
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-        return [name for name in names if folder / name not in self.hidden] if self.hidden else names
+        entries = os.scandir(folder) if folder.is_dir() else ()
+        names = {entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
+        names.update(self._packed(parts))
+        return sorted(name for name in names if not self.hidden or self.place(*parts, name) not in self.hidden)
+
+    def catalog_numbers(self) -> set[int]:
+        """The numbers in use by catalogs, and by a log that an analyst's killed session left beside one."""
+        folder = self.path("catalog")
+        heads = (path.name.split(".")[0] for path in (folder.iterdir() if folder.is_dir() else ()))
+        return {int(head) for head in heads if head.isdigit()}
 
     @contextmanager
     def scratch(self, name: str) -> Iterator[Path]:

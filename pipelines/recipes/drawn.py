@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from pipelines.pool_view import PoolView
 from pipelines.recipes.spec import SelectionSpec
@@ -15,11 +16,11 @@ from selection import Pool
 from selection.constraints import Quota
 from selection.sticky import NAME as STICKY
 from selection.types import Array, Input, Rows
-from storage.checksums import verified
 from storage.ids import Ids, from_arrow, rows_of
+from storage.packs import has_table, read_table
 from storage.pool.content import text_of
 from storage.pool.snapshot import Snapshot
-from storage.records import read_selection
+from storage.records import read_selection, record_folder
 from storage.store import Store
 from storage.vectors.segments import StoredVectors
 
@@ -61,6 +62,11 @@ class Drawn:
     def store(self) -> Store:
         return self.view.store
 
+    @property
+    def folder(self) -> Path:
+        """Its record."""
+        return record_folder(self.store, "selection", self.selection_id)
+
     @cached_property
     def rows(self) -> Rows:
         """(b,) the rows of the snapshot."""
@@ -74,10 +80,9 @@ class Drawn:
     @cached_property
     def dropped(self) -> dict[str, Ids]:
         """Filter -> the ids that it left out, of the filters that say so."""
-        path = self.store.path("records", "selections", self.selection_id, "dropped.parquet")
-        if not path.exists():
+        if not has_table(self.folder, "dropped.parquet"):
             return {}
-        table: pa.Table = pq.read_table(verified(path), columns=["id", "step"])
+        table = read_table(self.folder, "dropped.parquet", ["id", "step"])
         steps, ids = np.asarray(table["step"].to_pylist(), object), from_arrow(table["id"])
         return {str(step): np.sort(ids[steps == step]) for step in dict.fromkeys(steps.tolist()) if step != STICKY}
 
@@ -86,10 +91,10 @@ class Drawn:
         """Id -> what `mode: sticky` did with the row; empty for other modes."""
         lines: dict[bytes, StickyLine] = {}
         for name in ("found", "dropped"):
-            path = self.store.path("records", "selections", self.selection_id, f"{name}.parquet")
-            if self.spec.max_churn is None or not path.exists():
+            if self.spec.max_churn is None or not has_table(self.folder, f"{name}.parquet"):
                 continue
-            table = pq.read_table(verified(path), filters=[("step", "==", STICKY)])
+            table = read_table(self.folder, f"{name}.parquet")
+            table = table.filter(pc.equal(table["step"], STICKY))
             columns = (table[column].to_pylist() for column in ("kind", "ref", "value"))
             lines |= {
                 id_: StickyLine(*line) for id_, *line in zip(from_arrow(table["id"]).tolist(), *columns, strict=True)

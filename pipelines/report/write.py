@@ -19,6 +19,7 @@ from pipelines.report.gather import gather
 from pipelines.report.history import LATEST, read_history
 from pipelines.report.page import render
 from storage.damage import committed_whole, read_record
+from storage.packs import read_table
 from storage.store import Store, sync_path
 
 KIND = "reports"
@@ -45,7 +46,7 @@ def make_report(context: Context, name: str = LATEST) -> Path:
             (folder / DOCUMENT).write_bytes(orjson.dumps(document) + b"\n")
             pq.write_table(changes, folder / CHANGES, compression="zstd")
         store.path(PAGES, f"{run}.html").unlink(missing_ok=True)  # of a damaged report that was made again
-    return store.path("records", KIND, run)
+    return store.place("records", KIND, run)
 
 
 def read_document(folder: Path) -> dict[str, Any]:
@@ -80,8 +81,9 @@ def page_of(store: Store, folder: Path) -> Path:
 def copy_report(store: Store, folder: Path, out: Path) -> Path:
     """Copy the page, the document and the changes of a report into a folder; returns the page."""
     out.mkdir(parents=True, exist_ok=True)
-    for source, name in ((page_of(store, folder), PAGE), (folder / DOCUMENT, DOCUMENT), (folder / CHANGES, CHANGES)):
-        shutil.copyfile(source, out / name)
+    shutil.copyfile(page_of(store, folder), out / PAGE)
+    (out / DOCUMENT).write_bytes(orjson.dumps(read_document(folder)) + b"\n")
+    pq.write_table(read_table(folder, CHANGES), out / CHANGES, compression="zstd")
     return out / PAGE
 
 

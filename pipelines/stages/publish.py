@@ -6,11 +6,13 @@ from pipelines.context import Context
 from pipelines.stages.stage import Check, Outcome, stage
 from storage.catalog.publish import publish_catalog
 from storage.catalog.query import query_catalog
+from storage.upkeep.compact import compact
 
 
 @stage("publish", checks={"every_selection_listed": "it opens, and holds every selection that was committed before"})
 def publish(context: Context) -> Outcome:
     """Publish the catalog: every record committed so far becomes visible to SQL at once."""
+    compact(context.store)
     before = context.store.records("selections")
     path = publish_catalog(context.store)
     committed = len({*before} & {*context.store.records("selections")})  # damaged ones were put aside

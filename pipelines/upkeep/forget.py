@@ -40,6 +40,7 @@ from storage.pool.condition import changeable, not_of_the_row
 from storage.pool.forgotten import Forgotten, commit_forgotten
 from storage.pool.ingest import parts
 from storage.store import FORGETTING, Store, read_json, write_durably, write_json
+from storage.upkeep.compact import drop_replaced, in_folder
 from storage.upkeep.rewrite import Rows, records_with, rewrite
 from storage.upkeep.search import Patterns, files_that_hold, patterns_of
 
@@ -154,7 +155,7 @@ def request(context: Context, names: Sequence[str], where: str | None = None, fi
     held: set[str] = set()
     for kind, folder in records_with(store, rows):
         kinds[kind] += 1
-        if kind in _HOLDERS and (count := _count(folder, rows)):
+        if kind in _HOLDERS and (count := _count(store, folder, rows)):
             name = folder.parent.name if kind == "trials" else folder.name
             holders.append(f"{counted(count, 'row')} in {_HOLDERS[kind]} {name}")
             held.add(name)
@@ -188,6 +189,7 @@ def forget(context: Context, wanted: Request | None) -> Done:
         rows, patterns = _noted(store)
         done = Done(len(rows.ids), without_text=patterns.without)
         commit_forgotten(store, rows.ids)
+        drop_replaced(store)
         for kind, folder in records_with(store, rows):
             rewrite(store, kind, folder, rows)
             done.rewritten[kind] += 1
@@ -273,12 +275,12 @@ def _places(store: Store, rows: Rows) -> tuple[list[str], set[str]]:
     return [f"{file}:{line}" for _, file, line in sorted(places)], given_ids
 
 
-def _count(folder: Path, rows: Rows) -> int:
+def _count(store: Store, folder: Path, rows: Rows) -> int:
     """How many rows the items of a record hold."""
-    path = next(
-        folder / f"{name}.parquet" for name in ("items", "rows", "examples") if (folder / f"{name}.parquet").exists()
-    )
-    ids = from_arrow(pq.read_table(path, columns=["id"])["id"])
+    with in_folder(store, folder) as files:
+        tables = [files / f"{name}.parquet" for name in ("items", "rows", "examples")]
+        path = next(path for path in tables if path.exists())
+        ids = from_arrow(pq.read_table(path, columns=["id"])["id"])
     return len(np.unique(ids[rows.are(ids)]))
 
 

@@ -66,7 +66,7 @@ def roll_back(context: Context, recipe: str, name: str | None = None, reason: st
             raise RollbackRefused(f"{now} is the latest selection of {recipe} already")
         if now not in {run["subject"] for run in passed}:
             raise RollbackRefused(f"{now} never was the latest selection of {recipe}, so that it cannot be so again")
-        if damage := damage_of("selections", store.path("records", "selections", now)):
+        if damage := damage_of("selections", store.place("records", "selections", now)):
             raise RollbackRefused(f"{damage}; name another selection")
         rollback = Rollback(recipe, before, now, read_selection(store, now)[0]["n_items"])
         record_run(

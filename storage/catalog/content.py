@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from duckdb import DuckDBPyConnection
 from duckdb import Error as DuckDBError
 
@@ -22,6 +20,7 @@ from storage.catalog import schema
 from storage.damage import KINDS, committed_whole, read_record, readable, set_aside
 from storage.duck import json_pointer, literal, quoted
 from storage.errors import NotInStore, StoreDamaged
+from storage.packs import NAME, has_table, is_packed, table_columns
 from storage.pool.columns import read_columns
 from storage.pool.examples import free_name, sql_names
 from storage.pool.extra import common_type, sql_type
@@ -77,8 +76,8 @@ class _Source:
             return document
         document = read_record(self.kind, folder)
         for file, view in self.tables.items():
-            if (folder / file).exists() or file in KINDS[self.kind].needs:
-                _check_table(folder / file, view)
+            if file in KINDS[self.kind].needs or has_table(folder, file):
+                _check_table(folder, file, view)
         return document
 
 
@@ -100,17 +99,12 @@ def _encoder(document: Row) -> list[Row]:
     return [{"kind": "hidden_states" if "pooling" in spec else None} | spec | document | row]
 
 
-def _check_table(path: Path, view: str) -> None:
+def _check_table(folder: Path, file: str, view: str) -> None:
     """Raise `StoreDamaged` for a Parquet file that a view cannot read; its rows are not looked at."""
-    try:
-        names = set(pq.read_schema(path).names)
-    except FileNotFoundError:
-        raise StoreDamaged(f"{path} is missing") from None
-    except (pa.ArrowException, OSError) as error:
-        raise StoreDamaged(f"{path} cannot be read: {error}") from error
+    names = table_columns(folder, file)
     wanted = set(schema.PARQUET_COLUMNS[view]) - {schema.FROM_FOLDER.get(view)}
-    if view not in _OF_ANY_AGE and (missing := sorted(wanted - names)):
-        raise StoreDamaged(f"{path} lacks the columns {', '.join(missing)}")
+    if view not in _OF_ANY_AGE and (missing := sorted(wanted - set(names))):
+        raise StoreDamaged(f"{folder / file} lacks the columns {', '.join(missing)}")
 
 
 def _snapshot_files(document: Row) -> list[Row]:
@@ -422,8 +416,10 @@ def _latest_snapshot(connection: DuckDBPyConnection) -> str | None:
 
 
 def _of_records(store: Store, kind: str, file: str, names: Iterable[str] | None = None) -> list[Path]:
-    """A file of each record of a kind, or of those of some names."""
-    return [store.path("records", kind, name, file) for name in (store.records(kind) if names is None else names)]
+    """A file of each record of a kind, or of those of some names; of records in a pack, that of the pack."""
+    folders = [store.place("records", kind, name) for name in (store.records(kind) if names is None else names)]
+    places = dict.fromkeys(folder.parent if is_packed(folder) else folder for folder in folders)
+    return [place / file for place in places]
 
 
 def _of_segments(store: Store, file: str) -> list[Path]:
@@ -469,14 +465,22 @@ def _measured(store: Store) -> list[str]:
 def _select(view: str, paths: Iterable[Path]) -> str:
     """The select behind a view over Parquet files; of no files, no rows of the right types."""
     columns = schema.PARQUET_COLUMNS[view]
-    files = ", ".join(literal(_as_pattern(path)) for path in paths)
-    if not files:
+    paths = list(paths)
+    if not paths:
         typed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in columns.items())
         return f"SELECT {typed} WHERE false"
+    in_packs = [path for path in paths if is_packed(path)]
+    of_records = [path for path in paths if not is_packed(path)]
+    sources = ((in_packs, quoted(NAME)), (of_records, "split_part(filename, '/', -2)"))
+    return " UNION ALL ".join(_select_files(view, files, record) for files, record in sources if files)
+
+
+def _select_files(view: str, paths: Iterable[Path], record: str) -> str:
+    """The select over some files of a view; `record` gives the name of a row's record."""
+    columns = schema.PARQUET_COLUMNS[view]
+    files = ", ".join(literal(_as_pattern(path)) for path in paths)
     folder = schema.FROM_FOLDER.get(view)
-    selected = ", ".join(
-        f"split_part(filename, '/', -2) AS {quoted(name)}" if name == folder else quoted(name) for name in columns
-    )
+    selected = ", ".join(f"{record} AS {quoted(name)}" if name == folder else quoted(name) for name in columns)
     source = f"read_parquet([{files}], filename = true)"
     if view in _OF_ANY_AGE:
         inside = {name: kind for name, kind in columns.items() if name != folder} | (

@@ -69,27 +69,21 @@ def _publish(store: Store, *, afresh: bool) -> Path:
             sync_tree(folder)
             catalog = store.path("catalog")
             catalog.mkdir(exist_ok=True)
-            target = catalog / f"{max(_numbers(catalog), default=0) + 1:04d}.duckdb"
+            target = catalog / f"{max(store.catalog_numbers(), default=0) + 1:04d}.duckdb"
             file.rename(target)
             sync_path(catalog)
             link = folder / LINK
             link.symlink_to(target.relative_to(store.root))
             link.replace(store.path(LINK))
             sync_path(store.root)
-        _drop_old(catalog)
+        _drop_old(store)
         store.sweep()
         return target
 
 
-def _numbers(catalog: Path) -> set[int]:
-    """The numbers in use, also by a log that an analyst's killed session left: a new file must not lie beside it."""
-    heads = (path.name.split(".")[0] for path in catalog.iterdir())
-    return {int(head) for head in heads if head.isdigit()}
-
-
-def _drop_old(catalog: Path) -> None:
-    for number in sorted(_numbers(catalog))[:-KEPT_FILES]:
-        for path in catalog.glob(f"{number:04d}.duckdb*"):
+def _drop_old(store: Store) -> None:
+    for number in sorted(store.catalog_numbers())[:-KEPT_FILES]:
+        for path in store.path("catalog").glob(f"{number:04d}.duckdb*"):
             path.unlink(missing_ok=True)
 
 

@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 from storage.catalog.publish import publish_catalog
 from storage.checksums import verified
 from storage.ids import Ids, from_arrow, rows_of
-from storage.store import Store, read_array, read_json, sync_path
+from storage.packs import is_packed
+from storage.store import Store, read_array, sync_path
+from storage.upkeep.compact import PACKED, drop_replaced, without
 from storage.upkeep.items import LASTING, REMOVABLE, Item, Key, items
 
 YOUNG = "young"
@@ -66,16 +68,19 @@ def remove(store: Store, removable: Iterable[Item]) -> None:
     Killed on the way, the next one goes on.
     """
     removable = list(removable)
-    store.hidden = frozenset(path for item in removable for path in item.paths)
+    for kind in PACKED:
+        without(store, kind, {item.name for item in removable if item.kind == kind})
+    folders = [(item.kind, path) for item in removable for path in item.paths if not is_packed(path)]
+    store.hidden = frozenset(path for _, path in folders)
     try:
         publish_catalog(store)
     finally:
         store.hidden = frozenset()
-    for item in removable:
-        with store.scratch(f"gc-{item.kind}") as away:
-            for number, path in enumerate(item.paths):
-                path.rename(away / str(number))
-                sync_path(path.parent)
+    for kind, path in folders:
+        with store.scratch(f"gc-{kind}") as away:
+            path.rename(away / path.name)
+            sync_path(path.parent)
+    drop_replaced(store)
     store.sweep()
 
 
@@ -117,7 +122,7 @@ def _keys_of_names(every: Mapping[Key, Item]) -> dict[str, list[Key]]:
 def _about(item: Item) -> list[Key]:
     """What a thing tells about, with which it stays and goes."""
     if item.kind == "metrics":
-        return [("selections", read_json(item.paths[0] / "metrics.json")["selection_id"])]
+        return [("selections", next(iter(item.documents()))["selection_id"])]
     return [("selections", item.name), ("contaminations", item.name)] if item.kind == "embedding_recalls" else []
 
 

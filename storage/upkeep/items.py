@@ -19,6 +19,7 @@ from storage.checksums import FILE as CHECKSUMS
 from storage.checksums import verified
 from storage.damage import SET_ASIDE
 from storage.errors import StoreDamaged
+from storage.packs import is_packed, pack_of
 from storage.store import Store
 from storage.vectors.index_parts import PARTS
 
@@ -110,6 +111,9 @@ class Item:
         """
         depth = "**/*.json" if self.kind == "trials" else "*.json"
         for folder in self.paths:
+            if (pack := pack_of(folder)) is not None:
+                yield pack.record(folder.name).record
+                return
             for path in sorted(folder.glob(depth)):
                 if path.name != CHECKSUMS:
                     try:
@@ -125,7 +129,7 @@ def items(store: Store) -> dict[Key, Item]:
     """
     kinds = [kind for kind in store.committed("records") if kind != "runs"]
     entries = [
-        *((kind, name, [store.path("records", kind, name)]) for kind in kinds for name in store.records(kind)),
+        *((kind, name, _record_paths(store, kind, name)) for kind in kinds for name in store.records(kind)),
         *(("ingests", name, paths) for name, paths in _ingests(store)),
         *(("indexes", name, [store.path("indexes", name)]) for name in store.committed("indexes")),
         *((PARTS, name, [store.path(PARTS, name)]) for name in store.committed(PARTS)),
@@ -146,14 +150,23 @@ def items(store: Store) -> dict[Key, Item]:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
+    """Bytes of a file, or of all files below a folder; of a record in a pack, of the folder that it was."""
+    if (pack := pack_of(path)) is not None:
+        return pack.record(path.name).size_bytes
     if not path.is_dir():
         return path.lstat().st_size if os.path.lexists(path) else 0
     return sum(Path(parent, name).lstat().st_size for parent, _, names in os.walk(path) for name in names)
 
 
 def _modified(path: Path) -> float:
-    return path.lstat().st_mtime
+    pack = pack_of(path)
+    return path.lstat().st_mtime if pack is None else pack.record(path.name).modified
+
+
+def _record_paths(store: Store, kind: str, name: str) -> list[Path]:
+    """Where a record lies; of one that was packed lately its folder too."""
+    paths = [store.place("records", kind, name), store.path("records", kind, name)]
+    return [path for path in dict.fromkeys(paths) if is_packed(path) or path.is_dir()]
 
 
 def _ingests(store: Store) -> Iterator[tuple[str, list[Path]]]:

@@ -25,8 +25,10 @@ from selection.types import Array, Mask
 from storage.checksums import FILE as CHECKSUMS
 from storage.damage import KINDS, read_record
 from storage.ids import Ids, from_arrow, rows_of, to_text
+from storage.packs import RECORDS, Pack, is_packed
 from storage.pool.ingest import FORGOTTEN, parts, read_ingest, table_writer
 from storage.store import Store, read_array, read_json, write_json
+from storage.upkeep.compact import in_folder, unpack
 from storage.vectors.index_parts import PARTS
 from storage.vectors.segments import ARRAYS, array_checksum
 
@@ -93,13 +95,29 @@ def records_with(store: Store, rows: Rows) -> Iterator[tuple[str, Path]]:
     """
     # The lines of rows are read from the pool, so what needs them comes first.
     for kind in ("quarantine", *(kind for kind in KINDS if kind != "quarantine")):
-        for folder in list(KINDS[kind].folders(store)):
-            if _files(store, kind, folder, rows) != {}:
+        holding = {pack.folder for pack in store.packs.of(kind) if _in_pack(pack, rows)}
+        for folder in KINDS[kind].folders(store):
+            if is_packed(folder) and folder.parent not in holding:
+                continue
+            with in_folder(store, folder) as readable:
+                holds = _files(store, kind, readable, rows) != {}
+            if holds:
                 yield kind, folder
 
 
+def _in_pack(pack: Pack, rows: Rows) -> bool:
+    """Whether a record of a pack holds a row, or quotes one."""
+    text = pack.folder.joinpath(RECORDS).read_text("utf-8")
+    return bool(_tables(pack.folder, rows)) or bool(rows.quoted_in([text]).any())
+
+
 def rewrite(store: Store, kind: str, folder: Path, rows: Rows) -> None:
-    """Write one committed record without some rows; one that can be made again is removed."""
+    """Write one committed record without some rows; one that can be made again is removed.
+
+    Of a record in a pack, all of the pack get folders of their own again.
+    """
+    if is_packed(folder):
+        folder = unpack(store, folder)
     files = _files(store, kind, folder, rows)
     if files is None:
         with store.scratch(folder.name) as away:
