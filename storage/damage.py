@@ -8,6 +8,7 @@ it a text that says what was found. Whoever only reads leaves it out (`readable`
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -459,25 +460,27 @@ def note(store: Store, folder: Path, damage: str) -> None:
 def set_aside(store: Store, path: Path, damage: str) -> Path:
     """Move a damaged folder, or file, to its place under `set-aside/`; gives that place.
 
-    Of a record in a pack, the pack: what is whole in it is packed anew before.
+    Of a record in a pack, a copy of the pack: what is whole in it is packed anew, and read from where it was until then.
     """
-    named, pack = path, pack_of(path)
+    pack = pack_of(path)
     with store.lock(SET_ASIDE, f"putting {path.name} aside"):
-        if pack is not None:
-            path = pack.folder
-            write_pack(store, path.parent.name, undamaged_records(pack), [pack])
-        first = store.path(SET_ASIDE, *path.relative_to(store.root).parts)
+        source = path if pack is None else pack.folder
+        first = store.path(SET_ASIDE, *source.relative_to(store.root).parts)
         first.parent.mkdir(parents=True, exist_ok=True)
         number, target = 1, first
         while target.exists():
             number += 1
             target = first.with_name(f"{first.name}.{number}")
         about = {"path": str(path.relative_to(store.root)), "damage": damage, "set_aside_at": utc_now()}
-        if path.exists():  # else another process was faster
+        if source.exists() if pack is None else store.packs.counts(pack):  # else another process was faster
             target.with_name(f"{target.name}.found.json").write_text(json.dumps(about, indent=1) + "\n", "utf-8")
-            path.rename(target)
+            if pack is None:
+                path.rename(target)
+            else:
+                shutil.copytree(source, target)
+                write_pack(store, source.parent.name, undamaged_records(pack), [pack])
             sync_path(target.parent)
-    store.damaged.pop(named, None)
+    store.damaged.pop(path, None)
     store.notice(f"{damage}; put aside in {target}")
     return target
 

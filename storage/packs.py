@@ -171,6 +171,10 @@ class Packs:
         gone = {name for pack in packs for name in pack.replaces}
         return [pack for pack in packs if (pack.folder.name in gone) == replaced]
 
+    def counts(self, pack: Pack) -> bool:
+        """Whether a pack is there, and no other one replaces it."""
+        return pack.folder in [other.folder for other in self.of(pack.folder.parent.name)]
+
     def places(self, kind: str) -> Mapping[str, Path]:
         """Name -> path of each record that lies in a pack."""
         try:

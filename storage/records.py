@@ -19,7 +19,7 @@ from storage.damage import KINDS, committed_whole, read_record, readable, set_as
 from storage.errors import NotInStore, StoreDamaged
 from storage.ids import from_arrow, to_text
 from storage.packs import read_table, table_columns
-from storage.store import Store, utc_now, write_json
+from storage.store import Store, utc_now, write_durably, write_json
 
 ITEM_COLUMNS = {
     "rank": pa.uint32(),
@@ -177,10 +177,28 @@ def commit_run(store: Store, run: Mapping[str, Any]) -> str:
 def next_number(store: Store, kind: str) -> int:
     """One more than the highest `number` in the records of a kind: their order, whatever the clocks say.
 
-    Records of earlier versions have none and come first. Hold a lock until the record is committed.
+    Records of earlier versions have none and come first. Hold a lock until the record is committed; a number that was given
+    to none is left out.
+
+    Cost: lists the records; reads them where more were added than numbers were given, after a copy of half a store.
     """
-    headers = [readable(store, kind, name) for name in store.committed(*KINDS[kind].root)]
-    return max((header.get("number", 0) for header in headers if header), default=0) + 1
+    names, path = store.committed(*KINDS[kind].root), store.path("numbers", kind)
+    last, counted = _last_number(path)
+    if len(names) > counted + 1:
+        headers = [readable(store, kind, name) for name in names]
+        last = max((header.get("number", 0) for header in headers if header), default=0)
+    path.parent.mkdir(exist_ok=True)
+    write_durably(path, json.dumps([last + 1, len(names)]))
+    return last + 1
+
+
+def _last_number(path: Path) -> tuple[int, int]:
+    """The number that was given last, and how many records there were then; if nobody knows, no record was counted."""
+    try:
+        last, counted = json.loads(path.read_text("utf-8"))
+        return int(last), int(counted)
+    except (OSError, ValueError, TypeError):
+        return 0, -1
 
 
 def commit_metrics(store: Store, selection_id: str, values: Mapping[str, float]) -> str:

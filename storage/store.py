@@ -225,7 +225,12 @@ class Store:
     def sweep(self) -> None:
         """Remove what killed writers left, once it is known that they are dead."""
         sweep(self.path("tmp"), hidden_only=False)
-        for folder in (self.path("configs"), self.path("configs", "runs"), *self.path("vectors").glob("*")):
+        for folder in (
+            self.path("configs"),
+            self.path("configs", "runs"),
+            self.path("numbers"),
+            *self.path("vectors").glob("*"),
+        ):
             sweep(folder)
 
 

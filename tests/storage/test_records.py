@@ -10,9 +10,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from storage import records
 from storage.errors import NotInStore, StoreDamaged
 from storage.ids import from_arrow, to_arrow, to_text
-from storage.records import commit_metrics, commit_run, commit_selection, digest_of, new_run_id, read_selection
+from storage.records import (
+    commit_metrics,
+    commit_record,
+    commit_run,
+    commit_selection,
+    digest_of,
+    new_run_id,
+    next_number,
+    read_selection,
+)
 from storage.store import Store
 
 N = 1000
@@ -164,3 +174,28 @@ def test_commit_metrics__nan_is_refused(store: Store) -> None:
     with pytest.raises(ValueError, match="JSON"):
         commit_metrics(store, "s1", {"loss": math.nan})
     assert store.records("metrics") == []
+
+
+def test_next_number__counts_on_and_reads_no_record(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def commit(name: str) -> int:
+        number = next_number(store, "health_measurements")
+        commit_record(store, "health_measurement", {"health_measurement_id": name, "number": number}, {})
+        return number
+
+    assert [commit("a"), commit("b")] == [1, 2]
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "readable", lambda *_: pytest.fail("a record was read"))
+        assert [commit("c"), next_number(store, "health_measurements"), commit("d")] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("content", [None, "", "[1", "[2, 1]", '{"a": 1}'])
+def test_next_number__what_is_lost_or_behind_is_counted_again(store: Store, content: str | None) -> None:
+    for number, name in ((3, "a"), (7, "b"), (None, "c")):
+        header = {"health_measurement_id": name, "measures": {}, "reasons": {}}
+        shape = dict.fromkeys(("encoder", "snapshot"), "x") | dict.fromkeys(("pool_rows", "rows", "dimension"), 1)
+        given = header | shape | ({} if number is None else {"number": number})
+        commit_record(store, "health_measurement", given, {"groups": pa.table({"group": ["a"]})})
+    if content is not None:
+        store.path("numbers").mkdir()
+        store.path("numbers", "health_measurements").write_text(content)
+    assert next_number(store, "health_measurements") == 8
