@@ -187,7 +187,7 @@ def next_number(store: Store, kind: str) -> int:
     if len(names) > counted + 1:
         headers = [readable(store, kind, name) for name in names]
         last = max((header.get("number", 0) for header in headers if header), default=0)
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_durably(path, json.dumps([last + 1, len(names)]))
     return last + 1
 
