@@ -120,6 +120,14 @@ KINDS: Mapping[str, Kind] = {
         depth=2,
         prefix="seg-",
     ),
+    "shared": Kind(
+        ("vectors",),
+        "shared.json",
+        {"shares": {"encoder": _TEXT, "segment": _TEXT}},
+        ("keys.npy",),
+        depth=2,
+        prefix="shared-",
+    ),
     "plans": Kind(
         ("vectors",), "plan.json", {"bounds": [_WHOLE], "batch_tokens": _WHOLE}, ("ids.npy",), depth=2, prefix="plan-"
     ),

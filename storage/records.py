@@ -182,7 +182,7 @@ def next_number(store: Store, kind: str) -> int:
 
     Cost: lists the records; reads them where more were added than numbers were given, after a copy of half a store.
     """
-    names, path = store.committed(*KINDS[kind].root), store.path("numbers", kind)
+    names, path = store.committed(*KINDS[kind].root), store.path("last", kind)
     last, counted = _last_number(path)
     if len(names) > counted + 1:
         headers = [readable(store, kind, name) for name in names]

@@ -228,7 +228,7 @@ class Store:
         for folder in (
             self.path("configs"),
             self.path("configs", "runs"),
-            self.path("numbers"),
+            self.path("last"),
             *self.path("vectors").glob("*"),
         ):
             sweep(folder)

@@ -99,7 +99,8 @@ def _import(context: Context, sources: Mapping[str | None, Snapshot | TargetSet]
         imports.append(result)
         for note in result.notes:
             report.say(f"{title}: {note}")
-    rows, new, failed = (sum(getattr(each, key) for each in imports) for key in ("n_rows", "n_new", "n_failed"))
+    counts = ("n_rows", "n_new", "n_shared", "n_failed")
+    rows, new, shared, failed = (sum(getattr(each, key) for each in imports) for key in counts)
     encoders = [each.encoder for each in imports]
     unmatched = ("unknown", "ambiguous", "repeated") if new else ()  # counted only where a file had to be read
     return Outcome(
@@ -107,11 +108,13 @@ def _import(context: Context, sources: Mapping[str | None, Snapshot | TargetSet]
         metrics={
             "rows": rows,
             "new_vectors": new,
+            "shared_vectors": shared,
             "failed": failed,
             "dimension": dimensions[None],
             **{key: sum(getattr(each, key) or 0 for each in imports) for key in unmatched},
         },
         summary=(f"{new:,} of your vectors taken in" if new else "nothing new to take in")
+        + (f", {shared:,} of them unchanged" if shared else "")
         + f", {rows - failed:,} vectors in all"
         + (f", {failed:,} rows without one" if failed else ""),
         checks=(_every_row_has_a_vector(context, zip(encoders, sources.values(), strict=True)),),

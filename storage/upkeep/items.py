@@ -65,8 +65,9 @@ _STAND_ALONE = frozenset(
 # Keys that say where a record came from.
 _ORIGINS = frozenset({"parent"})
 _ORIGINS_OF = {"indexes": {"snapshot"}, "contaminations": {"snapshot"}, "encoders": {"snapshot"}}
-# Of a selection that adds to another, that one's rows count, not what it was drawn from.
-_ROWS_ONLY = frozenset({"previous"})
+# Of a selection that adds to another, that one's rows count, not what it was drawn from; of an encoder that shares vectors
+# with another, that one's segments.
+_ROWS_ONLY = frozenset({"previous", "shares"})
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,12 @@ class Item:
         Raises:
             StoreDamaged: one cannot be read.
         """
-        depth = "**/*.json" if self.kind == "trials" else "*.json"
+        patterns = {"trials": ["**/*.json"], "encoders": ["*.json", "shared-*/*.json"]}.get(self.kind, ["*.json"])
         for folder in self.paths:
             if (pack := pack_of(folder)) is not None:
                 yield pack.record(folder.name).record
                 return
-            for path in sorted(folder.glob(depth)):
+            for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
                 if path.name != CHECKSUMS:
                     try:
                         yield json.loads(verified(path).read_text("utf-8"))

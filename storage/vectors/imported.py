@@ -1,7 +1,8 @@
 """Vectors of a user's files: the files are an encoder.
 
 Their folder, `vectors/<encoder>/`, is named by the digest of the files, and its segments are keyed by winnow id like
-those of a model, so everything that reads stored vectors works on them unchanged. A changed file is another encoder.
+those of a model, so everything that reads stored vectors works on them unchanged. A changed file is another encoder, which
+shares with the last one what did not change.
 
 A file is Parquet with a column of keys and one column of lists of floats, or `<name>.npy`, an (n, d) array of floats,
 beside `<name>.ids.txt`, its keys, one a line, or `gradients.bin` of EleutherAI/bergson with its `info.json` and
@@ -27,7 +28,7 @@ from storage.errors import BadInput
 from storage.files.lists import lines_of
 from storage.files.tables import mapped, parquet_file
 from storage.files.user_files import opened_as, url_digest
-from storage.ids import Ids, to_text
+from storage.ids import Ids, rows_of, to_text
 from storage.pool.keys import WINNOW_ID, KeyedRows, KeyMatch, key_texts, match_source
 from storage.store import Store, utc_now
 from storage.vectors.segments import (
@@ -39,6 +40,7 @@ from storage.vectors.segments import (
     normalise,
     set_damaged_aside,
 )
+from storage.vectors.sharing import former, note_content
 
 # Above this share of vectors without a direction something is wrong with the file, not with a row; as for a model.
 MAX_FAILED_FRACTION = 0.01
@@ -81,7 +83,8 @@ class VectorImport:
 
     Attributes:
         n_rows: distinct ids of the source.
-        n_new: vectors committed now, failed ones not counted.
+        n_new: vectors taken in now, failed ones not counted.
+        n_shared: of these, which the files had before they changed, and which were not written again.
         n_failed: ids of the source whose vector is zero or not finite: they have none.
         unknown: keys that name no row; None if no file had to be read, as nothing was missing. So the next two.
         ambiguous: keys that name several rows, and so set nothing.
@@ -94,6 +97,7 @@ class VectorImport:
     n_new: int
     n_failed: int
     seconds: float
+    n_shared: int = 0
     unknown: int | None = None
     ambiguous: int | None = None
     repeated: int | None = None
@@ -189,7 +193,7 @@ def import_vectors(
     encoder, ids = _fingerprint(files, digests), np.unique(source.ids)
     report: dict[str, Any] = {}
     n_new = 0
-    with store.lock(f"vectors-{encoder}", f"take in the vectors of {source.name}", on_wait):
+    with store.lock("import-vectors", f"take in the vectors of {source.name}", on_wait):
         set_damaged_aside(store, encoder)
         todo = missing_ids(store, encoder, ids)
         if len(todo) or not is_described(store, encoder):
@@ -202,8 +206,11 @@ def import_vectors(
         if len(todo) or not is_described(store, encoder):
             describe_encoder(store, encoder, header)
         if len(todo):
-            n_new = _commit(store, encoder, files, digests, _id_of_keys(match, ids, todo), on_progress)
-            report = _report(match)
+            key_ids = _id_of_keys(match, ids, todo)
+            n_shared = _share(store, encoder, files, digests, key_ids)
+            n_new = n_shared + _commit(store, encoder, files, digests, key_ids, on_progress)
+            note_content(store, _name(files), encoder)
+            report = _report(match) | {"n_shared": n_shared}
     n_failed = len(failed_ids(store, encoder, ids))
     # One is always allowed: a single bad row must not stop a small pool.
     if n_failed > max(1, MAX_FAILED_FRACTION * len(ids)):
@@ -277,6 +284,37 @@ def _require_all(files: Sequence[VectorFile], match: KeyMatch, ids: Ids, source:
         f"vectors: {len(without_vector):,} of {len(ids):,} rows of {source.name} have no vector in {_listed(files)} "
         f"(first: {', '.join(map(repr, names))}){notes}. Every row needs one: add them, or leave the rows out"
     )
+
+
+def _name(files: Sequence[VectorFile]) -> str:
+    """What stays the same when the files change."""
+    return repr(files)
+
+
+def _share(store: Store, encoder: str, files: Sequence[VectorFile], digests: Digests, key_ids: Ids) -> int:
+    """Share the vectors that are what they were in the files' last content; their keys give none any more.
+
+    Returns:
+        how many.
+
+    Cost: one pass over the files, if they had another content.
+    """
+    wanted = np.unique(key_ids[key_ids != b""])
+    last = former(store, _name(files), wanted, _dimension(store, files, digests))
+    if last is None or last.dtype != stored_as(files):
+        return 0
+    at = 0
+    for file in files:
+        with _reading(store, file, digests) as (reader, require_unchanged):
+            for block in reader.blocks():
+                block_ids = key_ids[at : at + len(block)]
+                at += len(block)
+                unit, usable = normalise(block[block_ids != b""])
+                last.compare(block_ids[block_ids != b""][usable], unit[usable])
+                require_unchanged()
+    shared = last.share(encoder, len(wanted))
+    key_ids[rows_of(key_ids, shared) >= 0] = b""
+    return len(shared)
 
 
 def _commit(

@@ -3,6 +3,9 @@
 A segment holds `vectors.npy` (n, d) float16 or float32 of norm 1, `keys.npy` (n,) the ids, `failed.npy` the ids that the encoder
 could give no vector (no tokens, an overflow), and `segment.json` with checksums and the writer's details. Its name
 is a hash of the encoder and the ids, so a segment written twice is one segment.
+
+An encoder may share vectors with another one that has the same: `vectors/<encoder>/shared-<hash>/` holds `keys.npy`, ids whose
+vectors are those of the segment that `shared.json` names.
 """
 
 from __future__ import annotations
@@ -64,9 +67,9 @@ def missing_ids(store: Store, encoder: str, ids: Ids) -> Ids:
     """
     unique, back = _unique(ids)
     seen = np.zeros(len(unique), np.bool_)
-    for segment in segment_folders(store, encoder):
-        for name in ("keys.npy", "failed.npy"):
-            rows = rows_of(_verified_array(segment, name), unique)
+    for segment, shared in _segments(store, encoder):
+        for name in ("keys.npy", "failed.npy") if shared is None else ("keys.npy",):
+            rows = _rows_in(_verified_array(segment, name), shared, unique)
             seen[rows[rows >= 0]] = True
     return ids[~seen[back]]
 
@@ -77,8 +80,47 @@ def failed_ids(store: Store, encoder: str, ids: Ids) -> Ids:
     return np.intersect1d(ids, np.concatenate([np.empty(0, "S16"), *failed]))
 
 
+def _segments(store: Store, encoder: str) -> Iterator[tuple[Path, Ids | None]]:
+    """The segments that hold an encoder's vectors; of another encoder's, which of the ids count, ascending."""
+    for folder in segment_folders(store, encoder):
+        yield folder, None
+    for folder in shared_folders(store, encoder):
+        segment = source_of(store, folder)
+        if segment.is_dir():
+            yield segment, read_array(folder / "keys.npy")
+
+
+def _rows_in(keys: Ids, shared: Ids | None, ids: Ids) -> Rows:
+    """The row of each key of a segment among ascending ids; -1 where it is none of these, or is not shared."""
+    rows = rows_of(keys, ids)
+    if shared is not None:
+        rows[rows_of(keys, shared) < 0] = -1
+    return rows
+
+
+def shared_folders(store: Store, encoder: str) -> list[Path]:
+    """What an encoder shares with others, in the order of the names."""
+    names = store.committed("vectors", encoder)
+    return [store.path("vectors", encoder, name) for name in names if name.startswith("shared-")]
+
+
+def source_of(store: Store, folder: Path) -> Path:
+    """The segment, of another encoder, whose vectors are shared."""
+    shares = read_record("shared", folder)["shares"]
+    return store.path("vectors", shares["encoder"], shares["segment"])
+
+
+def share_segment(store: Store, encoder: str, segment: Path, ids: Ids) -> None:
+    """Let the vectors that a segment of another encoder has for some ids, ascending, be those of this encoder too."""
+    shares = {"encoder": segment.parent.name, "segment": segment.name}
+    name = "shared-" + hashlib.blake2b(repr(shares).encode() + ids.tobytes(), digest_size=16).hexdigest()
+    with store.committing("vectors", encoder, name) as folder:
+        np.save(folder / "keys.npy", ids, allow_pickle=False)
+        write_json(folder / "shared.json", {"shares": shares})
+
+
 def segment_folders(store: Store, encoder: str) -> list[Path]:
-    """The encoder's committed segments, in the order of their names."""
+    """The encoder's own committed segments, in the order of their names."""
     names = store.committed("vectors", encoder)
     return [store.path("vectors", encoder, name) for name in names if name.startswith("seg-")]
 
@@ -205,12 +247,12 @@ def verify_segments(store: Store, encoder: str) -> int:
         StoreDamaged: a segment is not what was committed; names it.
     """
     count = 0
-    for segment in segment_folders(store, encoder):
+    for segment, shared in _segments(store, encoder):
         header = read_record("segments", segment)
         for file, checksum in header["checksums"].items():
             if array_checksum(read_array(segment / file)) != checksum:
                 raise StoreDamaged(f"{segment / file} is not what was committed (its checksum differs)")
-        count += int(header["n_rows"])
+        count += int(header["n_rows"]) if shared is None else len(shared)
     return count
 
 
@@ -239,12 +281,17 @@ def segment_damage(segment: Path) -> str | None:
 
 
 def set_damaged_aside(store: Store, encoder: str) -> list[Path]:
-    """Put aside the segments and plans of an encoder that are damaged, so that their ids count as missing.
+    """Put aside the segments and plans of an encoder that are damaged, so that their ids count as missing; those that it
+    shares too.
 
     Returns:
         where the segments lie now.
     """
-    damages = [(segment, segment_damage(segment)) for segment in segment_folders(store, encoder)]
+    shared = shared_folders(store, encoder)
+    for folder in shared:
+        committed_whole(store, "shared", encoder, folder.name)
+    sources = [segment for folder in shared if folder.is_dir() and (segment := source_of(store, folder)).is_dir()]
+    damages = [(segment, segment_damage(segment)) for segment in [*segment_folders(store, encoder), *sources]]
     places = [set_aside(store, segment, damage) for segment, damage in damages if damage is not None]
     for name in store.committed("vectors", encoder):
         if name.startswith("plan-"):
@@ -291,21 +338,25 @@ class StoredVectors:
     def __init__(self, store: Store, encoder: str, ids: Ids, *, block_rows: int = BLOCK_ROWS) -> None:
         self.store, self.encoder, self.ids, self.block_rows = store, encoder, ids, block_rows
         self._arrays: list[Array] = []
+        self._folders: list[Path] = []
         # Each row's segment and position; an id in two segments is read from the first by name.
         unique, back = _unique(ids)
         segment = np.full(len(unique), -1, np.int32)
         position = np.zeros(len(unique), np.int64)
         failed = np.zeros(len(unique), np.bool_)
-        for folder in segment_folders(store, encoder):
-            keys, lost, vectors = (_verified_array(folder, f"{name}.npy") for name in ("keys", "failed", "vectors"))
-            rows, lost_rows = rows_of(keys, unique), rows_of(lost, unique)
-            failed[lost_rows[lost_rows >= 0]] = True
+        for folder, shared in _segments(store, encoder):
+            keys, vectors = (_verified_array(folder, f"{name}.npy") for name in ("keys", "vectors"))
+            rows = _rows_in(keys, shared, unique)
+            if shared is None:
+                lost_rows = rows_of(_verified_array(folder, "failed.npy"), unique)
+                failed[lost_rows[lost_rows >= 0]] = True
             positions = np.flatnonzero(rows >= 0)
             positions = positions[segment[rows[positions]] < 0]
             if len(positions):
                 segment[rows[positions]] = len(self._arrays)
                 position[rows[positions]] = positions
                 self._arrays.append(vectors)
+                self._folders.append(folder)
         absent = np.flatnonzero((segment < 0) & ~failed)
         if len(absent):
             raise NotInStore(
@@ -333,6 +384,11 @@ class StoredVectors:
     def failed_rows(self) -> Rows:
         """Rows whose id the encoder could give no vector; their vectors read as zeros."""
         return np.flatnonzero(self._segment < 0)
+
+    def segments(self) -> Iterator[tuple[Path, Rows]]:
+        """The segments that hold a vector of the rows, and which rows."""
+        for number, folder in enumerate(self._folders):
+            yield folder, np.flatnonzero(self._segment == number)
 
     def blocks(self) -> Iterator[tuple[Rows, Array]]:
         """Yield `(rows, block)`, as stored, segment by segment in the order on disk; failed rows last, as zeros."""

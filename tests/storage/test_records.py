@@ -196,6 +196,6 @@ def test_next_number__what_is_lost_or_behind_is_counted_again(store: Store, cont
         given = header | shape | ({} if number is None else {"number": number})
         commit_record(store, "health_measurement", given, {"groups": pa.table({"group": ["a"]})})
     if content is not None:
-        store.path("numbers").mkdir()
-        store.path("numbers", "health_measurements").write_text(content)
+        store.path("last").mkdir()
+        store.path("last", "health_measurements").write_text(content)
     assert next_number(store, "health_measurements") == 8

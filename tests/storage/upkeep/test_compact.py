@@ -87,6 +87,7 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
+@pytest.mark.slow
 def test_compact__every_reader_sees_what_it_saw(nights: Path, winnow: Winnow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compact, "FOLDERS", 1)
     store = Store(nights / "store")
@@ -253,6 +254,7 @@ def test_damage__is_put_aside_and_the_rest_packed_anew(store: Store) -> None:
         assert catalog.execute("SELECT count(*) FROM runs").fetchall() == [(2,)]
 
 
+@pytest.mark.slow
 def test_damage__of_an_index_costs_nothing(nights: Path) -> None:
     store = Store(nights / "store")
     pack(store)
@@ -272,11 +274,12 @@ def test_damage__of_an_index_costs_nothing(nights: Path) -> None:
     assert_sound(nights)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("later")
 def test_gc__takes_records_out_of_packs(nights: Path) -> None:
     store = Store(nights / "store")
     pack(store)
-    assert collect(opened(nights), 30, delete=True).summary.startswith("19 things of ")
+    assert collect(opened(nights), 30, delete=True).summary.startswith("18 things of ")
     assert set(store.records("selections")) == {drawn(nights, recipe)[-1] for recipe in ("near", "any")}
     assert_sound(nights)
     assert collect(opened(nights), 30).summary.startswith("0 things")
@@ -304,6 +307,7 @@ def test_gc__killed_while_it_packs_anew_ends_the_next_time(nights: Path, moment:
     assert_sound(nights)
 
 
+@pytest.mark.slow
 def test_forget__finds_rows_in_packs(nights: Path) -> None:
     store = Store(nights / "store")
     selection = drawn(nights, "any")[0]
