@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from storage.errors import StoreDamaged
 
 ROOT, RECORDS, INDEX = "packs", "records.jsonl", "index.json"
 NAME = "_record"
+# A kind of pack whose records are ingests, and whose only table is a copy of their rows.
+COPIES, ROWS = "pool_rows", "part-00000.parquet"
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,6 @@ class Packs:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._read: dict[str, Pack] = {}
         self._places: dict[str, tuple[int, dict[str, Path]]] = {}
 
     def of(self, kind: str, *, replaced: bool = False) -> list[Pack]:
@@ -190,7 +191,7 @@ class Packs:
     def _all(self, kind: str) -> list[Pack]:
         folder = self._root / kind
         names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-        return [self._read.setdefault(f"{kind}/{name}", Pack(folder / name)) for name in names]
+        return [_pack(folder / name) for name in names]
 
 
 def is_packed(path: Path) -> bool:
@@ -200,7 +201,13 @@ def is_packed(path: Path) -> bool:
 
 def pack_of(folder: Path) -> Pack | None:
     """The pack in which a record lies; None for one that has a folder of its own."""
-    return Pack(folder.parent) if is_packed(folder) else None
+    return _pack(folder.parent) if is_packed(folder) else None
+
+
+@lru_cache(maxsize=256)
+def _pack(folder: Path) -> Pack:
+    """A pack, whose index is read once: it never changes."""
+    return Pack(folder)
 
 
 def has_table(folder: Path, file: str) -> bool:

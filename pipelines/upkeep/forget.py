@@ -40,7 +40,7 @@ from storage.pool.condition import changeable, not_of_the_row
 from storage.pool.forgotten import Forgotten, commit_forgotten
 from storage.pool.ingest import parts
 from storage.store import FORGETTING, Store, read_json, write_durably, write_json
-from storage.upkeep.compact import drop_replaced, in_folder
+from storage.upkeep.compact import drop_copies, drop_replaced, in_folder
 from storage.upkeep.rewrite import Rows, records_with, rewrite
 from storage.upkeep.search import Patterns, files_that_hold, patterns_of
 
@@ -190,6 +190,7 @@ def forget(context: Context, wanted: Request | None) -> Done:
         done = Done(len(rows.ids), without_text=patterns.without)
         commit_forgotten(store, rows.ids)
         drop_replaced(store)
+        drop_copies(store)
         for kind, folder in records_with(store, rows):
             rewrite(store, kind, folder, rows)
             done.rewritten[kind] += 1

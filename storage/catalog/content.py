@@ -20,7 +20,8 @@ from storage.catalog import schema
 from storage.damage import KINDS, committed_whole, read_record, readable, set_aside
 from storage.duck import json_pointer, literal, quoted
 from storage.errors import NotInStore, StoreDamaged
-from storage.packs import NAME, has_table, is_packed, table_columns
+from storage.packs import COPIES, NAME, Pack, has_table, is_packed, table_columns
+from storage.packs import ROWS as PACKED_ROWS
 from storage.pool.columns import read_columns
 from storage.pool.examples import free_name, sql_names
 from storage.pool.extra import common_type, sql_type
@@ -332,6 +333,7 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
     """Make the views and macros."""
     latest = _latest_snapshot(connection)
     live = _column(connection, "SELECT ingest FROM snapshot_files WHERE snapshot = ? ORDER BY ingest", [latest or ""])
+    refusing = set(_column(connection, "SELECT ingest FROM ingests WHERE quarantined > 0"))
     ingests = _column(connection, "SELECT ingest FROM ingests ORDER BY ingest")
     folder = store.path("records", "snapshots", latest) if latest else None
     searches, measured = _latest_search(store, connection), _measured(store)
@@ -339,7 +341,11 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
     files: dict[str, Iterable[Path]] = {
         "duplicates": [folder / "duplicates.parquet"] if folder else [],
         "tombstones": _of_records(store, "snapshots", "tombstones.parquet"),
-        "quarantine": [path for name in live if (path := store.path("quarantine", name, "rows.parquet")).exists()],
+        "quarantine": [
+            path
+            for name in live
+            if name in refusing and (path := store.path("quarantine", name, "rows.parquet")).exists()
+        ],
         "targets": _of_records(store, "targets", "items.parquet"),
         "selection_items": _of_records(store, "selections", "items.parquet"),
         "selection_drops": [path for path in _of_records(store, "selections", "dropped.parquet") if path.exists()],
@@ -370,7 +376,7 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
     imported = _imported_columns(store, connection, latest)
     columns = _named(imported, _extra_fields(connection, latest))
     for view, names in (("pool_rows", ingests), ("examples", live)):
-        rows = _rows([part for name in names for part in parts(store, name)], columns, imported)
+        rows = _rows(_pool_rows(store, names), columns, imported)
         once = " ANTI JOIN duplicates d ON r.ingest = d.ingest AND r.line = d.line" if view == "examples" else ""
         connection.execute(f"CREATE VIEW {view} AS SELECT r.* FROM ({rows}) r{once}")  # noqa: S608
     taken = {"id", *schema.PARQUET_COLUMNS["selection_items"]}
@@ -497,14 +503,30 @@ def _as_pattern(path: Path) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
 
 
-def _rows(files: Sequence[Path], columns: Mapping[str, str], imported: Mapping[Path, Sequence[str]]) -> str:
-    """The select over files of the pool, with the user's columns and the extra fields at the end."""
+def _pool_rows(store: Store, ingests: Sequence[str]) -> str:
+    """The select over the rows of some ingests: over packs where these have copies, else over their own files."""
+    copied = store.packs.places(COPIES)
+    in_packs: dict[Path, set[str]] = {}
+    for name in ingests:
+        if name in copied:
+            in_packs.setdefault(copied[name].parent, set()).add(name)
+    files = [part for name in ingests if name not in copied for part in parts(store, name)]
+    selects = [_select("pool_rows", files)] if files or not in_packs else []
+    for folder, names in in_packs.items():
+        select = _select("pool_rows", [folder / PACKED_ROWS])
+        all_of_it = len(names) == len(Pack(folder).names)
+        selects.append(select if all_of_it else f"{select} WHERE ingest IN ({', '.join(map(literal, sorted(names)))})")
+    return " UNION ALL ".join(selects)
+
+
+def _rows(select: str, columns: Mapping[str, str], imported: Mapping[Path, Sequence[str]]) -> str:
+    """The select over rows of the pool, with the user's columns and the extra fields at the end."""
     joins = "".join(
         f" LEFT JOIN read_parquet([{literal(_as_pattern(path))}]) c{number} ON c{number}.id = p.id"
         for number, path in enumerate(imported)
     )
     extra = "".join(f", {value} AS {quoted(name)}" for name, value in columns.items())
-    return f"SELECT p.*{extra} FROM ({_select('pool_rows', files)}) p{joins}"  # noqa: S608
+    return f"SELECT p.*{extra} FROM ({select}) p{joins}"  # noqa: S608
 
 
 def _imported_columns(store: Store, connection: DuckDBPyConnection, latest: str | None) -> dict[Path, Sequence[str]]:

@@ -22,7 +22,7 @@ from storage.checksums import verified
 from storage.damage import KINDS, damage_of, read_record
 from storage.errors import StoreDamaged
 from storage.packing import Source, records_of, undamaged_records, write_pack
-from storage.packs import INDEX, ROOT, Pack, PackedRecord, pack_of, read_table
+from storage.packs import COPIES, INDEX, ROOT, ROWS, Pack, PackedRecord, pack_of, read_table
 from storage.store import Store, sync_path, write_json
 from storage.upkeep.items import size_of
 
@@ -32,6 +32,10 @@ PACKED = ("runs", "metrics", "health_measurements", "selections", "reports")
 FOLDERS, PACKS = 128, 8
 # A pack is not made larger than this.
 MOST_BYTES = 64 << 20
+
+# Copies for SQL of the rows of small files of the pool: a view over a thousand files opens each of them, and one of a few
+# packs does not. Whatever else reads the pool reads the files.
+SMALL_BYTES = 1 << 20
 
 Schemas = dict[str, pa.Schema]
 
@@ -48,6 +52,9 @@ def compact(store: Store) -> None:
             _mend(store, kind)
             _pack_folders(store, kind)
             _merge_packs(store, kind)
+        _drop_damaged_copies(store)
+        _copy_rows(store)
+        _merge_packs(store, COPIES)
 
 
 def drop_replaced(store: Store, before: int | None = None) -> None:
@@ -56,7 +63,7 @@ def drop_replaced(store: Store, before: int | None = None) -> None:
     Args:
         before: only those of packs that were there before the catalog of this number was made; all by default.
     """
-    for kind in PACKED:
+    for kind in (*PACKED, COPIES):
         packs = [pack for pack in store.packs.of(kind) if before is None or pack.number < before]
         names = {name for pack in packs for name in pack.names}
         replaced = {name for pack in packs for name in pack.replaces}
@@ -77,6 +84,12 @@ def without(store: Store, kind: str, names: Collection[str]) -> None:
     for pack in store.packs.of(kind):
         if not set(names).isdisjoint(pack.names):
             write_pack(store, kind, records_of(pack, [name for name in pack.names if name not in names]), [pack])
+
+
+def drop_copies(store: Store) -> None:
+    """Remove the copies of rows for SQL; a later night makes them again."""
+    for pack in store.packs.of(COPIES):
+        _remove(store, pack.folder)
 
 
 def unpack(store: Store, folder: Path) -> Path:
@@ -129,6 +142,38 @@ def _mend(store: Store, kind: str) -> None:
         except StoreDamaged as error:
             write_pack(store, kind, undamaged_records(pack), [pack])
             store.notice(f"{error}; its records were packed anew")
+
+
+def _drop_damaged_copies(store: Store) -> None:
+    for pack in store.packs.of(COPIES):
+        try:
+            for path in pack.folder.iterdir():
+                verified(path)
+        except StoreDamaged:
+            _remove(store, pack.folder)
+
+
+def _copy_rows(store: Store) -> None:
+    copied = store.packs.places(COPIES)
+    files = {name: store.path("pool", name, ROWS) for name in store.committed("pool") if name not in copied}
+    small = {name: path for name, path in files.items() if _is_small(path)}
+    if len(small) < FOLDERS:
+        return
+    sources: list[Source] = []
+    schemas: Schemas = {}
+    for name, path in small.items():
+        more = _schemas(path.parent, [ROWS])
+        if damage_of("pool", path.parent) is None and _fits(schemas, more):
+            schemas |= more
+            rows = pq.read_metadata(path).num_rows
+            record = PackedRecord(name, path.stat().st_mtime, path.stat().st_size, {ROWS: rows}, {})
+            sources.append((record, partial(read_table, path.parent)))
+    write_pack(store, COPIES, sources)
+
+
+def _is_small(path: Path) -> bool:
+    """Whether an ingest has one small part."""
+    return path.is_file() and path.stat().st_size <= SMALL_BYTES and not path.with_name("part-00001.parquet").exists()
 
 
 def _pack_folders(store: Store, kind: str) -> None:

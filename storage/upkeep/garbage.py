@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from storage.catalog.publish import publish_catalog
 from storage.checksums import verified
 from storage.ids import Ids, from_arrow, rows_of
-from storage.packs import is_packed
+from storage.packs import COPIES, is_packed
 from storage.store import Store, read_array, sync_path
 from storage.upkeep.compact import PACKED, drop_replaced, without
 from storage.upkeep.items import LASTING, REMOVABLE, Item, Key, items
@@ -68,8 +68,9 @@ def remove(store: Store, removable: Iterable[Item]) -> None:
     Killed on the way, the next one goes on.
     """
     removable = list(removable)
-    for kind in PACKED:
-        without(store, kind, {item.name for item in removable if item.kind == kind})
+    for kind in (*PACKED, COPIES):
+        of_records = "ingests" if kind == COPIES else kind
+        without(store, kind, {item.name for item in removable if item.kind == of_records})
     folders = [(item.kind, path) for item in removable for path in item.paths if not is_packed(path)]
     store.hidden = frozenset(path for _, path in folders)
     try:

@@ -22,7 +22,7 @@ from storage.catalog.publish import publish_catalog, rebuild_catalog
 from storage.catalog.query import open_catalog, published_file
 from storage.damage import damage_of, readable, set_aside_records
 from storage.errors import StoreDamaged
-from storage.packs import INDEX, RECORDS, Pack
+from storage.packs import COPIES, INDEX, RECORDS, Pack
 from storage.records import ITEM_COLUMNS, commit_metrics, commit_run, commit_selection, read_selection
 from storage.store import Store
 from storage.upkeep import compact
@@ -272,6 +272,19 @@ def test_damage__of_an_index_costs_nothing(nights: Path) -> None:
     rebuild_catalog(seen)
     assert content(seen) == before
     assert_sound(nights)
+
+
+def test_copies__serve_sql_and_are_dropped_when_damaged(nights: Path) -> None:
+    store = Store(nights / "store")
+    before = content(store)
+    pack(store)
+    packs = store.packs.of(COPIES)
+    assert sum(len(packed.names) for packed in packs) == 5
+    assert content(store) == before  # of the third file only the last content is live
+    (packs[0].folder / "part-00000.parquet").write_bytes(b"PAR1")
+    compact.compact(store)
+    publish_catalog(store)
+    assert content(store) == before
 
 
 @pytest.mark.slow
