@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-import numpy as np
-
 from pipelines.config.schema import OWN_VECTORS
 from pipelines.context import Context
 from pipelines.progress import duration
 from pipelines.stages.postprocess import embed_with
 from pipelines.stages.stage import Check, Outcome, stage
 from storage.errors import BadInput
+from storage.ids import unique_ids
 from storage.pool.snapshot import Snapshot
 from storage.pool.targets import TargetSet
 from storage.records import digest_of
@@ -123,5 +122,5 @@ def _import(context: Context, sources: Mapping[str | None, Snapshot | TargetSet]
 
 def _every_row_has_a_vector(context: Context, sources: Iterable[tuple[str, Snapshot | TargetSet]]) -> Check:
     """Whether each id has a vector, or a record of why it has none."""
-    missing = sum(len(missing_ids(context.store, encoder, np.unique(source.ids))) for encoder, source in sources)
+    missing = sum(len(missing_ids(context.store, encoder, unique_ids(source.ids))) for encoder, source in sources)
     return Check("every_row_has_a_vector", missing == 0, f"{missing:,} rows without a vector")

@@ -12,7 +12,7 @@ from pipelines.context import Context
 from pipelines.stages.encode import EmbedReport, TextSource, embed
 from selection.encoders.postprocess import Frame, Postprocessed, fit_frame, postprocess_of
 from selection.encoders.representation import record_of
-from storage.ids import Ids, to_text
+from storage.ids import Ids, to_text, unique_ids
 from storage.store import utc_now
 from storage.vectors.fits import commit_fit, read_arrays
 from storage.vectors.segments import (
@@ -41,7 +41,7 @@ def embed_with(
     _ensure_fit(context, encoder, on_progress)
     spec = context.pool.representation(encoder, targets=targets)  # another process may have fitted meanwhile
     assert isinstance(spec, Postprocessed)
-    ids = np.unique(source.ids)
+    ids = unique_ids(source.ids)
     _copy(context, encoder, spec, ids)
     copy = spec.fingerprint()
     return replace(report, encoder=copy, n_failed=len(failed_ids(context.store, copy, ids)))

@@ -16,6 +16,7 @@ from pipelines.stages.encode import SegmentContent, Turns, run_model
 from pipelines.stages.stage import Check, Outcome, stage
 from selection.encoders import ModelSpec, TokenScorer, load_token_scorer
 from selection.types import SCORES as COLUMNS
+from storage.ids import unique_ids
 from storage.pool.snapshot import Snapshot
 from storage.pool.targets import TargetSet
 from storage.vectors.model_scores import CAUSE
@@ -45,7 +46,7 @@ def token_scores(context: Context, model: str) -> Outcome:
     failed, truncated = sum(report.n_failed for report in reports), sum(report.truncated for report in reports)
     seconds = sum(report.seconds for report in reports)
     fingerprint = context.pool.model_fingerprint(model)
-    missing = sum(len(missing_ids(context.store, fingerprint, np.unique(source.ids))) for source in sources)
+    missing = sum(len(missing_ids(context.store, fingerprint, unique_ids(source.ids))) for source in sources)
     return Outcome(
         subject=fingerprint,
         metrics={

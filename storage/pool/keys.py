@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from selection.types import Mask, Rows
 from storage.errors import BadInput
-from storage.ids import Ids, from_arrow, from_bytes, id_of_text, rows_of, to_text
+from storage.ids import Ids, from_arrow, from_bytes, id_of_text, rows_of, to_text, unique_ids
 
 # The field of winnow's own files that holds winnow's id.
 WINNOW_ID = "winnow_id"
@@ -100,7 +100,7 @@ def match_keys(
 
 def match_source(keys: list[str], source: KeyedRows, *, only_winnow: Mask | bool = False) -> KeyMatch:
     """The row that each key names, as its position among the source's unique ids in ascending order."""
-    ids = np.unique(source.ids)
+    ids = unique_ids(source.ids)
     occurrences, given_ids = source.occurrence_keys()
     return match_keys(keys, ids, given_ids, rows_of(occurrences, ids), only_winnow=only_winnow)
 

@@ -15,6 +15,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,12 +24,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from selection.types import Array, Mask
+from selection.types import Array, Floats, Mask
 from storage.errors import BadInput
 from storage.files.lists import lines_of
 from storage.files.tables import mapped, parquet_file
 from storage.files.user_files import opened_as, url_digest
-from storage.ids import Ids, rows_of, to_text
+from storage.ids import Ids, rows_of, to_text, unique_ids
 from storage.pool.keys import WINNOW_ID, KeyedRows, KeyMatch, key_texts, match_source
 from storage.store import Store, utc_now
 from storage.vectors.segments import (
@@ -186,11 +187,11 @@ def import_vectors(
         BadInput: a file is not as it should be, an id of the source has no vector, or more than 1 % of them are zero or
             not finite. Fewer are recorded as failed, as a model's are.
 
-    Cost: one pass over the files if something is missing; memory for the keys and two blocks of 64 MiB.
+    Cost: one pass over the files if something is missing; memory for the keys and five blocks of 64 MiB.
     """
     began = time.monotonic()
     digests = _digests(store, files)
-    encoder, ids = _fingerprint(files, digests), np.unique(source.ids)
+    encoder, ids = _fingerprint(files, digests), unique_ids(source.ids)
     report: dict[str, Any] = {}
     n_new = 0
     with store.lock("import-vectors", f"take in the vectors of {source.name}", on_wait):
@@ -261,16 +262,18 @@ def _first(match: KeyMatch, chosen: Mask) -> str:
 
 
 def _id_of_keys(match: KeyMatch, ids: Ids, wanted: Ids) -> Ids:
-    """(k,) the id that each key gives a vector to; empty where it gives none that is wanted."""
+    """(k,) the id that each key gives a vector to; empty where it gives none of `wanted`, which are ascending."""
     key_ids = np.zeros(len(match.keys), "S16")
     rows, first = match.first()
-    key_ids[first] = ids[rows]
-    key_ids[~np.isin(key_ids, wanted)] = b""
+    is_wanted = rows_of(ids, wanted)[rows] >= 0
+    key_ids[first[is_wanted]] = ids[rows[is_wanted]]
     return key_ids
 
 
 def _require_all(files: Sequence[VectorFile], match: KeyMatch, ids: Ids, source: KeyedRows, todo: Ids) -> None:
-    without_vector = np.setdiff1d(todo, ids[match.rows[match.rows >= 0]])
+    named = np.zeros(len(ids), np.bool_)
+    named[match.rows[match.rows >= 0]] = True
+    without_vector = todo[~named[rows_of(todo, ids)]]
     if not len(without_vector):
         return
     occurrences, given_ids = source.occurrence_keys()
@@ -299,7 +302,7 @@ def _share(store: Store, encoder: str, files: Sequence[VectorFile], digests: Dig
 
     Cost: one pass over the files, if they had another content.
     """
-    wanted = np.unique(key_ids[key_ids != b""])
+    wanted = unique_ids(key_ids[key_ids != b""])
     last = former(store, _name(files), wanted, _dimension(store, files, digests))
     if last is None or last.dtype != stored_as(files):
         return 0
@@ -326,36 +329,71 @@ def _commit(
     on_progress: Progress | None,
 ) -> int:
     """Commit the vectors of the keys that give one, a segment a block; returns how many are usable."""
-    ids: list[Ids] = []
-    vectors: list[Array] = []
-    total, n_read, kept, at = int((key_ids != b"").sum()), 0, 0, 0
+    total, n_read, at = int((key_ids != b"").sum()), 0, 0
+    with ThreadPoolExecutor(1) as thread:
+        segments = _Segments(store, encoder, stored_as(files), thread)
+        for file in files:
+            with _reading(store, file, digests) as (reader, require_unchanged):
+                for block in reader.blocks():
+                    block_ids = key_ids[at : at + len(block)]
+                    at += len(block)
+                    wanted = block_ids != b""
+                    if wanted.any():
+                        segments.add(block_ids[wanted], block if wanted.all() else block[wanted])
+                        n_read += int(wanted.sum())
+                    require_unchanged()
+                    if segments.gathered() >= _block_rows(reader.dimension):
+                        segments.commit()
+                    if on_progress is not None:
+                        on_progress(n_read, total)
+        return segments.end()
 
-    def flush() -> int:
-        gathered = np.concatenate(ids)
-        unit, usable = normalise(np.concatenate(vectors))
-        failed = dict.fromkeys(to_text(gathered[~usable]), "zero or not finite")
-        details = {"failed": failed, "created_at": utc_now()}
-        commit_segment(store, encoder, gathered, unit, details, failed=~usable, dtype=stored_as(files))
-        ids.clear()
-        vectors.clear()
-        return int(usable.sum())
 
-    for file in files:
-        with _reading(store, file, digests) as (reader, require_unchanged):
-            for block in reader.blocks():
-                block_ids = key_ids[at : at + len(block)]
-                at += len(block)
-                wanted = block_ids != b""
-                if wanted.any():
-                    ids.append(block_ids[wanted])
-                    vectors.append(np.asarray(block[wanted], np.float32))
-                    n_read += int(wanted.sum())
-                require_unchanged()
-                if sum(map(len, ids)) >= _block_rows(reader.dimension):
-                    kept += flush()
-                if on_progress is not None:
-                    on_progress(n_read, total)
-    return kept + flush() if ids else kept
+class _Segments:
+    """Gathers vectors, and commits them in a thread while further ones are read.
+
+    Args:
+        dtype: how they are stored.
+        thread: has one worker.
+    """
+
+    def __init__(self, store: Store, encoder: str, dtype: str, thread: ThreadPoolExecutor) -> None:
+        self._commit = partial(commit_segment, store, encoder, dtype=dtype)
+        self._thread = thread
+        self._parts: list[tuple[Ids, Floats, Mask]] = []
+        self._committing: Future[str] | None = None
+        self._n_usable = 0
+
+    def add(self, ids: Ids, vectors: Array) -> None:
+        """Gather vectors of any length. They are read now, not when they are committed."""
+        self._parts.append((ids, *normalise(vectors)))
+
+    def gathered(self) -> int:
+        """How many vectors wait to be committed."""
+        return sum(len(ids) for ids, _, _ in self._parts)
+
+    def commit(self) -> None:
+        """Begin to commit what was gathered, once what was committed before is on disk; raises what that raised."""
+        self._wait()
+        ids, unit, usable = (
+            parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in zip(*self._parts, strict=True)
+        )
+        reasons = dict.fromkeys(to_text(ids[~usable]), "zero or not finite")
+        details = {"failed": reasons, "created_at": utc_now()}
+        self._committing = self._thread.submit(self._commit, ids, unit, details, failed=~usable)
+        self._n_usable += int(usable.sum())
+        self._parts = []
+
+    def end(self) -> int:
+        """Commit the rest; how many vectors were usable."""
+        if self._parts:
+            self.commit()
+        self._wait()
+        return self._n_usable
+
+    def _wait(self) -> None:
+        if self._committing is not None:
+            self._committing.result()
 
 
 class _Arrays:

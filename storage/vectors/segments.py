@@ -27,7 +27,7 @@ from storage import checksums
 from storage.checksums import sums_of, verified
 from storage.damage import committed_whole, damage_of, read_record, set_aside
 from storage.errors import BadInput, NotInStore, StoreDamaged
-from storage.ids import Ids, rows_of, to_arrow, to_text
+from storage.ids import Ids, rows_of, to_arrow, to_text, unique_ids
 from storage.store import Store, read_array, read_json, write_durably, write_json
 
 # A unit vector rounded to float16 keeps its norm to 2**-11 at worst; more is not a unit vector.
@@ -37,6 +37,9 @@ NORM_TOLERANCE = 1e-3
 MIN_NORM = 1e-12
 
 BLOCK_ROWS = 16384
+
+# Numbers that are worked on at once in memory: half a MiB in float64.
+TILE_VALUES = 1 << 16
 
 ROWS = "rows.parquet"
 # Of gradients: an encoder and the norms before vectors were made unit, one of each checkpoint.
@@ -52,12 +55,28 @@ def normalise(vectors: Array) -> tuple[Floats, Mask]:
         (n, d) float32 of norm 1, zeros for the rows that have none; (n,) bool, False for a row that is not finite or of
         norm below 1e-12.
     """
-    wide = np.asarray(vectors, np.float32)
-    norms = np.linalg.norm(wide.astype(np.float64), axis=1)
-    usable = np.isfinite(norms) & (norms >= MIN_NORM)
-    unit = np.zeros_like(wide)
-    unit[usable] = wide[usable] / norms[usable, None]
+    unit, usable = np.empty(vectors.shape, np.float32), np.empty(len(vectors), np.bool_)
+    for tile in _tiles(vectors):
+        wide = np.asarray(vectors[tile], np.float32)
+        norms = np.linalg.norm(wide.astype(np.float64), axis=1)
+        usable[tile] = np.isfinite(norms) & (norms >= MIN_NORM)
+        unit[tile] = wide / np.where(usable[tile], norms, 1.0)[:, None]
+        unit[tile][~usable[tile]] = 0.0
     return unit, usable
+
+
+def _tiles(array: Array) -> Iterator[slice]:
+    """Parts of an (n, d) array whose float64 copies fit into a cache: what is written and dropped costs more than sums."""
+    rows = max(1, TILE_VALUES // max(1, array.shape[1]))
+    return (slice(start, start + rows) for start in range(0, len(array), rows))
+
+
+def _lengths(vectors: Array) -> Floats:
+    """(n,) float32, the norms of vectors as stored."""
+    lengths = np.empty(len(vectors), np.float32)
+    for tile in _tiles(vectors):
+        lengths[tile] = np.linalg.norm(vectors[tile].astype(np.float32), axis=1)
+    return lengths
 
 
 def missing_ids(store: Store, encoder: str, ids: Ids) -> Ids:
@@ -77,7 +96,8 @@ def missing_ids(store: Store, encoder: str, ids: Ids) -> Ids:
 def failed_ids(store: Store, encoder: str, ids: Ids) -> Ids:
     """Those of `ids` that the encoder has seen and could give no vector, sorted."""
     failed = [_verified_array(segment, "failed.npy") for segment in segment_folders(store, encoder)]
-    return np.intersect1d(ids, np.concatenate([np.empty(0, "S16"), *failed]))
+    failed_ones = unique_ids(np.concatenate([np.empty(0, "S16"), *failed]))
+    return failed_ones[rows_of(failed_ones, unique_ids(ids)) >= 0]
 
 
 def _segments(store: Store, encoder: str) -> Iterator[tuple[Path, Ids | None]]:
@@ -159,8 +179,9 @@ def commit_segment(
     if vectors.ndim != 2 or len(vectors) != len(ids):
         raise BadInput(f"encoder {encoder}: {len(ids)} ids need as many vectors, got an array of shape {vectors.shape}")
     failed = np.zeros(len(ids), np.bool_) if failed is None else failed
-    kept = np.asarray(vectors, dtype)[~failed]
-    lengths = np.linalg.norm(kept.astype(np.float32), axis=1) if kept.shape[1] or table is None else np.ones(len(kept))
+    kept = np.asarray(vectors, dtype)
+    kept = kept[~failed] if failed.any() else kept
+    lengths = _lengths(kept) if kept.shape[1] or table is None else np.ones(len(kept))
     bad = np.flatnonzero(~(np.abs(lengths - 1) <= NORM_TOLERANCE))  # NaN is bad too
     if len(bad):
         row = int(np.flatnonzero(~failed)[bad[0]])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.ids import from_arrow, from_bytes, from_text, hash_keys, rows_of, to_arrow, to_bytes, to_text
+from storage.ids import from_arrow, from_bytes, from_text, hash_keys, rows_of, to_arrow, to_bytes, to_text, unique_ids
 
 sixteen = st.binary(min_size=16, max_size=16)
 
@@ -44,6 +44,13 @@ def test_rows_of__position_of_each_and_minus_one_for_strangers(inside: list[byte
     wanted = from_bytes([*inside, *asked])
     expected = [sorted(inside).index(v) if v in inside else -1 for v in [*inside, *asked]]
     assert rows_of(wanted, array).tolist() == expected
+
+
+@given(st.lists(sixteen, max_size=20))
+def test_unique_ids__as_a_sorted_set(values: list[bytes]):
+    unique = unique_ids(from_bytes(values))
+    assert to_bytes(unique) == sorted(set(values))
+    assert unique_ids(unique) is unique
 
 
 def test_ids_that_end_in_zero_bytes__stay_apart():

@@ -18,7 +18,7 @@ from storage.pool.ingest import FileSpec
 from storage.pool.snapshot import Snapshot, open_snapshot
 from storage.pool.targets import ingest_targets
 from storage.vectors.imported import VectorFile, files_dimension, files_fingerprint, import_vectors
-from storage.vectors.segments import StoredVectors, segment_folders, verify_segments
+from storage.vectors.segments import StoredVectors, commit_segment, segment_folders, verify_segments
 from tests.storage.conftest import SmallStore
 
 NAMES = ("p1", "p2", "p3", "p4")
@@ -141,6 +141,27 @@ def test_take_in__blocks_change_nothing(
     assert len(segment_folders(store, done.encoder)) == 3
     assert seen == [(2, 6), (4, 6), (6, 6)]
     assert stored(store, done.encoder, (*NAMES, "p5", "p6")) == pytest.approx(unit(vectors), abs=1e-3)
+
+
+@pytest.mark.parametrize("which", [0, 2])
+def test_take_in__what_stops_a_commit_stops_the_import(
+    store: SmallStore, pool: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    vectors = some_vectors(6)
+    file = write_npy(tmp_path / "v.npy", all_keys(), vectors)
+    monkeypatch.setattr("storage.vectors.imported.BLOCK_BYTES", 4 * D * 2)
+    commits = iter(range(3))
+
+    def commit_until(*args: Any, **options: Any) -> str:
+        if next(commits) == which:
+            raise OSError(28, "No space left on device")
+        return commit_segment(*args, **options)
+
+    monkeypatch.setattr("storage.vectors.imported.commit_segment", commit_until)
+    with pytest.raises(OSError, match="No space left"):
+        import_vectors(store, [file], pool)
+    monkeypatch.setattr("storage.vectors.imported.commit_segment", commit_segment)
+    assert import_vectors(store, [file], pool).n_new == 6 - 2 * which
 
 
 def test_take_in__again_reads_nothing(

@@ -166,6 +166,23 @@ def test_normalise__unit_rows_and_which_have_a_direction():
     assert not unit[1:5].any()
 
 
+def test_normalise_and_commit__by_tiles_as_at_once(store, monkeypatch):
+    vectors = np.random.default_rng(3).standard_normal((N, D)).astype(np.float32)
+    vectors[[6, 30]] = 0
+    at_once, usable = normalise(vectors)
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    expected = np.divide(vectors, norms[:, None], out=np.zeros((N, D)), where=norms[:, None] > 0)
+    assert (at_once == expected.astype(np.float32)).all()
+    monkeypatch.setattr("storage.vectors.segments.TILE_VALUES", 7 * D)
+    by_tiles, usable_by_tiles = normalise(vectors)
+    assert (by_tiles == at_once).all()
+    assert (usable_by_tiles == usable).all()
+    by_tiles[20] *= 1.01  # of the third tile
+    ids, _ = make()
+    with pytest.raises(BadInput, match=rf"1 of 48 vectors .* \(first: {to_text(ids[20:21])[0]}"):
+        commit_segment(store, "enc", ids, by_tiles, {}, failed=~usable)
+
+
 @pytest.mark.parametrize("file", ["vectors.npy", "keys.npy"])
 def test_verify__names_the_segment_that_changed(stored, file):
     store, _, _ = stored
