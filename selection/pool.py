@@ -12,7 +12,7 @@ import numpy as np
 from selection.blocks import ArrayBlocks, restricted
 from selection.errors import InvalidInput, MissingInput
 from selection.kernels.probabilities import checked
-from selection.types import Array, Floats, Input, Mask, RowBlocks, Rows, UInts, Vectors
+from selection.types import Array, Floats, Input, Mask, RowBlocks, Rows, TextMap, UInts, Vectors
 from selection.vectors import ArrayVectors
 
 
@@ -92,6 +92,7 @@ class Pool:
         target_questions: (m,) str, what each target asks: its text without the answer.
         target_names: (m,) what a person calls each of `target_questions`, for the reasons of a selection; its place by default.
         texts: (n,) str.
+        text_map: where several processes can read the same texts.
         columns: name -> (n,) array or list, numeric or str.
         keys: (n,) uint64 drawn from the candidate's id; they feed hash noise, so that a random draw does not depend
             on the order or growth of the pool. Row numbers by default.
@@ -122,6 +123,7 @@ class Pool:
     target_questions: Sequence[str] | None = None
     target_names: Sequence[str] = ()
     texts: Sequence[str] | None = None
+    text_map: TextMap | None = None
     columns: Mapping[str, Array] = field(default_factory=dict)
     keys: Array | None = None
     source_rows: Array | None = None
@@ -263,7 +265,15 @@ class Pool:
             raise InvalidInput(f"take: rows must be ascending, unique and in 0..{len(self) - 1}")
         inputs: dict[str, Any] = {
             name: getattr(self, name)
-            for name in ("targets", "target_texts", "target_questions", "target_names", "unit_length", "classes")
+            for name in (
+                "targets",
+                "target_texts",
+                "target_questions",
+                "target_names",
+                "text_map",
+                "unit_length",
+                "classes",
+            )
         }
         for name in ("vectors", "probabilities", "committee"):
             value = getattr(self, name)

@@ -6,7 +6,7 @@ Axes in docstrings: n candidates, m targets, d dimensions, C classes, b budget.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
@@ -78,6 +78,19 @@ class DeviceVectors(Points, Protocol):
 
     def norms(self) -> Any:
         """(n,) float64 tensor of lengths, to the bit those of the compiled loops."""
+
+
+class TextMap(Protocol):
+    """Where several processes can read the texts of a pool."""
+
+    def __call__(self, work: Callable[[list[str]], list[bytes]], rows: Rows) -> Iterable[bytes]:
+        """What the work gives for the text of each of some rows, in their order.
+
+        Args:
+            work: a function of a module, with its options; called for some texts at a time, in any process.
+            rows: of the pool that a draw began with, each once.
+        """
+        ...
 
 
 @runtime_checkable

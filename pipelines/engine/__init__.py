@@ -6,5 +6,6 @@ Imports `errors` of pipelines and nothing else of it. A shard that a dead worker
 """
 
 from pipelines.engine.local import LocalEngine, engine_for
+from pipelines.engine.models import engine_for_models
 
-__all__ = ["LocalEngine", "engine_for"]
+__all__ = ["LocalEngine", "engine_for", "engine_for_models"]

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -45,15 +45,16 @@ class LocalEngine:
     """A pool of processes that starts with the first shard; a context manager. Threads may share it.
 
     Args:
-        workers: how many processes, above 0.
+        workers: how many processes, above 0. They share the cores: each counts on its part of them for its own threads.
+        cards: the CUDA cards that the processes take turns to have, one each, by their names in CUDA_VISIBLE_DEVICES.
 
     Memory: 150 MiB a process, and what the work takes.
     """
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    def __init__(self, workers: int, cards: Sequence[str] = ()) -> None:
+        self.workers, self._cards = workers, cards
         self._spawn = multiprocessing.get_context("spawn")
-        self._done = self._spawn.Value("q", 0)
+        self._done, self._begun = self._spawn.Value("q", 0), self._spawn.Value("q", 0)
         self._lock = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
         self._ended = False
@@ -99,7 +100,10 @@ class LocalEngine:
             if self._ended:
                 raise CancelledError
             pool = self._pool = self._pool or ProcessPoolExecutor(
-                self.workers, self._spawn, initializer=_begin, initargs=(self._done, os.getpid())
+                self.workers,
+                self._spawn,
+                initializer=_begin,
+                initargs=(self._done, self._begun, os.getpid(), self.workers, self._cards),
             )
         try:
             return pool.submit(_call, work, shard), pool
@@ -148,10 +152,20 @@ class LocalEngine:
 
 _worker_done: Any = None
 
+# What the libraries read, when they are imported, that have threads of their own.
+_THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
 
-def _begin(done: Any, parent: int) -> None:
+
+def _begin(done: Any, begun: Any, parent: int, workers: int, cards: Sequence[str]) -> None:
     global _worker_done  # noqa: PLW0603
     _worker_done = done
+    with begun.get_lock():
+        number, begun.value = begun.value, begun.value + 1
+    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    for name in _THREADS:
+        os.environ.setdefault(name, str(threads))
+    if cards:
+        os.environ["CUDA_VISIBLE_DEVICES"] = cards[number % len(cards)]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

@@ -33,6 +33,7 @@ def assemble(inputs: DrawInputs) -> tuple[Pool, dict[str, int]]:
         target_questions=None if examples is None else examples.questions,
         target_names=() if examples is None else examples.printable(),
         texts=snapshot.texts() if Input.TEXTS in needs else None,
+        text_map=inputs.text_map,
         columns=columns,
         keys=hash_keys(snapshot.ids),
         eligible=eligible,

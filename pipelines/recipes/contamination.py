@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.config.schema import Decontamination
 from pipelines.pool_view import PoolView
-from selection.contamination import ContaminationRules
+from selection.contamination import ContaminationRules, Match
 from selection.types import Floats, Rows
 from selection.vectors import exact
 from storage.files.user_files import url_digest
-from storage.ids import Ids, rows_of, to_arrow
+from storage.ids import Ids, from_arrow, to_arrow
 from storage.pool.contamination import MATCH_COLUMNS
 from storage.pool.content import Turns, text_of
-from storage.pool.snapshot import Snapshot
-from storage.pool.targets import TargetSet
+from storage.pool.snapshot import RowGroups, Snapshot, open_snapshot
+from storage.pool.targets import TargetSet, open_targets
 from storage.records import digest_of
+from storage.shards import Map, Report, in_turn
+from storage.store import Store
 from storage.vectors.segments import StoredVectors
+
+if TYPE_CHECKING:
+    from selection.kernels.contamination import Contamination
 
 # Which version of the rules and plants is in use: another one makes another record.
 VERSION = 1
 EXCERPT = 200
+# Of a shard of the pool that is searched for evaluation texts.
+SHARD_ROWS = 2**17
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,41 +137,98 @@ class Examples:
         return tuple(f"{self.sets[place]}/{name}" for place, name in zip(self.place.tolist(), self.names, strict=True))
 
 
-def text_matches(snapshot: Snapshot, examples: Examples, rules: ContaminationRules) -> pa.Table:
+def text_matches(
+    snapshot: Snapshot,
+    sets: Sequence[TargetSet],
+    rules: ContaminationRules,
+    *,
+    parallel: Map = in_turn,
+    on_rows: Callable[[int], object] = int,
+) -> pa.Table:
     """Rows of a snapshot and the examples that they hold, as `MATCH_COLUMNS`, by row and then example.
+
+    Args:
+        parallel: where the shards of the pool are searched.
+        on_rows: called now and then with the number of rows searched since the last call.
 
     Cost: reads the texts, a row group at a time.
     """
-    from selection.kernels.contamination import Contamination
+    store = snapshot.store
+    with store.scratch("matches") as folder:
+        names = tuple(each.id for each in sets)
+        shards = [
+            SearchShard(store.root, snapshot.id, names, rules, rows, folder / f"part-{number:05d}.parquet")
+            for number, rows in enumerate(snapshot.shards(SHARD_ROWS))
+        ]
+        for _ in parallel(search_shard, shards, on_rows):
+            pass
+        tables = [pq.read_table(shard.file) for shard in shards]
+    matches = pa.concat_tables([pa.schema(MATCH_COLUMNS).empty_table(), *tables])
+    # A row stands in one shard, where its examples are in order; ids in the order of rows.
+    return matches.take(np.argsort(from_arrow(matches["id"]), kind="stable")) if len(matches) else matches
 
+
+@dataclass(frozen=True)
+class SearchShard:
+    """Rows of a pool that any process can search.
+
+    Attributes:
+        root: of the store.
+        sets: the records of the evaluation sets.
+        file: where the matches go.
+    """
+
+    root: Path
+    snapshot: str
+    sets: tuple[str, ...]
+    rules: ContaminationRules
+    rows: RowGroups
+    file: Path
+
+    def __str__(self) -> str:
+        return f"search for evaluation texts: {self.rows}"
+
+
+def search_shard(shard: SearchShard, report: Report) -> int:
+    """Write the matches of a shard; gives how many."""
+    snapshot = open_snapshot(Store(shard.root), shard.snapshot)
+    examples, search = _searcher(shard.root, shard.sets, shard.rules)
     ids: list[Ids] = []
-    kept: dict[int, str] = {}
-    matches = []
+    kept: list[str] = []
+    matches: list[Match] = []
 
     def texts() -> Iterator[str]:
-        for batch, conversations in snapshot.turns(snapshot.ids):
+        for batch, conversations in snapshot.turns_in(shard.rows):
             ids.append(batch)
             yield from map(text_of, conversations)
+            report(len(batch))
 
-    search = Contamination(examples.questions, rules)
     for text, match in search.with_texts(texts()):
         matches.append(match)
-        kept[len(matches) - 1] = text[match.start : match.stop][:EXCERPT]
-    rows = rows_of(np.concatenate(ids), snapshot.ids) if ids else np.empty(0, np.int64)
-    row = rows[[match.row for match in matches]].astype(np.int64)
+        kept.append(text[match.start : match.stop][:EXCERPT])
+    rows = np.array([match.row for match in matches], np.int64)
     target = np.array([match.target for match in matches], np.int64)
-    order = np.lexsort((target, row))
-    ordered = [matches[i] for i in order.tolist()]
-    return _table(
-        snapshot.ids[row[order]],
+    table = _table(
+        np.concatenate([np.empty(0, "S16"), *ids])[rows],
         examples,
-        target[order],
-        rule=[match.rule for match in ordered],
-        score=[match.score for match in ordered],
-        start=[match.start for match in ordered],
-        stop=[match.stop for match in ordered],
-        excerpt=[kept[i] for i in order.tolist()],
+        target,
+        rule=[match.rule for match in matches],
+        score=[match.score for match in matches],
+        start=[match.start for match in matches],
+        stop=[match.stop for match in matches],
+        excerpt=kept,
     )
+    pq.write_table(table, shard.file)
+    return len(table)
+
+
+@lru_cache(maxsize=1)
+def _searcher(root: Path, sets: tuple[str, ...], rules: ContaminationRules) -> tuple[Examples, Contamination]:
+    """The examples of some sets, and what finds them: made once in a process."""
+    from selection.kernels.contamination import Contamination
+
+    examples = Examples.of([open_targets(Store(root), name) for name in sets])
+    return examples, Contamination(examples.questions, rules)
 
 
 def vector_matches(view: PoolView, spec: ContaminationSpec, examples: Examples) -> pa.Table:

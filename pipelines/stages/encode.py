@@ -10,30 +10,42 @@ is encoded again in the same batches and gives the same bytes on the same machin
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
+from pipelines.stages.model_segments import (
+    ModelPass,
+    ModelShard,
+    Segment,
+    SegmentContent,
+    TextSource,
+    Turns,
+    describe_model,
+    encode_segment,
+    encode_shard,
+    read_plan,
+    source_opener,
+    with_texts,
+)
 from selection.encoders import ROW_CAUSES, Probed, Representation, Vectorizer, load_vectorizer, record_of
 from selection.errors import InvalidInput
-from selection.types import Array
 from storage.damage import read_record
 from storage.errors import NotInStore, StoreDamaged
-from storage.ids import Ids, from_text, rows_of, to_text
+from storage.ids import Ids, from_text, rows_of
+from storage.shards import Map, in_turn
 from storage.store import Store, read_array, utc_now, write_json
 from storage.vectors.segments import (
-    commit_segment,
     describe_encoder,
     description,
     failed_ids,
@@ -51,29 +63,20 @@ NOMINAL_RATE = {"cpu": 5e10, "cuda": 5e13}
 
 MIN_SEGMENT_ROWS, MAX_SEGMENT_ROWS = 64, 16384
 
-MODEL_LIBRARIES = ("torch", "transformers", "sentence_transformers")
-
 # Characters in a token, roughly; sizes segments only.
 CHARS_PER_TOKEN = 4
 
 # Above this share of texts without a vector the fault lies with the model or the data, not with a text.
 MAX_FAILED_FRACTION = 0.01
 
-Turns = list[tuple[str, str]]
+Engine = Callable[[], AbstractContextManager[Map]]
+"""Begins the processes that load a model, once one is needed."""
 
 
-class TextSource(Protocol):
-    """Texts by id: a snapshot of the pool or a target set."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def ids(self) -> Ids: ...
-
-    def turns(self, wanted: Ids) -> Iterator[tuple[Ids, list[Turns]]]:
-        """The turns of the wanted ids, each once, in any order, in blocks."""
-        ...
+@contextmanager
+def in_this_process() -> Iterator[Map]:
+    """The engine that begins nothing."""
+    yield in_turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,52 +107,6 @@ class EmbedReport:
     truncated: int
     notes: tuple[str, ...] = ()
     load_seconds: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentContent:
-    """What a model gave for the texts of a segment.
-
-    Attributes:
-        vectors: (n, d) float; of norm 1, or of no dimension where `table` holds all.
-        failed: rows without anything -> why.
-        tokens: how many were read.
-        truncated: how many texts were cut.
-        dtype: how the vectors are stored.
-        table: further columns, a row for each text that did not fail, in their order; behind the ids in rows.parquet.
-        norms: (n, checkpoints) of gradients, see `Encoded`.
-    """
-
-    vectors: Array
-    failed: Mapping[int, str]
-    tokens: int
-    truncated: int
-    dtype: str = "float16"
-    table: pa.Table | None = None
-    norms: Array | None = None
-
-
-class ModelPass(Protocol):
-    """A model, and what is done with each text."""
-
-    @property
-    def fingerprint(self) -> str:
-        """What names the folder of its segments: all that its numbers depend on."""
-        ...
-
-    def load(self, device: str | None) -> Any:
-        """The model, with `device`, `parameters`, `batch_tokens` and `notes`."""
-        ...
-
-    def description(self, model: Any) -> dict[str, Any]:
-        """JSON-plain, kept beside the segments: `spec` and `dimension` at least."""
-        ...
-
-    def run(
-        self, model: Any, turns: list[Turns], *, batch_tokens: int, on_batch: Callable[[int], None]
-    ) -> SegmentContent:
-        """What the model gives for some texts; `on_batch` is called after each batch with its number of texts."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -185,14 +142,6 @@ class Embedding:
         )
 
 
-@dataclass(frozen=True)
-class _Segment:
-    """Ids to encode together, in this order."""
-
-    ids: Ids
-    batch_tokens: int
-
-
 def embed(
     store: Store,
     spec: Representation,
@@ -202,6 +151,7 @@ def embed(
     on_wait: Callable[[str], None] | None = None,
     segment_seconds: float = 30,
     device: str | None = None,
+    engine: Engine = in_this_process,
 ) -> EmbedReport:
     """Encode the texts of a source whose ids have no vector yet; see `run_model`."""
     return run_model(
@@ -212,6 +162,7 @@ def embed(
         on_wait=on_wait,
         segment_seconds=segment_seconds,
         device=device,
+        engine=engine,
     )
 
 
@@ -224,6 +175,7 @@ def run_model(
     on_wait: Callable[[str], None] | None = None,
     segment_seconds: float = 30,
     device: str | None = None,
+    engine: Engine = in_this_process,
 ) -> EmbedReport:
     """Run a model over the texts of a source whose ids it has not seen yet.
 
@@ -232,8 +184,12 @@ def run_model(
         on_wait: called with the holder of the lock if another process embeds with the same encoder.
         segment_seconds: the work in a segment, roughly: what is lost when a run is killed.
         device: as `load_vectorizer`.
+        engine: where the segments of a snapshot or a target set are worked on; other sources are read in this process.
+            The segments, and the bytes in them, are the same for any number of processes.
 
     Raises:
+        BadInput: a process sees other files of the model than this one.
+        WorkerDied: the processes that worked on a segment were killed again and again.
         ServerFailed, ServerUnavailable: see `load_vectorizer`; or another model answers than when the first were made.
         InvalidInput: more than 1 % of the source's texts got no vector. Fewer are recorded in the store and counted in
             the report.
@@ -252,19 +208,21 @@ def run_model(
             _plan_again(store, encoder, damaged)
         todo = missing_ids(store, encoder, ids)
         if len(todo) or (len(ids) and not is_described(store, encoder)):
-            loading = time.monotonic()
-            job = _Job(store, work, source, work.load(device))
-            load_seconds = time.monotonic() - loading
-            notes = tuple(job.model.notes)
-            own = {"encoder": encoder, "notes": list(notes), "created_at": utc_now()}
-            describe_encoder(store, encoder, work.description(job.model) | own)
-            if isinstance(job.model, Probed):
-                job.model.require_same(description(store, encoder)["probe"])
+            with (engine if source_opener(source) else in_this_process)() as parallel:
+                loading = time.monotonic()
+                job = _job(store, work, source, device, parallel)
+                load_seconds = time.monotonic() - loading
+                notes = tuple(job.model.notes)
+                own = {"encoder": encoder, "notes": list(notes), "created_at": utc_now()}
+                describe_encoder(store, encoder, {**job.description, **own})
+                if isinstance(job.model, Probed):
+                    job.model.require_same(description(store, encoder)["probe"])
+                if len(todo):
+                    on_batch = _counter(on_progress, len(todo))
+                    for counts in job.encoded(_segments(job, todo, segment_seconds), on_batch):
+                        totals += counts
+                        _check_failed(store, encoder, totals["failed"], ids)
         if len(todo):
-            on_batch = _counter(on_progress, len(todo))
-            for segment, turns in _with_texts(source, _segments(job, todo, segment_seconds)):
-                totals += _encode(job, segment, turns, on_batch)
-                _check_failed(store, encoder, totals["failed"], ids)
             _remove_finished_plans(store, encoder)
             if totals["failed"]:
                 first = _first_cause(_causes(store, encoder, todo))
@@ -288,16 +246,45 @@ def run_model(
 
 @dataclass(frozen=True)
 class _Job:
-    """The source, the model and the store of a call."""
+    """The source, the model and the store of a call.
+
+    Attributes:
+        model: it, or what another process that has loaded it says of it (`ModelFacts`).
+        parallel, shard: where the segments are worked on, and what a process opens; None for this process.
+    """
 
     store: Store
     work: ModelPass
     source: TextSource
     model: Any
+    description: Mapping[str, Any]
+    parallel: Map = in_turn
+    shard: ModelShard | None = None
 
     @property
     def encoder(self) -> str:
         return self.work.fingerprint
+
+    def encoded(self, segments: list[Segment], on_batch: Callable[[int], None]) -> Iterable[Counter[str]]:
+        """What each segment adds to the totals, once it is committed."""
+        if self.shard is None:
+            for segment, turns in with_texts(self.source, segments):
+                yield encode_segment(self.store, self.work, self.model, segment, turns, on_batch)
+        else:
+            shards = [replace(self.shard, plan=segment.plan, number=segment.number) for segment in segments]
+            yield from self.parallel(encode_shard, shards, on_batch)
+
+
+def _job(store: Store, work: ModelPass, source: TextSource, device: str | None, parallel: Map) -> _Job:
+    """The model is loaded by those who work with it: this process does not where others do."""
+    opener = source_opener(source)
+    if parallel is in_turn or opener is None:
+        model = work.load(device)
+        return _Job(store, work, source, model, work.description(model))
+    title = f"run the model {work.fingerprint} over {source.name}"
+    shard = ModelShard(store.root, title, work, work.fingerprint, opener, device)
+    [facts] = parallel(describe_model, [shard], int)
+    return _Job(store, work, source, facts, facts.description, parallel, shard)
 
 
 def _counter(on_progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
@@ -306,48 +293,12 @@ def _counter(on_progress: Callable[[int, int], None] | None, total: int) -> Call
 
     def on_batch(size: int) -> None:
         nonlocal encoded
-        encoded += size
+        encoded = min(encoded + size, total)  # a killed worker's batches are done twice
         if on_progress is not None:
             on_progress(encoded, total)
 
     on_batch(0)
     return on_batch
-
-
-def _encode(job: _Job, segment: _Segment, turns: list[Turns], on_batch: Callable[[int], None]) -> Counter[str]:
-    """Run the model over a segment and commit it; gives what it adds to the totals of a call."""
-    started = time.monotonic()
-    content = job.work.run(job.model, turns, batch_tokens=segment.batch_tokens, on_batch=on_batch)
-    failed = np.zeros(len(turns), np.bool_)
-    failed[list(content.failed)] = True
-    record = {
-        "failed": {to_text(segment.ids[row : row + 1])[0]: cause for row, cause in content.failed.items()},
-        "tokens": content.tokens,
-        "truncated": content.truncated,
-        "batch_tokens": segment.batch_tokens,
-        "seconds": round(time.monotonic() - started, 3),
-        "created_at": utc_now(),
-        **_environment(job.model),
-    }
-    commit_segment(
-        job.store,
-        job.encoder,
-        segment.ids,
-        content.vectors,
-        record,
-        failed=failed,
-        dtype=content.dtype,
-        table=content.table,
-        norms=content.norms,
-    )
-    refused = sum(cause.startswith(ROW_CAUSES) for cause in content.failed.values())
-    return Counter(
-        segments=1,
-        rows=len(turns),
-        tokens=content.tokens,
-        truncated=content.truncated,
-        failed=len(content.failed) - refused,
-    )
 
 
 def _causes(store: Store, encoder: str, ids: Ids) -> dict[str, str]:
@@ -376,12 +327,12 @@ def _check_failed(store: Store, encoder: str, n_failed: int, ids: Ids) -> None:
         )
 
 
-def _segments(job: _Job, todo: Ids, segment_seconds: float) -> list[_Segment]:
+def _segments(job: _Job, todo: Ids, segment_seconds: float) -> list[Segment]:
     """The segments to encode: unfinished ones of earlier plans of which every id is still wanted, then a new plan."""
     wanted = np.sort(todo)
-    resumed: list[_Segment] = []
+    resumed: list[Segment] = []
     for plan in _plans(job.store, job.encoder):
-        for segment in _read_plan(plan):
+        for segment in read_plan(plan):
             rows = rows_of(segment.ids, wanted)
             if (rows >= 0).all():
                 resumed.append(segment)
@@ -389,7 +340,7 @@ def _segments(job: _Job, todo: Ids, segment_seconds: float) -> list[_Segment]:
     return resumed + (_plan(job, wanted, segment_seconds) if len(wanted) else [])
 
 
-def _plan(job: _Job, todo: Ids, segment_seconds: float) -> list[_Segment]:
+def _plan(job: _Job, todo: Ids, segment_seconds: float) -> list[Segment]:
     """Cut `todo` into segments, in the order of the source, and commit them as a plan."""
     ids: list[Ids] = []
     tokens: list[int] = []
@@ -403,7 +354,7 @@ def _plan(job: _Job, todo: Ids, segment_seconds: float) -> list[_Segment]:
         raise NotInStore(f"{job.source.name}: asked for the texts of {len(todo)} ids, got {len(ordered)}")
     rate = NOMINAL_RATE["cuda" if job.model.device.startswith("cuda") else "cpu"]
     bounds = _bounds(tokens, int(segment_seconds * rate / max(1, job.model.parameters)))
-    return _read_plan(_commit_plan(job.store, job.encoder, ordered, bounds, job.model.batch_tokens, job.source.name))
+    return read_plan(_commit_plan(job.store, job.encoder, ordered, bounds, job.model.batch_tokens, job.source.name))
 
 
 def _commit_plan(store: Store, encoder: str, ids: Ids, bounds: list[int], batch_tokens: int, source: str) -> Path:
@@ -451,49 +402,10 @@ def _plans(store: Store, encoder: str) -> list[Path]:
     return [store.path("vectors", encoder, name) for name in names if name.startswith("plan-")]
 
 
-def _read_plan(folder: Path) -> list[_Segment]:
-    record = read_record("plans", folder)
-    ids = read_array(folder / "ids.npy")
-    return [_Segment(ids[a:b], record["batch_tokens"]) for a, b in itertools.pairwise(record["bounds"])]
-
-
 def _remove_finished_plans(store: Store, encoder: str) -> None:
     """Remove plans of which no segment can be resumed: each is written, or one of its ids was encoded elsewhere."""
     for folder in _plans(store, encoder):
-        segments = _read_plan(folder)
+        segments = read_plan(folder)
         open_ids = np.sort(missing_ids(store, encoder, np.concatenate([segment.ids for segment in segments])))
         if not any((rows_of(segment.ids, open_ids) >= 0).all() for segment in segments):
             shutil.rmtree(folder)
-
-
-def _with_texts(source: TextSource, segments: list[_Segment]) -> Iterator[tuple[_Segment, list[Turns]]]:
-    """Each segment with its texts, as soon as the source has yielded them all."""
-    ids = np.concatenate([segment.ids for segment in segments])
-    starts = np.cumsum([0, *(len(segment.ids) for segment in segments)])
-    order = np.argsort(ids)
-    ordered = ids[order]
-    waiting: dict[int, dict[int, Turns]] = {number: {} for number in range(len(segments))}
-    for some, turns in source.turns(ids):
-        rows = rows_of(some, ordered)
-        for place, each in zip(order[rows[rows >= 0]], itertools.compress(turns, rows >= 0), strict=True):
-            number = int(np.searchsorted(starts, place, "right")) - 1
-            texts = waiting[number]
-            texts[int(place - starts[number])] = each
-            if len(texts) == len(segments[number].ids):
-                del waiting[number]
-                yield segments[number], [texts[i] for i in range(len(texts))]
-    absent = sum(len(segments[number].ids) - len(texts) for number, texts in waiting.items())
-    if absent:
-        raise NotInStore(f"{source.name}: the texts of {absent} of {len(ids)} ids were not given")
-
-
-def _environment(model: Any) -> dict[str, Any]:
-    """The versions and settings on which the bits of a number depend, beside the plan.
-
-    Of the model libraries those that are loaded: a representation without a model needs none of them.
-    """
-    if isinstance(model, Probed):
-        return {"device": model.device}  # the versions are the server's
-    loaded = {name: sys.modules[name] for name in MODEL_LIBRARIES if name in sys.modules}
-    threads = {"threads": loaded["torch"].get_num_threads()} if "torch" in loaded else {}
-    return {"device": model.device} | threads | {name: library.__version__ for name, library in loaded.items()}

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from pipelines.context import Context
-from pipelines.stages.encode import EmbedReport, TextSource, embed
+from pipelines.engine import engine_for_models
+from pipelines.stages.encode import EmbedReport, embed, in_this_process
+from pipelines.stages.model_segments import TextSource
 from selection.encoders.postprocess import Frame, Postprocessed, fit_frame, postprocess_of
-from selection.encoders.representation import record_of
+from selection.encoders.representation import Representation, record_of
 from storage.ids import Ids, to_text, unique_ids
 from storage.store import utc_now
 from storage.vectors.fits import commit_fit, read_arrays
@@ -36,8 +39,8 @@ def embed_with(
     """Encode the texts of a source that have no vector yet, and move the vectors if the encoder has a `postprocess`."""
     spec = context.pool.representation(encoder, targets=targets)
     if not isinstance(spec, Postprocessed):
-        return embed(context.store, spec, source, on_progress=on_progress)
-    report = embed(context.store, spec.base, source, on_progress=on_progress)
+        return _embed(context, spec, source, on_progress)
+    report = _embed(context, spec.base, source, on_progress)
     _ensure_fit(context, encoder, on_progress)
     spec = context.pool.representation(encoder, targets=targets)  # another process may have fitted meanwhile
     assert isinstance(spec, Postprocessed)
@@ -47,12 +50,19 @@ def embed_with(
     return replace(report, encoder=copy, n_failed=len(failed_ids(context.store, copy, ids)))
 
 
+def _embed(context: Context, spec: Representation, source: TextSource, on_progress: Progress | None) -> EmbedReport:
+    # A server works on several requests at a time by itself.
+    is_remote, is_model = spec.kind == "remote", spec.kind != "ngrams"
+    engine = in_this_process if is_remote else partial(engine_for_models, context, uses_cards=is_model)
+    return embed(context.store, spec, source, on_progress=on_progress, engine=engine)
+
+
 def _ensure_fit(context: Context, encoder: str, on_progress: Progress | None) -> None:
     """Fit on the sample of the pool, whose vectors come first."""
     fit, spec = context.pool.fit(encoder), context.pool.representation(encoder)
     if fit is None or fit.committed or not isinstance(spec, Postprocessed):
         return
-    embed(context.store, spec.base, context.pool.snapshot, on_progress=on_progress)
+    _embed(context, spec.base, context.pool.snapshot, on_progress)
     options = postprocess_of(spec.spec)
     assert options is not None
     vectors, usable = normalise(_taken(context, spec.base.fingerprint(), fit.ids))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from pipelines.config.schema import Recipe
 from pipelines.context import Context
+from pipelines.engine import engine_for
 from pipelines.pool_view import PoolView
 from pipelines.recipes.check import check_recipe
 from pipelines.recipes.draw import SelectionResult, draw
@@ -17,12 +19,17 @@ from pipelines.recipes.eligible import RULES
 from pipelines.recipes.learned import recipe_inputs
 from pipelines.recipes.noise import ANOTHER_SEED, jaccard, noise_floor, with_another_seed
 from pipelines.recipes.spec import resolve_spec
+from pipelines.recipes.text_shards import SnapshotTexts
 from pipelines.runs import last_run
 from pipelines.stages.embedding_recall import VERBATIM, embedding_recall, recall_check, recall_metrics
 from pipelines.stages.stage import Check, Outcome, stage
+from selection.types import Input
 from storage.ids import Ids, from_arrow, rows_of
 from storage.pool.content import prompt_of
 from storage.records import commit_metrics, known_selection
+
+# What steps do in several processes is a part of their work on texts: it pays for a larger pool than reading it does.
+EASE = 4
 
 
 @stage(
@@ -41,7 +48,13 @@ def select(context: Context, recipe: str) -> Outcome:
     check_recipe(context.pool, context.config.recipes[recipe])
     last = last_run(context.store, "select", recipe)
     spec = resolve_spec(context, recipe)
-    result = draw(context, recipe_inputs(context.pool, spec), recipe)
+    inputs = recipe_inputs(context.pool, spec)
+    size = inputs.snapshot.size_bytes if Input.TEXTS in spec.inputs else 0
+    with engine_for(size // EASE, context.config.engine.workers) as (parallel, workers):
+        if workers > 1:
+            on_rows = partial(context.report.progress, f"{recipe}: read the texts")
+            inputs.text_map = SnapshotTexts(inputs.snapshot, parallel, on_rows)
+        result = draw(context, inputs, recipe)
     recall = embedding_recall(context, recipe, result.spec)
     shared = _shared(context, result.ids, last["subject"] if last else None)
     overlap = None if shared is None else shared["overlap_with_last"]

@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.context import Context
+from pipelines.engine import engine_for_models
 from pipelines.progress import duration
-from pipelines.stages.encode import SegmentContent, Turns, run_model
+from pipelines.stages.encode import run_model
+from pipelines.stages.model_segments import SegmentContent, Turns
 from pipelines.stages.stage import Check, Outcome, stage
 from selection.encoders import ModelSpec, TokenScorer, load_token_scorer
 from selection.types import SCORES as COLUMNS
@@ -33,8 +35,8 @@ def token_scores(context: Context, model: str) -> Outcome:
     reports = []
     for place, source in enumerate(sources):
         title = f"score {source.name if place else 'the pool'} with {model}"
-        report = run_model(context.store, Scoring(spec), source, on_progress=partial(context.report.progress, title))
-        reports.append(report)
+        on_progress, engine = partial(context.report.progress, title), partial(engine_for_models, context)
+        reports.append(run_model(context.store, Scoring(spec), source, on_progress=on_progress, engine=engine))
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         context.report.say(f"{model}: {note}")
     for column in sorted(context.pool.snapshot.known_columns()):

@@ -73,6 +73,24 @@ DUPLICATES_SCHEMA = pa.schema(
 TOMBSTONES_SCHEMA = pa.schema([("id", pa.uuid()), ("ingest", _TEXT), ("reason", _TEXT)])
 
 
+@dataclass(frozen=True)
+class RowGroups:
+    """Row groups of a snapshot's files that stand together: what a process can read by itself.
+
+    Attributes:
+        files: the places of files among those of the snapshot, each with the numbers of its row groups.
+        start: the place of the first row among the snapshot's occurrences.
+        rows: how many.
+    """
+
+    files: tuple[tuple[int, range], ...]
+    start: int
+    rows: int
+
+    def __str__(self) -> str:
+        return f"{self.rows:,} rows of the pool from row {self.start:,} on"
+
+
 class Snapshot:
     """A committed snapshot.
 
@@ -120,6 +138,11 @@ class Snapshot:
         """(occurrences,) int64, in storage order: the row, that of a duplicate included."""
         return np.where(self.occurrences < 0, ~self.occurrences, self.occurrences)
 
+    @property
+    def size_bytes(self) -> int:
+        """Of its rows in the store."""
+        return sum(path.stat().st_size for path in self._paths())
+
     def turns(self, wanted: Ids) -> Iterator[tuple[Ids, list[Turns]]]:
         """The turns of some ids, streamed in storage order (ingest, then line), in batches of one row group.
 
@@ -151,6 +174,38 @@ class Snapshot:
             keep = np.flatnonzero((occurrences >= 0) & is_wanted[np.maximum(occurrences, 0)])
             if len(keep):
                 yield self.ids[occurrences[keep]], _columns_of_group(file, group, columns).take(keep)
+
+    def shards(self, rows: int) -> list[RowGroups]:
+        """All rows, in shards of whole row groups: of `rows` rows, and fewer than a row group's more.
+
+        Cost: reads the end of each file.
+        """
+        shards: list[RowGroups] = []
+        files: list[tuple[int, range]] = []
+        start = size = 0
+        for part, path in enumerate(self._paths()):
+            metadata, first = pq.ParquetFile(path).metadata, 0
+            for group in range(metadata.num_row_groups):
+                size += metadata.row_group(group).num_rows
+                if size >= rows:
+                    shards.append(RowGroups((*files, (part, range(first, group + 1))), start, size))
+                    files, first, start, size = [], group + 1, start + size, 0
+            if first < metadata.num_row_groups:
+                files.append((part, range(first, metadata.num_row_groups)))
+        return [*shards, RowGroups(tuple(files), start, size)] if files else shards
+
+    def turns_in(self, shard: RowGroups) -> Iterator[tuple[Ids, list[Turns]]]:
+        """As `turns`, of the rows of a shard; opens its files alone."""
+        paths, start = self._paths(), shard.start
+        for part, groups in shard.files:
+            file = pq.ParquetFile(verified(paths[part]))
+            for group in groups:
+                table = _columns_of_group(file, group, TURN_COLUMNS)
+                occurrences = self.occurrences[start : start + len(table)]
+                keep = np.flatnonzero(occurrences >= 0)
+                if len(keep):
+                    yield self.ids[occurrences[keep]], turns_from_table(table.take(keep))
+                start += len(table)
 
     def turns_of(self, rows: npt.NDArray[np.int64]) -> list[Turns]:
         """The turns of some rows, each once, in their order whatever the order of files.
@@ -403,7 +458,10 @@ class Snapshot:
                 start = stop
 
     def _parts(self) -> list[Path]:
-        return [verified(path) for ingest in self.ingests for path in parts(self.store, ingest)]
+        return [verified(path) for path in self._paths()]
+
+    def _paths(self) -> list[Path]:
+        return [path for ingest in self.ingests for path in parts(self.store, ingest)]
 
 
 def no_column(name: str, known: Iterable[str]) -> BadInput:

@@ -57,6 +57,15 @@ def name_process(shard: Path, _: Report) -> int:
     return 0
 
 
+def show_settings(folder: Path, _: Report) -> tuple[str, str]:
+    """The card and the threads of a worker, once both are there."""
+    (folder / str(os.getpid())).touch()
+    until = time.monotonic() + 30
+    while len(list(folder.iterdir())) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    return os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OMP_NUM_THREADS"]
+
+
 def test_results__are_those_of_one_process_in_order() -> None:
     done: list[int] = []
     with LocalEngine(2) as engine:
@@ -76,6 +85,14 @@ def test_a_killed_worker__has_its_shard_done_by_another(tmp_path: Path) -> None:
         with pytest.raises(WorkerDied, match=r"killed 3 times.*engine: \{workers: 1\}"):
             list(engine.map(die, [tmp_path / "tries"], int))
         assert (tmp_path / "tries").read_text() == "x" * TRIES
+
+
+def test_workers__have_a_card_each_and_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    threads = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    with LocalEngine(2, ["3", "GPU-5"]) as engine:
+        settings = list(engine.map(show_settings, [tmp_path] * 2, int))
+    assert sorted(settings) == [("3", threads), ("GPU-5", threads)]
 
 
 @pytest.mark.parametrize(("size", "workers", "expected"), [(WORTH_BYTES - 1, 2, 1), (10**12, 1, 1), (10**12, 3, 3)])
