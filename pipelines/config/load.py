@@ -110,7 +110,7 @@ class _ConfigLoader(ConfigReader):
             self._check_own_vectors("labeling", labeling, targets)
         index = self._validated(schema.Index, self._given("index"), ("index",))
         health = self._validated(schema.Health, self._given("health"), ("health",))
-        engine = self._validated(schema.Engine, self._given("engine"), ("engine",))
+        engine = self._engine()
         decontamination = self._decontamination(targets, names)
         exports = dict(self._exports())
         schedule = self._schedule(list(self._mapping("recipes"))) if self.raw.get("schedule") is not None else None
@@ -141,6 +141,14 @@ class _ConfigLoader(ConfigReader):
             root=self.root,
             sweeps=self.sweeps.members,
         )
+
+    def _engine(self) -> schema.Engine | None:
+        engine = self._validated(schema.Engine, self._given("engine"), ("engine",))
+        if engine is not None and engine.kind != "ray":
+            for key in ("address", "gpus_per_worker"):
+                if getattr(engine, key) is not None:
+                    self.add(("engine", key), "is for `kind: ray`, which is not set")
+        return engine
 
     def _given(self, key: str) -> Any:
         """What stands under a key; an empty mapping where nothing does."""

@@ -106,7 +106,7 @@ def _readings(
 ) -> Iterator[list[Callable[[], Ingest]]]:
     """What gives the ingest of each file. Several files are read at the same time where that is worth it."""
     read = partial(ingest_file, context.store, reread=context.reread, on_rows=count)
-    with engine_for(sum(map(_size, specs)), context.config.engine.workers) as (parallel, workers):
+    with engine_for(context, sum(map(_size, specs))) as (parallel, workers):
         if workers == 1:
             yield [partial(read, spec) for spec in specs]
             return
