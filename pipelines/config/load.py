@@ -143,12 +143,17 @@ class _ConfigLoader(ConfigReader):
         )
 
     def _engine(self) -> schema.Engine | None:
+        """Where large work is done. A run of Dagster may say `kind: local`, and then what is of Ray counts for nothing."""
         engine = self._validated(schema.Engine, self._given("engine"), ("engine",))
-        if engine is not None and engine.kind != "ray":
-            for key in ("address", "gpus_per_worker"):
-                if getattr(engine, key) is not None:
-                    self.add(("engine", key), "is for `kind: ray`, which is not set")
-        return engine
+        if engine is None:
+            return None
+        if (engine.address or "").startswith("ray://"):
+            self.add(("engine", "address"), "must be `host:port` or `auto`: winnow runs on a machine of the cluster")
+        of_ray = [key for key in ("address", "gpus_per_worker") if getattr(engine, key) is not None]
+        if "kind" not in engine.model_fields_set:
+            for key in of_ray:
+                self.add(("engine", key), "is for `kind: ray`, which is not set")
+        return engine.model_copy(update=dict.fromkeys(of_ray)) if engine.kind == "local" else engine
 
     def _given(self, key: str) -> Any:
         """What stands under a key; an empty mapping where nothing does."""

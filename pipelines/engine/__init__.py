@@ -7,8 +7,8 @@
 Imports `context` and `errors` of pipelines and nothing else of it. A shard that a dead worker left is given to another.
 """
 
-from pipelines.engine.choose import engine_for
+from pipelines.engine.choose import engine_for, ray_engine
 from pipelines.engine.local import LocalEngine
 from pipelines.engine.ray import RayEngine
 
-__all__ = ["LocalEngine", "RayEngine", "engine_for"]
+__all__ = ["LocalEngine", "RayEngine", "engine_for", "ray_engine"]

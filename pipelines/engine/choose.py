@@ -16,17 +16,16 @@ AT_ONCE = 32
 
 
 @contextmanager
-def engine_for(context: Context, size: int, *, uses_cards: bool = False) -> Iterator[tuple[Map, int]]:
+def engine_for(context: Context, size: int) -> Iterator[tuple[Map, int]]:
     """How to map, and how many shards are worked on at the same time.
 
     Args:
         size: bytes of the work's input; processes of this machine are started only where they are worth it. Ray is asked
             for whatever has a shard.
-        uses_cards: whether a worker is faster with a GPU.
     """
     options = context.engine
     if options.kind == "ray":
-        with RayEngine(context.store, options, context.report.say, uses_cards=uses_cards) as cluster:
+        with ray_engine(context) as cluster:
             yield cluster.map, options.workers or AT_ONCE
         return
     workers = options.workers or len(os.sched_getaffinity(0))
@@ -35,3 +34,19 @@ def engine_for(context: Context, size: int, *, uses_cards: bool = False) -> Iter
         return
     with local.LocalEngine(workers) as engine:
         yield engine.map, workers
+
+
+def ray_engine(context: Context, *, uses_cards: bool = False) -> RayEngine:
+    """The Ray cluster that the configuration names.
+
+    Args:
+        uses_cards: whether workers get the cards that it names.
+    """
+    options = context.engine
+    return RayEngine(
+        context.store,
+        address=options.address,
+        workers=options.workers,
+        cards=options.gpus_per_worker if uses_cards else 0,
+        say=context.report.say,
+    )

@@ -44,18 +44,18 @@ class Handshake:
             EngineRefused: it runs other code, or has another store.
         """
         mine = versions()
-        if other := [f"{what} {mine[what]}, not {theirs}" for what, theirs in self.versions.items() if mine[what] != theirs]:
+        if other := [
+            f"{what} {mine[what]}, not {theirs}" for what, theirs in self.versions.items() if mine[what] != theirs
+        ]:
             raise EngineRefused(
                 f"{machine} has {'; '.join(other)}. Every machine of the cluster needs the same winnow, Python and libraries "
                 "as the one that gives out the work"
             )
         store, name = self.probe.parent.parent, uuid.uuid4().hex
+        if not self._holds_token(_ASKED):
+            raise EngineRefused(_not_shared(machine, store))
         try:
-            if (self.probe / _ASKED).read_text("ascii") != self.token:
-                raise FileNotFoundError
             (self.probe / name).write_text(self.token, "ascii")
-        except FileNotFoundError:
-            raise EngineRefused(_not_shared(machine, store)) from None
         except OSError as error:
             raise EngineRefused(f"{machine} cannot write into the store {store}: {error.strerror}") from None
         return name
@@ -66,10 +66,15 @@ class Handshake:
         Raises:
             EngineRefused: it wrote into another store.
         """
-        file = self.probe / name
-        if not file.is_file() or file.read_text("ascii") != self.token:
+        if not self._holds_token(name):
             raise EngineRefused(_not_shared(machine, self.probe.parent.parent))
-        file.unlink()
+        (self.probe / name).unlink()
+
+    def _holds_token(self, name: str) -> bool:
+        try:
+            return (self.probe / name).read_text("ascii") == self.token
+        except FileNotFoundError:
+            return False
 
 
 @contextmanager

@@ -19,9 +19,9 @@ from concurrent.futures import CancelledError, Future, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from queue import Empty, PriorityQueue
+from textwrap import shorten
 from typing import Any, Self
 
-from pipelines.config.schema import Engine
 from pipelines.engine.handshake import Handshake, handshake
 from pipelines.engine.local import TRIES
 from pipelines.errors import EngineRefused, WorkerDied
@@ -35,7 +35,7 @@ _POLL_S = 0.5
 # What Ray reserves for results where it is started by us: they are small.
 _OBJECT_STORE_BYTES = 100 << 20
 # What of Ray's account of a death is shown.
-_MAX_CHARS = 300
+_MAX_CHARS = 250
 
 
 @dataclass(order=True)
@@ -46,7 +46,7 @@ class _Job:
         number: its turn.
         call: the work and the shard; None tells the thread that takes it to end.
         done: what its workers reported, the most of any try.
-        told: what of it the caller knows.
+        reported: what of it the caller knows.
         tries: how many workers died of it.
     """
 
@@ -54,13 +54,13 @@ class _Job:
     call: tuple[Callable[[Any, Report], Any], Any] | None = field(compare=False)
     result: Future[Any] = field(compare=False, default_factory=Future)
     done: int = field(compare=False, default=0)
-    told: int = field(compare=False, default=0)
+    reported: int = field(compare=False, default=0)
     tries: int = field(compare=False, default=0)
 
     def tell(self, report: Report) -> None:
         """Report what was done since the last call."""
-        more = self.done - self.told
-        self.told += more
+        more = self.done - self.reported
+        self.reported += more
         if more:
             report(more)
 
@@ -75,17 +75,24 @@ class RayEngine:
 
     Args:
         store: what all machines of the cluster see under the same path.
-        options: the section `engine` of a configuration.
+        address: of the cluster, as Ray takes it; None starts Ray on this machine.
+        workers: how many; None for one for each core, or for each card where workers have one.
+        cards: GPUs of a worker, also a share of one; None for one if the cluster has any.
         say: gets a line when no worker comes.
-        uses_cards: whether workers are given GPUs.
 
     Memory: a thread for each worker in this process.
     """
 
     def __init__(
-        self, store: Store, options: Engine, say: Callable[[str], object] = print, *, uses_cards: bool = False
+        self,
+        store: Store,
+        *,
+        address: str | None = None,
+        workers: int | None = None,
+        cards: float | None = 0,
+        say: Callable[[str], object] = print,
     ) -> None:
-        self._store, self._options, self._say, self._uses_cards = store, options, say, uses_cards
+        self._store, self._address, self._workers, self._cards, self._say = store, address, workers, cards, say
         self._lock = threading.Lock()
         self._held = ExitStack()
         self._jobs: PriorityQueue[_Job] = PriorityQueue()
@@ -153,15 +160,17 @@ class RayEngine:
         """Connect, and start a thread for each worker."""
         ray = _imported()
         if not ray.is_initialized():
-            _connect(ray, self._options)
+            _connect(ray, self._address, self._workers)
             self._held.callback(ray.shutdown)
         total = ray.cluster_resources()
-        cards = self._cards(total.get("GPU", 0))
-        if total.get("CPU", 0) < 1 or total.get("GPU", 0) < cards:
+        all_cores, all_cards = total.get("CPU", 0), total.get("GPU", 0)
+        cards = min(1, all_cards) if self._cards is None else self._cards
+        if all_cores < 1 or all_cards < cards:
             wanted = "1 core" + (f" and {cards:g} cards" if cards else "")
-            has = f"{total.get('CPU', 0):g} cores and {total.get('GPU', 0):g} cards"
-            raise EngineRefused(f"engine: a worker needs {wanted}; the Ray cluster has {has} in all")
-        workers = self._options.workers or int(total["GPU"] / cards if cards else total["CPU"])
+            raise EngineRefused(
+                f"engine: a worker needs {wanted}; the Ray cluster has {all_cores:g} cores and {all_cards:g} cards in all"
+            )
+        workers = self._workers or int(all_cards / cards if cards else all_cores)
         asked = self._held.enter_context(handshake(self._store))
         actor_class = ray.remote(num_cpus=1, num_gpus=cards, max_concurrency=2, scheduling_strategy="SPREAD")(_Worker)
         self._speaks_at = time.monotonic() + PATIENCE_S
@@ -169,11 +178,6 @@ class RayEngine:
             thread = threading.Thread(target=self._serve, args=(ray, actor_class, asked), daemon=True)
             thread.start()
             self._threads.append(thread)
-
-    def _cards(self, there_are: float) -> float:
-        if not self._uses_cards:
-            return 0
-        return min(1, there_are) if self._options.gpus_per_worker is None else self._options.gpus_per_worker
 
     def _end(self, error: Exception) -> None:
         """Stop all workers; whatever waits for them gets the error."""
@@ -270,17 +274,17 @@ def _imported() -> Any:
     return ray
 
 
-def _connect(ray: Any, options: Engine) -> None:
+def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     """Join the cluster, or start one on this machine; nothing of it is shown to the user.
 
     Raises:
         EngineRefused: there is none, or of another version.
     """
-    where: dict[str, Any] = {"address": options.address}
-    if options.address is None:
+    where: dict[str, Any] = {"address": address}
+    if address is None:
         where = {
             "address": "local",
-            "num_cpus": options.workers or len(os.sched_getaffinity(0)),
+            "num_cpus": workers or len(os.sched_getaffinity(0)),
             "object_store_memory": _OBJECT_STORE_BYTES,
             "include_dashboard": False,
         }
@@ -288,17 +292,17 @@ def _connect(ray: Any, options: Engine) -> None:
     try:
         ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        place = f"at {options.address}" if options.address else "on this machine"
+        place = f"at {address}" if address else "on this machine"
         raise EngineRefused(f"engine: no Ray cluster {place}: {_first_line(str(error))}") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own there
-    with suppress(ImportError, AttributeError, KeyError):  # no public way: what its machines log goes to the terminal
-        from ray._private.ray_logging import global_worker_stdstream_dispatcher
-
-        global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
+    with suppress(AttributeError):  # no option keeps it from writing a death, which we report, to the standard output
+        ray._private.worker.print_to_stdstream = lambda *_, **__: None  # noqa: SLF001
 
 
 def _called(ray: Any, actor: Any, job: _Job) -> Any:
+    assert job.call is not None
+    assert job.call is not None
     result = actor.call.remote(*job.call)
     while not ray.wait([result], timeout=_POLL_S)[0]:
         job.done = max(job.done, ray.get(actor.progress.remote()))
@@ -333,7 +337,7 @@ def _no_memory(job: _Job, what: str, says: str) -> WorkerDied:
 
 def _reason(error: Exception) -> str:
     """Why Ray says that an actor is dead, in short."""
-    return _first_line(str(error).rpartition("The actor is dead because ")[2])[:_MAX_CHARS]
+    return shorten(str(error).rpartition("The actor is dead because ")[2], _MAX_CHARS, placeholder=" ...")
 
 
 def _first_line(text: str) -> str:
@@ -353,7 +357,8 @@ class _Worker:
         """Compare this process with the one that asks; gives where it is, and what it wrote into the store."""
         import ray
 
-        machine = f"the Ray worker on {socket.gethostname()} ({ray.util.get_node_ip_address()})"
+        address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        machine = f"the Ray worker on {socket.gethostname()} ({address})"
         return machine, asked.answer(machine)
 
     def call(self, work: Callable[[Any, Report], Any], shard: Any) -> tuple[Any, int]:

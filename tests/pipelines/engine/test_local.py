@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.engine import LocalEngine, engine_for
-from pipelines.engine.local import TRIES, WORTH_BYTES
+from pipelines.engine import LocalEngine
+from pipelines.engine.local import TRIES
 from pipelines.errors import WorkerDied
 from storage.errors import BadInput
 from storage.shards import in_turn
@@ -76,13 +76,6 @@ def test_a_killed_worker__has_its_shard_done_by_another(tmp_path: Path) -> None:
         with pytest.raises(WorkerDied, match=r"killed 3 times.*engine: \{workers: 1\}"):
             list(engine.map(die, [tmp_path / "tries"], int))
         assert (tmp_path / "tries").read_text() == "x" * TRIES
-
-
-@pytest.mark.parametrize(("size", "workers", "expected"), [(WORTH_BYTES - 1, 2, 1), (10**12, 1, 1), (10**12, 3, 3)])
-def test_processes__start_only_for_large_work(size: int, workers: int, expected: int) -> None:
-    with engine_for(size, workers) as (parallel, at_once):
-        assert at_once == expected
-        assert (parallel is in_turn) == (expected == 1)
 
 
 @pytest.mark.slow

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipelines.config.schema import Engine
 from pipelines.engine import RayEngine
 from pipelines.engine.local import TRIES
-from pipelines.errors import EngineRefused, WorkerDied
+from pipelines.errors import WorkerDied
 from storage.errors import BadInput
-from storage.shards import Report, in_turn
+from storage.shards import in_turn
 from storage.store import Store
 from tests.pipelines.engine.test_local import die, die_once, refuse, run_out_of_memory, square
 
@@ -40,7 +36,7 @@ def cluster() -> Iterator[Any]:
 
 
 def engine(cluster: Any, folder: Path, workers: int | None = 2) -> RayEngine:
-    return RayEngine(Store(folder / "store"), Engine(kind="ray", address=cluster.address, workers=workers))
+    return RayEngine(Store(folder / "store"), address=cluster.address, workers=workers)
 
 
 def test_results__are_those_of_one_process_in_order(cluster: Any, tmp_path: Path) -> None:
@@ -48,13 +44,15 @@ def test_results__are_those_of_one_process_in_order(cluster: Any, tmp_path: Path
     with engine(cluster, tmp_path) as ray:
         assert list(ray.map(square, range(9), done.append)) == list(in_turn(square, range(9), int))
         assert sum(done) == sum(range(9))
-        with pytest.raises(BadInput, match="^row 3 is no number$"):
+        with pytest.raises(BadInput, match=r"^row 3 is no number$"):
             list(ray.map(refuse, range(9), int))
         assert list(ray.map(refuse, [1, 2], int)) == [1, 2]
         with pytest.raises(WorkerDied, match=r"^7: ran out of memory on the Ray worker on .* want of memory"):
             list(ray.map(run_out_of_memory, [7], int))
         assert list(ray.map(die_once, [(number, tmp_path) for number in range(5)], int)) == [0, 1, 2, 3, 4]
         assert (tmp_path / "died").exists()
-        with pytest.raises(WorkerDied, match=r"tries: the workers that worked on it died 3 times, the last on .*Ray says"):
+        with pytest.raises(
+            WorkerDied, match=r"tries: the workers that worked on it died 3 times, the last on .*Ray says"
+        ):
             list(ray.map(die, [tmp_path / "tries"], int))
         assert (tmp_path / "tries").read_text() == "x" * TRIES
