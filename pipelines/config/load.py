@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import zoneinfo
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -147,8 +148,11 @@ class _ConfigLoader(ConfigReader):
         engine = self._validated(schema.Engine, self._given("engine"), ("engine",))
         if engine is None:
             return None
-        if (engine.address or "").startswith("ray://"):
-            self.add(("engine", "address"), "must be `host:port` or `auto`: winnow runs on a machine of the cluster")
+        if not re.fullmatch(r"auto|[^/\s]+:\d{1,5}", engine.address or "auto"):
+            self.add(
+                ("engine", "address"),
+                f"must be `host:port` of the cluster, or `auto`, found {engine.address!r}; winnow runs on a machine of it",
+            )
         of_ray = [key for key in ("address", "gpus_per_worker") if getattr(engine, key) is not None]
         if "kind" not in engine.model_fields_set:
             for key in of_ray:

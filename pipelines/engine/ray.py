@@ -25,13 +25,14 @@ from typing import Any, Self
 from pipelines.engine.handshake import Handshake, handshake
 from pipelines.engine.local import TRIES
 from pipelines.errors import EngineRefused, WorkerDied
+from pipelines.messages import counted
 from storage.shards import R, Report, S
 from storage.store import Store
 
 # After so long without a worker, a user is told why nothing happens.
 PATIENCE_S = 30.0
 
-_POLL_S = 0.5
+_POLL_S, _CONNECT_S = 0.5, 10.0
 # What Ray reserves for results where it is started by us: they are small.
 _OBJECT_STORE_BYTES = 100 << 20
 # What of Ray's account of a death is shown.
@@ -78,7 +79,7 @@ class RayEngine:
         address: of the cluster, as Ray takes it; None starts Ray on this machine.
         workers: how many; None for one for each core, or for each card where workers have one.
         cards: GPUs of a worker, also a share of one; None for one if the cluster has any.
-        say: gets a line when no worker comes.
+        say: gets a line for the user.
 
     Memory: a thread for each worker in this process.
     """
@@ -90,7 +91,7 @@ class RayEngine:
         address: str | None = None,
         workers: int | None = None,
         cards: float | None = 0,
-        say: Callable[[str], object] = print,
+        say: Callable[[str], object] = str,
     ) -> None:
         self._store, self._address, self._workers, self._cards, self._say = store, address, workers, cards, say
         self._lock = threading.Lock()
@@ -173,6 +174,7 @@ class RayEngine:
         workers = self._workers or int(all_cards / cards if cards else all_cores)
         asked = self._held.enter_context(handshake(self._store))
         actor_class = ray.remote(num_cpus=1, num_gpus=cards, max_concurrency=2, scheduling_strategy="SPREAD")(_Worker)
+        self._say(f"Ray: {counted(workers, 'worker')} on a cluster of {all_cores:g} cores and {all_cards:g} cards")
         self._speaks_at = time.monotonic() + PATIENCE_S
         for _ in range(workers):
             thread = threading.Thread(target=self._serve, args=(ray, actor_class, asked), daemon=True)
@@ -290,8 +292,11 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
         }
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
+        if address not in (None, "auto"):
+            host, _, port = str(address).rpartition(":")
+            socket.create_connection((host, int(port)), _CONNECT_S).close()  # Ray itself would try for minutes
         ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         place = f"at {address}" if address else "on this machine"
         raise EngineRefused(f"engine: no Ray cluster {place}: {_first_line(str(error))}") from None
     if threading.current_thread() is threading.main_thread():

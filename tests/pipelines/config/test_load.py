@@ -272,7 +272,7 @@ WRONG_FILES = [
     ("pool:\n", "trials: {targets: [math]}\npool:\n", "winnow.yaml:1: trials.targets[0]: no target set is called 'math' (did you mean `maths`?); there are: maths, code"),
     ("pool:\n", "engine: {address: auto}\npool:\n", "winnow.yaml:1: engine.address: is for `kind: ray`, which is not set"),
     ("pool:\n", "engine: {gpus_per_worker: 1}\npool:\n", "winnow.yaml:1: engine.gpus_per_worker: is for `kind: ray`, which is not set"),
-    ("pool:\n", "engine: {kind: ray, address: 'ray://a:1'}\npool:\n", "winnow.yaml:1: engine.address: must be `host:port` or `auto`: winnow runs on a machine of the cluster"),
+    ("pool:\n", "engine: {kind: ray, address: 'ray://a:1'}\npool:\n", "winnow.yaml:1: engine.address: must be `host:port` of the cluster, or `auto`, found 'ray://a:1'; winnow runs on a machine of it"),
     ("budget: 10", "budget: 0", "winnow.yaml:12: recipes.best.budget: must be above 0, found 0"),
     ("budget: 10", "budget: -5", "winnow.yaml:12: recipes.best.budget: must be above 0, found -5"),
     ("budget: 10", "budget: 1e3", "winnow.yaml:12: recipes.best.budget: must be a whole number, found '1e3'"),

@@ -20,6 +20,7 @@ from pipelines.engine import RayEngine, local
 from pipelines.engine import ray as ray_module
 from pipelines.engine.handshake import Handshake, handshake, versions
 from pipelines.errors import EngineRefused, WorkerDied
+from pipelines.messages import counted
 from pipelines.stages.ingest import ingest
 from pipelines.stages.select import select
 from storage.errors import BadInput
@@ -42,24 +43,29 @@ def cluster() -> Iterator[Any]:
         from ray.cluster_utils import Cluster
 
         nodes = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
-        session = nodes.head_node.get_session_dir_path()
         try:
             nodes.add_node(**NODE)
             yield nodes
         finally:
+            started = [pid for pid in below(os.getpid()) if b"ray" in command_of(pid)]
             nodes.shutdown()
-        assert wait_for(lambda: not processes_of(session)), processes_of(session)
+            for pid in started:  # agents of a machine would stay for a minute
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+        assert wait_for(lambda: not any(b"ray" in command_of(pid) for pid in started))
 
 
-def processes_of(session: str) -> list[str]:
-    """Commands of running processes that name the folder of a cluster."""
-    commands = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            commands.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        except OSError:
-            continue  # it has ended
-    return [command for command in commands if session in command]
+def below(parent: int) -> list[int]:
+    """The processes that a process started, and those that these did."""
+    children = " ".join(path.read_text() for path in Path(f"/proc/{parent}/task").glob("*/children"))
+    return [pid for child in map(int, children.split()) for pid in (child, *below(child))]
+
+
+def command_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return b""
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 120) -> bool:
@@ -134,8 +140,12 @@ def test_a_run__has_the_same_store_and_selections_from_any_engine(
     for number, (kind, workers) in enumerate(kinds):
         project = make_light(tmp_path / str(number))
         change(project, "pool:\n", f"engine: {{{kind}, workers: {workers}}}\npool:\n")
-        context = opened(project)
+        said: list[str] = []
+        context = opened(project, said)
         chosen = [stage(context, *names).subject for stage, *names in ((ingest,), (select, "any"))]
+        assert [line for line in said if line.startswith("Ray: ")] == (
+            [f"Ray: {counted(workers, 'worker')} on a cluster of 4 cores and 0 cards"] if "ray" in kind else []
+        )
         pool = project / "store" / "pool"
         parts = sorted((str(path.relative_to(pool)), path.read_bytes()) for path in pool.glob("*/*.parquet"))
         assert len(parts) > 4
