@@ -341,8 +341,10 @@ def _no_memory(job: _Job, what: str, says: str) -> WorkerDied:
 
 
 def _reason(error: Exception) -> str:
-    """Why Ray says that an actor is dead, in short."""
-    return shorten(str(error).rpartition("The actor is dead because ")[2], _MAX_CHARS, placeholder=" ...")
+    """Why Ray says that an actor is dead, in short: the cause of a death, or the error that an import ended in."""
+    text = str(error).strip()
+    cause = text.partition("The actor is dead because ")[2] or text.rpartition("\n")[2]
+    return shorten(cause, _MAX_CHARS, placeholder=" ...")
 
 
 def _first_line(text: str) -> str:
