@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pipelines.config.load import load_config
-from pipelines.config.schema import Config
+from pipelines.config.schema import Config, Engine
 from pipelines.pool_view import PoolView
 from pipelines.progress import Reporter
 from pipelines.runs import last_run
@@ -26,6 +28,7 @@ class Context:
         report: receives messages and progress.
         invocation: an id that the stages of one `winnow run` or one Dagster run share.
         reread: read files of the pool again that an earlier version of winnow read by other rules.
+        other_engine: where large work is done instead of as the configuration says.
     """
 
     config: Config
@@ -33,6 +36,12 @@ class Context:
     report: Reporter
     invocation: str = field(default_factory=new_run_id)
     reread: bool = False
+    other_engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """Where large work is done. No result depends on it, so it stands beside the configuration."""
+        return self.other_engine or self.config.engine
 
     @cached_property
     def pool(self) -> PoolView:
@@ -48,8 +57,13 @@ class Context:
         self.__dict__.pop("pool", None)
 
 
-def open_context(config_path: Path, report: Reporter, invocation: str | None = None) -> Context:
+def open_context(
+    config_path: Path, report: Reporter, invocation: str | None = None, engine: Mapping[str, Any] | None = None
+) -> Context:
     """Open a project; nothing is written before a stage runs, unless an `invocation` is named.
+
+    Args:
+        engine: keys of the section `engine` that the steps of this `invocation` have otherwise than the file.
 
     A Dagster run is one process a step: the first step of an `invocation` decides which configuration all of its steps
     use, so that an edit of the file in mid-run changes nothing.
@@ -64,7 +78,9 @@ def open_context(config_path: Path, report: Reporter, invocation: str | None = N
         if not pinned.exists():
             keep_config(store, config)
             write_durably(pinned, config.digest)
-    return Context(load_config(_kept(store, pinned.read_text("utf-8"))), store, report, invocation)
+    kept = _kept(store, pinned.read_text("utf-8"))
+    other = load_config(kept, {f"engine.{key}": value for key, value in engine.items()}).engine if engine else None
+    return Context(load_config(kept), store, report, invocation, other_engine=other)
 
 
 def keep_config(store: Store, config: Config) -> None:

@@ -3,6 +3,7 @@
     PipelineError
     |- BadExport       (an export was asked for that makes no sense; says what is allowed)
     |- ConfigError     (winnow.yaml, or what it names, is wrong; lists every problem found)
+    |- EngineRefused   (a cluster, or a machine of it, cannot do the work; says why)
     |- HeldBack        (a blocking check failed; what follows it did not run)
     |- NoProject       (there is no winnow.yaml to work on)
     |- NothingYet      (an earlier stage has not run yet; says which)
@@ -79,6 +80,10 @@ class ConfigError(PipelineError, ValueError):
         if len(lines) > 1:
             lines.insert(0, f"{len(lines)} problems in the configuration; nothing was run:")
         super().__init__("\n".join(lines))
+
+
+class EngineRefused(PipelineError, RuntimeError):
+    """Work cannot be done where the configuration says: no cluster, another store, other code."""
 
 
 class HeldBack(PipelineError, RuntimeError):

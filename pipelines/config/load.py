@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import zoneinfo
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -110,7 +111,7 @@ class _ConfigLoader(ConfigReader):
             self._check_own_vectors("labeling", labeling, targets)
         index = self._validated(schema.Index, self._given("index"), ("index",))
         health = self._validated(schema.Health, self._given("health"), ("health",))
-        engine = self._validated(schema.Engine, self._given("engine"), ("engine",))
+        engine = self._engine()
         decontamination = self._decontamination(targets, names)
         exports = dict(self._exports())
         schedule = self._schedule(list(self._mapping("recipes"))) if self.raw.get("schedule") is not None else None
@@ -141,6 +142,22 @@ class _ConfigLoader(ConfigReader):
             root=self.root,
             sweeps=self.sweeps.members,
         )
+
+    def _engine(self) -> schema.Engine | None:
+        """Where large work is done. A run of Dagster may say `kind: local`, and then what is of Ray counts for nothing."""
+        engine = self._validated(schema.Engine, self._given("engine"), ("engine",))
+        if engine is None:
+            return None
+        if not re.fullmatch(r"auto|[^/\s]+:\d{1,5}", engine.address or "auto"):
+            self.add(
+                ("engine", "address"),
+                f"must be `host:port` of the cluster, or `auto`, found {engine.address!r}; winnow runs on a machine of it",
+            )
+        of_ray = [key for key in ("address", "gpus_per_worker") if getattr(engine, key) is not None]
+        if "kind" not in engine.model_fields_set:
+            for key in of_ray:
+                self.add(("engine", key), "is for `kind: ray`, which is not set")
+        return engine.model_copy(update=dict.fromkeys(of_ray)) if engine.kind == "local" else engine
 
     def _given(self, key: str) -> Any:
         """What stands under a key; an empty mapping where nothing does."""

@@ -702,10 +702,21 @@ class Engine(Section):
     """Where large work is done.
 
     Attributes:
-        workers: processes of this machine; one for each core that winnow may use if left out.
+        kind: `local`, processes of this machine; or `ray`, processes of a Ray cluster, see docs/cluster.md. The rows are the
+            same.
+        workers: processes; one for each core that winnow may use if left out. On Ray one for each core of the cluster, or
+            card for work that uses one.
+        address: of the Ray cluster, `host:port`, or `auto` for the one that this machine belongs to; Ray is started on this
+            machine if left out.
+        gpus_per_worker: cards of each Ray worker for work that uses one, or a share of a card; 1 if left out and the cluster
+            has cards.
     """
 
+    added_keys: ClassVar[tuple[str, ...]] = ("kind", "address", "gpus_per_worker")
+    kind: Literal["local", "ray"] = "local"
     workers: int | None = Field(default=None, gt=0, le=1024)
+    address: str | None = None
+    gpus_per_worker: float | None = Field(default=None, ge=0, le=64)
 
 
 class Notify(Section):

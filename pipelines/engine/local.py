@@ -11,11 +11,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from typing import Any, Self
 
 from pipelines.errors import WorkerDied
-from storage.shards import Map, R, Report, S, in_turn
+from storage.shards import R, Report, S
 
 # A process takes half a second to start: less work than this is done sooner without it.
 WORTH_BYTES = 64 << 20
@@ -23,22 +22,6 @@ WORTH_BYTES = 64 << 20
 TRIES = 3
 
 _POLL_S = 0.2
-
-
-@contextmanager
-def engine_for(size: int, workers: int | None = None) -> Iterator[tuple[Map, int]]:
-    """How to map, and how many shards are worked on at the same time.
-
-    Args:
-        size: bytes of the work's input.
-        workers: processes; one for each core that this process may use by default.
-    """
-    workers = workers or len(os.sched_getaffinity(0))
-    if workers == 1 or size < WORTH_BYTES:
-        yield in_turn, 1
-        return
-    with LocalEngine(workers) as engine:
-        yield engine.map, workers
 
 
 class LocalEngine:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipelines.context import Context
+from pipelines.engine.choose import ray_engine
 from pipelines.engine.local import LocalEngine
 from storage.shards import Map, in_turn
 
@@ -17,12 +18,16 @@ def engine_for_models(context: Context, *, uses_cards: bool = True) -> Iterator[
 
     With CUDA cards each process has one, and there are no more processes than cards. Without, the threads of one process
     do as well as several processes, each of which loads the model: these are started only where `engine: {workers}` asks
-    for them.
+    for them. On Ray, each worker of the cluster loads the model.
 
     Args:
         uses_cards: whether the model runs on a card where there is one.
     """
-    cards, workers = cuda_cards() if uses_cards else [], context.config.engine.workers
+    if context.engine.kind == "ray":
+        with ray_engine(context, uses_cards=uses_cards) as cluster:
+            yield cluster.map
+        return
+    cards, workers = cuda_cards() if uses_cards else [], context.engine.workers
     count = min(workers or len(cards), len(cards)) if cards else workers or 1
     if count == 1:
         yield in_turn

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from pipelines.context import Context, open_context
 from pipelines.errors import USER_ERRORS, HeldBack
@@ -42,9 +43,30 @@ class Project:
 
     config_path: Path
 
-    def open(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Context:
-        """The stages' context; all steps of a Dagster run share the configuration that its first step read."""
-        return open_context(self.config_path, Log(context.log.info), invocation=context.run.run_id)
+    def open(
+        self,
+        context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
+        engine: Mapping[str, Any] | None = None,
+    ) -> Context:
+        """The stages' context; all steps of a Dagster run share the configuration that its first step read.
+
+        Args:
+            engine: what the run has under `engine` otherwise than that.
+        """
+        return open_context(self.config_path, Log(context.log.info), context.run.run_id, engine)
+
+
+class EngineResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Where a run does large work; what is left out is as winnow.yaml has it. The rows are the same."""
+
+    kind: str | None = Field(None, description="`local` or `ray`.")
+    workers: int | None = Field(None, description="How many processes.")
+    address: str | None = Field(None, description="Of the Ray cluster: `host:port`, or `auto`.")
+    gpus_per_worker: float | None = Field(None, description="Cards of each Ray worker, for work that uses one.")
+
+    def given(self) -> dict[str, Any]:
+        """What the run says."""
+        return {key: value for key, value in self.model_dump().items() if value is not None}
 
 
 def is_stale(run: dg.DagsterRun, opened: Context) -> bool:
@@ -82,10 +104,12 @@ def stage_asset(
     asset_key = dg.AssetKey(list(key))
     checks = dict(stage.checks) | ({MADE: MADE_MEANING} if may_fail else {})
 
-    def body(context: dg.AssetExecutionContext, project: dg.ResourceParam[Project]) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    def body(
+        context: dg.AssetExecutionContext, project: dg.ResourceParam[Project], engine: EngineResource
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         opened: Context | None = None
         try:
-            opened = project.open(context)
+            opened = project.open(context, engine.given())
             _require(opened, after)
             outcome = stage(opened, *arguments)
             if show is not None and publishes:

@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from pipelines.config.load import load_config
-from pipelines.orchestration.asset import CONFIG_TAG, Project
+from pipelines.orchestration.asset import CONFIG_TAG, EngineResource, Project
 from pipelines.orchestration.assets import (
     TRIALS,
     catalog_asset,
@@ -85,7 +85,7 @@ def build_definitions(config_path: Path) -> dg.Definitions:
     return dg.Definitions(
         assets=assets,
         asset_checks=[passed_check()],
-        resources={"project": Project(config_path)},
+        resources={"project": Project(config_path), "engine": EngineResource()},
         jobs=[reselect, *labeling_jobs.values()],
         schedules=schedules(config),
         sensors=sensors,

@@ -111,7 +111,7 @@ def _search(context: Context, spec: ContaminationSpec) -> None:
         searched = min(searched + more, len(snapshot))  # a killed worker's rows are searched twice
         context.report.progress("search the pool for evaluation texts", searched, len(snapshot))
 
-    with engine_for(snapshot.size_bytes // EASE, context.config.engine.workers) as (parallel, _):
+    with engine_for(context, snapshot.size_bytes // EASE) as (parallel, _):
         matches = text_matches(snapshot, sets, spec.rules, parallel=parallel, on_rows=on_rows)
     if spec.embedding is not None:
         matches = pa.concat_tables([matches, vector_matches(view, spec, examples)])

@@ -19,6 +19,7 @@ from storage.errors import BadInput
 from storage.pool.columns import ingest_columns
 from storage.pool.ingest import FileSpec, Ingest, check_bad_fraction, ingest_file
 from storage.pool.snapshot import take_snapshot
+from storage.shards import in_turn
 
 # Notices that are shown.
 _NOTICES = 10
@@ -106,8 +107,8 @@ def _readings(
 ) -> Iterator[list[Callable[[], Ingest]]]:
     """What gives the ingest of each file. Several files are read at the same time where that is worth it."""
     read = partial(ingest_file, context.store, reread=context.reread, on_rows=count)
-    with engine_for(sum(map(_size, specs)), context.config.engine.workers) as (parallel, workers):
-        if workers == 1:
+    with engine_for(context, sum(map(_size, specs))) as (parallel, workers):
+        if parallel is in_turn:
             yield [partial(read, spec) for spec in specs]
             return
         threads = ThreadPoolExecutor(workers)  # each waits for the processes that read the parts of its file

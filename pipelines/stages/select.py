@@ -50,7 +50,7 @@ def select(context: Context, recipe: str) -> Outcome:
     spec = resolve_spec(context, recipe)
     inputs = recipe_inputs(context.pool, spec)
     size = inputs.snapshot.size_bytes if Input.TEXTS in spec.inputs else 0
-    with engine_for(size // EASE, context.config.engine.workers) as (parallel, workers):
+    with engine_for(context, size // EASE) as (parallel, workers):
         if workers > 1:
             on_rows = partial(context.report.progress, f"{recipe}: read the texts")
             inputs.text_map = SnapshotTexts(inputs.snapshot, parallel, on_rows)

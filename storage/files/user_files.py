@@ -17,8 +17,7 @@ from dataclasses import dataclass, replace
 from glob import glob, has_magic
 from hashlib import blake2b
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import orjson
 
@@ -99,7 +98,7 @@ def file_digest(file: BinaryIO, on_block: Callable[[bytes], object] | None = Non
 
 @contextmanager
 def opened(store: Store, url: str) -> Iterator[BinaryIO]:
-    """The file for reading; a remote one is fetched once into an unnamed file in the store.
+    """The file for reading; a remote one is fetched once into the store, where other machines see it by its `name`.
 
     Raises:
         BadInput: it cannot be opened.
@@ -112,8 +111,8 @@ def opened(store: Store, url: str) -> Iterator[BinaryIO]:
             else:
                 import fsspec
 
-                store.path("tmp").mkdir(parents=True, exist_ok=True)
-                file = cast(BinaryIO, stack.enter_context(TemporaryFile(dir=store.path("tmp"))))
+                fetched = stack.enter_context(store.scratch("fetched")) / "file"
+                file = stack.enter_context(fetched.open("w+b"))
                 with fsspec.open(url, "rb", compression=None) as remote:
                     shutil.copyfileobj(remote, file, BLOCK_BYTES)
                 file.seek(0)
@@ -146,8 +145,19 @@ class FileState:
     @classmethod
     def of(cls, file: BinaryIO) -> FileState:
         """The state of an open file now."""
-        now = os.fstat(file.fileno())
+        return cls._of(os.fstat(file.fileno()))
+
+    @classmethod
+    def _of(cls, now: os.stat_result) -> FileState:
         return cls(now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_nlink)
+
+    def is_at(self, path: str) -> bool:
+        """Whether a file of this size and time is at a path of this machine, which may be another one."""
+        try:
+            now = self._of(Path(path).stat())
+        except OSError:
+            return False
+        return (now.size, now.modified_ns) == (self.size, self.modified_ns)
 
     def require(self, file: BinaryIO, url: str) -> None:
         """Raise `BadInput` if the file was written to since. One that was replaced is still open as it was."""

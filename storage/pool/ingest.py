@@ -10,7 +10,9 @@ change is recognised by a digest pass and never read again, and ingests do not d
 from __future__ import annotations
 
 import os
+import socket
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -28,7 +30,7 @@ from storage.files.blocks import Damage
 from storage.files.encodings import likely_encodings
 from storage.files.ranges import LineCount, LineRange
 from storage.files.readers import Bad, Chunk
-from storage.files.user_files import default_source_of, file_digest, opened, unchanged
+from storage.files.user_files import FileState, default_source_of, file_digest, opened, unchanged
 from storage.ids import from_arrow, from_bytes, to_arrow, to_bytes
 from storage.pool.content import identity, to_json, turns_to_columns
 from storage.pool.extra import cell, common_type, encode, type_of
@@ -248,14 +250,16 @@ def ingest_file(
             return _known(store, ingest_id, spec)
         # The inner block commits first: a pool folder never lacks its quarantine.
         with store.committing("pool", ingest_id) as pool, store.committing("quarantine", ingest_id) as quarantine:
-            path = f"/proc/{os.getpid()}/fd/{file.fileno()}"  # this very file, also once it was replaced
+            # This very file, also once it was replaced; another machine has only its name.
+            paths = (f"/proc/{os.getpid()}/fd/{file.fileno()}", file.name)
             shards = [
-                _Shard(store.root, spec, ingest_id, path, lines, pool, quarantine, number)
+                _Shard(store.root, spec, ingest_id, paths, state, lines, pool, quarantine, number)
                 for number, lines in enumerate(count.ranges())
             ]
             counts = FileCounts()
             for part in parallel(_read_shard, shards, on_rows):
                 counts.extend(part)
+            _remove_leftovers(pool, quarantine)
             _require_seen(spec, counts)
             _gather(quarantine, [shard.bad for shard in shards])
             state.require(file, spec.url)
@@ -291,7 +295,7 @@ class _Shard:
     """A part of a file on its way into the store.
 
     Attributes:
-        path: where a process of this machine opens the file.
+        paths: where a process opens the file, the first that is in this state.
         lines: None for the whole file.
         pool, quarantine: the folders of the ingest, not yet committed.
     """
@@ -299,7 +303,8 @@ class _Shard:
     root: Path
     spec: FileSpec
     ingest: str
-    path: str
+    paths: tuple[str, ...]
+    state: FileState
     lines: LineRange | None
     pool: Path
     quarantine: Path
@@ -313,14 +318,32 @@ class _Shard:
         """The part's file of rows that could not be read."""
         return self.quarantine / f"part-{self.number:05d}.parquet"
 
+    def open(self) -> BinaryIO:
+        """The file.
+
+        Raises:
+            BadInput: this machine does not see it as the one that gives out the work does.
+        """
+        path = next(filter(self.state.is_at, self.paths), None)
+        if path is None:
+            raise BadInput(
+                f"{self.spec.url}: {socket.gethostname()} sees no such file, or another one. The machines that read the pool "
+                "need its files under the same paths"
+            )
+        return Path(path).open("rb")
+
 
 def _read_shard(shard: _Shard, report: Report) -> FileCounts:
-    """Write the rows of a part of a file; from any process."""
+    """Write the rows of a part of a file; from any process.
+
+    Each call writes files of its own and renames them: a worker that was given up, and works on, disturbs nobody.
+    """
     counts, refused, file = FileCounts(), Forgotten(Store(shard.root)), shard.spec.file
+    beside = f".{uuid.uuid4().hex}"
     with (
-        Path(shard.path).open("rb") as opened_file,
-        _Table(shard.pool / f"part-{shard.number:05d}.parquet", POOL_SCHEMA, shard.ingest, file) as good,
-        _Table(shard.bad, QUARANTINE_SCHEMA, shard.ingest, file) as bad,
+        shard.open() as opened_file,
+        _Table(shard.pool / beside, POOL_SCHEMA, shard.ingest, file) as good,
+        _Table(shard.quarantine / beside, QUARANTINE_SCHEMA, shard.ingest, file) as bad,
     ):
         for rows in _rows_of(opened_file, shard.spec, counts, shard.lines):
             if len(refused):
@@ -331,7 +354,16 @@ def _read_shard(shard: _Shard, report: Report) -> FileCounts:
                 {"cause": [b.cause for b in rows.bad], "excerpt": [b.excerpt for b in rows.bad]},
             )
             report(len(rows.line) + len(rows.bad))
+    (shard.pool / beside).rename(shard.pool / f"part-{shard.number:05d}.parquet")
+    (shard.quarantine / beside).rename(shard.bad)
     return counts
+
+
+def _remove_leftovers(*folders: Path) -> None:
+    """Remove what workers wrote that died, or were given up."""
+    for folder in folders:
+        for path in folder.glob(".*"):
+            path.unlink(missing_ok=True)
 
 
 def _gather(quarantine: Path, parts: list[Path]) -> None:

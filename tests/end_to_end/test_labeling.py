@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from pipelines.context import open_context
-from pipelines.orchestration.asset import Project
+from pipelines.orchestration.asset import EngineResource, Project
 from pipelines.orchestration.definitions import build_definitions
 from pipelines.orchestration.labeling_assets import job_name
 from pipelines.progress import Log
@@ -69,7 +69,7 @@ class Team:
         definitions = build_definitions(self.project / "winnow.yaml")
         result = dg.materialize(
             list(definitions.assets or ()),
-            resources={"project": Project(self.project / "winnow.yaml")},
+            resources={"project": Project(self.project / "winnow.yaml"), "engine": EngineResource()},
             selection=keys,
         )
         assert result.success

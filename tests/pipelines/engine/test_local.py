@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.engine import LocalEngine, engine_for
-from pipelines.engine.local import TRIES, WORTH_BYTES
+from pipelines.engine import LocalEngine
+from pipelines.engine.local import TRIES
 from pipelines.errors import WorkerDied
 from storage.errors import BadInput
 from storage.shards import in_turn
@@ -93,13 +93,6 @@ def test_workers__have_a_card_each_and_share_the_cores(tmp_path: Path, monkeypat
     with LocalEngine(2, ["3", "GPU-5"]) as engine:
         settings = list(engine.map(show_settings, [tmp_path] * 2, int))
     assert sorted(settings) == [("3", threads), ("GPU-5", threads)]
-
-
-@pytest.mark.parametrize(("size", "workers", "expected"), [(WORTH_BYTES - 1, 2, 1), (10**12, 1, 1), (10**12, 3, 3)])
-def test_processes__start_only_for_large_work(size: int, workers: int, expected: int) -> None:
-    with engine_for(size, workers) as (parallel, at_once):
-        assert at_once == expected
-        assert (parallel is in_turn) == (expected == 1)
 
 
 @pytest.mark.slow

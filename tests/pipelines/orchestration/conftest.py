@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from pipelines.orchestration.asset import Project
+from pipelines.orchestration.asset import EngineResource, Project
 from pipelines.orchestration.definitions import build_definitions
 from pipelines.stages.stage import Outcome, Stage
 
@@ -29,13 +29,16 @@ LABELING = "labeling:\n  a-b: {classes: [x, y], steps: [entropy], labels: 'label
 LABELING_KEYS = ["a-b/batch", "a-b/labels", "a-b/model"]
 
 
-def materialize(project: Path, keys: list[str] | None = None) -> dg.ExecuteInProcessResult:
+def materialize(
+    project: Path, keys: list[str] | None = None, config: dict[str, Any] | None = None
+) -> dg.ExecuteInProcessResult:
     """All assets, or some, in this process; no retry waits."""
     definitions = build_definitions(project / "winnow.yaml")
     return dg.materialize(
         [*(definitions.assets or ()), *(definitions.asset_checks or ())],
-        resources={"project": Project(project / "winnow.yaml")},
+        resources={"project": Project(project / "winnow.yaml"), "engine": EngineResource()},
         selection=keys,
+        run_config=config,
         raise_on_error=False,
     )
 

@@ -11,7 +11,7 @@ import pytest
 from pipelines.runs import runs
 from storage.catalog.query import query_catalog
 from storage.store import Store
-from tests.pipelines.conftest import change
+from tests.pipelines.conftest import change, opened
 from tests.pipelines.orchestration.conftest import KEYS, materialize
 
 
@@ -125,3 +125,15 @@ def test_materialize__texts_of_rows_stand_in_no_markdown(light: Path) -> None:
     report = made["report"].metadata
     assert report["verdict"].value == "Published: 1 recipe, 83 rows."
     assert report["by_recipe"].records[0].data["rows"] == 83
+
+
+def test_materialize__a_run_says_where_its_work_is_done(light: Path) -> None:
+    change(light, "pool:\n", "engine: {kind: ray, address: 'nowhere:1', workers: 2}\npool:\n")
+    result = materialize(light, ["pool"], {"resources": {"engine": {"config": {"kind": "local"}}}})
+    assert result.success
+    (recorded,) = runs(Store(light / "store"))
+    assert recorded["config_digest"] == opened(light).config.digest
+
+    result = materialize(light, ["pool"], {"resources": {"engine": {"config": {"kind": "spark"}}}})
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    assert "override: engine.kind: must be one of local, ray, found 'spark'" in event.step_failure_data.error.message

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow.parquet as pq
 import pytest
 
@@ -29,6 +30,16 @@ def last_first(work: Callable[[S, Report], R], shards: list[S], report: Report) 
     """A map that makes the last result first."""
     results = {place: work(shards[place], report) for place in reversed(range(len(shards)))}
     return (results[place] for place in range(len(shards)))
+
+
+def another_machine(work: Callable[[S, Report], R], shards: list[S], report: Report) -> Iterator[R]:
+    """A map where nobody has the file open; every shard was begun by a worker that was given up, and is done twice."""
+    for shard in shards:
+        elsewhere: Any = replace(shard, paths=("/proc/0/fd/0", *shard.paths[1:]))  # type: ignore[type-var]
+        for folder in (elsewhere.pool, elsewhere.quarantine):
+            (folder / ".half").write_bytes(b"PAR1")
+        work(elsewhere, int)
+        yield work(elsewhere, report)
 
 
 def write(path: Path) -> Path:
@@ -70,6 +81,45 @@ def test_parts__are_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, st
     ]
     assert contents(cut, ingest) == expected
     assert sum(seen) == ingest.read
+
+
+def test_parts__are_read_by_name_on_another_machine_and_what_it_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.jsonl")
+    spec, whole, cut = FileSpec(str(path)), Store(tmp_path / "whole"), Store(tmp_path / "cut")
+    expected = contents(whole, ingest_file(whole, spec))
+    cut_at(monkeypatch, 777)
+    ingest = ingest_file(cut, spec, parallel=another_machine)
+    assert contents(cut, ingest) == expected
+    kept = [path.name for kind in ("pool", "quarantine") for path in cut.path(kind, ingest.id).iterdir()]
+    assert [name for name in kept if name.startswith(".")] == []
+
+
+def test_parts__of_a_url_are_read_where_it_was_fetched_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fs, spec = fsspec.filesystem("memory"), FileSpec("memory:///pool/a.jsonl")
+    whole, cut = Store(tmp_path / "whole"), Store(tmp_path / "cut")
+    try:
+        fs.pipe("/pool/a.jsonl", write(tmp_path / "a.jsonl").read_bytes())
+        expected = contents(whole, ingest_file(whole, spec))
+        cut_at(monkeypatch, 777)
+        assert contents(cut, ingest_file(cut, spec, parallel=another_machine)) == expected
+    finally:
+        fs.store.clear()
+    assert list(cut.path("tmp").iterdir()) == []
+
+
+def test_parts__of_a_file_that_another_machine_does_not_see(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl")
+
+    def without_the_file(work: Callable[[S, Report], R], shards: list[S], report: Report) -> Iterator[R]:
+        path.write_text("{}")
+        return another_machine(work, shards, report)
+
+    store = Store(tmp_path / "store")
+    with pytest.raises(BadInput, match=r"a\.jsonl: .* sees no such file, or another one\. .* under the same paths"):
+        ingest_file(store, FileSpec(str(path)), parallel=without_the_file)
+    assert store.committed("pool") == []
 
 
 def test_a_stated_field__may_be_in_any_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
