@@ -540,7 +540,7 @@ def forget(
 
 @app.command()
 def export(
-    out_folder: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
+    out_folder: Annotated[str, typer.Option("--out", "-o", help="The folder to write, or its URL.")],
     selection: Annotated[str | None, typer.Argument(help="A recipe (its last selection), or a selection id.")] = None,
     config: ConfigOption = None,
     to: Annotated[str, typer.Option("--to", help="The shape of the records: see docs/exports.md.")] = "messages",

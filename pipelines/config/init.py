@@ -19,6 +19,7 @@ from pipelines.messages import counted
 from storage.errors import BadInput
 from storage.files import readers
 from storage.files.blocks import Damage
+from storage.files.remote import is_url, reason
 from storage.files.user_files import check_is_file, default_source_of, expand
 from storage.pool.ingest import FileCounts, FileSpec, read_rows
 
@@ -244,7 +245,7 @@ def _read_file(sample: Sample, spec: FileSpec, limit: int) -> None:
 def _opened(url: str) -> Iterator[BinaryIO]:
     """The file as a stream; of a remote file only the first rows are fetched."""
     try:
-        if "://" in url:
+        if is_url(url):
             import fsspec
 
             opened: Any = fsspec.open(url, "rb", compression=None)
@@ -254,7 +255,7 @@ def _opened(url: str) -> Iterator[BinaryIO]:
         with opened as file:
             yield cast(BinaryIO, file)
     except (OSError, ImportError) as error:
-        raise BadInput(f"{url}: cannot be opened: {error}") from error
+        raise BadInput(f"{url}: cannot be opened: {reason(url, error)}") from error
 
 
 # ---- guessing
@@ -498,7 +499,7 @@ def _entry(sample: Sample, root: Path, indent: str) -> list[str]:
 
 def _relative(pattern: str, root: Path) -> str:
     """A path relative to `root` if it lies below it, else absolute."""
-    if "://" in pattern:
+    if is_url(pattern):
         return pattern
     absolute = os.path.normpath(Path.cwd() / Path(pattern).expanduser())
     return os.path.relpath(absolute, root) if Path(absolute).is_relative_to(root) else absolute

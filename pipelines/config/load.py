@@ -95,6 +95,7 @@ class _ConfigLoader(ConfigReader):
         if not isinstance(store, str) or not store:
             self.add(("store",), f"must be a folder, found {self._found_at(('store',), store)}")
             store = "./store"
+        self._on_disk(store, ("store",), "mount what it lies on")
         pool = self._pool()
         targets = dict(self._targets())
         encoders: dict[str, Representation] = dict(self._models_of("encoders", self._kind_of))
@@ -427,6 +428,8 @@ class _ConfigLoader(ConfigReader):
             resolved = self._filled_in(raw, names, needs, path)
             if project is None:
                 continue
+            if project.out is not None:
+                self._on_disk(project.out, (*path, "out"), "winnow locks it and reads it again")
             resolved |= {
                 "labels": tuple(self._absolute(pattern) for pattern in project.labels),
                 "out": self._absolute(project.out or f"labeling/{name}"),

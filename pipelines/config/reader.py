@@ -16,7 +16,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError, create_model
 
-from pipelines.config.schema import Config, Section, StepList, is_url
+from pipelines.config.schema import Config, Section, StepList
 from pipelines.config.sweep import Sweeps
 from pipelines.config.yaml_lines import KeyPath, MarkedYaml, dotted
 from pipelines.errors import ConfigError, Problem
@@ -26,6 +26,7 @@ from selection.registry import build_step, parse_steps
 from selection.step import Step
 from storage.errors import BadInput, NothingMatches
 from storage.files.blocks import is_encoding
+from storage.files.remote import is_url
 from storage.files.user_files import check_is_file, expand
 from storage.pool.condition import changeable, not_of_the_row
 
@@ -239,6 +240,10 @@ class ConfigReader:
             return path
         # Of `~name` the home is unknown where there is no such user: then it is the name of a folder.
         return os.path.normpath(self.root / os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises
+
+    def _on_disk(self, path: str, key: KeyPath, what: str) -> None:
+        if is_url(path):
+            self.add(key, f"must be a folder of this machine, which a URL is not: {what}; found {path!r}")
 
     def _model(self, model: str) -> str:
         """A model's folder made absolute; a hub name is left as it is."""

@@ -887,8 +887,3 @@ class Config(Section):
         """The resolved configuration; `load_config` of it gives the same digest."""
         plain = self.model_dump(mode="json")
         return str(yaml.dump(plain, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, width=120))
-
-
-def is_url(path: str) -> bool:
-    """Whether a path is for fsspec rather than the local disk."""
-    return "://" in path

@@ -24,8 +24,8 @@ from pipelines.context import Context
 from pipelines.errors import BadExport, RowsLeftOut
 from pipelines.exports.card import SourceCounts, Written, licence_columns, write_card
 from pipelines.exports.exact_json import Number, dumps
-from pipelines.exports.folder import check_target, replacing
 from pipelines.exports.options import ExportOptions
+from pipelines.exports.place import UrlFolder, check_place, place_of, writing
 from pipelines.exports.rows import ExportRow, OrderedRows
 from pipelines.exports.shapes import SHAPES, CannotHold, Record, record_of, whole_row
 from pipelines.exports.trainers import TRAINERS, Trainer
@@ -61,7 +61,7 @@ class ExportReport:
     """
 
     selection: str
-    out: Path
+    out: Path | UrlFolder
     rows: int
     left_out: Mapping[str, int]
     provenance: Mapping[str, Any] = field(repr=False)
@@ -75,20 +75,20 @@ class ExportReport:
         )
 
 
-def export_selection(context: Context, name: str, options: ExportOptions, out: Path) -> ExportReport:
-    """Export a recipe's last selection, or one by its id, as a folder; at once, over an earlier export.
+def export_selection(context: Context, name: str, options: ExportOptions, out: str | Path) -> ExportReport:
+    """Export a recipe's last selection, or one by its id, as a folder; over an earlier export, at once if it is local.
 
     Raises:
         NotInStore: there is no such selection.
-        BadExport: a column is unknown or in the way; or a trainer cannot read the rows.
+        BadExport: a column is unknown or in the way; or a trainer cannot read the rows; or a URL cannot be written to.
         RowsLeftOut: the shape cannot hold more rows than allowed; nothing was written.
         WouldOverwrite: `out` holds something that winnow did not write.
 
     Cost: reads the pool's row groups that hold a chosen row once, and the chosen rows again from a scratch folder
-    beside `out`; memory of a block of rows, and 100 bytes a row.
+    beside `out`, for a URL in the store; memory of a block of rows, and 100 bytes a row.
     """
-    out = out.expanduser().absolute()
-    check_target(out)
+    place = place_of(out)
+    check_place(place)
     selection = selection_of(context.store, name)
     header, items = read_selection(context.store, selection)
     snapshot = context.pool.with_scores(context.pool.snapshot_of(header["snapshot"]), header.get("scores", {}))
@@ -98,9 +98,9 @@ def export_selection(context: Context, name: str, options: ExportOptions, out: P
     order = np.arange(len(ids)) if options.shuffle is None else shuffled(ids, options.shuffle)
     title = name if name != selection else header["recipe"]
     columns = Columns(snapshot, items, order, options.columns)
-    with replacing(out) as staging:
+    with writing(context.store, place) as staging:
         rows = OrderedRows(snapshot, ids[order], staging.scratch)
-        run = _Run(title, options, columns, rows, *_shape(options, rows), order, out)
+        run = _Run(title, options, columns, rows, *_shape(options, rows), order, place)
         run.write(staging.content)
         run.check_share()
         written = Written(
@@ -116,7 +116,7 @@ def export_selection(context: Context, name: str, options: ExportOptions, out: P
             sources=run.sources,
         )
         provenance = write_card(context.store, header, written)
-    return ExportReport(selection, out, run.rows_written, written.left_out, provenance)
+    return ExportReport(selection, place, run.rows_written, written.left_out, provenance)
 
 
 def shuffled(ids: Ids, seed: int) -> Rows:
@@ -200,7 +200,7 @@ class _Run:
     shape: str
     record: Callable[[ExportRow], Record]
     order: Rows
-    out: Path
+    out: Path | UrlFolder
     files: list[Path] = field(default_factory=list)
     beside: list[Path] = field(default_factory=list)
     rows_written: int = 0

@@ -7,20 +7,21 @@ user's and stays.
 from __future__ import annotations
 
 import filecmp
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import WouldOverwrite
-from storage.errors import StorageError
 from storage.scratch import scratch_folder, swap_folders, sweep
-from storage.store import read_json, sync_path, sync_tree
+from storage.store import sync_path, sync_tree
 
 PROVENANCE = "provenance.json"
 MARK = "winnow_export"
+_ADVICE = "name another folder with --out, or move it away"
 
 
 @dataclass(frozen=True)
@@ -44,19 +45,32 @@ def check_target(target: Path) -> None:
     """
     if not os.path.lexists(target):
         return
-    advice = "name another folder with --out, or move it away"
     if not target.is_dir():
-        raise WouldOverwrite(f"{target} is a file, and an export is a folder: {advice}")
-    present = {str(path.relative_to(target)): path for path in target.rglob("*") if not path.is_dir()}
-    if not present:
-        return
-    known = _files_of(target)
-    if known is None:
-        raise WouldOverwrite(f"{target} was not written by `winnow export`: {advice}")
-    for name, path in sorted(present.items()):
-        if name != PROVENANCE and (name not in known or path.lstat().st_size != known[name]):
-            what = "was changed since" if name in known else "is no file of the export"
-            raise WouldOverwrite(f"{target} is an earlier export, but {name} in it {what}: {advice}")
+        raise WouldOverwrite(f"{target} is a file, and an export is a folder: {_ADVICE}")
+    sizes = {str(path.relative_to(target)): path.lstat().st_size for path in target.rglob("*") if not path.is_dir()}
+    check_files(str(target), sizes, files_of(provenance_in(target)))
+
+
+def check_files(
+    target: str, sizes: Mapping[str, int], known: Mapping[str, int] | None, *, sizes_count: bool = True
+) -> None:
+    """Refuse files that are not those of an earlier export.
+
+    Args:
+        sizes: file -> bytes, of those that lie there.
+        known: of those that its provenance.json names; None where it has none.
+        sizes_count: whether a file of another size is another file.
+
+    Raises:
+        WouldOverwrite: says which.
+    """
+    if sizes and known is None:
+        raise WouldOverwrite(f"{target} was not written by `winnow export`: {_ADVICE}")
+    for name, size in sorted(sizes.items()):
+        if known is None or name == PROVENANCE or (name in known and (size == known[name] or not sizes_count)):
+            continue
+        what = "was changed since" if name in known else "is no file of the export"
+        raise WouldOverwrite(f"{target} is an earlier export, but {name} in it {what}: {_ADVICE}")
 
 
 @contextmanager
@@ -85,17 +99,24 @@ def replacing(target: Path) -> Iterator[Staging]:
         sync_path(target.parent)
 
 
-def provenance_of(folder: Path) -> dict[str, Any] | None:
+def provenance_in(folder: Path) -> dict[str, Any] | None:
     """The content of provenance.json of an export; None where the folder is none."""
+    with suppress(OSError):
+        return provenance_of((folder / PROVENANCE).read_bytes())
+    return None
+
+
+def provenance_of(text: bytes | None) -> dict[str, Any] | None:
+    """The content of a provenance.json; None if there is none, or it is not that of an export."""
     document: Any = None
-    with suppress(StorageError):
-        document = read_json(folder / PROVENANCE)
+    with suppress(ValueError):
+        document = json.loads(text or b"")
     return document if isinstance(document, dict) and MARK in document else None
 
 
-def _files_of(folder: Path) -> dict[str, int] | None:
-    """File -> size, of an export; None where the folder is none."""
-    files = (provenance_of(folder) or {}).get("files")
+def files_of(provenance: Mapping[str, Any] | None) -> dict[str, int] | None:
+    """File -> bytes, of an export; None where there is none."""
+    files = (provenance or {}).get("files")
     return {entry["file"]: entry["bytes"] for entry in files} if isinstance(files, list) else None
 
 

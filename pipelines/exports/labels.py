@@ -16,7 +16,8 @@ from pipelines.config.schema import Labeling
 from pipelines.context import Context
 from pipelines.exports.card import write_simple_card
 from pipelines.exports.fitted_model import save_model
-from pipelines.exports.folder import Staging, check_target, replacing
+from pipelines.exports.folder import Staging
+from pipelines.exports.place import check_place, place_of, writing
 from pipelines.exports.rows import BLOCK_ROWS, OrderedRows
 from pipelines.exports.shapes import record_of, whole_row
 from pipelines.exports.writer import FieldKinds, JsonLines
@@ -31,7 +32,7 @@ from storage.labels.models import read_model
 from storage.pool.snapshot import Snapshot
 
 
-def export_labels(context: Context, project: str, out: Path) -> str:
+def export_labels(context: Context, project: str, out: str | Path) -> str:
     """Write the labelled rows of a project as JSON Lines: row, label, who gave which label, how it was decided.
 
     Gold, ignored and tied rows have no label of their own and are not written; nor are rows that left the pool, which
@@ -44,15 +45,15 @@ def export_labels(context: Context, project: str, out: Path) -> str:
         UnknownProject: there is none of this name.
         WouldOverwrite: `out` holds something that winnow did not write.
     """
-    out = out.expanduser().absolute()
+    place = place_of(out)
     project_settings(context, project)
-    check_target(out)
+    check_place(place)
     state = project_state(context, project)
     annotations = state.annotations
     places = np.flatnonzero(annotations.labelled)
     present = rows_of(annotations.ids[places], state.snapshot.ids) >= 0
     gone, places = int((~present).sum()), places[present]
-    with replacing(out) as staging:
+    with writing(context.store, place) as staging:
         counts, file, kinds = _write_labelled(state, annotations, places, staging)
         facts = {
             "project": project,
@@ -67,10 +68,10 @@ def export_labels(context: Context, project: str, out: Path) -> str:
         }
         write_simple_card(staging.content, f"{project}, labelled rows", facts, [file], [], kinds.features("jsonl"))
     left = f"; {counted(gone, 'labelled row')} left the pool" if gone else ""
-    return f"{counted(len(places), 'labelled row')} written to {out}{left}"
+    return f"{counted(len(places), 'labelled row')} written to {place}{left}"
 
 
-def export_predictions(context: Context, project: str, out: Path) -> str:
+def export_predictions(context: Context, project: str, out: str | Path) -> str:
     """Write what a project's newest model says of every row of the pool, as Parquet, and the model as plain arrays.
 
     Columns: id, given_id, source, label (the top class), probability (of it), and `p_<class>` for each class; null for
@@ -85,9 +86,9 @@ def export_predictions(context: Context, project: str, out: Path) -> str:
 
     Cost: one pass over the vectors; memory of a block, and the pool's columns `given_id` and `source`.
     """
-    out = out.expanduser().absolute()
+    place = place_of(out)
     project_settings(context, project)
-    check_target(out)
+    check_place(place)
     model_id = newest_model(context.store, project)
     header, _, _ = read_model(context.store, model_id)
     snapshot = context.pool.snapshot
@@ -95,7 +96,7 @@ def export_predictions(context: Context, project: str, out: Path) -> str:
     unknown = source.unknown()
     probabilities = source.probabilities()
     classes = list(header["classes"])
-    with replacing(out) as staging:
+    with writing(context.store, place) as staging:
         file = _write_predictions(staging.content, snapshot, classes, probabilities, unknown)
         about = {
             "project": project,
@@ -114,7 +115,7 @@ def export_predictions(context: Context, project: str, out: Path) -> str:
         }
         write_simple_card(staging.content, f"{project}, predictions", facts, [file], beside, None)
     arrays = "the model as arrays in model/" if beside else "without the model, which is not linear"
-    return f"predictions for {counted(len(snapshot), 'row')} written to {out}; {arrays}"
+    return f"predictions for {counted(len(snapshot), 'row')} written to {place}; {arrays}"
 
 
 def _write_labelled(

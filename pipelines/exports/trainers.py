@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from pipelines.exports.conversation import is_plain
+from pipelines.exports.place import UrlFolder
 from pipelines.exports.shapes import CannotHold, Record
 
 
@@ -26,14 +27,14 @@ class Written:
     Attributes:
         name: what the data set is called.
         shape: of its records.
-        folder: the export, absolute.
+        folder: the export, an absolute path or a URL.
         files: of the data, relative to the folder.
         fields: of the records that were written.
     """
 
     name: str
     shape: str
-    folder: Path
+    folder: Path | UrlFolder
     files: Sequence[str]
     fields: frozenset[str]
 

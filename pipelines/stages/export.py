@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pipelines.context import Context
 from pipelines.exports.export import export_selection
+from pipelines.exports.place import place_of
 from pipelines.stages.stage import Check, Outcome, record_run, stage
 from storage.records import read_selection
 
@@ -14,7 +13,7 @@ from storage.records import read_selection
 def export(context: Context, name: str) -> Outcome:
     """Write one entry of `exports`; what was exported before is replaced at once, or stays where this fails."""
     entry = context.config.exports[name]
-    report = export_selection(context, entry.recipe, entry.options, Path(entry.out))
+    report = export_selection(context, entry.recipe, entry.options, entry.out)
     chosen, left_out = read_selection(context.store, report.selection)[0]["n_items"], sum(report.left_out.values())
     return Outcome(
         subject=report.selection,
@@ -35,7 +34,7 @@ def export(context: Context, name: str) -> Outcome:
     )
 
 
-def record_export(context: Context, out: Path, selection: str | None = None) -> None:
+def record_export(context: Context, out: str, selection: str | None = None) -> None:
     """Record an export that no entry of `exports` made: what it holds stays, and rows in it are known to be in it."""
-    path = str(out.expanduser().absolute())
+    path = str(place_of(out))
     record_run(context, "export", None, subject=selection, summary=f"written to {path}", facts={"path": path})

@@ -12,7 +12,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ import pyarrow.parquet as pq
 from pipelines.context import Context
 from pipelines.errors import USER_ERRORS, RowsLeft
 from pipelines.exports.export import export_selection
-from pipelines.exports.folder import provenance_of
+from pipelines.exports.folder import provenance_in
 from pipelines.exports.options import ExportOptions
+from pipelines.exports.place import UrlFolder, place_of
 from pipelines.messages import counted, listed
 from pipelines.report.write import PAGE, drop_pages, link_latest, make_report, page_of
 from pipelines.runs import exports
@@ -322,15 +323,27 @@ def _report_again(context: Context) -> None:
 
 def _export_again(context: Context, patterns: Patterns) -> Iterator[str]:
     """Write the exports anew that hold rows."""
-    for folder in map(Path, exports(context.store)):
-        if not any(files_that_hold(_files(folder), patterns)):
-            continue
-        provenance = provenance_of(folder) or {}
+    for place in map(place_of, exports(context.store)):
         try:
+            with _local(context.store, place) as folder:
+                if not any(files_that_hold(_files(folder), patterns)):
+                    continue
+                provenance = provenance_in(folder) or {}
             options = ExportOptions(**provenance["export"] | {"columns": tuple(provenance["export"]["columns"])})
-            yield export_selection(context, provenance["selection"], options, folder).summary
+            yield export_selection(context, provenance["selection"], options, str(place)).summary
         except (*USER_ERRORS, OSError, LookupError, TypeError) as error:
-            yield f"{folder} still holds rows, and could not be written again: {error}"
+            yield f"{place} may still hold rows, and could not be written again: {error}"
+
+
+@contextmanager
+def _local(store: Store, place: Path | UrlFolder) -> Iterator[Path]:
+    """The files of an export on this machine: where they are, or copies of those at a URL."""
+    if isinstance(place, Path):
+        yield place
+        return
+    with store.scratch("export") as folder:
+        place.fetch(folder)
+        yield folder
 
 
 def _batches_again(context: Context, rows: Rows) -> Iterator[str]:
@@ -362,7 +375,8 @@ def _batch_without(path: Path, text: str, rows: Rows) -> str | None:
 
 def _outside(context: Context) -> Iterator[Path]:
     """Files outside the store that winnow wrote."""
-    folders = [*map(Path, exports(context.store)), *(Path(project.out) for project in context.config.labeling.values())]
+    local = [place for place in map(place_of, exports(context.store)) if isinstance(place, Path)]
+    folders = [*local, *(Path(project.out) for project in context.config.labeling.values())]
     for folder in dict.fromkeys([*folders, Path(context.config.root) / ".winnow"]):
         yield from _files(folder)
 

@@ -24,6 +24,7 @@ import orjson
 from storage.errors import BadInput, NothingMatches
 from storage.files import readers
 from storage.files.blocks import BLOCK_BYTES
+from storage.files.remote import file_system, is_url, missing_bucket, reason
 from storage.store import Store
 
 _NO_FILES = {
@@ -46,7 +47,7 @@ def expand(patterns: Sequence[str], base: Path) -> list[str]:
     """
     files: set[str] = set()
     for pattern in patterns:
-        remote = "://" in pattern and not pattern.startswith("file://")
+        remote = is_url(pattern) and not pattern.startswith("file://")
         matches = _expand_remote(pattern) if remote else _expand_local(pattern.removeprefix("file://"), base)
         if not matches:
             where = "" if remote else f" (looked in {base})"
@@ -105,7 +106,7 @@ def opened(store: Store, url: str) -> Iterator[BinaryIO]:
     """
     with ExitStack() as stack:
         try:
-            if "://" not in url:
+            if not is_url(url):
                 check_is_file(url)
                 file: BinaryIO = stack.enter_context(Path(url).open("rb"))
             else:
@@ -119,7 +120,7 @@ def opened(store: Store, url: str) -> Iterator[BinaryIO]:
         except BadInput:
             raise
         except Exception as error:  # what a file system of fsspec raises, nobody says
-            raise BadInput(f"{url}: cannot be opened: {error}") from error
+            raise BadInput(f"{url}: cannot be opened: {reason(url, error)}") from error
         yield file
 
 
@@ -212,7 +213,7 @@ def url_digest(store: Store, url: str) -> str:
     """
     with unchanged(store, url) as (file, state):
         digest = _digests.get((url, state)) or file_digest(file)
-    if "://" not in url:
+    if not is_url(url):
         _digests[url, state] = digest
     return digest
 
@@ -301,16 +302,18 @@ def _is_data(name: str) -> bool:
 
 
 def _expand_remote(pattern: str) -> list[str]:
-    from fsspec.core import url_to_fs
-
     try:
-        fs, path = url_to_fs(pattern)
+        fs, path = file_system(pattern)
         if has_magic(path):
             matches = fs.glob(path)
         elif fs.isdir(path):
             matches = [file for file in fs.find(path) if _is_data(file)]
         else:
             matches = [path] if fs.exists(path) else []
-        return [str(fs.unstrip_protocol(match)) for match in matches if fs.isfile(match)]
+        files = [str(fs.unstrip_protocol(match)) for match in matches if fs.isfile(match)]
+        bucket = None if files else missing_bucket(pattern)
     except Exception as error:  # what a file system of fsspec raises, nobody says
-        raise BadInput(f"{pattern!r} cannot be listed: {error}") from error
+        raise BadInput(f"{pattern!r} cannot be listed: {reason(pattern, error)}") from error
+    if bucket is not None:
+        raise BadInput(f"{pattern!r} cannot be listed: there is no bucket {bucket!r}")
+    return files

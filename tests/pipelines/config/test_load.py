@@ -315,6 +315,12 @@ WRONG_FILES = [
     ("maths: maths.jsonl", "maths: math.jsonl", "winnow.yaml:7: targets.maths: 'math.jsonl' does not exist in {root} (did you mean `maths.jsonl`?)"),
     ("maths: maths.jsonl", "maths: 7", "winnow.yaml:7: targets.maths: must be text or a list of texts, found the number 7"),
     ("pool:\n", "store: 7\npool:\n", "winnow.yaml:1: store: must be a folder, found the number 7"),
+    (
+        "pool:\n",
+        "store: s3://b/x\npool:\n",
+        "winnow.yaml:1: store: must be a folder of this machine, which a URL is not: mount what it lies on; "
+        "found 's3://b/x'",
+    ),
     ("pool:\n", "index: {kind: hnsw}\npool:\n", "winnow.yaml:1: index.kind: must be one of auto, flat, ivf, rabitq, found 'hnsw'"),
     ("pool:\n", "recipes: [a]\npool:\n", "winnow.yaml:10: recipes: is given twice (first in line 1); keep one"),
 ]  # fmt: skip
