@@ -26,6 +26,8 @@ class Context:
         report: receives messages and progress.
         invocation: an id that the stages of one `winnow run` or one Dagster run share.
         reread: read files of the pool again that an earlier version of winnow read by other rules.
+        began_after: the newest record of a run when the invocation began, those of its own stages have later ids; empty
+            where that is not known.
     """
 
     config: Config
@@ -33,14 +35,17 @@ class Context:
     report: Reporter
     invocation: str = field(default_factory=new_run_id)
     reread: bool = False
+    began_after: str = ""
 
     @cached_property
     def pool(self) -> PoolView:
         """The pool as the `ingest` of this invocation left it, whatever others have ingested since; else the last one.
 
-        Cost: reads the records of runs back to that ingest, all of them where this invocation has none.
+        Cost: reads the records of runs back to that ingest; all of them where this invocation has none, and it is not
+        known when it began.
         """
-        last = last_run(self.store, "ingest", invocation=self.invocation) or last_run(self.store, "ingest")
+        own = last_run(self.store, "ingest", invocation=self.invocation, after=self.began_after)
+        last = own or last_run(self.store, "ingest")
         return PoolView(self.config, self.store, last["subject"] if last else None)
 
     def reopen_pool(self) -> None:
@@ -63,8 +68,10 @@ def open_context(config_path: Path, report: Reporter, invocation: str | None = N
     with store.lock("configs", f"first step of {invocation}"):  # two steps may be the first
         if not pinned.exists():
             keep_config(store, config)
-            write_durably(pinned, config.digest)
-    return Context(load_config(_kept(store, pinned.read_text("utf-8"))), store, report, invocation)
+            write_durably(pinned, "\n".join([config.digest, *store.records("runs")[-1:]]))
+    digest, *newest = pinned.read_text("utf-8").split()
+    began_after = newest[0] if newest else ""
+    return Context(load_config(_kept(store, digest)), store, report, invocation, began_after=began_after)
 
 
 def keep_config(store: Store, config: Config) -> None:

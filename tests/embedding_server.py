@@ -64,8 +64,9 @@ class EmbeddingServer:
     Attributes:
         url: its address.
         faults: what the next requests meet, one each: a status, a status with headers, or a word (of `SPOILT`, close,
-            slow, html, dimension, no data).
+            slow, held, html, dimension, no data).
         always: what every request meets behind them.
+        released: set when requests that are held may go on.
         model: what it computes; another one gives other vectors.
         key: the key that it asks for.
         most_words, most_texts: a longer text, or more texts, are refused.
@@ -80,6 +81,7 @@ class EmbeddingServer:
     def __init__(self) -> None:
         self.faults: deque[Any] = deque()
         self.always: Any = None
+        self.released = threading.Event()
         self.model, self.key = "a", ""
         self.most_words, self.most_texts, self.too_long = 10**6, 10**6, 400
         self.requests: list[dict[str, Any]] = []
@@ -152,6 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if fault == "slow":
             time.sleep(0.15)
+        if fault == "held":
+            self.owner.released.wait()
         if fault == "html":
             return self._send_bytes(200, b"<html>sign in</html>")
         self.owner.note(body)

@@ -121,9 +121,12 @@ def stage_asset(
 
 
 def failed_stages(context: Context) -> dict[Upstream, str]:
-    """The stages of this run whose last execution failed or was held back, with their targets -> how it ended."""
+    """The stages of this run whose last execution failed or was held back, with their targets -> how it ended.
+
+    Cost: reads the records since the run began, however many nights there were before.
+    """
     last: dict[Upstream, str] = {}
-    for run in runs(context.store):
+    for run in runs(context.store, context.began_after):
         if run["invocation"] == context.invocation:
             last.setdefault((run["stage"], run["target"] or ""), run["status"])
     return {stage: status for stage, status in last.items() if status != "ok"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -26,7 +27,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 def started(instance: dg.DagsterInstance, *processes: int) -> dg.DagsterRun:
     """A run that goes on in a process, or did so in several, and wants the card."""
-    run = create_run_for_test(instance, status=STARTED)
+    run: dg.DagsterRun = create_run_for_test(instance, status=STARTED)
     for pid in processes:
         instance.report_engine_event("Started process for run", run, EngineEventData.in_process(pid))
     instance.event_log_storage.claim_concurrency_slot("gpu", run.run_id, "embeddings")
@@ -86,7 +87,7 @@ def test_dead_runs__a_run_that_ends_while_it_is_looked_at_has_not_failed(
 
 
 def test_dead_runs__the_sensor_says_what_it_did(instance: dg.DagsterInstance) -> None:
-    sensor: Callable[..., dg.SkipReason] = dead_runs_sensor()
+    sensor: Any = dead_runs_sensor()
     context = dg.build_sensor_context(instance=instance)
     assert sensor(context).skip_message == "every run that goes on has its process"
     run = started(instance, ended_process())
