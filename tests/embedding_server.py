@@ -129,6 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         fault = self.owner.next_fault(dict(self.headers))
+        if fault == "held":
+            self.owner.released.wait()
         with suppress(BrokenPipeError, ConnectionResetError):  # the client did not wait
             self._answer(body, fault)
 
@@ -154,8 +156,6 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if fault == "slow":
             time.sleep(0.15)
-        if fault == "held":
-            self.owner.released.wait()
         if fault == "html":
             return self._send_bytes(200, b"<html>sign in</html>")
         self.owner.note(body)

@@ -173,7 +173,9 @@ def _materialized(outcome: Outcome, shown: Mapping[str, Any], *, made: bool) -> 
 
 def _metadata(outcome: Outcome) -> dict[str, Any]:
     metrics = {name: value for name, value in outcome.metrics.items() if value is not None}
-    return {"summary": outcome.summary, **metrics}
+    held_back = "; ".join(f"{check.name}: {check.detail}" for check in outcome.failed_checks)
+    prefix = f"held back, what was made before stays ({held_back}): " if held_back else ""
+    return {"summary": f"{prefix}{outcome.summary}", **metrics}
 
 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
