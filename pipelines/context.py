@@ -29,6 +29,8 @@ class Context:
         invocation: an id that the stages of one `winnow run` or one Dagster run share.
         reread: read files of the pool again that an earlier version of winnow read by other rules.
         other_engine: where large work is done instead of as the configuration says.
+        began_after: the newest record of a run when the invocation began, those of its own stages have later ids; empty
+            where that is not known.
     """
 
     config: Config
@@ -37,6 +39,7 @@ class Context:
     invocation: str = field(default_factory=new_run_id)
     reread: bool = False
     other_engine: Engine | None = None
+    began_after: str = ""
 
     @property
     def engine(self) -> Engine:
@@ -47,9 +50,11 @@ class Context:
     def pool(self) -> PoolView:
         """The pool as the `ingest` of this invocation left it, whatever others have ingested since; else the last one.
 
-        Cost: reads the records of runs back to that ingest, all of them where this invocation has none.
+        Cost: reads the records of runs back to that ingest; all of them where this invocation has none, and it is not
+        known when it began.
         """
-        last = last_run(self.store, "ingest", invocation=self.invocation) or last_run(self.store, "ingest")
+        own = last_run(self.store, "ingest", invocation=self.invocation, after=self.began_after)
+        last = own or last_run(self.store, "ingest")
         return PoolView(self.config, self.store, last["subject"] if last else None)
 
     def reopen_pool(self) -> None:
@@ -72,15 +77,23 @@ def open_context(
     store = Store(config.store, on_notice=report.say)
     check_format(store)
     if invocation is None:
-        return Context(config, store, report)
+        return Context(config, store, report, began_after=_newest_run(store))
     pinned = store.path("configs", "runs", invocation)
     with store.lock("configs", f"first step of {invocation}"):  # two steps may be the first
         if not pinned.exists():
             keep_config(store, config)
-            write_durably(pinned, config.digest)
-    kept = _kept(store, pinned.read_text("utf-8"))
+            write_durably(pinned, f"{config.digest}\n{_newest_run(store)}")
+    digest, *newest = pinned.read_text("utf-8").split()
+    kept = _kept(store, digest)
     other = load_config(kept, {f"engine.{key}": value for key, value in engine.items()}).engine if engine else None
-    return Context(load_config(kept), store, report, invocation, other_engine=other)
+    return Context(
+        load_config(kept), store, report, invocation, other_engine=other, began_after=newest[0] if newest else ""
+    )
+
+
+def _newest_run(store: Store) -> str:
+    """The record that was committed last; empty if there is none."""
+    return max(store.records("runs"), default="")
 
 
 def keep_config(store: Store, config: Config) -> None:

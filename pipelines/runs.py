@@ -21,21 +21,31 @@ _NOTHING: dict[str, Any] = {
 }
 
 
-def runs(store: Store) -> Iterator[dict[str, Any]]:
-    """The recorded executions of stages, newest first, in the order of their ids; damaged records are left out."""
+def runs(store: Store, after: str = "") -> Iterator[dict[str, Any]]:
+    """The recorded executions of stages, newest first, in the order of their ids; damaged records are left out.
+
+    Args:
+        after: only those with a later id, and nothing else is read.
+    """
     for run_id in reversed(store.records("runs")):
+        if run_id <= after:
+            return
         if (run := readable(store, "runs", run_id)) is not None:
             yield _NOTHING | run
 
 
 def last_run(
-    store: Store, stage: str, target: str | None = None, *, invocation: str | None = None
+    store: Store, stage: str, target: str | None = None, *, invocation: str | None = None, after: str = ""
 ) -> dict[str, Any] | None:
-    """The newest execution of a stage whose checks passed; only of this target (a recipe, an encoder) or invocation if named."""
+    """The newest execution of a stage whose checks passed; only of this target (a recipe, an encoder) or invocation if named.
+
+    Args:
+        after: as for `runs`.
+    """
     return next(
         (
             run
-            for run in runs(store)
+            for run in runs(store, after)
             if run["stage"] == stage
             and run["status"] == "ok"
             and target in (None, run["target"])

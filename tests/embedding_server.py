@@ -64,8 +64,9 @@ class EmbeddingServer:
     Attributes:
         url: its address.
         faults: what the next requests meet, one each: a status, a status with headers, or a word (of `SPOILT`, close,
-            slow, html, dimension, no data).
+            slow, held, html, dimension, no data).
         always: what every request meets behind them.
+        released: set when requests that are held may go on.
         model: what it computes; another one gives other vectors.
         key: the key that it asks for.
         most_words, most_texts: a longer text, or more texts, are refused.
@@ -80,6 +81,7 @@ class EmbeddingServer:
     def __init__(self) -> None:
         self.faults: deque[Any] = deque()
         self.always: Any = None
+        self.released = threading.Event()
         self.model, self.key = "a", ""
         self.most_words, self.most_texts, self.too_long = 10**6, 10**6, 400
         self.requests: list[dict[str, Any]] = []
@@ -127,6 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         fault = self.owner.next_fault(dict(self.headers))
+        if fault == "held":
+            self.owner.released.wait()
         with suppress(BrokenPipeError, ConnectionResetError):  # the client did not wait
             self._answer(body, fault)
 

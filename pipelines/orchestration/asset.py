@@ -145,9 +145,12 @@ def stage_asset(
 
 
 def failed_stages(context: Context) -> dict[Upstream, str]:
-    """The stages of this run whose last execution failed or was held back, with their targets -> how it ended."""
+    """The stages of this run whose last execution failed or was held back, with their targets -> how it ended.
+
+    Cost: reads the records since the run began, however many nights there were before.
+    """
     last: dict[Upstream, str] = {}
-    for run in runs(context.store):
+    for run in runs(context.store, context.began_after):
         if run["invocation"] == context.invocation:
             last.setdefault((run["stage"], run["target"] or ""), run["status"])
     return {stage: status for stage, status in last.items() if status != "ok"}
@@ -194,7 +197,9 @@ def _materialized(outcome: Outcome, shown: Mapping[str, Any], *, made: bool) -> 
 
 def _metadata(outcome: Outcome) -> dict[str, Any]:
     metrics = {name: value for name, value in outcome.metrics.items() if value is not None}
-    return {"summary": outcome.summary, **metrics}
+    held_back = "; ".join(f"{check.name}: {check.detail}" for check in outcome.failed_checks)
+    prefix = f"held back, what was made before stays ({held_back}): " if held_back else ""
+    return {"summary": f"{prefix}{outcome.summary}", **metrics}
 
 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:

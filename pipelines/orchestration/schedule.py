@@ -25,7 +25,12 @@ def schedules(config: Config) -> list[dg.ScheduleDefinition]:
     return [
         dg.ScheduleDefinition(
             name="nightly_reselection",
-            job=dg.define_asset_job("nightly", recipes.upstream() | results, tags={CONFIG_TAG: config.digest}),
+            job=dg.define_asset_job(
+                "nightly",
+                recipes.upstream() | results,
+                description=f"{', '.join(config.schedule.recipes)} and all that they are drawn from, then the report.",
+                tags={CONFIG_TAG: config.digest},
+            ),
             cron_schedule=config.schedule.cron,
             execution_timezone=config.schedule.timezone,
             default_status=default_status(dg.DefaultScheduleStatus),

@@ -56,7 +56,7 @@ from pipelines.recipes.noise import ANOTHER_SEED
 from pipelines.report import maps
 from pipelines.report.changes import Causes, changes, details
 from pipelines.report.funnel import pool_funnel, recipe_funnel
-from pipelines.report.history import LATEST, History, Run, read_history
+from pipelines.report.history import LATEST, History, Run, history_of
 from pipelines.report.labels import labels
 from pipelines.report.mix import LANGUAGE_ROWS, language_sample, mix
 from pipelines.report.quality import quality
@@ -108,7 +108,7 @@ def gather(context: Context, name: str = LATEST) -> tuple[dict[str, Any], pa.Tab
         NotInStore: no run has this name.
     """
     store, view = context.store, context.pool
-    history = read_history(store, name)
+    history = history_of(context, name)
     parts = [_part(history, run) for run in history.stages if run["stage"] == "select"]
     recipes = [recipe for part in parts if (recipe := _recipe(view, history, part)) is not None]
     encoder = next((each.now.spec.encoder for each in recipes if each.now.spec.encoder), None)

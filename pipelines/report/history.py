@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.context import Context
 from pipelines.errors import NothingYet
 from pipelines.runs import runs
 from storage.errors import NotInStore
-from storage.store import Store
 
 Run = dict[str, Any]
 LATEST = "latest"
@@ -29,7 +29,7 @@ class History:
 
     invocation: str
     stages: list[Run]
-    earlier: list[Run]
+    earlier: Iterable[Run]
 
     def of(self, stage: str, target: str | None = None) -> Run | None:
         """The last record of a stage of this run; of a target, if one is named."""
@@ -50,7 +50,20 @@ class History:
         return [run for run in self.earlier if run["invocation"] == self.previous] if self.previous else []
 
 
-def read_history(store: Store, name: str = LATEST) -> History:
+class _Earlier:
+    """Records that are read as far as somebody looks, once."""
+
+    def __init__(self, records: Iterator[Run]) -> None:
+        self._records, self._read = records, list[Run]()
+
+    def __iter__(self) -> Iterator[Run]:
+        yield from self._read
+        for run in self._records:
+            self._read.append(run)
+            yield run
+
+
+def history_of(context: Context, name: str = LATEST) -> History:
     """The records around a run.
 
     Args:
@@ -60,16 +73,19 @@ def read_history(store: Store, name: str = LATEST) -> History:
         NothingYet: nothing was run yet.
         NotInStore: no run has this name.
 
-    Cost: reads the records of all runs, about 0.1 ms each.
+    Cost: reads the records of all runs, about 0.1 ms each; of this invocation only its own, and of the earlier ones what is
+        asked for.
     """
-    records = [run for run in runs(store) if run["stage"] != "report"]
+    store, after = context.store, context.began_after if name == context.invocation else ""
+    records = [run for run in runs(store, after) if run["stage"] != "report"]
     invocation = _latest(records) if name == LATEST else name
     stages = [run for run in reversed(records) if run["invocation"] == invocation]
     if not stages:
         known = list(dict.fromkeys(run["invocation"] for run in records))[:5]
         raise NotInStore(f"no run {name!r} in {store.root}; the last ones are: {', '.join(known) or 'none'}")
     first = stages[0]["run_id"]
-    return History(invocation, stages, [run for run in records if run["run_id"] < first])
+    earlier = (run for run in runs(store) if run["run_id"] < first and run["stage"] != "report")
+    return History(invocation, stages, _Earlier(earlier))
 
 
 def _latest(records: list[Run]) -> str:

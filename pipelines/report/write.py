@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipelines.context import Context
 from pipelines.report.gather import gather
-from pipelines.report.history import LATEST, read_history
+from pipelines.report.history import LATEST, history_of
 from pipelines.report.page import render
 from storage.damage import committed_whole, read_record
 from storage.packs import read_table
@@ -39,7 +39,7 @@ def make_report(context: Context, name: str = LATEST) -> Path:
         NotInStore: no run has this name.
     """
     store = context.store
-    run = read_history(store, name).invocation
+    run = history_of(context, name).invocation
     if not committed_whole(store, KIND, run):
         document, changes = gather(context, run)
         with store.committing("records", KIND, run) as folder:

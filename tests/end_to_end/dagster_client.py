@@ -13,8 +13,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
+
+import pytest
 
 T = TypeVar("T")
 
@@ -63,6 +66,74 @@ query Steps($id: ID!) {
 }
 """
 
+START_SCHEDULE = """
+mutation Start($selector: ScheduleSelector!) { startSchedule(scheduleSelector: $selector) { __typename } }
+"""
+
+START_SENSOR = """
+mutation Start($selector: SensorSelector!) { startSensor(sensorSelector: $selector) { __typename } }
+"""
+
+TICKS = """
+query Ticks($selector: InstigationSelector!) {
+  instigationStateOrError(instigationSelector: $selector) {
+    ... on InstigationState { ticks { timestamp status runIds skipReason } }
+  }
+}
+"""
+
+# Python reads a module of this name when it starts.
+SIMULATED = """
+import os, sys
+
+if {"dagster._daemon", "dagster_webserver"} & set(sys.orig_argv):
+    from datetime import UTC, datetime
+    from pathlib import Path
+    from time import time
+
+    import dagster._daemon.daemon
+    import dagster._time
+    from dagster._scheduler import scheduler
+
+    def now():
+        return time() + float(Path(os.environ["TEST_CLOCK"]).read_text())
+
+    dagster._time._mockable_get_current_timestamp = now
+    dagster._time._mockable_get_current_datetime = lambda: datetime.fromtimestamp(now(), UTC)
+    scheduler._get_next_scheduler_iteration_time = lambda start: start + 1
+"""
+
+
+class Clock:
+    """What the daemon and the web server take for the time, so that a night comes when a test wants it.
+
+    Dagster's own switch for its tests works inside one process; this one holds in those that a test starts after it. The
+    scheduler looks each second, not at each minute. The time must be in the past: runs begin at the true time, and one
+    that began long ago is taken to hang.
+    """
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder.mkdir()
+        self._offset = folder / "offset"
+        (folder / "sitecustomize.py").write_text(SIMULATED)
+        monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        monkeypatch.setenv("TEST_CLOCK", str(self._offset))
+
+    def set(self, now: datetime) -> None:
+        """It is `now`, and time goes on from here."""
+        beside = self._offset.with_suffix(".new")
+        beside.write_text(str(now.timestamp() - time.time()))
+        beside.replace(self._offset)
+
+    def pass_until(self, what: Callable[[], T], timeout_s: float) -> T:
+        """Let half minutes pass, after which sensors look again, until something is true."""
+
+        def half_a_minute_later() -> T:
+            self.set(datetime.fromtimestamp(time.time() + float(self._offset.read_text()) + 31, UTC))
+            return what()
+
+        return wait_for(half_a_minute_later, timeout_s)
+
 
 def wait_for(what: Callable[[], T], timeout_s: float) -> T:
     """What is true at last."""
@@ -76,8 +147,9 @@ def wait_for(what: Callable[[], T], timeout_s: float) -> T:
 class Dagster:
     """A running instance."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, process: int) -> None:
         self.url = f"http://127.0.0.1:{port}/graphql"
+        self.process = process
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         body = json.dumps({"query": query, "variables": variables}).encode()
@@ -96,6 +168,10 @@ class Dagster:
         except urllib.error.HTTPError as error:
             return error.code
 
+    def power_cut(self) -> None:
+        """Web server, daemon, runs and steps are gone."""
+        os.killpg(self.process, signal.SIGKILL)
+
     def asset_keys(self) -> list[str]:
         return sorted("/".join(node["assetKey"]["path"]) for node in self.ask(ASSETS)["assetNodes"])
 
@@ -109,10 +185,13 @@ class Dagster:
         assert answer["launchRun"]["__typename"] == "LaunchRunSuccess", answer
         return answer["launchRun"]["run"]["runId"]
 
+    def run_status(self, run_id: str) -> str:
+        return str(self.ask(STATUS, id=run_id)["runOrError"]["status"])
+
     def wait(self, run_id: str, timeout_s: float) -> str:
         until = time.monotonic() + timeout_s
         while time.monotonic() < until:
-            status = self.ask(STATUS, id=run_id)["runOrError"]["status"]
+            status = self.run_status(run_id)
             if status in ("SUCCESS", "FAILURE", "CANCELED"):
                 return status
             time.sleep(1)
@@ -121,6 +200,16 @@ class Dagster:
     def runs(self, job: str) -> list[str]:
         """The runs of a job, the newest first."""
         return [run["runId"] for run in self.ask(RUNS)["runsOrError"]["results"] if run["jobName"] == job]
+
+    def switch_on(self, kind: str, name: str) -> None:
+        """As the switch of a schedule or a sensor does."""
+        mutation, answer = (START_SCHEDULE, "startSchedule") if kind == "schedule" else (START_SENSOR, "startSensor")
+        started = self.ask(mutation, selector={**REPOSITORY, f"{kind}Name": name})[answer]["__typename"]
+        assert started in ("ScheduleStateResult", "Sensor")
+
+    def ticks(self, name: str) -> list[dict[str, Any]]:
+        """The ticks of a schedule or a sensor, the newest first."""
+        return self.ask(TICKS, selector={**REPOSITORY, "name": name})["instigationStateOrError"]["ticks"]
 
     def cancel(self, run_id: str) -> None:
         """As the button *Terminate* of the UI does."""
@@ -160,7 +249,7 @@ def serving(
         start_new_session=True,
     )
     try:
-        dagster = Dagster(port)
+        dagster = Dagster(port, process.pid)
         until = time.monotonic() + timeout_s
         while True:
             try:

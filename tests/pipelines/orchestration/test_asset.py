@@ -8,12 +8,16 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from pipelines import runs as runs_module
 from pipelines.orchestration import asset as asset_module
+from pipelines.orchestration.asset import failed_stages
 from pipelines.stages import publish as publish_stage
 from pipelines.stages.index import index
+from pipelines.stages.stage import record_run
 from storage.catalog.publish import publish_catalog
+from storage.damage import readable
 from storage.store import Store
-from tests.pipelines.conftest import change
+from tests.pipelines.conftest import change, opened
 from tests.pipelines.orchestration.conftest import failing, materialize
 
 
@@ -74,3 +78,27 @@ def test_materialize__a_failed_check_is_not_tried_again(light: Path, monkeypatch
         result = materialize(light, ["pool", "vectors/embeddings", "vectors/vector_index"])
     assert [event.step_key for event in result.all_events if event.is_step_failure] == ["vectors__vector_index"]
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
+
+
+def test_failed_stages__of_this_run_without_reading_the_nights_before(
+    light: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def noted(store: Store, kind: str, name: str) -> Any:
+        read.append(name)
+        return readable(store, kind, name)
+
+    monkeypatch.setattr(runs_module, "readable", noted)
+    for name in ("night 1", "night 2", "night 3"):
+        night = opened(light, invocation=name)
+        record_run(night, "select", "any", status="failed")
+        record_run(night, "select", "near", status="held_back")
+        record_run(night, "select", "any")
+        again = opened(light, invocation=name)  # a later step
+        assert failed_stages(again) == {("select", "near"): "held_back"}
+    assert len(read) == 9
+
+    pinned = night.store.path("configs", "runs", "night 3")
+    pinned.write_text(pinned.read_text().split()[0])  # a run that an earlier version began
+    assert failed_stages(opened(light, invocation="night 3")) == {("select", "near"): "held_back"}

@@ -83,7 +83,10 @@ def test_materialize__a_recipe_that_is_held_back_leaves_the_catalog_green(light:
     assert [check.check_name for check in result.get_asset_check_evaluations() if not check.passed] == [
         "overlap_above_floor"
     ]
-    assert "catalog" in {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
+    made = {event.asset_key.to_user_string(): event for event in result.get_asset_materialization_events()}
+    assert "catalog" in made
+    summary = made["selection/any"].materialization.metadata["summary"].value
+    assert summary.startswith("held back, what was made before stays (overlap_above_floor: Jaccard ")
     assert query_catalog(Store(light / "store"), latest).equals(before)
 
 

@@ -41,7 +41,7 @@ def published(project: Path) -> dict[str, Any]:
     files = sorted(path for path in (project / "exports" / "near").rglob("*") if path.is_file())
     assert files
     return {
-        "latest": query_catalog(Store(project / "store"), latest)[0].to_pylist(),
+        "latest": query_catalog(Store(project / "store"), latest).to_pylist(),
         "export": [(path.name, path.read_bytes()) for path in files],
     }
 
