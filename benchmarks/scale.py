@@ -5,9 +5,10 @@ clusters, float16). `winnow run` draws five recipes: at random, at random by quo
 apart (k_center), and at random without near copies (semdedup). Then files of rows and vectors of 1 % more rows come in,
 and it runs again.
 
-Prints for each stage seconds by the clock, of the processor (all processes), and the most memory: private to the
-processes, and with the files that they map, which the kernel takes back when it needs the room. Then the disk by folder
-of the store. 10M rows take the default folder 20 GB and most of an hour: `nice -n 19 python benchmarks/scale.py`.
+Prints for each stage the seconds that `winnow plan --rows` predicts before the first run; seconds by the clock and of the
+processor (all processes); and the most memory: private to the processes, and with the files that they map, which the
+kernel takes back when it needs the room. Then the disk by folder of the store. 10M rows take 20 GB of the folder for
+temporary files, or of `--folder`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+from pipelines.context import open_context
+from pipelines.progress import Log
+from pipelines.projection import Projection
 
 DIMENSION, CLUSTERS, TARGETS = 128, 2_000, 200
 ROWS_A_FILE = 1_000_000
@@ -203,15 +208,26 @@ def usage(store: Path) -> Counter[str]:
     return sizes
 
 
-def print_nights(nights: list[list[Use]], rows: int, new: int) -> None:
-    """A line for each stage, both nights beside each other."""
+def predicted(folder: Path, rows: int) -> dict[str, float]:
+    """Stage -> seconds of a first run here, as `winnow plan --rows` has it before anything was measured."""
+    cores = len(os.sched_getaffinity(0))
+    context = open_context(folder / "winnow.yaml", Log(lambda _: None))
+    seconds: dict[str, float] = {}
+    for stage in Projection(context, rows, cores, None, probe=False).stages():
+        title = stage.title.partition(": ")[0]
+        seconds[title] = seconds.get(title, 0.0) + stage.waited
+    return seconds
+
+
+def print_nights(nights: list[list[Use]], plan: dict[str, float], rows: int, new: int) -> None:
+    """A line for each stage, what was predicted for the first night and both nights beside each other."""
     columns = ("s", "CPU s", "private MiB", "resident MiB")
-    print(f"\n{'':28}{f'{rows:,} rows':^46} {f'{new:,} more':^46}")
-    print(f"{'stage':28}" + " ".join(f"{name:>11}" for name in columns + columns))
+    print(f"\n{'':28}{'':11} {f'{rows:,} rows':^46} {f'{new:,} more':^46}")
+    print(f"{'stage':28}{'predicted s':>11} " + " ".join(f"{name:>11}" for name in columns + columns))
     titles = dict.fromkeys(use.title for night in nights for use in night)
     for title in titles:
         cells = [next((_cells(use) for use in night if use.title == title), " " * 47) for night in nights]
-        print(f"{title:28}" + " ".join(cells))
+        print(f"{title:28}{plan.get(title, 0.0):11.1f} " + " ".join(cells))
     totals = [
         Use(
             "all",
@@ -222,7 +238,7 @@ def print_nights(nights: list[list[Use]], rows: int, new: int) -> None:
         )
         for night in nights
     ]
-    print(f"{'all':28}" + " ".join(map(_cells, totals)))
+    print(f"{'all':28}{sum(plan.values()):11.1f} " + " ".join(map(_cells, totals)))
 
 
 def _cells(use: Use) -> str:
@@ -241,13 +257,13 @@ def main() -> None:
         project = Project(folder, rows)
         size = sum(path.stat().st_size for path in folder.glob("*/*"))
         print(f"{rows:,} rows made in {time.perf_counter() - started:.0f} s: {size / 1e6:,.0f} MB of files", flush=True)
-        nights, disk = [], []
+        plan, nights, disk = predicted(folder, rows), [], []
         for night in range(2):
             if night:
                 project.add("night", rows, new)
             nights.append(run_night(folder))
             disk.append(usage(folder / "store"))
-        print_nights(nights, rows, new)
+        print_nights(nights, plan, rows, new)
         print(f"\n{'MB in the store':28}{'first':>11} {'second':>11}")
         for kind in sorted(disk[1], key=disk[1].__getitem__, reverse=True):
             print(f"{kind:28}{disk[0][kind] / 1e6:11,.1f} {disk[1][kind] / 1e6:11,.1f}")

@@ -18,6 +18,7 @@ from pipelines.config.schema import OWN_VECTORS
 from pipelines.context import Context
 from pipelines.errors import USER_ERRORS
 from pipelines.progress import duration
+from pipelines.rates import READ_BYTES_PER_S, ROWS_PER_S
 from pipelines.runs import peak_memory_bytes, runs
 from storage.damage import readable
 from storage.pool.content import Turns
@@ -25,10 +26,6 @@ from storage.pool.ingest import Ingest, parts, read_ingest
 from storage.vectors.index import index_bytes
 from storage.vectors.segments import described_dimension, segment_folders
 
-# Without a measurement: 58 MiB of gzip in 5.7 s; a million vectors into cells in 56 s; 262,858 rows against nine sets at
-# 73,000 rows/s (docs/performance.md); vectors of 384 dimensions whitened at 17,000 rows/s. Own vectors are copied.
-DEFAULT_READ_BYTES_PER_S = 10e6
-DEFAULT_ROWS_PER_S = {"embed": 50_000.0, "postprocess": 17_000.0, "index": 18_000.0, "decontaminate": 73_000.0}
 NOT_COUNTED = "reading target sets and label files, models fitted to labels, the catalog, exports, the report"
 DEFAULT_POOL_SHARE = 1.0  # bytes in the store for a byte of a file
 # Stages whose rows become vectors on the disk.
@@ -100,7 +97,7 @@ class Costs:
 
     def lines(self) -> Iterator[str]:
         """The estimate: time by stage, memory, disk."""
-        times = [(work, self._time(work)) for work in self.works if work.amount]
+        times = [(work, self.time(work)) for work in self.works if work.amount]
         known = [(work, each) for work, each in times if each is not None]
         unknown = [work.title for work, each in times if each is None]
         yield (
@@ -116,7 +113,8 @@ class Costs:
 
     # ---- time
 
-    def _time(self, work: Work) -> Time | None:
+    def time(self, work: Work) -> Time | None:
+        """How long a work takes on this machine; None where nothing measured it."""
         if work.stage == "ingest":
             return self._reading(work.amount)
         if work.stage == "select":
@@ -130,7 +128,7 @@ class Costs:
     def _reading(self, size: int) -> Time:
         seconds, done = sum(each.seconds for each in self._ingests), sum(each.size_bytes for each in self._ingests)
         measured = seconds >= MIN_MEASURED_S and done > 0
-        rate = done / seconds if measured else DEFAULT_READ_BYTES_PER_S
+        rate = done / seconds if measured else READ_BYTES_PER_S
         return Time(size / rate, f"{as_bytes(rate)}/s, {'as measured' if measured else 'by default'}")
 
     def _drawing(self, work: Work) -> Time | None:
@@ -174,9 +172,9 @@ class Costs:
             and run["facts"].get(key)
             and (run["seconds"] or 0) >= MIN_MEASURED_S
         ]
-        if not measured and work.stage not in DEFAULT_ROWS_PER_S:
+        if not measured and work.stage not in ROWS_PER_S:
             return None
-        rate = 1 / max(measured) if measured else DEFAULT_ROWS_PER_S[work.stage]
+        rate = 1 / max(measured) if measured else ROWS_PER_S[work.stage]
         return Time(work.amount / rate, f"{_rate(rate)}, {'as measured' if measured else 'by default'}")
 
     def _probed(self, encoder: str) -> Probe | None:
@@ -198,12 +196,12 @@ class Costs:
         tried = [probe.memory_bytes for probe in self._probes.values() if probe]
         config, indexes = self.context.config, 0
         for encoder in self.encoders:
-            if (d := self._dimension(encoder)) is None:
+            if (d := self.dimension(encoder)) is None:
                 yield f"memory: the dimension of {encoder} is not known before its model is loaded"
                 continue
             size = index_bytes(self.rows, d, config.index.kind) if config.is_indexed(encoder) else 0
             indexes += size
-            vectors = as_bytes(self._vector_bytes(encoder, d))
+            vectors = as_bytes(self.vector_bytes(encoder, d))
             yield (
                 f"memory: {self.rows:,} x {d} vectors of {encoder} are {vectors} on disk, read in blocks"
                 + (f"; their index is {as_bytes(size)}" if size else "")
@@ -215,15 +213,11 @@ class Costs:
             yield f"memory: about {as_bytes(max(tried) + indexes)}: the loaded model, measured just now, and the indexes"
 
     def _disk(self) -> str:
-        folders = {ingest.id: ingest.size_bytes for ingest in self._ingests}
-        kept = sum(part.stat().st_size for each in folders for part in parts(self.context.store, each))
-        read = sum(folders.values())
-        share = kept / read if read else DEFAULT_POOL_SHARE
-        size = sum(work.amount for work in self.works if work.stage == "ingest") * share
+        size = sum(work.amount for work in self.works if work.stage == "ingest") * self.pool_share
         for work in self.works:
-            d = self._dimension(work.target) if work.target and work.stage in VECTORS else None
+            d = self.dimension(work.target) if work.target and work.stage in VECTORS else None
             if d is not None and work.stage != "index":
-                size += self._vector_bytes(str(work.target), d, work.amount)
+                size += self.vector_bytes(str(work.target), d, work.amount)
             elif d is not None:
                 size += index_bytes(work.amount, d, self.context.config.index.kind)
         root = self.context.store.root
@@ -232,7 +226,8 @@ class Costs:
         short = "; that is not enough" if size > free else ""
         return f"disk: about {as_bytes(size)} more in {root}, {as_bytes(free)} are free{short}"
 
-    def _vector_bytes(self, encoder: str, d: int, rows: int | None = None) -> int:
+    def vector_bytes(self, encoder: str, d: int, rows: int | None = None) -> int:
+        """Of so many stored vectors; of all rows by default."""
         config = self.context.config
         if encoder == OWN_VECTORS:
             stored = {file.store for file in config.pool.vectors}
@@ -240,13 +235,27 @@ class Costs:
             stored = {config.encoders[encoder].store}
         return (self.rows if rows is None else rows) * d * (4 if "float32" in stored else 2)
 
-    def _dimension(self, encoder: str) -> int | None:
+    def dimension(self, encoder: str) -> int | None:
         """Of the vectors in the store, or of the encoder that was tried."""
         fingerprint = self._fingerprint(Work("embed", encoder, 0))
         probe = self._probes.get(encoder)
         return described_dimension(self.context.store, fingerprint) or (probe.dimension if probe else None)
 
     # ---- records
+
+    @cached_property
+    def pool_share(self) -> float:
+        """Bytes in the store for a byte of a file of the pool."""
+        folders = {ingest.id: ingest.size_bytes for ingest in self._ingests}
+        kept = sum(part.stat().st_size for each in folders for part in parts(self.context.store, each))
+        read = sum(folders.values())
+        return kept / read if read else DEFAULT_POOL_SHARE
+
+    @property
+    def row_bytes(self) -> float | None:
+        """Bytes of a row of the files that were read, of the last few; None before the first."""
+        rows = sum(each.readable for each in self._ingests)
+        return sum(each.size_bytes for each in self._ingests) / rows if rows else None
 
     def _fingerprint(self, work: Work) -> str:
         assert work.target is not None

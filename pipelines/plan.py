@@ -50,7 +50,7 @@ class Line:
 
 def plan_lines(context: Context) -> list[str]:
     """Describe what `run_all` would do, a line for each stage."""
-    return [line.text for line in _lines(context, _pool_files(context))]
+    return [line.text for line in _lines(context, pool_files(context))]
 
 
 def plan_with_costs(context: Context, *, probe: bool = True) -> Iterator[str]:
@@ -59,7 +59,7 @@ def plan_with_costs(context: Context, *, probe: bool = True) -> Iterator[str]:
     Args:
         probe: try an encoder that has encoded nothing yet on a few rows, which loads its model.
     """
-    files = _pool_files(context)
+    files = pool_files(context)
     lines = list(_lines(context, files))
     yield from (line.text for line in lines)
     works = [line.work for line in lines if line.work is not None]
@@ -69,7 +69,7 @@ def plan_with_costs(context: Context, *, probe: bool = True) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class _PoolFiles:
+class PoolFiles:
     """The pool's files as they are now.
 
     Attributes:
@@ -98,7 +98,8 @@ class _PoolFiles:
         return self.known_rows + self.new_rows
 
 
-def _pool_files(context: Context) -> _PoolFiles:
+def pool_files(context: Context) -> PoolFiles:
+    """Which files the pool has and how many rows they seem to hold; looks into a few of the new ones."""
     store, specs = context.store, context.config.pool.specs(context.config.root)
     by_ingest = {ingest_id(store, spec): spec for spec in specs}
     new = {ingest: spec for ingest, spec in by_ingest.items() if not store.has("pool", ingest)}
@@ -118,7 +119,7 @@ def _pool_files(context: Context) -> _PoolFiles:
         sum(each.size_bytes for each in peeks),
     )
     rows = sum(each.rows for each in peeks)
-    return _PoolFiles(
+    return PoolFiles(
         ingests=frozenset(by_ingest),
         count=len(specs),
         new=len(new),
@@ -130,7 +131,7 @@ def _pool_files(context: Context) -> _PoolFiles:
     )
 
 
-def _lines(context: Context, files: _PoolFiles) -> Iterator[Line]:
+def _lines(context: Context, files: PoolFiles) -> Iterator[Line]:
     config, store = context.config, context.store
     yield Line(
         f"pool: {counted(files.count, 'file')}, {files.new} of them new or changed",
@@ -168,7 +169,7 @@ def _lines(context: Context, files: _PoolFiles) -> Iterator[Line]:
         yield from _labeling(context, name)
 
 
-def _expected(context: Context, files: _PoolFiles) -> Iterator[Line]:
+def _expected(context: Context, files: PoolFiles) -> Iterator[Line]:
     """What can be said before the pool is read: as many rows as the new files seem to have."""
     config, about = context.config, f"about {files.new_rows:,} rows"
     if files.new_rows:

@@ -164,11 +164,21 @@ def plan(
             help="Try an encoder that has encoded nothing yet on a few rows, to know its rate; loads its model."
         ),
     ] = True,
+    rows: Annotated[
+        str | None, typer.Option("--rows", help="Project a first run on a pool of another size: 1e9, 10M, 1_000_000.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="With --rows: processes of a core each.")] = 1,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="With --rows: the card of each worker, as h100.")] = None,
 ) -> None:
     """Say what `winnow run` would do, without doing it: work, time, memory and disk."""
     from pipelines.plan import plan_with_costs
+    from pipelines.projection import project
 
-    for line in plan_with_costs(_context(config), probe=probe):
+    context = _context(config)
+    if rows is None and (workers > 1 or gpu is not None):
+        raise typer.BadParameter("--workers and --gpu go with --rows: the size that is projected")
+    lines = plan_with_costs(context, probe=probe) if rows is None else project(context, rows, workers, gpu, probe=probe)
+    for line in lines:
         _print(line)
 
 

@@ -164,7 +164,7 @@ def build_index(
     if parent is not None:
         parts = _grown(store, parent.parts, vectors, live, progress=progress)
     else:
-        cells = _cells_for(len(live), kind)
+        cells = cells_for(len(live), kind)
         parts = (write_base(store, vectors, live, kind=kind, cells=cells, seed=seed, progress=progress),)
     opened = VectorIndex(faiss, _mapped_parts(store, parts, vectors), kind=kind, nprobe=nprobe or 1, vectors=vectors)
     recall = _tune(opened, vectors, live, nprobe=nprobe, sample=recall_sample, seed=seed, progress=progress)
@@ -455,7 +455,8 @@ def kind_for(n: int) -> str:
     return "flat" if n < FLAT_BELOW else "ivf" if n < IVF_BELOW else "rabitq"
 
 
-def _cells_for(n: int, kind: str) -> int:
+def cells_for(n: int, kind: str) -> int:
+    """How many cells an index of n rows has."""
     return 65536 if kind == "rabitq" and n >= IVF_BELOW else max(1, min(n, round(4 * n**0.5)))
 
 

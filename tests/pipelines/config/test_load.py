@@ -318,8 +318,7 @@ WRONG_FILES = [
     (
         "pool:\n",
         "store: s3://b/x\npool:\n",
-        ("winnow.yaml:1: store: must be a folder of this machine, which a URL is not: mount what it lies on; "
-        "found 's3://b/x'"),
+        "winnow.yaml:1: store: must be a folder of this machine, which a URL is not: mount what it lies on; found 's3://b/x'",
     ),
     ("pool:\n", "index: {kind: hnsw}\npool:\n", "winnow.yaml:1: index.kind: must be one of auto, flat, ivf, rabitq, found 'hnsw'"),
     ("pool:\n", "recipes: [a]\npool:\n", "winnow.yaml:10: recipes: is given twice (first in line 1); keep one"),
