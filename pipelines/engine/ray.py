@@ -298,7 +298,8 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
         ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         place = f"at {address}" if address else "on this machine"
-        raise EngineRefused(f"engine: no Ray cluster {place}: {_first_line(str(error))}") from None
+        token = "; one that wants a token needs RAY_AUTH_MODE=token here too" if address else ""
+        raise EngineRefused(f"engine: no Ray cluster {place}: {_first_line(str(error))}{token}") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own there
     with suppress(AttributeError):  # no option keeps it from writing a death, which we report, to the standard output
