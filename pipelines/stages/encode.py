@@ -35,7 +35,7 @@ from pipelines.stages.model_segments import (
     encode_segment,
     encode_shard,
     read_plan,
-    source_opener,
+    source_name,
     with_texts,
 )
 from selection.encoders import ROW_CAUSES, Probed, Representation, Vectorizer, load_vectorizer, record_of
@@ -208,7 +208,7 @@ def run_model(
             _plan_again(store, encoder, damaged)
         todo = missing_ids(store, encoder, ids)
         if len(todo) or (len(ids) and not is_described(store, encoder)):
-            with (engine if source_opener(source) else in_this_process)() as parallel:
+            with (engine if source_name(source) else in_this_process)() as parallel:
                 loading = time.monotonic()
                 job = _job(store, work, source, device, parallel)
                 load_seconds = time.monotonic() - loading
@@ -277,12 +277,12 @@ class _Job:
 
 def _job(store: Store, work: ModelPass, source: TextSource, device: str | None, parallel: Map) -> _Job:
     """The model is loaded by those who work with it: this process does not where others do."""
-    opener = source_opener(source)
-    if parallel is in_turn or opener is None:
+    name = source_name(source)
+    if parallel is in_turn or name is None:
         model = work.load(device)
         return _Job(store, work, source, model, work.description(model))
     title = f"run the model {work.fingerprint} over {source.name}"
-    shard = ModelShard(store.root, title, work, work.fingerprint, opener, device)
+    shard = ModelShard(store.root, title, work, work.fingerprint, name, device)
     [facts] = parallel(describe_model, [shard], int)
     return _Job(store, work, source, facts, facts.description, parallel, shard)
 

@@ -12,9 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -212,6 +212,14 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
+class SourceName:
+    """A source of texts in the store."""
+
+    kind: Literal["snapshot", "targets"]
+    id: str
+
+
+@dataclass(frozen=True)
 class ModelShard:
     """A segment that any process can work on.
 
@@ -219,7 +227,7 @@ class ModelShard:
         root: of the store.
         title: in an error's words.
         fingerprint: of the model, as the process that made the plan sees its files.
-        source: opens the source of the texts.
+        source: of the texts.
         plan, number: see `Segment`.
     """
 
@@ -227,7 +235,7 @@ class ModelShard:
     title: str
     work: ModelPass
     fingerprint: str
-    source: Callable[[Store], TextSource]
+    source: SourceName
     device: str | None = None
     plan: str = ""
     number: int = 0
@@ -236,13 +244,16 @@ class ModelShard:
         return f"{self.title}, segment {self.number + 1}" if self.plan else self.title
 
 
-def source_opener(source: TextSource) -> Callable[[Store], TextSource] | None:
-    """What opens the source in another process; None where its texts are in memory only."""
+def source_name(source: TextSource) -> SourceName | None:
+    """The name of a source; None where its texts are in memory only."""
     if isinstance(source, Snapshot):
-        return partial(open_snapshot, snapshot_id=source.id)
-    if isinstance(source, TargetSet):
-        return partial(open_targets, targets_id=source.id)
-    return None
+        return SourceName("snapshot", source.id)
+    return SourceName("targets", source.id) if isinstance(source, TargetSet) else None
+
+
+@lru_cache(maxsize=2)
+def _opened(root: Path, name: SourceName) -> TextSource:
+    return (open_snapshot if name.kind == "snapshot" else open_targets)(Store(root), name.id)
 
 
 def describe_model(shard: ModelShard, _: Report) -> ModelFacts:
@@ -266,7 +277,7 @@ def encode_shard(shard: ModelShard, report: Report) -> Counter[str]:
     if folder.is_dir():  # its process was killed before it could say so
         return _counts(segment, read_record("segments", folder))
     model = _loaded(shard)
-    [(_, turns)] = with_texts(shard.source(store), [segment])
+    [(_, turns)] = with_texts(_opened(shard.root, shard.source), [segment])
     return encode_segment(store, shard.work, model, segment, turns, report)
 
 

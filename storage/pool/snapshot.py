@@ -33,7 +33,7 @@ from selection.types import SCORES
 from storage.checksums import verified
 from storage.damage import committed_whole, damage_of, note, read_record
 from storage.duck import quoted
-from storage.errors import BadInput, NotInStore
+from storage.errors import BadInput, NotInStore, StoreDamaged
 from storage.files.lists import read_lines
 from storage.ids import Ids, from_arrow, rows_of, to_arrow, to_text
 from storage.pool.columns import read_columns
@@ -152,7 +152,8 @@ class Snapshot:
         Raises:
             NotInStore: an id is not of this snapshot.
 
-        Cost: reads only the row groups that hold a wanted row; n bytes of memory and one group.
+        Cost: reads only the row groups that hold a wanted row, the end of each file once, and 9 bytes a row of the
+        snapshot; n bytes of memory and one group.
         """
         for ids, table in self.tables(wanted, TURN_COLUMNS):
             yield ids, turns_from_table(table)
@@ -170,7 +171,7 @@ class Snapshot:
             raise NotInStore(f"snapshot {self.id} has no row {to_text(wanted[rows < 0][:1])[0]}")
         is_wanted = np.zeros(len(self.ids), bool)
         is_wanted[rows] = True
-        for file, group, occurrences in self._row_groups():
+        for file, group, occurrences in self._row_groups(is_wanted):
             keep = np.flatnonzero((occurrences >= 0) & is_wanted[np.maximum(occurrences, 0)])
             if len(keep):
                 yield self.ids[occurrences[keep]], _columns_of_group(file, group, columns).take(keep)
@@ -183,15 +184,15 @@ class Snapshot:
         shards: list[RowGroups] = []
         files: list[tuple[int, range]] = []
         start = size = 0
-        for part, path in enumerate(self._paths()):
-            metadata, first = pq.ParquetFile(path).metadata, 0
-            for group in range(metadata.num_row_groups):
-                size += metadata.row_group(group).num_rows
+        for part, (_, groups) in enumerate(self._files):
+            first = 0
+            for group, count in enumerate(groups):
+                size += count
                 if size >= rows:
                     shards.append(RowGroups((*files, (part, range(first, group + 1))), start, size))
                     files, first, start, size = [], group + 1, start + size, 0
-            if first < metadata.num_row_groups:
-                files.append((part, range(first, metadata.num_row_groups)))
+            if first < len(groups):
+                files.append((part, range(first, len(groups))))
         return [*shards, RowGroups(tuple(files), start, size)] if files else shards
 
     def turns_in(self, shard: RowGroups) -> Iterator[tuple[Ids, list[Turns]]]:
@@ -447,15 +448,38 @@ class Snapshot:
     def _examples(self) -> Examples:
         return Examples(self._parts(), verified(self.folder / "duplicates.parquet"), utc=not self.by_earlier_rules)
 
-    def _row_groups(self) -> Iterator[tuple[pq.ParquetFile, int, npt.NDArray[np.int64]]]:
-        """Yield the file, number and `occurrences` of each row group, in storage order."""
+    def _row_groups(
+        self, is_wanted: npt.NDArray[np.bool_] | None = None
+    ) -> Iterator[tuple[pq.ParquetFile, int, npt.NDArray[np.int64]]]:
+        """Yield the file, number and `occurrences` of each row group, in storage order.
+
+        Args:
+            is_wanted: (n,) rows: files that hold none of them are left out, and not compared with their checksums.
+        """
         start = 0
-        for path in self._parts():
-            file = pq.ParquetFile(path)
-            for group in range(file.num_row_groups):
-                stop = start + file.metadata.row_group(group).num_rows
-                yield file, group, self.occurrences[start:stop]
-                start = stop
+        for path, groups in self._files:
+            bounds = start + np.cumsum([0, *groups])
+            start = int(bounds[-1])
+            rows = self.occurrences[bounds[0] : start]
+            if is_wanted is None or is_wanted[rows[rows >= 0]].any():
+                file = pq.ParquetFile(verified(path))
+                for group in range(len(groups)):
+                    yield file, group, self.occurrences[bounds[group] : bounds[group + 1]]
+
+    @cached_property
+    def _files(self) -> list[tuple[Path, list[int]]]:
+        """The files in storage order, and how many rows each row group has. Cost: reads the end of each file."""
+        try:
+            files = [(path, _group_rows(path)) for path in self._paths()]
+        except (pa.ArrowException, OSError):
+            self._parts()  # says which is damaged
+            raise
+        if sum(sum(groups) for _, groups in files) != len(self.occurrences):
+            self._parts()
+            raise StoreDamaged(
+                f"{self.folder}: the files of the pool do not have the {len(self.occurrences):,} rows of it"
+            )
+        return files
 
     def _parts(self) -> list[Path]:
         return [verified(path) for path in self._paths()]
@@ -741,6 +765,11 @@ def _write_column_rows(
 def _given_ids(files: Sequence[Path]) -> pa.ChunkedArray:
     """The id that each row of some of the pool's files had in the user's file, null for none."""
     return pa.chunked_array([c for path in files for c in pq.read_table(path, columns=["given_id"])[0].chunks], _TEXT)
+
+
+def _group_rows(path: Path) -> list[int]:
+    metadata = pq.ParquetFile(path).metadata
+    return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
 
 def _columns_of_group(file: pq.ParquetFile, group: int, columns: Sequence[str]) -> pa.Table:

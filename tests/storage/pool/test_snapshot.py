@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage.errors import BadInput, NotInStore
+from storage.errors import BadInput, NotInStore, StoreDamaged
 from storage.ids import from_bytes, rows_of, to_bytes, to_text
 from storage.pool import ingest as ingest_module
 from storage.pool.columns import ingest_columns
@@ -275,3 +275,44 @@ def test_given_ids__of_the_occurrence_that_is_kept(store: Store, tmp_path: Path)
     snapshot = take_snapshot(store, [add(store, tmp_path / "a.jsonl", lines)])
     wanted = from_bytes([text_id(text) for text in "zyx"])
     assert snapshot.given_ids(wanted) == ["3", None, "one"]
+
+
+def flip(store: Store, ingest: Ingest, place: int) -> None:
+    """Change a byte of an ingest's rows."""
+    path = store.path("pool", ingest.id, "part-00000.parquet")
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+def test_turns__files_without_a_wanted_row_are_not_read(store: Store, tmp_path: Path):
+    a, b, c = (add(store, tmp_path / f"{n}.jsonl", [{"text": f"{n}{i}"} for i in range(3)]) for n in "abc")
+    snapshot = take_snapshot(store, [a, b, c])
+    flip(store, b, 10)
+    for name, ingest in (("a", a), ("c", c), ("b", b)):
+        wanted = snapshot.ids[[row(snapshot, f"{name}{i}") for i in (0, 2)]]
+        if ingest is b:
+            with pytest.raises(StoreDamaged, match=f"{b.id}/part-00000.parquet is not what was committed"):
+                list(snapshot.turns(wanted))
+        else:
+            texts = [turns[0][1] for _, batch in snapshot.turns(wanted) for turns in batch]
+            assert texts == [f"{name}0", f"{name}2"]
+
+
+@pytest.mark.parametrize("place", [-1, -20])
+def test_shards__a_file_whose_end_is_damaged_is_named(store: Store, tmp_path: Path, place: int):
+    a, b = (add(store, tmp_path / f"{n}.jsonl", [{"text": f"{n}{i}"} for i in range(3)]) for n in "ab")
+    snapshot = take_snapshot(store, [a, b])
+    flip(store, b, place)
+    with pytest.raises(StoreDamaged, match=f"{b.id}/part-00000.parquet is not what was committed"):
+        [turns for shard in snapshot.shards(1) for turns in snapshot.turns_in(shard)]
+
+
+def test_turns__a_file_with_rows_of_another_count_is_damage(store: Store, tmp_path: Path):
+    ingest = add(store, tmp_path / "a.jsonl", [{"text": f"{i}"} for i in range(3)])
+    snapshot = take_snapshot(store, [ingest])
+    folder = store.path("pool", ingest.id)
+    pq.write_table(pq.read_table(folder / "part-00000.parquet")[:2], folder / "part-00000.parquet")
+    (folder / "checksums.json").unlink()  # as an earlier version committed it
+    with pytest.raises(StoreDamaged, match="the files of the pool do not have the 3 rows of it"):
+        list(snapshot.turns(snapshot.ids))
