@@ -59,7 +59,7 @@ POLL = (
     TORN
     + """
 before = set()
-while not __import__('select').select([sys.stdin], [], [], 0)[0]:
+while not __import__('select').select([sys.stdin], [], [], 0.1)[0]:
     try:
         with duckdb.connect(sys.argv[1], read_only=True) as connection:
             now = look(connection)
@@ -163,7 +163,7 @@ def test_writers_and_readers__no_failure_nothing_torn_nothing_lost(
     looking = [start((POLL, HOLD)[number % 2], store.path("winnow.duckdb")) for number in range(readers)]
     assert [reader.stdout.readline() for reader in looking if reader.stdout] == ["ready\n"] * readers
     writing = [start(WRITE, store.root, f"writer-{number}", each) for number in range(writers)]
-    written = [writer.communicate(timeout=300) for writer in writing]
+    written = [writer.communicate(timeout=600) for writer in writing]
     seen = [reader.communicate("stop\n", timeout=60) for reader in looking]
 
     assert [writer.returncode for writer in writing] == [0] * writers, written
