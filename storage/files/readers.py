@@ -480,7 +480,7 @@ def _batches(batches: Any, name: str) -> Iterator[Chunk]:
                 part = batch.slice(start, ROWS_PER_CHUNK)
                 yield _rows_of_batch(part, number)
                 number += part.num_rows
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, EOFError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, EOFError, UnicodeDecodeError) as error:
         raise Damage(f"cannot be read as {name}: {error}", line=number - 1) from error
 
 

@@ -13,6 +13,7 @@ import pytest
 from storage.catalog.publish import publish_catalog, rebuild_catalog
 from storage.catalog.query import open_catalog
 from storage.store import Store
+from tests.quick import torture_last
 
 # Prints each selection's id once its commit has returned: then it is acknowledged.
 WRITER = """
@@ -38,7 +39,7 @@ def work(store, who, count, acknowledge):
         acknowledge(commit_selection(store, header, items))
         publish_catalog(store)
 """
-WRITE = WRITER + "work(Store(sys.argv[1]), sys.argv[2], 20, lambda done: print(done, flush=True))"
+WRITE = WRITER + "work(Store(sys.argv[1]), sys.argv[2], int(sys.argv[3]), lambda done: print(done, flush=True))"
 
 # Opens the file as an analyst does. What is seen must be whole, and never less than before.
 TORN = """
@@ -58,7 +59,7 @@ POLL = (
     TORN
     + """
 before = set()
-while not __import__('select').select([sys.stdin], [], [], 0)[0]:
+while not __import__('select').select([sys.stdin], [], [], 0.1)[0]:
     try:
         with duckdb.connect(sys.argv[1], read_only=True) as connection:
             now = look(connection)
@@ -148,26 +149,36 @@ def in_catalog(store: Store) -> dict[str, int]:
         return dict(connection.execute(sql).fetchall())
 
 
+# Writers, readers, and how many selections each writer commits and publishes.
+CROWDS = [(2, 2, 20), (8, 4, 10)]
+
+
 @pytest.mark.slow
-def test_two_writers_and_two_readers__no_failure_nothing_torn_nothing_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("writers", "readers", "each"), torture_last(1, CROWDS))
+def test_writers_and_readers__no_failure_nothing_torn_nothing_lost(
+    tmp_path: Path, writers: int, readers: int, each: int
+) -> None:
     store = Store(tmp_path / "store")
     publish_catalog(store)
-    readers = [start(code, store.path("winnow.duckdb")) for code in (POLL, HOLD)]
-    assert [reader.stdout.readline() for reader in readers if reader.stdout] == ["ready\n"] * 2
-    writers = [start(WRITE, store.root, who) for who in ("one", "two")]
-    written = [writer.communicate(timeout=120) for writer in writers]
-    seen = [reader.communicate("stop\n", timeout=60) for reader in readers]
+    looking = [start((POLL, HOLD)[number % 2], store.path("winnow.duckdb")) for number in range(readers)]
+    assert [reader.stdout.readline() for reader in looking if reader.stdout] == ["ready\n"] * readers
+    writing = [start(WRITE, store.root, f"writer-{number}", each) for number in range(writers)]
+    written = [writer.communicate(timeout=600) for writer in writing]
+    seen = [reader.communicate("stop\n", timeout=60) for reader in looking]
 
-    assert [writer.returncode for writer in writers] == [0, 0], written
-    assert [reader.returncode for reader in readers] == [0, 0], seen
+    assert [writer.returncode for writer in writing] == [0] * writers, written
+    assert [reader.returncode for reader in looking] == [0] * readers, seen
     acknowledged = {line for out, _ in written for line in out.split()}
-    assert len(acknowledged) == 40
-    assert set(in_catalog(store)) == acknowledged
+    assert len(acknowledged) == writers * each
+    held = in_catalog(store)
+    assert set(held) == acknowledged
+    rebuild_catalog(store)
+    assert in_catalog(store) == held
     for out, _ in seen:
         report = json.loads(out)
         assert report["errors"] == []
         assert report["looks"] > 10
-    assert 0 < json.loads(seen[0][0])["most"] <= 40
+    assert 0 < json.loads(seen[0][0])["most"] <= writers * each
 
 
 @pytest.mark.slow

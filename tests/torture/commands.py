@@ -34,7 +34,7 @@ class Result:
     Attributes:
         code: its exit code; -9 where it was killed.
         said: its output and errors.
-        calls: the calls that changed the disk, by name.
+        calls: the calls that changed the disk, each as its name and the path in the project.
         hit: those that failed, or at which it was killed.
     """
 
@@ -55,7 +55,8 @@ class Commands:
 
         Args:
             nth: at which call that changes the disk something happens, from 1; 0 for none.
-            fault: "kill"; the name of an error, which this call alone gives; or "full", a disk that is full from then on.
+            fault: "kill"; the name of an error, which this call alone gives; "full" or "broken", a disk that is full,
+                or gives errors of input and output, from then on.
         """
         assert self._process.stdin
         assert self._process.stdout
@@ -90,6 +91,8 @@ def _answered(request: dict[str, Any]) -> dict[str, Any]:
     def decide(number: int, name: str) -> int:
         if fault == "full":
             return errno.ENOSPC if 0 < nth <= number and name in DISK_FULL else 0
+        if fault == "broken":
+            return errno.EIO if 0 < nth <= number else 0
         if number != nth:
             return 0
         return KILL if fault == "kill" else int(getattr(errno, fault))

@@ -62,8 +62,8 @@ class Ended:
 
     Attributes:
         code: its exit code; minus the signal that killed it.
-        calls: the calls that counted, by name.
-        hit: the calls that did not go on.
+        calls: the calls that counted, each as its name and the path below the root.
+        hit: those that did not go on.
     """
 
     code: int = 0
@@ -144,11 +144,12 @@ def _supervise(listener: int, child: int, root: Path, decide: Callable[[int, str
         number, process, _, call = struct.unpack_from("QIIi", request)
         name, argument = _BY_NUMBER[call]
         answer = 0
-        if _touches(process, argument, struct.unpack_from("6Q", request, 32), root):
-            ended.calls.append(name)
+        path = _path_of(process, argument, struct.unpack_from("6Q", request, 32))
+        if path.startswith(f"{root}/"):
+            ended.calls.append(f"{name} {path.removeprefix(f'{root}/')}")
             answer = decide(len(ended.calls), name)
         if answer:
-            ended.hit.append(name)
+            ended.hit.append(ended.calls[-1])
         if answer == KILL:
             os.kill(child, signal.SIGKILL)
             continue
@@ -157,20 +158,18 @@ def _supervise(listener: int, child: int, root: Path, decide: Callable[[int, str
             fcntl.ioctl(listener, _SEND, array.array("B", reply))
 
 
-def _touches(process: int, argument: str, values: tuple[int, ...], root: Path) -> bool:
-    """Whether a call is about a file below the root."""
+def _path_of(process: int, argument: str, values: tuple[int, ...]) -> str:
+    """The path that a call is about; empty where none can be read."""
     position = int(argument[-1])
     try:
         if argument.startswith("fd"):
             descriptor = ctypes.c_int(values[position] & 0xFFFFFFFF).value
-            path = str(Path(f"/proc/{process}/fd/{descriptor}").readlink())
-        else:
-            with open(f"/proc/{process}/mem", "rb", buffering=0) as memory:  # noqa: PTH123 - not a file to speak of
-                memory.seek(values[position])
-                path = os.fsdecode(memory.read(4096).split(b"\0")[0])
+            return str(Path(f"/proc/{process}/fd/{descriptor}").readlink())
+        with open(f"/proc/{process}/mem", "rb", buffering=0) as memory:  # noqa: PTH123 - not a file to speak of
+            memory.seek(values[position])
+            return os.fsdecode(memory.read(4096).split(b"\0")[0])
     except OSError:
-        return False
-    return path.startswith(f"{root}/")
+        return ""
 
 
 if __name__ == "__main__":

@@ -13,60 +13,31 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from storage.catalog.query import query_catalog
+from storage.damage import KINDS
 from storage.ids import from_arrow, to_text
 from storage.records import read_selection
 from storage.store import Store
-from tests.pipelines.conftest import change, make_light
 from tests.quick import torture_last
 from tests.torture.commands import Commands
+from tests.torture.scenarios import SCENARIOS
 
 pytestmark = pytest.mark.slow
 
-LABELING = "labeling:\n  kinds: {classes: [fox, other], steps: [entropy], batch_size: 10, labels: 'labels/*.jsonl'}\n"
 LEFTOVER = re.compile(r"\..+\.\d+\.[0-9a-f]{8}")
 # Names that a run makes anew each time; of everything else, the same folders must be there.
 OF_EACH_RUN = ("runs", "reports")
-
-
-def make_project(folder: Path) -> Path:
-    project = make_light(folder)
-    change(project, "  files: data", "  columns: scores.parquet\n  files: data")
-    change(project, "  any:", "  few: {steps: [{near_duplicates: {threshold: 0.5}}, random], budget: 5}\n  any:")
-    ids = [f"{subject}-{n}" for subject in ("fox", "dog") for n in range(10)]
-    pq.write_table(pa.table({"id": ids, "score": range(20)}), project / "scores.parquet")
-    text = (project / "winnow.yaml").read_text()
-    (project / "winnow.yaml").write_text(
-        text + "exports:\n  train: {recipe: near, to: parquet, out: train}\n" + LABELING
-    )
-    return project
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """A command on a project, and what was run before it."""
-
-    before: tuple[tuple[str, ...], ...]
-    command: tuple[str, ...]
-
-
-SCENARIOS = {
-    "run": Scenario((), ("run",)),
-    "push": Scenario((("run",),), ("labels", "push", "kinds")),
-}
 
 
 def held(project: Path) -> dict[str, list[str]]:
     """The rows of each selection, the files of the export, and the names of what is committed once, whoever ran."""
     store = Store(project / "store")
     contents = {name: to_text(from_arrow(read_selection(store, name)[1]["id"])) for name in store.records("selections")}
-    contents |= {
-        f"bytes of {path.name}": [path.read_bytes().hex()] for path in sorted((project / "train").glob("*.parquet"))
-    }
+    written = [*(project / "train").glob("*.parquet"), *(project / "out").glob("*.jsonl")]
+    written += store.path("records", "selections").glob("*/items.parquet")
+    contents |= {str(path.relative_to(project)): [path.read_bytes().hex()] for path in written}
     kinds = [path.name for path in store.path("records").iterdir() if path.name not in OF_EACH_RUN]
     contents |= {kind: store.records(kind) for kind in kinds}
     return contents | {kind: store.committed(kind) for kind in ("pool", "indexes", "vectors")}
@@ -84,13 +55,19 @@ class Whole:
 
     Attributes:
         project: as it was before the command; `again` puts that back.
-        calls: how many calls of the command change the disk.
+        calls: those of the command that change the disk.
         held: what there is afterwards.
     """
 
     project: Path
-    calls: int
+    calls: list[str]
     held: dict[str, list[str]]
+
+    def at(self, where: float | str) -> int:
+        """The number of a call: at a share of all, or the first that a pattern describes."""
+        if isinstance(where, str):
+            return 1 + next(number for number, call in enumerate(self.calls) if re.search(where, call))
+        return 1 + int(where * len(self.calls))
 
     def again(self) -> Path:
         shutil.rmtree(self.project)
@@ -102,14 +79,18 @@ class Whole:
 def whole(command: Commands, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Whole]:
     @cache
     def of(name: str) -> Whole:
-        project = make_project(tmp_path_factory.mktemp(name) / "light")
-        for arguments in SCENARIOS[name].before:
-            assert command(project, *arguments).code == 0
+        scenario = SCENARIOS[name]
+        project = scenario.make(tmp_path_factory.mktemp(name) / "light")
+        for step in scenario.before:
+            if callable(step):
+                step(project)
+            else:
+                assert command(project, *step).code == 0
         shutil.copytree(project, project.with_name("kept"), symlinks=True)
-        ended = command(project, *SCENARIOS[name].command)
+        ended = command(project, *scenario.arguments(project))
         assert ended.code == 0, ended.said
         assert leftovers(project) == []
-        return Whole(project, len(ended.calls), held(project))
+        return Whole(project, ended.calls, held(project))
 
     return of
 
@@ -117,21 +98,27 @@ def whole(command: Commands, tmp_path_factory: pytest.TempPathFactory) -> Callab
 # Shares of a command's calls. The first of each are few, and spread; the others fill the gaps.
 SHARES = [0.05, 0.3, 0.55, 0.8, 0.97, *(number / 50 for number in range(50))]
 FAULTS = ("kill", "EIO", "full", "EACCES", "ENOSPC")
+CATALOG = r"^pwrite64 .*/next\.duckdb$"  # DuckDB's own write, whose errors are no OSError
 CASES = [
     *(("run", fault, SHARES[number]) for number, fault in enumerate(FAULTS)),
     *(("push", fault, share) for fault, share in (("kill", 0.5), ("full", 0.3))),
-    *((name, fault, share) for name in SCENARIOS for fault in FAULTS for share in SHARES[5:]),
+    *(("push", fault, CATALOG) for fault in ("full", "broken")),
+    *(("gc", "kill", 0.4), ("forget", "kill", 0.6), ("pull", "kill", 0.4)),
+    *((name, "kill", share) for name in SCENARIOS for share in SHARES[5:]),
+    *((name, fault, share) for name in ("run", "push") for fault in (*FAULTS[1:], "broken") for share in SHARES[5:]),
+    *((name, "full", share) for name in SCENARIOS for share in SHARES[5::10]),
 ]
 
 
-@pytest.mark.parametrize(("name", "fault", "share"), torture_last(7, CASES))
+@pytest.mark.parametrize(("name", "fault", "where"), torture_last(12, CASES))
 def test_a_call_of_any_writer__is_said_and_the_next_run_heals(
-    command: Commands, whole: Callable[[str], Whole], name: str, fault: str, share: float
+    command: Commands, whole: Callable[[str], Whole], name: str, fault: str, where: float | str
 ) -> None:
     expected = whole(name)
     project = expected.again()
     before = published(project)
-    ended = command(project, *SCENARIOS[name].command, nth=1 + int(share * expected.calls), fault=fault)
+    arguments = SCENARIOS[name].arguments(project)
+    ended = command(project, *arguments, nth=expected.at(where), fault=fault)
     assert ended.hit, "nothing happened: this test tests nothing"
     if fault == "kill":
         assert ended.code == -9
@@ -142,10 +129,27 @@ def test_a_call_of_any_writer__is_said_and_the_next_run_heals(
     # What was published is there, and readable, or something newer that is whole.
     assert set(before) <= set(published(project))
 
-    again = command(project, *SCENARIOS[name].command)
-    assert again.code == 0, (ended.hit, again.said)
+    again = command(project, *arguments)
+    assert again.code in SCENARIOS[name].again, (ended.hit, again.said)
     assert leftovers(project) == []
     assert held(project) == expected.held
+
+
+@pytest.mark.parametrize("name", ["run", "push"])
+def test_a_record__is_committed_by_a_rename_of_its_folder(whole: Callable[[str], Whole], name: str) -> None:
+    calls = whole(name).calls
+    renamed = {call.split(" ", 1)[1] for call in calls if call.startswith("rename")}
+    folders = {str(folder.relative_to(whole(name).project)) for folder in committed(whole(name).project)}
+    assert len(renamed & folders) >= 2
+    # Nothing is written to where a record lies, other than its folder as a whole.
+    inside = [call for call in calls if any(f" {folder}/" in call for folder in folders)]
+    assert inside == []
+
+
+def committed(project: Path) -> list[Path]:
+    """Every folder that is committed as a whole."""
+    store = Store(project / "store")
+    return [folder for kind in KINDS.values() for folder in kind.folders(store)]
 
 
 def published(project: Path) -> list[str]:
