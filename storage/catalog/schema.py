@@ -142,6 +142,11 @@ STEPS: tuple[str, ...] = (
     CREATE TABLE comparison_sources (
         comparison_id VARCHAR, name VARCHAR, source VARCHAR, share DOUBLE, share_of_pool DOUBLE);
     """,
+    # A row for each file and night: an index of them would be nine tenths of the catalog, and of the time to publish it.
+    """
+    CREATE OR REPLACE TABLE snapshot_files (
+        snapshot VARCHAR, ingest VARCHAR, file VARCHAR, "read" BIGINT, kept BIGINT, duplicate BIGINT, quarantined BIGINT);
+    """,
 )
 
 _SQL_TYPES = {
