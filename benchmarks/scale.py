@@ -188,6 +188,7 @@ def run_night(folder: Path) -> list[Use]:
                 now, used = time.perf_counter(), processes.cpu()
                 use = Use(said.partition(": ")[0], now - started, used - cpu, processes.private, processes.resident)
                 uses.append(use)
+                print(f"    {use.title}: {use.cpu:.1f} CPU s, {use.private / 2**20:,.0f} MiB", flush=True)
                 started, cpu, processes.private, processes.resident = now, used, 0, 0
             elif not line.startswith("  "):
                 said = line

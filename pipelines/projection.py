@@ -50,7 +50,7 @@ from storage.vectors.index import cells_for, index_bytes, kind_for
 DIMENSION, TARGETS, ROW_BYTES = 384, 500, 1000.0
 MOST_ROWS = 10**12
 # What the engine spreads over workers; everything else is done by the driver.
-ON_WORKERS = ("ingest", "embed", "token_scores")
+ON_WORKERS = ("ingest", "decontaminate", "embed", "token_scores")
 _NUMBER = re.compile(r"(\d[\d_,]*(?:\.\d+)?)(?:e\+?(\d{1,2}))?([kmb]?)", re.IGNORECASE)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 # Stage -> what to do where the driver has too little memory or time for it.
@@ -59,7 +59,6 @@ WHAT_THEN = {
     "joined by a last recipe",
     "embed": "import vectors by a pool that is smaller, or encode: keys of all rows are in memory while files are matched",
     "index": "`index: {kind: flat}`, and recipes that read all vectors; or `kind: rabitq`, the smallest",
-    "decontaminate": "decontaminate the files before they come, part by part",
     "select": "`where:` to leave rows out first, a filter by a column before the one by vectors, or a sample by `random`",
     "report": "nothing: the subsets are published before it",
 }

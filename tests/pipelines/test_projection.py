@@ -46,16 +46,12 @@ def test_card_of__names_and_the_nearest() -> None:
 
 
 def test_stages__workers_divide_what_the_engine_spreads_and_nothing_else(light: Path) -> None:
+    change(light, "recipes:\n", "decontamination: {}\nrecipes:\n")
     one, many = stages(light, BILLION), stages(light, BILLION, workers=64)
-    assert [*one] == [
-        "pool: files",
-        "pool: snapshot",
-        "vectors/embeddings",
-        "selection/near",
-        "selection/any",
-        "report",
-    ]
+    assert [*one][:3] == ["pool: files", "pool: snapshot", "decontamination"]
+    assert [*one][3:] == ["vectors/embeddings", "selection/near", "selection/any", "report"]
     assert one["pool: files"].waited == pytest.approx(64 * many["pool: files"].waited)
+    assert one["decontamination"].waited == pytest.approx(64 * many["decontamination"].waited)
     for title in ("pool: snapshot", "vectors/embeddings", "selection/near", "report"):
         assert (one[title].seconds, one[title].width) == (many[title].seconds, 0)
 

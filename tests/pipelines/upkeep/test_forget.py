@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -296,3 +297,24 @@ def test_request__mistakes(full: Path, winnow: Winnow) -> None:
         forget(opened(full), wanted)
     assert len(from_arrow(pq.read_table(next((full / "store" / "pool").rglob("*.parquet")))["id"])) > 0
     assert winnow("forget", "nobody", "-c", full).code == 2
+
+
+def test_forget__an_export_at_a_url_is_written_again(tmp_path: Path) -> None:
+    project = make_light(tmp_path / "light")
+    with (project / "winnow.yaml").open("a") as config:
+        config.write("exports: {names: {recipe: near, to: ids, out: memory://forgotten/near}}\n")
+    files = fsspec.filesystem("memory")
+    try:
+        run_all(opened(project))
+
+        def exported() -> list[str]:
+            lines = files.cat_file("/forgotten/near/data/train.jsonl").splitlines()
+            return [json.loads(line)["id"] for line in lines]
+
+        first, *others = exported()
+        wanted = request(opened(project), [first])
+        assert "exported to memory://forgotten/near" in wanted.holders
+        forget(opened(project), wanted)
+        assert exported() == others
+    finally:
+        files.rm("/forgotten", recursive=True)
