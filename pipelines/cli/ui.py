@@ -37,6 +37,8 @@ concurrency:
     max_concurrent_runs: 4
 run_monitoring:
   enabled: true
+python_logs:
+  python_log_level: INFO  # of the terminal; the page of a run has every event
 retention:
   sensor:
     purge_after_days:  # a sensor that finds nothing is noted 2,880 times a day

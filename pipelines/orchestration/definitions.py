@@ -105,8 +105,6 @@ def build_definitions(config_path: Path) -> dg.Definitions:
         assets=assets,
         asset_checks=[passed_check()],
         executor=step_processes,
-        # Of what a run does, the terminal shows what a person wants to read; its page in the UI has every event.
-        loggers={"console": dg.colored_console_logger.configured({"log_level": "INFO"})},
         resources={"project": Project(config_path), "engine": EngineResource()},
         jobs=[reselect, *labeling_jobs.values()],
         schedules=schedules(config),

@@ -19,6 +19,7 @@ def test_dagster_home__dagster_reads_the_settings_and_the_user_keeps_theirs(tmp_
         assert instance.get_tick_retention_settings(InstigatorType.SCHEDULE)[TickStatus.SUCCESS] == -1
         assert instance.run_monitoring_enabled
         assert not instance.telemetry_enabled
+        assert instance.python_log_level == "INFO"
     (home / "dagster.yaml").write_text("telemetry: {enabled: true}\n")
     (home / "workspace.yaml").write_text("load_from: []\n")
     assert dagster_home(tmp_path) == home
