@@ -186,7 +186,7 @@ def test_a_flipped_byte_of_any_file__stops_nothing_and_changes_no_selection(
     whole = selections(project)
     paths = sorted((project / "store").glob(pattern))
     result = {}
-    for path in dict.fromkeys((*paths[:2], *paths[-2:])):
+    for path in dict.fromkeys((*paths[:1], *paths[-1:])):
         again(project)
         flip(path)
         seen = [problem for problem in problems(winnow, project, path, whole) if problem != NOT_SEEN]
