@@ -6,10 +6,15 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.context import Context
+from pipelines.context import Context, kept_config_damage
 from pipelines.messages import counted
+from pipelines.report.write import PAGES, page_damage
 from pipelines.runs import last_run
 from selection.registry import recorded_steps
+<<<<<<< HEAD
+=======
+from storage.catalog.query import published_file
+>>>>>>> torture
 from storage.checksums import verified
 from storage.damage import KINDS, check_folder, has_checksums, read_record, set_aside_records
 from storage.errors import StorageError, StoreDamaged
@@ -63,12 +68,36 @@ def _deep_lines(context: Context) -> Iterator[str]:
     for encoder in store.committed("vectors"):
         if damage := description_damage(store, encoder):
             yield f"damaged: {damage}"
+    yield from (f"damaged: {damage}" for damage in _damages_of_files(store))
     yield f"{seen['whole']:,} of {counted(len(folders), 'folder')} are as they were committed"
     if seen["no checksum"]:
         yield f"{seen['no checksum']:,} of an earlier version have no checksum; they can be read"
     if seen["damaged"]:
         yield f"{seen['damaged']:,} are damaged: `winnow run` puts them aside, and makes again what it needs of them"
     yield from (f"{store.path(PARTS, part)}: no index names it; it may be removed" for part in unused_parts(store))
+
+
+def _damages_of_files(store: Store) -> Iterator[str]:
+    """What is wrong with the files that are no records, and what to do."""
+    for page in sorted(store.path(PAGES).glob("*.html")):
+        if damage := page_damage(page):
+            yield f"{damage}; `winnow report {page.stem}` makes it again"
+    for path in sorted(store.path("configs").glob("*.yaml")):
+        if damage := kept_config_damage(path):
+            yield f"{damage}; what it held is needed for no result: remove it"
+    for path in sorted(store.path("configs", "runs").glob("*")):
+        if not path.name.startswith(".") and path.read_bytes() not in _digests(store):
+            yield f"{path} names no configuration that is kept; unless its run is under way, remove it"
+    newest = published_file(store)
+    try:
+        if newest is not None:
+            verified(newest)
+    except StoreDamaged as error:
+        yield f"{error}; `winnow catalog rebuild` makes it anew"
+
+
+def _digests(store: Store) -> set[bytes]:
+    return {path.stem.encode() for path in store.path("configs").glob("*.yaml")}
 
 
 def _further_damage(store: Store, kind: str, folder: Path) -> str | None:

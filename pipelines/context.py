@@ -8,8 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pipelines.config.load import load_config
+<<<<<<< HEAD
 from pipelines.config.schema import Config, Engine
+=======
+from pipelines.config.schema import Config, digest_of_resolved
+>>>>>>> torture
 from pipelines.pool_view import PoolView
 from pipelines.progress import Reporter
 from pipelines.runs import last_run
@@ -101,6 +107,16 @@ def keep_config(store: Store, config: Config) -> None:
     path, text = _kept(store, config.digest), config.resolved_yaml()
     if not path.is_file() or path.read_bytes() != text.encode("utf-8"):
         write_durably(path, text)
+
+
+def kept_config_damage(path: Path) -> str | None:
+    """What is wrong with a configuration that the store keeps, in words that name it; None if nothing is."""
+    try:
+        plain = yaml.safe_load(path.read_text("utf-8"))
+        is_whole = isinstance(plain, dict) and digest_of_resolved(plain) == path.stem
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
+        is_whole = False
+    return None if is_whole else f"{path} is not the configuration that was kept"
 
 
 def _kept(store: Store, digest: str) -> Path:

@@ -33,7 +33,22 @@ def seal(folder: Path) -> None:
 
 def seal_of(files: Iterable[Path]) -> str:
     """The content of `checksums.json` beside some files."""
-    return json.dumps({"crc32": {path.name: _crc32(path) for path in files}}, indent=1) + "\n"
+    return _content({path.name: _crc32(path) for path in files})
+
+
+def seal_with(folder: Path, new: Path) -> str:
+    """The content of `checksums.json` of a folder to which a file has come; those of the others are taken over."""
+    try:
+        known = sums_of(folder)
+    except StoreDamaged:
+        known = {}
+    return _content(
+        {name: value for name, value in known.items() if (folder / name).exists()} | {new.name: _crc32(new)}
+    )
+
+
+def _content(sums: dict[str, str]) -> str:
+    return json.dumps({"crc32": sums}, indent=1) + "\n"
 
 
 def verified(path: Path) -> Path:

@@ -738,6 +738,12 @@ class Notify(Section):
     timeout_s: float = Field(default=10.0, gt=0, le=600)
 
 
+def digest_of_resolved(plain: dict[str, Any]) -> str:
+    """32 hex digits of a resolved configuration, which name it in the store."""
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
 class Trials(Section):
     """How to find out whether a selection helped: small models are trained on it and on controls; see docs/trials.md.
 
@@ -880,8 +886,7 @@ class Config(Section):
     @property
     def digest(self) -> str:
         """32 hex digits of the resolved configuration, wherever its file stands."""
-        plain = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.blake2b(plain.encode(), digest_size=16).hexdigest()
+        return digest_of_resolved(self.model_dump(mode="json"))
 
     def resolved_yaml(self) -> str:
         """The resolved configuration; `load_config` of it gives the same digest."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ KIND = "reports"
 PAGE, DOCUMENT, CHANGES = "report.html", "report.json", "changes.parquet"
 PAGES = "pages"
 KEPT_PAGES = 30
+
+_SEAL = b"<!-- crc32 "
 
 
 def make_report(context: Context, name: str = LATEST) -> Path:
@@ -67,15 +70,31 @@ def page_of(store: Store, folder: Path) -> Path:
     if (folder / PAGE).is_file():  # as earlier versions committed it
         return folder / PAGE
     page = store.path(PAGES, f"{folder.name}.html")
-    if not page.is_file():
+    if page_damage(page):
         with store.scratch(page.name) as beside:
-            (beside / PAGE).write_text(render(read_document(folder)), "utf-8")
+            content = render(read_document(folder)).encode("utf-8")
+            (beside / PAGE).write_bytes(content + _seal_of(content))
             page.parent.mkdir(exist_ok=True)
             (beside / PAGE).replace(page)
         others = sorted(set(page.parent.glob("*.html")) - {page})
         for old in others[: len(others) + 1 - KEPT_PAGES]:
             old.unlink(missing_ok=True)
     return page
+
+
+def page_damage(page: Path) -> str | None:
+    """What is wrong with a page in `pages/`, in words that name it; None if nothing is."""
+    if not page.is_file():
+        return f"{page} is missing"
+    content = page.read_bytes()
+    end = content.rfind(_SEAL)
+    is_whole = end >= 0 and content[end:] == _seal_of(content[:end])
+    return None if is_whole else f"{page} is not the page that was written"
+
+
+def _seal_of(content: bytes) -> bytes:
+    """The last line of a page: its checksum, as a comment."""
+    return _SEAL + b"%08x -->\n" % zlib.crc32(content)
 
 
 def copy_report(store: Store, folder: Path, out: Path) -> Path:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import duckdb
 
-from storage import duck
+from storage import checksums, duck
 from storage.catalog import content, schema
 from storage.catalog.query import LINK, published_file
 from storage.disk import disk_full
 from storage.duck import literal
-from storage.errors import StorageError
+from storage.errors import StorageError, StoreDamaged
 from storage.store import Store, sync_path, sync_tree
 
 # Readers that opened an older file keep it through an unlink; the ones kept are for people who want to look back.
@@ -71,6 +71,10 @@ def _publish(store: Store, *, afresh: bool) -> Path:
             catalog.mkdir(exist_ok=True)
             target = catalog / f"{max(store.catalog_numbers(), default=0) + 1:04d}.duckdb"
             file.rename(target)
+            sums = folder / checksums.FILE
+            sums.write_text(checksums.seal_with(catalog, target), "utf-8")
+            sync_path(sums)
+            sums.replace(catalog / checksums.FILE)
             sync_path(catalog)
             link = folder / LINK
             link.symlink_to(target.relative_to(store.root))
@@ -91,7 +95,7 @@ def _build(store: Store, file: Path, previous: Path | None) -> None:
     with duck.connect() as connection:
         connection.execute(f"ATTACH {literal(str(file))} AS {_NEXT} (STORAGE_VERSION '{STORAGE_VERSION}')")
         connection.execute(f"USE {_NEXT}")
-        carried = previous is not None and _attach_previous(connection, previous)
+        carried = previous is not None and _attach_previous(store, connection, previous)
         connection.execute("BEGIN")
         content.fill(store, connection, _PREVIOUS if carried else None)
         content.create_views(store, connection)
@@ -102,9 +106,14 @@ def _build(store: Store, file: Path, previous: Path | None) -> None:
         connection.execute(f"DETACH {_NEXT}")
 
 
-def _attach_previous(connection: duckdb.DuckDBPyConnection, previous: Path) -> bool:
+def _attach_previous(store: Store, connection: duckdb.DuckDBPyConnection, previous: Path) -> bool:
     """Attach the last catalog to copy from; False if it cannot serve, and then everything comes from the records."""
     if previous.with_name(f"{previous.name}.wal").exists():
+        return False
+    try:
+        checksums.verified(previous)
+    except StoreDamaged as error:
+        store.notice(f"{error}; the catalog is made anew from the records")
         return False
     try:
         connection.execute(f"ATTACH {literal(str(previous))} AS {_PREVIOUS} (READ_ONLY)")

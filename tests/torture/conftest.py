@@ -4,8 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.pipelines.conftest import winnow
 from tests.torture.commands import Commands, commands
 from tests.torture.syscalls import available
+
+__all__ = ["command", "winnow"]
 
 
 @pytest.fixture(scope="session")

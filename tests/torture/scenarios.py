@@ -103,7 +103,7 @@ SCENARIOS = {
     "run": Scenario(make_project, (), RUN),
     "push": Scenario(make_project, (RUN,), ("labels", "push", "kinds")),
     "pull": Scenario(make_project, (RUN, ("labels", "push", "kinds"), label), ("labels", "pull")),
-    "export": Scenario(make_project, (RUN,), ("export", "any", "--to", "prompt-response", "--out", "{project}/out")),
+    "export": Scenario(make_project, (RUN,), ("export", "any", "--to", "prompt-completion", "--out", "{project}/out")),
     "night": Scenario(make_project, (RUN, next_night), RUN),
     "gc": Scenario(make_project, (RUN, next_night, RUN, next_night, RUN), ("gc", "--delete", "--keep-nights", "0")),
     "forget": Scenario(make_project, (RUN,), ("forget", "fox-3", "--yes"), again=(0, 2)),

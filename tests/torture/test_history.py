@@ -1,4 +1,6 @@
-"""Histories of a store: rows come and go, runs are killed, files are damaged; against a plain model in memory."""
+"""Histories of a store: rows come, go and are forgotten, runs are killed, files are damaged, selections are pinned,
+rolled back and removed; against a plain model in memory.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from storage.catalog.query import query_catalog
-from storage.store import Store
+from storage.store import FORGETTING, Store
 from tests.conftest import SUBJECTS, row, write_rows
 from tests.pipelines.conftest import change, make_light
 from tests.torture.commands import Commands
 
 ROWS = "SELECT id::TEXT AS id, prompt, response FROM examples"
+LATEST = "SELECT recipe, selection_id FROM latest_selections"
 SELECTED = "SELECT selection_id AS name, id::TEXT AS id FROM selection_items ORDER BY name, rank"
 
 # What can be made again from the user's files: a selection that is damaged is lost, and said to be.
 MADE_AGAIN = ("pool/*/part-00000.parquet", "vectors/*/seg-*/vectors.npy", "records/snapshots/*/ids.npy")
+# Commands after which the store holds what it held.
+TIDYING = st.sampled_from([("catalog", "rebuild"), ("check",)])
 names, numbers, subjects = st.sampled_from(["a", "b", "c"]), st.integers(0, 19), st.sampled_from(SUBJECTS)
 
 
@@ -33,7 +38,11 @@ class History(RuleBasedStateMachine):
     Attributes:
         files: what each file holds, row by row.
         ids: of each text that was ever published.
-        acknowledged: the rows of each selection that a run reported.
+        acknowledged: the rows of each selection that a run reported, and that no gc may have removed.
+        latest: the selection of each recipe; None after a crash, of which it is not known how far it came.
+        recipes: of each selection.
+        pinned: selections.
+        forgotten: texts that never come back.
     """
 
     command: Commands
@@ -46,6 +55,10 @@ class History(RuleBasedStateMachine):
         self.files = {path.stem: [*map(json.loads, path.read_text().splitlines())] for path in data.glob("*.jsonl")}
         self.ids: dict[tuple[str, str], str] = {}
         self.acknowledged: dict[str, list[str]] = {}
+        self.latest: dict[str, str] | None = None
+        self.recipes: dict[str, str] = {}
+        self.pinned: set[str] = set()
+        self.forgotten: set[tuple[str, str]] = set()
         self.seed = 0
 
     def teardown(self) -> None:
@@ -94,20 +107,79 @@ class History(RuleBasedStateMachine):
         ended = self.command(self.project, "run")
         assert ended.code == 0, ended.said
         published = {(each["prompt"], each["response"]): each["id"] for each in self.ask(ROWS)}
-        assert published.keys() == {(each["prompt"], each["response"]) for rows in self.files.values() for each in rows}
+        texts = {(each["prompt"], each["response"]) for rows in self.files.values() for each in rows}
+        assert published.keys() == texts - self.forgotten
         assert len(published) == len(set(published.values()))
         assert all(self.ids.setdefault(text, name) == name for text, name in published.items())
         self.acknowledged |= self.selections()
+        self.latest = self.latest_now()
+        self.recipes |= {selection: recipe for recipe, selection in self.latest.items()}
         assert not list((self.project / "store" / "tmp").iterdir())
 
     @rule(nth=st.integers(1, 700))
     def crash(self, nth: int) -> None:
         self.write()
+        self.latest = None
         assert self.command(self.project, "run", nth=nth).code in (0, -9)
 
-    @rule()
-    def rebuild(self) -> None:
-        assert self.command(self.project, "catalog", "rebuild").code == 0
+    @rule(arguments=TIDYING)
+    def tidy(self, arguments: tuple[str, ...]) -> None:
+        if self.acknowledged:
+            ended = self.command(self.project, *arguments)
+            assert ended.code == 0, ended.said
+
+    @rule(which=st.integers(0, 99))
+    def pin(self, which: int) -> None:
+        if self.acknowledged:
+            selection = sorted(self.acknowledged)[which % len(self.acknowledged)]
+            assert self.command(self.project, "pin", selection).code == 0
+            self.pinned.add(selection)
+
+    @rule(which=st.integers(0, 99))
+    def roll_back(self, which: int) -> None:
+        """To a selection that was the latest of its recipe before."""
+        others = sorted(self.acknowledged.keys() & self.recipes.keys() - set((self.latest or {}).values()))
+        if self.latest is None or not others:
+            return
+        selection = others[which % len(others)]
+        ended = self.command(self.project, "rollback", self.recipes[selection], selection)
+        assert ended.code == 0, ended.said
+        self.latest[self.recipes[selection]] = selection
+
+    @rule(nth=st.integers(0, 60))
+    def collect(self, nth: int) -> None:
+        """What is pinned or the latest stays, also if the removal is killed; of the rest, all that is young may go."""
+        if self.latest is None:
+            return
+        arguments = ("gc", "--delete", "--keep-nights", "0")
+        assert self.command(self.project, *arguments, nth=nth).code in (0, -9)
+        ended = self.command(self.project, *arguments)
+        assert ended.code == 0, ended.said
+        must_stay = self.pinned | set(self.latest.values())
+        held = self.selections()
+        assert must_stay <= held.keys()
+        self.acknowledged = {name: rows for name, rows in self.acknowledged.items() if name in held}
+
+    @rule(which=st.integers(0, 999), nth=st.integers(0, 600))
+    def forget(self, which: int, nth: int) -> None:
+        """A row leaves every selection and never comes back, also if the forgetting is killed, and then ended."""
+        texts = sorted(self.ids.keys() - self.forgotten)
+        if len(texts) < 40:  # the recipes need rows
+            return
+        text = texts[which % len(texts)]
+        row_id = self.ids[text]
+        assert self.command(self.project, "forget", row_id, "--yes", nth=nth).code in (0, -9)
+        store = Store(self.project / "store")
+        if store.has(*FORGETTING):
+            ended = self.command(self.project, "forget", "--yes")
+            assert ended.code == 0, ended.said
+        elif nth:  # before it began, or after its end
+            ended = self.command(self.project, "forget", row_id, "--yes")
+            assert ended.code == 0 or "was forgotten before" in ended.said, ended.said
+        self.forgotten.add(text)
+        self.acknowledged = {
+            name: [each for each in rows if each != row_id] for name, rows in self.acknowledged.items()
+        }
 
     @rule(kind=st.sampled_from(MADE_AGAIN), at=st.integers(0, 10**6))
     def damage(self, kind: str, at: int) -> None:
@@ -126,6 +198,14 @@ class History(RuleBasedStateMachine):
     def nothing_acknowledged_is_lost(self) -> None:
         if self.acknowledged:
             assert self.acknowledged.items() <= self.selections().items()
+
+    @invariant()
+    def the_latest_is_known(self) -> None:
+        if self.latest is not None:
+            assert self.latest_now() == self.latest
+
+    def latest_now(self) -> dict[str, str]:
+        return {each["recipe"]: each["selection_id"] for each in self.ask(LATEST)}
 
     def selections(self) -> dict[str, list[str]]:
         drawn: dict[str, list[str]] = {}

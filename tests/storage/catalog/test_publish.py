@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from storage import checksums
 from storage.catalog import content as catalog_content
 from storage.catalog import schema
 from storage.catalog.publish import publish_catalog, rebuild_catalog
@@ -59,7 +60,7 @@ def test_publish__file_is_read_only_small_and_alone(full_store: Any) -> None:
     path = publish_catalog(full_store)
     assert path == full_store.path("catalog", "0001.duckdb")
     assert path.stat().st_mode & 0o777 == 0o444
-    assert [entry.name for entry in path.parent.iterdir()] == ["0001.duckdb"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["0001.duckdb", "checksums.json"]
     assert list(full_store.path("tmp").iterdir()) == []
     assert str(full_store.path("winnow.duckdb").readlink()) == "catalog/0001.duckdb"
 
@@ -68,7 +69,8 @@ def test_publish__file_is_read_only_small_and_alone(full_store: Any) -> None:
 def test_publish__keeps_the_last_five(full_store: Any) -> None:
     for _ in range(7):
         publish_catalog(full_store)
-    names = sorted(entry.name for entry in full_store.path("catalog").iterdir())
+    names = sorted(entry.name for entry in full_store.path("catalog").glob("*.duckdb"))
+    assert list(checksums.sums_of(full_store.path("catalog"))) == names
     assert names == [f"{number:04d}.duckdb" for number in range(3, 8)]
 
 

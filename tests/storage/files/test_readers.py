@@ -247,7 +247,7 @@ def test_parquet__values_that_python_cannot_hold_become_text():
 
 def test_parquet__damage():
     data = parquet(TABLE)
-    for broken in (data[:-10], b"", b"PAR1" + data[40:]):
+    for broken in (data[:-10], b"", b"PAR1" + data[40:], data.replace(b"prompt", b"\xf1rompt")):
         _, _, damage = read(broken, "a.parquet")
         assert damage is not None
         assert damage.fatal
