@@ -11,10 +11,7 @@ from pipelines.messages import counted
 from pipelines.report.write import PAGES, page_damage
 from pipelines.runs import last_run
 from selection.registry import recorded_steps
-<<<<<<< HEAD
-=======
 from storage.catalog.query import published_file
->>>>>>> torture
 from storage.checksums import verified
 from storage.damage import KINDS, check_folder, has_checksums, read_record, set_aside_records
 from storage.errors import StorageError, StoreDamaged

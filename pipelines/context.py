@@ -11,11 +11,7 @@ from typing import Any
 import yaml
 
 from pipelines.config.load import load_config
-<<<<<<< HEAD
-from pipelines.config.schema import Config, Engine
-=======
-from pipelines.config.schema import Config, digest_of_resolved
->>>>>>> torture
+from pipelines.config.schema import Config, Engine, digest_of_resolved
 from pipelines.pool_view import PoolView
 from pipelines.progress import Reporter
 from pipelines.runs import last_run
