@@ -15,7 +15,7 @@ from storage.catalog.query import published_file
 from storage.checksums import verified
 from storage.damage import KINDS, check_folder, has_checksums, read_record, set_aside_records
 from storage.errors import StorageError, StoreDamaged
-from storage.packs import INDEX
+from storage.packs import COPIES, INDEX
 from storage.pool.ingest import differences
 from storage.records import read_selection
 from storage.store import Store
@@ -57,11 +57,7 @@ def _deep_lines(context: Context) -> Iterator[str]:
         damages = [more] if more else damages
         yield from (f"damaged: {damage}" for damage in damages)
         seen["damaged" if damages else "whole" if has_checksums(kind, folder) else "no checksum"] += 1
-    for pack in (pack for kind in KINDS for pack in store.packs.of(kind)):
-        try:
-            verified(pack.folder / INDEX)
-        except StoreDamaged as error:
-            yield f"damaged: {error}; the next run makes it again"
+    yield from _damaged_packs(store)
     for encoder in store.committed("vectors"):
         if damage := description_damage(store, encoder):
             yield f"damaged: {damage}"
@@ -95,6 +91,17 @@ def _damages_of_files(store: Store) -> Iterator[str]:
 
 def _digests(store: Store) -> set[bytes]:
     return {path.stem.encode() for path in store.path("configs").glob("*.yaml")}
+
+
+def _damaged_packs(store: Store) -> Iterator[str]:
+    """What of packs is damaged and can be made again from the rest: an index, and copies of rows for SQL."""
+    for kind in (*KINDS, COPIES):
+        for pack in store.packs.of(kind):
+            for path in sorted(pack.folder.iterdir()) if kind == COPIES else [pack.folder / INDEX]:
+                try:
+                    verified(path)
+                except StoreDamaged as error:
+                    yield f"damaged: {error}; the next run makes it again"
 
 
 def _further_damage(store: Store, kind: str, folder: Path) -> str | None:

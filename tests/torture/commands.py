@@ -118,6 +118,9 @@ def _answered(request: dict[str, Any]) -> dict[str, Any]:
 def _serve() -> None:
     for module in ("altair", "duckdb", "faiss", "jinja2", "numba", "pyarrow.parquet", "pipelines.run", "vl_convert"):
         importlib.import_module(module)
+    # A few records make a pack, so that a history of some nights has packs, and packs of packs.
+    compact = importlib.import_module("storage.upkeep.compact")
+    compact.FOLDERS, compact.PACKS = 3, 2
     for line in sys.stdin:
         sys.stdout.write(json.dumps(_answered(json.loads(line))) + "\n")
         sys.stdout.flush()

@@ -26,7 +26,14 @@ LATEST = "SELECT recipe, selection_id FROM latest_selections"
 SELECTED = "SELECT selection_id AS name, id::TEXT AS id FROM selection_items ORDER BY name, rank"
 
 # What can be made again from the user's files: a selection that is damaged is lost, and said to be.
-MADE_AGAIN = ("pool/*/part-00000.parquet", "vectors/*/seg-*/vectors.npy", "records/snapshots/*/ids.npy")
+MADE_AGAIN = (
+    "pool/*/part-00000.parquet",
+    "vectors/*/seg-*/vectors.npy",
+    "vectors/*/shared-*/keys.npy",
+    "records/snapshots/*/ids.npy",
+    "packs/pool_rows/*/part-00000.parquet",
+    "packs/*/*/index.json",
+)
 # Commands after which the store holds what it held.
 TIDYING = st.sampled_from([("catalog", "rebuild"), ("check",)])
 names, numbers, subjects = st.sampled_from(["a", "b", "c"]), st.integers(0, 19), st.sampled_from(SUBJECTS)
