@@ -36,11 +36,11 @@ def write_pack(store: Store, kind: str, sources: Iterable[Source], replaces: Ite
     """
     replaced = sorted({name for pack in replaces for name in (pack.folder.name, *pack.replaces)})
     with store.scratch(f"pack-{kind}") as folder:
-        begins = _write(folder, sources)
+        begins, content = _write(folder, sources)
         if not begins and not replaced:
             return None
-        holds = hashlib.blake2b(repr((list(begins), replaced)).encode(), digest_size=8).hexdigest()
-        name = f"{max(store.catalog_numbers(), default=0):06d}-{holds}"
+        digest = hashlib.blake2b(f"{content} {replaced}".encode(), digest_size=8).hexdigest()
+        name = f"{max(store.catalog_numbers(), default=0):06d}-{digest}"
         write_json(folder / INDEX, {"begins": begins, "replaces": replaced})
         with store.committing(ROOT, kind, name) as new:
             for path in folder.iterdir():
@@ -94,19 +94,21 @@ def _is_whole(pack: Pack, name: str) -> bool:
     return True
 
 
-def _write(folder: Path, sources: Iterable[Source]) -> dict[str, int]:
-    """Write lines and tables; name -> where its line begins."""
+def _write(folder: Path, sources: Iterable[Source]) -> tuple[dict[str, int], str]:
+    """Write lines and tables; name -> where its line begins, and a digest of all lines."""
     begins: dict[str, int] = {}
+    digest = hashlib.blake2b(digest_size=8)
     tables: dict[str, _Table] = {}
     with ExitStack() as stack, (folder / RECORDS).open("wb") as lines:
         for record, read in sources:
             begins[record.name] = lines.tell()
-            lines.write(record.line())
+            lines.write(line := record.line())
+            digest.update(line)
             for file in record.tables:
                 if file not in tables:
                     tables[file] = stack.enter_context(_Table(folder / file))
                 tables[file].add(record.name, read(file))
-    return begins
+    return begins, digest.hexdigest()
 
 
 class _Table:

@@ -41,8 +41,8 @@ from storage.pool.condition import changeable, not_of_the_row
 from storage.pool.forgotten import Forgotten, commit_forgotten
 from storage.pool.ingest import parts
 from storage.store import FORGETTING, Store, read_json, write_durably, write_json
-from storage.upkeep.compact import drop_copies, drop_replaced, in_folder
-from storage.upkeep.rewrite import Rows, records_with, rewrite
+from storage.upkeep.compact import drop_replaced, in_folder, retire_copies, unpack
+from storage.upkeep.rewrite import Rows, packs_with, records_with, rewrite
 from storage.upkeep.search import Patterns, files_that_hold, patterns_of
 
 # Names, places and files that a line lists.
@@ -190,8 +190,7 @@ def forget(context: Context, wanted: Request | None) -> Done:
         rows, patterns = _noted(store)
         done = Done(len(rows.ids), without_text=patterns.without)
         commit_forgotten(store, rows.ids)
-        drop_replaced(store)
-        drop_copies(store)
+        _out_of_packs(store, rows)
         for kind, folder in records_with(store, rows):
             rewrite(store, kind, folder, rows)
             done.rewritten[kind] += 1
@@ -227,6 +226,15 @@ def forget(context: Context, wanted: Request | None) -> Done:
         with store.scratch("forgetting") as away:
             store.path(*FORGETTING).rename(away / "rows")
     return done
+
+
+def _out_of_packs(store: Store, rows: Rows) -> None:
+    """Give what is in packs with rows folders of their own; a catalog that names these comes before the packs go."""
+    for pack in packs_with(store, rows):
+        unpack(store, pack)
+    retire_copies(store)
+    publish_catalog(store)
+    drop_replaced(store)
 
 
 def _more(things: Any) -> str:

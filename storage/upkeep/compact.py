@@ -70,6 +70,7 @@ def drop_replaced(store: Store, before: int | None = None) -> None:
         folders = [store.path("records", kind, name) for name in names]
         # The oldest packs first: one that others replace, which are replaced in turn, must not count again.
         folders += [store.path(ROOT, kind, name) for name in sorted(replaced)]
+        folders += [pack.folder for pack in packs if not pack.names]
         for folder in folders:
             if folder.is_dir():
                 _remove(store, folder)
@@ -86,28 +87,26 @@ def without(store: Store, kind: str, names: Collection[str]) -> None:
             write_pack(store, kind, records_of(pack, [name for name in pack.names if name not in names]), [pack])
 
 
-def drop_copies(store: Store) -> None:
-    """Remove the copies of rows for SQL; a later night makes them again."""
-    for pack in store.packs.of(COPIES):
-        _remove(store, pack.folder)
-
-
-def unpack(store: Store, folder: Path) -> Path:
-    """Give all records of the pack in which a record lies folders of their own; gives that of the record.
+def unpack(store: Store, pack: Pack) -> None:
+    """Give the records of a pack folders of their own again; the pack counts no more.
 
     Raises:
-        StoreDamaged: one of the pack is damaged.
+        StoreDamaged: one of them is damaged.
     """
-    pack = pack_of(folder)
-    assert pack is not None
-    kind = folder.parent.parent.name
+    kind = pack.folder.parent.name
     for record, read in records_of(pack, pack.names):
-        if not store.path("records", kind, record.name).is_dir():
+        folder = store.path("records", kind, record.name)
+        if not folder.is_dir():
             with store.committing("records", kind, record.name) as new:
                 _write(new, kind, record, read)
-            os.utime(store.path("records", kind, record.name), (record.modified, record.modified))
-    _remove(store, pack.folder)
-    return store.path("records", kind, folder.name)
+            os.utime(folder, (record.modified, record.modified))
+    write_pack(store, kind, (), [pack])
+
+
+def retire_copies(store: Store) -> None:
+    """Let copies of rows for SQL count no more; a later night makes them again."""
+    if packs := store.packs.of(COPIES):
+        write_pack(store, COPIES, (), packs)
 
 
 @contextmanager
@@ -150,7 +149,7 @@ def _drop_damaged_copies(store: Store) -> None:
             for path in pack.folder.iterdir():
                 verified(path)
         except StoreDamaged:
-            _remove(store, pack.folder)
+            write_pack(store, COPIES, (), [pack])
 
 
 def _copy_rows(store: Store) -> None:

@@ -28,7 +28,7 @@ from storage.ids import Ids, from_arrow, rows_of, to_text
 from storage.packs import RECORDS, Pack, is_packed
 from storage.pool.ingest import FORGOTTEN, parts, read_ingest, table_writer
 from storage.store import Store, read_array, read_json, write_json
-from storage.upkeep.compact import in_folder, unpack
+from storage.upkeep.compact import in_folder
 from storage.vectors.index_parts import PARTS
 from storage.vectors.segments import ARRAYS, array_checksum
 
@@ -105,6 +105,14 @@ def records_with(store: Store, rows: Rows) -> Iterator[tuple[str, Path]]:
                 yield kind, folder
 
 
+def packs_with(store: Store, rows: Rows) -> Iterator[Pack]:
+    """The packs of which a record holds a row, or quotes one.
+
+    Cost: reads them.
+    """
+    return (pack for kind in KINDS for pack in store.packs.of(kind) if _in_pack(pack, rows))
+
+
 def _in_pack(pack: Pack, rows: Rows) -> bool:
     """Whether a record of a pack holds a row, or quotes one."""
     text = pack.folder.joinpath(RECORDS).read_text("utf-8")
@@ -112,12 +120,7 @@ def _in_pack(pack: Pack, rows: Rows) -> bool:
 
 
 def rewrite(store: Store, kind: str, folder: Path, rows: Rows) -> None:
-    """Write one committed record without some rows; one that can be made again is removed.
-
-    Of a record in a pack, all of the pack get folders of their own again.
-    """
-    if is_packed(folder):
-        folder = unpack(store, folder)
+    """Write one committed record, which has a folder of its own, without some rows; one that can be made again is removed."""
     files = _files(store, kind, folder, rows)
     if files is None:
         with store.scratch(folder.name) as away:

@@ -17,7 +17,6 @@ import pytest
 
 from storage.catalog.query import query_catalog
 from storage.damage import KINDS
-from storage.ids import from_arrow, to_text
 from storage.records import read_selection
 from storage.store import Store
 from tests.quick import torture_last
@@ -34,9 +33,8 @@ OF_EACH_RUN = ("runs", "reports")
 def held(project: Path) -> dict[str, list[str]]:
     """The rows of each selection, the files of the export, and the names of what is committed once, whoever ran."""
     store = Store(project / "store")
-    contents = {name: to_text(from_arrow(read_selection(store, name)[1]["id"])) for name in store.records("selections")}
+    contents = {name: [*map(str, read_selection(store, name)[1].to_pylist())] for name in store.records("selections")}
     written = [*(project / "train").glob("*.parquet"), *(project / "out").glob("*.jsonl")]
-    written += store.path("records", "selections").glob("*/items.parquet")
     contents |= {str(path.relative_to(project)): [path.read_bytes().hex()] for path in written}
     kinds = [path.name for path in store.path("records").iterdir() if path.name not in OF_EACH_RUN]
     contents |= {kind: store.records(kind) for kind in kinds}
