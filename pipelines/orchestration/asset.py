@@ -59,10 +59,10 @@ class Project:
 class EngineResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Where a run does large work; what is left out is as winnow.yaml has it. The rows are the same."""
 
-    kind: str | None = Field(None, description="`local` or `ray`.")
-    workers: int | None = Field(None, description="How many processes.")
-    address: str | None = Field(None, description="Of the Ray cluster: `host:port`, or `auto`.")
-    gpus_per_worker: float | None = Field(None, description="Cards of each Ray worker, for work that uses one.")
+    kind: str | None = Field(default=None, description="`local` or `ray`.")
+    workers: int | None = Field(default=None, description="How many processes.")
+    address: str | None = Field(default=None, description="Of the Ray cluster: `host:port`, or `auto`.")
+    gpus_per_worker: float | None = Field(default=None, description="Cards of each Ray worker, for work that uses one.")
 
     def given(self) -> dict[str, Any]:
         """What the run says."""
