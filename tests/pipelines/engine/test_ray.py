@@ -214,6 +214,7 @@ def test_a_machine_that_goes__has_its_shards_done_by_another(cluster: Any, engin
             list, engine.map(name_machine, [(number, tmp_path) for number in range(4)], done.append)
         )
         assert wait_for(lambda: any(path.name.endswith(node.node_id) for path in tmp_path.iterdir()))
+        assert wait_for(lambda: sum(done) == 2)  # both machines report while they work
         cluster.remove_node(node)
         (tmp_path / "go").touch()
         assert result.result(120) == [0, 1, 2, 3]
