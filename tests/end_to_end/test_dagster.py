@@ -36,7 +36,7 @@ def test_ui__all_assets_materialized_over_graphql_fill_the_catalog(project: Path
             dagster.cancel(cancelled)
             assert dagster.wait(cancelled, timeout_s=60) == "CANCELED"
         run_id = dagster.launch(ASSETS)
-        status = dagster.wait(run_id, timeout_s=240)
+        status = dagster.wait(run_id, timeout_s=600)
         events = dagster.events(run_id)
         refused = [
             dagster.status("/graphql?query=mutation{x}"),
