@@ -26,7 +26,7 @@ class Context:
         report: receives messages and progress.
         invocation: an id that the stages of one `winnow run` or one Dagster run share.
         reread: read files of the pool again that an earlier version of winnow read by other rules.
-        began_after: the newest record of a run when the invocation began, those of its own stages have later ids; empty
+        began_after: the newest record of a run when the invocation began; those of its own stages have later ids. Empty
             where that is not known.
     """
 
@@ -69,8 +69,7 @@ def open_context(config_path: Path, report: Reporter, invocation: str | None = N
         if not pinned.exists():
             keep_config(store, config)
             write_durably(pinned, "\n".join([config.digest, *store.records("runs")[-1:]]))
-    digest, *newest = pinned.read_text("utf-8").split()
-    began_after = newest[0] if newest else ""
+    digest, _, began_after = pinned.read_text("utf-8").partition("\n")
     return Context(load_config(_kept(store, digest)), store, report, invocation, began_after=began_after)
 
 
