@@ -31,7 +31,7 @@ class Context:
         invocation: an id that the stages of one `winnow run` or one Dagster run share.
         reread: read files of the pool again that an earlier version of winnow read by other rules.
         other_engine: where large work is done instead of as the configuration says.
-        began_after: the newest record of a run when the invocation began, those of its own stages have later ids; empty
+        began_after: the newest record of a run when the invocation began; those of its own stages have later ids. Empty
             where that is not known.
     """
 
@@ -85,12 +85,10 @@ def open_context(
         if not pinned.exists():
             keep_config(store, config)
             write_durably(pinned, f"{config.digest}\n{_newest_run(store)}")
-    digest, *newest = pinned.read_text("utf-8").split()
+    digest, _, began_after = pinned.read_text("utf-8").partition("\n")
     kept = _kept(store, digest)
     other = load_config(kept, {f"engine.{key}": value for key, value in engine.items()}).engine if engine else None
-    return Context(
-        load_config(kept), store, report, invocation, other_engine=other, began_after=newest[0] if newest else ""
-    )
+    return Context(load_config(kept), store, report, invocation, other_engine=other, began_after=began_after)
 
 
 def _newest_run(store: Store) -> str:

@@ -32,11 +32,11 @@ def test_ui__all_assets_materialized_over_graphql_fill_the_catalog(project: Path
         assert dagster.asset_keys() == ASSETS
         with Store(project / "store").lock("ingest", "a test"):
             cancelled = dagster.launch(["pool"])
-            wait_for(lambda: "ExecutionStepStartEvent" in dagster.step_events(cancelled, "pool"), timeout_s=60)
+            wait_for(lambda: "ExecutionStepStartEvent" in dagster.step_events(cancelled, "pool"), timeout_s=120)
             dagster.cancel(cancelled)
             assert dagster.wait(cancelled, timeout_s=60) == "CANCELED"
         run_id = dagster.launch(ASSETS)
-        status = dagster.wait(run_id, timeout_s=240)
+        status = dagster.wait(run_id, timeout_s=600)
         events = dagster.events(run_id)
         refused = [
             dagster.status("/graphql?query=mutation{x}"),

@@ -55,7 +55,7 @@ def test_night__starts_once_where_its_hour_does_not_exist_and_once_for_all_that_
         (tick,) = dagster.ticks("nightly_reselection")
         assert datetime.fromtimestamp(tick["timestamp"], UTC) == datetime(2021, 3, 28, 1, tzinfo=UTC)
         clock.set(datetime(2021, 3, 28, 6, tzinfo=VIENNA))
-        assert dagster.wait(night, timeout_s=240) == "SUCCESS"
+        assert dagster.wait(night, timeout_s=600) == "SUCCESS"
         (tick,) = dagster.ticks("nightly_reselection")
     assert tick["runIds"] == [night]
     assert [len(ids) for ids in drawn(light).values()] == [8]
@@ -244,7 +244,6 @@ def test_night__after_a_power_cut_the_next_one_goes_on(
     with serving(project) as dagster:
         nights = Nights(project, clock, server, dagster)
         nights.answer()
-        assert dagster.run_status(night) == "STARTED"
         clock.pass_until(lambda: dagster.run_status(night) == "FAILURE", timeout_s=60)
         assert nights.whole(2) == "SUCCESS"  # which needs the card
         assert drawn(project) == nights.expected()
