@@ -329,13 +329,13 @@ TREE_MODULES = {"torch-quickfps": "torch_quickfps", "fpsample": "fpsample", "fps
 PLAIN: dict[str, Method] = {"numpy": numpy_greedy, "numba": numba_greedy}
 
 
-def make_vectors(path: Path, n: int, dimensions: int, spectrum: float, copies: float) -> None:
+def make_vectors(path: Path, n: int, dimensions: int, spectrum: float, copies: float, dtype: str) -> None:
     """Unit vectors in 200 clusters of very different sizes; feature f has a spread of f ** -spectrum; a share are near copies."""
     rng = np.random.default_rng(0)
     spread = np.arange(1, dimensions + 1, dtype=np.float32) ** -spectrum
     centres = rng.standard_normal((200, dimensions)).astype(np.float32)
     share = 1 / np.arange(1, 201)
-    vectors = np.lib.format.open_memmap(path, "w+", np.float32, (n, dimensions))
+    vectors = np.lib.format.open_memmap(path, "w+", dtype, (n, dimensions))
     for start in range(0, n, 16384):
         which = rng.choice(200, size=min(16384, n - start), p=share / share.sum())
         noise = rng.standard_normal((len(which), dimensions), dtype=np.float32)
@@ -352,19 +352,20 @@ def make_vectors(path: Path, n: int, dimensions: int, spectrum: float, copies: f
 def coverage_case(
     n: int, budget: int, dimensions: int, methods: dict[str, Method], peer: str, note: Callable[..., str] | None = None,
     *, spectrum: float = 0.0, copies: float = 0.0, modules: dict[str, str] | None = None, extra: bool = False,
+    dtype: str = "float32",
 ) -> Case:  # fmt: skip
     """A case over n vectors, see `make_vectors`."""
     return Case(
-        title=f"{n} rows x {dimensions} float32",
+        title=f"{n} rows x {dimensions} {dtype}",
         budget=budget,
-        make=lambda folder: make_vectors(folder / "vectors.npy", n, dimensions, spectrum, copies),
+        make=lambda folder: make_vectors(folder / "vectors.npy", n, dimensions, spectrum, copies, dtype),
         arrays=("vectors",),
         methods=methods,
         peer=peer,
         note=note or (lambda *_: ""),
         modules=modules or {},
         extra=extra,
-        rows=n if dimensions > 3 else 0,
+        rows=n if dimensions > 3 and dtype == "float32" else 0,
     )
 
 
@@ -435,6 +436,13 @@ CASES: dict[str, Case] = {
     "influence_20k": coverage_case(20_000, 200, 384, {"winnow influence": winnow("influence")}, "", reach_note, extra=True),
     "probcover_20k": coverage_case(20_000, 200, 384, {"winnow probcover": winnow("probcover", delta=0.7)}, "", extra=True),
     "k_center_1M": coverage_case(1_000_000, 10_000, 384, {"winnow k_center": K_CENTER}, "", spectrum=0.7, extra=True),
+    # As the store keeps vectors.
+    "k_center_1M_float16": coverage_case(
+        1_000_000, 10_000, 384, {"winnow k_center": K_CENTER}, "", spectrum=0.7, extra=True, dtype="float16"
+    ),
+    "k_center_10M_float16": coverage_case(
+        10_000_000, 10_000, 128, {"winnow k_center": K_CENTER}, "", spectrum=0.7, extra=True, dtype="float16"
+    ),
     "kmeans_pp_1M": coverage_case(1_000_000, 10_000, 384, {"winnow kmeans_pp": KMEANS_PP}, "", spectrum=0.7, extra=True),
 }  # fmt: skip
 

@@ -11,13 +11,15 @@ covered with. A reference whose similarity lies below what it has by more than t
 to a gain; the others add at most `margin` each to its error. So a bound on the gain costs one pass over a row of
 float32 similarities, and only the rows whose bounds come first are worked out exactly, over the few references in doubt.
 
-Similarities of the rows of highest bound are kept within a memory budget (all of them if they fit); the others are
-multiplied again when their turn comes. This changes time, never a pick.
+What a reference is covered with only rises, so a row keeps only the similarities above that: of the rows of highest
+bound, within a memory budget (of all of them if they fit). The others are multiplied again when their turn comes. This
+changes time, never a pick.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -29,6 +31,7 @@ from selection.kernels.device import facility_location as device
 from selection.kernels.float16 import as_float32
 from selection.kernels.neighbor_graph import nearest_neighbours
 from selection.kernels.normalize import unit_rows
+from selection.kernels.threads import Threads
 from selection.kernels.top_k import TILE_ROWS, similarity_to, tiles
 from selection.types import Array, DeviceVectors, Doubles, Floats, Mask, Rows, Vectors
 
@@ -40,6 +43,12 @@ CHUNK_ROWS = 8192
 CHUNK_VALUES = 2**24
 # Rows of a held-out sample measured at once.
 SAMPLE_ROWS = 256
+# Rows that one thread bounds before it takes more.
+ROWS_AT_ONCE = 128
+# A list may hold 1 / SHORT of the references.
+SHORT = 4
+# A place and a similarity in a list.
+ENTRY_BYTES = 8
 # Rows whose neighbours are looked up at once.
 NEIGHBOUR_ROWS = 1024
 
@@ -104,51 +113,64 @@ class Coverage:
             self.device = device.Similarities(vectors, references, self.weight32, self.unit)
             self.chunk = self.device.chunk
         else:
-            self.unit_refs = unit_rows(self.refs, self.ref_norm)
+            self.half_unit_refs = unit_rows(self.refs, self.ref_norm) * np.float32(0.5)
             self.chunk = max(1, min(CHUNK_ROWS, CHUNK_VALUES // max(1, len(references))))
         self.max_bytes = max_bytes
+        self.threads = Threads()
         self._cover(taken)
         self.before = float((self.weight * self.covered).sum() / self.unit * self.scale)
 
     def greedy(self, among: Rows, budget: int) -> tuple[Rows, Doubles]:
         """The next picks among some rows that were not picked yet, and their gains; call again for more."""
-        outside = np.zeros(len(self.norms), bool)
-        outside[among] = True
-        cache = _Cache(self, len(among))
+        kept = _Kept(self, among)
         picked, gains = np.empty(budget, np.int64), np.empty(budget, np.int64)
-        count = 0
+        count, row, x = 0, -1, np.empty(self.refs.shape[1], np.float32)
         while count < budget:
-            left = np.flatnonzero(outside)
-            first = left[np.argmax(self.upper[left])] if len(left) else -1
-            count, cache.size, self.version = loops.greedy(
-                cache.similar, cache.xs, cache.row_of, cache.heap, cache.size, self.place, self.norms, self.twin,
-                self.upper, self.coarse_at, self.exact_at, self.memo, self.memo_at, self.version,
-                self.refs, self.ref_norm, self.weight, self.weight32, self.covered, self.low, self.margin, self.unit,
-                self.upper[first] if first >= 0 else -1, first, picked, gains, count, budget,
+            first = kept.outside.first()
+            count, kept.size, self.version, row = loops.greedy(
+                kept.which, kept.value, kept.start, kept.length, kept.heap, kept.size, kept.row_of,
+                self.place, self.norms, self.twin, self.upper, self.coarse_at, self.exact_at, self.memo, self.memo_at,
+                self.version, self.refs, self.ref_norm, self.weight, self.weight32, self.covered, self.low, self.margin,
+                self.unit, self.upper[first] if first >= 0 else -1, first, x, row, picked, gains, count, budget,
             )  # fmt: skip
-            if count < budget:
-                cache.fill(left, int(first), outside)
+            if row >= 0:
+                x = as_float32(self.vectors.take(np.array([row])))[0]
+            elif count < budget:
+                kept.fill()
         return picked, gains / self.unit * self.scale
 
     def similarities(self, rows: Rows, out: Floats | None = None) -> tuple[Floats, Floats]:
         """(rows, references) float32 similarities, and the rows' vectors. Those of a zero vector mean nothing: its bound is 0."""
-        xs = as_float32(self.vectors.take(rows))
+        similar = np.empty((len(rows), len(self.refs)), np.float32) if out is None else out
+        xs = np.empty((len(rows), self.refs.shape[1]), np.float32)
         if self.device is not None:
-            similar = np.empty((len(rows), len(self.refs)), np.float32) if out is None else out
             self.device.write(rows, similar)
+            xs[:] = self.vectors.take(rows)
             return similar, xs
-        similar = np.matmul(unit_rows(xs, self.norms[rows]), self.unit_refs.T, out=out)
-        similar += np.float32(1)
-        similar *= np.float32(0.5)
+        unit = np.empty_like(xs)
+
+        def task(start: int, stop: int) -> None:
+            part = rows[start:stop]
+            xs[start:stop] = as_float32(self.vectors.take(part))
+            unit[start:stop] = unit_rows(xs[start:stop], self.norms[part])
+
+        self.threads.run(task, len(rows), ROWS_AT_ONCE)
+        np.matmul(unit, self.half_unit_refs.T, out=similar)
+        similar += np.float32(0.5)
         return similar, xs
 
-    def bound(self, rows: Rows, similar: Floats) -> None:
-        """Lower the bounds of some rows to what their similarities say now."""
-        loops.upper_gains(similar, rows, self.upper, self.coarse_at, self.version, self.low, self.weight32, self.unit)
+    def bound(self, rows: Rows, similar: Floats) -> Array:
+        """Lower the bounds of some rows to what their similarities say now; (rows,) how many of these may add to a gain."""
+        above = np.empty(len(rows), np.int32)
+        task = partial(
+            loops.measure, similar, rows, self.upper, self.coarse_at, self.version, self.low, self.weight32, self.unit, above
+        )  # fmt: skip
+        self.threads.run(task, len(rows), ROWS_AT_ONCE)
+        return above
 
     def tighten(self, similarities: device.Similarities, left: Rows) -> None:
-        """Bring the highest bounds of some rows up to date on the device, so that few of these rows need to come to the host."""
-        rows = _highest(self.upper, left, similarities.bounded)
+        """Bring the bounds of the first of some rows up to date on the device, so that few of these rows need to come to the host."""
+        rows = left[: similarities.bounded]
         rows = rows[(self.coarse_at[rows] < self.version) & (self.upper[rows] > 0)]
         self.upper[rows] = np.minimum(self.upper[rows], similarities.bounds(rows, self.low))
         self.coarse_at[rows] = self.version
@@ -178,69 +200,119 @@ class Coverage:
         self.memo_at[covered_twins] = np.iinfo(np.int32).max
 
 
-class _Cache:
-    """The similarities of the rows of highest bound, in slots, and a heap of the slots by bound."""
+class _Outside:
+    """Rows of which nothing is kept, by descending bound, then ascending row.
 
-    def __init__(self, coverage: Coverage, count: int) -> None:
-        r, d = coverage.refs.shape
-        outsiders = bool((coverage.place < 0).any())
-        room = max(2 * coverage.chunk, coverage.max_bytes // (4 * (r + d) or 4))
+    Args:
+        upper: (n,) the bounds. Those of rows in here stay as they are, unless `again` is called.
+    """
+
+    def __init__(self, rows: Rows, upper: Rows) -> None:
+        self.upper = upper
+        self.rows = rows[:0]
+        self.added, self.highest = [rows], -1
+        self.again()
+
+    def first(self) -> int:
+        """The row that comes first; -1 if there is none."""
+        if self.added and (len(self.rows) == 0 or self.upper[self.rows[0]] <= self.highest):
+            self.again()
+        return int(self.rows[0]) if len(self.rows) else -1
+
+    def take(self, count: int) -> Rows:
+        """Take out the first rows, or some of nearly as high bounds; ascending."""
+        rows, self.rows = self.rows[:count], self.rows[count:]
+        return np.sort(rows)
+
+    def add(self, rows: Rows) -> None:
+        """Put in rows; they are put in order once they come first."""
+        if len(rows):
+            self.added.append(rows)
+            self.highest = max(self.highest, int(self.upper[rows].max()))
+
+    def again(self) -> None:
+        """Put all rows in order."""
+        rows = np.sort(np.concatenate([self.rows, *self.added]))
+        self.rows = rows[np.argsort(-self.upper[rows], kind="stable")]
+        self.added, self.highest = [], -1
+
+
+class _Kept:
+    """The references that a row may still add to, with their similarities, for the rows of highest bound; and a heap of these rows.
+
+    What a reference is covered with only rises, so what is left out of a list never counts again: a row is multiplied
+    again only if its list had to go for lack of memory. After few picks, lists hold a small share of the references.
+    """
+
+    def __init__(self, coverage: Coverage, among: Rows) -> None:
+        n, r = len(coverage.norms), len(coverage.refs)
         self.coverage = coverage
-        self.slots = min(count, room)
-        self.similar = np.empty((self.slots, r), np.float32)
-        self.xs = np.empty((self.slots if outsiders else 0, d), np.float32)
-        self.row_of = np.full(self.slots, -1, np.int64)
-        self.heap = np.empty(self.slots, np.int64)
-        self.size = 0
-        self.used = 0  # slots from here on were never used
+        self.outside = _Outside(among, coverage.upper)
+        size = max(r, min(len(among) * r, coverage.max_bytes // ENTRY_BYTES))
+        self.which, self.value = np.empty(size, np.int32), np.empty(size, np.float32)
+        self.start, self.length = np.empty(n, np.int64), np.empty(n, np.int32)
+        # Where not all fit, long lists are not worth their room: they are of the first picks, after which all get short.
+        self.longest = r if size == len(among) * r else r // SHORT
+        self.used = 0
+        self.heap, self.size = np.empty(len(among), np.int64), 0
+        self.row_of = np.arange(n)
+        # Lists that had to go had bounds up to this, at that version: others of such bounds would go at once.
+        self.floor, self.floor_version = -1, 0
+        self.similar = np.empty((min(coverage.chunk, len(among)), r), np.float32)
 
-    def fill(self, left: Rows, first: int, outside: Mask) -> None:
-        """Bring in the rows of highest bound among those `left` outside, `first` for certain, for the lowest here."""
+    def fill(self) -> None:
+        """Multiply the first rows from outside, and keep the lists of those of high bounds."""
         coverage, upper = self.coverage, self.coverage.upper
         if coverage.device is not None:
-            coverage.tighten(coverage.device, left)
-            first = int(left[np.argmax(upper[left])])
-        count = min(coverage.chunk, self.slots)
-        if len(left) > count:
-            left = _highest(upper, left, count)
-            if first not in left:
-                left[-1] = first
-            left = np.sort(left)
-        live = self.heap[: self.size]
-        straight = self.used + len(left) <= self.slots
-        if straight:
-            free = np.arange(self.used, self.used + len(left))
-            out = self.similar[self.used : self.used + len(left)]
-            self.used += len(left)
-        else:
-            free, out = np.setdiff1d(np.arange(self.slots), live, assume_unique=True)[: len(left)], None
-        similar, xs = coverage.similarities(left, out)
-        coverage.bound(left, similar)
-        lacking = len(left) - len(free)
-        if lacking > 0:
-            # The lowest bounds here give way to higher ones from outside; the rest stays outside, its bound lowered.
-            worst = live[np.argpartition(upper[self.row_of[live]], min(lacking, len(live) - 1))[:lacking]]
-            worst = worst[np.lexsort((-self.row_of[worst], upper[self.row_of[worst]]))]
-            order = np.lexsort((left, -upper[left]))
-            better = order[len(free) :][: len(worst)]
-            mine, theirs = self.row_of[worst[: len(better)]], left[better]
-            gives = (upper[theirs] > upper[mine]) | ((upper[theirs] == upper[mine]) & (theirs < mine))
-            gone = worst[: len(better)][gives]
-            outside[self.row_of[gone]] = True
-            live = np.setdiff1d(live, gone, assume_unique=True)
-            free = np.concatenate([free, gone])
-            chosen = np.concatenate([order[: len(free) - len(gone)], better[gives]])
-        else:
-            chosen = np.arange(len(left))
-        if not straight:
-            self.similar[free] = similar[chosen]
-        if len(self.xs):
-            self.xs[free] = xs[chosen]
-        self.row_of[free] = left[chosen]
-        outside[left[chosen]] = False
-        self.size = len(live) + len(free)
-        self.heap[: self.size] = np.concatenate([live, free])
-        loops.heapify(self.heap, self.size, self.row_of, upper)
+            coverage.tighten(coverage.device, self.outside.rows)
+            self.outside.again()
+        first = self.outside.first()
+        rows = self.outside.take(coverage.chunk)
+        similar, _ = coverage.similarities(rows, self.similar[: len(rows)])
+        above = coverage.bound(rows, similar)
+        # The first must not be passed over: those above it may turn out to be worth less.
+        wanted = (upper[rows] >= self.floor) | (rows == first) | (self.floor_version < coverage.version)
+        wanted &= (above <= self.longest) | (rows == first)
+        if self.used + int(above[wanted].sum()) > len(self.which):
+            wanted &= self._make_room(rows, above, wanted)
+        chosen = np.flatnonzero(wanted)
+        lengths = above[chosen]
+        starts = self.used + np.cumsum(lengths, dtype=np.int64) - lengths
+        self.used += int(lengths.sum())
+        task = partial(loops.write_lists, similar, chosen, coverage.low, self.which, self.value, starts, lengths)
+        coverage.threads.run(task, len(chosen), ROWS_AT_ONCE)
+        self.start[rows[chosen]], self.length[rows[chosen]] = starts, lengths
+        self.size = loops.push_all(self.heap, self.size, rows[chosen], self.row_of, upper)
+        self.outside.add(rows[~wanted])
+
+    def _make_room(self, rows: Rows, above: Array, wanted: Mask) -> Mask:
+        """Make room for the lists of the wanted ones among some rows; which of the rows may have one.
+
+        If there is not enough, the lists of lowest bounds go, and a quarter of the room is left for those to come.
+        """
+        self._compact(self.heap[: self.size])
+        if self.used + int(above[wanted].sum()) <= len(self.which):
+            return wanted
+        upper, live = self.coverage.upper, self.heap[: self.size].copy()
+        competing = np.concatenate([live, rows[wanted]])
+        lengths = np.concatenate([self.length[live], above[wanted]]).astype(np.int64)
+        order = np.lexsort((competing, -upper[competing]))
+        stays = np.cumsum(lengths[order]) <= len(self.which) - len(self.which) // 4
+        stays[0] = True  # the row that is due; one list always fits
+        gone, staying = competing[order[~stays]], competing[order[stays]]
+        self.floor, self.floor_version = int(upper[gone].max()), self.coverage.version
+        may = np.isin(rows, staying)
+        self.outside.add(gone[~np.isin(gone, rows)])
+        self._compact(live[np.isin(live, staying)])
+        return may
+
+    def _compact(self, live: Rows) -> None:
+        """Keep the lists of these rows alone, shortened."""
+        in_place = live[np.argsort(self.start[live])]
+        self.used = loops.compact(in_place, self.which, self.value, self.start, self.length, self.coverage.low)
+        self.size = len(live)
+        self.heap[: self.size] = live
+        loops.heapify(self.heap, self.size, self.row_of, self.coverage.upper)
 
 
 def scaled(weights: Doubles, *, exact: bool = True) -> tuple[Doubles, float, float]:
@@ -275,11 +347,6 @@ def _whole_numbers(weights: Doubles) -> Doubles | None:
         return None
     whole = np.array(numbers, np.float64)[which] / divisor
     return whole if whole.sum() < 2.0 ** (62 - LEAST_BITS) else None
-
-
-def _highest(upper: Rows, rows: Rows, count: int) -> Rows:
-    """Rows of the highest bounds, in no order."""
-    return rows[np.argpartition(-upper[rows], count - 1)[:count]] if len(rows) > count else rows
 
 
 def greedy_lists(

@@ -12,6 +12,8 @@ from selection.kernels.compiled.sums import dot
 
 # Terms of a coarse gain that are summed in float32 before float64 takes over.
 RUN = 256
+# Similarities of which there is often none that may add to a gain.
+FEW = 32
 # What a bound adds for the rounding of such sums, and of their terms.
 SLACK = 1 + 2.0**-14
 
@@ -58,12 +60,79 @@ def upper_gain(s, low, weight, unit):  # type: ignore[no-untyped-def]  # noqa: A
 
 
 @compiled
-def upper_gains(similar, rows, upper, coarse_at, version, low, weight32, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Lower the bound of each row to what its similarities say now."""
-    for j in range(len(rows)):
+def measure(similar, rows, upper, coarse_at, version, low, weight32, unit, above, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Lower the bounds of rows start .. stop-1 to what their similarities say now; how many of these lie above `low`."""
+    for j in range(start, stop):
         row = rows[j]
         upper[row] = min(upper[row], upper_gain(similar[j], low, weight32, unit))
         coarse_at[row] = version
+        above[j] = count_above(similar[j], low)
+
+
+@compiled
+def count_above(s, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """How many similarities may add to a gain."""
+    count = np.int32(0)
+    for i in range(s.shape[0]):
+        count += np.int32(s[i] > low[i])
+    return count
+
+
+@compiled
+def write_lists(similar, chosen, low, which, value, starts, lengths, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write the list of each of rows chosen[start] .. chosen[stop - 1] of `similar`: the references that it may add to, and the similarities."""
+    for j in range(start, stop):
+        s, at, end = similar[chosen[j]], starts[j], starts[j] + lengths[j]
+        for first in range(0, s.shape[0], FEW):
+            s_few, low_few = s[first : first + FEW], low[first : first + FEW]
+            if count_above(s_few, low_few):
+                for i in range(s_few.shape[0]):  # each entry is written, and counts if it is one
+                    if at == end:
+                        break
+                    which[at] = first + i
+                    value[at] = s_few[i]
+                    at += s_few[i] > low_few[i]
+
+
+@compiled
+def compact(rows, which, value, start, length, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Move the lists of these rows, which come in the order of their lists, together at the front; where the free room begins."""
+    end = 0
+    for row in rows:
+        count = shorten(which, value, start[row], length[row], end, low)
+        start[row] = end
+        length[row] = count
+        end += count
+    return end
+
+
+@compiled
+def shorten(which, value, start, length, to, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Move a list to the place `to`, not behind its own, without what is no longer above `low`; its new length."""
+    count = np.int64(0)
+    for e in range(start, start + length):  # each entry is moved, and counts if it stays
+        i, s = which[e], value[e]
+        which[to + count] = i
+        value[to + count] = s
+        count += s > low[i]
+    return count
+
+
+@compiled
+def look_again(row, which, value, start, length, upper, low, weight32, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Lower the bound of a row to what its list says now, as `upper_gain`, and shorten the list."""
+    gain = 0.0
+    count = np.int64(0)
+    first = start[row]
+    for e in range(first, first + length[row]):
+        i, s = which[e], value[e]
+        more = s - low[i]
+        which[first + count] = i
+        value[first + count] = s
+        count += more > 0
+        gain += np.float64(weight32[i] * max(more, np.float32(0)))
+    length[row] = count
+    upper[row] = min(upper[row], np.int64(np.ceil(gain * SLACK * unit)))
 
 
 @compiled
@@ -74,11 +143,12 @@ def counted(weight, more):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN2
 
 
 @compiled
-def gain_of(s, x, x_norm, refs, ref_norm, weight, covered, low, margin, unit, take):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def gain_of(which, value, start, length, x, x_norm, refs, ref_norm, weight, covered, low, margin, unit, take):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The exact gain of a candidate; with `take`, its similarities are then what the references are covered with."""
     total = np.int64(0)
-    for i in range(s.shape[0]):
-        if s[i] > low[i]:
+    for e in range(start, start + length):
+        i = which[e]
+        if value[e] > low[i]:
             similarity = exact(x, x_norm, refs[i], ref_norm[i], unit)
             if similarity > covered[i]:
                 total += counted(weight[i], similarity - covered[i])
@@ -133,31 +203,54 @@ def heapify(heap, size, row_of, upper):  # type: ignore[no-untyped-def]  # noqa:
 
 
 @compiled
+def push_all(heap, size, slots, row_of, upper):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Add slots to the heap; its new size."""
+    for slot in slots:
+        at = size
+        while at > 0 and before(slot, heap[(at - 1) // 2], row_of, upper):
+            heap[at] = heap[(at - 1) // 2]
+            at = (at - 1) // 2
+        heap[at] = slot
+        size += 1
+    return size
+
+
+@compiled
 def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
-    similar, xs, row_of, heap, size, place, norms, twin, upper, coarse_at, exact_at, memo, memo_at, version,  # noqa: ANN001
+    which, value, start, length, heap, size, row_of, place, norms, twin, upper, coarse_at, exact_at, memo, memo_at, version,  # noqa: ANN001
     refs, ref_norm, weight, weight32, covered, low, margin, unit,  # noqa: ANN001
-    outside_upper, outside_row, picked, gains, count, budget,  # noqa: ANN001
+    outside_upper, outside_row, x, x_row, picked, gains, count, budget,  # noqa: ANN001
 ):  # fmt: skip
     """Pick among the rows at hand while none outside can come first.
 
     The row of the highest bound is looked at again until its bound is its exact gain of this version: then it is the
     pick. Bounds of earlier versions stay bounds, since gains only fall.
 
+    Args:
+        x: the vector of row `x_row`. Those of references are in `refs`.
+
     Returns:
-        the picks so far, the size of the heap, the version: fewer picks than the budget if a row from outside is due.
+        the picks so far, the size of the heap, the version, and the row whose vector is needed, -1 for none: fewer picks
+        than the budget if it is, or a row from outside is due.
     """
     while count < budget and size > 0:
-        slot = heap[0]
-        row = row_of[slot]
+        row = heap[0]
         if outside_upper > upper[row] or (outside_upper == upper[row] and outside_row < row):
             break
         same = twin[row]
-        x = refs[place[row]] if place[row] >= 0 else xs[slot]
-        if exact_at[row] == version or upper[row] == 0:
-            # A gain of 0 covers nothing more: the references need no look.
+        is_exact = exact_at[row] == version or upper[row] == 0
+        # A gain of 0 covers nothing more: the references need no look.
+        needs_vector = upper[row] > 0 if is_exact else memo_at[same] < version and coarse_at[row] == version
+        if needs_vector and place[row] < 0 and x_row != row:
+            return count, size, version, row
+        vector = refs[place[row]] if place[row] >= 0 else x
+        if is_exact:
             gain = np.int64(0)
-            if upper[row] > 0:
-                gain = gain_of(similar[slot], x, norms[row], refs, ref_norm, weight, covered, low, margin, unit, True)
+            if needs_vector:
+                gain = gain_of(
+                    which, value, start[row], length[row], vector, norms[row],
+                    refs, ref_norm, weight, covered, low, margin, unit, True,
+                )  # fmt: skip
             memo[same] = 0
             memo_at[same] = np.iinfo(np.int32).max
             picked[count] = row
@@ -169,19 +262,20 @@ def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
         elif memo_at[same] >= version:
             upper[row] = min(upper[row], memo[same])
             exact_at[row] = version
-        elif coarse_at[row] == version:
+        elif needs_vector:
             upper[row] = gain_of(
-                similar[slot], x, norms[row], refs, ref_norm, weight, covered, low, margin, unit, False
-            )
+                which, value, start[row], length[row], vector, norms[row],
+                refs, ref_norm, weight, covered, low, margin, unit, False,
+            )  # fmt: skip
             exact_at[row] = version
             memo[same] = upper[row]
             memo_at[same] = version
         else:
-            upper[row] = min(upper[row], upper_gain(similar[slot], low, weight32, unit))
+            look_again(row, which, value, start, length, upper, low, weight32, unit)
             coarse_at[row] = version
         if size > 0:
             sift_down(heap, size, 0, row_of, upper)
-    return count, size, version
+    return count, size, version, -1
 
 
 @compiled
