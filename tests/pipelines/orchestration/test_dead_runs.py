@@ -26,11 +26,12 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def started(instance: dg.DagsterInstance, *processes: int) -> dg.DagsterRun:
-    """A run that goes on in a process, or did so in several, and wants the card."""
+    """A run that goes on in a process, or did so in several, and wants the card; one that has no process yet does not."""
     run: dg.DagsterRun = create_run_for_test(instance, status=STARTED)
     for pid in processes:
         instance.report_engine_event("Started process for run", run, EngineEventData.in_process(pid))
-    instance.event_log_storage.claim_concurrency_slot("gpu", run.run_id, "embeddings")
+    if processes:
+        instance.event_log_storage.claim_concurrency_slot("gpu", run.run_id, "embeddings")
     return run
 
 
