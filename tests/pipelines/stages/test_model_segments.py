@@ -174,17 +174,19 @@ def test_a_segment__that_a_killed_worker_committed_is_counted_and_not_encoded_ag
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [2, 8])
-def test_processes__of_any_number_give_the_same_bytes_also_if_killed(tmp_path: Path, whole: Any, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "encode"), [(2, encode_and_die), (8, encode_shard)])
+def test_processes__of_any_number_give_the_same_bytes_also_if_killed(
+    tmp_path: Path, whole: Any, workers: int, encode: Callable[[ModelShard, Report], Any]
+) -> None:
     snapshot = make(tmp_path)
     seen: list[int] = []
     with LocalEngine(workers) as engine:
 
         def parallel(work: Callable[[Any, Report], Any], shards: Iterable[Any], report: Report) -> Iterator[Any]:
-            return engine.map(encode_and_die if work is encode_shard else work, shards, report)
+            return engine.map(encode if work is encode_shard else work, shards, report)
 
         report = run(snapshot, NGRAMS, parallel, on_progress=lambda done, _: seen.append(done))
-    assert (snapshot.store.root / "after").exists()
+    assert (snapshot.store.root / "after").exists() == (encode is encode_and_die)
     assert (counts(report), content(snapshot, NGRAMS)) == whole
     assert seen == sorted(seen)
     assert seen[-1] == 400
