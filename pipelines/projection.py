@@ -21,7 +21,7 @@ from pipelines.config.schema import OWN_VECTORS, Recipe
 from pipelines.context import Context
 from pipelines.costs import Costs, Time, Work, as_bytes
 from pipelines.messages import counted, listed, nearest
-from pipelines.plan import PoolFiles, pool_files
+from pipelines.pool_files import PoolFiles, pool_files
 from pipelines.progress import duration
 from pipelines.rates import (
     BASE_BYTES,
