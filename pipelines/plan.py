@@ -17,18 +17,15 @@ from pipelines.errors import NothingYet
 from pipelines.labeling.project import ProjectState, project_state
 from pipelines.labeling.rounds import choice_text
 from pipelines.messages import counted
+from pipelines.pool_files import PoolFiles, damage_in, pool_files
 from pipelines.recipes.contamination import contamination_spec
 from pipelines.recipes.health import LEAST_ROWS, SAMPLE_ROWS
 from pipelines.recipes.spec import SelectionSpec, encoders_of, models_of, resolve_spec
 from pipelines.runs import last_run
 from selection.encoders.postprocess import postprocess_of, without_postprocess
 from selection.sticky import churn_limit
-from storage.damage import KINDS, damage_of
 from storage.errors import BadInput, NotInStore, StoreDamaged
 from storage.pool.columns import columns_id
-from storage.pool.content import Turns
-from storage.pool.ingest import ingest_id, read_ingest
-from storage.pool.peek import peek, size_of
 from storage.vectors.index import kind_for, records
 from storage.vectors.segments import missing_ids
 
@@ -36,8 +33,6 @@ COPY = "copy by `postprocess`, without the model"
 LATER = "the rest is known once the pool has been read"
 # What keeps a line of the plan from being known, and is said in its place.
 _UNKNOWN = (StoreDamaged, NotInStore, NothingYet, BadInput)
-# New files that are looked into, for how many rows the new files have.
-_PEEKED = 3
 
 
 @dataclass(frozen=True)
@@ -68,69 +63,6 @@ def plan_with_costs(context: Context, *, probe: bool = True) -> Iterator[str]:
     yield from Costs(context, works, files.rows, encoders, files.turns, probe=probe).lines()
 
 
-@dataclass(frozen=True)
-class PoolFiles:
-    """The pool's files as they are now.
-
-    Attributes:
-        ingests: their ids.
-        count: how many files there are.
-        new: those whose ingest is not in the store.
-        new_bytes: of these.
-        known_rows: rows of the others, equal ones counted as often as they are there.
-        new_rows: of the new ones, by the first rows of some.
-        turns: of some rows of the new ones.
-        errors: why some cannot be looked into.
-    """
-
-    ingests: frozenset[str]
-    count: int
-    new: int
-    new_bytes: int
-    known_rows: int
-    new_rows: int
-    turns: list[Turns]
-    errors: tuple[str, ...]
-
-    @property
-    def rows(self) -> int:
-        """All rows, about."""
-        return self.known_rows + self.new_rows
-
-
-def pool_files(context: Context) -> PoolFiles:
-    """Which files the pool has and how many rows they seem to hold; looks into a few of the new ones."""
-    store, specs = context.store, context.config.pool.specs(context.config.root)
-    by_ingest = {ingest_id(store, spec): spec for spec in specs}
-    new = {ingest: spec for ingest, spec in by_ingest.items() if not store.has("pool", ingest)}
-    known = [
-        read_ingest(store, each).readable
-        for each in by_ingest
-        if each not in new and _damage(context, "pool", each) is None
-    ]
-    peeks, errors = [], []
-    for spec in list(new.values())[:: max(len(new) // _PEEKED, 1)][:_PEEKED]:
-        try:
-            peeks.append(peek(store, spec))
-        except BadInput as error:
-            errors.append(str(error))
-    new_bytes, peeked_bytes = (
-        sum(size_of(store, spec.url) for spec in new.values()),
-        sum(each.size_bytes for each in peeks),
-    )
-    rows = sum(each.rows for each in peeks)
-    return PoolFiles(
-        ingests=frozenset(by_ingest),
-        count=len(specs),
-        new=len(new),
-        new_bytes=new_bytes,
-        known_rows=sum(known),
-        new_rows=round(rows * new_bytes / peeked_bytes) if peeked_bytes else 0,
-        turns=[turns for each in peeks for turns in each.turns],
-        errors=tuple(errors),
-    )
-
-
 def _lines(context: Context, files: PoolFiles) -> Iterator[Line]:
     config, store = context.config, context.store
     yield Line(
@@ -138,10 +70,10 @@ def _lines(context: Context, files: PoolFiles) -> Iterator[Line]:
         Work("ingest", None, files.new_bytes),
     )
     yield from (Line(f"pool: {error}") for error in files.errors)
-    damages = [_damage(context, "pool", ingest) for ingest in sorted(files.ingests)]
+    damages = [damage_in(context, "pool", ingest) for ingest in sorted(files.ingests)]
     last = last_run(store, "ingest")
     if last is not None:
-        damages.append(_damage(context, "snapshots", last["subject"]))
+        damages.append(damage_in(context, "snapshots", last["subject"]))
     yield from (Line(f"pool: {damage}; it will be made again") for damage in damages if damage)
     if last is None or any(damages) or not store.has("records", "snapshots", last["subject"]):
         yield from _expected(context, files)
@@ -198,11 +130,6 @@ def _encoded_first(project: str, encoder: str, rows: str) -> Line:
 
 def _verb(encoder: str) -> str:
     return "take in" if encoder == OWN_VECTORS else "encode"
-
-
-def _damage(context: Context, kind: str, name: str) -> str | None:
-    folder = context.store.place(*KINDS[kind].root, name)
-    return damage_of(kind, folder) if folder.is_dir() else None
 
 
 def _loads(works: Sequence[Work]) -> list[Work]:
@@ -286,7 +213,7 @@ def _contamination(context: Context) -> Line:
     work = Work("decontaminate", None, rows)
     if not context.store.has("records", "contaminations", spec.contamination_id):
         return Line(f"decontamination: {rows:,} rows to search for evaluation texts", work)
-    damage = _damage(context, "contaminations", spec.contamination_id)
+    damage = damage_in(context, "contaminations", spec.contamination_id)
     if damage:
         return Line(f"decontamination: {damage}; to be searched again", work)
     return Line("decontamination: searched already, nothing to do")
@@ -325,7 +252,7 @@ def _selection(context: Context, recipe: str) -> Line:
     selection_id = spec.selection_id
     if not context.store.has("records", "selections", selection_id):
         return Line(f"{title}: to be drawn{_most_churn(spec)}", work)
-    damage = _damage(context, "selections", selection_id)
+    damage = damage_in(context, "selections", selection_id)
     if damage:
         return Line(f"{title}: {damage}; to be drawn again", work)
     return Line(f"{title}: drawn already, nothing to do")

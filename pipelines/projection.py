@@ -21,7 +21,7 @@ from pipelines.config.schema import OWN_VECTORS, Recipe
 from pipelines.context import Context
 from pipelines.costs import Costs, Time, Work, as_bytes
 from pipelines.messages import counted, listed, nearest
-from pipelines.plan import PoolFiles, pool_files
+from pipelines.pool_files import PoolFiles, pool_files
 from pipelines.progress import duration
 from pipelines.rates import (
     BASE_BYTES,
@@ -44,6 +44,7 @@ from selection.encoders.postprocess import postprocess_of
 from selection.encoders.spec import local_folder
 from storage.errors import BadInput
 from storage.pool.peek import peek
+from storage.vectors.imported import files_dimension
 from storage.vectors.index import cells_for, index_bytes, kind_for
 
 # What is assumed where nothing is known.
@@ -59,7 +60,7 @@ WHAT_THEN = {
     "joined by a last recipe",
     "embed": "import vectors by a pool that is smaller, or encode: keys of all rows are in memory while files are matched",
     "index": "`index: {kind: flat}`, and recipes that read all vectors; or `kind: rabitq`, the smallest",
-    "select": "`where:` to leave rows out first, a filter by a column before the one by vectors, or a sample by `random`",
+    "select": "a driver with more memory or cores; or `where:` to leave rows out first, a filter by a column before the one by vectors, or a sample by `random`",
     "report": "nothing: the subsets are published before it",
 }
 
@@ -235,7 +236,8 @@ class Projection:
         size = Size(self.rows, d, recipe.constraints.amount, self._targets)
         last = last_run(self.context.store, "select", name)
         if not unknown:
-            seconds = sum(STEPS[step].seconds(size) for step in names) / self._cores
+            steps = sum(STEPS[step].seconds(size) for step in names)
+            seconds = (steps + self.rows / ROWS_PER_S["select"]) / self._cores
             return Stage("select", title, seconds, f"operations of {listed(names)}", 0, memory, read)
         time = self._costs.time(work) if last is not None else None
         origin = (
@@ -313,9 +315,11 @@ class Projection:
             return int(self._assumed(TARGETS, f"{TARGETS} targets: {error}"))
 
     def _dimension(self, encoder: str) -> int:
-        return self._costs.dimension(encoder) or int(
-            self._assumed(DIMENSION, f"{encoder} has {DIMENSION} dimensions: it encoded nothing yet")
-        )
+        known = self._costs.dimension(encoder)
+        if known is None and encoder == OWN_VECTORS:
+            known = files_dimension(self.context.store, self.context.config.vector_files(None))
+        reason = f"{encoder} has {DIMENSION} dimensions: it encoded nothing yet"
+        return known or int(self._assumed(DIMENSION, reason))
 
     def _tokens(self, work: Work) -> float:
         run = last_run(self.context.store, work.stage, work.target)

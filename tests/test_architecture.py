@@ -37,7 +37,7 @@ EMPTY_NAMES = {"one", "found", "told", "here", "there"}
 # from the others in its folder; the name of a folder stands for the modules directly in it.
 BASE, COMMANDS = (
     "pipelines",
-    {"pipelines.run", "pipelines.plan", "pipelines.diff", "pipelines.reproduce", "pipelines.explore", "pipelines.why"},
+    {f"pipelines.{name}" for name in ("run", "plan", "projection", "diff", "reproduce", "explore", "why")},
 )
 STAGES = {
     BASE,
