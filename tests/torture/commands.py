@@ -26,6 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 GROWING = {"write", "pwrite64", "writev", "pwritev", "sendfile", "copy_file_range", "ftruncate", "fallocate"}
 DISK_FULL = GROWING | {"mkdir", "mkdirat", "symlink", "symlinkat"}
 
+# From then on DuckDB's calls for the next catalog fail, and no others: its errors are no OSError.
+OF_THE_CATALOG = {"catalog full": errno.ENOSPC, "catalog broken": errno.EIO}
+
 
 @dataclass(frozen=True)
 class Result:
@@ -56,7 +59,7 @@ class Commands:
         Args:
             nth: at which call that changes the disk something happens, from 1; 0 for none.
             fault: "kill"; the name of an error, which this call alone gives; "full" or "broken", a disk that is full,
-                or gives errors of input and output, from then on.
+                or gives errors of input and output, from then on; or one of `OF_THE_CATALOG`.
         """
         assert self._process.stdin
         assert self._process.stdout
@@ -88,7 +91,10 @@ def commands() -> Iterator[Commands]:
 def _answered(request: dict[str, Any]) -> dict[str, Any]:
     project, nth, fault = Path(request["project"]), request["nth"], request["fault"]
 
-    def decide(number: int, name: str) -> int:
+    def decide(number: int, call: str) -> int:
+        name, path = call.split(" ", 1)
+        if fault in OF_THE_CATALOG:
+            return OF_THE_CATALOG[fault] if 0 < nth <= number and path.endswith("/next.duckdb") else 0
         if fault == "full":
             return errno.ENOSPC if 0 < nth <= number and name in DISK_FULL else 0
         if fault == "broken":

@@ -76,7 +76,7 @@ def supervised(run: Callable[[], object], root: Path, decide: Callable[[int, str
 
     Args:
         run: what the child does; its exit code is 0, that of a SystemExit, or 70 for another error.
-        decide: of the call's number, from 1, and its name: 0 to let it go on, an errno, or KILL.
+        decide: of the call's number, from 1, its name and its path: 0 to let it go on, an errno, or KILL.
     """
     ours, theirs = socket.socketpair()
     child = os.fork()
@@ -147,7 +147,7 @@ def _supervise(listener: int, child: int, root: Path, decide: Callable[[int, str
         path = _path_of(process, argument, struct.unpack_from("6Q", request, 32))
         if path.startswith(f"{root}/"):
             ended.calls.append(f"{name} {path.removeprefix(f'{root}/')}")
-            answer = decide(len(ended.calls), name)
+            answer = decide(len(ended.calls), ended.calls[-1])
         if answer:
             ended.hit.append(ended.calls[-1])
         if answer == KILL:

@@ -20,7 +20,7 @@ from storage.damage import KINDS
 from storage.records import read_selection
 from storage.store import Store
 from tests.quick import torture_last
-from tests.torture.commands import Commands
+from tests.torture.commands import OF_THE_CATALOG, Commands
 from tests.torture.scenarios import SCENARIOS
 
 pytestmark = pytest.mark.slow
@@ -61,12 +61,6 @@ class Whole:
     calls: list[str]
     held: dict[str, list[str]]
 
-    def at(self, where: float | str) -> int:
-        """The number of a call: at a share of all, or the first that a pattern describes."""
-        if isinstance(where, str):
-            return 1 + next(number for number, call in enumerate(self.calls) if re.search(where, call))
-        return 1 + int(where * len(self.calls))
-
     def again(self) -> Path:
         shutil.rmtree(self.project)
         shutil.copytree(self.project.with_name("kept"), self.project, symlinks=True)
@@ -96,11 +90,10 @@ def whole(command: Commands, tmp_path_factory: pytest.TempPathFactory) -> Callab
 # Shares of a command's calls. The first of each are few, and spread; the others fill the gaps.
 SHARES = [0.05, 0.3, 0.55, 0.8, 0.97, *(number / 50 for number in range(50))]
 FAULTS = ("kill", "EIO", "full", "EACCES", "ENOSPC")
-CATALOG = r"^pwrite64 .*/next\.duckdb$"  # DuckDB's own write, whose errors are no OSError
 CASES = [
     *(("run", fault, SHARES[number]) for number, fault in enumerate(FAULTS)),
     *(("push", fault, share) for fault, share in (("kill", 0.5), ("full", 0.3))),
-    *(("push", fault, CATALOG) for fault in ("full", "broken")),
+    *(("push", fault, 0.0) for fault in OF_THE_CATALOG),
     *(("gc", "kill", 0.4), ("forget", "kill", 0.6), ("pull", "kill", 0.4)),
     *((name, "kill", share) for name in SCENARIOS for share in SHARES[5:]),
     *((name, fault, share) for name in ("run", "push") for fault in (*FAULTS[1:], "broken") for share in SHARES[5:]),
@@ -108,15 +101,15 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "fault", "where"), torture_last(12, CASES))
+@pytest.mark.parametrize(("name", "fault", "share"), torture_last(12, CASES))
 def test_a_call_of_any_writer__is_said_and_the_next_run_heals(
-    command: Commands, whole: Callable[[str], Whole], name: str, fault: str, where: float | str
+    command: Commands, whole: Callable[[str], Whole], name: str, fault: str, share: float
 ) -> None:
     expected = whole(name)
     project = expected.again()
     before = published(project)
     arguments = SCENARIOS[name].arguments(project)
-    ended = command(project, *arguments, nth=expected.at(where), fault=fault)
+    ended = command(project, *arguments, nth=1 + int(share * len(expected.calls)), fault=fault)
     assert ended.hit, "nothing happened: this test tests nothing"
     if fault == "kill":
         assert ended.code == -9
