@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pipelines.context import Context, kept_config_damage
 from pipelines.messages import counted
-from pipelines.report.write import PAGES, page_damage
 from pipelines.runs import last_run
 from selection.registry import recorded_steps
 from storage.catalog.query import published_file
@@ -18,6 +17,7 @@ from storage.errors import StorageError, StoreDamaged
 from storage.packs import COPIES, INDEX
 from storage.pool.ingest import differences
 from storage.records import read_selection
+from storage.reports import PAGES, page_damage
 from storage.store import Store
 from storage.vectors.index import index_damage, unused_parts
 from storage.vectors.index_parts import PARTS, part_damage

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,12 @@ from pipelines.report.history import LATEST, history_of
 from pipelines.report.page import render
 from storage.damage import committed_whole, read_record
 from storage.packs import read_table
+from storage.reports import PAGES, page_damage, page_seal
 from storage.store import Store, sync_path
 
 KIND = "reports"
 PAGE, DOCUMENT, CHANGES = "report.html", "report.json", "changes.parquet"
-PAGES = "pages"
 KEPT_PAGES = 30
-
-_SEAL = b"<!-- crc32 "
 
 
 def make_report(context: Context, name: str = LATEST) -> Path:
@@ -73,28 +70,13 @@ def page_of(store: Store, folder: Path) -> Path:
     if page_damage(page):
         with store.scratch(page.name) as beside:
             content = render(read_document(folder)).encode("utf-8")
-            (beside / PAGE).write_bytes(content + _seal_of(content))
+            (beside / PAGE).write_bytes(content + page_seal(content))
             page.parent.mkdir(exist_ok=True)
             (beside / PAGE).replace(page)
         others = sorted(set(page.parent.glob("*.html")) - {page})
         for old in others[: len(others) + 1 - KEPT_PAGES]:
             old.unlink(missing_ok=True)
     return page
-
-
-def page_damage(page: Path) -> str | None:
-    """What is wrong with a page in `pages/`, in words that name it; None if nothing is."""
-    if not page.is_file():
-        return f"{page} is missing"
-    content = page.read_bytes()
-    end = content.rfind(_SEAL)
-    is_whole = end >= 0 and content[end:] == _seal_of(content[:end])
-    return None if is_whole else f"{page} is not the page that was written"
-
-
-def _seal_of(content: bytes) -> bytes:
-    """The last line of a page: its checksum, as a comment."""
-    return _SEAL + b"%08x -->\n" % zlib.crc32(content)
 
 
 def copy_report(store: Store, folder: Path, out: Path) -> Path:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,15 @@ from pipelines.report.page import render
 from pipelines.run import write_report
 from pipelines.stages import report as report_stage
 from storage.catalog.query import query_catalog
+from storage.reports import page_damage, page_seal
 from storage.store import Store
 from tests.pipelines.conftest import Winnow, opened
 from tests.pipelines.report.conftest import Nights
+
+
+def sealed(document: dict[str, Any]) -> bytes:
+    content = render(document).encode("utf-8")
+    return content + page_seal(content)
 
 
 def test_report__the_run_ends_with_it_and_a_link_leads_to_the_newest(nights: Nights) -> None:
@@ -21,7 +28,7 @@ def test_report__the_run_ends_with_it_and_a_link_leads_to_the_newest(nights: Nig
     assert nights.said[-1] == f"report: Published: 2 recipes, 50 rows. Read {nights.project / 'store' / 'report.html'}"
     page = nights.project / "store" / "pages" / f"{nights.second['run']}.html"
     assert (nights.project / "store" / "report.html").resolve() == page
-    assert page.read_text("utf-8") == render(nights.second)
+    assert page.read_bytes() == sealed(nights.second)
     assert sorted(path.name for path in folder.iterdir()) == ["changes.parquet", "checksums.json", "report.json"]
 
 
@@ -35,7 +42,10 @@ def test_pages__those_of_the_last_runs_are_kept_and_others_made_again(
     for folder in (first, second, first):
         page = write.page_of(store, folder)
         assert [path.name for path in store.path("pages").iterdir()] == [f"{folder.name}.html"] == [page.name]
-    assert page.read_text("utf-8") == render(nights.first)
+    assert page.read_bytes() == sealed(nights.first)
+    page.write_bytes(page.read_bytes().replace(b"rows", b"cows", 1))
+    assert page_damage(page) == f"{page} is not the page that was written"
+    assert write.page_of(store, first).read_bytes() == sealed(nights.first)
     (second / "report.html").write_text("as an earlier version committed it")
     assert write.page_of(store, second) == second / "report.html"
 

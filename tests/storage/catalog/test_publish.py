@@ -70,7 +70,7 @@ def test_publish__keeps_the_last_five(full_store: Any) -> None:
     for _ in range(7):
         publish_catalog(full_store)
     names = sorted(entry.name for entry in full_store.path("catalog").glob("*.duckdb"))
-    assert list(checksums.sums_of(full_store.path("catalog"))) == names
+    assert set(names) <= checksums.sums_of(full_store.path("catalog")).keys()
     assert names == [f"{number:04d}.duckdb" for number in range(3, 8)]
 
 
