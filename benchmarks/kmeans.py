@@ -93,15 +93,15 @@ def main() -> None:
     for count in (10, 20):
         for name, method in METHODS.items():
             method(*blobs(count, 99)[:1], count, 99)  # compiles
-            found, share, cpu_s = 0, 0.0, 0.0
+            n_found, share, cpu_s = 0, 0.0, 0.0
             for seed in range(seeds):
                 vectors, true = blobs(count, seed)
                 began = time.process_time()
                 places = method(vectors, count, seed)
                 cpu_s += time.process_time() - began
-                found += count_found(true, places)
+                n_found += count_found(true, places)
                 share += inertia(vectors, places) / inertia(vectors, true)
-            print(f"{count:>6}  {name:<34}{found / seeds:>7.1f}{share / seeds:>9.3f}{cpu_s / seeds:>13.3f}", flush=True)
+            print(f"{count:>6}  {name:<34}{n_found / seeds:>7.1f}{share / seeds:>9.3f}{cpu_s / seeds:>13.3f}", flush=True)
 
 
 if __name__ == "__main__":
