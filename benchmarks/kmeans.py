@@ -101,7 +101,9 @@ def main() -> None:
                 cpu_s += time.process_time() - began
                 n_found += count_found(true, places)
                 share += inertia(vectors, places) / inertia(vectors, true)
-            print(f"{count:>6}  {name:<34}{n_found / seeds:>7.1f}{share / seeds:>9.3f}{cpu_s / seeds:>13.3f}", flush=True)
+            print(
+                f"{count:>6}  {name:<34}{n_found / seeds:>7.1f}{share / seeds:>9.3f}{cpu_s / seeds:>13.3f}", flush=True
+            )
 
 
 if __name__ == "__main__":
