@@ -1,7 +1,8 @@
-"""How fast a pool is read, and with how much memory: `python benchmarks/ingest.py [--rows N]`.
+"""How fast a pool is read, and with how much memory: `python benchmarks/ingest.py [--rows N] [--workers N ..]`.
 
 Beside it the plain way: one `json.loads` a line, a set of whole texts against repeats, one Parquet table at the end.
-Each runs in a process of its own on the same files; wall and processor seconds and the peak of memory are the process's.
+Each runs in a process of its own on the same files; wall and processor seconds are those of the process and of its workers,
+the peak of memory is that of the largest of them. With `--workers`, several processes read the same files anew.
 """
 
 from __future__ import annotations
@@ -31,6 +32,25 @@ store = Store(folder / "store")
 found = [ingest_file(store, FileSpec(url)) for url in expand(["*.jsonl.gz"], folder)]
 snapshot = take_snapshot(store, found)
 print(sum(one.read for one in found), len(snapshot))
+"""
+
+WORKERS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from pipelines.engine.local import LocalEngine
+from storage.files.user_files import expand
+from storage.pool.ingest import FileSpec, ingest_file
+from storage.pool.snapshot import take_snapshot
+from storage.store import Store
+folder, workers = Path(sys.argv[1]), int(sys.argv[2])
+store = Store(folder / f"store-{workers}")
+with LocalEngine(workers) as engine, ThreadPoolExecutor(workers) as threads:
+    read = partial(ingest_file, store, parallel=engine.map)
+    ingests = list(threads.map(read, [FileSpec(url) for url in expand(["*.jsonl.gz"], folder)]))
+snapshot = take_snapshot(store, ingests)
+print(sum(ingest.read for ingest in ingests), len(snapshot))
 """
 
 PLAIN = """
@@ -68,12 +88,18 @@ def make_pool(folder: Path, rows: int) -> None:
                 file.write(json.dumps(row) + "\n")
 
 
-def measured(code: str, folder: Path) -> tuple[str, float, float, float]:
+PROBE = """
+import resource
+usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+print(sum(usage.ru_utime + usage.ru_stime for usage in usages), max(usage.ru_maxrss for usage in usages) / 1024)
+"""
+
+
+def measured(code: str, folder: Path, *arguments: str) -> tuple[str, float, float, float]:
     """What it printed, wall seconds, processor seconds, peak MiB."""
-    probe = "\nimport resource as r\nu = r.getrusage(r.RUSAGE_SELF)\nprint(u.ru_utime + u.ru_stime, u.ru_maxrss / 1024)"
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", code + probe, str(folder)],
+        [sys.executable, "-c", code + PROBE, str(folder), *arguments],
         capture_output=True,
         text=True,
         check=True,
@@ -89,19 +115,22 @@ def main() -> None:
     """Print the table."""
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--rows", type=int, default=250_000)
-    rows = arguments.parse_args().rows
+    arguments.add_argument("--workers", type=int, nargs="*", default=[], help="processes that read, side by side")
+    options = arguments.parse_args()
+    rows = options.rows
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_pool(folder, rows)
         size = sum(path.stat().st_size for path in folder.glob("*.gz")) / 2**20
         print(f"{rows:,} rows in {FILES} gzip files, {size:.0f} MiB")
         print(f"{'':<34}{'wall s':>8}{'cpu s':>8}{'peak MiB':>10}   read, kept")
-        for what, code in (
+        for what, code, *arguments_of in (
             ("winnow: ingest and snapshot", WINNOW),
             ("winnow: again, nothing new", WINNOW),
+            *((f"winnow: {workers} workers", WORKERS, str(workers)) for workers in options.workers),
             ("plain json, a set, one table", PLAIN),
         ):
-            counts, wall, processor, peak = measured(code, folder)
+            counts, wall, processor, peak = measured(code, folder, *arguments_of)
             print(f"{what:<34}{wall:>8.1f}{processor:>8.1f}{peak:>10.0f}   {counts}")
 
 

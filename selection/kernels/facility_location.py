@@ -160,16 +160,17 @@ class Coverage:
         return similar, xs
 
     def bound(self, rows: Rows, similar: Floats) -> Array:
-        """Lower the bounds of some rows to what their similarities say now; (rows,) how many of these may add to a gain."""
+        """Lower the bounds of some rows to what their similarities say; (rows,) how many of these may add to a gain."""
         above = np.empty(len(rows), np.int32)
         task = partial(
-            loops.measure, similar, rows, self.upper, self.coarse_at, self.version, self.low, self.weight32, self.unit, above
+            loops.measure, similar, rows, self.upper, self.coarse_at, self.version, self.low, self.weight32, self.unit,
+            above,
         )  # fmt: skip
         self.threads.run(task, len(rows), ROWS_AT_ONCE)
         return above
 
     def tighten(self, similarities: device.Similarities, left: Rows) -> None:
-        """Bring the bounds of the first of some rows up to date on the device, so that few of these rows need to come to the host."""
+        """Bring the bounds of the first of some rows up to date on the device: fewer rows need to come to the host."""
         rows = left[: similarities.bounded]
         rows = rows[(self.coarse_at[rows] < self.version) & (self.upper[rows] > 0)]
         self.upper[rows] = np.minimum(self.upper[rows], similarities.bounds(rows, self.low))
@@ -238,7 +239,7 @@ class _Outside:
 
 
 class _Kept:
-    """The references that a row may still add to, with their similarities, for the rows of highest bound; and a heap of these rows.
+    """The references that a row may still add to, with their similarities, for the rows of highest bound; a heap of these.
 
     What a reference is covered with only rises, so what is left out of a list never counts again: a row is multiplied
     again only if its list had to go for lack of memory. After few picks, lists hold a small share of the references.

@@ -80,7 +80,7 @@ def count_above(s, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
 
 @compiled
 def write_lists(similar, chosen, low, which, value, starts, lengths, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Write the list of each of rows chosen[start] .. chosen[stop - 1] of `similar`: the references that it may add to, and the similarities."""
+    """Write the lists of rows chosen[start] .. chosen[stop - 1] of `similar`: references they may add to, similarities."""
     for j in range(start, stop):
         s, at, end = similar[chosen[j]], starts[j], starts[j] + lengths[j]
         for first in range(0, s.shape[0], FEW):
@@ -96,7 +96,7 @@ def write_lists(similar, chosen, low, which, value, starts, lengths, start, stop
 
 @compiled
 def compact(rows, which, value, start, length, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Move the lists of these rows, which come in the order of their lists, together at the front; where the free room begins."""
+    """Move the lists of these rows, in the order of their places, together at the front; where the free room begins."""
     end = 0
     for row in rows:
         count = shorten(which, value, start[row], length[row], end, low)
