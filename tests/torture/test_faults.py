@@ -18,7 +18,7 @@ import pytest
 from storage.catalog.query import query_catalog
 from storage.damage import KINDS
 from storage.records import read_selection
-from storage.store import Store
+from storage.store import FORGETTING, Store
 from tests.quick import torture_last
 from tests.torture.commands import OF_THE_CATALOG, Commands
 from tests.torture.scenarios import SCENARIOS
@@ -153,5 +153,6 @@ def published(project: Path) -> list[str]:
         "SELECT selection_id, n_items, (SELECT count(*) FROM selection_items i WHERE i.selection_id = s.selection_id)"
         " AS n FROM selections s",
     ).to_pylist()
-    assert all(row["n_items"] == row["n"] for row in counts)
+    # Rows that are half forgotten are gone from files before the catalog knows; nothing works on the store until the end.
+    assert all(row["n_items"] == row["n"] for row in counts) or store.has(*FORGETTING)
     return [row["selection_id"] for row in counts]
