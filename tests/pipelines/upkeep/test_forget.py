@@ -126,7 +126,9 @@ def test_forget__nothing_is_left_in_any_file(full: Path) -> None:
     assert holding(full, name, TEXT) == set()
     assert done.outside == []
     in_store = [path for path in _files(full) if path.is_relative_to(full / "store")]
-    assert done.searched == len(in_store) - 4  # the record of the run, and another catalog with its checksum, came later
+    assert (
+        done.searched == len(in_store) - 4
+    )  # the record of the run, and another catalog with its checksum, came later
     assert not cut_off(Store(full / "store"))
     assert_readable(full)
     run_and_report(opened(full))
