@@ -34,6 +34,7 @@ from storage.ids import to_arrow
 from storage.pool.snapshot import open_snapshot
 from storage.records import commit_run, commit_selection, digest_of, new_run_id, read_selection
 from storage.store import Store, utc_now
+from storage.upkeep.compact import compact
 
 RECIPES = ("mine", "other", "third", "fourth", "fifth")
 CONFIG = """\
@@ -82,6 +83,7 @@ class Nights:
                 own = {"invocation": invocation, "subject": selection_id, "started_at": utc_now()}
                 commit_run(self.store, run | own | {"finished_at": utc_now()})
             if night % 10 == 0 or night == nights[-1]:
+                compact(self.store)
                 publish_catalog(self.store)
 
 

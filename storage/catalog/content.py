@@ -384,6 +384,7 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
     connection.execute(
         schema.VIEWS.format(
             latest=literal(latest or ""),
+            past=_rows(_pool_rows(store, sorted({*ingests} - {*live})), columns, imported),
             without=_listed(["id", *clashing]),
             renamed="".join(
                 f", e.{quoted(name)} AS {quoted(free_name(name, taken | set(columns)))}" for name in clashing

@@ -222,14 +222,12 @@ CREATE VIEW pools AS
         sum(f.duplicate)::BIGINT AS duplicate, sum(f.quarantined)::BIGINT AS quarantined, s.created_at
     FROM snapshots s JOIN snapshot_files f USING (snapshot) WHERE s.snapshot = {latest} GROUP BY ALL;
 CREATE VIEW selected_examples AS
-    SELECT i.*, e.* EXCLUDE ({without}){renamed}
-    FROM selection_items i LEFT JOIN pool_rows e ON i.id = e.id
-    LEFT JOIN duplicates d ON e.ingest = d.ingest AND e.line = d.line
-    QUALIFY row_number() OVER (
-        PARTITION BY i.selection_id, i.id
-        ORDER BY e.ingest IN (SELECT ingest FROM snapshot_files WHERE snapshot = {latest}) DESC, d.line IS NULL DESC,
-            e.file, e.line, e.ingest
-    ) = 1;
+    SELECT i.*, e.* EXCLUDE ({without}){renamed} FROM selection_items i JOIN examples e ON i.id = e.id
+    UNION ALL
+    SELECT i.*, e.* EXCLUDE ({without}){renamed} FROM selection_items i ANTI JOIN examples x ON i.id = x.id
+    LEFT JOIN (
+        SELECT * FROM ({past}) QUALIFY row_number() OVER (PARTITION BY id ORDER BY file, line, ingest) = 1
+    ) e ON i.id = e.id;
 CREATE VIEW selected_conversations AS
     SELECT selection_id, rank, id, given_id, source,
         CASE WHEN content_json IS NOT NULL THEN NULL
