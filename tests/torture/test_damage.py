@@ -153,7 +153,7 @@ def test_a_flipped_byte_of_any_file__is_found_by_check(project: Path, *, of_chec
     assert len(paths) > 50
 
 
-@pytest.mark.parametrize("byte", range(0, 14, 2))
+@pytest.mark.parametrize("byte", torture_last(2, (11, 0, 2, 4, 6, 8, 10, 12, 13)))
 def test_a_flipped_byte_of_the_format__is_refused_or_written_again(project: Path, winnow: Winnow, byte: int) -> None:
     path = project / "store" / "format.json"
     whole = data = path.read_bytes()

@@ -55,11 +55,13 @@ class Whole:
         project: as it was before the command; `again` puts that back.
         calls: those of the command that change the disk.
         held: what there is afterwards.
+        published: the selections that the catalog has afterwards.
     """
 
     project: Path
     calls: list[str]
     held: dict[str, list[str]]
+    published: list[str]
 
     def again(self) -> Path:
         shutil.rmtree(self.project)
@@ -82,7 +84,7 @@ def whole(command: Commands, tmp_path_factory: pytest.TempPathFactory) -> Callab
         ended = command(project, *scenario.arguments(project))
         assert ended.code == 0, ended.said
         assert leftovers(project) == []
-        return Whole(project, ended.calls, held(project))
+        return Whole(project, ended.calls, held(project), published(project))
 
     return of
 
@@ -94,14 +96,14 @@ CASES = [
     *(("run", fault, SHARES[number]) for number, fault in enumerate(FAULTS)),
     *(("push", fault, share) for fault, share in (("kill", 0.5), ("full", 0.3))),
     *(("push", fault, 0.0) for fault in OF_THE_CATALOG),
-    *(("gc", "kill", 0.4), ("forget", "kill", 0.6), ("pull", "kill", 0.4)),
+    ("forget", "kill", 0.6),
     *((name, "kill", share) for name in SCENARIOS for share in SHARES[5:]),
     *((name, fault, share) for name in ("run", "push") for fault in (*FAULTS[1:], "broken") for share in SHARES[5:]),
     *((name, "full", share) for name in SCENARIOS for share in SHARES[5::10]),
 ]
 
 
-@pytest.mark.parametrize(("name", "fault", "share"), torture_last(12, CASES))
+@pytest.mark.parametrize(("name", "fault", "share"), torture_last(10, CASES))
 def test_a_call_of_any_writer__is_said_and_the_next_run_heals(
     command: Commands, whole: Callable[[str], Whole], name: str, fault: str, share: float
 ) -> None:
@@ -118,12 +120,14 @@ def test_a_call_of_any_writer__is_said_and_the_next_run_heals(
         assert ended.code in (0, 2, 3, 5), (ended.hit, ended.said)
         assert ended.code == 0 or "winnow: " in ended.said
     # What was published is there, and readable, or something newer that is whole.
-    assert set(before) <= set(published(project))
+    if not Store(project / "store").has(*FORGETTING):  # else `winnow forget` has to end first
+        assert set(before) & set(expected.published) <= set(published(project))
 
     again = command(project, *arguments)
     assert again.code in SCENARIOS[name].again, (ended.hit, again.said)
     assert leftovers(project) == []
     assert held(project) == expected.held
+    assert published(project) == expected.published
 
 
 @pytest.mark.parametrize("name", ["run", "push"])
@@ -151,7 +155,7 @@ def published(project: Path) -> list[str]:
     counts = query_catalog(
         store,
         "SELECT selection_id, n_items, (SELECT count(*) FROM selection_items i WHERE i.selection_id = s.selection_id)"
-        " AS n FROM selections s",
+        " AS n FROM selections s ORDER BY ALL",
     ).to_pylist()
     # Rows that are half forgotten are gone from files before the catalog knows; nothing works on the store until the end.
     assert all(row["n_items"] == row["n"] for row in counts) or store.has(*FORGETTING)
