@@ -166,6 +166,7 @@ def test_run__facts_are_recorded(project: Path) -> None:
     assert json.loads(runs["facts"][0].as_py()) == {
         "rows": 120,
         "new_vectors": 120,
+        "shared_vectors": 0,
         "failed": 0,
         "dimension": D,
         "unknown": 0,
