@@ -154,6 +154,10 @@ class WorkerDied(PipelineError, RuntimeError):
     """The processes that worked on a part of the work were killed, every time it was tried."""
 
 
+class OutOfMemory(PipelineError):
+    """There was not enough memory for a piece of work."""
+
+
 class WouldOverwrite(PipelineError, FileExistsError):
     """A command would overwrite a file, and `--force` was not given."""
 

@@ -10,7 +10,7 @@ EXIT_CODES = {
     MISTAKE: "a mistake in the command, the configuration or the data, which the message locates",
     FAILED: "some recipes or exports failed; a run draws and publishes the others",
     HELD_BACK: "a check held a result back; what was published before stays",
-    REFUSED: "the disk or the network refused, or a run is under way; the same command may work later",
+    REFUSED: "the disk, the memory or the network refused, or a run is under way; the same command may work later",
     INTERRUPTED: "stopped by Ctrl-C; the next run goes on from there",
 }
 """Exit code -> what it says."""
@@ -24,7 +24,7 @@ def exit_code(error: Exception) -> int:
     >>> exit_code(OSError("")), exit_code(ValueError(""))
     (5, 2)
     """
-    from pipelines.errors import HeldBack, RecipesFailed
+    from pipelines.errors import HeldBack, OutOfMemory, RecipesFailed
     from storage.errors import StoreBusy
 
     if isinstance(error, RecipesFailed):
@@ -32,6 +32,6 @@ def exit_code(error: Exception) -> int:
         return HELD_BACK if held else FAILED
     if isinstance(error, HeldBack):
         return HELD_BACK
-    if isinstance(error, StoreBusy):
+    if isinstance(error, (StoreBusy, OutOfMemory)):
         return REFUSED
     return REFUSED if isinstance(error, OSError) and not isinstance(error, _WRONG_PATHS) else MISTAKE

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.cli.exit_codes import DEFECT, EXIT_CODES, INTERRUPTED, exit_code
+from pipelines.cli.exit_codes import DEFECT, EXIT_CODES, INTERRUPTED, REFUSED, exit_code
 from pipelines.cli.options import color_system, plain_help, shared_first
 from pipelines.progress import Terminal
 from pipelines.terminal import printable, standard_output
@@ -69,6 +69,8 @@ def _end_with(error: Exception) -> NoReturn:
 
     if isinstance(error, USER_ERRORS):
         _fail(str(error), exit_code(error))
+    if isinstance(error, MemoryError):
+        _fail("not enough memory; what was committed stays. `winnow plan` says what a run needs", REFUSED)
     if isinstance(error, OSError):
         named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
         _fail(named, exit_code(error))

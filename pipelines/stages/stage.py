@@ -11,7 +11,7 @@ from typing import Any, Literal
 import duckdb
 
 from pipelines.context import Context, keep_config
-from pipelines.errors import USER_ERRORS
+from pipelines.errors import USER_ERRORS, OutOfMemory
 from pipelines.runs import code_version, peak_memory_bytes
 from storage.damage import first_damage
 from storage.disk import disk_full
@@ -113,6 +113,11 @@ class Stage:
                     record("failed", error=f"{type(error).__name__}: {error}")
                 if full:
                     raise full from error
+                if is_out_of_memory(error):
+                    raise OutOfMemory(
+                        f"{title}: not enough memory; this process has used {peak_memory_bytes() / 1e6:,.0f} MB at most. What was "
+                        "committed stays, and the next run goes on from there; `winnow plan` says what a run needs"
+                    ) from error
                 if isinstance(error, duckdb.IOException):  # the disk's fault, reported as from any other writer
                     raise OSError(str(error)) from error
                 if not isinstance(error, (*USER_ERRORS, OSError)) and (damage := first_damage(store)):
@@ -127,6 +132,17 @@ class Stage:
                 checks=[vars(check) for check in outcome.checks],
             )
         return outcome
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, or what led to it, says that there is no memory, in the words of any library."""
+    cause: BaseException | None = error
+    while cause is not None:
+        # DuckDB and torch have classes of their own.
+        if isinstance(cause, MemoryError) or type(cause).__name__ in ("OutOfMemoryException", "OutOfMemoryError"):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def record_run(context: Context, stage: str, target: str | None, **result: Any) -> str:

@@ -10,11 +10,14 @@ import duckdb
 import pytest
 
 import pipelines.stages.stage as stage_module
+from pipelines.cli.exit_codes import REFUSED, exit_code
 from pipelines.config.load import load_config
 from pipelines.context import Context
+from pipelines.errors import OutOfMemory
 from pipelines.runs import code_version, runs
 from pipelines.stages.ingest import ingest
-from pipelines.stages.stage import Check, Outcome, stage
+from pipelines.stages.stage import Check, Outcome, is_out_of_memory, stage
+from storage.store import Store
 from tests.pipelines.conftest import opened
 
 
@@ -119,3 +122,20 @@ def test_stage__the_second_one_waits_and_says_for_whom(light: Path) -> None:
     second.join(20)
     assert len(said) == 1
     assert said[0].startswith("slow x: waiting for winnow slow x, process ")
+
+
+@pytest.mark.parametrize("error", [MemoryError("512 MB"), duckdb.OutOfMemoryException("Out of Memory Error: failed")])
+def test_stage__without_memory_says_so(light: Path, error: Exception) -> None:
+    @stage("grow", checks={})
+    def grow(context: Context) -> Outcome:
+        raise RuntimeError("a library's own words") from error
+
+    with pytest.raises(OutOfMemory, match=r"grow: not enough memory; this process has used .* MB at most"):
+        grow(opened(light))
+    (run,) = runs(Store(light / "store"))
+    assert (run["stage"], run["status"]) == ("grow", "failed")
+    assert exit_code(OutOfMemory("")) == REFUSED
+
+
+def test_stage__another_error_is_not_for_want_of_memory() -> None:
+    assert not is_out_of_memory(ValueError("memory"))
