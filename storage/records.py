@@ -188,15 +188,15 @@ def next_number(store: Store, kind: str) -> int:
         headers = [readable(store, kind, name) for name in names]
         last = max((header.get("number", 0) for header in headers if header), default=0)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_durably(path, json.dumps([last + 1, len(names)]))
+    write_durably(path, json.dumps([last + 1, len(names), digest_of([last + 1, len(names)])]))
     return last + 1
 
 
 def _last_number(path: Path) -> tuple[int, int]:
     """The number that was given last, and how many records there were then; if nobody knows, no record was counted."""
     try:
-        last, counted = json.loads(path.read_text("utf-8"))
-        return int(last), int(counted)
+        last, counted, digest = json.loads(path.read_text("utf-8"))
+        return (last, counted) if digest_of([last, counted]) == digest else (0, -1)
     except (OSError, ValueError, TypeError):
         return 0, -1
 
