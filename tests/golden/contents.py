@@ -40,7 +40,17 @@ _VARYING = re.compile(rf'("(?:{_TIMES}|{_OURS})": ?)("[^"]*"|-?[0-9][-+.eE0-9]*)
 _SAID_TIME = re.compile(r"\b(until |in )(\d{4}-\d\d-\d\dT[0-9:+]+|[0-9.]+ (?:s|min|h)\b)")
 _VARYING_COLUMNS = frozenset(f"{_TIMES}|{_OURS}".split("|"))
 # A report and its map describe what is compared here itself.
-_LEFT_OUT = ("catalog/", "locks/", "tmp/", "winnow.duckdb", "records/reports/", "pages/", "report.html", "format.json")
+_LEFT_OUT = (
+    "last/",
+    "catalog/",
+    "locks/",
+    "tmp/",
+    "winnow.duckdb",
+    "records/reports/",
+    "pages/",
+    "report.html",
+    "format.json",
+)
 _MAP = re.compile(r"vectors/[^/]+/map-")
 _REPORT = re.compile(r"(records/reports/)[^/]+/")
 ROOT_SIGN = "<project>"

@@ -60,7 +60,7 @@ def name_process(shard: Path, _: Report) -> int:
 def show_settings(folder: Path, _: Report) -> tuple[str, str]:
     """The card and the threads of a worker, once both are there."""
     (folder / str(os.getpid())).touch()
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while len(list(folder.iterdir())) < 2 and time.monotonic() < until:
         time.sleep(0.01)
     return os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OMP_NUM_THREADS"]
@@ -104,14 +104,14 @@ def test_workers__end_with_the_process_that_started_them(tmp_path: Path, sent: s
         f"with LocalEngine(2) as engine: list(engine.map(name_process, [Path({str(tmp_path)!r})] * 2, int))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < until:
         time.sleep(0.05)
     workers = [int(path.name) for path in tmp_path.iterdir()]
     assert len(workers) == 2
     process.send_signal(sent)
-    process.wait(10)
-    until = time.monotonic() + 10
+    process.wait(60)
+    until = time.monotonic() + 60
     while any(Path("/proc", str(worker)).exists() for worker in workers) and time.monotonic() < until:
         time.sleep(0.05)
     assert not [worker for worker in workers if Path("/proc", str(worker)).exists()]

@@ -206,6 +206,7 @@ def test_workers__end_with_the_work_that_failed(cluster: Any, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.torture
 def test_a_machine_that_goes__has_its_shards_done_by_another(cluster: Any, engine: RayEngine, tmp_path: Path) -> None:
     (node,) = cluster.worker_nodes
     done: list[int] = []
