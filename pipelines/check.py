@@ -78,8 +78,13 @@ def _damages_of_files(store: Store) -> Iterator[str]:
     for path in sorted(store.path("configs").glob("*.yaml")):
         if damage := kept_config_damage(path):
             yield f"{damage}; what it held is needed for no result: remove it"
+    kept = {path.stem for path in store.path("configs").glob("*.yaml")}
     for path in sorted(store.path("configs", "runs").glob("*")):
-        if not path.name.startswith(".") and path.read_bytes() not in _digests(store):
+        # The digest, and below it the newest record of a run when this one began.
+        if (
+            not path.name.startswith(".")
+            and path.read_bytes().partition(b"\n")[0].decode("utf-8", "replace") not in kept
+        ):
             yield f"{path} names no configuration that is kept; unless its run is under way, remove it"
     newest = published_file(store)
     try:
@@ -87,10 +92,6 @@ def _damages_of_files(store: Store) -> Iterator[str]:
             verified(newest)
     except StoreDamaged as error:
         yield f"{error}; `winnow catalog rebuild` makes it anew"
-
-
-def _digests(store: Store) -> set[bytes]:
-    return {path.stem.encode() for path in store.path("configs").glob("*.yaml")}
 
 
 def _damaged_packs(store: Store) -> Iterator[str]:

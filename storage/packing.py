@@ -101,6 +101,8 @@ def _write(folder: Path, sources: Iterable[Source]) -> tuple[dict[str, int], str
     tables: dict[str, _Table] = {}
     with ExitStack() as stack, (folder / RECORDS).open("wb") as lines:
         for record, read in sources:
+            if record.name in begins:  # of two packs, where the index that says which of them counts is damaged
+                continue
             begins[record.name] = lines.tell()
             lines.write(line := record.line())
             digest.update(line)
