@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.conftest import Winnow, change
+from pipelines.check import check_lines
+from pipelines.run import run_all
+from tests.pipelines.conftest import Winnow, change, opened
 
 
 @pytest.mark.slow
@@ -30,3 +32,9 @@ def test_check_deep__parts_that_no_index_names_are_listed(light: Path, winnow: W
     (part,) = (light / "store" / "index_parts").iterdir()
     ended = winnow("check", "--deep", "--config", light)
     assert f"{part}: no index names it; it may be removed" in ended.out
+
+
+def test_check__the_configuration_of_a_run_of_dagster_is_known(light: Path) -> None:
+    run_all(opened(light))
+    opened(light, invocation="f3a1")
+    assert [line for line in check_lines(opened(light), deep=True) if "names no configuration" in line] == []
