@@ -50,12 +50,10 @@ class LocalEngine:
             self._ended, pool = True, self._pool
         if pool is None:
             return
-        processes = list((pool._processes or {}).values())  # noqa: SLF001 - a pool cannot stop what runs
-        pool.shutdown(wait=kind is None, cancel_futures=True)
         if kind is not None:
-            for process in processes:
+            for process in list((pool._processes or {}).values()):  # noqa: SLF001 - a pool cannot stop what runs
                 process.kill()
-                process.join()
+        pool.shutdown(cancel_futures=True)
 
     def map(self, work: Callable[[S, Report], R], shards: Iterable[S], report: Report) -> Iterator[R]:
         """The results in the order of the shards; see `storage.shards.Map`.
