@@ -7,6 +7,7 @@ and the next run that passes its checks, or another rollback, takes its place.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from pipelines.context import Context
@@ -49,6 +50,8 @@ class Rollback:
 def roll_back(context: Context, recipe: str, name: str | None = None, reason: str = "") -> Rollback:
     """Make an earlier selection of a recipe its latest again, publish that, and write its exports anew.
 
+    The same call ends a rollback that was killed, or whose export failed.
+
     Args:
         name: the selection; the one that was the latest before the present one was drawn, if left out.
 
@@ -57,29 +60,50 @@ def roll_back(context: Context, recipe: str, name: str | None = None, reason: st
         RollbackRefused: it is no selection of the recipe that passed its checks, is the latest already, or is damaged.
         RecipesFailed: an export failed; the latest selection changed, the export stayed as it was.
     """
-    store = context.store
-    with store.lock(f"select-{recipe}", f"winnow rollback {recipe}", context.report.say):
+    with context.store.lock(f"select-{recipe}", f"winnow rollback {recipe}", context.report.say):
         passed = _passed(context, recipe)
-        before = passed[0]["subject"]
-        now = _one_before(recipe, passed) if name is None else selection_of(store, name)
-        if now == before:
-            raise RollbackRefused(f"{now} is the latest selection of {recipe} already")
-        if now not in {run["subject"] for run in passed}:
-            raise RollbackRefused(f"{now} never was the latest selection of {recipe}, so that it cannot be so again")
-        if damage := damage_of("selections", store.place("records", "selections", now)):
-            raise RollbackRefused(f"{damage}; name another selection")
-        rollback = Rollback(recipe, before, now, read_selection(store, now)[0]["n_items"])
-        record_run(
-            context,
-            "select",
-            recipe,
-            subject=now,
-            summary=f"rolled back from {before} to {now}{f': {reason}' if reason else ''}",
-            facts={"rows": rollback.rows, ROLLED_BACK: before, "reason": reason},
-        )
+        now = None if name is None else selection_of(context.store, name)
+        rollback = _unfinished(context, passed[0]) if now in (None, passed[0]["subject"]) else None
+        if rollback is None:
+            rollback = _begin(context, recipe, passed, now, reason)
     run_stage(context, "catalog", publish)
     if failed := export_all(context, [recipe]):
         raise RecipesFailed({}, 1, failed)
+    return rollback
+
+
+def _unfinished(context: Context, last: dict[str, Any]) -> Rollback | None:
+    """The rollback that was the last to make a selection the latest, if it was killed or failed before its end."""
+    recipe, store = last["target"], context.store
+    if ROLLED_BACK not in last["facts"]:
+        return None
+    since = takewhile(lambda run: run != last, runs(store))
+    done = {(run["stage"], run["target"]) for run in since if run["status"] == "ok"}
+    exports = {("export", name) for name, entry in context.config.exports.items() if entry.recipe == recipe}
+    if {("publish", None)} | exports <= done:
+        return None
+    return Rollback(recipe, last["facts"][ROLLED_BACK], last["subject"], last["facts"]["rows"])
+
+
+def _begin(context: Context, recipe: str, passed: list[dict[str, Any]], now: str | None, reason: str) -> Rollback:
+    """Record the rollback: from then on it is the latest selection for all but SQL and exports."""
+    store, before = context.store, passed[0]["subject"]
+    now = now or _one_before(recipe, passed)
+    if now == before:
+        raise RollbackRefused(f"{now} is the latest selection of {recipe} already")
+    if now not in {run["subject"] for run in passed}:
+        raise RollbackRefused(f"{now} never was the latest selection of {recipe}, so that it cannot be so again")
+    if damage := damage_of("selections", store.place("records", "selections", now)):
+        raise RollbackRefused(f"{damage}; name another selection")
+    rollback = Rollback(recipe, before, now, read_selection(store, now)[0]["n_items"])
+    record_run(
+        context,
+        "select",
+        recipe,
+        subject=now,
+        summary=f"rolled back from {before} to {now}{f': {reason}' if reason else ''}",
+        facts={"rows": rollback.rows, ROLLED_BACK: before, "reason": reason},
+    )
     return rollback
 
 

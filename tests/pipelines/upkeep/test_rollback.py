@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.errors import RecipesFailed, RollbackRefused
 from pipelines.run import run_all
+from pipelines.upkeep import rollback
 from pipelines.upkeep.rollback import roll_back
 from storage.catalog.query import query_catalog
 from storage.errors import NotInStore
@@ -27,12 +28,12 @@ def test_roll_back__goes_back_one_draw_at_a_time_and_forth(nights: Path) -> None
     others = drawn(nights, "any")
     assert roll_back(opened(nights), "near").now == second
     assert latest(nights, "near") == second
-    rollback = roll_back(opened(nights), "near", reason="leaks")
-    assert (rollback.before, rollback.now, rollback.rows) == (second, first, 10)
+    done = roll_back(opened(nights), "near", reason="leaks")
+    assert (done.before, done.now, done.rows) == (second, first, 10)
     assert latest(nights, "near") == first
     with pytest.raises(RollbackRefused, match="near has no selection before"):
         roll_back(opened(nights), "near")
-    assert f"winnow rollback near {second}" in rollback.summary
+    assert f"winnow rollback near {second}" in done.summary
     assert roll_back(opened(nights), "near", third[:12]).now == third
     assert latest(nights, "near") == third
     assert latest(nights, "any") == others[-1]
@@ -69,6 +70,30 @@ def test_roll_back__writes_the_exports_as_the_stage_does(nights: Path) -> None:
     with pytest.raises(RecipesFailed, match=r"mine\.txt in it is no file of the export"):
         roll_back(opened(nights), "near")
     assert latest(nights, "near") == drawn(nights, "near")[-2]
+    (nights / "out" / "near" / "mine.txt").unlink()
+    for back in (-2, -3):  # the same one, to its end; then one more
+        assert roll_back(opened(nights), "near").now == drawn(nights, "near")[back]
+        provenance = json.loads((nights / "out" / "near" / "provenance.json").read_text())
+        assert provenance["selection"] == drawn(nights, "near")[back]
+
+
+def test_roll_back__killed_before_it_is_published_is_ended_by_the_same_command(
+    nights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = drawn(nights, "near")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name, expected in ((None, second), (first, first)):
+        with monkeypatch.context() as patch:
+            patch.setattr(rollback, "run_stage", killed)
+            with pytest.raises(KeyboardInterrupt):
+                roll_back(opened(nights), "near", name)
+        assert latest(nights, "near") != expected
+        assert roll_back(opened(nights), "near", name).now == expected
+        assert latest(nights, "near") == expected
+    assert roll_back(opened(nights), "near", third).before == first
 
 
 def test_roll_back__refuses_what_was_never_published(nights: Path, winnow: Winnow) -> None:
