@@ -123,8 +123,8 @@ KINDS: Mapping[str, Kind] = {
     "shared": Kind(
         ("vectors",),
         "shared.json",
-        {"shares": {"encoder": _TEXT, "segment": _TEXT}},
-        ("keys.npy",),
+        {"shares": [{"encoder": _TEXT, "segment": _TEXT}]},
+        ("keys.npy", "sources.npy"),
         depth=2,
         prefix="shared-",
     ),

@@ -423,7 +423,7 @@ _SPECIAL: Mapping[str, Callable[[Store, Path, Rows], Files]] = {
     "rounds": _counted("round.json", "n_items", "items.parquet"),
     "segments": _segment,
     "tokens": _keyed("keys.npy", "counts.npy"),
-    "shared": _keyed("keys.npy"),
+    "shared": _keyed("keys.npy", "sources.npy"),
     "fits": _keyed("ids.npy"),
     "plans": _made_again("ids.npy"),
     "indexes": _index,

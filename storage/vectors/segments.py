@@ -4,8 +4,8 @@ A segment holds `vectors.npy` (n, d) float16 or float32 of norm 1, `keys.npy` (n
 could give no vector (no tokens, an overflow), and `segment.json` with checksums and the writer's details. Its name
 is a hash of the encoder and the ids, so a segment written twice is one segment.
 
-An encoder may share vectors with another one that has the same: `vectors/<encoder>/shared-<hash>/` holds `keys.npy`, ids whose
-vectors are those of the segment that `shared.json` names.
+An encoder may share vectors with another one that has the same: `vectors/<encoder>/shared-<hash>/` holds `keys.npy` (n,) ids and
+`sources.npy` (n,) uint32, which of the segments that `shared.json` lists has the vector.
 """
 
 from __future__ import annotations
@@ -105,9 +105,10 @@ def _segments(store: Store, encoder: str) -> Iterator[tuple[Path, Ids | None]]:
     for folder in segment_folders(store, encoder):
         yield folder, None
     for folder in shared_folders(store, encoder):
-        segment = source_of(store, folder)
-        if segment.is_dir():
-            yield segment, read_array(folder / "keys.npy")
+        keys, sources = read_array(folder / "keys.npy"), read_array(folder / "sources.npy")
+        for number, segment in enumerate(sources_of(store, folder)):
+            if segment.is_dir():
+                yield segment, keys[sources == number]
 
 
 def _rows_in(keys: Ids, shared: Ids | None, ids: Ids) -> Rows:
@@ -124,19 +125,23 @@ def shared_folders(store: Store, encoder: str) -> list[Path]:
     return [store.path("vectors", encoder, name) for name in names if name.startswith("shared-")]
 
 
-def source_of(store: Store, folder: Path) -> Path:
-    """The segment, of another encoder, whose vectors are shared."""
+def sources_of(store: Store, folder: Path) -> list[Path]:
+    """The segments, of another encoder, whose vectors are shared."""
     shares = read_record("shared", folder)["shares"]
-    return store.path("vectors", shares["encoder"], shares["segment"])
+    return [store.path("vectors", each["encoder"], each["segment"]) for each in shares]
 
 
-def share_segment(store: Store, encoder: str, segment: Path, ids: Ids) -> None:
-    """Let the vectors that a segment of another encoder has for some ids, ascending, be those of this encoder too."""
-    shares = {"encoder": segment.parent.name, "segment": segment.name}
-    name = "shared-" + hashlib.blake2b(repr(shares).encode() + ids.tobytes(), digest_size=16).hexdigest()
-    with store.committing("vectors", encoder, name) as folder:
-        np.save(folder / "keys.npy", ids, allow_pickle=False)
-        write_json(folder / "shared.json", {"shares": shares})
+def share_segments(store: Store, encoder: str, shares: Mapping[Path, Ids]) -> None:
+    """Let the vectors that segments of another encoder have for some ids, each id once, be those of this encoder too."""
+    names = [{"encoder": segment.parent.name, "segment": segment.name} for segment in shares]
+    keys = np.concatenate([np.empty(0, "S16"), *shares.values()])
+    sources = np.repeat(np.arange(len(shares), dtype=np.uint32), [len(ids) for ids in shares.values()])
+    order = np.argsort(keys)
+    digest = hashlib.blake2b(repr(names).encode() + keys.tobytes(), digest_size=16).hexdigest()
+    with store.committing("vectors", encoder, f"shared-{digest}") as folder:
+        np.save(folder / "keys.npy", keys[order], allow_pickle=False)
+        np.save(folder / "sources.npy", sources[order], allow_pickle=False)
+        write_json(folder / "shared.json", {"shares": names})
 
 
 def segment_folders(store: Store, encoder: str) -> list[Path]:
@@ -311,8 +316,9 @@ def set_damaged_aside(store: Store, encoder: str) -> list[Path]:
     shared = shared_folders(store, encoder)
     for folder in shared:
         committed_whole(store, "shared", encoder, folder.name)
-    sources = [segment for folder in shared if folder.is_dir() and (segment := source_of(store, folder)).is_dir()]
-    damages = [(segment, segment_damage(segment)) for segment in [*segment_folders(store, encoder), *sources]]
+    sources = [segment for folder in shared if folder.is_dir() for segment in sources_of(store, folder)]
+    segments = [*segment_folders(store, encoder), *(segment for segment in sources if segment.is_dir())]
+    damages = [(segment, segment_damage(segment)) for segment in segments]
     places = [set_aside(store, segment, damage) for segment, damage in damages if damage is not None]
     for name in store.committed("vectors", encoder):
         if name.startswith("plan-"):

@@ -22,7 +22,7 @@ from storage.vectors.segments import (
     failed_ids,
     missing_ids,
     set_damaged_aside,
-    share_segment,
+    share_segments,
 )
 
 # A segment in which fewer rows are the same than this many times those that are written anyway is copied.
@@ -64,14 +64,15 @@ class Former:
         """
         held = [(segment, rows[self._same[rows]]) for segment, rows in self._vectors.segments()]
         written = wanted - sum(len(rows) for _, rows in held)
-        shared = []
+        shared = {}
         for segment, rows in sorted(held, key=lambda each: len(each[1])):
             if len(rows) < max(WORTH * written, 1):
                 written += len(rows)
-                continue
-            share_segment(self._store, encoder, segment, self.ids[rows])
-            shared.append(self.ids[rows])
-        return np.sort(np.concatenate([np.empty(0, "S16"), *shared]))
+            else:
+                shared[segment] = self.ids[rows]
+        if shared:
+            share_segments(self._store, encoder, shared)
+        return np.sort(np.concatenate([np.empty(0, "S16"), *shared.values()]))
 
 
 def former(store: Store, name: str, ids: Ids, dimension: int) -> Former | None:

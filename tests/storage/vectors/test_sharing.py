@@ -23,6 +23,7 @@ from storage.vectors.segments import (
     missing_ids,
     segment_folders,
     shared_folders,
+    sources_of,
     verify_segments,
 )
 
@@ -141,8 +142,10 @@ def test_import__many_small_changes_are_in_few_segments_and_little_is_written(st
     for night in range(1, 65):
         vectors = {**vectors, 1 + night: 10 + night, 120 + night: 3}
         encoders.append(take_in(store, tmp_path, vectors).encoder)
-    segments = len(segment_folders(store, encoders[-1])) + len(shared_folders(store, encoders[-1]))
-    assert segments <= 6
+    for encoder in encoders:
+        shared = shared_folders(store, encoder)
+        assert len(shared) <= 1
+        assert len(segment_folders(store, encoder)) + sum(len(sources_of(store, each)) for each in shared) <= 6
     written = sum(rows_written(store, encoder) for encoder in encoders[1:])
     assert written <= 64 * 2 * 6  # the two of a night, six times; whole copies would be 10,000 rows
 
