@@ -99,6 +99,7 @@ def test_workers__have_a_card_each_and_share_the_cores(tmp_path: Path, monkeypat
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_workers__end_with_the_process_that_started_them(tmp_path: Path, sent: signal.Signals) -> None:
     code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored\n"
         "from pathlib import Path; from pipelines.engine import LocalEngine\n"
         "from tests.pipelines.engine.test_local import name_process\n"
         f"with LocalEngine(2) as engine: list(engine.map(name_process, [Path({str(tmp_path)!r})] * 2, int))"
