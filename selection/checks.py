@@ -19,15 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from selection.blocks import chunks
-from selection.errors import InvalidBudget, InvalidInput, MissingInput, SelectionError
+from selection.blocks import SubVectors, chunks
+from selection.errors import InvalidBudget, InvalidInput, MissingInput, SelectionError, rows_of_parent
 from selection.pool import Pool, Targets
 from selection.registry import build_step, step_spec
 from selection.run import select
 from selection.step import Filter, Scorer, Selector, Step
 from selection.sticky import REPLACED, Sticky
-from selection.types import Array, Input, Reason, Rows, Selection
-from selection.vectors import ArrayVectors, TensorVectors
+from selection.types import Array, Input, R, Reason, Rows, Selection, Vectors
+from selection.vectors import ArrayVectors, TensorVectors, VectorsInParts
 
 N, D, CLASSES = 60, 12, 4
 BUDGETS = (0, 1, 7, 20)
@@ -57,6 +57,23 @@ class ShuffledVectors(ArrayVectors):
         """Yield `(rows, block)` in storage order."""
         for rows in chunks(self.order, self.block_rows):
             yield rows, self.array[rows]
+
+
+def in_parts(vectors: Vectors, parts: int = 5) -> VectorsInParts:
+    """Vectors whose rows are in random parts, as other processes have them; for tests."""
+    part_of = np.random.default_rng(parts).integers(0, parts, vectors.shape[0])
+
+    def part_map(
+        work: Callable[..., R], arguments: Callable[[Rows], tuple[Any, ...] | None]
+    ) -> Iterator[tuple[Rows, R]]:
+        for part in range(parts):
+            rows = np.flatnonzero(part_of == part)
+            if len(rows) and (known := arguments(rows)) is not None:
+                with rows_of_parent(rows):
+                    result = work(SubVectors(vectors, rows), *known)
+                yield rows, result
+
+    return VectorsInParts(vectors, part_map)
 
 
 def make_inputs(step: Step, *, n: int = N, seed: int = 0) -> dict[str, Any]:
@@ -270,6 +287,18 @@ def check_device_does_not_matter(step: Step) -> None:
         same(first, run(step, Pool(**inputs), 15), "vectors with a copy on a device")
 
 
+def check_parts_do_not_matter(step: Step) -> None:
+    """Vectors that other processes have in parts lead to the same result."""
+    if Input.VECTORS in step.needs:
+        inputs = make_inputs(step)
+        array = inputs["vectors"]
+        array[10:30] = array[10]
+        first = run(step, Pool(**inputs), 15)
+        for parts in (1, 2, 7):
+            inputs["vectors"] = in_parts(ArrayVectors(array, block_rows=7), parts)
+            same(first, run(step, Pool(**inputs), 15), f"vectors in {parts} parts")
+
+
 def check_permuted_pool(step: Step) -> None:
     """The order of the pool changes nothing but the order of ties."""
     inputs = make_inputs(step)
@@ -369,6 +398,7 @@ CHECKS: tuple[Callable[[Step], None], ...] = (
     check_global_rng_untouched,
     check_blocks_do_not_matter,
     check_device_does_not_matter,
+    check_parts_do_not_matter,
     check_permuted_pool,
     check_identical_candidates,
     check_zero_vectors,

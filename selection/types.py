@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ Doubles = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 NO_REF = -1
+
+R = TypeVar("R")
 
 
 class Input(StrEnum):
@@ -78,6 +80,33 @@ class DeviceVectors(Points, Protocol):
 
     def norms(self) -> Any:
         """(n,) float64 tensor of lengths, to the bit those of the compiled loops."""
+
+
+class PartMap(Protocol):
+    """Where several processes can read the vectors of a pool, a part each."""
+
+    def __call__(
+        self, work: Callable[..., R], arguments: Callable[[Rows], tuple[Any, ...] | None]
+    ) -> Iterator[tuple[Rows, R]]:
+        """Yield the rows of each part, ascending, and what the work gives for it; every row is in one part, and no part
+        is empty.
+
+        Args:
+            work: a function of a module, with its options; called as `work(points, *arguments(rows))`, in any process. Row
+                i of the points is the i-th row of the part.
+            arguments: what the work needs to know of some rows of the pool that a draw began with; None leaves the part out.
+        """
+        ...
+
+
+@runtime_checkable
+class PartedVectors(Points, Protocol):
+    """Vectors that other processes can read. Kernels whose results of parts add up exactly dispatch on this class."""
+
+    def map_parts(
+        self, work: Callable[..., R], arguments: Callable[[Rows], tuple[Any, ...] | None] = lambda _: ()
+    ) -> Iterator[tuple[Rows, R]]:
+        """As `PartMap`, of these rows."""
 
 
 class TextMap(Protocol):

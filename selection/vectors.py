@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selection.blocks import STREAM_SHARE, ArrayBlocks, SourceVectors, restricted
+from selection.blocks import STREAM_SHARE, ArrayBlocks, SourceVectors, SubVectors, restricted
 from selection.errors import rows_of_parent
-from selection.types import Array, Floats, Points, Rows, Vectors
+from selection.types import Array, Floats, PartMap, Points, R, Rows, Vectors
 
 if TYPE_CHECKING:
     from selection.kernels.device.tensor import DeviceCopy
@@ -115,6 +116,68 @@ class TensorVectors(SourceVectors):
         return None if self.rows is None else torch.tensor(self.rows, device=self.device)
 
 
+class VectorsInParts(SourceVectors):
+    """Vectors that other processes can read (`PartedVectors`): kernels that can let them do the work, others read the source.
+
+    Args:
+        source: (n, d) the vectors.
+        part_map: where they are read.
+        rows: of a restriction: which rows of the part map these are.
+    """
+
+    source: Vectors
+    device = "cpu"
+
+    def __init__(self, source: Vectors, part_map: PartMap, rows: Rows | None = None) -> None:
+        super().__init__(source)
+        self.part_map, self.rows = part_map, rows
+
+    def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
+        """The source's where that is an index; else exact, of all parts. See `Vectors.nearest`."""
+        if isinstance(self.source, ArrayVectors | ExactVectors):
+            return nearest_rows(self, queries, k, within)
+        return self.source.nearest(queries, k, within)
+
+    def map_parts(
+        self, work: Callable[..., R], arguments: Callable[[Rows], tuple[Any, ...] | None] = lambda _: ()
+    ) -> Iterator[tuple[Rows, R]]:
+        """See `PartedVectors.map_parts`."""
+        if self.rows is None:
+            yield from self.part_map(work, arguments)
+            return
+        own = self.rows
+
+        def of_part(rows: Rows) -> tuple[Any, ...] | None:
+            kept, places = _common(rows, own)
+            known = arguments(places) if len(kept) else None
+            return None if known is None else (kept, *known)
+
+        for rows, result in self.part_map(partial(_on_kept, work), of_part):
+            yield _common(rows, own)[1], result
+
+    def restricted(self, rows: Rows) -> VectorsInParts:
+        """Some rows in a frame of their own."""
+        inner = rows if self.rows is None else self.rows[rows]
+        return VectorsInParts(restricted(self.source, rows), self.part_map, inner)
+
+    def exact(self) -> VectorsInParts:
+        """The same, whose `nearest` is exact."""
+        return VectorsInParts(exact(self.source), self.part_map, self.rows)
+
+
+def _common(rows: Rows, among: Rows) -> tuple[Rows, Rows]:
+    """The places in both of what stands in both; each is ascending."""
+    places = np.searchsorted(among, rows)
+    kept = np.flatnonzero(places < len(among))
+    kept = kept[among[places[kept]] == rows[kept]]
+    return kept, places[kept]
+
+
+def _on_kept(work: Callable[..., R], points: Points, kept: Rows, *arguments: Any) -> R:
+    """Work on some rows of a part."""
+    return work(points if len(kept) == points.shape[0] else SubVectors(points, kept), *arguments)
+
+
 def on_gpu(vectors: Vectors, *, least: int = 2**26, share: float = 0.5) -> Vectors:
     """The vectors with a copy on the GPU for the kernels that are implemented there; as they are without a GPU.
 
@@ -137,14 +200,14 @@ def on_gpu(vectors: Vectors, *, least: int = 2**26, share: float = 0.5) -> Vecto
 
 def exact(vectors: Vectors) -> Vectors:
     """The same vectors, whose `nearest` is exact."""
-    if isinstance(vectors, TensorVectors):
+    if isinstance(vectors, TensorVectors | VectorsInParts):
         return vectors.exact()
     return vectors if isinstance(vectors, ArrayVectors | ExactVectors) else ExactVectors(vectors)
 
 
 def is_exact(vectors: Vectors) -> bool:
     """Whether `nearest` compares every row."""
-    source = vectors.source if isinstance(vectors, TensorVectors) else vectors
+    source = vectors.source if isinstance(vectors, TensorVectors | VectorsInParts) else vectors
     return isinstance(source, ArrayVectors | ExactVectors)
 
 

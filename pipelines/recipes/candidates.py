@@ -7,22 +7,22 @@ from pipelines.recipes.eligible import eligible_rows
 from pipelines.recipes.inputs import DrawInputs
 from pipelines.recipes.targets import target_texts, target_vectors
 from selection import Pool
-from selection.types import Array, Input
-from selection.vectors import exact, on_gpu
+from selection.types import Array, Input, Vectors
+from selection.vectors import VectorsInParts, exact, on_gpu
 from storage.ids import hash_keys
 from storage.pool.token_counts import read_counts
 
 
 def assemble(inputs: DrawInputs) -> tuple[Pool, dict[str, int]]:
     """The pool that the steps choose from, a row for each of the snapshot's, and how many rows each rule keeps out."""
-    needs, snapshot, vectors = inputs.spec.inputs, inputs.snapshot, inputs.vectors
+    needs, snapshot = inputs.spec.inputs, inputs.snapshot
     targets = target_vectors(inputs) if Input.TARGETS in needs else None
     texts = target_texts(inputs) if Input.TARGET_TEXTS in needs else None
     examples = Examples.of(inputs.target_sets) if Input.TARGET_QUESTIONS in needs else None
     columns = {name: _column(inputs, name) for name in sorted(inputs.spec.columns)}
     eligible, counts = eligible_rows(inputs)
     pool = Pool(
-        vectors=None if vectors is None else on_gpu(vectors if inputs.spec.index else exact(vectors)),
+        vectors=_vectors(inputs),
         unit_length=True,
         probabilities=inputs.probabilities if Input.PROBABILITIES in needs else None,
         committee=inputs.committee if Input.COMMITTEE in needs else None,
@@ -39,6 +39,14 @@ def assemble(inputs: DrawInputs) -> tuple[Pool, dict[str, int]]:
         eligible=eligible,
     )
     return pool, counts
+
+
+def _vectors(inputs: DrawInputs) -> Vectors | None:
+    """(n, d) where a step reads them: from other processes, a device or the store."""
+    if inputs.vectors is None:
+        return None
+    vectors = inputs.vectors if inputs.spec.index else exact(inputs.vectors)
+    return on_gpu(vectors) if inputs.part_map is None else VectorsInParts(vectors, inputs.part_map)
 
 
 def _column(inputs: DrawInputs, name: str) -> Array:

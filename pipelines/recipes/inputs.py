@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pipelines.pool_view import PoolView
 from pipelines.recipes.spec import SelectionSpec
 from selection import Targets
-from selection.types import Floats, RowBlocks, Rows, TextMap
+from selection.types import Floats, PartMap, RowBlocks, Rows, TextMap
 from storage.pool.snapshot import Snapshot
 from storage.pool.targets import TargetSet
 from storage.vectors.segments import StoredVectors
@@ -30,9 +30,11 @@ class DrawInputs:
 
     Attributes:
         text_map: where several processes read the texts; None for this process.
+        part_map: where several processes read the vectors.
     """
 
     text_map: TextMap | None = None
+    part_map: PartMap | None = None
 
     def __init__(self, view: PoolView, spec: SelectionSpec, without: Mapping[str, Mask] | None = None) -> None:
         self.view, self.spec, self.without = view, spec, dict(without or {})

@@ -20,6 +20,7 @@ from pipelines.recipes.learned import recipe_inputs
 from pipelines.recipes.noise import ANOTHER_SEED, jaccard, noise_floor, with_another_seed
 from pipelines.recipes.spec import resolve_spec
 from pipelines.recipes.text_shards import SnapshotTexts
+from pipelines.recipes.vector_shards import StoredParts
 from pipelines.runs import last_run
 from pipelines.stages.embedding_recall import VERBATIM, embedding_recall, recall_check, recall_metrics
 from pipelines.stages.stage import Check, Outcome, stage
@@ -50,10 +51,13 @@ def select(context: Context, recipe: str) -> Outcome:
     spec = resolve_spec(context, recipe)
     inputs = recipe_inputs(context.pool, spec)
     size = inputs.snapshot.size_bytes if Input.TEXTS in spec.inputs else 0
-    with engine_for(context, size // EASE) as (parallel, workers):
+    with engine_for(context, size // EASE) as (parallel, workers), context.store.scratch("parts") as folder:
+        progress = context.report.progress
         if workers > 1:
-            on_rows = partial(context.report.progress, f"{recipe}: read the texts")
-            inputs.text_map = SnapshotTexts(inputs.snapshot, parallel, on_rows)
+            inputs.text_map = SnapshotTexts(inputs.snapshot, parallel, partial(progress, f"{recipe}: read the texts"))
+        if context.engine.kind == "ray" and inputs.vectors is not None:  # one process uses all cores for vectors
+            on_rows = partial(progress, f"{recipe}: read the vectors")
+            inputs.part_map = StoredParts(inputs.vectors, parallel, folder, on_rows)
         result = draw(context, inputs, recipe)
     recall = embedding_recall(context, recipe, result.spec)
     shared = _shared(context, result.ids, last["subject"] if last else None)

@@ -7,6 +7,7 @@ leaves open is worked out, ties to the first centre.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from selection.kernels.compiled import assign as loops
 from selection.kernels.compiled.margin import LARGEST_SIZE, product_margin
 from selection.kernels.device import assign as device
 from selection.kernels.top_k import TILE_ROWS, TILE_VALUES, tiles
-from selection.types import DeviceVectors, Doubles, Floats, Points, Rows
+from selection.types import DeviceVectors, Doubles, Floats, PartedVectors, Points, Rows
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ def most_similar_centre(vectors: Points, centres: Floats, near: Assigned | None 
         nearest = None if near is None else (near.value, near.place)
         device.assign(vectors, centres, c_norm, nearest, (similar.value, similar.place))
         return similar
+    if isinstance(vectors, PartedVectors):
+        for rows, parts in vectors.map_parts(partial(_assigned_of_part, centres, near is not None)):
+            for whole, part in zip((similar, near), parts, strict=True):
+                if whole is not None and part is not None:
+                    whole.place[rows], whole.value[rows] = part.place, part.value
+        return similar
     smallest = min(c_norm[c_norm > 0], default=1.0)
     for rows, tile, norm in tiles(vectors, max(64, min(TILE_ROWS, TILE_VALUES // len(centres)))):
         x_norm = loops.norms(tile)
@@ -72,6 +79,15 @@ def most_similar_centre(vectors: Points, centres: Floats, near: Assigned | None 
             loops.nearest(coarse, tile, x_norm, centres, c_norm, margin, rows, near.value, near.place)
         loops.most_similar(coarse, tile, x_norm, centres, c_norm, margin, rows, similar.value, similar.place)
     return similar
+
+
+def _assigned_of_part(
+    centres: Floats,
+    wants_near: bool,
+    points: Points,
+) -> tuple[Assigned, Assigned | None]:
+    near = _unassigned(points) if wants_near else None
+    return most_similar_centre(points, centres, near), near
 
 
 def _unassigned(vectors: Points) -> Assigned:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from selection.kernels.compiled.assign import norms
 from selection.kernels.device.normalize import UnitDeviceVectors
 from selection.kernels.float16 import as_float32
-from selection.types import Array, DeviceVectors, Doubles, Floats, Points, Rows, Vectors
+from selection.types import Array, DeviceVectors, Doubles, Floats, PartedVectors, Points, R, Rows
 
 ROWS_AT_ONCE = 1024
 
@@ -21,7 +23,7 @@ class UnitVectors:
         vectors: (n, d) float16 or float32; nothing is copied until it is asked for.
     """
 
-    def __init__(self, vectors: Vectors) -> None:
+    def __init__(self, vectors: Points) -> None:
         self.vectors = vectors
         self.shape = vectors.shape
         self.device = vectors.device
@@ -36,8 +38,26 @@ class UnitVectors:
         return unit_rows(self.vectors.take(rows))
 
 
-def unit_vectors(vectors: Vectors) -> Points:
-    """The same vectors at unit length; on the device that holds a copy of them, if there is one."""
+class UnitParts(UnitVectors):
+    """The same vectors at unit length, in the processes that read them (`PartedVectors`)."""
+
+    vectors: PartedVectors
+
+    def map_parts(
+        self, work: Callable[..., R], arguments: Callable[[Rows], tuple[Any, ...] | None] = lambda _: ()
+    ) -> Iterator[tuple[Rows, R]]:
+        """See `PartedVectors.map_parts`."""
+        return self.vectors.map_parts(partial(_on_unit, work), arguments)
+
+
+def _on_unit(work: Callable[..., R], points: Points, *arguments: Any) -> R:
+    return work(UnitVectors(points), *arguments)
+
+
+def unit_vectors(vectors: Points) -> Points:
+    """The same vectors at unit length; where a device or other processes have them, if they do."""
+    if isinstance(vectors, PartedVectors):
+        return UnitParts(vectors)
     unit = UnitVectors(vectors)
     return UnitDeviceVectors(unit, vectors) if isinstance(vectors, DeviceVectors) else unit
 

@@ -9,8 +9,9 @@ same for any block size, block order and number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from selection.kernels.compiled.margin import absolute_margin
 from selection.kernels.device import top_k as device
 from selection.kernels.float16 import as_float32
 from selection.kernels.query_lists import QueryLists
-from selection.types import Array, DeviceVectors, Doubles, Floats, Mask, Points, Rows
+from selection.types import Array, DeviceVectors, Doubles, Floats, Mask, PartedVectors, Points, R, Rows
 
 # Similarities computed at once, as float32: 8 MiB, which stays near the caches.
 TILE_VALUES = 2**21
@@ -80,6 +81,8 @@ def top_k(
     if isinstance(vectors, DeviceVectors):
         device.top_k(vectors, lists, depth, skip, below, top.score, top.row)
         return top
+    if isinstance(vectors, PartedVectors):
+        return _top_k_of_parts(vectors, lists, top, skip, below)
     # Room for twice the depth: filled up, it is cut back to the best half, so each row costs O(1).
     score = np.empty((lists.count, 2 * depth))
     row = np.empty((lists.count, 2 * depth), np.int64)
@@ -112,6 +115,10 @@ def max_similarity(vectors: Points, queries: Array) -> Floats:
     if isinstance(vectors, DeviceVectors):
         return device.max_similarity(vectors, lists)
     best = np.empty(n, np.float32)
+    if isinstance(vectors, PartedVectors):
+        for rows, of_part in vectors.map_parts(partial(_with_queries, max_similarity, lists.queries)):
+            best[rows] = of_part
+        return best
     for rows, tile, margin, _, coarse in _similarities(vectors, lists):
         loops.exact_maxima(coarse, tile, rows, lists.queries, margin[0], best)
     return best
@@ -123,6 +130,10 @@ def similarity_to(vectors: Points, query: Array) -> Doubles:
     if isinstance(vectors, DeviceVectors):
         return device.similarity_to(vectors, query)
     result = np.empty(vectors.shape[0])
+    if isinstance(vectors, PartedVectors):
+        for rows, of_part in vectors.map_parts(partial(_with_queries, similarity_to, query)):
+            result[rows] = of_part
+        return result
     for rows, tile, _ in tiles(vectors, TILE_ROWS):
         loops.dot_all(tile, query, rows, result)
     return result
@@ -142,10 +153,51 @@ def similarities(vectors: Points, queries: Array) -> Iterator[Doubles]:
     for start in range(0, len(queries), together):
         part = np.ascontiguousarray(queries[start : start + together], np.float64)
         products = np.empty((len(part), n))
+        if isinstance(vectors, PartedVectors):
+            for rows, of_part in vectors.map_parts(partial(_with_queries, _similarities_to_all, part)):
+                products[:, rows] = of_part
+            yield from products
+            continue
         for rows, tile, _ in tiles(vectors, QUERY_TILE_ROWS):
             for query, product in zip(part, products, strict=True):
                 loops.dot_all(tile, query, rows, product)
         yield from products
+
+
+def _with_queries(work: Callable[[Points, Array], R], queries: Array, points: Points) -> R:
+    """Work on a part, which gets the queries with the work."""
+    return work(points, queries)
+
+
+def _similarities_to_all(points: Points, queries: Array) -> Doubles:
+    return np.stack(list(similarities(points, queries)))
+
+
+def _top_k_of_parts(
+    vectors: PartedVectors, lists: QueryLists, top: TopRows, skip: Mask | None, below: tuple[Doubles, Rows] | None
+) -> TopRows:
+    """The best of the best of each part; `top` is that of no part."""
+    depth = top.row.shape[1]
+
+    def known_of(rows: Rows) -> tuple[Mask | None, tuple[Doubles, Rows] | None] | None:
+        if skip is not None and skip[rows].all():
+            return None
+        # A row of the part is above a bound if it is above the last of the part that is not.
+        bounds = None if below is None else (below[0], np.searchsorted(rows, below[1], side="right") - 1)
+        return None if skip is None else skip[rows], bounds
+
+    for rows, part in vectors.map_parts(partial(_top_k_of_part, lists.queries, lists.starts, depth), known_of):
+        score = np.concatenate([top.score, part.score], axis=1)
+        row = np.concatenate([top.row, np.where(part.row < 0, -1, rows[part.row])], axis=1)
+        order = np.lexsort((row, -score), axis=-1)[:, :depth]
+        top = TopRows(np.take_along_axis(score, order, 1), np.take_along_axis(row, order, 1))
+    return top
+
+
+def _top_k_of_part(
+    queries: Floats, starts: Rows, depth: int, points: Points, skip: Mask | None, below: tuple[Doubles, Rows] | None
+) -> TopRows:
+    return top_k(points, queries, depth=depth, starts=starts, skip=skip, below=below)
 
 
 def tiles(vectors: Points, rows_at_once: int) -> Iterator[tuple[Rows, Floats, float]]:

@@ -417,6 +417,15 @@ class StoredVectors:
         for number, folder in enumerate(self._folders):
             yield folder, np.flatnonzero(self._segment == number)
 
+    def places(self, rows: Rows) -> Rows:
+        """Where the vectors of some rows lie in their segments."""
+        return self._position[rows]
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """As they are stored."""
+        return self._dtype
+
     def blocks(self) -> Iterator[tuple[Rows, Array]]:
         """Yield `(rows, block)`, as stored, segment by segment in the order on disk; failed rows last, as zeros."""
         order = self._order

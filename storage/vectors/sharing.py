@@ -47,7 +47,7 @@ class Former:
     @property
     def dtype(self) -> np.dtype[np.generic]:
         """As they are stored."""
-        return self._vectors.take(np.empty(0, np.int64)).dtype
+        return self._vectors.dtype
 
     def compare(self, ids: Ids, vectors: Array) -> None:
         """Note which vectors, as they would be stored, are what they were."""

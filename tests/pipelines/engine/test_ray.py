@@ -21,11 +21,11 @@ from pipelines.engine import ray as ray_module
 from pipelines.engine.handshake import Handshake, handshake, versions
 from pipelines.errors import EngineRefused, WorkerDied
 from pipelines.messages import counted
-from pipelines.stages.ingest import ingest
-from pipelines.stages.select import select
+from pipelines.run import run_all
 from storage.errors import BadInput
 from storage.files import ranges, user_files
 from storage.pool.ingest import FileSpec, ingest_file
+from storage.records import read_selection
 from storage.shards import Map, Report, in_turn
 from storage.store import Store
 from tests.conftest import SUBJECTS, row, write_rows
@@ -141,15 +141,15 @@ def test_a_run__has_the_same_store_and_selections_from_any_engine(
         project = make_light(tmp_path / str(number))
         change(project, "pool:\n", f"engine: {{{kind}, workers: {workers}}}\npool:\n")
         said: list[str] = []
-        context = opened(project, said)
-        chosen = [stage(context, *names).subject for stage, *names in ((ingest,), (select, "any"))]
-        assert [line for line in said if line.startswith("Ray: ")] == (
-            [f"Ray: {counted(workers, 'worker')} on a cluster of 4 cores and 0 cards"] if "ray" in kind else []
+        run_all(opened(project, said))
+        assert {line for line in said if line.startswith("Ray: ")} == (
+            {f"Ray: {counted(workers, 'worker')} on a cluster of 4 cores and 0 cards"} if "ray" in kind else set()
         )
-        pool = project / "store" / "pool"
+        pool, store = project / "store" / "pool", Store(project / "store")
+        chosen = [str(read_selection(store, name)[1].to_pylist()) for name in store.records("selections")]
         parts = sorted((str(path.relative_to(pool)), path.read_bytes()) for path in pool.glob("*/*.parquet"))
         assert len(parts) > 4
-        runs.add((*chosen, *Store(project / "store").records("snapshots"), *parts))
+        runs.add((*store.records("selections"), *chosen, *store.records("snapshots"), *parts))
     assert len(runs) == 1
 
 

@@ -1,0 +1,134 @@
+"""Vectors that several processes read: the selections of one process, however the segments are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.engine import LocalEngine
+from pipelines.recipes import vector_shards
+from pipelines.recipes.vector_shards import StoredParts
+from selection import InvalidInput, Pool, Targets, select
+from selection.kernels.assign import nearest_centres
+from selection.kernels.normalize import unit_rows
+from selection.kernels.top_k import top_k
+from selection.types import Rows
+from selection.vectors import VectorsInParts, exact
+from storage.ids import from_bytes
+from storage.shards import Map, Report, in_turn
+from storage.store import Store
+from storage.vectors.segments import StoredVectors, commit_segment
+
+N, D = 300, 8
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> StoredVectors:
+    """300 rows in three segments, in no order; some are the same, and some have no vector."""
+    store = Store(tmp_path_factory.mktemp("parts") / "store")
+    rng = np.random.default_rng(0)
+    ids = from_bytes(sorted(rng.bytes(16) for _ in range(N)))
+    values = unit_rows(rng.normal(size=(N, D)).astype(np.float32))
+    values[40:80] = values[40]
+    for rows in np.split(rng.permutation(N), [100, 130]):
+        commit_segment(store, "encoder", ids[rows], values[rows], {}, failed=rows % 50 == 7)
+    return StoredVectors(store, "encoder", ids, block_rows=16)
+
+
+def backwards(work: Callable[[Any, Report], Any], shards: Iterable[Any], report: Report) -> Iterator[Any]:
+    return iter([work(shard, report) for shard in list(shards)[::-1]][::-1])
+
+
+def pool_of(vectors: Any) -> Pool:
+    targets = unit_rows(np.random.default_rng(1).normal(size=(6, D)).astype(np.float32))
+    return Pool(
+        vectors=vectors,
+        unit_length=True,
+        targets=Targets(targets, np.array([0, 0, 0, 1, 1, 1]), ("first", "second")),
+        already_selected=[3, 90],
+        eligible=np.arange(N) % 11 > 0,
+    )
+
+
+RECIPES: list[list[Any]] = [
+    ["rds_plus"],
+    ["rds_max"],
+    [{"rds_max": {"per": "subtask"}}],
+    [{"rds_mean": {"normalized": True}}],
+    [{"outliers": {"drop": 0.2}}, "rds_plus"],
+    [{"semdedup": {"n_clusters": 5}}, "rds_plus"],
+    ["k_center"],
+]
+
+
+@pytest.mark.parametrize("rows", [7, 100_000])
+def test_recipes__draw_what_they_draw_in_one_process(
+    vectors: StoredVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr(vector_shards, "PART_ROWS", rows)
+    parted = VectorsInParts(exact(vectors), StoredParts(vectors, backwards, tmp_path, lambda *_: None))
+    for steps in RECIPES:
+        alone, shared = (select(steps, pool_of(each), budget=40, seed=2) for each in (exact(vectors), parted))
+        assert shared.rows.tolist() == alone.rows.tolist(), steps
+        assert np.array_equal(shared.gain, alone.gain, equal_nan=True), steps
+
+
+def check_kernels(vectors: StoredVectors, parallel: Map, folder: Path) -> None:
+    parted = VectorsInParts(exact(vectors), StoredParts(vectors, parallel, folder, lambda *_: None))
+    for rows in (np.arange(N), np.flatnonzero(np.random.default_rng(3).random(N) < 0.4)):
+        alone, shared = exact(vectors).restricted(rows), parted.restricted(rows)  # type: ignore[attr-defined]
+        queries = np.asarray(vectors.take(rows[:3]), np.float32)
+        for expected, given in zip(nearest_centres(alone, queries), nearest_centres(shared, queries), strict=True):
+            assert np.array_equal(expected.place, given.place)
+            assert np.array_equal(expected.value, given.value)
+        expected, given = (top_k(each, queries, depth=60) for each in (alone, shared))
+        assert np.array_equal(expected.row, given.row)
+        assert np.array_equal(expected.score, given.score)
+
+
+def test_progress__is_of_the_rows_that_are_read(
+    vectors: StoredVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_shards, "PART_ROWS", 50)
+    seen: list[tuple[int, int]] = []
+    parts = StoredParts(vectors, backwards, tmp_path, lambda *progress: seen.append(progress))
+    check_kernels(vectors, backwards, tmp_path)
+    read = [rows for rows, _ in parts(_count, lambda rows: None if rows.min() > 0 else ())]
+    assert seen == [(50, 50)]
+    assert len(read) == 1
+    everything: Rows = np.sort(np.concatenate([rows for rows, _ in parts(_count, lambda _: ())]))
+    assert everything.tolist() == list(range(N))
+
+
+def _count(points: Any) -> int:
+    return int(points.shape[0])
+
+
+def _refuse(points: Any) -> None:
+    raise InvalidInput("row {row}", row=points.shape[0] - 1)
+
+
+def test_a_bad_row__is_named_by_its_row_of_the_pool(vectors: StoredVectors, tmp_path: Path) -> None:
+    parts = StoredParts(vectors, in_turn, tmp_path, lambda *_: None)
+    for row in (7, 8):  # without and with a vector
+        last: list[int] = []
+
+        def of_part(rows: Rows, row: int = row, last: list[int] = last) -> tuple[()] | None:
+            return last.append(int(rows[-1])) or () if row in rows else None
+
+        with pytest.raises(InvalidInput, match=r"^row \d+$") as refused:
+            list(parts(_refuse, of_part))
+        assert [refused.value.row] == last
+
+
+@pytest.mark.slow
+def test_processes__give_the_results_of_one(
+    vectors: StoredVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_shards, "PART_ROWS", 50)
+    with LocalEngine(2) as engine:
+        check_kernels(vectors, engine.map, tmp_path)
