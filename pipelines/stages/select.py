@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -51,11 +52,12 @@ def select(context: Context, recipe: str) -> Outcome:
     spec = resolve_spec(context, recipe)
     inputs = recipe_inputs(context.pool, spec)
     size = inputs.snapshot.size_bytes if Input.TEXTS in spec.inputs else 0
-    with engine_for(context, size // EASE) as (parallel, workers), context.store.scratch("parts") as folder:
+    with engine_for(context, size // EASE) as (parallel, workers), ExitStack() as stack:
         progress = context.report.progress
         if workers > 1:
             inputs.text_map = SnapshotTexts(inputs.snapshot, parallel, partial(progress, f"{recipe}: read the texts"))
         if context.engine.kind == "ray" and inputs.vectors is not None:  # one process uses all cores for vectors
+            folder = stack.enter_context(context.store.scratch("parts"))
             on_rows = partial(progress, f"{recipe}: read the vectors")
             inputs.part_map = StoredParts(inputs.vectors, parallel, folder, on_rows)
         result = draw(context, inputs, recipe)
