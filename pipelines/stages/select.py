@@ -156,14 +156,19 @@ def _leaked(view: PoolView, snapshot_id: str, ids: Ids) -> int:
         prompts = {prompt_of(turns) for turns in conversations}
         return sum(prompt_of(turns) in prompts for turns in held)
     questions = ([_letters(text) for role, text in turns if role in ("user", "text")] for turns in conversations)
-    asked = {tuple(filter(None, texts)) for texts in questions}
-    return sum(_holds_any(turns, asked) for turns in held) if asked else 0
+    by_first: dict[str, set[tuple[str, ...]]] = {}
+    for texts in questions:
+        if asked := tuple(filter(None, texts)):
+            by_first.setdefault(_bare(asked[0]), set()).add(asked)
+    return sum(_holds_any(turns, by_first) for turns in held) if by_first else 0
 
 
-def _holds_any(turns: Iterable[tuple[str, str]], asked: Iterable[tuple[str, ...]]) -> bool:
-    texts = [_letters(text) for _, text in turns if text]
-    held = set(texts)
-    return any(held.issuperset(questions) and _follow(questions, texts) for questions in asked if questions)
+def _holds_any(turns: Iterable[tuple[str, str]], by_first: Mapping[str, set[tuple[str, ...]]]) -> bool:
+    """Whether some turns hold all questions of a target; these are given by the first of them, see `_bare`."""
+    held = [text for _, text in turns if text]
+    near = [questions for text in held for questions in by_first.get(_bare(text), ())]
+    texts = [_letters(text) for text in held] if near else []
+    return any(_follow(questions, texts) for questions in near)
 
 
 def _follow(questions: tuple[str, ...], texts: list[str]) -> bool:
@@ -176,9 +181,31 @@ def _follow(questions: tuple[str, ...], texts: list[str]) -> bool:
     return True
 
 
+class _Bare(dict[int, int | None]):
+    """What `str.translate` makes of each character: nothing of punctuation, invisible characters and white space."""
+
+    def __missing__(self, code: int) -> int | None:
+        letter = chr(code)
+        category = unicodedata.category(letter)
+        kept = None if category == "Cf" or category.startswith("P") or letter.isspace() else code
+        return self.setdefault(code, kept)
+
+
+_BARE = _Bare()
+
+
+def _bare(text: str) -> str:
+    """What texts have in common whose `_letters` are the same; quicker to make."""
+    return _plain(text).translate(_BARE)
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
 def _letters(text: str) -> str:
     """A text without case, invisible characters, punctuation but between digits, and repeated white space."""
-    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    plain = _plain(text)
     visible = [letter for letter in plain if unicodedata.category(letter) != "Cf"]
     kept = []
     for i, letter in enumerate(visible):
