@@ -395,11 +395,8 @@ class Snapshot:
         questions = Questions(map(list, targets))
         holds = np.zeros(len(self), np.bool_)
         if len(questions):
-            for ids, table in self.tables(self.ids, TURN_COLUMNS):
-                may = questions.may_hold(table["prompt"]) | questions.may_hold(table["response"])
-                places = np.flatnonzero(may | np.asarray(table["messages"].is_valid()))
-                near = turns_from_table(table.take(places))
-                holds[rows_of(ids[places], self.ids)] = [questions.asked_in(turns) for turns in near]
+            for ids, batch in self.turns(self.ids):
+                holds[rows_of(ids, self.ids)] = [questions.asked_in(turns) for turns in batch]
         return holds
 
     def rows_named(self, path: Path, *, strict: bool = True) -> tuple[npt.NDArray[np.int64], int]:

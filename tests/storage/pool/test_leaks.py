@@ -5,7 +5,6 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -141,25 +140,6 @@ def test_asked_in__of_a_snapshot_and_of_one_that_earlier_rules_read(
     monkeypatch.setattr("storage.pool.snapshot.RULES", 99)
     earlier = take_snapshot(store, snapshot.ingests)
     assert list(given_ids[earlier.asked_in(targets)]) == ["7"]
-
-
-@given(
-    st.lists(st.text(alphabet="ab 3.?\u00e9\u200b\n", min_size=1, max_size=20), min_size=1, max_size=3),
-    st.lists(st.none() | st.text(alphabet="abAB 3.?\u00e9\u200b\n", max_size=90), min_size=1, max_size=8),
-)
-def test_may_hold__leaves_out_no_text_that_holds_a_question(asked: list[str], texts: list[str | None]) -> None:
-    texts = [*texts, *asked, *(f"{text}\u2026" for text in asked), *(text.upper() * 9 for text in asked)]
-    questions = Questions([[("user", text)] for text in [*asked, asked[0].upper() * 9]])
-    may = questions.may_hold(pa.chunked_array([texts], pa.string())).tolist()
-    holds = [text is not None and questions.asked_in([("user", text)]) for text in texts]
-    assert all(near for near, holds_one in zip(may, holds, strict=True) if holds_one)
-    assert not may[0] or texts[0] is not None
-
-
-def test_may_hold__most_texts_are_left_out() -> None:
-    questions = Questions([[("user", "How many miles are they away?")]])
-    texts = pa.chunked_array([["How many miles, say?", None, "how-MANY Miles are they away", "Why?", "x" * 100]])
-    assert questions.may_hold(texts).tolist() == [True, False, True, False, False]
 
 
 @given(
