@@ -25,7 +25,7 @@ from pipelines.stages.embedding_recall import VERBATIM, embedding_recall, recall
 from pipelines.stages.stage import Check, Outcome, stage
 from selection.types import Input
 from storage.ids import Ids, from_arrow, rows_of
-from storage.pool.content import prompt_of
+from storage.pool.content import Turns, prompt_of
 from storage.records import commit_metrics, known_selection
 
 # What steps do in several processes is a part of their work on texts: it pays for a larger pool than reading it does.
@@ -155,16 +155,22 @@ def _leaked(view: PoolView, snapshot_id: str, ids: Ids) -> int:
     if snapshot.by_earlier_rules:
         prompts = {prompt_of(turns) for turns in conversations}
         return sum(prompt_of(turns) in prompts for turns in held)
-    questions = ([_letters(text) for role, text in turns if role in ("user", "text")] for turns in conversations)
-    by_first: dict[str, set[tuple[str, ...]]] = {}
-    for texts in questions:
-        if asked := tuple(filter(None, texts)):
-            by_first.setdefault(_bare(asked[0]), set()).add(asked)
+    by_first = _by_first(conversations)
     return sum(_holds_any(turns, by_first) for turns in held) if by_first else 0
 
 
+def _by_first(conversations: Iterable[Turns]) -> dict[str, set[tuple[str, ...]]]:
+    """What some targets ask, as `_letters` has it, by `_bare` of the first question."""
+    by_first: dict[str, set[tuple[str, ...]]] = {}
+    for turns in conversations:
+        asked = [text for role, text in turns if role in ("user", "text") and _letters(text)]
+        if asked:
+            by_first.setdefault(_bare(asked[0]), set()).add(tuple(map(_letters, asked)))
+    return by_first
+
+
 def _holds_any(turns: Iterable[tuple[str, str]], by_first: Mapping[str, set[tuple[str, ...]]]) -> bool:
-    """Whether some turns hold all questions of a target; these are given by the first of them, see `_bare`."""
+    """Whether some turns hold all questions of a target, in order."""
     held = [text for _, text in turns if text]
     near = [questions for text in held for questions in by_first.get(_bare(text), ())]
     texts = [_letters(text) for text in held] if near else []

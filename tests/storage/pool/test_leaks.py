@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.stages.select import _bare, _letters
+from pipelines.stages.select import _letters
 from storage.pool.content import Turns
 from storage.pool.ingest import FileSpec, ingest_file
 from storage.pool.leaks import Questions, normalized
@@ -140,12 +140,3 @@ def test_asked_in__of_a_snapshot_and_of_one_that_earlier_rules_read(
     monkeypatch.setattr("storage.pool.snapshot.RULES", 99)
     earlier = take_snapshot(store, snapshot.ingests)
     assert list(given_ids[earlier.asked_in(targets)]) == ["7"]
-
-
-@given(
-    st.text(alphabet="abB 3.,?!\u00e9\u200b\n\u2026\uff28", max_size=12),
-    st.text(alphabet="abB 3.,?!\u00e9\u200b", max_size=12),
-)
-def test_bare__texts_of_the_same_letters_are_the_same(one_text: str, other_text: str) -> None:
-    for text in (other_text, one_text.upper(), f" {one_text}\u200b", one_text.replace(",", "!")):
-        assert _letters(text) != _letters(one_text) or _bare(text) == _bare(one_text)
