@@ -27,7 +27,7 @@ from pipelines.stages.embedding_recall import VERBATIM, embedding_recall, recall
 from pipelines.stages.stage import Check, Outcome, stage
 from selection.types import Input
 from storage.ids import Ids, from_arrow, rows_of
-from storage.pool.content import prompt_of
+from storage.pool.content import Turns, prompt_of
 from storage.records import commit_metrics, known_selection
 
 # What steps do in several processes is a part of their work on texts: it pays for a larger pool than reading it does.
@@ -161,15 +161,26 @@ def _leaked(view: PoolView, snapshot_id: str, ids: Ids) -> int:
     if snapshot.by_earlier_rules:
         prompts = {prompt_of(turns) for turns in conversations}
         return sum(prompt_of(turns) in prompts for turns in held)
-    questions = ([_letters(text) for role, text in turns if role in ("user", "text")] for turns in conversations)
-    asked = {tuple(filter(None, texts)) for texts in questions}
-    return sum(_holds_any(turns, asked) for turns in held) if asked else 0
+    by_first = _by_first(conversations)
+    return sum(_holds_any(turns, by_first) for turns in held) if by_first else 0
 
 
-def _holds_any(turns: Iterable[tuple[str, str]], asked: Iterable[tuple[str, ...]]) -> bool:
-    texts = [_letters(text) for _, text in turns if text]
-    held = set(texts)
-    return any(held.issuperset(questions) and _follow(questions, texts) for questions in asked if questions)
+def _by_first(conversations: Iterable[Turns]) -> dict[str, set[tuple[str, ...]]]:
+    """What some targets ask, as `_letters` has it, by `_bare` of the first question."""
+    by_first: dict[str, set[tuple[str, ...]]] = {}
+    for turns in conversations:
+        asked = [text for role, text in turns if role in ("user", "text") and _letters(text)]
+        if asked:
+            by_first.setdefault(_bare(asked[0]), set()).add(tuple(map(_letters, asked)))
+    return by_first
+
+
+def _holds_any(turns: Iterable[tuple[str, str]], by_first: Mapping[str, set[tuple[str, ...]]]) -> bool:
+    """Whether some turns hold all questions of a target, in order."""
+    held = [text for _, text in turns if text]
+    near = [questions for text in held for questions in by_first.get(_bare(text), ())]
+    texts = [_letters(text) for text in held] if near else []
+    return any(_follow(questions, texts) for questions in near)
 
 
 def _follow(questions: tuple[str, ...], texts: list[str]) -> bool:
@@ -182,9 +193,31 @@ def _follow(questions: tuple[str, ...], texts: list[str]) -> bool:
     return True
 
 
+class _Bare(dict[int, int | None]):
+    """What `str.translate` makes of each character: nothing of punctuation, invisible characters and white space."""
+
+    def __missing__(self, code: int) -> int | None:
+        letter = chr(code)
+        category = unicodedata.category(letter)
+        kept = None if category == "Cf" or category.startswith("P") or letter.isspace() else code
+        return self.setdefault(code, kept)
+
+
+_BARE = _Bare()
+
+
+def _bare(text: str) -> str:
+    """What texts have in common whose `_letters` are the same; quicker to make."""
+    return _plain(text).translate(_BARE)
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
 def _letters(text: str) -> str:
     """A text without case, invisible characters, punctuation but between digits, and repeated white space."""
-    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    plain = _plain(text)
     visible = [letter for letter in plain if unicodedata.category(letter) != "Cf"]
     kept = []
     for i, letter in enumerate(visible):

@@ -19,11 +19,14 @@ class QueryLists:
         self.count = len(self.starts) - 1
         norms = np.sqrt((self.queries.astype(np.float64) ** 2).sum(axis=1))
         self.norms = np.array([norms[a:b].max() for a, b in zip(self.starts, self.starts[1:], strict=False)])
-        # Each part is a run of lists with up to TILE_QUERIES queries, or one list with more.
-        self.parts: list[tuple[int, int]] = []
+        self.parts = self.runs(TILE_QUERIES)
+
+    def runs(self, width: int) -> list[tuple[int, int]]:
+        """All lists in order: runs (first, last + 1) of lists with up to `width` queries, or of one list with more."""
+        runs: list[tuple[int, int]] = []
         first = 0
         for last in range(1, self.count + 1):
-            if last == self.count or self.starts[last + 1] - self.starts[first] > TILE_QUERIES:
-                self.parts.append((first, last))
+            if last == self.count or self.starts[last + 1] - self.starts[first] > width:
+                runs.append((first, last))
                 first = last
-        self.widest = max((int(self.starts[b] - self.starts[a]) for a, b in self.parts), default=1)
+        return runs

@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from selection.errors import InvalidInput
 from selection.kernels.compiled import top_k as loops
@@ -21,11 +23,15 @@ from selection.kernels.compiled.margin import absolute_margin
 from selection.kernels.device import top_k as device
 from selection.kernels.float16 import as_float32
 from selection.kernels.query_lists import QueryLists
+from selection.kernels.threads import Threads
 from selection.types import Array, DeviceVectors, Doubles, Floats, Mask, PartedVectors, Points, R, Rows
 
 # Similarities computed at once, as float32: 8 MiB, which stays near the caches.
 TILE_VALUES = 2**21
 TILE_ROWS = 4096
+# Queries whose products one thread works out and offers to their lists before it takes more: at least and at most.
+LEAST_QUERIES = 64
+THREAD_QUERIES = 256
 # Rows that stay in the cache while one query after the other goes over them; and how many products of several queries
 # are held: 64 MiB.
 QUERY_TILE_ROWS = 256
@@ -91,12 +97,14 @@ def top_k(
     last_row = np.full(lists.count, n, np.int64)
     bound_score, bound_row = below or (np.full(lists.count, np.inf), np.full(lists.count, -1, np.int64))
     skip = np.zeros(n, bool) if skip is None else skip
-    for rows, tile, margin, part, coarse in _similarities(vectors, lists):
-        first, last = part
-        loops.offer(
-            coarse, tile, rows, skip, lists.queries, lists.starts, first, last, margin,
-            bound_score, bound_row, score, row, size, last_score, last_row, depth,
-        )  # fmt: skip
+    kept = (bound_score, bound_row, score, row, size, last_score, last_row, depth)
+    threads = Threads()
+    runs = lists.runs(min(max(-(-len(lists.queries) // threads.count), LEAST_QUERIES), THREAD_QUERIES))
+    # Threads of BLAS would wait for work by spinning.
+    with threadpool_limits(1 if len(runs) > 1 else None):
+        for rows, tile, norm in tiles(vectors, _tile_rows(lists, runs)):
+            margin = absolute_margin(tile.shape[1], lists.norms, norm)
+            threads.run(partial(_offer, lists, runs, rows, tile, margin, skip, kept), len(runs), 1)
     for i in range(lists.count):
         entries, rows_of = score[i, : size[i]], row[i, : size[i]]
         order = np.lexsort((rows_of, -entries))[:depth]
@@ -119,8 +127,9 @@ def max_similarity(vectors: Points, queries: Array) -> Floats:
         for rows, of_part in vectors.map_parts(partial(_with_queries, max_similarity, lists.queries)):
             best[rows] = of_part
         return best
-    for rows, tile, margin, _, coarse in _similarities(vectors, lists):
-        loops.exact_maxima(coarse, tile, rows, lists.queries, margin[0], best)
+    for rows, tile, norm in tiles(vectors, _tile_rows(lists, lists.parts)):
+        margin = absolute_margin(tile.shape[1], lists.norms, norm)
+        loops.exact_maxima(_coarse(lists.queries, tile), tile, rows, lists.queries, margin[0], best)
     return best
 
 
@@ -217,14 +226,22 @@ def tiles(vectors: Points, rows_at_once: int) -> Iterator[tuple[Rows, Floats, fl
             yield part, tile, norm
 
 
-def _similarities(
-    vectors: Points, lists: QueryLists
-) -> Iterator[tuple[Rows, Floats, Doubles, tuple[int, int], Floats]]:
-    """Yield rows, tile, the error margin of each list, the part of the lists, and (queries of the part, rows) float32."""
-    d = vectors.shape[1]
-    for rows, tile, norm in tiles(vectors, max(64, min(TILE_ROWS, TILE_VALUES // lists.widest))):
-        margin = absolute_margin(d, lists.norms, norm)
-        for first, last in lists.parts:
-            with np.errstate(over="ignore", invalid="ignore"):
-                coarse = lists.queries[lists.starts[first] : lists.starts[last]] @ tile.T
-            yield rows, tile, margin, (first, last), coarse
+def _offer(
+    lists: QueryLists, runs: list[tuple[int, int]], rows: Rows, tile: Floats, margin: Doubles, skip: Mask,
+    kept: tuple[Any, ...], start: int, stop: int,
+) -> None:  # fmt: skip
+    """Offer the rows of a tile to the lists of some runs; `margin` is that of each list."""
+    for first, last in runs[start:stop]:
+        coarse = _coarse(lists.queries[lists.starts[first] : lists.starts[last]], tile)
+        loops.offer(coarse, tile, rows, skip, lists.queries, lists.starts, first, last, margin, *kept)
+
+
+def _coarse(queries: Floats, tile: Floats) -> Floats:
+    """(queries, rows) float32 products."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(queries @ tile.T)
+
+
+def _tile_rows(lists: QueryLists, runs: list[tuple[int, int]]) -> int:
+    widest = max((int(lists.starts[last] - lists.starts[first]) for first, last in runs), default=1)
+    return max(64, min(TILE_ROWS, TILE_VALUES // max(widest, 1)))

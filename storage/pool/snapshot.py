@@ -627,7 +627,12 @@ def _rows(
     """The unique ids; the row of each occurrence (~row if a duplicate); the occurrence that stands for each row."""
     # Two big-endian words sort as their 16 bytes do, several times faster than byte strings.
     words = occurrences.ids.view(">u8").reshape(-1, 2).astype(np.uint64)
-    order = np.lexsort((*rank, words[:, 1], words[:, 0]))
+    order = np.argsort(words[:, 0], kind="stable")
+    # Ids are hashes: nearly all rows whose first words are equal are copies, and only these are ranked.
+    equal = np.diff(words[order, 0]) == 0
+    tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal))
+    some = order[tied]
+    order[tied] = some[np.lexsort((*(key[some] for key in rank), words[some, 1], words[some, 0]))]
     ranked = words[order]
     first = np.ones(len(order), bool)
     first[1:] = (ranked[1:] != ranked[:-1]).any(axis=1)

@@ -17,6 +17,15 @@ def norms(xs):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     return out
 
 
+@compiled(error_model="numpy")
+def divide(xs, length, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write the rows divided by their lengths to `out`; one of length 0 stays, infinity becomes NaN, which `tiles` refuses."""
+    for j in range(xs.shape[0]):
+        divisor = length[j] if length[j] > 0 else 1.0
+        for f in range(xs.shape[1]):
+            out[j, f] = np.float64(xs[j, f]) / divisor
+
+
 @compiled
 def nearest(coarse, tile, x_norm, centres, c_norm, margin, rows, distance, place):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The distance to the nearest centre and its place, ties to the first.

@@ -7,6 +7,9 @@ import numpy as np
 from selection.kernels.compiled.jit import compiled
 from selection.kernels.compiled.sums import dot
 
+# Coarse similarities that are looked at together.
+LANES = 32
+
 
 @compiled
 def scan(tile):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
@@ -108,29 +111,42 @@ def offer(  # type: ignore[no-untyped-def]  # noqa: ANN201
         highest = part[0] if single else coarse_maxima(part)
         lowest_wanted = last_score[which] - margin[which]
         highest_wanted = bound_score[which] + margin[which]
-        for j in range(tile.shape[0]):
-            near = np.float64(highest[j])
-            # Written so that a NaN from an overflow passes both tests.
-            if near < lowest_wanted or near > highest_wanted or skip[rows[j]]:
+        for start in range(0, tile.shape[0], LANES):
+            # Most lanes have none: a float32 is below a float64 if it is below that rounded to float32.
+            if not reached(highest[start : start + LANES], np.float32(lowest_wanted)):
                 continue
-            if single:
-                exact = dot(tile[j], queries[starts[which]])
-            else:
-                exact = exact_max(part, j, tile[j], queries, starts[which], near - 2.0 * margin[which])
-            if not after(exact, rows[j], bound_score[which], bound_row[which]):
-                continue
-            if not after(last_score[which], last_row[which], exact, rows[j]):
-                continue
-            at = size[which]
-            score[which, at] = exact
-            row[which, at] = rows[j]
-            size[which] = at + 1
-            if at + 1 == capacity:
-                cut(score[which], row[which], capacity, depth)
-                size[which] = depth
-                last_score[which] = score[which, depth - 1]
-                last_row[which] = row[which, depth - 1]
-                lowest_wanted = last_score[which] - margin[which]
+            for j in range(start, min(start + LANES, tile.shape[0])):
+                near = np.float64(highest[j])
+                # Written so that a NaN from an overflow passes both tests.
+                if near < lowest_wanted or near > highest_wanted or skip[rows[j]]:
+                    continue
+                if single:
+                    exact = dot(tile[j], queries[starts[which]])
+                else:
+                    exact = exact_max(part, j, tile[j], queries, starts[which], near - 2.0 * margin[which])
+                if not after(exact, rows[j], bound_score[which], bound_row[which]):
+                    continue
+                if not after(last_score[which], last_row[which], exact, rows[j]):
+                    continue
+                at = size[which]
+                score[which, at] = exact
+                row[which, at] = rows[j]
+                size[which] = at + 1
+                if at + 1 == capacity:
+                    cut(score[which], row[which], capacity, depth)
+                    size[which] = depth
+                    last_score[which] = score[which, depth - 1]
+                    last_row[which] = row[which, depth - 1]
+                    lowest_wanted = last_score[which] - margin[which]
+
+
+@compiled
+def reached(values, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Whether any of some float32 numbers is not below a limit; in vector registers, since it looks at all."""
+    count = np.int32(0)
+    for j in range(len(values)):
+        count += np.int32(not values[j] < low)
+    return count > 0
 
 
 @compiled

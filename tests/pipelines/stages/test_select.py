@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from unittest.mock import patch
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from pipelines.recipes import noise
 from pipelines.report.gather import gather
 from pipelines.stages.ingest import ingest
-from pipelines.stages.select import select
+from pipelines.stages.select import _by_first, _follow, _holds_any, _letters, select
 from storage.ids import from_arrow
 from storage.records import read_selection
 from storage.store import Store
@@ -55,3 +58,20 @@ def test_noise_floor__stands_in_the_report_where_the_recipe_asks_for_it(light: P
     assert [each["noise_floor"] for each in gather(opened(light))[0]["recipes"]] == [
         outcome.metrics["overlap_with_another_seed"]
     ]
+
+
+TEXTS = st.lists(
+    st.text(alphabet="aB3.,?! \u00e9e\u0301\u200b\u2026\uff28\n", max_size=5)
+    | st.sampled_from(["a.", "A", "3.5", "35", "?"]),
+    max_size=4,
+)
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=4), TEXTS)
+def test_leaked__as_if_each_row_were_compared_with_each_target(targets: list[list[str]], texts: list[str]) -> None:
+    row = [("user", text) for text in texts]
+    asked = [tuple(filter(None, map(_letters, questions))) for questions in targets]
+    held = [_letters(text) for text in texts if text]
+    expected = any(questions and _follow(questions, held) for questions in asked)
+    by_first = _by_first([[("user", text) for text in questions] for questions in targets])
+    assert _holds_any(row, by_first) == expected

@@ -8,7 +8,8 @@ from threadpoolctl import threadpool_limits
 
 from selection import ArrayVectors, InvalidInput
 from selection.checks import ShuffledVectors
-from selection.kernels import query_lists
+from selection.kernels import query_lists, threads
+from selection.kernels import top_k as host
 from selection.kernels.top_k import max_similarity, similarity_to, top_k
 
 
@@ -67,6 +68,8 @@ def test_top_k__group_of_near_tied_queries_is_decided_exactly(implementation):
 
 def test_top_k__many_queries_are_taken_in_parts(monkeypatch, implementation):
     monkeypatch.setattr(query_lists, "TILE_QUERIES", 2)
+    monkeypatch.setattr(host, "LEAST_QUERIES", 1)
+    monkeypatch.setattr(host, "THREAD_QUERIES", 2)
     vectors, queries = near_ties(n=50, m=5)
     one_by_one = top_k(implementation(ArrayVectors(vectors)), queries, depth=9)
     assert one_by_one.row.tolist() == expected_lists(exact(vectors, queries), 9)
@@ -75,16 +78,18 @@ def test_top_k__many_queries_are_taken_in_parts(monkeypatch, implementation):
     assert found.row.tolist() == expected_lists(groups, 9)
 
 
-def test_top_k__one_and_two_threads_agree_to_the_bit(implementation):
+def test_top_k__one_and_more_threads_agree_to_the_bit(monkeypatch, implementation):
     rng = np.random.default_rng(0)
     vectors = implementation(ArrayVectors(rng.normal(size=(5000, 64)).astype(np.float16)))
-    queries = rng.normal(size=(50, 64)).astype(np.float32)
-    with threadpool_limits(1):
-        one = top_k(vectors, queries, depth=40)
-    with threadpool_limits(2):
-        two = top_k(vectors, queries, depth=40)
-    assert (one.row == two.row).all()
-    assert (one.score == two.score).all()
+    queries = rng.normal(size=(150, 64)).astype(np.float32)
+    results = []
+    for count in (1, 2, 5):
+        monkeypatch.setattr(threads, "thread_count", lambda count=count: count)
+        with threadpool_limits(count):
+            results.append(top_k(vectors, queries, depth=40))
+    for result in results[1:]:
+        assert (result.row == results[0].row).all()
+        assert (result.score == results[0].score).all()
 
 
 def test_top_k__bands_join_to_the_whole_list(implementation):
