@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipelines.context import Context, kept_config_damage
@@ -95,14 +95,24 @@ def _damages_of_files(store: Store) -> Iterator[str]:
 
 
 def _damaged_packs(store: Store) -> Iterator[str]:
-    """What of packs is damaged and can be made again from the rest: an index, and copies of rows for SQL."""
+    """What of packs is damaged and costs nothing: an index, copies of rows for SQL, a pack that another one replaces."""
     for kind in (*KINDS, COPIES):
         for pack in store.packs.of(kind):
-            for path in sorted(pack.folder.iterdir()) if kind == COPIES else [pack.folder / INDEX]:
-                try:
-                    verified(path)
-                except StoreDamaged as error:
-                    yield f"damaged: {error}; the next run makes it again"
+            paths = pack.folder.iterdir() if kind == COPIES else [pack.folder / INDEX]
+            yield from (f"{damage}; the next run makes it again" for damage in _damages(paths))
+        for pack in store.packs.of(kind, replaced=True):
+            damages = _damages(pack.folder.iterdir())
+            yield from (
+                f"{damage}; its records are in a later pack, and it goes with older catalogs" for damage in damages
+            )
+
+
+def _damages(paths: Iterable[Path]) -> Iterator[str]:
+    for path in sorted(paths):
+        try:
+            verified(path)
+        except StoreDamaged as error:
+            yield f"damaged: {error}"
 
 
 def _further_damage(store: Store, kind: str, folder: Path) -> str | None:

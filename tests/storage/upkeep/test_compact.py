@@ -22,6 +22,7 @@ from storage.catalog.publish import publish_catalog, rebuild_catalog
 from storage.catalog.query import open_catalog, published_file
 from storage.damage import damage_of, readable, set_aside_records
 from storage.errors import StoreDamaged
+from storage.packing import undamaged_records, write_pack
 from storage.packs import COPIES, INDEX, RECORDS, Pack
 from storage.records import ITEM_COLUMNS, commit_metrics, commit_run, commit_selection, read_selection
 from storage.store import Store
@@ -272,6 +273,20 @@ def test_damage__of_an_index_costs_nothing(nights: Path) -> None:
     rebuild_catalog(seen)
     assert content(seen) == before
     assert_sound(nights)
+
+
+def test_damage__of_a_pack_that_another_one_replaces_is_named(nights: Path) -> None:
+    store = Store(nights / "store")
+    pack(store)
+    (packed,) = store.packs.of("runs")
+    before = content(store)
+    write_pack(store, "runs", undamaged_records(packed), [packed])
+    for file in (RECORDS, INDEX):
+        (packed.folder / file).write_bytes(b"{}")
+        (line,) = [line for line in check_lines(opened(nights), deep=True) if str(packed.folder / file) in line]
+        assert "its records are in a later pack" in line
+    rebuild_catalog(store)
+    assert content(store) == before
 
 
 def test_copies__serve_sql_and_are_dropped_when_damaged(nights: Path) -> None:
