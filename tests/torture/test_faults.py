@@ -6,6 +6,8 @@ truncation, a new folder, a rename, a symlink.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -119,6 +121,8 @@ def test_a_call_of_any_writer__is_said_and_the_next_run_heals(
         assert "Traceback" not in ended.said, (ended.hit, ended.said)
         assert ended.code in (0, 2, 3, 5), (ended.hit, ended.said)
         assert ended.code == 0 or "winnow: " in ended.said
+    if fault in ("EIO", "EACCES") and ended.hit[0].startswith(("fsync", "rename")):
+        assert os.strerror(getattr(errno, fault)) in ended.said  # nothing is refused in silence
     # What was published is there, and readable, or something newer that is whole.
     if not Store(project / "store").has(*FORGETTING):  # else `winnow forget` has to end first
         assert set(before) & set(expected.published) <= set(published(project))
