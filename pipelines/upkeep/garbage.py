@@ -57,6 +57,7 @@ def collect(context: Context, keep_nights: int, *, delete: bool = False) -> Clea
         described = _described(plan, keep_nights, delete=True)  # sizes, before they are gone
         if plan.removable:
             remove(store, plan.removable)
+        store.sweep()  # also what one had moved away that was killed at its very end
     return described
 
 

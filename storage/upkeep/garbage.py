@@ -82,7 +82,6 @@ def remove(store: Store, removable: Iterable[Item]) -> None:
             path.rename(away / path.name)
             sync_path(path.parent)
     drop_replaced(store)
-    store.sweep()
 
 
 def _reached(every: Mapping[Key, Item], roots: Mapping[str, str], since: float) -> dict[Key, str]:

@@ -188,7 +188,7 @@ def test_next_number__counts_on_and_reads_no_record(store: Store, monkeypatch: p
         assert [commit("c"), next_number(store, "health_measurements"), commit("d")] == [3, 4, 5]
 
 
-@pytest.mark.parametrize("content", [None, "", "[1", "[2, 1]", '{"a": 1}'])
+@pytest.mark.parametrize("content", [None, "", "[1", "[2, 1]", '{"a": 1}', '[9, 3, "0"]'])
 def test_next_number__what_is_lost_or_behind_is_counted_again(store: Store, content: str | None) -> None:
     for number, name in ((3, "a"), (7, "b"), (None, "c")):
         header = {"health_measurement_id": name, "measures": {}, "reasons": {}}

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import errno
 import math
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,6 +47,64 @@ def test_committing__a_file_in_the_way_is_an_error(store: Store) -> None:
     store.path("records", "runs", "r1").write_text("in the way")
     with pytest.raises(OSError, match="r1"), store.committing("records", "runs", "r1") as folder:
         write_json(folder / "run.json", 1)
+
+
+WAYS: dict[str, Callable[[Store, str], Any]] = {
+    "committing": lambda store, name: store.committing("records", "runs", name),
+    "replacing": lambda store, name: store.replacing("records", "runs", name),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_record__that_the_disk_refuses_is_an_error_and_whole_the_next_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    def write(name: str) -> None:
+        with WAYS[way](store, name) as folder:
+            write_json(folder / "run.json", name)
+
+    store.path("records", "runs").mkdir(parents=True)
+    for nth in count(1):
+        refused = False
+        with refusing(monkeypatch, nth) as calls:
+            try:
+                write(f"r{nth}")
+            except OSError:
+                refused = True
+        if len(calls) < nth:
+            break
+        assert refused or calls[nth - 1] == "mkdir"  # of a folder that is there
+        write(f"r{nth}")
+        assert read_json(store.path("records", "runs", f"r{nth}", "run.json")) == f"r{nth}"
+        assert list(store.path("tmp").iterdir()) == []
+    assert nth > 6
+
+
+def test_write_durably__what_the_disk_refuses_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.txt"
+    for nth, call in enumerate(["mkdir", "fsync", "rename", "fsync"], start=2):
+        path.write_text("before")
+        with refusing(monkeypatch, nth) as calls, pytest.raises(OSError, match="refused"):
+            write_durably(path, "after")
+        assert calls[nth - 1] == call
+        assert path.read_text() == ("after" if nth == 5 else "before")
+
+
+@contextmanager
+def refusing(monkeypatch: pytest.MonkeyPatch, nth: int) -> Iterator[list[str]]:
+    """The nth call that changes the disk fails; the names of all calls."""
+    calls: list[str] = []
+
+    def call(name: str, original: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        calls.append(name)
+        if len(calls) == nth:
+            raise OSError(errno.EIO, "refused")
+        return original(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        for name in ("fsync", "mkdir", "rename", "replace"):
+            patch.setattr(os, name, partial(call, name.replace("replace", "rename"), getattr(os, name)))
+        yield calls
 
 
 def test_records__sorted_and_without_hidden_names_or_files(store: Store) -> None:

@@ -6,6 +6,8 @@ truncation, a new folder, a rename, a symlink.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.catalog.query import query_catalog
+from storage.catalog.query import open_catalog, query_catalog
 from storage.damage import KINDS
 from storage.records import read_selection
 from storage.store import FORGETTING, Store
@@ -119,6 +121,8 @@ def test_a_call_of_any_writer__is_said_and_the_next_run_heals(
         assert "Traceback" not in ended.said, (ended.hit, ended.said)
         assert ended.code in (0, 2, 3, 5), (ended.hit, ended.said)
         assert ended.code == 0 or "winnow: " in ended.said
+    if fault in ("EIO", "EACCES") and ended.hit[0].startswith(("fsync", "rename")):
+        assert os.strerror(getattr(errno, fault)) in ended.said  # nothing is refused in silence
     # What was published is there, and readable, or something newer that is whole.
     if not Store(project / "store").has(*FORGETTING):  # else `winnow forget` has to end first
         assert set(before) & set(expected.published) <= set(published(project))
@@ -141,6 +145,31 @@ def test_a_record__is_committed_by_a_rename_of_its_folder(whole: Callable[[str],
     assert inside == []
 
 
+@pytest.mark.parametrize("name", ["run", "push"])
+def test_a_power_cut__finds_what_was_committed_on_the_disk(whole: Callable[[str], Whole], name: str) -> None:
+    """Of a record all is flushed before its rename, and the entry of its folder after; so it is with a catalog."""
+    project, calls = whole(name).project, whole(name).calls
+    folders = [*committed(project), *(project / "store" / "packs").glob("*/*")]
+    places = {str(folder.relative_to(project)): folder for folder in folders}
+    last: dict[str, str] = {}  # path -> what was done to it last
+    scratch, renamed = "", set()
+    for number, call in enumerate(calls):
+        done, path = call.split(" ", 1)
+        if done.startswith("rename") and path in places:
+            files = [scratch, *(f"{scratch}/{file.relative_to(places[path])}" for file in places[path].rglob("*"))]
+            assert [file for file in files if last.get(file) != "fsync"] == []
+            assert calls[number + 1] == f"fsync {Path(path).parent}"
+            renamed.add(Path(path).parts[1])
+        elif done.startswith("rename") and path == "store/winnow.duckdb":
+            assert (last[f"{scratch}/next.duckdb"], calls[number - 2]) == ("fsync", "fsync store/catalog")
+            assert calls[number + 1] == "fsync store"
+            renamed.add("catalog")
+        last[path] = done
+        if done == "fsync" and path.startswith("store/tmp/"):
+            scratch = "/".join(path.split("/")[:3])
+    assert renamed >= {"records", "catalog"}
+
+
 def committed(project: Path) -> list[Path]:
     """Every folder that is committed as a whole."""
     store = Store(project / "store")
@@ -148,10 +177,14 @@ def committed(project: Path) -> list[Path]:
 
 
 def published(project: Path) -> list[str]:
-    """The selections of the published catalog, all of whose rows are there."""
+    """The selections of the published catalog, all of whose rows are there, as are the files under every relation."""
     store = Store(project / "store")
     if not store.path("winnow.duckdb").exists():
         return []
+    if not store.has(*FORGETTING):
+        with open_catalog(store) as catalog:
+            for (name,) in catalog.execute("SHOW TABLES").fetchall():
+                catalog.execute(f'FROM "{name}"').fetchall()
     counts = query_catalog(
         store,
         "SELECT selection_id, n_items, (SELECT count(*) FROM selection_items i WHERE i.selection_id = s.selection_id)"

@@ -96,6 +96,10 @@ PIECES = (
 )
 PIECES += (b"PAR1", b"NaN", b"1e999", b"9" * 400, b"\xed\xa0\x80", b"null", b"[" * 1100, b"\x28\xb5\x2f\xfd", b"ARROW1")
 
+# What a file of JSON Lines does not begin with: compressions, tables, marks of encodings.
+NO_LINES = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1", b"ARROW1", b"\xff\xff\xff\xff", b"\xff\xfe", b"\xfe\xff")
+NO_LINES += (b"\0\0\xfe\xff",)
+
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
     """Some bytes of a file changed, cut, repeated, moved, or others put in."""
@@ -115,6 +119,15 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
     return data
 
 
+def rows_of(kind: str, whole: bytes, data: bytes) -> int | None:
+    """How many rows a file has, counted otherwise than the readers do; None where only they can tell."""
+    if data == whole:
+        return len(RECORDS if kind.startswith("json") else RECORDS[:4])
+    if kind == "jsonl" and not data.startswith(NO_LINES):
+        return sum(bool(line.strip()) for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n"))
+    return None
+
+
 def read_one(folder: Path, seed: int) -> bool:
     """Read a mutated file; whether it could be read. All that the seed decides: the kind, the mutations, the options."""
     chance = random.Random(seed)
@@ -122,9 +135,11 @@ def read_one(folder: Path, seed: int) -> bool:
     inner, _, compression = kind.partition(".")
     if compression and chance.random() < 0.5:  # the content rather than its wrapping
         pack = {"gz": gzip.compress, "zst": zstandard.compress}[compression]
-        data = pack(mutated(WHOLE[inner](), chance))
+        text = mutated(whole := WHOLE[inner](), chance)
+        rows, data = rows_of(inner, whole, text), pack(text)
     else:
-        data = mutated(WHOLE[kind](), chance)
+        data = mutated(whole := WHOLE[kind](), chance)
+        rows = rows_of(kind, whole, data)
     path = folder / f"{seed}.{kind}"
     path.write_bytes(data)
     store = Store(folder / f"store-{seed}", on_notice=lambda _: None)
@@ -137,6 +152,7 @@ def read_one(folder: Path, seed: int) -> bool:
     finally:
         path.unlink()
     assert ingest.read == ingest.readable + ingest.quarantined
+    assert rows in (None, ingest.read)
     snapshot = take_snapshot(store, [ingest])
     counts = snapshot.counts[ingest.id]
     assert counts["read"] == counts["kept"] + counts["duplicate"] + counts["quarantined"] == ingest.read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -182,7 +183,21 @@ def test_a_machine__with_other_code_or_another_store_is_refused(
         with handshake(store) as asked:
             yield replace(asked, probe=asked.probe.with_name("elsewhere"))
 
-    for planted, cause in ((other_code, r"has winnow .*, not 9\.9"), (other_store, "does not see this store")):
+    class Copied(Handshake):
+        """What is sent to a worker names a copy of the folder."""
+
+        def __reduce__(self) -> tuple[type[Handshake], tuple[Any, ...]]:
+            return Handshake, (self.versions, self.probe.with_name("copy"), self.token)
+
+    @contextmanager
+    def copied_store(store: Store) -> Iterator[Handshake]:
+        with handshake(store) as asked:
+            shutil.copytree(asked.probe, asked.probe.with_name("copy"))
+            yield Copied(asked.versions, asked.probe, asked.token)
+
+    not_shared = "does not see this store"
+    refused = ((other_code, r"has winnow .*, not 9\.9"), (other_store, not_shared), (copied_store, not_shared))
+    for planted, cause in refused:
         monkeypatch.setattr(ray_module, "handshake", planted)
         with RayEngine(Store(tmp_path / "store"), address=cluster.address, workers=1) as ray:
             for _ in range(2):

@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -13,7 +14,8 @@ import pytest
 from dagster._core.events import EngineEventData
 from dagster._core.test_utils import create_run_for_test
 
-from pipelines.orchestration.dead_runs import GONE, dead_runs_sensor, end_dead_runs, is_alive
+from pipelines.orchestration.dead_runs import GONE, end_dead_runs, is_alive
+from pipelines.orchestration.definitions import build_definitions
 
 FAILURE, STARTED = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED
 
@@ -87,8 +89,10 @@ def test_dead_runs__a_run_that_ends_while_it_is_looked_at_has_not_failed(
     assert status(instance, run) == dg.DagsterRunStatus.CANCELED
 
 
-def test_dead_runs__the_sensor_says_what_it_did(instance: dg.DagsterInstance) -> None:
-    sensor: Any = dead_runs_sensor()
+def test_dead_runs__the_sensor_is_on_and_says_what_it_did(instance: dg.DagsterInstance, light: Path) -> None:
+    sensors: Any = build_definitions(light / "winnow.yaml").sensors
+    (sensor,) = (sensor for sensor in sensors if sensor.name == "dead_runs")
+    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
     context = dg.build_sensor_context(instance=instance)
     assert sensor(context).skip_message == "every run that goes on has its process"
     run = started(instance, ended_process())

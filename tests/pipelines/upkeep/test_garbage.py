@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,6 +156,16 @@ def test_collect__debris_goes(nights: Path) -> None:
     assert not lonely.exists()
     assert not list(store.path("set-aside").rglob("*.*"))
     assert [path.stem for path in store.path("configs").glob("*.yaml")] == []
+
+
+def test_collect__what_a_killed_one_moved_away_last_goes_with_the_next(nights: Path) -> None:
+    store = Store(nights / "store")
+    collect(opened(nights), 30, delete=True)
+    killed = "import os, sys; from storage.store import Store\nwith Store(sys.argv[1]).scratch('gc-runs'): os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", killed, str(store.root)], check=False).returncode == 9
+    assert len(list(store.path("tmp").iterdir())) == 1
+    assert collect(opened(nights), 30, delete=True).removed == []
+    assert list(store.path("tmp").iterdir()) == []
 
 
 @pytest.mark.parametrize("moves", quick_first(1, [6, 1, 11, 16]))

@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,18 @@ def test_a_line_beyond_the_limit__is_dropped_without_filling_the_memory(monkeypa
     _, _, damage = read(b"a,b\n1,2\n" + long, "a.csv")
     assert damage is not None
     assert (damage.line, damage.cause) == (2, "longer than 3,145,728 bytes")
+
+
+@pytest.mark.parametrize(("begin", "name"), [(b'{"a": "', "a.jsonl"), (b'[{"a": "', "a.json"), (b'a,b\n1,"', "a.csv")])
+def test_a_record_that_never_ends__does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch, begin: bytes, name: str):
+    monkeypatch.setattr(readers, "MAX_RECORD_BYTES", 3 << 20)
+    file = io.BytesIO(begin + b"x" * (48 << 20))
+    tracemalloc.start()
+    with suppress(Damage):
+        list(readers.read(file, name))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20
 
 
 @given(
@@ -304,8 +318,6 @@ def test_names(name: str, extension: str, stem: str):
 
 
 def test_memory__does_not_grow_with_the_file(tmp_path: Path):
-    import tracemalloc
-
     path = tmp_path / "big.jsonl"
     line = json.dumps({"prompt": "x" * 990}).encode() + b"\n"
     peaks = []

@@ -112,3 +112,12 @@ def test_matching_examples__no_process_is_left(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(KeyboardInterrupt):
         evaluate("(SELECT count(*) FROM range(100000000000)) > 0")
     assert [process.returncode for process in started] == [-9]
+
+
+@pytest.mark.slow
+def test_matching_examples__ends_by_itself_where_nobody_watches(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(evaluation, "LEAST_S", 0)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(evaluation, "_watch", lambda process, *_: process.wait(60))
+    with pytest.raises(ConditionFailed, match="ended by signal"):
+        evaluate("(SELECT count(*) FROM range(100000000000)) > 0")

@@ -269,6 +269,15 @@ def test_many_keys__are_described_up_to_a_limit_and_all_kept(store: Store, tmp_p
     assert rows(store, done.id)[1199]["extra"] == '{"key1199":1199}'
 
 
+def test_a_long_list_of_numbers__is_a_vector_and_not_kept_as_a_field(store: Store, tmp_path: Path):
+    records = [{"text": f"t{n}", "list": [0.5] * n} for n in (32, 33, 2000)] + [{"text": "w", "list": ["x"] * 33}]
+    done = ingest_file(store, FileSpec(str(write(tmp_path / "a.jsonl", *records))))
+    lists = [json.loads(row["extra"])["list"] for row in rows(store, done.id)]
+    assert lists == [[0.5] * 32, None, None, ["x"] * 33]
+    cause = "a list of more than 32 numbers; set to null (bring vectors by `vectors:`)"
+    assert done.notices == {f"field 'list': {cause}": 2}
+
+
 def test_what_is_no_object__is_a_bad_row_also_under_a_mapping(store: Store, tmp_path: Path):
     path = write(tmp_path / "a.jsonl", "{}\n", "[]\n", "3\n", '"body"\n', {"body": "x"})
     done = ingest_file(store, FileSpec(str(path), fields={"text": "body"}))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -60,11 +61,12 @@ def folders(store: Store, kind: str) -> list[str]:
     return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
 
 
-def commit(store: Store, number: int, rows: int = 3) -> str:
+def commit(store: Store, number: int, rows: int = 3, ids: Sequence[bytes] = ()) -> str:
     """A made-up selection."""
+    ids = ids or [bytes([number, n]) * 8 for n in range(rows)]
     items = {
         "rank": pa.array(range(1, rows + 1), pa.uint32()),
-        "id": pa.array([bytes([number, n]) * 8 for n in range(rows)], pa.binary(16)).cast(pa.uuid()),
+        "id": pa.array(ids, pa.binary(16)).cast(pa.uuid()),
         "gain": pa.array([n / 7 for n in range(rows)], pa.float32()),
         "kind": pa.array(["nearest", None, "random"] * rows)[:rows],
         "ref": pa.array([None] * rows, pa.string()),
@@ -238,6 +240,19 @@ def test_damage__of_a_table_is_seen_in_each_record_that_it_hit(store: Store) -> 
                 assert read_selection(Store(store.root), name) == expected
             except StoreDamaged as error:
                 assert "items.parquet" in str(error)  # noqa: PT017
+
+
+def test_damage__of_a_value_that_can_still_be_decompressed_is_seen(store: Store) -> None:
+    ids = [random.Random(n).randbytes(16) for n in range(64)]  # which no compression changes
+    name = commit(store, 9, len(ids), ids)
+    pack(store)
+    (packed,) = store.packs.of("selections")
+    path = packed.folder / "items.parquet"
+    data = bytearray(path.read_bytes())
+    data[data.index(ids[7])] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StoreDamaged, match=r"items\.parquet"):
+        read_selection(Store(store.root), name)
 
 
 def test_damage__is_put_aside_and_the_rest_packed_anew(store: Store) -> None:
