@@ -37,4 +37,5 @@ def export(context: Context, name: str) -> Outcome:
 def record_export(context: Context, out: str, selection: str | None = None) -> None:
     """Record an export that no entry of `exports` made: what it holds stays, and rows in it are known to be in it."""
     path = str(place_of(out))
+    context.store.sweep()  # what one left that was killed here
     record_run(context, "export", None, subject=selection, summary=f"written to {path}", facts={"path": path})

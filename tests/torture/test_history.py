@@ -87,7 +87,7 @@ class History(RuleBasedStateMachine):
         if len(rows) > 20:
             del rows[which % len(rows) : which % len(rows) + count]
 
-    @rule(name=names, which=st.integers(0, 99), text=st.sampled_from(["x", "grün", "\u2028", "'; DROP TABLE runs"]))
+    @rule(name=names, which=st.integers(0, 99), text=st.sampled_from(["x", "grün", "a\u2028b", "'; DROP TABLE runs"]))
     def edit(self, name: str, which: int, text: str) -> None:
         if rows := self.files.get(name):
             edited = rows[which % len(rows)]["id"]
