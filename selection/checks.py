@@ -264,10 +264,7 @@ def check_global_rng_untouched(step: Step) -> None:
 def check_blocks_do_not_matter(step: Step) -> None:
     """Block size and storage order change memory, never the result."""
     for name in sorted({Input.VECTORS, Input.PROBABILITIES, Input.COMMITTEE} & step.needs):
-        inputs = make_inputs(step)
-        array = inputs[name]
-        array[10:30] = array[10]  # ties, to be settled by row and not by what comes first
-        first = run(step, Pool(**inputs), 15)
+        inputs, array, first = _with_ties(step, name)
         for seed, block_rows in enumerate((1, 7, 16, 1000)):
             inputs[name] = ArrayVectors(array, block_rows=block_rows)
             same(first, run(step, Pool(**inputs), 15), f"{name} in blocks of {block_rows} rows")
@@ -279,10 +276,7 @@ def check_blocks_do_not_matter(step: Step) -> None:
 def check_device_does_not_matter(step: Step) -> None:
     """Vectors of which a device holds a copy lead to the same result (on the host, through the bodies that a card uses)."""
     if Input.VECTORS in step.needs:
-        inputs = make_inputs(step)
-        array = inputs["vectors"]
-        array[10:30] = array[10]
-        first = run(step, Pool(**inputs), 15)
+        inputs, array, first = _with_ties(step, Input.VECTORS)
         inputs["vectors"] = TensorVectors(ArrayVectors(array, block_rows=7), "cpu")
         same(first, run(step, Pool(**inputs), 15), "vectors with a copy on a device")
 
@@ -290,13 +284,18 @@ def check_device_does_not_matter(step: Step) -> None:
 def check_parts_do_not_matter(step: Step) -> None:
     """Vectors that other processes have in parts lead to the same result."""
     if Input.VECTORS in step.needs:
-        inputs = make_inputs(step)
-        array = inputs["vectors"]
-        array[10:30] = array[10]
-        first = run(step, Pool(**inputs), 15)
+        inputs, array, first = _with_ties(step, Input.VECTORS)
         for parts in (1, 2, 7):
             inputs["vectors"] = in_parts(ArrayVectors(array, block_rows=7), parts)
             same(first, run(step, Pool(**inputs), 15), f"vectors in {parts} parts")
+
+
+def _with_ties(step: Step, name: Input) -> tuple[dict[str, Any], Array, Selection]:
+    """Inputs, one of them with ties to be settled by row and not by what comes first; that one; and what is drawn."""
+    inputs = make_inputs(step)
+    array = inputs[name]
+    array[10:30] = array[10]
+    return inputs, array, run(step, Pool(**inputs), 15)
 
 
 def check_permuted_pool(step: Step) -> None:
