@@ -124,7 +124,9 @@ def test_embedding_recall__an_unchanged_recipe_encodes_nothing_nor_does_another_
     inside, alone = (again.metrics[f"embedding_recall_{form}"] for form in (INSIDE, ALONE))
     assert isinstance(inside, float)
     assert isinstance(alone, float)
-    assert 0 <= inside < alone <= 1  # inside by chance: the trainer of the model's tokenizer numbers words anew
+    # How many inside are as near as that is by chance: the tokenizer of the model is trained anew, and differs each time.
+    assert 0 <= inside < other.metrics[f"embedding_recall_{INSIDE}"]
+    assert inside < alone <= 1
     assert other.metrics["embedding_recall_alone"] == 1 == other.metrics["embedding_false_positives"]
     assert not any(name.startswith("embedding") for name in select(opened(encoded), "by_texts").metrics)
 
