@@ -258,7 +258,7 @@ def fill(store: Store, connection: DuckDBPyConnection, previous: str | None) -> 
         set_aside(store, folder, damage)
     for source in _SOURCES:
         folders = source.folders(store)
-        if previous is not None:
+        if previous is not None and folders:
             _copy(connection, source, list(folders), previous)
         _read(store, connection, source, folders)
 
@@ -277,6 +277,8 @@ def _read(store: Store, connection: DuckDBPyConnection, source: _Source, folders
     """Insert the rows of the records that are not in the table yet; a record that it cannot hold is put aside."""
     key = _listed(source.key)
     present = set(connection.execute(f"SELECT DISTINCT {key} FROM {source.table}").fetchall())  # noqa: S608
+    if present.issuperset(folders):
+        return
     types = {column: kind for column, kind, *_ in connection.execute(f"DESCRIBE {source.table}").fetchall()}
     rows: dict[Name, list[Row]] = {}
     for name, folder in folders.items():
