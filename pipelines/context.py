@@ -16,7 +16,7 @@ from pipelines.pool_view import PoolView
 from pipelines.progress import Reporter
 from pipelines.runs import last_run
 from storage.format import check_format
-from storage.records import new_run_id
+from storage.records import is_run_id, new_run_id
 from storage.store import Store, write_durably
 
 
@@ -80,7 +80,7 @@ def open_context(
     check_format(store)
     if invocation is None:
         return Context(config, store, report, began_after=_newest_run(store))
-    pinned = store.path("configs", "runs", invocation)
+    pinned = _pinned(store, invocation)
     with store.lock("configs", f"first step of {invocation}"):  # two steps may be the first
         if not pinned.exists():
             keep_config(store, config)
@@ -89,6 +89,22 @@ def open_context(
     kept = _kept(store, digest)
     other = load_config(kept, {f"engine.{key}": value for key, value in engine.items()}).engine if engine else None
     return Context(load_config(kept), store, report, invocation, other_engine=other, began_after=began_after)
+
+
+def began_after(store: Store, invocation: str) -> str:
+    """An id that the records of an invocation's stages come after; empty where none is known.
+
+    That of a Dagster run is noted; that of another one is an id itself, made before those of its records.
+    """
+    try:
+        return _pinned(store, invocation).read_text("utf-8").partition("\n")[2]
+    except FileNotFoundError:
+        return invocation if is_run_id(invocation) else ""
+
+
+def _pinned(store: Store, invocation: str) -> Path:
+    """Where the first step of a Dagster run notes the configuration of all, and the newest record at that time."""
+    return store.path("configs", "runs", invocation)
 
 
 def _newest_run(store: Store) -> str:

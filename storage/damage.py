@@ -61,9 +61,10 @@ class Kind:
     def folders(self, store: Store) -> Iterator[Path]:
         """The committed folders."""
         names: list[tuple[str, ...]] = [()]
-        for _ in range(self.depth):
+        for _ in range(self.depth - 1):
             names = [(*name, entry) for name in names for entry in store.committed(*self.root, *name)]
-        return (store.place(*self.root, *name) for name in names if name[-1].startswith(self.prefix))
+        places = (place for name in names for place in store.places(*self.root, *name).items())
+        return (place for name, place in places if name.startswith(self.prefix))
 
 
 _COUNTS = dict.fromkeys(("read", "kept", "duplicate", "quarantined", "empty_responses"), _WHOLE)

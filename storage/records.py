@@ -67,17 +67,20 @@ def new_run_id(after: Iterable[str] = ()) -> str:
     with _run_id_lock:
         _last_run_id = max((time.time_ns() // 1_000_000 << 80) | secrets.randbits(80), _last_run_id + 1)
         number = _last_run_id
-    last = max(map(_number_of, after), default=-1)
+    last = next((_number_of(text) for text in sorted(after, reverse=True) if is_run_id(text)), -1)
     if number <= last:
         # A random step, so that two processes that know of the same last id do not choose the same next one.
         number = last + 1 + secrets.randbits(64)
     return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
 
 
+def is_run_id(text: str) -> bool:
+    """Whether a text is a ULID."""
+    return len(text) == 26 and set(text) <= set(_CROCKFORD) and text[0] <= "7"
+
+
 def _number_of(text: str) -> int:
-    """The number that a ULID writes; -1 for what is none."""
-    if len(text) != 26 or not set(text) <= set(_CROCKFORD) or text[0] > "7":
-        return -1
+    """The number that a ULID writes."""
     number = 0
     for letter in text:
         number = number << 5 | _CROCKFORD.index(letter)

@@ -56,6 +56,7 @@ class Store:
         self.hidden: frozenset[Path] = frozenset()
         self.packs = Packs(self.root / ROOT)
         self._is_alone = False
+        self._vectors_are_swept = False
         self._on_notice = on_notice or logging.getLogger("winnow").warning
         self._said: set[str] = set()
 
@@ -73,6 +74,11 @@ class Store:
         """Where a committed folder lies; of a record in a pack its path there, see `storage.packs`."""
         packed = self._packed(parts[:-1]).get(parts[-1])
         return self.path(*parts) if packed is None else packed
+
+    def places(self, *parts: str) -> dict[str, Path]:
+        """Name -> where it lies, of each committed folder under a path."""
+        folder, packed = self.path(*parts), self._packed(parts)
+        return {name: packed.get(name) or folder / name for name in self.committed(*parts)}
 
     def _packed(self, parts: tuple[str, ...]) -> Mapping[str, Path]:
         return self.packs.places(parts[1]) if len(parts) == 2 and parts[0] == "records" else {}
@@ -223,15 +229,14 @@ class Store:
         return "; ".join(holders) or "a run is between two stages"
 
     def sweep(self) -> None:
-        """Remove what killed writers left, once it is known that they are dead."""
+        """Remove what killed writers left, once it is known that they are dead; beside vectors once in the life of this."""
         sweep(self.path("tmp"), hidden_only=False)
-        for folder in (
-            self.path("configs"),
-            self.path("configs", "runs"),
-            self.path("last"),
-            *self.path("vectors").glob("*"),
-        ):
+        for folder in (self.path("configs"), self.path("configs", "runs"), self.path("last")):
             sweep(folder)
+        if not self._vectors_are_swept:  # there is a folder for each file of vectors that there ever was
+            for folder in self.path("vectors").glob("*"):
+                sweep(folder)
+            self._vectors_are_swept = True
 
 
 @contextmanager

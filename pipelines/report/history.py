@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
-from pipelines.context import Context
+from pipelines.context import Context, began_after
 from pipelines.errors import NothingYet
 from pipelines.runs import runs
 from storage.errors import NotInStore
+from storage.store import Store
 
 Run = dict[str, Any]
 LATEST = "latest"
@@ -45,9 +47,12 @@ class History:
         last = self.before("select")
         return None if last is None else last["invocation"]
 
-    def stages_of_previous(self) -> list[Run]:
+    def stages_of_previous(self, store: Store) -> list[Run]:
         """The records of that run's stages, newest first."""
-        return [run for run in self.earlier if run["invocation"] == self.previous] if self.previous else []
+        if self.previous is None:
+            return []
+        first, name = began_after(store, self.previous), self.previous
+        return [run for run in takewhile(lambda run: run["run_id"] > first, self.earlier) if run["invocation"] == name]
 
 
 class _Earlier:

@@ -43,7 +43,7 @@ def verdict(store: Store, history: History) -> dict[str, Any]:
         "started_at": min(run["started_at"] for run in history.stages),
         "finished_at": max(run["finished_at"] for run in history.stages),
         "seconds": _seconds(history.stages),
-        "seconds_before": _seconds(history.stages_of_previous()),
+        "seconds_before": _seconds(history.stages_of_previous(store)),
         "config_digest": history.stages[-1]["config_digest"],
         "code_version": history.stages[-1]["code_version"],
     }

@@ -426,8 +426,9 @@ def _latest_snapshot(connection: DuckDBPyConnection) -> str | None:
 
 def _of_records(store: Store, kind: str, file: str, names: Iterable[str] | None = None) -> list[Path]:
     """A file of each record of a kind, or of those of some names; of records in a pack, that of the pack."""
-    folders = [store.place("records", kind, name) for name in (store.records(kind) if names is None else names)]
-    places = dict.fromkeys(folder.parent if is_packed(folder) else folder for folder in folders)
+    packed, folder = store.packs.places(kind), store.path("records", kind)
+    chosen = store.records(kind) if names is None else names
+    places = dict.fromkeys(packed[name].parent if name in packed else folder / name for name in chosen)
     return [place / file for place in places]
 
 

@@ -67,7 +67,8 @@ def drop_replaced(store: Store, before: int | None = None) -> None:
         packs = [pack for pack in store.packs.of(kind) if before is None or pack.number < before]
         names = {name for pack in packs for name in pack.names}
         replaced = {name for pack in packs for name in pack.replaces}
-        folders = [store.path("records", kind, name) for name in names]
+        own = store.path("records", kind)
+        folders = [Path(entry) for entry in os.scandir(own) if entry.name in names] if own.is_dir() else []
         # The oldest packs first: one that others replace, which are replaced in turn, must not count again.
         folders += [store.path(ROOT, kind, name) for name in sorted(replaced)]
         folders += [pack.folder for pack in packs if not pack.names]

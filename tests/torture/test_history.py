@@ -173,6 +173,8 @@ class History(RuleBasedStateMachine):
     def collect(self, nth: int) -> None:
         """What is pinned or the latest stays, also if the removal is killed; of the rest, all that is young may go."""
         if self.latest is None:
+            self.run()
+        if self.latest is None:  # no run succeeds with files as they are
             return
         arguments = ("gc", "--delete", "--keep-nights", "0")
         assert self.command(self.project, *arguments, nth=nth).code in (0, -9)
