@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from selection.blocks import ArrayBlocks, chunks
+from selection.blocks import ArrayBlocks, chunks, writable
 from selection.kernels import sketch as sketches
 from selection.kernels.compiled import nearest as loops
 from selection.kernels.compiled.products import LANES
@@ -237,7 +237,7 @@ def _refreshed_of_part(
     points: Points, rows: Rows, known: Array,
 ) -> Array:  # fmt: skip
     """The state of some rows of a part, brought up to date against `count` centres as `Nearest` holds them packed."""
-    packed, high, low = map(_writable, centres)
+    packed, high, low = map(writable, centres)
     state = known.copy()
     order = np.argsort(state["version"], kind="stable")
     unpacked, sketch = np.empty((0, points.shape[1]), np.float32), sketches.none(points.shape[1]).arrays
@@ -253,11 +253,6 @@ def _refreshed_of_part(
 
     Threads().run(task, len(order), CACHED_ROWS)
     return state
-
-
-def _writable(array: Array) -> Array:
-    """The array, copied where it came from another process and cannot be written to: loops are compiled once for each kind."""
-    return np.require(array, requirements="W")
 
 
 def put_records(state: Array, rows: Rows, part: Array) -> None:
@@ -336,4 +331,4 @@ def _begun_of_part(first: Doubles, points: Points, bound: Doubles, scale: Double
     """The state of the rows of a part after the first centre, and the largest norm."""
     state = np.zeros(len(bound), loops.ROW)
     state["bound"], state["scale"] = bound, scale
-    return state, _begin(points, _writable(first), state, Threads())
+    return state, _begin(points, writable(first), state, Threads())
