@@ -24,7 +24,7 @@ def chunks(rows: Rows, size: int) -> Iterator[Rows]:
 
 
 def writable(array: Array) -> Array:
-    """The array, or a copy of what cannot be written to, as another process sent it: loops are compiled for each kind."""
+    """The array, or a copy if it cannot be written to, as what another process sent: each kind is compiled for."""
     return np.require(array, requirements="W")
 
 

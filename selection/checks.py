@@ -60,7 +60,7 @@ class ShuffledVectors(ArrayVectors):
 
 
 def in_parts(vectors: Vectors, parts: int = 5) -> VectorsInParts:
-    """Vectors whose rows are in random parts, as other processes have them: what these get cannot be written to; for tests."""
+    """Vectors whose rows are in random parts, as other processes have them; what is sent is read-only. For tests."""
     part_of = np.random.default_rng(parts).integers(0, parts, vectors.shape[0])
 
     def part_map(

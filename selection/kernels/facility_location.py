@@ -49,8 +49,8 @@ ROWS_AT_ONCE = 128
 SHORT = 4
 # A place and a similarity in a list.
 ENTRY_BYTES = 8
-# Where other processes read the vectors, they bound rows that have at least this many products with the references, some
-# seconds of work; fewer are not worth the way.
+# Where other processes read the vectors, they bound rows that have so many products with the references, some seconds
+# of work; fewer are not worth the way.
 PARTED_PRODUCTS = 2**36
 # Rows whose neighbours are looked up at once.
 NEIGHBOUR_ROWS = 1024
@@ -68,8 +68,8 @@ class Coverage:
         max_bytes: for the kept similarities.
 
     Cost: two passes over the vectors; then 2*d operations for each pair of a candidate and a reference that is
-    multiplied, and a scan of the similarities for each bound; where other processes read the vectors, they multiply more
-    pairs and this one fewer, see `tighten_in_parts`. Memory: `max_bytes` at most, 8 bytes * references * d,
+    multiplied, and a scan of the similarities for each bound; where other processes read the vectors, they multiply
+    more pairs and this one fewer, see `tighten_in_parts`. Memory: `max_bytes` at most, 8 bytes * references * d,
     80 bytes * n, a chunk of 64 MiB or one row. A GPU multiplies somewhat more pairs; for its memory see
     `device.facility_location`.
     """

@@ -5,8 +5,8 @@ front. A phase takes the largest bounds of the front into memory and brings them
 lazily, one after the other, for as long as the farthest of them is farther than the largest bound left out. A front, which
 only saves looking through all bounds at each phase, is given up when the largest bounds are outside.
 
-Where other processes read the vectors, a front is larger, and they bring it up to date before its first phase. That is nearly all
-of the work. Few rows of the front are then still above what is outside, and these are picked among as everywhere.
+Where other processes read the vectors, a front is larger, and they bring it up to date before its first phase. That is
+nearly all of the work. Few rows of the front are then still above what is outside; these are picked among as everywhere.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PHASE_ROWS = 4096
 # Rows of a front: enough for many phases.
 FRONT_ROWS = 2**15
 
-# Where other processes read the vectors, a front holds one row in so many: the fewer rounds, the less often all centres are sent.
+# Where other processes read the vectors, a front holds one row in so many: all centres are sent for each front.
 FRONTS = 4
 
 # After how many picks sketches are considered, if more than SKETCH_BUDGET * d are to come: finding them costs about d picks.
@@ -62,8 +62,7 @@ def k_center(
 
     Cost: one pass over the vectors, then at most n*budget*d float32 multiply-adds, in practice a tenth to a half of it; a fraction of
     that for large budgets where a few directions hold most of the vectors (see `sketch`). On a GPU all rows meet every centre: n*budget*d.
-    Where other processes read the vectors, the centres so far go to each of them about once for each time the largest bounds fall
-    by a few per cent, see FRONTS; without sketches.
+    Where other processes read the vectors, they do most of this, in some tens of rounds; all centres go to them in each.
     Memory: 65 n bytes, 8 d bytes a centre, 4 d bytes for each of 4096 + skip rows; with sketches 3 kB a centre and 8 d bytes for each
     of 2000 rows more.
     Source: Gonzalez 1985; lazy bounds after Minoux 1978.

@@ -185,7 +185,7 @@ class Nearest:
         )  # fmt: skip
 
     def refresh_in_parts(self, vectors: PartedVectors, rows: Rows, floor: float) -> None:
-        """Bring the state of these rows up to date where the vectors are, except of those whose bound falls below `floor`.
+        """As `refresh`, where the vectors are: bring these rows up to date, except those that fall below `floor`.
 
         The centres go to each part that has some of the rows; of each row its state, there and back.
         """
