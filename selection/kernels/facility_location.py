@@ -180,14 +180,14 @@ class Coverage:
         self.upper[rows] = np.minimum(self.upper[rows], similarities.bounds(rows, self.low))
         self.coarse_at[rows] = self.version
 
-    def tighten_in_parts(self, vectors: PartedVectors, left: Rows) -> None:
-        """Bring the bounds of these rows up to date where their vectors are, if that is much work: few come here then.
+    def tighten_in_parts(self, vectors: PartedVectors, left: Rows) -> bool:
+        """Bring the bounds of these rows up to date where their vectors are, if that is worth the way; whether it is.
 
         The references go to each part; of each row its place, and a bound back.
         """
         left = left[(self.coarse_at[left] < self.version) & (self.upper[left] > 0)]
         if not self.covered.any() or len(left) * self.refs.size < PARTED_PRODUCTS:
-            return  # where nothing is covered, the first bounds are close
+            return False  # where nothing is covered, the first bounds are close
         stale = np.zeros(len(self.upper), bool)
         stale[left] = True
 
@@ -200,6 +200,7 @@ class Coverage:
             rows = part[stale[part]]
             self.upper[rows] = np.minimum(self.upper[rows], bounds)
             self.coarse_at[rows] = self.version
+        return True
 
     def _first_bounds(self) -> Rows:
         """(n,) bounds on the gain over nothing: its closed form (W + x . sum_i w_i x_i) / 2, and a little more."""
@@ -296,8 +297,9 @@ class _Kept:
         if coverage.device is not None:
             coverage.tighten(coverage.device, self.outside.rows)
             self.outside.again()
-        elif isinstance(coverage.vectors, PartedVectors):
-            coverage.tighten_in_parts(coverage.vectors, self.outside.all())
+        elif isinstance(coverage.vectors, PartedVectors) and coverage.tighten_in_parts(
+            coverage.vectors, self.outside.all()
+        ):
             self.outside.again()
         first = self.outside.first()
         rows = self.outside.take(coverage.chunk)

@@ -6,7 +6,7 @@ lazily, one after the other, for as long as the farthest of them is farther than
 only saves looking through all bounds at each phase, is given up when the largest bounds are outside.
 
 Where other processes read the vectors, a front is larger, and they bring it up to date before its first phase. That is
-nearly all of the work. Few rows of the front are then still above what is outside; these are picked among as everywhere.
+nearly all of the work. Few rows of the front are then still above what is outside; these are picked among as always.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def k_center(
 
     Cost: one pass over the vectors, then at most n*budget*d float32 multiply-adds, in practice a tenth to a half of it; a fraction of
     that for large budgets where a few directions hold most of the vectors (see `sketch`). On a GPU all rows meet every centre: n*budget*d.
-    Where other processes read the vectors, they do most of this, in some tens of rounds; all centres go to them in each.
+    Where other processes read the vectors, they do most of this, in some tens of rounds; all centres go along.
     Memory: 65 n bytes, 8 d bytes a centre, 4 d bytes for each of 4096 + skip rows; with sketches 3 kB a centre and 8 d bytes for each
     of 2000 rows more.
     Source: Gonzalez 1985; lazy bounds after Minoux 1978.
