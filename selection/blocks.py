@@ -23,6 +23,11 @@ def chunks(rows: Rows, size: int) -> Iterator[Rows]:
         yield rows[start : start + size]
 
 
+def writable(array: Array) -> Array:
+    """The array, or a copy if it cannot be written to, as what another process sent: each kind is compiled for."""
+    return np.require(array, requirements="W")
+
+
 class ArrayBlocks:
     """An array with one entry a row, read in blocks; nothing is copied, and what it gives cannot be written to.
 

@@ -60,7 +60,7 @@ class ShuffledVectors(ArrayVectors):
 
 
 def in_parts(vectors: Vectors, parts: int = 5) -> VectorsInParts:
-    """Vectors whose rows are in random parts, as other processes have them; for tests."""
+    """Vectors whose rows are in random parts, as other processes have them; what is sent is read-only. For tests."""
     part_of = np.random.default_rng(parts).integers(0, parts, vectors.shape[0])
 
     def part_map(
@@ -70,10 +70,18 @@ def in_parts(vectors: Vectors, parts: int = 5) -> VectorsInParts:
             rows = np.flatnonzero(part_of == part)
             if len(rows) and (known := arguments(rows)) is not None:
                 with rows_of_parent(rows):
-                    result = work(SubVectors(vectors, rows), *known)
+                    result = work(SubVectors(vectors, rows), *map(_read_only, known))
                 yield rows, result
 
     return VectorsInParts(vectors, part_map)
+
+
+def _read_only(argument: Any) -> Any:
+    if not isinstance(argument, np.ndarray):
+        return argument
+    view = argument.view()
+    view.flags.writeable = False
+    return view
 
 
 def make_inputs(step: Step, *, n: int = N, seed: int = 0) -> dict[str, Any]:

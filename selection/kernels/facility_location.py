@@ -24,7 +24,7 @@ from functools import partial
 import numpy as np
 
 from selection.allocation import as_written
-from selection.blocks import chunks, directions
+from selection.blocks import chunks, directions, writable
 from selection.kernels.compiled import facility_location as loops
 from selection.kernels.compiled.margin import U, product_margin
 from selection.kernels.device import facility_location as device
@@ -33,7 +33,7 @@ from selection.kernels.neighbor_graph import nearest_neighbours
 from selection.kernels.normalize import unit_rows
 from selection.kernels.threads import Threads
 from selection.kernels.top_k import TILE_ROWS, similarity_to, tiles
-from selection.types import Array, DeviceVectors, Doubles, Floats, Mask, Rows, Vectors
+from selection.types import Array, DeviceVectors, Doubles, Floats, Mask, PartedVectors, Points, Rows, Vectors
 
 BITS = 40
 # Fewest bits of a similarity that whole weights may leave: a unit is then 2e-10.
@@ -49,6 +49,9 @@ ROWS_AT_ONCE = 128
 SHORT = 4
 # A place and a similarity in a list.
 ENTRY_BYTES = 8
+# Where other processes read the vectors, they bound rows that have so many products with the references, some seconds
+# of work; fewer are not worth the way.
+PARTED_PRODUCTS = 2**36
 # Rows whose neighbours are looked up at once.
 NEIGHBOUR_ROWS = 1024
 
@@ -65,7 +68,8 @@ class Coverage:
         max_bytes: for the kept similarities.
 
     Cost: two passes over the vectors; then 2*d operations for each pair of a candidate and a reference that is
-    multiplied, and a scan of the similarities for each bound. Memory: `max_bytes` at most, 8 bytes * references * d,
+    multiplied, and a scan of the similarities for each bound; where other processes read the vectors, they multiply
+    more pairs and this one fewer, see `tighten_in_parts`. Memory: `max_bytes` at most, 8 bytes * references * d,
     80 bytes * n, a chunk of 64 MiB or one row. A GPU multiplies somewhat more pairs; for its memory see
     `device.facility_location`.
     """
@@ -176,6 +180,28 @@ class Coverage:
         self.upper[rows] = np.minimum(self.upper[rows], similarities.bounds(rows, self.low))
         self.coarse_at[rows] = self.version
 
+    def tighten_in_parts(self, vectors: PartedVectors, left: Rows) -> bool:
+        """Bring the bounds of these rows up to date where their vectors are, if that is worth the way; whether it is.
+
+        The references go to each part; of each row its place, and a bound back.
+        """
+        left = left[(self.coarse_at[left] < self.version) & (self.upper[left] > 0)]
+        if not self.covered.any() or len(left) * self.refs.size < PARTED_PRODUCTS:
+            return False  # where nothing is covered, the first bounds are close
+        stale = np.zeros(len(self.upper), bool)
+        stale[left] = True
+
+        def places_of(part: Rows) -> tuple[Rows] | None:
+            places = np.flatnonzero(stale[part])
+            return (places,) if len(places) else None
+
+        work = partial(_bounds_of_part, self.half_unit_refs, self.low, self.weight32, self.unit, self.chunk)
+        for part, bounds in vectors.map_parts(work, places_of):
+            rows = part[stale[part]]
+            self.upper[rows] = np.minimum(self.upper[rows], bounds)
+            self.coarse_at[rows] = self.version
+        return True
+
     def _first_bounds(self) -> Rows:
         """(n,) bounds on the gain over nothing: its closed form (W + x . sum_i w_i x_i) / 2, and a little more."""
         n = len(self.norms)
@@ -231,9 +257,13 @@ class _Outside:
             self.added.append(rows)
             self.highest = max(self.highest, int(self.upper[rows].max()))
 
+    def all(self) -> Rows:
+        """In no order."""
+        return np.concatenate([self.rows, *self.added])
+
     def again(self) -> None:
         """Put all rows in order."""
-        rows = np.sort(np.concatenate([self.rows, *self.added]))
+        rows = np.sort(self.all())
         self.rows = rows[np.argsort(-self.upper[rows], kind="stable")]
         self.added, self.highest = [], -1
 
@@ -266,6 +296,10 @@ class _Kept:
         coverage, upper = self.coverage, self.coverage.upper
         if coverage.device is not None:
             coverage.tighten(coverage.device, self.outside.rows)
+            self.outside.again()
+        elif isinstance(coverage.vectors, PartedVectors) and coverage.tighten_in_parts(
+            coverage.vectors, self.outside.all()
+        ):
             self.outside.again()
         first = self.outside.first()
         rows = self.outside.take(coverage.chunk)
@@ -454,15 +488,33 @@ def mean_similarity_after(vectors: Vectors, sample: Rows, picks: Rows, *, weight
     return np.asarray(total / weights[sample].sum())
 
 
-def _norms_and_hashes(vectors: Vectors) -> tuple[Doubles, Rows]:
+def _norms_and_hashes(vectors: Points) -> tuple[Doubles, Rows]:
     """(n,) lengths, and hashes that are equal for equal vectors."""
     if isinstance(vectors, DeviceVectors):
         return device.norms_and_hashes(vectors)
     norms, hashes = np.zeros(vectors.shape[0]), np.zeros(vectors.shape[0], np.uint64)
+    if isinstance(vectors, PartedVectors):
+        for rows, (norms_of_part, hashes_of_part) in vectors.map_parts(_norms_and_hashes):
+            norms[rows], hashes[rows] = norms_of_part, hashes_of_part.view(np.uint64)
+        return norms, hashes.view(np.int64)
     for rows, tile, _ in tiles(vectors, TILE_ROWS):
         loops.norms_of(tile, rows, norms)
         loops.hashes_of(tile, rows, hashes)
     return norms, hashes.view(np.int64)
+
+
+def _bounds_of_part(
+    half_unit_refs: Floats, low: Floats, weight32: Floats, unit: float, chunk: int, points: Points, rows: Rows
+) -> Rows:
+    """(rows,) no less than what each row of a part would add."""
+    low, weight32 = writable(low), writable(weight32)
+    bounds = np.full(len(rows), np.iinfo(np.int64).max)
+    seen, above = np.empty(len(rows), np.int32), np.empty(chunk, np.int32)
+    for places in chunks(np.arange(len(rows)), chunk):
+        similar = unit_rows(points.take(rows[places])) @ half_unit_refs.T
+        similar += np.float32(0.5)
+        loops.measure(similar, places, bounds, seen, 0, low, weight32, unit, above, 0, len(places))
+    return bounds
 
 
 def _twins(vectors: Vectors, hashes: Rows) -> Rows:

@@ -4,6 +4,9 @@ Distances to the nearest centre only fall, so a stale one is an upper bound. The
 front. A phase takes the largest bounds of the front into memory and brings them up to date at once; then picks among them,
 lazily, one after the other, for as long as the farthest of them is farther than the largest bound left out. A front, which
 only saves looking through all bounds at each phase, is given up when the largest bounds are outside.
+
+Where other processes read the vectors, a front is larger, and they bring it up to date before its first phase. That is
+nearly all of the work. Few rows of the front are then still above what is outside; these are picked among as always.
 """
 
 from __future__ import annotations
@@ -14,13 +17,16 @@ from selection.kernels import sketch
 from selection.kernels.compiled import k_center as loops
 from selection.kernels.device.k_center import Bounds
 from selection.kernels.nearest import Nearest, Picks, largest, put_records
-from selection.types import DeviceVectors, Doubles, Mask, Points, Rows
+from selection.types import DeviceVectors, Doubles, Mask, PartedVectors, Points, Rows
 
 # Rows brought up to date in a phase: enough to give many picks, few enough for the caches (6 MiB at d = 384).
 PHASE_ROWS = 4096
 
 # Rows of a front: enough for many phases.
 FRONT_ROWS = 2**15
+
+# Where other processes read the vectors, a front holds one row in so many: all centres are sent for each front.
+FRONTS = 4
 
 # After how many picks sketches are considered, if more than SKETCH_BUDGET * d are to come: finding them costs about d picks.
 SKETCH_AFTER = 512
@@ -56,6 +62,7 @@ def k_center(
 
     Cost: one pass over the vectors, then at most n*budget*d float32 multiply-adds, in practice a tenth to a half of it; a fraction of
     that for large budgets where a few directions hold most of the vectors (see `sketch`). On a GPU all rows meet every centre: n*budget*d.
+    Where other processes read the vectors, they do most of this, in some tens of rounds; all centres go along.
     Memory: 65 n bytes, 8 d bytes a centre, 4 d bytes for each of 4096 + skip rows; with sketches 3 kB a centre and 8 d bytes for each
     of 2000 rows more.
     Source: Gonzalez 1985; lazy bounds after Minoux 1978.
@@ -78,10 +85,15 @@ def k_center(
                 floor, out if out >= 0 else n, skip, left - (known.count - before), stop_at_zero, value, near, known.split,
             )  # fmt: skip
             bounds.put(rows, state)
-    consider = before + SKETCH_AFTER
+    parted = vectors if isinstance(vectors, PartedVectors) else None
+    front_rows = max(at_once, FRONT_ROWS, n // FRONTS if parted else 0)
+    consider = end if parted else before + SKETCH_AFTER
     while known.count < end and not done:
-        front, floor, out = largest(known.state["bound"], max(at_once, FRONT_ROWS))
+        front, floor, out = largest(known.state["bound"], front_rows)
         floor_row = int(out) if out >= 0 else n
+        if parted:
+            known.refresh_in_parts(parted, front, RELEASE * floor)
+            front = front[known.state["bound"][front] >= RELEASE * floor]  # others are below the largest outside
         states = known.state.take(front)
         last = False
         while known.count < end and not done and not last:

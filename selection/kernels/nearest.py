@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from selection.blocks import ArrayBlocks, chunks
+from selection.blocks import ArrayBlocks, chunks, writable
 from selection.kernels import sketch as sketches
 from selection.kernels.compiled import nearest as loops
 from selection.kernels.compiled.products import LANES
@@ -23,7 +23,7 @@ from selection.kernels.device import nearest as device
 from selection.kernels.float16 import write_float32
 from selection.kernels.threads import Threads
 from selection.kernels.top_k import TILE_ROWS, tiles
-from selection.types import Array, DeviceVectors, Doubles, Floats, Mask, Points, Rows, Vectors
+from selection.types import Array, DeviceVectors, Doubles, Floats, Mask, PartedVectors, Points, Rows, Vectors
 
 # Outside these, squares could leave the range of float32: vectors are then multiplied by a power of two, which is exact.
 LARGEST_NORM = 2.0**50
@@ -153,17 +153,7 @@ class Nearest:
 
     def take(self, rows: Rows, out: Floats | None = None) -> Floats:
         """(b, d) float32, in the unit of the centres; written to the first rows of `out` if given."""
-        X = np.empty((len(rows), self.centres.shape[1]), np.float32) if out is None else out[: len(rows)]
-        array = self.vectors.array if isinstance(self.vectors, ArrayBlocks) else None
-        if array is not None and array.dtype == np.float32 and array.flags.c_contiguous:
-            array.take(rows, axis=0, out=X, mode="clip")  # copied once; other modes buffer
-        else:
-            for start in range(0, len(rows), TILE_ROWS):
-                part = slice(start, start + TILE_ROWS)
-                write_float32(self.vectors.take(rows[part]), X[part])
-        if self.unit != 1.0:
-            X[:, : self.split] *= np.float32(self.unit)
-        return X
+        return _taken(self.vectors, rows, self.unit, out)
 
     def take_refreshed(self, rows: Rows, state: Array, floor: float, out: Floats) -> Floats:
         """As `take` and then `refresh` for rows ascending in version, a few at a time: they are still in a cache."""
@@ -194,6 +184,26 @@ class Nearest:
             self.sketch.arrays, start, stop,
         )  # fmt: skip
 
+    def refresh_in_parts(self, vectors: PartedVectors, rows: Rows, floor: float) -> None:
+        """As `refresh`, where the vectors are: bring these rows up to date, except those that fall below `floor`.
+
+        The centres go to each part that has some of the rows; of each row its state, there and back.
+        """
+        stale = np.zeros(len(self.state), bool)
+        stale[rows] = self.state["version"][rows] < self.count
+        if not stale.any():
+            return
+        groups = -(-self.count // LANES)
+        centres = self.packed[:groups], self.high[: groups * LANES], self.low[: groups * LANES]
+
+        def known_of(part: Rows) -> tuple[Rows, Array] | None:
+            places = np.flatnonzero(stale[part])
+            return (places, self.state[part[places]]) if len(places) else None
+
+        work = partial(_refreshed_of_part, centres, self.count, self.unit, floor)
+        for part, refreshed in vectors.map_parts(work, known_of):
+            put_records(self.state, part[stale[part]], refreshed)
+
     def measure(self, rows: Rows) -> None:
         """Make the bounds of these rows exact over all centres, a block at a time."""
         for part in chunks(rows, TILE_ROWS):
@@ -205,6 +215,44 @@ class Nearest:
     def distance(self, bound: Array) -> Doubles:
         """The distance, in the unit of the vectors, that a bound stands for."""
         return np.sqrt(np.asarray(bound, np.float64)) / self.unit
+
+
+def _taken(vectors: Points, rows: Rows, unit: float, out: Floats | None = None) -> Floats:
+    """See `Nearest.take`."""
+    X = np.empty((len(rows), vectors.shape[1]), np.float32) if out is None else out[: len(rows)]
+    array = vectors.array if isinstance(vectors, ArrayBlocks) else None
+    if array is not None and array.dtype == np.float32 and array.flags.c_contiguous:
+        array.take(rows, axis=0, out=X, mode="clip")  # copied once; other modes buffer
+    else:
+        for start in range(0, len(rows), TILE_ROWS):
+            part = slice(start, start + TILE_ROWS)
+            write_float32(vectors.take(rows[part]), X[part])
+    if unit != 1.0:
+        X[:, : split_of(vectors)] *= np.float32(unit)
+    return X
+
+
+def _refreshed_of_part(
+    centres: tuple[Floats, Floats, Floats], count: int, unit: float, floor: float,
+    points: Points, rows: Rows, known: Array,
+) -> Array:  # fmt: skip
+    """The state of some rows of a part, brought up to date against `count` centres as `Nearest` holds them packed."""
+    packed, high, low = map(writable, centres)
+    state = known.copy()
+    order = np.argsort(state["version"], kind="stable")
+    unpacked, sketch = np.empty((0, points.shape[1]), np.float32), sketches.none(points.shape[1]).arrays
+
+    def task(start: int, stop: int) -> None:
+        places = order[start:stop]
+        X, some = _taken(points, rows[places], unit), state[places]
+        loops.refresh(
+            X, some, np.arange(len(some)), unpacked, packed, high, low, count, np.full(len(some), floor),
+            split_of(points), sketch, 0, len(some),
+        )  # fmt: skip
+        put_records(state, places, some)
+
+    Threads().run(task, len(order), CACHED_ROWS)
+    return state
 
 
 def put_records(state: Array, rows: Rows, part: Array) -> None:
@@ -265,7 +313,22 @@ def _begin(vectors: Points, first: Doubles, state: Array, threads: Threads) -> f
     if isinstance(vectors, DeviceVectors):
         return device.begin(vectors, first, state)
     largest = 0.0
+    if isinstance(vectors, PartedVectors):
+        known = state["bound"], state["scale"]
+        for rows, (begun, norm) in vectors.map_parts(
+            partial(_begun_of_part, first), lambda rows: tuple(column[rows] for column in known)
+        ):
+            put_records(state, rows, begun)
+            largest = max(largest, norm)
+        return largest
     for rows, tile, norm in tiles(vectors, TILE_ROWS):
         threads.run(partial(loops.begin, tile, rows, first, state, split_of(vectors)), len(rows), ROWS_AT_ONCE)
         largest = max(largest, norm)
     return largest
+
+
+def _begun_of_part(first: Doubles, points: Points, bound: Doubles, scale: Doubles) -> tuple[Array, float]:
+    """The state of the rows of a part after the first centre, and the largest norm."""
+    state = np.zeros(len(bound), loops.ROW)
+    state["bound"], state["scale"] = bound, scale
+    return state, _begin(points, writable(first), state, Threads())

@@ -22,6 +22,7 @@ from pipelines.engine import ray as ray_module
 from pipelines.engine.handshake import Handshake, handshake, versions
 from pipelines.errors import EngineRefused, WorkerDied
 from pipelines.messages import counted
+from pipelines.recipes import vector_shards
 from pipelines.run import run_all
 from storage.errors import BadInput
 from storage.files import ranges, user_files
@@ -32,6 +33,13 @@ from storage.store import Store
 from tests.conftest import SUBJECTS, row, write_rows
 from tests.pipelines.conftest import Winnow, change, make_light, opened
 from tests.pipelines.engine.test_local import die, die_once, name_process, refuse, run_out_of_memory, square
+from tests.pipelines.recipes.test_vector_shards import (
+    RECIPES,
+    check_kernels,
+    check_recipes,
+    share_small_work,
+    stored_vectors,
+)
 
 NODE: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 80 << 20}
 
@@ -152,6 +160,19 @@ def test_a_run__has_the_same_store_and_selections_from_any_engine(
         assert len(parts) > 4
         runs.add((*store.records("selections"), *chosen, *store.records("snapshots"), *parts))
     assert len(runs) == 1
+
+
+@pytest.mark.slow
+def test_vectors_in_parts__of_a_worker_that_is_killed(
+    engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_shards, "PART_ROWS", 50)
+    share_small_work(monkeypatch)
+    vectors = stored_vectors(Store(tmp_path / "store"))
+    killing: Map = lambda work, *rest: engine.map(partial(killed_once, work, tmp_path), *rest)  # noqa: E731
+    check_kernels(vectors, engine.map, tmp_path)
+    check_recipes(RECIPES[-2:], vectors, killing, tmp_path)
+    assert (tmp_path / "killed").exists()
 
 
 @pytest.mark.slow

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.engine import LocalEngine
 from pipelines.recipes import vector_shards
 from pipelines.recipes.vector_shards import StoredParts
 from selection import InvalidInput, Pool, Targets, select
+from selection.kernels import facility_location, k_center
 from selection.kernels.assign import nearest_centres
 from selection.kernels.normalize import unit_rows
 from selection.kernels.top_k import top_k
@@ -28,8 +28,11 @@ N, D = 300, 8
 
 @pytest.fixture(scope="module")
 def vectors(tmp_path_factory: pytest.TempPathFactory) -> StoredVectors:
+    return stored_vectors(Store(tmp_path_factory.mktemp("parts") / "store"))
+
+
+def stored_vectors(store: Store) -> StoredVectors:
     """300 rows in three segments, in no order; some are the same, and some have no vector."""
-    store = Store(tmp_path_factory.mktemp("parts") / "store")
     rng = np.random.default_rng(0)
     ids = from_bytes(sorted(rng.bytes(16) for _ in range(N)))
     values = unit_rows(rng.normal(size=(N, D)).astype(np.float32))
@@ -62,6 +65,7 @@ RECIPES: list[list[Any]] = [
     [{"outliers": {"drop": 0.2}}, "rds_plus"],
     [{"semdedup": {"n_clusters": 5}}, "rds_plus"],
     ["k_center"],
+    [{"facility_location": {"mode": "reference", "n_ref": 64, "memory_gb": 1e-9}}],
 ]
 
 
@@ -70,8 +74,21 @@ def test_recipes__draw_what_they_draw_in_one_process(
     vectors: StoredVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     monkeypatch.setattr(vector_shards, "PART_ROWS", rows)
-    parted = VectorsInParts(exact(vectors), StoredParts(vectors, backwards, tmp_path, lambda *_: None))
-    for steps in RECIPES:
+    share_small_work(monkeypatch)
+    check_recipes(RECIPES, vectors, backwards, tmp_path)
+
+
+def share_small_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a large pool: `k_center` in several rounds, and what `facility_location` would do in this process alone."""
+    monkeypatch.setattr(k_center, "PHASE_ROWS", 12)
+    monkeypatch.setattr(k_center, "FRONT_ROWS", 40)
+    monkeypatch.setattr(facility_location, "CHUNK_ROWS", 100)
+    monkeypatch.setattr(facility_location, "PARTED_PRODUCTS", 0)
+
+
+def check_recipes(recipes: list[list[Any]], vectors: StoredVectors, parallel: Map, folder: Path) -> None:
+    parted = VectorsInParts(exact(vectors), StoredParts(vectors, parallel, folder, lambda *_: None))
+    for steps in recipes:
         alone, shared = (select(steps, pool_of(each), budget=40, seed=2) for each in (exact(vectors), parted))
         assert shared.rows.tolist() == alone.rows.tolist(), steps
         assert np.array_equal(shared.gain, alone.gain, equal_nan=True), steps
@@ -123,12 +140,3 @@ def test_a_bad_row__is_named_by_its_row_of_the_pool(vectors: StoredVectors, tmp_
         with pytest.raises(InvalidInput, match=r"^row \d+$") as refused:
             list(parts(_refuse, of_part))
         assert [refused.value.row] == last
-
-
-@pytest.mark.slow
-def test_processes__give_the_results_of_one(
-    vectors: StoredVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(vector_shards, "PART_ROWS", 50)
-    with LocalEngine(2) as engine:
-        check_kernels(vectors, engine.map, tmp_path)

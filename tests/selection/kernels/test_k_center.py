@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from selection.checks import in_parts
 from selection.errors import InvalidInput
 from selection.kernels import k_center as module
 from selection.kernels.k_center import k_center
-from selection.vectors import ArrayVectors, TensorVectors
+from selection.vectors import ArrayVectors, TensorVectors, VectorsInParts
 
 sys.path.insert(0, str(Path(__file__).parent))
 from coverage_cases import Shuffled, hard_vectors, naive_k_center
@@ -39,6 +40,7 @@ def phase_rows(request, monkeypatch):
         monkeypatch.setattr(module, "PHASE_ROWS", 12)
     if request.param == "tiny_fronts":
         monkeypatch.setattr(module, "FRONT_ROWS", 40)
+        monkeypatch.setattr(module, "FRONTS", 10)
 
 
 @pytest.mark.parametrize("name", HARD)
@@ -113,7 +115,7 @@ def test_k_center__equals_the_definition_on_any_vectors(X, data):
     skip = data.draw(st.integers(0, n))
     budget = n - len(centres)
     rows, _, near = naive_k_center(X, budget, centres, skip=skip)
-    for vectors in (ArrayVectors(X), TensorVectors(ArrayVectors(X), "cpu")):
+    for vectors in (ArrayVectors(X), TensorVectors(ArrayVectors(X), "cpu"), in_parts(ArrayVectors(X), 3)):
         got = run(vectors, budget, centres, skip=skip)
         assert (got.rows.tolist(), got.near.tolist()) == (rows, near)
 
@@ -124,6 +126,26 @@ def test_k_center__looks_at_few_rows_again():
     vectors = Shuffled(X.astype(np.float16), block_rows=4096)
     run(vectors, 200, [0])
     assert vectors.taken < 10 * len(X)  # a pass a pick would take 200 times as many
+
+
+def test_k_center__what_other_processes_bring_up_to_date_is_not_read_again(monkeypatch):
+    monkeypatch.setattr(module, "PHASE_ROWS", 256)
+    monkeypatch.setattr(module, "FRONT_ROWS", 1024)
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 16))[rng.integers(40, size=20_000)] + 0.5 * rng.standard_normal((20_000, 16))
+    alone, source, of_parts = (Shuffled(X.astype(np.float16), block_rows=4096) for _ in range(3))
+    rounds = 0
+
+    def part_map(work, arguments):
+        nonlocal rounds
+        rounds += 1
+        yield from in_parts(of_parts).part_map(work, arguments)
+
+    expected = run(alone, 400, [0])
+    got = run(VectorsInParts(source, part_map), 400, [0])
+    assert got.rows.tolist() == expected.rows.tolist()
+    assert source.taken < alone.taken / 4 < of_parts.taken
+    assert 4 <= rounds <= 16
 
 
 def test_k_center__memory_stays_within_what_is_stated():

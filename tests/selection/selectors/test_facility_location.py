@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selection import ArrayVectors, InvalidInput, InvalidOption, Pool, Selection, build_step, select, step_spec
+from selection.checks import in_parts
 from selection.kernels import facility_location as kernel
 from selection.kernels.facility_location import greedy_lists, neighbour_lists
 from selection.selectors.facility_location import FacilityLocation
@@ -190,6 +191,34 @@ def test_select__kept_similarities_change_no_pick(chunk: int, monkeypatch: pytes
         part = run(x, 120, mode="exact", memory_gb=memory)
         assert part.rows.tolist() == whole.rows.tolist()
         assert part.gain.tolist() == whole.gain.tolist()
+
+
+@pytest.mark.parametrize("memory", [1e-9, 1e-4])
+def test_coverage__bounds_of_other_processes_leave_few_rows_and_change_no_pick(
+    memory: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "CHUNK_ROWS", 32)
+    monkeypatch.setattr(kernel, "PARTED_PRODUCTS", 0)
+    x = clustered(600, 24, 1)
+    x[50:70], x[80:90] = x[50], 0
+    measured: list[int] = []
+    similarities_of = kernel.Coverage.similarities
+
+    def counted(self: kernel.Coverage, rows: np.ndarray, *out: np.ndarray) -> tuple:
+        measured.append(len(rows))
+        return similarities_of(self, rows, *out)
+
+    monkeypatch.setattr(kernel.Coverage, "similarities", counted)
+    picks, counts = [], []
+    for vectors in (ArrayVectors(x), in_parts(ArrayVectors(x))):
+        measured.clear()
+        pool = Pool(vectors=vectors, already_selected=[5, 81])
+        options = {"mode": "reference", "n_ref": 80, "memory_gb": memory}
+        picked = select([{"facility_location": options}], pool, budget=120, seed=3)
+        picks.append((picked.rows.tolist(), picked.gain.tolist()))
+        counts.append(sum(measured))
+    assert picks[0] == picks[1]
+    assert counts[1] < counts[0] / 2, counts
 
 
 @pytest.mark.parametrize("mode", ["exact", "knn"])
