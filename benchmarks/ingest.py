@@ -73,14 +73,14 @@ print(read, len(rows))
 """
 
 
-def make_pool(folder: Path, rows: int) -> None:
-    """Rows of 20 to 150 made-up words; one in a hundred repeats an earlier one."""
+def make_pool(folder: Path, rows: int, least: int, most: int) -> None:
+    """Rows of so many made-up words; one in a hundred repeats an earlier one."""
     draw = random.Random(0)
     texts: list[str] = []
     for number in range(FILES):
         with gzip.open(folder / f"{number}.jsonl.gz", "wt", encoding="utf-8", compresslevel=3) as file:
             for _ in range(rows // FILES):
-                text = " ".join(draw.choices(WORDS, k=draw.randint(20, 150)))
+                text = " ".join(draw.choices(WORDS, k=draw.randint(least, most)))
                 text = draw.choice(texts) if texts and draw.random() < 0.01 else text
                 if len(texts) < 1000:
                     texts.append(text)
@@ -116,11 +116,12 @@ def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--rows", type=int, default=250_000)
     arguments.add_argument("--workers", type=int, nargs="*", default=[], help="processes that read, side by side")
+    arguments.add_argument("--words", type=int, nargs=2, default=[20, 150], help="of a row: at least and at most")
     options = arguments.parse_args()
     rows = options.rows
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_pool(folder, rows)
+        make_pool(folder, rows, *options.words)
         size = sum(path.stat().st_size for path in folder.glob("*.gz")) / 2**20
         print(f"{rows:,} rows in {FILES} gzip files, {size:.0f} MiB")
         print(f"{'':<34}{'wall s':>8}{'cpu s':>8}{'peak MiB':>10}   read, kept")

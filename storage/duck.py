@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import duckdb
+if TYPE_CHECKING:
+    import duckdb
 
 
 def connect(path: Path | str = ":memory:", *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
@@ -15,6 +17,8 @@ def connect(path: Path | str = ":memory:", *, read_only: bool = False) -> duckdb
     Raises:
         duckdb.Error: the file cannot be opened.
     """
+    import duckdb  # 0.1 s, which a process that reads files has no use for
+
     connection = duckdb.connect(str(path), read_only=read_only)
     connection.execute("SET enable_progress_bar = false")
     return connection

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Self
+from typing import Self
 
+from pipelines import worker
 from pipelines.errors import WorkerDied
 from storage.shards import R, Report, S
 
@@ -83,11 +82,11 @@ class LocalEngine:
             pool = self._pool = self._pool or ProcessPoolExecutor(
                 self.workers,
                 self._spawn,
-                initializer=_begin,
+                initializer=worker.begin,
                 initargs=(self._done, self._begun, os.getpid(), self.workers, self._cards),
             )
         try:
-            return pool.submit(_call, work, shard), pool
+            return pool.submit(worker.call, work, shard), pool
         except BrokenProcessPool as error:
             broken: Future[R] = Future()
             broken.set_exception(error)
@@ -127,41 +126,3 @@ class LocalEngine:
             done, self._done.value = self._done.value, 0
         if done:
             report(done)
-
-
-# ---- in the workers
-
-_worker_done: Any = None
-
-# What the libraries read, when they are imported, that have threads of their own.
-_THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
-
-
-def _begin(done: Any, begun: Any, parent: int, workers: int, cards: Sequence[str]) -> None:
-    global _worker_done  # noqa: PLW0603
-    _worker_done = done
-    with begun.get_lock():
-        number, begun.value = begun.value, begun.value + 1
-    threads = max(1, len(os.sched_getaffinity(0)) // workers)
-    for name in _THREADS:
-        os.environ.setdefault(name, str(threads))
-    if cards:
-        os.environ["CUDA_VISIBLE_DEVICES"] = cards[number % len(cards)]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    """End this process when its parent was killed; it would wait for work for ever."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def _call(work: Callable[[S, Report], R], shard: S) -> R:
-    return work(shard, _report)
-
-
-def _report(done: int) -> None:
-    with _worker_done.get_lock():
-        _worker_done.value += done

@@ -165,9 +165,9 @@ def _leaked(view: PoolView, snapshot_id: str, ids: Ids) -> int:
     return sum(_holds_any(turns, by_first) for turns in held) if by_first else 0
 
 
-def _by_first(conversations: Iterable[Turns]) -> dict[str, set[tuple[str, ...]]]:
+def _by_first(conversations: Iterable[Turns]) -> dict[bytes, set[tuple[str, ...]]]:
     """What some targets ask, as `_letters` has it, by `_bare` of the first question."""
-    by_first: dict[str, set[tuple[str, ...]]] = {}
+    by_first: dict[bytes, set[tuple[str, ...]]] = {}
     for turns in conversations:
         asked = [text for role, text in turns if role in ("user", "text") and _letters(text)]
         if asked:
@@ -175,7 +175,7 @@ def _by_first(conversations: Iterable[Turns]) -> dict[str, set[tuple[str, ...]]]
     return by_first
 
 
-def _holds_any(turns: Iterable[tuple[str, str]], by_first: Mapping[str, set[tuple[str, ...]]]) -> bool:
+def _holds_any(turns: Iterable[tuple[str, str]], by_first: Mapping[bytes, set[tuple[str, ...]]]) -> bool:
     """Whether some turns hold all questions of a target, in order."""
     held = [text for _, text in turns if text]
     near = [questions for text in held for questions in by_first.get(_bare(text), ())]
@@ -204,11 +204,13 @@ class _Bare(dict[int, int | None]):
 
 
 _BARE = _Bare()
+_NOT_BARE = bytes(code for code in range(128) if _BARE[code] is None)
 
 
-def _bare(text: str) -> str:
+def _bare(text: str) -> bytes:
     """What texts have in common whose `_letters` are the same; quicker to make."""
-    return _plain(text).translate(_BARE)
+    plain = text.lower() if text.isascii() else _plain(text).translate(_BARE)
+    return plain.encode().translate(None, _NOT_BARE)
 
 
 def _plain(text: str) -> str:

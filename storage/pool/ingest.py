@@ -44,6 +44,7 @@ from storage.pool.record_formats import (
     filled_keys,
     has_field,
     kind_of,
+    labels,
     named_fields,
 )
 from storage.pool.roles import with_roles
@@ -58,6 +59,8 @@ RULES = 2
 # decodes.
 GROUP_ROWS = 16_384
 GROUP_CHARS = 8_000_000
+# Rows that are read together, in half the time, if all of them are alike.
+ALIKE_ROWS = 64
 # Extra fields of a file that are described in ingest.json; the values of all are kept.
 MAX_EXTRA = 500
 # The cause by which a row is in quarantine that was forgotten on request.
@@ -623,14 +626,48 @@ class _Mapping:
     def rows(self, chunk: Chunk) -> Rows:
         """The readable records as rows, the others beside those that did not parse."""
         rows = Rows(bad=chunk.bad)
-        for line, record in zip(chunk.lines, chunk.records, strict=True):
-            try:
-                self._add(rows, line, record)
-            except BadRecord as cause:
-                rows.bad.append(Bad(line, str(cause), readers.excerpt(record)))
+        for start in range(0, len(chunk.records), ALIKE_ROWS):
+            lines, records = chunk.lines[start : start + ALIKE_ROWS], chunk.records[start : start + ALIKE_ROWS]
+            if self._add_alike(rows, lines, records):
+                continue
+            for line, record in zip(lines, records, strict=True):
+                try:
+                    self._add(rows, line, record)
+                except BadRecord as cause:
+                    rows.bad.append(Bad(line, str(cause), readers.excerpt(record)))
         if len(self.formats) > MAX_EXTRA:  # keys that are data themselves: do not remember them all
             self.formats.clear()
         return rows
+
+    def _add_alike(self, rows: Rows, lines: list[int], records: list[Any]) -> bool:
+        """Add rows as `_add` does, column by column, if all are of one format and plain; False, and none added, if not."""
+        if self.depends_on_values or set(map(type, records)) != {dict}:
+            return False
+        keys = set(map(filled_keys, records))
+        if len(keys) > 1:
+            return False
+        key = keys.pop()
+        try:
+            record_format = self.formats.get(key) or self._format(key, records[0])
+        except BadRecord:
+            return False
+        turns = record_format.plain_turns(records)
+        if turns is None:
+            return False
+        prompt, response, messages, empty = zip(*map(turns_to_columns, turns), strict=True)
+        nothing = [None] * len(records)
+        rows.id += map(identity, turns)
+        rows.content_json += nothing
+        rows.prompt += prompt
+        rows.response += response
+        rows.messages += messages
+        rows.source += [given or self.source for given in labels(records, record_format.source)]
+        rows.given_id += labels(records, record_format.id)
+        rows.empty_response += empty
+        rows.extra += map(self._extra, map(record_format.others, records)) if record_format.extra else nothing
+        rows.line += lines
+        self.counts.formats[record_format.kind] += len(records)
+        return True
 
     def _add(self, rows: Rows, line: int, record: Any) -> None:
         if type(record) is not dict:

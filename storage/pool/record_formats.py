@@ -135,6 +135,19 @@ class RecordFormat:
             return [("text", first)]
         return [("user", first), ("assistant", _tidy(texts[1]) if len(texts) > 1 else "")]
 
+    def plain_turns(self, records: Sequence[Mapping[str, Any]]) -> list[Turns] | None:
+        """The turns of records that all have this format; None if one of them is not quite plain."""
+        columns: list[list[Any]] = [[record.get(name) for record in records] for name in self.text if name is not None]
+        if not self.is_plain or {type(text) for column in columns for text in column} != {str}:
+            return None
+        first, *others = [[text.replace("\r\n", "\n").strip() for text in column] for column in columns]
+        if not all(first):
+            return None
+        if self.kind == "text":
+            return [[("text", text)] for text in first]
+        answers = others[0] if others else [""] * len(records)
+        return [[("user", prompt), ("assistant", answer)] for prompt, answer in zip(first, answers, strict=True)]
+
     def _with_context(self, reader: _Reader, messages: list[_Message], content: Content) -> list[_Message]:
         """The messages behind the system prompt and the history that stand beside them."""
         earlier: list[_Message] = []
@@ -225,11 +238,12 @@ def detect_format(record: Mapping[str, Any], fields: Fields | None = None, *, us
 
 
 def filled_keys(record: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
-    """What tells a record's format: its keys, and those of them that hold something."""
+    """What tells a record's format: its keys, and those of them that hold something if not all do."""
     values = record.values()
     if all(values) and float not in map(type, values):  # NaN is true
         return (tuple(record),)
-    return tuple(record), tuple(key for key, value in record.items() if not is_empty(value))
+    filled = tuple(key for key, value in record.items() if not is_empty(value))
+    return (filled,) if len(filled) == len(record) else (tuple(record), filled)
 
 
 _STATED = {
@@ -541,9 +555,18 @@ def _label(record: Mapping[str, Any], name: str | None) -> str | None:
     if name is None:
         return None
     value = record.get(name) if name in record or "." not in name else value_at(record, name)
+    if type(value) is int:
+        return str(value)
     if type(value) is not str:
         if is_empty(value) or type(value) is Unreadable:
             return None
         with suppress(ValueError):  # nested too deep
             value = to_json(value).decode().strip('"')
     return value if isinstance(value, str) and value.strip() else None
+
+
+def labels(records: Sequence[Mapping[str, Any]], name: str | None) -> list[str | None]:
+    """The ids, or the sources, that records of the same keys have in a field, as text; None where there is none."""
+    if name is None or ("." not in name and name not in records[0]):
+        return [None] * len(records)
+    return [_label(record, name) for record in records]

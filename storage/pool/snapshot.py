@@ -394,9 +394,10 @@ class Snapshot:
             return self.prompts_in(sorted({prompt_of(turns) for turns in targets}))
         questions = Questions(map(list, targets))
         holds = np.zeros(len(self), np.bool_)
-        if len(questions):
-            for ids, batch in self.turns(self.ids):
-                holds[rows_of(ids, self.ids)] = [questions.asked_in(turns) for turns in batch]
+        for file, group, occurrences in self._row_groups() if len(questions) else ():
+            stands = occurrences >= 0
+            asked = questions.asked_in_rows(_columns_of_group(file, group, TURN_COLUMNS))
+            holds[occurrences[stands]] = asked[stands]
         return holds
 
     def rows_named(self, path: Path, *, strict: bool = True) -> tuple[npt.NDArray[np.int64], int]:

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from selection.types import Array, Floats, Mask
+from selection.types import Array, Mask
 from storage.errors import BadInput
 from storage.files.lists import lines_of
 from storage.files.tables import mapped, parquet_file
@@ -358,15 +358,15 @@ class _Segments:
     """
 
     def __init__(self, store: Store, encoder: str, dtype: str, thread: ThreadPoolExecutor) -> None:
-        self._commit = partial(commit_segment, store, encoder, dtype=dtype)
+        self._commit, self._dtype = partial(commit_segment, store, encoder, dtype=dtype), dtype
         self._thread = thread
-        self._parts: list[tuple[Ids, Floats, Mask]] = []
+        self._parts: list[tuple[Ids, Array, Mask]] = []
         self._committing: Future[str] | None = None
         self._n_usable = 0
 
     def add(self, ids: Ids, vectors: Array) -> None:
         """Gather vectors of any length. They are read now, not when they are committed."""
-        self._parts.append((ids, *normalise(vectors)))
+        self._parts.append((ids, *normalise(vectors, self._dtype)))
 
     def gathered(self) -> int:
         """How many vectors wait to be committed."""

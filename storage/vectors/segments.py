@@ -48,19 +48,22 @@ NORM_COLUMNS = {"id": pa.uuid(), "encoder": pa.string(), "norms": pa.list_(pa.fl
 ARRAYS = ("vectors.npy", "keys.npy", "failed.npy")
 
 
-def normalise(vectors: Array) -> tuple[Floats, Mask]:
+def normalise(vectors: Array, dtype: str = "float32") -> tuple[Array, Mask]:
     """Unit vectors, and which rows have a direction at all.
 
+    Args:
+        dtype: "float32", or "float16": the float32 rounded, with no array of these in memory.
+
     Returns:
-        (n, d) float32 of norm 1, zeros for the rows that have none; (n,) bool, False for a row that is not finite or of
-        norm below 1e-12.
+        (n, d) of norm 1, zeros for the rows that have none; (n,) bool, False for a row that is not finite or of norm
+        below 1e-12.
     """
-    unit, usable = np.empty(vectors.shape, np.float32), np.empty(len(vectors), np.bool_)
+    unit, usable = np.empty(vectors.shape, dtype), np.empty(len(vectors), np.bool_)
     for tile in _tiles(vectors):
         wide = np.asarray(vectors[tile], np.float32)
         norms = np.linalg.norm(wide.astype(np.float64), axis=1)
         usable[tile] = np.isfinite(norms) & (norms >= MIN_NORM)
-        unit[tile] = wide / np.where(usable[tile], norms, 1.0)[:, None]
+        unit[tile] = (wide / np.where(usable[tile], norms, 1.0)[:, None]).astype(np.float32)
         unit[tile][~usable[tile]] = 0.0
     return unit, usable
 

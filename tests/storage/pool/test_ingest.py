@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from decimal import Decimal
 from hashlib import blake2b
 from pathlib import Path
@@ -19,10 +20,11 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from storage.errors import BadInput, NotInStore
+from storage.files.readers import Chunk
 from storage.ids import from_arrow
 from storage.pool import ingest
 from storage.pool.content import identity, turns_from_columns
@@ -412,3 +414,37 @@ def test_ids__of_a_stored_pool_are_ids_in_memory(store: Store, tmp_path: Path):
     done = ingest_file(store, FileSpec(str(write(tmp_path / "a.jsonl", {"text": "one"}))))
     stored = from_arrow(pq.read_table(parts(store, done.id)[0])["id"])
     assert stored.tobytes() == identity([("text", "one")])
+
+
+odd_values = st.sampled_from(["a", " b\r\nc ", " \n", "", None, 0, 7, True, 0.5, float("nan"), ["x"], {"y": 1}])
+alike_records = st.fixed_dictionaries(
+    {"prompt": st.sampled_from(["p", " q\r\n", " \n"]), "more": st.sampled_from([{"y": 1}, {"of": "x"}])}
+)
+some_records = st.one_of(
+    alike_records,
+    st.dictionaries(st.sampled_from(["prompt", "response", "text", "id", "source", "score", "system"]), odd_values),
+    st.just([]),
+)
+
+
+@given(st.lists(st.tuples(some_records, st.integers(1, 5)), max_size=6), st.sampled_from([None, "more.of"]))
+@example([({"prompt": "p", "more": {"y": 1}}, 1), ({"prompt": "p", "more": {"of": "x"}}, 1)], "more.of")
+def test_mapping__rows_that_are_alike_are_read_as_one_by_one(repeated: list[tuple[Any, int]], text: str | None) -> None:
+    records = [record for record, times in repeated for _ in range(times)]
+    chunk = Chunk(list(range(1, len(records) + 1)), records)
+    read = []
+    for together in (1, 3, 64):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ingest, "ALIKE_ROWS", together)
+            if together == 1:
+                patch.setattr(ingest._Mapping, "_add_alike", lambda *_: False)
+            counts = ingest.FileCounts()
+            spec = FileSpec("pool.jsonl", fields={"text": (text, "prompt")} if text else None)
+            read.append((ingest._Mapping(spec, counts).rows(replace(chunk, bad=[])), counts))
+    assert repr(read[0]) == repr(read[1]) == repr(read[2])
+
+
+def test_ingest__alike_rows_are_read_together(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "pool.jsonl", *({"id": i, "prompt": f"p{i}", "response": "r"} for i in range(100)))
+    monkeypatch.setattr(ingest._Mapping, "_add", None)
+    assert len(rows(store, ingest_file(store, FileSpec(str(path))).id)) == 100

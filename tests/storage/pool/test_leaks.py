@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import random
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.stages.select import _letters
-from storage.pool.content import Turns
+from storage.pool.content import TURN_COLUMNS, Turns, turns_to_columns
 from storage.pool.ingest import FileSpec, ingest_file
 from storage.pool.leaks import Questions, normalized
 from storage.pool.snapshot import take_snapshot
@@ -18,6 +19,11 @@ from storage.store import Store
 from tests.conftest import write_rows
 
 QUESTION = "How many caf\u00e9s are 3.5 miles away, and why?"
+
+
+def table_of(rows: Sequence[Turns]) -> pa.Table:
+    columns = list(zip(*(turns_to_columns(turns)[:3] for turns in rows), strict=True)) or [(), (), ()]
+    return pa.table([pa.array(column, pa.string()) for column in columns], TURN_COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -36,11 +42,15 @@ QUESTION = "How many caf\u00e9s are 3.5 miles away, and why?"
         QUESTION.replace("fi", "\ufb01"),
         QUESTION.rstrip("?"),
         f"\u201c{QUESTION}\u201d",
+        "- " * 40 + QUESTION,
     ],
 )
 def test_normalized__spelling_does_not_count(text: str) -> None:
     assert normalized(text) == normalized(QUESTION)
-    assert Questions([[("user", QUESTION)]]).asked_in([("user", text)])
+    questions = Questions([[("user", QUESTION)]])
+    assert questions.asked_in([("user", text)])
+    rows: list[Turns] = [[("text", text)], [("user", text), ("assistant", "")], [("user", "Hi"), ("assistant", text)]]
+    assert questions.asked_in_rows(table_of(rows)).all()
 
 
 @pytest.mark.parametrize(
@@ -120,6 +130,23 @@ def test_questions__long_texts_of_any_spelling_and_end(text: str, spelled: Calla
     assert Questions([[("user", text)]]).asked_in([("user", other)]) == (asked != "" and normalized(other) == asked)
 
 
+alike = st.tuples(
+    st.sampled_from(["", "How many are 3.5 miles away?", "\uff28OW many are 3.5 miles away", "x" * 62, "?!"]),
+    st.text(st.sampled_from("aB1-?\u00e9\ufb01\u0301"), max_size=3),
+).map("".join)
+exchanges = st.one_of(
+    st.tuples(alike).map(lambda texts: [("text", texts[0])]),
+    st.tuples(alike, alike).map(lambda texts: [("user", texts[0]), ("assistant", texts[1])]),
+    st.lists(st.tuples(st.sampled_from(["user", "assistant"]), alike), min_size=1, max_size=4),
+)
+
+
+@given(st.lists(exchanges, max_size=3), st.lists(exchanges, max_size=6))
+def test_questions__of_a_table_are_those_of_its_rows(targets: list[Turns], rows: list[Turns]) -> None:
+    questions = Questions(targets)
+    assert questions.asked_in_rows(table_of(rows)).tolist() == [questions.asked_in(turns) for turns in rows]
+
+
 def test_asked_in__of_a_snapshot_and_of_one_that_earlier_rules_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,7 +162,7 @@ def test_asked_in__of_a_snapshot_and_of_one_that_earlier_rules_read(
     given_ids = snapshot.column("given_id")
     assert sorted(given_ids[snapshot.asked_in(targets)]) == ["3", "7", "chat"]
     with monkeypatch.context() as unread:  # the same targets again, in another order: nothing is read
-        unread.setattr(type(snapshot), "turns", None)
+        unread.setattr(type(snapshot), "_row_groups", None)
         assert sorted(given_ids[snapshot.asked_in(targets[::-1])]) == ["3", "7", "chat"]
     monkeypatch.setattr("storage.pool.snapshot.RULES", 99)
     earlier = take_snapshot(store, snapshot.ingests)

@@ -271,3 +271,13 @@ def test_commit__float32_is_kept_to_the_bit(store):
         assert block.dtype == np.float32
         assert (block == expected[rows]).all()
     assert verify_segments(store, "enc") == N - 1
+
+
+def test_normalise__float16_is_the_float32_rounded() -> None:
+    vectors = np.random.default_rng(0).standard_normal((3000, 70))
+    vectors[5], vectors[7, 3] = 0, np.nan
+    unit, usable = normalise(vectors)
+    rounded, same = normalise(vectors, "float16")
+    assert rounded.dtype == np.float16
+    assert np.array_equal(rounded, unit.astype(np.float16))
+    assert np.array_equal(usable, same)
