@@ -55,12 +55,12 @@ recipes:
 class Project:
     """A project of made-up rows that grows."""
 
-    def __init__(self, folder: Path, rows: int) -> None:
-        self.folder, self.rows = folder, rows
-        self.centers = np.random.default_rng(SEED).normal(size=(CLUSTERS, DIMENSION)).astype(np.float32)
+    def __init__(self, folder: Path, rows: int, dimension: int = DIMENSION, targets: int = TARGETS) -> None:
+        self.folder, self.rows, self.dimension = folder, rows, dimension
+        self.centers = np.random.default_rng(SEED).normal(size=(CLUSTERS, dimension)).astype(np.float32)
         for name in ("data", "vectors", "targets"):
             (folder / name).mkdir()
-        self._write("targets/asked", "targets/asked", 0, TARGETS)
+        self._write("targets/asked", "targets/asked", 0, targets)
         for number, start in enumerate(range(0, rows, ROWS_A_FILE)):
             self.add(f"part-{number:03d}", start, min(ROWS_A_FILE, rows - start))
 
@@ -75,13 +75,13 @@ class Project:
         rng = np.random.default_rng([SEED, start, count])
         prefix = data.partition("/")[0]
         array = np.lib.format.open_memmap(
-            self.folder / f"{vectors}.npy", "w+", np.dtype(np.float16), (count, DIMENSION)
+            self.folder / f"{vectors}.npy", "w+", np.dtype(np.float16), (count, self.dimension)
         )
         with (self.folder / f"{data}.jsonl").open("w") as rows, (self.folder / f"{vectors}.ids.txt").open("w") as ids:
             for first in range(0, count, 50_000):
                 n = min(50_000, count - first)
                 cluster = rng.integers(CLUSTERS, size=n)
-                noise = rng.normal(size=(n, DIMENSION)).astype(np.float32)
+                noise = rng.normal(size=(n, self.dimension)).astype(np.float32)
                 array[first : first + n] = self.centers[cluster] + noise * rng.uniform(0.1, 0.8, (n, 1))
                 for number, group in zip(range(start + first, start + first + n), cluster.tolist(), strict=True):
                     rows.write(_row(f"{prefix}-{number}", number, group))
