@@ -16,11 +16,12 @@ from pathlib import Path
 from scale import Project, run_night
 
 DIMENSION, TARGETS = 384, 500
+# Recipe -> its steps, and the part of the rows that it takes.
 RECIPES = {
-    "random": "{steps: [random], budget: 1000}",
-    "rds_plus": "{steps: [rds_plus], budget: 100000}",
-    "k_center": "{steps: [k_center], budget: 10000}",
-    "facility_location": "{steps: [{facility_location: {mode: reference, n_ref: 2048}}], budget: 1000}",
+    "random": ("random", 1000),
+    "rds_plus": ("rds_plus", 10),
+    "k_center": ("k_center", 100),
+    "facility_location": ("{facility_location: {mode: reference, n_ref: 2048}}", 1000),
 }
 
 
@@ -39,7 +40,8 @@ def main() -> None:
         config = folder / "winnow.yaml"
         before, _, _ = config.read_text().partition("recipes:")
         for recipe in dict.fromkeys(["random", *options.recipes]):  # the first takes everything in
-            config.write_text(f"{before}recipes:\n  one: {RECIPES[recipe]}\n")
+            steps, part = RECIPES[recipe]
+            config.write_text(f"{before}recipes:\n  one: {{steps: [{steps}], budget: {options.rows // part}}}\n")
             (use,) = (use for use in run_night(folder) if use.title == "selection/one")
             mib = f"{use.private / 2**20:12,.0f} {use.resident / 2**20:13,.0f}"
             lines.append(f"{recipe:20}{use.seconds:8.1f} {use.cpu:8.1f} {mib}")
