@@ -26,7 +26,7 @@ ROWS_PER_S: Mapping[str, float] = {
 }
 # Bytes that a process holds for each row, beside `BASE_BYTES`: benchmarks/scale.py --rows 1000000 less --rows 20000. Ids and
 # what goes with them are in memory; texts and vectors are read in blocks or mapped.
-BYTES_PER_ROW: Mapping[str, int] = {"snapshot": 180, "embed": 620, "select": 270, "report": 100}
+BYTES_PER_ROW: Mapping[str, int] = {"snapshot": 180, "embed": 400, "select": 270, "report": 100}
 BASE_BYTES = 300e6
 # Of a process that only works on shards: what it imports and a block.
 WORKER_BYTES = 400e6
