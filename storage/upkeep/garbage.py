@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from storage.catalog.publish import publish_catalog
 from storage.checksums import verified
+from storage.errors import StoreDamaged
 from storage.ids import Ids, from_arrow, rows_of
 from storage.packs import COPIES, is_packed
 from storage.store import Store, read_array, sync_path
@@ -45,7 +46,7 @@ def sort_out(store: Store, roots: Mapping[str, str], since: float) -> Sorted:
         since: seconds since the epoch; what was written later stays, and what it needs.
 
     Raises:
-        StoreDamaged: a record that stays cannot be read, so that it is not known what it needs.
+        StoreDamaged: the JSON of a record that stays cannot be read, so that it is not known what it needs.
 
     Cost: reads the JSON of all records, and the ids of segments and snapshots.
     """
@@ -54,7 +55,11 @@ def sort_out(store: Store, roots: Mapping[str, str], since: float) -> Sorted:
     for key, item in every.items():
         if key not in why and not why.keys().isdisjoint(_about(item)):
             why[key] = NEEDED
-    _keep_segments(every, why, since)
+    try:
+        _keep_segments(every, why, since)
+    except StoreDamaged as damage:
+        store.notice(f"{damage}: which vectors it needs is not known, so those of all encoders that stay do")
+        why |= {key: NEEDED for key in every if key[0] == "segments" and ("encoders", key[1].split("/")[0]) in why}
     kept = [(item, why[key]) for key, item in every.items() if key in why]
     gone = [item for key, item in every.items() if key not in why]
     encoders = {item.name for item in gone if item.kind == "encoders"}

@@ -216,6 +216,23 @@ def test_collect__removes_nothing_while_it_cannot_know_what_is_needed(nights: Pa
         collect(opened(nights), 30, delete=True)
 
 
+def test_collect__keeps_all_vectors_while_it_cannot_know_which_are_needed(nights: Path) -> None:
+    store, old = Store(nights / "store"), drawn(nights, "near")[0]
+    pin(opened(nights), old)
+    ids = store.path("records", "snapshots", read_selection(store, old)[0]["snapshot"], "ids.npy")
+    data = bytearray(ids.read_bytes())
+    data[-1] ^= 1
+    ids.chmod(0o644)
+    ids.write_bytes(data)
+    said: list[str] = []
+    cleaning = collect(opened(nights, said), 30, delete=True)
+    assert any(str(ids) in line and "those of all encoders that stay do" in line for line in said)
+    removed = {entry["kind"] for entry in cleaning.removed}
+    assert "selections" in removed
+    assert "segments" not in removed
+    assert old in left(nights)
+
+
 @pytest.mark.slow
 def test_gc__prints_what_goes_and_why_the_rest_stays(nights: Path, winnow: Winnow) -> None:
     listed = winnow("gc", "-c", nights).out
