@@ -55,11 +55,7 @@ def sort_out(store: Store, roots: Mapping[str, str], since: float) -> Sorted:
     for key, item in every.items():
         if key not in why and not why.keys().isdisjoint(_about(item)):
             why[key] = NEEDED
-    try:
-        _keep_segments(every, why, since)
-    except StoreDamaged as damage:
-        store.notice(f"{damage}: which vectors it needs is not known, so those of all encoders that stay do")
-        why |= {key: NEEDED for key in every if key[0] == "segments" and ("encoders", key[1].split("/")[0]) in why}
+    _keep_segments(store, every, why, since)
     kept = [(item, why[key]) for key, item in every.items() if key in why]
     gone = [item for key, item in every.items() if key not in why]
     encoders = {item.name for item in gone if item.kind == "encoders"}
@@ -131,18 +127,31 @@ def _about(item: Item) -> list[Key]:
     return [("selections", item.name), ("contaminations", item.name)] if item.kind == "embedding_recalls" else []
 
 
-def _keep_segments(every: Mapping[Key, Item], why: dict[Key, str], since: float) -> None:
+def _keep_segments(store: Store, every: Mapping[Key, Item], why: dict[Key, str], since: float) -> None:
     """Keep the segments of kept encoders that are young, or hold a row of a kept snapshot or an example of a target."""
     segments = [
         item for item in every.values() if item.kind == "segments" and ("encoders", item.name.split("/")[0]) in why
     ]
-    needed = _needed_ids(every, why) if segments else np.empty(0, "S16")
+    try:
+        needed = _with_needed_ids(segments, every, why) if segments else set()
+    except StoreDamaged as damage:
+        store.notice(f"{damage}: which vectors it needs is not known, so those of all encoders that stay do")
+        needed = {item.key for item in segments}
     for item in segments:
-        arrays = [read_array(item.paths[0] / name) for name in ("keys.npy", "failed.npy")]
-        if any((rows_of(array, needed) >= 0).any() for array in arrays):
+        if item.key in needed:
             why[item.key] = NEEDED
         elif item.modified >= since:
             why[item.key] = YOUNG
+
+
+def _with_needed_ids(segments: Iterable[Item], every: Mapping[Key, Item], why: Mapping[Key, str]) -> set[Key]:
+    """The segments that hold a needed id."""
+    needed, holders = _needed_ids(every, why), set()
+    for item in segments:
+        arrays = [read_array(item.paths[0] / name) for name in ("keys.npy", "failed.npy")]
+        if any((rows_of(array, needed) >= 0).any() for array in arrays):
+            holders.add(item.key)
+    return holders
 
 
 def _needed_ids(every: Mapping[Key, Item], why: Mapping[Key, str]) -> Ids:
