@@ -93,8 +93,10 @@ class Store:
 
     def committed(self, *parts: str) -> list[str]:
         """The names of the committed folders under a path, sorted; empty where there are none."""
-        folder = self.path(*parts)
-        entries = os.scandir(folder) if folder.is_dir() else ()
+        try:
+            entries = [*os.scandir(self.path(*parts))]
+        except (FileNotFoundError, NotADirectoryError):
+            entries = []
         names = {entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
         names.update(self._packed(parts))
         return sorted(name for name in names if not self.hidden or self.place(*parts, name) not in self.hidden)

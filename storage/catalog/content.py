@@ -34,6 +34,9 @@ _MAX_EXTRA = 200
 # Of these, files that earlier versions wrote lack the newer columns.
 _OF_ANY_AGE = ("pool_rows", "targets", "round_items", "change_causes")
 
+# What is in the catalog, of all that DuckDB lists.
+_OURS = "database_name = current_database() AND NOT internal"
+
 Row = dict[str, Any]
 Name = tuple[str, ...]
 
@@ -245,45 +248,52 @@ _SOURCES = (
 )
 
 
-def fill(store: Store, connection: DuckDBPyConnection, previous: str | None) -> None:
-    """Make and fill the native tables of the connection's current database.
-
-    Args:
-        previous: an attached database with the same tables, whose rows need not be read from the records again.
-    """
+def create_tables(connection: DuckDBPyConnection) -> None:
+    """Make the native tables in the connection's current database."""
     for step in schema.STEPS:
         connection.execute(step)
     connection.execute("INSERT INTO schema_version VALUES (?)", [len(schema.STEPS)])
+
+
+def fill(store: Store, connection: DuckDBPyConnection) -> None:
+    """Bring the native tables up to date: rows of records that are gone go, those of new records come.
+
+    Cost: what is new, plus listing the records' folders.
+    """
     for folder, damage in list(store.damaged.items()):
         set_aside(store, folder, damage)
     for source in _SOURCES:
         folders = source.folders(store)
-        if previous is not None and folders:
-            _copy(connection, source, list(folders), previous)
-        _read(store, connection, source, folders)
+        present = _present(connection, source)
+        if gone := present - folders.keys():
+            _delete(connection, source, gone)
+        if new := folders.keys() - present:
+            _read(store, connection, source, {name: folders[name] for name in folders if name in new})
 
 
-def _copy(connection: DuckDBPyConnection, source: _Source, names: Sequence[Name], previous: str) -> None:
-    """Copy the rows of the records that are still there."""
+def _present(connection: DuckDBPyConnection, source: _Source) -> set[Name]:
+    """The keys of a table."""
+    return set(connection.execute(f"SELECT DISTINCT {_listed(source.key)} FROM {source.table}").fetchall())  # noqa: S608
+
+
+def _delete(connection: DuckDBPyConnection, source: _Source, names: Iterable[Name]) -> None:
+    """Write a table anew without some keys: DuckDB keeps deleted rows in a file until there are a hundred thousand."""
+    columns = [list(column) for column in zip(*names, strict=True)]
     lists = ", ".join("unnest(?::VARCHAR[])" for _ in source.key)
     connection.execute(
-        f"INSERT INTO {source.table} SELECT * FROM {previous}.{source.table} "  # noqa: S608
-        f"WHERE ({_listed(source.key)}) IN (SELECT ({lists}))",
-        [[name[level] for name in names] for level in range(len(source.key))],
+        f"CREATE TEMP TABLE kept AS FROM {source.table} WHERE ({_listed(source.key)}) NOT IN (SELECT ({lists}))",
+        columns,
     )
+    of_table = f"SELECT sql FROM duckdb_tables() WHERE {_OURS} AND table_name = ?"  # noqa: S608
+    (definition,) = _column(connection, of_table, [source.table])
+    connection.execute(f"DROP TABLE {source.table}; {definition} INSERT INTO {source.table} FROM kept; DROP TABLE kept")
 
 
 def _read(store: Store, connection: DuckDBPyConnection, source: _Source, folders: Mapping[Name, Path]) -> None:
-    """Insert the rows of the records that are not in the table yet; a record that it cannot hold is put aside."""
-    key = _listed(source.key)
-    present = set(connection.execute(f"SELECT DISTINCT {key} FROM {source.table}").fetchall())  # noqa: S608
-    if present.issuperset(folders):
-        return
+    """Insert the rows of records; one that the table cannot hold is put aside."""
     types = {column: kind for column, kind, *_ in connection.execute(f"DESCRIBE {source.table}").fetchall()}
     rows: dict[Name, list[Row]] = {}
     for name, folder in folders.items():
-        if name in present:
-            continue
         try:
             document = source.read(folder)
             own = {"record": document, **dict(zip(source.key, name, strict=True))}
@@ -332,7 +342,8 @@ def _leave_out(store: Store, source: _Source, folder: Path, damage: str) -> None
 
 
 def create_views(store: Store, connection: DuckDBPyConnection) -> None:
-    """Make the views and macros."""
+    """Make the views and macros, those that are there anew."""
+    _drop_views(connection)
     latest = _latest_snapshot(connection)
     live = _column(connection, "SELECT ingest FROM snapshot_files WHERE snapshot = ? ORDER BY ingest", [latest or ""])
     refusing = set(_column(connection, "SELECT ingest FROM ingests WHERE quarantined > 0"))
@@ -340,6 +351,7 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
     folder = store.path("records", "snapshots", latest) if latest else None
     searches, measured = _latest_search(store, connection), _measured(store)
     reports = _column(connection, "SELECT invocation FROM reports ORDER BY invocation")
+    segments = list(KINDS["segments"].folders(store))
     files: dict[str, Iterable[Path]] = {
         "duplicates": [folder / "duplicates.parquet"] if folder else [],
         "tombstones": _of_records(store, "snapshots", "tombstones.parquet"),
@@ -364,8 +376,8 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
             [name for name in measured if not store.has("records", "contaminations", name)],
         ),
         "representation_groups": _of_records(store, "health_measurements", "groups.parquet"),
-        "token_scores": _of_segments(store, ROWS),
-        "gradient_norms": _of_segments(store, NORMS),
+        "token_scores": [path for segment in segments if (path := segment / ROWS).exists()],
+        "gradient_norms": [path for segment in segments if (path := segment / NORMS).exists()],
         "label_events": _of_imports(store, connection, "labels.parquet", "new > 0"),
         "label_quarantine": _of_imports(store, connection, "quarantine.parquet", f"{_IS_LAST} AND quarantined > 0"),
         "round_items": _of_records(store, "rounds", "items.parquet"),
@@ -396,20 +408,34 @@ def create_views(store: Store, connection: DuckDBPyConnection) -> None:
     connection.execute(schema.LABEL_VIEWS)
 
 
+def _drop_views(connection: DuckDBPyConnection) -> None:
+    views = _column(connection, f"SELECT view_name FROM duckdb_views() WHERE {_OURS}")  # noqa: S608
+    macros = connection.execute(
+        f"SELECT DISTINCT function_name, function_type FROM duckdb_functions() WHERE {_OURS}"  # noqa: S608
+    ).fetchall()
+    drops = [f"DROP VIEW {view}" for view in views]
+    drops += [f"DROP {'MACRO' if kind == 'macro' else 'MACRO TABLE'} {name}" for name, kind in macros]
+    connection.execute(";".join(drops))
+
+
 def comment(connection: DuckDBPyConnection) -> None:
-    """Put a comment on every table, view, macro and column."""
-    views = set(_column(connection, "SELECT view_name FROM duckdb_views() WHERE database_name = current_database()"))
-    tables = set(_column(connection, "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()"))
+    """Put a comment on every table, view, macro and column that has another one, or none."""
+    kinds: dict[str, str] = {}
+    present: dict[str, str] = {}
+    for kind in ("TABLE", "VIEW"):
+        listed = f"duckdb_{kind.lower()}s()"
+        for name, text in connection.execute(f"SELECT {kind}_name, comment FROM {listed} WHERE {_OURS}").fetchall():  # noqa: S608
+            kinds[name], present[name] = kind, text
     statements = []
     for name, text in schema.RELATION_COMMENTS.items():
         macro = "MACRO" if name in schema.SCALAR_MACROS else "MACRO TABLE"
-        relation_kind = "VIEW" if name in views else "TABLE" if name in tables else macro
-        statements.append(f"COMMENT ON {relation_kind} {name} IS {literal(text)}")
-    for relation, column in connection.execute(
-        "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = current_database() AND NOT internal"
-    ).fetchall():
+        if present.get(name) != text:
+            statements.append(f"COMMENT ON {kinds.get(name, macro)} {name} IS {literal(text)}")
+    columns = f"SELECT table_name, column_name, comment FROM duckdb_columns() WHERE {_OURS}"  # noqa: S608
+    for relation, column, before in connection.execute(columns).fetchall():
         text = schema.column_comment(relation, column)
-        statements.append(f"COMMENT ON COLUMN {relation}.{quoted(column)} IS {literal(text)}")
+        if before != text:
+            statements.append(f"COMMENT ON COLUMN {relation}.{quoted(column)} IS {literal(text)}")
     connection.execute(";".join(statements))
 
 
@@ -430,11 +456,6 @@ def _of_records(store: Store, kind: str, file: str, names: Iterable[str] | None 
     chosen = store.records(kind) if names is None else names
     places = dict.fromkeys(packed[name].parent if name in packed else folder / name for name in chosen)
     return [place / file for place in places]
-
-
-def _of_segments(store: Store, file: str) -> list[Path]:
-    """A file of each segment that has it."""
-    return [path for segment in KINDS["segments"].folders(store) if (path := segment / file).exists()]
 
 
 # A file's labels that could not be used are those of its last state.

@@ -1,6 +1,6 @@
 """The catalog: one DuckDB file over all committed records, replaced as a whole, so that nobody ever waits for it.
 
-`publish_catalog` builds the next file beside the last one, from what that one held and the records it lacked, and then
+`publish_catalog` copies the last file, takes what is gone out of the copy and adds the records that it lacks, and then
 moves the symlink `winnow.duckdb` to it. The records are the truth: a crash between a commit and a publish heals itself
 at the next publish, and `rebuild_catalog` makes the same catalog from the records alone. A reader opens a file that
 nobody will ever write to.
@@ -8,6 +8,7 @@ nobody will ever write to.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -26,7 +27,6 @@ KEPT_FILES = 5
 STORAGE_VERSION = "v1.0.0"
 
 _NEXT = "next"
-_PREVIOUS = "previous"
 
 
 def publish_catalog(store: Store) -> Path:
@@ -93,32 +93,45 @@ def _drop_old(store: Store) -> None:
 
 def _build(store: Store, file: Path, previous: Path | None) -> None:
     with duck.connect() as connection:
-        connection.execute(f"ATTACH {literal(str(file))} AS {_NEXT} (STORAGE_VERSION '{STORAGE_VERSION}')")
-        connection.execute(f"USE {_NEXT}")
-        carried = previous is not None and _attach_previous(store, connection, previous)
+        carried = previous is not None and _carry(store, connection, previous, file)
+        if not carried:
+            _attach(connection, file)
         connection.execute("BEGIN")
-        content.fill(store, connection, _PREVIOUS if carried else None)
+        if not carried:
+            content.create_tables(connection)
+        content.fill(store, connection)
         content.create_views(store, connection)
         content.comment(connection)
         connection.execute("COMMIT")
         connection.execute(f"CHECKPOINT {_NEXT}")
-        connection.execute("USE memory")
-        connection.execute(f"DETACH {_NEXT}")
+        _detach(connection)
 
 
-def _attach_previous(store: Store, connection: duckdb.DuckDBPyConnection, previous: Path) -> bool:
-    """Attach the last catalog to copy from; False if it cannot serve, and then everything comes from the records."""
+def _carry(store: Store, connection: duckdb.DuckDBPyConnection, previous: Path, file: Path) -> bool:
+    """Copy the last catalog and attach the copy; False if it cannot serve: then everything comes from the records."""
     if previous.with_name(f"{previous.name}.wal").exists():
         return False
     try:
-        checksums.verified(previous)
+        shutil.copyfile(checksums.verified(previous), file)
     except StoreDamaged as error:
         store.notice(f"{error}; the catalog is made anew from the records")
         return False
     try:
-        connection.execute(f"ATTACH {literal(str(previous))} AS {_PREVIOUS} (READ_ONLY)")
-        made_by = connection.execute(f"SELECT version FROM {_PREVIOUS}.schema_version").fetchone()  # noqa: S608
-    except duckdb.Error:
-        # Open for writing elsewhere, damaged, or not a catalog of ours.
-        return False
-    return made_by == (len(schema.STEPS),)
+        _attach(connection, file)
+        if connection.execute("SELECT version FROM schema_version").fetchone() == (len(schema.STEPS),):
+            return True
+    except duckdb.Error:  # damaged, or no catalog of ours
+        pass
+    _detach(connection)
+    file.unlink()
+    return False
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, file: Path) -> None:
+    connection.execute(f"ATTACH {literal(str(file))} AS {_NEXT} (STORAGE_VERSION '{STORAGE_VERSION}')")
+    connection.execute(f"USE {_NEXT}")
+
+
+def _detach(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("USE memory")
+    connection.execute(f"DETACH DATABASE IF EXISTS {_NEXT}")

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,43 @@ def test_publish__a_record_that_was_removed_is_gone(full_store: Any) -> None:
     publish_catalog(full_store)
     assert rows(full_store, "SELECT DISTINCT selection_id FROM selection_items") == [("s2",)]
     assert rows(full_store, "SELECT selection_id FROM selections") == [("s2",)]
+
+
+def test_publish__records_that_came_and_went_leave_nothing_in_the_file(full_store: Any) -> None:
+    for number in range(4):
+        for part in range(25):
+            commit_metrics(full_store, "s1", {"loss": number, "part": part})
+        publish_catalog(full_store)
+        assert rows(full_store, "SELECT DISTINCT value FROM metrics WHERE name = 'loss'") == [(number,)]
+        assert rows(full_store, "SELECT max(count) FROM pragma_storage_info('metrics')") == [(50,)]
+        shutil.rmtree(full_store.path("records", "metrics"))
+    publish_catalog(full_store)
+    assert rows(full_store, "SELECT * FROM metrics") == []
+    with pytest.raises(duckdb.ConstraintException), _a_copy(full_store) as connection:
+        connection.execute("INSERT INTO metrics (metrics_id, name) VALUES ('m', 'n'), ('m', 'n')")
+
+
+@contextlib.contextmanager
+def _a_copy(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to a copy of the published catalog, which may be written."""
+    path = store.path("tmp", "copy.duckdb")
+    path.parent.mkdir(exist_ok=True)
+    shutil.copyfile(store.path("winnow.duckdb"), path)
+    with duckdb.connect(str(path)) as connection:
+        yield connection
+
+
+def test_publish__comments_are_those_of_this_version(full_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    comments = "SELECT table_name, comment FROM duckdb_tables() UNION SELECT column_name, comment FROM duckdb_columns()"
+    publish_catalog(full_store)
+    expected = sorted(rows(full_store, comments), key=str)
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "RELATION_COMMENTS", {**schema.RELATION_COMMENTS, "runs": "as it was said before"})
+        patched.setattr(schema, "column_comment", lambda relation, column: f"{relation}, {column}")
+        publish_catalog(full_store)
+        assert ("runs", "as it was said before") in rows(full_store, comments)
+    publish_catalog(full_store)
+    assert sorted(rows(full_store, comments), key=str) == expected
 
 
 def test_publish__file_is_read_only_small_and_alone(full_store: Any) -> None:
