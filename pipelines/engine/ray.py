@@ -308,7 +308,6 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
 
 def _called(ray: Any, actor: Any, job: _Job) -> Any:
     assert job.call is not None
-    assert job.call is not None
     result = actor.call.remote(*job.call)
     while not ray.wait([result], timeout=_POLL_S)[0]:
         job.done = max(job.done, ray.get(actor.progress.remote()))

@@ -94,12 +94,12 @@ def engine(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
 
 
 def name_machine(shard: tuple[int, Path], report: Report) -> int:
-    """Say on which machine it runs, and wait for a file."""
+    """Say on which machine and in which process it runs, and wait for a file."""
     import ray
 
     number, folder = shard
     report(1)
-    (folder / f"{number} {ray.get_runtime_context().get_node_id()}").touch()
+    (folder / f"{number} {os.getpid()} {ray.get_runtime_context().get_node_id()}").touch()
     assert wait_for((folder / "go").exists)
     return number
 
@@ -252,7 +252,10 @@ def test_a_machine_that_goes__has_its_shards_done_by_another(cluster: Any, engin
         )
         assert wait_for(lambda: any(path.name.endswith(node.node_id) for path in tmp_path.iterdir()))
         assert wait_for(lambda: sum(done) == 2)  # both machines report while they work
+        (there,) = (path for path in tmp_path.iterdir() if path.name.endswith(node.node_id))
         cluster.remove_node(node)
+        process = Path("/proc", there.name.split()[1], "cmdline")  # of a dead one without a parent it is empty
+        assert wait_for(lambda: not process.exists() or not process.read_bytes())  # it outlives its machine by a moment
         (tmp_path / "go").touch()
         assert result.result(120) == [0, 1, 2, 3]
     assert len([path for path in tmp_path.iterdir() if path.name != "go"]) == 5
