@@ -33,8 +33,8 @@ from pipelines.report.write import PAGE, drop_pages, link_latest, make_report, p
 from pipelines.runs import exports
 from pipelines.stages.stage import record_run
 from storage.catalog.publish import publish_catalog, rebuild_catalog
-from storage.damage import SET_ASIDE
-from storage.errors import BadInput
+from storage.damage import KINDS, SET_ASIDE, damage_of, read_record, set_aside
+from storage.errors import BadInput, StoreDamaged
 from storage.files.lists import read_lines
 from storage.ids import Ids, from_arrow, from_bytes, id_of_text, to_bytes, to_text
 from storage.pool.condition import changeable, not_of_the_row
@@ -47,6 +47,8 @@ from storage.upkeep.search import Patterns, files_that_hold, patterns_of
 
 # Names, places and files that a line lists.
 _LISTED = 10
+# Kinds that a run makes again.
+_MADE_AGAIN = ("pool", "snapshots", "segments")
 # Kinds that people know by an id.
 _HOLDERS = {"selections": "selection", "rounds": "round of labeling", "trials": "trial", "classifiers": "classifier"}
 
@@ -121,7 +123,7 @@ class Done:
 
 
 def request(context: Context, names: Sequence[str], where: str | None = None, file: Path | None = None) -> Request:
-    """What forgetting some rows would touch; nothing is changed.
+    """What forgetting some rows would touch; nothing is changed, but what is damaged is put aside.
 
     Args:
         names: winnow's ids, or ids of the user's own files, each of which stands for all rows that ever had it.
@@ -130,10 +132,12 @@ def request(context: Context, names: Sequence[str], where: str | None = None, fi
 
     Raises:
         BadInput: a name is of no row, or nothing was named; or the condition is wrong.
+        StoreDamaged: of what the pool consists of now, something is damaged.
 
     Cost: reads the texts of the pool's files and all records.
     """
     store = context.store
+    _put_damaged_aside(context)
     wanted = [*names, *(line for line in (read_lines(file) if file is not None else ()) if line)]
     if not wanted and where is None:
         raise BadInput("name rows to forget: ids, --from FILE, or --where CONDITION")
@@ -187,6 +191,7 @@ def forget(context: Context, wanted: Request | None) -> Done:
             raise BadInput(
                 "no `winnow forget` was cut off; name rows to forget: ids, --from FILE, or --where CONDITION"
             )
+        _put_damaged_aside(context)
         rows, patterns = _noted(store)
         done = Done(len(rows.ids), without_text=patterns.without)
         commit_forgotten(store, rows.ids)
@@ -226,6 +231,25 @@ def forget(context: Context, wanted: Request | None) -> Done:
         with store.scratch("forgetting") as away:
             store.path(*FORGETTING).rename(away / "rows")
     return done
+
+
+def _put_damaged_aside(context: Context) -> None:
+    """Put aside what cannot be searched; a run makes it again, but only where the pool as it is now needs it.
+
+    Raises:
+        StoreDamaged: it does.
+    """
+    store, current = context.store, context.pool.current
+    needed = set()
+    if current is not None:
+        needed = {current, *read_record("snapshots", store.place("records", "snapshots", current))["ingests"]}
+    for kind in _MADE_AGAIN:
+        for folder in list(KINDS[kind].folders(store)):
+            if (damage := damage_of(kind, folder)) is None:
+                continue
+            if folder.name in needed:
+                raise StoreDamaged(f"{damage}; `winnow run` makes it again, forget rows after that")
+            set_aside(store, folder, damage)
 
 
 def _out_of_packs(store: Store, rows: Rows) -> None:

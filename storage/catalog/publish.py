@@ -113,8 +113,9 @@ def _carry(store: Store, connection: duckdb.DuckDBPyConnection, previous: Path, 
         return False
     try:
         shutil.copyfile(checksums.verified(previous), file)
-    except StoreDamaged as error:
+    except (StoreDamaged, OSError) as error:
         store.notice(f"{error}; the catalog is made anew from the records")
+        file.unlink(missing_ok=True)
         return False
     try:
         _attach(connection, file)

@@ -306,22 +306,26 @@ CREATE MACRO selection_of(name) AS coalesce(
 CREATE MACRO selection(selection) AS TABLE
     SELECT * FROM selected_examples WHERE selection_id = selection_of(selection) ORDER BY rank;
 CREATE MACRO selection_diff(a, b) AS TABLE
-    WITH pair AS (SELECT selection_of(a) AS old, selection_of(b) AS new)
+    WITH sides AS (
+        SELECT selection_of(a) AS selection_id, false AS is_new UNION ALL SELECT selection_of(b), true
+    )
     SELECT id,
-        CASE WHEN max(rank) FILTER (selection_id = old) IS NULL THEN 'added'
-             WHEN max(rank) FILTER (selection_id = new) IS NULL THEN 'dropped' ELSE 'kept' END AS change,
-        max(rank) FILTER (selection_id = old) AS rank_a,
-        max(rank) FILTER (selection_id = new) AS rank_b,
+        CASE WHEN max(rank) FILTER (NOT is_new) IS NULL THEN 'added'
+             WHEN max(rank) FILTER (is_new) IS NULL THEN 'dropped' ELSE 'kept' END AS change,
+        max(rank) FILTER (NOT is_new) AS rank_a,
+        max(rank) FILTER (is_new) AS rank_b,
         any_value(source) AS source,
         any_value(left(prompt, 120)) AS prompt
-    FROM selected_examples, pair WHERE selection_id IN (old, new) GROUP BY id ORDER BY rank_b NULLS LAST, rank_a;
+    FROM sides JOIN selected_examples USING (selection_id) GROUP BY id ORDER BY rank_b NULLS LAST, rank_a;
 CREATE MACRO overlap(a, b) AS TABLE
-    WITH pair AS (SELECT selection_of(a) AS old, selection_of(b) AS new)
+    WITH sides AS (
+        SELECT selection_of(a) AS selection_id, true AS is_a UNION ALL SELECT selection_of(b), false
+    )
     SELECT count(*) FILTER (in_a) AS n_a, count(*) FILTER (in_b) AS n_b, count(*) FILTER (in_a AND in_b) AS "both",
         count(*) FILTER (in_a AND in_b) / nullif(count(*), 0) AS jaccard
     FROM (
-        SELECT id, bool_or(selection_id = old) AS in_a, bool_or(selection_id = new) AS in_b
-        FROM selection_items, pair WHERE selection_id IN (old, new) GROUP BY id
+        SELECT id, bool_or(is_a) AS in_a, bool_or(NOT is_a) AS in_b
+        FROM sides JOIN selection_items USING (selection_id) GROUP BY id
     );
 """
 

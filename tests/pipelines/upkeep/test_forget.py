@@ -36,7 +36,7 @@ from storage.store import Store
 from storage.upkeep import rewrite
 from tests.conftest import row, write_rows
 from tests.pipelines.conftest import Winnow, make_light, opened
-from tests.pipelines.test_damage import finish
+from tests.pipelines.test_damage import finish, flip
 from tests.quick import torture_last
 
 pytestmark = pytest.mark.slow
@@ -249,6 +249,34 @@ def test_forget__killed_ends_when_it_is_run_again(
     pools = query_catalog(Store(full / "store"), 'SELECT "read", kept, duplicate, quarantined FROM pools').to_pylist()
     assert pools == [{"read": 82, "kept": 79, "duplicate": 0, "quarantined": 3}]
     assert winnow("run", "any", "-c", full).code == 0
+
+
+def test_forget__what_is_damaged_and_in_no_pool_of_today_is_put_aside_and_goes(full: Path, winnow: Winnow) -> None:
+    row_id, before = id_of(full, "fox-3"), set(Store(full / "store").committed("pool"))
+    path = full / "data" / "a.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    assert winnow("run", "-c", full).code == 0
+    snapshot = opened(full).pool.snapshot
+    (old,) = before - set(snapshot.ingests)
+    flip(full / "store" / "pool" / old / "part-00000.parquet")
+    said = winnow("forget", "fox-3", "--yes", "-c", full)
+    assert said.code == 0
+    assert f"{old}/part-00000.parquet is not what was committed (its checksum differs); put aside in" in said.err
+    assert holding(full, row_id, TEXT) == set()
+    assert not (full / "store" / "set-aside").exists()
+    assert_readable(full)
+
+
+def test_forget__waits_for_a_run_where_the_pool_of_today_is_damaged(full: Path, winnow: Winnow) -> None:
+    row_id, ingest = id_of(full, "fox-3"), opened(full).pool.snapshot.ingests[0]
+    flip(full / "store" / "pool" / ingest / "part-00000.parquet")
+    refused = winnow("forget", "fox-3", "--yes", "-c", full)
+    assert refused.code == 2
+    assert f"{ingest}/part-00000.parquet is not what was committed" in refused.err
+    assert "`winnow run` makes it again" in refused.err
+    assert winnow("run", "any", "-c", full).code == 0
+    assert winnow("forget", "fox-3", "--yes", "-c", full).code == 0
+    assert holding(full, row_id, TEXT) == set()
 
 
 def test_forget__says_where_a_row_is_left(full: Path, winnow: Winnow, monkeypatch: pytest.MonkeyPatch) -> None:
