@@ -47,8 +47,11 @@ from storage.upkeep.search import Patterns, files_that_hold, patterns_of
 
 # Names, places and files that a line lists.
 _LISTED = 10
-# Kinds that a run makes again.
-_MADE_AGAIN = ("pool", "snapshots", "segments")
+# Kinds of which a damaged one is put aside, as a run does; others are made by people, and go by no command of winnow.
+_MADE_BY_WINNOW = (
+    "pool", "snapshots", "segments", "selections", "metrics", "health_measurements", "reports", "runs",
+)  # fmt: skip
+_MADE_BY_PEOPLE = ("labels", "rounds")
 # Kinds that people know by an id.
 _HOLDERS = {"selections": "selection", "rounds": "round of labeling", "trials": "trial", "classifiers": "classifier"}
 
@@ -234,19 +237,21 @@ def forget(context: Context, wanted: Request | None) -> Done:
 
 
 def _put_damaged_aside(context: Context) -> None:
-    """Put aside what cannot be searched; a run makes it again, but only where the pool as it is now needs it.
+    """Put aside what cannot be searched; a run makes it again, but only what the pool as it is now needs.
 
     Raises:
-        StoreDamaged: it does.
+        StoreDamaged: this pool needs it, or nothing makes it again.
     """
     store, current = context.store, context.pool.current
     needed = set()
     if current is not None:
         needed = {current, *read_record("snapshots", store.place("records", "snapshots", current))["ingests"]}
-    for kind in _MADE_AGAIN:
+    for kind in (*_MADE_BY_PEOPLE, *_MADE_BY_WINNOW):
         for folder in list(KINDS[kind].folders(store)):
             if (damage := damage_of(kind, folder)) is None:
                 continue
+            if kind in _MADE_BY_PEOPLE:
+                raise StoreDamaged(f"{damage}; take it from a backup, or move {folder} out of the store")
             if folder.name in needed:
                 raise StoreDamaged(f"{damage}; `winnow run` makes it again, forget rows after that")
             set_aside(store, folder, damage)

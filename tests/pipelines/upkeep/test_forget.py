@@ -279,6 +279,22 @@ def test_forget__waits_for_a_run_where_the_pool_of_today_is_damaged(full: Path, 
     assert holding(full, row_id, TEXT) == set()
 
 
+@pytest.mark.parametrize(
+    ("damaged", "code", "says"),
+    [
+        ("records/selections/*/items.parquet", 0, "; put aside in "),
+        ("records/labels/*/labels.parquet", 2, "; take it from a backup, or move "),
+    ],
+)
+def test_forget__other_records_that_are_damaged(full: Path, winnow: Winnow, damaged: str, code: int, says: str) -> None:
+    path = min((full / "store").glob(damaged))
+    flip(path)
+    ended = winnow("forget", "fox-3", "--yes", "-c", full)
+    assert ended.code == code
+    assert f"{path} is not what was committed (its checksum differs){says}" in ended.err
+    assert path.exists() == (code != 0)
+
+
 def test_forget__says_where_a_row_is_left(full: Path, winnow: Winnow, monkeypatch: pytest.MonkeyPatch) -> None:
     note = full / "store" / "my notes.txt"
     note.write_text(f"ask about {TEXT}")
