@@ -24,6 +24,7 @@ from pipelines.errors import EngineRefused, WorkerDied
 from pipelines.messages import counted
 from pipelines.recipes import vector_shards
 from pipelines.run import run_all
+from selection.kernels import facility_location
 from storage.errors import BadInput
 from storage.files import ranges, user_files
 from storage.pool.ingest import FileSpec, ingest_file
@@ -113,6 +114,13 @@ def killed_once(work: Callable[[Any, Report], Any], folder: Path, shard: Any, re
     return result
 
 
+# Recipes whose steps compare vectors on the workers.
+WHERE_VECTORS_ARE = """\
+  far: {steps: [k_center], budget: 30}
+  typical: {steps: [{facility_location: {mode: reference, n_ref: 40}}], budget: 8}
+"""
+
+
 @pytest.mark.slow
 def test_results__are_those_of_one_process_in_order(
     engine: RayEngine, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -140,6 +148,16 @@ def test_a_run__has_the_same_store_and_selections_from_any_engine(
     monkeypatch.setattr(local, "WORTH_BYTES", 0)
     for module, name in ((ranges, "BLOCK_BYTES"), (ranges, "MIN_BYTES"), (user_files, "BLOCK_BYTES")):
         monkeypatch.setattr(module, name, 700)
+    monkeypatch.setattr(vector_shards, "PART_ROWS", 20)
+    share_small_work(monkeypatch)
+    monkeypatch.setattr(facility_location, "CHUNK_ROWS", 20)
+    works: set[str] = set()
+    original = vector_shards.StoredParts.__call__
+    monkeypatch.setattr(
+        vector_shards.StoredParts,
+        "__call__",
+        lambda parts, work, rows: (works.add(getattr(work, "func", work).__name__), original(parts, work, rows))[1],
+    )
     runs = set()
     kinds = [
         ("kind: local", 1),
@@ -149,6 +167,8 @@ def test_a_run__has_the_same_store_and_selections_from_any_engine(
     for number, (kind, workers) in enumerate(kinds):
         project = make_light(tmp_path / str(number))
         change(project, "pool:\n", f"engine: {{{kind}, workers: {workers}}}\npool:\n")
+        change(project, "recipes:\n", f"recipes:\n{WHERE_VECTORS_ARE}")
+        works.clear()
         said: list[str] = []
         run_all(opened(project, said))
         assert {line for line in said if line.startswith("Ray: ")} == (
@@ -159,6 +179,7 @@ def test_a_run__has_the_same_store_and_selections_from_any_engine(
         parts = sorted((str(path.relative_to(pool)), path.read_bytes()) for path in pool.glob("*/*.parquet"))
         assert len(parts) > 4
         runs.add((*store.records("selections"), *chosen, *store.records("snapshots"), *parts))
+        assert works >= {"_refreshed_of_part", "_bounds_of_part"} if "ray" in kind else works == set()
     assert len(runs) == 1
 
 
