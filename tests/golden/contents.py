@@ -1,7 +1,7 @@
 """What lies in a store, file by file, as short digests that can be compared; read with json, pyarrow and duckdb only.
 
 What varies by nature is taken out of text first: times, durations, the code's version, ids of runs, the digest of
-the configuration (it depends on where the project lies) and the path of the project. There are up to three digests
+the configuration (it depends on where the project lies), the path of the project and the size of the catalog. There are up to three digests
 of a file:
 
     text      JSON and YAML: every byte, once normalised
@@ -52,6 +52,8 @@ _LEFT_OUT = (
     "format.json",
 )
 _MAP = re.compile(r"vectors/[^/]+/map-")
+# A catalog is a copy of the last one, with free blocks: how many depends on how well times compress.
+_CATALOG_SIZE = re.compile(r'(\.duckdb",\s*"size_bytes": ?)[0-9]+')
 _REPORT = re.compile(r"(records/reports/)[^/]+/")
 ROOT_SIGN = "<project>"
 
@@ -71,6 +73,7 @@ def normal(text: str, root: Path) -> str:
     """A text without what varies by nature."""
     placed = text.replace(str(root), ROOT_SIGN).replace(str(MADE_IN), ROOT_SIGN)
     text = _REPORT.sub(r"\1<run>/", _VARYING.sub(r"\1<varies>", placed))
+    text = _CATALOG_SIZE.sub(r"\1<varies>", text)
     return _SAID_TIME.sub(r"\1<time>", text)
 
 
