@@ -1,8 +1,8 @@
 """What lies in a store, file by file, as short digests that can be compared; read with json, pyarrow and duckdb only.
 
 What varies by nature is taken out of text first: times, durations, the code's version, ids of runs, the digest of
-the configuration (it depends on where the project lies), the path of the project and the size of the catalog. There are up to three digests
-of a file:
+the configuration (it depends on where the project lies), the path of the project and the size of the catalog. There
+are up to three digests of a file:
 
     text      JSON and YAML: every byte, once normalised
     bytes     Parquet, .npy and FAISS files: every byte; only where no path stands in the file
