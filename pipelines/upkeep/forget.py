@@ -33,13 +33,14 @@ from pipelines.report.write import PAGE, drop_pages, link_latest, make_report, p
 from pipelines.runs import exports
 from pipelines.stages.stage import record_run
 from storage.catalog.publish import publish_catalog, rebuild_catalog
-from storage.damage import KINDS, SET_ASIDE, damage_of, read_record, set_aside
+from storage.damage import KINDS, SET_ASIDE, damage_of, set_aside
 from storage.errors import BadInput, StoreDamaged
 from storage.files.lists import read_lines
 from storage.ids import Ids, from_arrow, from_bytes, id_of_text, to_bytes, to_text
 from storage.pool.condition import changeable, not_of_the_row
 from storage.pool.forgotten import Forgotten, commit_forgotten
 from storage.pool.ingest import parts
+from storage.pool.snapshot import Snapshot
 from storage.store import FORGETTING, Store, read_json, write_durably, write_json
 from storage.upkeep.compact import drop_replaced, in_folder, retire_copies, unpack
 from storage.upkeep.rewrite import Rows, packs_with, records_with, rewrite
@@ -47,11 +48,10 @@ from storage.upkeep.search import Patterns, files_that_hold, patterns_of
 
 # Names, places and files that a line lists.
 _LISTED = 10
-# Kinds of which a damaged one is put aside, as a run does; others are made by people, and go by no command of winnow.
-_MADE_BY_WINNOW = (
-    "pool", "snapshots", "segments", "selections", "metrics", "health_measurements", "reports", "runs",
-)  # fmt: skip
-_MADE_BY_PEOPLE = ("labels", "rounds")
+# Kinds that no run makes again: a damaged one is not thrown away.
+_NOT_MADE_AGAIN = frozenset({
+    "labels", "rounds", "classifiers", "trials", "trial_cells", "trial_detectable", "trial_effects", "results", "forgotten",
+})  # fmt: skip
 # Kinds that people know by an id.
 _HOLDERS = {"selections": "selection", "rounds": "round of labeling", "trials": "trial", "classifiers": "classifier"}
 
@@ -140,7 +140,8 @@ def request(context: Context, names: Sequence[str], where: str | None = None, fi
     Cost: reads the texts of the pool's files and all records.
     """
     store = context.store
-    _put_damaged_aside(context)
+    _refuse_damaged_pool(context)
+    _put_damaged_aside(store)
     wanted = [*names, *(line for line in (read_lines(file) if file is not None else ()) if line)]
     if not wanted and where is None:
         raise BadInput("name rows to forget: ids, --from FILE, or --where CONDITION")
@@ -184,6 +185,7 @@ def forget(context: Context, wanted: Request | None) -> Done:
 
     Raises:
         StoreBusy: a run is under way.
+        StoreDamaged: something is damaged that no run makes again.
         RowsLeft: the search at the end finds some; names the files.
     """
     store = context.store
@@ -194,7 +196,7 @@ def forget(context: Context, wanted: Request | None) -> Done:
             raise BadInput(
                 "no `winnow forget` was cut off; name rows to forget: ids, --from FILE, or --where CONDITION"
             )
-        _put_damaged_aside(context)
+        _put_damaged_aside(store)
         rows, patterns = _noted(store)
         done = Done(len(rows.ids), without_text=patterns.without)
         commit_forgotten(store, rows.ids)
@@ -236,24 +238,31 @@ def forget(context: Context, wanted: Request | None) -> Done:
     return done
 
 
-def _put_damaged_aside(context: Context) -> None:
-    """Put aside what cannot be searched; a run makes it again, but only what the pool as it is now needs.
+def _refuse_damaged_pool(context: Context) -> None:
+    """Raise `StoreDamaged` if something is damaged that the pool as it is now consists of."""
+    store, current = context.store, context.pool.current
+    if current is None:
+        return
+    snapshot = store.place("records", "snapshots", current)
+    damage = damage_of("snapshots", snapshot) or next(
+        filter(None, (damage_of("pool", store.place("pool", name)) for name in Snapshot(store, current).ingests)), None
+    )
+    if damage is not None:
+        raise StoreDamaged(f"{damage}; `winnow run` makes it again, forget rows after that")
+
+
+def _put_damaged_aside(store: Store) -> None:
+    """Put aside what cannot be searched; the next run makes it again.
 
     Raises:
-        StoreDamaged: this pool needs it, or nothing makes it again.
+        StoreDamaged: it does not.
     """
-    store, current = context.store, context.pool.current
-    needed = set()
-    if current is not None:
-        needed = {current, *read_record("snapshots", store.place("records", "snapshots", current))["ingests"]}
-    for kind in (*_MADE_BY_PEOPLE, *_MADE_BY_WINNOW):
-        for folder in list(KINDS[kind].folders(store)):
+    for kind, about in KINDS.items():
+        for folder in list(about.folders(store)):
             if (damage := damage_of(kind, folder)) is None:
                 continue
-            if kind in _MADE_BY_PEOPLE:
+            if kind in _NOT_MADE_AGAIN:
                 raise StoreDamaged(f"{damage}; take it from a backup, or move {folder} out of the store")
-            if folder.name in needed:
-                raise StoreDamaged(f"{damage}; `winnow run` makes it again, forget rows after that")
             set_aside(store, folder, damage)
 
 

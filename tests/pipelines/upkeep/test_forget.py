@@ -28,6 +28,7 @@ from pipelines.upkeep.forget import cut_off, forget, request
 from storage import store as store_module
 from storage.catalog.publish import rebuild_catalog
 from storage.catalog.query import open_catalog, query_catalog
+from storage.damage import KINDS
 from storage.errors import BadInput, StoreBusy
 from storage.ids import from_arrow
 from storage.pool.snapshot import open_snapshot
@@ -279,10 +280,37 @@ def test_forget__waits_for_a_run_where_the_pool_of_today_is_damaged(full: Path, 
     assert holding(full, row_id, TEXT) == set()
 
 
+MADE_AGAIN = sorted(KINDS.keys() - module._NOT_MADE_AGAIN, key=lambda kind: (kind not in ("pool", "snapshots"), kind))
+
+
+@pytest.mark.parametrize("kind", torture_last(2, MADE_AGAIN))
+def test_forget__damage_after_a_kill_is_put_aside_and_a_run_makes_it_again(
+    full: Path, winnow: Winnow, kind: str
+) -> None:
+    row_id, store = id_of(full, "fox-3"), Store(full / "store")
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(patch, module, "commit_forgotten", 1)
+        with pytest.raises(KeyboardInterrupt):
+            forget(opened(full), request(opened(full), ["fox-3"]))
+    for folder in KINDS[kind].folders(store):
+        flip(max((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.stat().st_size))
+    ended = winnow("forget", "--yes", "-c", full)
+    assert ended.code == 0
+    assert [path for path in holding(full, row_id, TEXT) if path not in ended.out] == []
+    assert winnow("run", "-c", full).code == 0
+    assert holding(full, row_id) == set()
+    # What is read again quotes the row that was unreadable, which has no id to be refused by.
+    assert kinds(holding(full, TEXT)) <= {"quarantine"}
+    shutil.rmtree(store.path("set-aside"), ignore_errors=True)  # the whole half of an ingest that was made again
+    assert_readable(full)
+
+
 @pytest.mark.parametrize(
     ("damaged", "code", "says"),
     [
         ("records/selections/*/items.parquet", 0, "; put aside in "),
+        ("quarantine/*/rows.parquet", 0, "; put aside in "),
+        ("tokens/*/*/keys.npy", 0, "; put aside in "),
         ("records/labels/*/labels.parquet", 2, "; take it from a backup, or move "),
     ],
 )
