@@ -185,9 +185,15 @@ class History(RuleBasedStateMachine):
         assert must_stay <= held.keys()
         self.acknowledged = {name: rows for name, rows in self.acknowledged.items() if name in held}
 
-    @rule(which=st.integers(0, 999), nth=st.integers(0, 600))
-    def forget(self, which: int, nth: int) -> None:
-        """A row leaves every selection and never comes back, also if the forgetting is killed, and then ended."""
+    @rule(
+        which=st.integers(0, 999),
+        nth=st.integers(0, 600),
+        kind=st.none() | st.sampled_from(MADE_AGAIN),
+        at=st.integers(0, 10**6),
+    )
+    def forget(self, which: int, nth: int, kind: str | None, at: int) -> None:
+        """A row leaves every selection and never comes back, also if the forgetting is killed, and then ended; a file
+        that is damaged in between goes with it."""
         texts = sorted(self.ids.keys() - self.forgotten)
         if len(texts) < 40:  # the recipes need rows
             return
@@ -195,7 +201,9 @@ class History(RuleBasedStateMachine):
         row_id = self.ids[text]
         assert self.command(self.project, "forget", row_id, "--yes", nth=nth).code in (0, -9)
         store = Store(self.project / "store")
+        flipped = None
         if store.has(*FORGETTING):
+            flipped = kind and self.flip(kind, at)
             ended = self.command(self.project, "forget", "--yes")
             assert ended.code == 0, ended.said
         elif nth:  # before it began, or after its end
@@ -205,19 +213,27 @@ class History(RuleBasedStateMachine):
         self.acknowledged = {
             name: [each for each in rows if each != row_id] for name, rows in self.acknowledged.items()
         }
+        if flipped:
+            self.run()
 
     @rule(kind=st.sampled_from(MADE_AGAIN), at=st.integers(0, 10**6))
     def damage(self, kind: str, at: int) -> None:
+        path = self.flip(kind, at)
+        if path is not None:
+            assert str(path) in self.command(self.project, "check", "--deep").said
+            self.run()
+
+    def flip(self, kind: str, at: int) -> Path | None:
+        """Flip a bit of a file, if there is one of the kind."""
         paths = sorted((self.project / "store").glob(kind))
         if not paths:
-            return
+            return None
         path = paths[at % len(paths)]
         data = bytearray(path.read_bytes())
         data[at % len(data)] ^= 1
         path.chmod(0o644)
         path.write_bytes(data)
-        assert str(path) in self.command(self.project, "check", "--deep").said
-        self.run()
+        return path
 
     @invariant()
     def nothing_acknowledged_is_lost(self) -> None:
