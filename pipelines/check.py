@@ -23,6 +23,9 @@ from storage.vectors.index import index_damage, unused_parts
 from storage.vectors.index_parts import PARTS, part_damage
 from storage.vectors.segments import description_damage, segment_damage
 
+# How a line begins that says what is damaged.
+DAMAGED = "damaged: "
+
 
 def check_lines(context: Context, *, deep: bool = False) -> Iterator[str]:
     """What was seen, a line each; at least one.
@@ -43,7 +46,7 @@ def _record_lines(context: Context) -> Iterator[str]:
             try:
                 read_record(kind, folder)
             except StoreDamaged as error:
-                yield f"damaged: {error}"
+                yield f"{DAMAGED}{error}"
 
 
 def _deep_lines(context: Context) -> Iterator[str]:
@@ -55,13 +58,13 @@ def _deep_lines(context: Context) -> Iterator[str]:
         damages = check_folder(kind, folder)
         more = None if damages else _further_damage(store, kind, folder)
         damages = [more] if more else damages
-        yield from (f"damaged: {damage}" for damage in damages)
+        yield from (f"{DAMAGED}{damage}" for damage in damages)
         seen["damaged" if damages else "whole" if has_checksums(kind, folder) else "no checksum"] += 1
     yield from _damaged_packs(store)
     for encoder in store.committed("vectors"):
         if damage := description_damage(store, encoder):
-            yield f"damaged: {damage}"
-    yield from (f"damaged: {damage}" for damage in _damages_of_files(store))
+            yield f"{DAMAGED}{damage}"
+    yield from (f"{DAMAGED}{damage}" for damage in _damages_of_files(store))
     yield f"{seen['whole']:,} of {counted(len(folders), 'folder')} are as they were committed"
     if seen["no checksum"]:
         yield f"{seen['no checksum']:,} of an earlier version have no checksum; they can be read"
@@ -112,7 +115,7 @@ def _damages(paths: Iterable[Path]) -> Iterator[str]:
         try:
             verified(path)
         except StoreDamaged as error:
-            yield f"damaged: {error}"
+            yield f"{DAMAGED}{error}"
 
 
 def _further_damage(store: Store, kind: str, folder: Path) -> str | None:

@@ -9,7 +9,7 @@ EXIT_CODES = {
     DEFECT: "a defect of winnow, with its traceback",
     MISTAKE: "a mistake in the command, the configuration or the data, which the message locates",
     FAILED: "some recipes or exports failed; a run draws and publishes the others",
-    HELD_BACK: "a check held a result back; what was published before stays",
+    HELD_BACK: "a check failed: a result is held back, and what was published before stays; or the store is damaged",
     REFUSED: "the disk, the memory or the network refused, or a run is under way; the same command may work later",
     INTERRUPTED: "stopped by Ctrl-C; the next run goes on from there",
 }

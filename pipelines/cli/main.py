@@ -150,10 +150,16 @@ def check(
     deep: Annotated[bool, typer.Option("--deep", help="Compare every file of the store with its checksum.")] = False,
 ) -> None:
     """Say what of the store is not as it should be, and what this version would read otherwise; nothing is changed."""
-    from pipelines.check import check_lines
+    from pipelines.check import DAMAGED, check_lines
+    from pipelines.errors import HeldBack
+    from pipelines.messages import counted
 
+    damaged = 0
     for line in check_lines(_context(config), deep=deep):
         _print(line)
+        damaged += line.startswith(DAMAGED)
+    if damaged:
+        raise HeldBack(f"the store is damaged: {counted(damaged, 'line')} above, which begin with {DAMAGED.strip()!r}")
 
 
 @app.command()
