@@ -26,8 +26,8 @@ import numpy as np
 
 from pipelines.engine import LocalEngine
 from pipelines.recipes.contamination import text_matches
-from pipelines.recipes.text_shards import SnapshotTexts
 from pipelines.stages.encode import embed, in_this_process
+from pipelines.text_shards import SnapshotTexts
 from selection import Pool
 from selection.contamination import ContaminationRules
 from selection.encoders import EncoderSpec

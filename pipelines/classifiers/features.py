@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 
 from pipelines.classifiers.examples import Examples
 from pipelines.config.schema import Classifier
 from pipelines.pool_view import PoolView
+from pipelines.workers import Workers
 from selection.errors import InvalidInput
-from selection.kernels.ngrams import CLASSIFIER_BUCKETS, NgramRows
+from selection.kernels.ngrams import CLASSIFIER_BUCKETS, NgramRows, NgramsInParts
 from selection.types import Array, Mask, RowBlocks
+from selection.vectors import VectorsInParts
 from storage.ids import Ids
 from storage.pool.content import text_of
 from storage.pool.snapshot import Snapshot
@@ -22,7 +24,13 @@ from storage.vectors.segments import StoredVectors, failed_ids
 
 
 class Features(Protocol):
-    """How rows become numbers."""
+    """How rows become numbers.
+
+    Attributes:
+        of_texts: whether from their texts.
+    """
+
+    of_texts: ClassVar[bool]
 
     def record(self) -> dict[str, Any]:
         """JSON-plain: what a fit depends on."""
@@ -30,8 +38,8 @@ class Features(Protocol):
     def of_examples(self, examples: Examples) -> Array:
         """(m, d) of the examples."""
 
-    def of_pool(self, snapshot: Snapshot) -> RowBlocks:
-        """(n, d) of the rows of a snapshot, computed when they are asked for."""
+    def of_pool(self, snapshot: Snapshot, workers: Workers | None) -> RowBlocks:
+        """(n, d) of the rows of a snapshot, computed when they are asked for, by workers where there are some."""
 
     def of_targets(self, encoder: str, vectors: Array, texts: Callable[[], list[str]]) -> Array:
         """(m, d) of targets, whose vectors (m, D) are of `encoder`.
@@ -56,6 +64,7 @@ class Embeddings:
     view: PoolView
     encoder: str
     target_encoders: Mapping[str, str]
+    of_texts: ClassVar[bool] = False
 
     def record(self) -> dict[str, Any]:
         """See `Features`."""
@@ -75,9 +84,11 @@ class Embeddings:
         vectors = np.concatenate(parts).astype(np.float32)
         return np.asarray(vectors[np.argsort(np.concatenate(places))])
 
-    def of_pool(self, snapshot: Snapshot) -> RowBlocks:
+    def of_pool(self, snapshot: Snapshot, workers: Workers | None) -> RowBlocks:
         """See `Features`."""
-        return self.view.vectors(self.encoder, snapshot)
+        vectors = self.view.vectors(self.encoder, snapshot)
+        parts = None if workers is None else workers.parts_of(vectors)
+        return vectors if parts is None else VectorsInParts(vectors, parts)
 
     def of_targets(self, encoder: str, vectors: Array, texts: Callable[[], list[str]]) -> Array:
         """See `Features`."""
@@ -109,6 +120,7 @@ class TextNgrams:
     buckets: int
     snapshot: str
     targets: Mapping[str, str]
+    of_texts: ClassVar[bool] = True
 
     def record(self) -> dict[str, Any]:
         """See `Features`; where the texts of the examples lie is not what they are."""
@@ -123,9 +135,13 @@ class TextNgrams:
                 texts |= zip(ids.tolist(), map(text_of, conversations), strict=True)
         return self._all([texts[row_id] for row_id in examples.ids.tolist()])
 
-    def of_pool(self, snapshot: Snapshot) -> RowBlocks:
-        """See `Features`. Cost: every text in memory; n-grams are counted only of the rows that are asked for."""
-        return NgramRows(snapshot.texts(), self.buckets)
+    def of_pool(self, snapshot: Snapshot, workers: Workers | None) -> RowBlocks:
+        """See `Features`. Cost: every text in memory, unless workers read all; n-grams are counted only of the rows that
+        are asked for.
+        """
+        if workers is None:
+            return NgramRows(snapshot.texts(), self.buckets)
+        return NgramsInParts(len(snapshot), workers.texts_of(snapshot), snapshot.texts, self.buckets)
 
     def of_targets(self, encoder: str, vectors: Array, texts: Callable[[], list[str]]) -> Array:
         """See `Features`."""

@@ -24,6 +24,7 @@ class ModelSource(Source):
 
     def __init__(self, features: Features, classes: Sequence[str], snapshot: Snapshot, members: int) -> None:
         self.features, self.classes, self.snapshot, self.members = features, classes, snapshot, members
+        self.reads_texts = features.of_texts
 
     @abstractmethod
     def fit(self) -> Model:
@@ -54,7 +55,7 @@ class ModelSource(Source):
 
     @cached_property
     def _rows(self) -> RowBlocks:
-        return self.features.of_pool(self.snapshot)
+        return self.features.of_pool(self.snapshot, self.workers)
 
     @cached_property
     def _members(self) -> list[Model]:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pipelines.workers import Workers
 from selection.types import Array, Floats, Mask, RowBlocks, Rows
 
 # JSON-plain: what a selection depends on, and `url`, which only says where a file lies.
@@ -17,9 +18,13 @@ class Source(ABC):
 
     Attributes:
         classes: (C,) their names.
+        reads_texts: whether it reads the texts of all rows.
+        workers: other processes that may read the pool for it.
     """
 
     classes: Sequence[str]
+    reads_texts: bool = False
+    workers: Workers | None = None
 
     @abstractmethod
     def probabilities(self) -> RowBlocks | Floats:

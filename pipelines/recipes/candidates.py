@@ -33,7 +33,7 @@ def assemble(inputs: DrawInputs) -> tuple[Pool, dict[str, int]]:
         target_questions=None if examples is None else examples.questions,
         target_names=() if examples is None else examples.printable(),
         texts=snapshot.texts() if Input.TEXTS in needs else None,
-        text_map=inputs.text_map,
+        text_map=None if inputs.workers is None else inputs.workers.texts_of(snapshot),
         columns=columns,
         keys=hash_keys(snapshot.ids),
         eligible=eligible,
@@ -46,7 +46,8 @@ def _vectors(inputs: DrawInputs) -> Vectors | None:
     if inputs.vectors is None:
         return None
     vectors = inputs.vectors if inputs.spec.index else exact(inputs.vectors)
-    return on_gpu(vectors) if inputs.part_map is None else VectorsInParts(vectors, inputs.part_map)
+    parts = None if inputs.workers is None else inputs.workers.parts_of(inputs.vectors)
+    return on_gpu(vectors) if parts is None else VectorsInParts(vectors, parts)
 
 
 def _column(inputs: DrawInputs, name: str) -> Array:

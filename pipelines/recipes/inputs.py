@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from pipelines.pool_view import PoolView
 from pipelines.recipes.spec import SelectionSpec
+from pipelines.workers import Workers
 from selection import Targets
-from selection.types import Floats, PartMap, RowBlocks, Rows, TextMap
+from selection.types import Floats, Input, RowBlocks, Rows
 from storage.pool.snapshot import Snapshot
 from storage.pool.targets import TargetSet
 from storage.vectors.segments import StoredVectors
@@ -29,12 +30,10 @@ class DrawInputs:
         without: further rules -> (n,) the rows that each keeps out, beside those of the spec.
 
     Attributes:
-        text_map: where several processes read the texts; None for this process.
-        part_map: where several processes read the vectors.
+        workers: other processes that read the pool; None for this one alone.
     """
 
-    text_map: TextMap | None = None
-    part_map: PartMap | None = None
+    workers: Workers | None = None
 
     def __init__(self, view: PoolView, spec: SelectionSpec, without: Mapping[str, Mask] | None = None) -> None:
         self.view, self.spec, self.without = view, spec, dict(without or {})
@@ -43,6 +42,15 @@ class DrawInputs:
     def snapshot(self) -> Snapshot:
         """The pool, with the columns of token scores that the recipe reads."""
         return self.view.with_scores(self.view.snapshot_of(self.spec.snapshot), self.spec.scores)
+
+    def use(self, workers: Workers) -> None:
+        """Let other processes read the pool."""
+        self.workers = workers
+
+    @property
+    def texts_are_read(self) -> bool:
+        """Whether a draw reads the texts of the whole pool."""
+        return Input.TEXTS in self.spec.inputs
 
     @cached_property
     def vectors(self) -> StoredVectors | None:

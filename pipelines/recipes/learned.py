@@ -12,6 +12,7 @@ from pipelines.pool_view import PoolView
 from pipelines.recipes.inputs import DrawInputs, Mask
 from pipelines.recipes.spec import SelectionSpec
 from pipelines.recipes.targets import target_texts
+from pipelines.workers import Workers
 from selection import Targets
 from selection.types import Floats, Input, RowBlocks, Rows
 
@@ -23,6 +24,16 @@ class LearnedInputs(DrawInputs):
         assert spec.probabilities is not None
         super().__init__(view, spec, without)
         self.source = open_source(view, spec.probabilities, view.snapshot_of(spec.snapshot))
+
+    def use(self, workers: Workers) -> None:
+        """Let other processes read the pool, for the source too."""
+        super().use(workers)
+        self.source.workers = workers
+
+    @property
+    def texts_are_read(self) -> bool:
+        """Whether a draw reads the texts of the whole pool, for its steps or for the source."""
+        return super().texts_are_read or self.source.reads_texts
 
     @property
     def labels(self) -> Rows | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,12 +18,10 @@ from pipelines.recipes.eligible import RULES
 from pipelines.recipes.learned import recipe_inputs
 from pipelines.recipes.noise import ANOTHER_SEED, jaccard, noise_floor, with_another_seed
 from pipelines.recipes.spec import resolve_spec
-from pipelines.recipes.text_shards import SnapshotTexts
-from pipelines.recipes.vector_shards import StoredParts
 from pipelines.runs import last_run
 from pipelines.stages.embedding_recall import VERBATIM, embedding_recall, recall_check, recall_metrics
 from pipelines.stages.stage import Check, Outcome, stage
-from selection.types import Input
+from pipelines.workers import Workers
 from storage.ids import Ids, from_arrow, rows_of
 from storage.pool.content import Turns, prompt_of
 from storage.records import commit_metrics, known_selection
@@ -51,15 +47,16 @@ def select(context: Context, recipe: str) -> Outcome:
     last = last_run(context.store, "select", recipe)
     spec = resolve_spec(context, recipe)
     inputs = recipe_inputs(context.pool, spec)
-    size = inputs.snapshot.size_bytes if Input.TEXTS in spec.inputs else 0
-    with engine_for(context, size // EASE) as (parallel, workers), ExitStack() as stack:
-        progress = context.report.progress
-        if workers > 1:
-            inputs.text_map = SnapshotTexts(inputs.snapshot, parallel, partial(progress, f"{recipe}: read the texts"))
-        if context.engine.kind == "ray" and inputs.vectors is not None:  # one process uses all cores for vectors
-            folder = stack.enter_context(context.store.scratch("parts"))
-            on_rows = partial(progress, f"{recipe}: read the vectors")
-            inputs.part_map = StoredParts(inputs.vectors, parallel, folder, on_rows)
+    size = inputs.snapshot.size_bytes if inputs.texts_are_read else 0
+    with engine_for(context, size // EASE) as (parallel, workers), context.store.scratch("parts") as folder:
+        on_ray = context.engine.kind == "ray"
+        if workers > 1 or on_ray:
+
+            def progress(what: str, done: int, total: int) -> None:
+                context.report.progress(f"{recipe}: {what}", done, total)
+
+            # One process uses all cores for vectors.
+            inputs.use(Workers(parallel, folder, read_vectors=on_ray, progress=progress))
         result = draw(context, inputs, recipe)
     recall = embedding_recall(context, recipe, result.spec)
     shared = _shared(context, result.ids, last["subject"] if last else None)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from selection.noise import mix
-from selection.types import Rows, UInts
+from selection.types import Floats, Rows, TextMap, UInts
 
 TOKEN = re.compile(r"\w+|[^\w\s]+")
 
@@ -129,6 +130,52 @@ class NgramRows:
         texts = [self.texts[row] for row in rows.tolist()]
         parts = [unit_counts(block, self.buckets) for block in Ngrams(self.buckets).blocks(texts)]
         return vstack(parts, format="csr") if parts else csr_array((0, self.buckets))
+
+
+class NgramsInParts:
+    """`NgramRows` of texts that other processes can read, which then make the rows (`PartedVectors`).
+
+    Args:
+        count: n.
+        text_map: where the texts are read.
+        read: gives (n,) the texts, for rows that are asked for singly.
+    """
+
+    device = "cpu"
+
+    def __init__(
+        self, count: int, text_map: TextMap, read: Callable[[], Sequence[str]], buckets: int = CLASSIFIER_BUCKETS
+    ) -> None:
+        self.shape = (count, buckets)
+        self.text_map, self._read = text_map, read
+
+    @cached_property
+    def _rows(self) -> NgramRows:
+        return NgramRows(self._read(), self.shape[1])
+
+    def blocks(self) -> Iterator[tuple[Rows, Any]]:
+        """Yield `(rows, points)` in row order."""
+        return self._rows.blocks()
+
+    def take(self, rows: Rows) -> Any:
+        """The points of `rows`."""
+        return self._rows.take(rows)
+
+    def map_parts(
+        self, work: Callable[..., Floats], arguments: Callable[[Rows], tuple[Any, ...] | None] = lambda _: ()
+    ) -> Iterator[tuple[Rows, Floats]]:
+        """As `PartMap`, of work that gives float32 numbers, as many for each row; `arguments` are those of all rows."""
+        rows = np.arange(self.shape[0])
+        if (known := arguments(rows)) is None:
+            return
+        values = self.text_map(partial(_bytes_of_rows, work, self.shape[1], known), rows)
+        yield rows, np.frombuffer(b"".join(values), np.float32).reshape(len(rows), -1)
+
+
+def _bytes_of_rows(
+    work: Callable[..., Floats], buckets: int, arguments: tuple[Any, ...], texts: list[str]
+) -> list[bytes]:
+    return [row.tobytes() for row in work(NgramRows(texts, buckets), *arguments)]
 
 
 def sparse_counts(block: NgramBlock, buckets: int) -> Any:

@@ -12,6 +12,7 @@ import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -20,7 +21,7 @@ from selection.blocks import check_finite
 from selection.errors import InvalidInput, InvalidOption, rows_of_parent
 from selection.learning.linear import LinearModel, is_sparse, linear_probabilities
 from selection.step import check_flag, check_integer, check_number
-from selection.types import Array, Doubles, Floats, RowBlocks, Rows
+from selection.types import Array, Doubles, Floats, PartedVectors, RowBlocks, Rows
 
 FOLDS = 5
 LABELS_TO_CALIBRATE = 3
@@ -294,6 +295,7 @@ class PredictedProbabilities:
     def __init__(self, vectors: RowBlocks, model: Model) -> None:
         self.vectors = vectors
         self.model = model
+        self.models: tuple[Model, ...] = (model,)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -301,7 +303,15 @@ class PredictedProbabilities:
         return (self.vectors.shape[0], self.model.n_classes)
 
     def blocks(self) -> Iterator[tuple[Rows, Array]]:
-        """Yield `(rows, probabilities)` in the storage order of the vectors."""
+        """Yield `(rows, probabilities)` in the storage order of the vectors; of parts, where these are.
+
+        Estimators of others stay in this process: they may not be able to leave it.
+        """
+        linear = [model for model in self.models if isinstance(model, LinearModel)]
+        if isinstance(self.vectors, PartedVectors) and len(linear) == len(self.models):
+            for rows, P in self.vectors.map_parts(partial(_of_points, linear)):
+                yield rows, P.reshape(len(rows), *self.shape[1:])
+            return
         for rows, block in self.vectors.blocks():
             yield rows, self._of(block, rows)
 
@@ -337,6 +347,15 @@ class CommitteeProbabilities(PredictedProbabilities):
             if len(linear) == len(self.models):
                 return linear_probabilities(vectors, linear)
             return np.stack([model.probabilities(vectors) for model in self.models], axis=1)
+
+
+def _of_points(models: Sequence[LinearModel], points: RowBlocks) -> Floats:
+    """(n, models, C) float32."""
+    P = np.empty((points.shape[0], len(models), models[0].n_classes), np.float32)
+    for rows, block in points.blocks():
+        with rows_of_parent(rows):
+            P[rows] = linear_probabilities(block, models)
+    return P
 
 
 def _fit_logistic(X: Any, y: Rows, n_classes: int, *, C: float, balanced: bool) -> LinearModel:

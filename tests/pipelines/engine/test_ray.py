@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
+from pipelines import text_shards, vector_shards
 from pipelines.engine import RayEngine, local
 from pipelines.engine import ray as ray_module
 from pipelines.engine.handshake import Handshake, handshake, versions
 from pipelines.errors import EngineRefused, WorkerDied
 from pipelines.messages import counted
-from pipelines.recipes import vector_shards
 from pipelines.run import run_all
 from selection.kernels import facility_location
 from storage.errors import BadInput
@@ -34,7 +34,7 @@ from storage.store import Store
 from tests.conftest import SUBJECTS, row, write_rows
 from tests.pipelines.conftest import Winnow, change, make_light, opened
 from tests.pipelines.engine.test_local import die, die_once, name_process, refuse, run_out_of_memory, square
-from tests.pipelines.recipes.test_vector_shards import (
+from tests.pipelines.test_vector_shards import (
     RECIPES,
     check_kernels,
     check_recipes,
@@ -118,6 +118,12 @@ def killed_once(work: Callable[[Any, Report], Any], folder: Path, shard: Any, re
 WHERE_VECTORS_ARE = """\
   far: {steps: [k_center], budget: 30}
   typical: {steps: [{facility_location: {mode: reference, n_ref: 40}}], budget: 8}
+  like: {steps: [{class_probability: {of: good}}, top], budget: 8, probabilities: by_vectors}
+  worded: {steps: [{class_probability: {of: good}}, top], budget: 8, probabilities: by_words}
+"""
+CLASSIFIERS = """classifiers:
+  by_vectors: {classes: {good: {where: "source = 'fox'"}, other: {sample: 40}}}
+  by_words: {features: ngrams, classes: {good: {targets: foxes}, other: {sample: 40}}, equal_classes: false}
 """
 
 
@@ -152,12 +158,8 @@ def test_a_run__has_the_same_store_and_selections_from_any_engine(
     share_small_work(monkeypatch)
     monkeypatch.setattr(facility_location, "CHUNK_ROWS", 20)
     works: set[str] = set()
-    original = vector_shards.StoredParts.__call__
-    monkeypatch.setattr(
-        vector_shards.StoredParts,
-        "__call__",
-        lambda parts, work, rows: (works.add(getattr(work, "func", work).__name__), original(parts, work, rows))[1],
-    )
+    for places in (vector_shards.StoredParts, text_shards.SnapshotTexts):
+        monkeypatch.setattr(places, "__call__", _noting(works, places.__call__))
     runs = set()
     kinds = [
         ("kind: local", 1),
@@ -167,7 +169,7 @@ def test_a_run__has_the_same_store_and_selections_from_any_engine(
     for number, (kind, workers) in enumerate(kinds):
         project = make_light(tmp_path / str(number))
         change(project, "pool:\n", f"engine: {{{kind}, workers: {workers}}}\npool:\n")
-        change(project, "recipes:\n", f"recipes:\n{WHERE_VECTORS_ARE}")
+        change(project, "recipes:\n", f"{CLASSIFIERS}recipes:\n{WHERE_VECTORS_ARE}")
         works.clear()
         said: list[str] = []
         run_all(opened(project, said))
@@ -179,8 +181,19 @@ def test_a_run__has_the_same_store_and_selections_from_any_engine(
         parts = sorted((str(path.relative_to(pool)), path.read_bytes()) for path in pool.glob("*/*.parquet"))
         assert len(parts) > 4
         runs.add((*store.records("selections"), *chosen, *store.records("snapshots"), *parts))
-        assert works >= {"_refreshed_of_part", "_bounds_of_part"} if "ray" in kind else works == set()
+        of_texts = {"_bytes_of_rows"} if workers > 1 or "ray" in kind else set()
+        of_vectors = {"_refreshed_of_part", "_bounds_of_part", "_of_points"} if "ray" in kind else set()
+        assert of_texts | of_vectors <= works
+        assert works == of_texts or "ray" in kind
     assert len(runs) == 1
+
+
+def _noting(works: set[str], call: Callable[..., Any]) -> Callable[..., Any]:
+    def noted(places: Any, work: Any, rows: Any) -> Any:
+        works.add(getattr(work, "func", work).__name__)
+        return call(places, work, rows)
+
+    return noted
 
 
 @pytest.mark.slow

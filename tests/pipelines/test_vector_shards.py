@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.recipes import vector_shards
-from pipelines.recipes.vector_shards import StoredParts
+from pipelines import vector_shards
+from pipelines.vector_shards import StoredParts
 from selection import InvalidInput, Pool, Targets, select
 from selection.kernels import facility_location, k_center
 from selection.kernels.assign import nearest_centres
 from selection.kernels.normalize import unit_rows
 from selection.kernels.top_k import top_k
-from selection.types import Rows
+from selection.learning.classifier import CommitteeProbabilities, PredictedProbabilities
+from selection.learning.linear import LinearModel
+from selection.types import RowBlocks, Rows
 from selection.vectors import VectorsInParts, exact
 from storage.ids import from_bytes
 from storage.shards import Map, Report, in_turn
@@ -105,6 +107,27 @@ def check_kernels(vectors: StoredVectors, parallel: Map, folder: Path) -> None:
         expected, given = (top_k(each, queries, depth=60) for each in (alone, shared))
         assert np.array_equal(expected.row, given.row)
         assert np.array_equal(expected.score, given.score)
+
+
+def test_probabilities__are_those_of_one_process(
+    vectors: StoredVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_shards, "PART_ROWS", 50)
+    rng = np.random.default_rng(4)
+    models = [LinearModel(rng.normal(size=(D, 3)), rng.normal(size=3)) for _ in range(2)]
+    parted = VectorsInParts(vectors, StoredParts(vectors, backwards, tmp_path, lambda *_: None))
+    check_probabilities(vectors, parted, models)
+
+
+def check_probabilities(alone: RowBlocks, parted: RowBlocks, models: list[LinearModel]) -> None:
+    for make in (
+        lambda rows: PredictedProbabilities(rows, models[0]),
+        lambda rows: CommitteeProbabilities(rows, models),
+    ):
+        expected, parts = make(alone).take(np.arange(alone.shape[0])), list(make(parted).blocks())
+        for rows, P in parts:
+            assert np.array_equal(P, expected[rows])
+        assert sorted(np.concatenate([rows for rows, _ in parts]).tolist()) == list(range(alone.shape[0]))
 
 
 def test_progress__is_of_the_rows_that_are_read(

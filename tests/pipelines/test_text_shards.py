@@ -14,19 +14,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipelines import text_shards
 from pipelines.engine import LocalEngine, local
-from pipelines.recipes import text_shards
-from pipelines.recipes.text_shards import SnapshotTexts, TextShard, work_on_texts
 from pipelines.stages.ingest import ingest as ingest_stage
 from pipelines.stages.select import select
+from pipelines.text_shards import SnapshotTexts, TextShard, work_on_texts
 from selection import Pool
 from selection.filters.near_duplicates import NearDuplicates
+from selection.kernels.ngrams import NgramRows, NgramsInParts
+from selection.learning.linear import LinearModel
 from storage.pool import ingest
 from storage.pool.ingest import FileSpec, ingest_file
 from storage.pool.snapshot import Snapshot, take_snapshot
 from storage.shards import Report
 from storage.store import Store
 from tests.pipelines.conftest import change, opened
+from tests.pipelines.test_vector_shards import check_probabilities
 
 
 def text_of(number: int) -> str:
@@ -108,6 +111,18 @@ def test_near_duplicates__are_those_of_one_process(
         assert len(expected.row) > 20
         for name in ("row", "of", "similarity"):
             assert np.array_equal(getattr(given, name), getattr(expected, name))
+
+
+def test_probabilities_of_ngrams__are_those_of_one_process(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_shards, "SHARD_ROWS", 40)
+    rng = np.random.default_rng(4)
+    models = [LinearModel(rng.normal(size=(500, 2)), rng.normal(size=2)) for _ in range(3)]
+    text_map = SnapshotTexts(snapshot, backwards, lambda *_: None)
+    parted = NgramsInParts(len(snapshot), text_map, snapshot.texts, 500)
+    check_probabilities(NgramRows(snapshot.texts(), 500), parted, models)
+    assert np.array_equal(
+        parted.take(np.array([5, 0])).todense(), NgramRows(snapshot.texts(), 500).take(np.array([5, 0])).todense()
+    )
 
 
 @pytest.mark.slow
