@@ -33,6 +33,11 @@ from selection.contamination import ContaminationRules
 from selection.encoders import EncoderSpec
 from selection.encoders.ngrams import NgramSpec
 from selection.filters.near_duplicates import NearDuplicates
+from selection.kernels.ngrams import CLASSIFIER_BUCKETS, NgramRows, NgramsInParts
+from selection.learning.classifier import PredictedProbabilities
+from selection.learning.linear import LinearModel
+from selection.scorers.class_probability import ClassProbability
+from selection.types import RowBlocks
 from storage.pool.ingest import FileSpec, ingest_file
 from storage.pool.snapshot import Snapshot, take_snapshot
 from storage.pool.targets import ingest_targets
@@ -73,6 +78,17 @@ def near(texts: list[str], snapshot: Snapshot, parallel: Map | None) -> list[int
     return NearDuplicates().duplicates(pool, rng=np.random.default_rng(0)).row.tolist()
 
 
+def probabilities(model: LinearModel, snapshot: Snapshot, parallel: Map | None) -> bytes:
+    """What a classifier says of the words of every row."""
+    rows: RowBlocks
+    if parallel is None:
+        rows = NgramRows(snapshot.texts())
+    else:
+        rows = NgramsInParts(len(snapshot), SnapshotTexts(snapshot, parallel, lambda *_: None), snapshot.texts)
+    pool = Pool(probabilities=PredictedProbabilities(rows, model))
+    return ClassProbability(of=1).score(pool, rng=np.random.default_rng(0)).tobytes()
+
+
 def processor_s() -> tuple[float, float]:
     """Processor seconds of this process, and of those that have ended."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -106,9 +122,11 @@ def main() -> None:
         large, small = (made_up(folder, store, rows) for rows in (options.rows, options.texts))
         (folder / "targets.jsonl").write_text("".join((folder / f"{options.texts}.jsonl").open().readlines()[:500]))
         targets = ingest_targets(store, "targets", [FileSpec(str(folder / "targets.jsonl"))])
+        model = LinearModel(np.random.default_rng(0).normal(size=(CLASSIFIER_BUCKETS, 2)), np.zeros(2))
         works: dict[str, Callable[[Map | None], Any]] = {
             "near_duplicates": partial(near, large.texts(), large),
             "decontamination": partial(matches, targets, large),
+            "class_probability of words": partial(probabilities, model, large),
             "ngrams": partial(vectors, NgramSpec(), large),
             options.model: partial(vectors, EncoderSpec(model=options.model, max_tokens=128), small),
         }
