@@ -50,7 +50,7 @@ from storage.vectors.index import cells_for, index_bytes, kind_for
 # What is assumed where nothing is known.
 DIMENSION, TARGETS, ROW_BYTES = 384, 500, 1000.0
 MOST_ROWS = 10**12
-# What the engine spreads over workers; everything else is done by the driver.
+# What the engine spreads over workers, beside what steps compare (`StepRate.on_workers`); the driver does all else.
 ON_WORKERS = ("ingest", "decontaminate", "embed", "token_scores")
 _NUMBER = re.compile(r"(\d[\d_,]*(?:\.\d+)?)(?:e\+?(\d{1,2}))?([kmb]?)", re.IGNORECASE)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
@@ -200,7 +200,7 @@ class Projection:
         for encoder in encoders_of(config, config.recipes):
             yield from self._vectors(encoder, content)
         for name, recipe in config.recipes.items():
-            yield self._selection(name, recipe)
+            yield from self._selection(name, recipe)
         yield self._stage(Work("report", None, self.rows), "report", read=content)
 
     def _vectors(self, encoder: str, content: float) -> Iterator[Stage]:
@@ -224,7 +224,7 @@ class Projection:
             origin = f"{cells:,} cells, {kind}"
             yield Stage("index", f"{encoder}/vector_index", seconds, origin, 0, BASE_BYTES + index, size, index)
 
-    def _selection(self, name: str, recipe: Recipe) -> Stage:
+    def _selection(self, name: str, recipe: Recipe) -> Iterator[Stage]:
         title, work = f"selection/{name}", Work("select", name, self.rows)
         memory, read = BASE_BYTES + BYTES_PER_ROW["select"] * self.rows, 0.0
         d = DIMENSION
@@ -236,16 +236,24 @@ class Projection:
         size = Size(self.rows, d, recipe.constraints.amount, self._targets)
         last = last_run(self.context.store, "select", name)
         if not unknown:
-            steps = sum(STEPS[step].seconds(size) for step in names)
-            seconds = (steps + self.rows / ROWS_PER_S["select"]) / self._cores
-            return Stage("select", title, seconds, f"operations of {listed(names)}", 0, memory, read)
+            seconds = {step: STEPS[step].seconds(size) for step in names}
+            spread = {step: s * STEPS[step].on_workers for step, s in seconds.items()} if self.workers > 1 else {}
+            shared = [step for step, s in spread.items() if s]
+            if shared:
+                workers = sum(spread.values()) / self.workers
+                origin = f"their part of {listed(shared)}"
+                yield Stage("select", f"{title}: vectors", workers, origin, self.workers, WORKER_BYTES, read)
+                read = 0.0
+            own = sum(seconds.values()) - sum(spread.values()) + self.rows / ROWS_PER_S["select"]
+            yield Stage("select", title, own / self._cores, f"operations of {listed(names)}", 0, memory, read)
+            return
         time = self._costs.time(work) if last is not None else None
         origin = (
             f"{time.origin}, which {listed(unknown)} may not follow"
             if time
             else f"no rate of {listed(unknown)}: draw once"
         )
-        return Stage("select", title, time.seconds if time else None, origin, 0, memory, read)
+        yield Stage("select", title, time.seconds if time else None, origin, 0, memory, read)
 
     def _stage(self, work: Work, title: str, read: float = 0.0, written: float = 0.0) -> Stage:
         """A stage by its rate here, or by `pipelines.rates`."""

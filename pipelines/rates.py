@@ -85,11 +85,13 @@ class StepRate:
         operations: of a size; multiplications and additions, as if none were saved.
         per_s: how many of them a core does in a second.
         source: the command that measured it.
+        on_workers: the share that workers of a Ray cluster do, see docs/decisions/0048; none on one machine.
     """
 
     operations: Callable[[Size], float]
     per_s: float
     source: str
+    on_workers: float = 0.0
 
     def seconds(self, size: Size) -> float:
         """Seconds of one core."""
@@ -118,15 +120,16 @@ _TARGETED = "benchmarks/targeted.py scale"
 _COVERAGE = "benchmarks/coverage_steps.py --all"
 STEPS: Mapping[str, StepRate] = {
     "random": StepRate(lambda size: size.rows, 2e6, "benchmarks/scale.py"),
-    "rds_plus": StepRate(_per_target, 42e9, _TARGETED),
-    "rds_max": StepRate(_per_target, 36e9, _TARGETED),
-    "rds_mean": StepRate(lambda size: size.rows * size.dimension, 1.2e9, _TARGETED),
+    "rds_plus": StepRate(_per_target, 42e9, _TARGETED, 1.0),
+    "rds_max": StepRate(_per_target, 36e9, _TARGETED, 1.0),
+    "rds_mean": StepRate(lambda size: size.rows * size.dimension, 1.2e9, _TARGETED, 1.0),
     "betr": StepRate(_per_target, 107e9, _TARGETED),
     # As fast as products alone: where vectors lie in clusters, bounds rule out pairs and it is ten times as fast.
-    "k_center": StepRate(_per_pick, 42e9, _TARGETED),
+    "k_center": StepRate(_per_pick, 42e9, _TARGETED, 0.7),
     "kmeans_pp": StepRate(_per_pick, 4500e9, _COVERAGE),
-    "facility_location": StepRate(_per_reference, 17e9, _COVERAGE),
-    "semdedup": StepRate(_in_clusters, 60e9, _COVERAGE),
+    "facility_location": StepRate(_per_reference, 17e9, _COVERAGE, 0.8),
+    # Workers assign rows to clusters; pairs within them are compared in the recipe's process.
+    "semdedup": StepRate(_in_clusters, 60e9, _COVERAGE, 0.6),
 }
 
 

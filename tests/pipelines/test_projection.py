@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.projection import Projection, Stage, card_of, parameters_in, project, rows_of
-from pipelines.rates import CARDS, UTILISATION
+from pipelines.rates import CARDS, STEPS, UTILISATION, Size
 from pipelines.run import run_all
 from pipelines.runs import last_run
 from storage.errors import BadInput
@@ -52,8 +53,25 @@ def test_stages__workers_divide_what_the_engine_spreads_and_nothing_else(light: 
     assert [*one][3:] == ["vectors/embeddings", "selection/near", "selection/any", "report"]
     assert one["pool: files"].waited == pytest.approx(64 * many["pool: files"].waited)
     assert one["decontamination"].waited == pytest.approx(64 * many["decontamination"].waited)
-    for title in ("pool: snapshot", "vectors/embeddings", "selection/near", "report"):
+    for title in ("pool: snapshot", "vectors/embeddings", "selection/any", "report"):
         assert (one[title].seconds, one[title].width) == (many[title].seconds, 0)
+
+
+def test_stages__workers_compare_vectors_and_the_driver_does_the_rest(light: Path) -> None:
+    change(light, "steps: [rds_plus], budget: 10", "steps: [k_center], budget: 10")
+    one, many = stages(light, BILLION), stages(light, BILLION, workers=64)
+    assert "selection/near: vectors" not in one
+    shared, own = many["selection/near: vectors"], many["selection/near"]
+    assert (shared.width, own.width) == (64, 0)
+    assert shared.origin == "their part of k_center"
+    alone, left = one["selection/near"].seconds, own.seconds
+    assert alone is not None
+    assert left is not None
+    assert shared.seconds is not None
+    cores = len(os.sched_getaffinity(0))
+    assert alone * cores == pytest.approx(left * cores + shared.seconds * 64)
+    of_steps = STEPS["k_center"].seconds(Size(BILLION, 16, 10, 2))
+    assert shared.seconds * 64 == pytest.approx(0.7 * of_steps)
 
 
 def test_stages__memory_of_the_driver_and_disk_grow_with_the_rows(light: Path) -> None:
