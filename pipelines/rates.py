@@ -128,8 +128,8 @@ STEPS: Mapping[str, StepRate] = {
     "k_center": StepRate(_per_pick, 42e9, _TARGETED, 0.7),
     "kmeans_pp": StepRate(_per_pick, 4500e9, _COVERAGE),
     "facility_location": StepRate(_per_reference, 17e9, _COVERAGE, 0.8),
-    # Workers assign rows to clusters; pairs within them are compared in the recipe's process.
-    "semdedup": StepRate(_in_clusters, 60e9, _COVERAGE, 0.6),
+    # All but the k-means of a sample, which is a tenth of it at a billion rows.
+    "semdedup": StepRate(_in_clusters, 60e9, _COVERAGE, 0.9),
 }
 
 

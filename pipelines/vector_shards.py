@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +61,33 @@ class StoredParts:
                 result = next(results)
             yield rows, result
 
+    def groups(
+        self, work: Callable[..., R], groups: Sequence[Rows], arguments: Sequence[tuple[Any, ...]]
+    ) -> Iterator[R]:
+        """See `PartMap.groups`. Small groups go together, up to PART_ROWS rows."""
+        total = sum(map(len, groups))
+        done = 0
+
+        def report(more: int) -> None:
+            nonlocal done
+            done = min(done + more, total)
+            self._on_rows(done, total)
+
+        folders = [folder for folder, _ in self.vectors.segments()]
+        shape = (self.vectors.shape[1], self.vectors.dtype)
+        ends = np.cumsum([len(rows) for rows in groups], dtype=np.int64)
+        batches = np.split(np.arange(len(groups)), np.flatnonzero(np.diff(ends // PART_ROWS)) + 1)
+
+        def shards() -> Iterator[GroupShard]:
+            for batch in batches:
+                located = [
+                    Located(self.vectors.segment_of(groups[g]), self.vectors.places(groups[g])) for g in batch.tolist()
+                ]
+                yield GroupShard(folders, located, *shape, work, [arguments[g] for g in batch.tolist()])
+
+        for results in self._parallel(work_on_groups, shards(), report) if len(groups) else ():
+            yield from results
+
     @cached_property
     def _parts(self) -> list[tuple[Path, Path, Rows]]:
         """Segment, file of the rows' places in it, and the rows, ascending."""
@@ -99,6 +126,54 @@ def work_on_part(shard: PartShard, report: Report) -> Any:
     result = shard.work(SegmentRows(read_array(shard.segment / "vectors.npy"), places), *shard.arguments)
     report(len(places))
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class Located:
+    """Where the vectors of some rows are.
+
+    Attributes:
+        segment: (r,) the number of the segment of each; -1 where there is no vector.
+        place: (r,) in the segment.
+    """
+
+    segment: Rows
+    place: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class GroupShard:
+    """Groups of vectors that any process can read.
+
+    Attributes:
+        segments: folders.
+        groups: where the rows of each group are.
+        dimension, dtype: of the vectors.
+        work, arguments: see `selection.types.PartMap.groups`.
+    """
+
+    segments: Sequence[Path]
+    groups: Sequence[Located]
+    dimension: int
+    dtype: Any
+    work: Callable[..., Any]
+    arguments: Sequence[tuple[Any, ...]]
+
+    def __str__(self) -> str:
+        return f"{len(self.groups):,} groups of vectors"
+
+
+def work_on_groups(shard: GroupShard, report: Report) -> list[Any]:
+    """What the work gives for each group."""
+    results = []
+    for located, known in zip(shard.groups, shard.arguments, strict=True):
+        vectors = np.zeros((len(located.segment), shard.dimension), shard.dtype)
+        for number in np.unique(located.segment[located.segment >= 0]).tolist():
+            of_segment = located.segment == number
+            vectors[of_segment] = read_array(shard.segments[number] / "vectors.npy")[located.place[of_segment]]
+        results.append(shard.work(ArrayBlocks(vectors), *known))
+        report(len(vectors))
+    return results
 
 
 class SegmentRows:

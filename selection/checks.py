@@ -13,7 +13,7 @@ import copy
 import json
 import random
 import tracemalloc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -61,19 +61,33 @@ class ShuffledVectors(ArrayVectors):
 
 def in_parts(vectors: Vectors, parts: int = 5) -> VectorsInParts:
     """Vectors whose rows are in random parts, as other processes have them; what is sent is read-only. For tests."""
-    part_of = np.random.default_rng(parts).integers(0, parts, vectors.shape[0])
+    return VectorsInParts(vectors, _Parts(vectors, parts))
 
-    def part_map(
-        work: Callable[..., R], arguments: Callable[[Rows], tuple[Any, ...] | None]
+
+class _Parts:
+    """See `PartMap`."""
+
+    def __init__(self, vectors: Vectors, parts: int) -> None:
+        self.vectors, self.parts = vectors, parts
+        self.part_of = np.random.default_rng(parts).integers(0, parts, vectors.shape[0])
+
+    def __call__(
+        self, work: Callable[..., R], arguments: Callable[[Rows], tuple[Any, ...] | None]
     ) -> Iterator[tuple[Rows, R]]:
-        for part in range(parts):
-            rows = np.flatnonzero(part_of == part)
+        for part in range(self.parts):
+            rows = np.flatnonzero(self.part_of == part)
             if len(rows) and (known := arguments(rows)) is not None:
-                with rows_of_parent(rows):
-                    result = work(SubVectors(vectors, rows), *map(_read_only, known))
-                yield rows, result
+                yield rows, self._done(work, rows, known)
 
-    return VectorsInParts(vectors, part_map)
+    def groups(
+        self, work: Callable[..., R], groups: Sequence[Rows], arguments: Sequence[tuple[Any, ...]]
+    ) -> Iterator[R]:
+        for rows, known in zip(groups, arguments, strict=True):
+            yield self._done(work, rows, known)
+
+    def _done(self, work: Callable[..., R], rows: Rows, known: tuple[Any, ...]) -> R:
+        with rows_of_parent(rows):
+            return work(SubVectors(self.vectors, rows), *map(_read_only, known))
 
 
 def _read_only(argument: Any) -> Any:

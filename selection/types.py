@@ -98,6 +98,18 @@ class PartMap(Protocol):
         """
         ...
 
+    def groups(
+        self, work: Callable[..., R], groups: Sequence[Rows], arguments: Sequence[tuple[Any, ...]]
+    ) -> Iterator[R]:
+        """Yield what the work gives for each of some groups of rows, in whatever parts these are, in the order of groups.
+
+        Args:
+            work: as above; called as `work(points, *arguments[g])`, where row i of the points is `groups[g][i]`.
+            groups: of rows of the pool that a draw began with, none empty.
+            arguments: one tuple a group.
+        """
+        ...
+
 
 @runtime_checkable
 class PartedVectors(Points, Protocol):
@@ -107,6 +119,16 @@ class PartedVectors(Points, Protocol):
         self, work: Callable[..., R], arguments: Callable[[Rows], tuple[Any, ...] | None] = lambda _: ()
     ) -> Iterator[tuple[Rows, R]]:
         """As `PartMap`, of these rows."""
+
+
+@runtime_checkable
+class GroupedVectors(Points, Protocol):
+    """Vectors that other processes can read, any rows together: for work on groups that has nothing to do with others."""
+
+    def map_groups(
+        self, work: Callable[..., R], groups: Sequence[Rows], arguments: Sequence[tuple[Any, ...]]
+    ) -> Iterator[R]:
+        """As `PartMap.groups`, of these rows."""
 
 
 class TextMap(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,7 +117,8 @@ class TensorVectors(SourceVectors):
 
 
 class VectorsInParts(SourceVectors):
-    """Vectors that other processes can read (`PartedVectors`): kernels that can let them do the work, others read the source.
+    """Vectors that other processes can read (`PartedVectors`, `GroupedVectors`): some kernels let these do the work, others
+    read the source.
 
     Args:
         source: (n, d) the vectors.
@@ -154,6 +155,13 @@ class VectorsInParts(SourceVectors):
 
         for rows, result in self.part_map(partial(_on_kept, work), of_part):
             yield _common(rows, own)[1], result
+
+    def map_groups(
+        self, work: Callable[..., R], groups: Sequence[Rows], arguments: Sequence[tuple[Any, ...]]
+    ) -> Iterator[R]:
+        """See `GroupedVectors.map_groups`."""
+        own = self.rows
+        return self.part_map.groups(work, groups if own is None else [own[rows] for rows in groups], arguments)
 
     def restricted(self, rows: Rows) -> VectorsInParts:
         """Some rows in a frame of their own."""

@@ -84,7 +84,7 @@ class SemDedup(DuplicateFilter):
     def duplicates(self, pool: Pool, *, rng: np.random.Generator) -> Duplicates:
         """The candidates to drop, the row that each of them duplicates, and their cosine."""
         from selection.kernels.clusters import cluster_count, hashed_order, spherical_clusters
-        from selection.kernels.duplicates import duplicates_in
+        from selection.kernels.duplicates import duplicates_by_group
 
         vectors = pool.get_vectors()
         selected = np.zeros(len(pool), bool)
@@ -98,13 +98,10 @@ class SemDedup(DuplicateFilter):
         rows = np.sort(order)
         priority = self._priority(pool, clusters.value, noise)[rows]
         rows = rows[np.lexsort((rows, priority, ~selected[rows], clusters.place[rows]))]
-        parts = [
-            duplicates_in(
-                vectors, members, fixed=int(selected[members].sum()), threshold=1.0 - self.eps, rule=self.rule
-            )
-            for members in np.split(rows, np.flatnonzero(np.diff(clusters.place[rows])) + 1)
-        ]
-        return Duplicates.joined(parts)
+        groups = np.split(rows, np.flatnonzero(np.diff(clusters.place[rows])) + 1)
+        fixed = [int(selected[members].sum()) for members in groups]
+        parts = duplicates_by_group(vectors, groups, fixed, threshold=1.0 - self.eps, rule=self.rule)
+        return Duplicates.joined(list(parts))
 
     def _priority(self, pool: Pool, to_centroid: Array, noise: Array) -> Array:
         """(n,) of two duplicates, the row with the lower number stays."""

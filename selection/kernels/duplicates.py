@@ -6,7 +6,8 @@ The cosine that decides is that of float64 arithmetic in one fixed order. Float3
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -16,14 +17,14 @@ from selection.kernels.compiled.duplicates import Pairs
 from selection.kernels.compiled.margin import product_margin
 from selection.kernels.device import duplicates as device
 from selection.kernels.normalize import unit_rows
-from selection.types import DeviceVectors, Duplicates, Floats, Mask, Rows, Vectors
+from selection.types import DeviceVectors, Doubles, Duplicates, Floats, GroupedVectors, Mask, Points, Rows
 
 # Rows compared at once with all before them, and pairs that this may be.
 BLOCK_ROWS = 1024
 BLOCK_VALUES = 2**24
 
 
-def duplicates_in(vectors: Vectors, rows: Rows, *, fixed: int, threshold: float, rule: str) -> Duplicates:
+def duplicates_in(vectors: Points, rows: Rows, *, fixed: int, threshold: float, rule: str) -> Duplicates:
     """The rows of one cluster that are duplicates of others in it.
 
     Args:
@@ -57,6 +58,30 @@ def duplicates_in(vectors: Vectors, rows: Rows, *, fixed: int, threshold: float,
         loops.settle(xs, norm, fixed, parent, kept, of, similarity)
     dropped = np.flatnonzero(~kept)
     return Duplicates(rows[dropped], rows[of[dropped]], similarity[dropped])
+
+
+def duplicates_by_group(
+    vectors: Points, groups: Sequence[Rows], fixed: Sequence[int], *, threshold: float, rule: str
+) -> Iterator[Duplicates]:
+    """What `duplicates_in` finds in each of some clusters; where other processes can read the vectors, they look.
+
+    Args:
+        groups: the rows of each cluster, none empty.
+        fixed: one number a cluster.
+    """
+    if isinstance(vectors, GroupedVectors):
+        work = partial(_of_group, threshold=threshold, rule=rule)
+        in_group = vectors.map_groups(work, groups, [(count,) for count in fixed])
+        for rows, (row, of, similarity) in zip(groups, in_group, strict=True):
+            yield Duplicates(rows[row], rows[of], similarity)
+        return
+    for rows, count in zip(groups, fixed, strict=True):
+        yield duplicates_in(vectors, rows, fixed=count, threshold=threshold, rule=rule)
+
+
+def _of_group(points: Points, fixed: int, *, threshold: float, rule: str) -> tuple[Rows, Rows, Doubles]:
+    pairs = duplicates_in(points, np.arange(points.shape[0]), fixed=fixed, threshold=threshold, rule=rule)
+    return pairs.row, pairs.of, pairs.similarity
 
 
 def blocks(count: int) -> Iterator[tuple[int, int]]:

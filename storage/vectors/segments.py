@@ -424,6 +424,10 @@ class StoredVectors:
         """Where the vectors of some rows lie in their segments."""
         return self._position[rows]
 
+    def segment_of(self, rows: Rows) -> Array:
+        """The numbers, in the order of `segments`, of the segments that hold the vectors of some rows; -1 for failed ones."""
+        return self._segment[rows]
+
     @property
     def dtype(self) -> np.dtype[np.generic]:
         """As they are stored."""

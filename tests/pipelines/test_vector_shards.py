@@ -144,6 +144,26 @@ def test_progress__is_of_the_rows_that_are_read(
     assert everything.tolist() == list(range(N))
 
 
+def test_groups__have_their_rows_wherever_these_are(
+    vectors: StoredVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_shards, "PART_ROWS", 50)
+    seen: list[tuple[int, int]] = []
+    parts = StoredParts(vectors, backwards, tmp_path, lambda *progress: seen.append(progress))
+    order = np.random.default_rng(6).permutation(N)
+    groups = np.split(order, [1, 3, 120, 130, 250])
+    results = list(parts.groups(_rows_and, groups, [(number,) for number in range(6)]))
+    assert [number for _, number in results] == list(range(6))
+    for rows, (values, _) in zip(groups, results, strict=True):
+        assert np.array_equal(values, vectors.take(rows))
+    assert seen[-1] == (N, N)
+    assert list(parts.groups(_rows_and, [], [])) == []
+
+
+def _rows_and(points: Any, number: int) -> tuple[Any, int]:
+    return points.take(np.arange(points.shape[0])), number
+
+
 def _count(points: Any) -> int:
     return int(points.shape[0])
 

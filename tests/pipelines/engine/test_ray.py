@@ -118,6 +118,7 @@ def killed_once(work: Callable[[Any, Report], Any], folder: Path, shard: Any, re
 WHERE_VECTORS_ARE = """\
   far: {steps: [k_center], budget: 30}
   typical: {steps: [{facility_location: {mode: reference, n_ref: 40}}], budget: 8}
+  distinct: {steps: [{semdedup: {n_clusters: 3, eps: 0.05}}, random], budget: 8}
   like: {steps: [{class_probability: {of: good}}, top], budget: 8, probabilities: by_vectors}
   worded: {steps: [{class_probability: {of: good}}, top], budget: 8, probabilities: by_words}
 """
@@ -158,8 +159,12 @@ def test_a_run__has_the_same_store_and_selections_from_any_engine(
     share_small_work(monkeypatch)
     monkeypatch.setattr(facility_location, "CHUNK_ROWS", 20)
     works: set[str] = set()
-    for places in (vector_shards.StoredParts, text_shards.SnapshotTexts):
-        monkeypatch.setattr(places, "__call__", _noting(works, places.__call__))
+    for places, name in (
+        (vector_shards.StoredParts, "__call__"),
+        (vector_shards.StoredParts, "groups"),
+        (text_shards.SnapshotTexts, "__call__"),
+    ):
+        monkeypatch.setattr(places, name, _noting(works, getattr(places, name)))
     runs = set()
     kinds = [
         ("kind: local", 1),
@@ -182,16 +187,16 @@ def test_a_run__has_the_same_store_and_selections_from_any_engine(
         assert len(parts) > 4
         runs.add((*store.records("selections"), *chosen, *store.records("snapshots"), *parts))
         of_texts = {"_bytes_of_rows"} if workers > 1 or "ray" in kind else set()
-        of_vectors = {"_refreshed_of_part", "_bounds_of_part", "_of_points"} if "ray" in kind else set()
+        of_vectors = {"_refreshed_of_part", "_bounds_of_part", "_of_points", "_of_group"} if "ray" in kind else set()
         assert of_texts | of_vectors <= works
         assert works == of_texts or "ray" in kind
     assert len(runs) == 1
 
 
 def _noting(works: set[str], call: Callable[..., Any]) -> Callable[..., Any]:
-    def noted(places: Any, work: Any, rows: Any) -> Any:
+    def noted(places: Any, work: Any, *arguments: Any) -> Any:
         works.add(getattr(work, "func", work).__name__)
-        return call(places, work, rows)
+        return call(places, work, *arguments)
 
     return noted
 
