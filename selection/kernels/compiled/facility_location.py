@@ -1,6 +1,12 @@
 """The compiled loops behind `facility_location`.
 
 Similarities, and so gains, are integers here: multiples of 1 / `unit`.
+
+What is kept of a row lies in `which` and `value`, from `start` on: a list, `length` references and their float32
+similarities; or, where `length` is -1 - b, a sketch: for every reference four bits that say how far at most its
+similarity lies above base b. A sketch of r references has `sketch_units(r)` = k entries, in each eight codes of `which`
+and eight of the bits of `value`: reference p * k + e has the p-th four of entry e. Code c stands for c steps of the row,
+for a few codes at the end see `reach`.
 """
 
 from __future__ import annotations
@@ -16,6 +22,14 @@ RUN = 256
 FEW = 32
 # What a bound adds for the rounding of such sums, and of their terms.
 SLACK = 1 + 2.0**-14
+# Codes in each half of an entry of a sketch, their bits; the highest one, and the highest that stands for so many steps.
+CODES, CODE_BITS, LAST, LINEAR = 8, 4, 15, 13
+# What a sketch adds to a similarity, more than all roundings on the way to the code and back: seven of at most 2**-24.
+SKETCH_MARGIN = 2.0**-20
+# The linear codes reach to so many times the mean of a row: the largest similarities are few, and often far from the others.
+MEANS = 4.0
+# Rows looked at for one pick, one after the other, before it pays to look at many at once.
+LOOKS = 1024
 
 
 @compiled
@@ -79,30 +93,140 @@ def count_above(s, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
 
 
 @compiled
-def write_lists(similar, chosen, low, which, value, starts, lengths, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Write the lists of rows chosen[start] .. chosen[stop - 1] of `similar`: references they may add to, similarities."""
-    for j in range(start, stop):
-        s, at, end = similar[chosen[j]], starts[j], starts[j] + lengths[j]
-        for first in range(0, s.shape[0], FEW):
-            s_few, low_few = s[first : first + FEW], low[first : first + FEW]
-            if count_above(s_few, low_few):
-                for i in range(s_few.shape[0]):  # each entry is written, and counts if it is one
-                    if at == end:
-                        break
-                    which[at] = first + i
-                    value[at] = s_few[i]
-                    at += s_few[i] > low_few[i]
+def sketch_units(r):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The entries that a sketch of r references takes."""
+    return -(-r // (2 * CODES))
 
 
 @compiled
-def compact(rows, which, value, start, length, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Move the lists of these rows, in the order of their places, together at the front; where the free room begins."""
-    end = 0
+def write_kept(similar, chosen, low, bases, which, value, bits, step, top, rows, start, length, first, last):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write the list or sketch of the rows chosen[first] .. chosen[last - 1] of `similar`, as `length` says."""
+    k = sketch_units(similar.shape[1])
+    for j in chosen[first:last]:
+        row = rows[j]
+        at, count = start[row], length[row]
+        if count >= 0:
+            write_list(similar[j], low, which[at : at + count], value[at : at + count])
+        else:
+            step[row], top[row] = write_sketch(
+                similar[j], low, bases[-1 - count], which[at : at + k], bits[at : at + k]
+            )
+
+
+@compiled
+def write_list(s, low, which, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write the references that a row may add to, and its similarities."""
+    at, end = 0, len(which)
+    for first in range(0, s.shape[0], FEW):
+        s_few, low_few = s[first : first + FEW], low[first : first + FEW]
+        if count_above(s_few, low_few):
+            for i in range(s_few.shape[0]):  # each entry is written, and counts if it is one
+                if at == end:
+                    break
+                which[at] = first + i
+                value[at] = s_few[i]
+                at += s_few[i] > low_few[i]
+
+
+@compiled
+def reach(code, step, top):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """How far above its base a similarity of this code is at most: `code` steps, twice LINEAR, or the row's largest."""
+    steps = code if code <= LINEAR else 2 * LINEAR
+    return top if code == LAST else step * np.float32(steps)
+
+
+@compiled(fastmath=True)
+def write_sketch(s, low, base, words, bits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write the sketch of a row's similarities above `low`; its step, and its largest one above the base."""
+    zero, margin, k = np.float32(0), np.float32(SKETCH_MARGIN), words.shape[0]
+    more, codes = np.empty(s.shape[0], np.float32), np.zeros(2 * CODES * k, np.int32)
+    total, top, count = zero, zero, np.int32(0)
+    for i in range(s.shape[0]):  # one loop for each, so that the compiler uses vector instructions
+        more[i] = s[i] - base[i] + margin if s[i] > low[i] else zero
+    for i in range(s.shape[0]):
+        top = max(top, more[i])
+    for i in range(s.shape[0]):
+        total += more[i]
+        count += np.int32(more[i] > zero)
+    step = np.float32(min(top, np.float32(MEANS) * total / np.float32(max(count, 1))) / np.float32(LINEAR))
+    scale = np.float32(1) / step if step > zero else zero
+    middle = reach(LINEAR + 1, step, top)
+    for i in range(s.shape[0]):
+        code = min(np.int32(more[i] * scale), LINEAR) + 1
+        code = LAST if code > LINEAR and more[i] > middle else code
+        codes[i] = code if more[i] > zero else 0
+    for half, out in enumerate((words, bits)):
+        out[:] = 0
+        for plane in range(CODES):
+            first = (half * CODES + plane) * k
+            codes_here = codes[first : first + k]
+            for e in range(k):
+                out[e] |= codes_here[e] << np.int32(CODE_BITS * plane)
+    return step, top
+
+
+@compiled(fastmath=True)
+def sketched_gain(words, bits, base, low, weight, step, top, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """As `upper_gain`, of the largest similarities that a sketch leaves open."""
+    zero, k = np.float32(0), words.shape[0]
+    gain = 0.0
+    for plane in range(2 * CODES):
+        codes, shift = words if plane < CODES else bits, np.int32(CODE_BITS * (plane % CODES))
+        for start in range(0, k, RUN):
+            first = plane * k + start
+            end = first + min(RUN, k - start)
+            codes_run, base_run = codes[start : start + RUN], base[first:end]
+            low_run, weight_run = low[first:end], weight[first:end]
+            g = zero
+            for i in range(low_run.shape[0]):
+                most = base_run[i] + reach((codes_run[i] >> shift) & np.int32(LAST), step, top)
+                g += weight_run[i] * max(most - low_run[i], zero)
+            gain += np.float64(g)
+    return np.int64(np.ceil(gain * SLACK * unit))
+
+
+@compiled
+def open_in_sketch(words, bits, base, low, step, top, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write the references that a sketch leaves open whether the row may add to them; how many these are."""
+    k, count = words.shape[0], 0
+    is_open = np.empty(k, np.bool_)
+    for plane in range(2 * CODES):
+        codes, shift = words if plane < CODES else bits, np.int32(CODE_BITS * (plane % CODES))
+        first = plane * k
+        base_run, low_run = base[first : first + k], low[first : first + k]
+        for i in range(low_run.shape[0]):
+            most = base_run[i] + reach((codes[i] >> shift) & np.int32(LAST), step, top)
+            is_open[i] = most > low_run[i]
+        for i in range(low_run.shape[0]):  # each is written, and counts if it is one
+            if count < len(out):
+                out[count] = first + i
+            count += is_open[i]
+    return count
+
+
+@compiled(fastmath=True)
+def product(x, y):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The inner product, in float32."""
+    total = np.float32(0)
+    for f in range(x.shape[0]):
+        total += x[f] * y[f]
+    return total
+
+
+@compiled
+def compact(rows, which, value, bits, start, length, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Move what is kept of these rows, in the order of their places, together at the front; where the free room begins."""
+    end, k = 0, sketch_units(len(low))
     for row in rows:
-        count = shorten(which, value, start[row], length[row], end, low)
+        first, count = start[row], length[row]
         start[row] = end
-        length[row] = count
-        end += count
+        if count < 0:
+            for e in range(k):
+                which[end + e], bits[end + e] = which[first + e], bits[first + e]
+            end += k
+        else:
+            length[row] = shorten(which, value, first, count, end, low)
+            end += length[row]
     return end
 
 
@@ -133,6 +257,66 @@ def look_again(row, which, value, start, length, upper, low, weight32, unit):  #
         gain += np.float64(weight32[i] * max(more, np.float32(0)))
     length[row] = count
     upper[row] = min(upper[row], np.int64(np.ceil(gain * SLACK * unit)))
+
+
+@compiled
+def look_at_sketch(row, which, bits, bases, step, top, start, length, upper, low, weight32, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Lower the bound of a row to what its sketch says now."""
+    at = start[row]
+    end = at + sketch_units(len(low))
+    bound = sketched_gain(
+        which[at:end], bits[at:end], bases[-1 - length[row]], low, weight32, step[row], top[row], unit
+    )  # fmt: skip
+    upper[row] = min(upper[row], bound)
+
+
+@compiled
+def look_at_all(  # type: ignore[no-untyped-def]  # noqa: ANN201
+    rows, which, value, bits, bases, step, top, start, length, upper, coarse_at, sketched_at, version,  # noqa: ANN001
+    low, weight32, unit, first, last,  # noqa: ANN001
+):  # fmt: skip
+    """Bring the bounds of rows[first] .. rows[last - 1] up to date with what is kept of them."""
+    for row in rows[first:last]:
+        if coarse_at[row] == version:
+            continue
+        if length[row] >= 0:
+            look_again(row, which, value, start, length, upper, low, weight32, unit)
+            coarse_at[row] = version
+        elif sketched_at[row] < version:
+            look_at_sketch(row, which, bits, bases, step, top, start, length, upper, low, weight32, unit)
+            sketched_at[row] = version
+
+
+@compiled
+def multiply_open(  # type: ignore[no-untyped-def]  # noqa: ANN201
+    rows, xs, half_unit_refs, which, value, bits, bases, step, top, start, length, upper, coarse_at, version,  # noqa: ANN001
+    low, weight32, unit,  # noqa: ANN001
+):  # fmt: skip
+    """Multiply rows, of unit vectors `xs`, with the references that their sketches leave open; lower their bounds.
+
+    A list of these takes the place of a sketch if it is no longer.
+    """
+    k = sketch_units(len(low))
+    found, similar = np.empty(len(low), np.int32), np.empty(len(low), np.float32)
+    for j in range(len(rows)):
+        row = rows[j]
+        at = start[row]
+        count = open_in_sketch(
+            which[at : at + k], bits[at : at + k], bases[-1 - length[row]], low, step[row], top[row], found
+        )  # fmt: skip
+        gain, above = 0.0, 0
+        for e in range(count):
+            i = found[e]
+            s = product(xs[j], half_unit_refs[i]) + np.float32(0.5)
+            found[above], similar[above] = i, s
+            above += s > low[i]
+            gain += np.float64(weight32[i] * max(s - low[i], np.float32(0)))
+        upper[row] = min(upper[row], np.int64(np.ceil(gain * SLACK * unit)))
+        coarse_at[row] = version
+        if above <= k:
+            length[row] = above
+            which[at : at + above] = found[:above]
+            value[at : at + above] = similar[:above]
 
 
 @compiled
@@ -216,8 +400,50 @@ def push_all(heap, size, slots, row_of, upper):  # type: ignore[no-untyped-def] 
 
 
 @compiled
+def places_above(heap, size, row_of, upper, goal):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The places in the heap of a bound of at least `goal`, ascending."""
+    places = np.empty(size, np.int64)
+    count = 0
+    if size > 0 and upper[row_of[heap[0]]] >= goal:
+        places[0] = 0
+        count = 1
+    seen = 0
+    while seen < count:
+        for child in range(2 * places[seen] + 1, min(2 * places[seen] + 3, size)):
+            if upper[row_of[heap[child]]] >= goal:
+                places[count] = child
+                count += 1
+        seen += 1
+    return places[:count]
+
+
+@compiled
+def sift_all(heap, size, places, row_of, upper):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Bring into heap order again where bounds fell at these places, ascending."""
+    for at in places[::-1]:
+        sift_down(heap, size, at, row_of, upper)
+
+
+@compiled
+def gain_of_kept(  # type: ignore[no-untyped-def]  # noqa: ANN201
+    row, which, value, bits, bases, step, top, start, length, x, x_norm, refs, ref_norm, weight, covered, low, margin,  # noqa: ANN001
+    unit, take,  # noqa: ANN001
+):  # fmt: skip
+    """As `gain_of`, of the list or the sketch of a row."""
+    at, count = start[row], length[row]
+    if count >= 0:
+        return gain_of(which, value, at, count, x, x_norm, refs, ref_norm, weight, covered, low, margin, unit, take)
+    end = at + sketch_units(len(low))
+    found = np.empty(len(low), np.int32)
+    count = open_in_sketch(which[at:end], bits[at:end], bases[-1 - count], low, step[row], top[row], found)
+    value = np.full(count, np.float32(np.inf))
+    return gain_of(found, value, 0, count, x, x_norm, refs, ref_norm, weight, covered, low, margin, unit, take)
+
+
+@compiled
 def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
-    which, value, start, length, heap, size, row_of, place, norms, twin, upper, coarse_at, exact_at, memo, memo_at, version,  # noqa: ANN001
+    which, value, bits, bases, step, top, start, length, heap, size, row_of, place, norms, twin,  # noqa: ANN001
+    upper, coarse_at, sketched_at, exact_at, memo, memo_at, version,  # noqa: ANN001
     refs, ref_norm, weight, weight32, covered, low, margin, unit,  # noqa: ANN001
     outside_upper, outside_row, x, x_row, picked, gains, count, budget,  # noqa: ANN001
 ):  # fmt: skip
@@ -230,9 +456,11 @@ def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
         x: the vector of row `x_row`. Those of references are in `refs`.
 
     Returns:
-        the picks so far, the size of the heap, the version, and the row whose vector is needed, -1 for none: fewer picks
-        than the budget if it is, or a row from outside is due.
+        the picks so far, the size of the heap, the version, the row whose vector is needed, -1 for none, and whether the
+        first row has to be multiplied, or so many were looked at that all may as well be at once. If there are fewer
+        picks than the budget and neither, a row from outside is due.
     """
+    looks = 0
     while count < budget and size > 0:
         row = heap[0]
         if outside_upper > upper[row] or (outside_upper == upper[row] and outside_row < row):
@@ -242,13 +470,13 @@ def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
         # A gain of 0 covers nothing more: the references need no look.
         needs_vector = upper[row] > 0 if is_exact else memo_at[same] < version and coarse_at[row] == version
         if needs_vector and place[row] < 0 and x_row != row:
-            return count, size, version, row
+            return count, size, version, row, False
         vector = refs[place[row]] if place[row] >= 0 else x
         if is_exact:
             gain = np.int64(0)
             if needs_vector:
-                gain = gain_of(
-                    which, value, start[row], length[row], vector, norms[row],
+                gain = gain_of_kept(
+                    row, which, value, bits, bases, step, top, start, length, vector, norms[row],
                     refs, ref_norm, weight, covered, low, margin, unit, True,
                 )  # fmt: skip
             memo[same] = 0
@@ -259,23 +487,31 @@ def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
             version += 1
             size -= 1
             heap[0] = heap[size]
+            looks = 0
         elif memo_at[same] >= version:
             upper[row] = min(upper[row], memo[same])
             exact_at[row] = version
         elif needs_vector:
-            upper[row] = gain_of(
-                which, value, start[row], length[row], vector, norms[row],
+            upper[row] = gain_of_kept(
+                row, which, value, bits, bases, step, top, start, length, vector, norms[row],
                 refs, ref_norm, weight, covered, low, margin, unit, False,
             )  # fmt: skip
             exact_at[row] = version
             memo[same] = upper[row]
             memo_at[same] = version
+        elif looks == LOOKS or (length[row] < 0 and sketched_at[row] == version):
+            return count, size, version, -1, True
+        elif length[row] < 0:
+            look_at_sketch(row, which, bits, bases, step, top, start, length, upper, low, weight32, unit)
+            sketched_at[row] = version
+            looks += 1
         else:
             look_again(row, which, value, start, length, upper, low, weight32, unit)
             coarse_at[row] = version
+            looks += 1
         if size > 0:
             sift_down(heap, size, 0, row_of, upper)
-    return count, size, version, -1
+    return count, size, version, -1, False
 
 
 @compiled
