@@ -57,6 +57,8 @@ ROWS_AT_ONCE = 128
 ENTRY_BYTES = 8
 # Sketches are of similarities above what was covered at one of so many versions, each twice the one before.
 BASES = 34
+# Rows outside with so many times the highest bound of a row of which something is kept are all multiplied, whatever turns up.
+DUE = 2
 # Rows that show how high the gain of the next pick may be, and rows that are then multiplied at once.
 SEEDS, OPEN_ROWS = 64, 2048
 # Where other processes read the vectors, they bound rows that have so many products with the references, some seconds
@@ -117,7 +119,7 @@ class Coverage:
         self.version = 0
         self.upper = self._first_bounds()
         self.coarse_at = np.full(n, -1, np.int32)
-        self.sketched_at = np.full(n, -1, np.int32)
+        self.rough_at = np.full(n, -1, np.int32)
         self.exact_at = np.full(n, -1, np.int32)
         self.memo = np.zeros(n, np.int64)
         self.memo_at = np.full(n, -1, np.int32)
@@ -144,9 +146,9 @@ class Coverage:
         while count < budget:
             first = kept.outside.first()
             count, kept.size, self.version, row, many = loops.greedy(
-                kept.which, kept.value, kept.bits, kept.bases, kept.step, kept.top, kept.start, kept.length,
-                kept.heap, kept.size, kept.row_of, self.place, self.norms, self.twin,
-                self.upper, self.coarse_at, self.sketched_at, self.exact_at, self.memo, self.memo_at, self.version,
+                kept.which, kept.value, kept.bits, kept.bases, kept.step, kept.top, kept.start, kept.length, kept.rough,
+                kept.heap, kept.size, self.place, self.norms, self.twin,
+                self.upper, self.coarse_at, self.rough_at, self.exact_at, self.memo, self.memo_at, self.version,
                 self.refs, self.ref_norm, self.weight, self.weight32, self.covered, self.low, self.margin, self.unit,
                 self.upper[first] if first >= 0 else -1, first, x, row, picked, gains, count, budget,
             )  # fmt: skip
@@ -273,6 +275,10 @@ class _Outside:
             self.again()
         return int(self.rows[0]) if len(self.rows) else -1
 
+    def count_above(self, bound: int) -> int:
+        """How many of the rows that are in order have higher bounds."""
+        return int(np.searchsorted(-self.upper[self.rows], -bound)) if self.upper[self.rows[:1]].max(initial=0) > bound else 0
+
     def take(self, count: int) -> Rows:
         """Take out the first rows, or some of nearly as high bounds; ascending."""
         rows, self.rows = self.rows[:count], self.rows[count:]
@@ -312,19 +318,18 @@ class _Kept:
         self.which, self.value = np.empty(size, np.int32), np.empty(size, np.float32)
         self.bits = self.value.view(np.int32)
         self.start, self.length = np.empty(n, np.int64), np.empty(n, np.int32)
-        self.step, self.top = np.empty(n, np.float32), np.empty(n, np.float32)
+        self.step, self.top, self.rough = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, bool)
         self.bases, self.base_versions = np.empty((BASES, r), np.float32), np.empty(0, np.int64)
         # A list that is longer than a sketch is not worth its room, unless there is room for as long ones of all.
         self.longest = max(self.sketch_units, size // max(1, len(among)))
         self.used = 0
         self.heap, self.size = np.empty(len(among), np.int64), 0
-        self.row_of = np.arange(n)
         # What had to go was of bounds up to this, at that version: others of such bounds would go at once.
         self.floor, self.floor_version = -1, 0
         self.similar = np.empty((min(coverage.chunk, len(among)), r), np.float32)
 
     def fill(self) -> None:
-        """Multiply the first rows from outside, and keep something of those of high bounds."""
+        """Multiply the first rows from outside."""
         coverage, upper = self.coverage, self.coverage.upper
         if coverage.device is not None:
             coverage.tighten(coverage.device, self.outside.rows)
@@ -334,7 +339,13 @@ class _Kept:
         ):
             self.outside.again()
         first = self.outside.first()
-        rows = self.outside.take(coverage.chunk)
+        due = self.outside.count_above(DUE * upper[self.heap[0]]) if self.size else 0
+        for rows in chunks(self.outside.take(max(due, coverage.chunk)), coverage.chunk):
+            self._multiply(rows, first)
+
+    def _multiply(self, rows: Rows, first: int) -> None:
+        """Multiply some rows, and keep something of those of high bounds."""
+        coverage, upper = self.coverage, self.coverage.upper
         similar, _ = coverage.similarities(rows, self.similar[: len(rows)])
         above = coverage.bound(rows, similar)
         # The first must not be passed over: those above it may turn out to be worth less.
@@ -350,10 +361,10 @@ class _Kept:
         self.used += int(units.sum())
         task = partial(
             loops.write_kept, similar, chosen, coverage.low, self.bases, self.which, self.value, self.bits,
-            self.step, self.top, rows, self.start, self.length,
+            self.step, self.top, rows, self.start, self.length, self.rough,
         )  # fmt: skip
         coverage.threads.run(task, len(chosen), ROWS_AT_ONCE)
-        self.size = loops.push_all(self.heap, self.size, rows[chosen], self.row_of, upper)
+        self.size = loops.push_all(self.heap, self.size, rows[chosen], upper)
         self.outside.add(rows[~wanted])
 
     def look_at_many(self) -> None:
@@ -363,8 +374,8 @@ class _Kept:
         """
         coverage, upper, seeds = self.coverage, self.coverage.upper, np.arange(min(SEEDS, self.size))
         goal = self._multiply_open(self._looked_at(self.heap[seeds]), 0)
-        loops.sift_all(self.heap, self.size, seeds, self.row_of, upper)
-        places = loops.places_above(self.heap, self.size, self.row_of, upper, goal)
+        loops.sift_all(self.heap, self.size, seeds, upper)
+        places = loops.places_above(self.heap, self.size, upper, goal)
         rows = self._looked_at(self.heap[places])
         rows = rows[upper[rows] >= goal]
         rows = rows[np.argsort(-upper[rows], kind="stable")]
@@ -373,14 +384,14 @@ class _Kept:
             if not len(part):
                 break
             goal = max(goal, self._multiply_open(part, goal))
-        loops.sift_all(self.heap, self.size, places, self.row_of, coverage.upper)
+        loops.sift_all(self.heap, self.size, places, coverage.upper)
 
     def _looked_at(self, rows: Rows) -> Rows:
         """The rows, once their bounds are up to date with what is kept of them."""
-        coverage = self.coverage
+        coverage, in_place = self.coverage, rows[np.argsort(self.start[rows])]
         task = partial(
-            loops.look_at_all, rows, self.which, self.value, self.bits, self.bases, self.step, self.top,
-            self.start, self.length, coverage.upper, coverage.coarse_at, coverage.sketched_at, coverage.version,
+            loops.look_at_all, in_place, self.which, self.value, self.bits, self.bases, self.step, self.top,
+            self.start, self.length, self.rough, coverage.upper, coverage.coarse_at, coverage.rough_at, coverage.version,
             coverage.low, coverage.weight32, coverage.unit,
         )  # fmt: skip
         coverage.threads.run(task, len(rows), ROWS_AT_ONCE)
@@ -391,15 +402,15 @@ class _Kept:
         coverage = self.coverage
 
         def task(start: int, stop: int) -> None:
-            part = sketched[start:stop]
+            part = doubtful[start:stop]
             loops.multiply_open(
                 part, coverage.with_units(part)[1], coverage.half_unit_refs, self.which, self.value, self.bits,
-                self.bases, self.step, self.top, self.start, self.length, coverage.upper, coverage.coarse_at,
+                self.bases, self.step, self.top, self.start, self.length, self.rough, coverage.upper, coverage.coarse_at,
                 coverage.version, coverage.low, coverage.weight32, coverage.unit,
             )  # fmt: skip
 
-        sketched = np.sort(rows[(self.length[rows] < 0) & (coverage.coarse_at[rows] < coverage.version)])
-        coverage.threads.run(task, len(sketched), ROWS_AT_ONCE)
+        doubtful = np.sort(rows[self.rough[rows] & (coverage.coarse_at[rows] < coverage.version)])
+        coverage.threads.run(task, len(doubtful), ROWS_AT_ONCE)
         return int(coverage.upper[rows].max(initial=goal))
 
     def _base(self) -> int:
@@ -441,7 +452,7 @@ class _Kept:
         self.used = loops.compact(in_place, self.which, self.value, self.bits, self.start, self.length, self.coverage.low)
         self.size = len(live)
         self.heap[: self.size] = live
-        loops.heapify(self.heap, self.size, self.row_of, self.coverage.upper)
+        loops.heapify(self.heap, self.size, self.coverage.upper)
 
 
 def _chunk(references: int, threads: int) -> int:

@@ -6,7 +6,8 @@ What is kept of a row lies in `which` and `value`, from `start` on: a list, `len
 similarities; or, where `length` is -1 - b, a sketch: for every reference four bits that say how far at most its
 similarity lies above base b. A sketch of r references has `sketch_units(r)` = k entries, in each eight codes of `which`
 and eight of the bits of `value`: reference p * k + e has the p-th four of entry e. Code c stands for c steps of the row,
-for a few codes at the end see `reach`.
+for a few codes at the end see `reach`. Once a sketch leaves few references open, a list of these and of the largest
+similarities that it leaves open takes its place: that is `rough` too.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ CODES, CODE_BITS, LAST, LINEAR = 8, 4, 15, 13
 SKETCH_MARGIN = 2.0**-20
 # The linear codes reach to so many times the mean of a row: the largest similarities are few, and often far from the others.
 MEANS = 4.0
+# At one of so many versions it is counted how many references a sketch leaves open.
+COUNTED = 4
 # Rows looked at for one pick, one after the other, before it pays to look at many at once.
 LOOKS = 1024
 
@@ -99,12 +102,13 @@ def sketch_units(r):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
 
 
 @compiled
-def write_kept(similar, chosen, low, bases, which, value, bits, step, top, rows, start, length, first, last):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def write_kept(similar, chosen, low, bases, which, value, bits, step, top, rows, start, length, rough, first, last):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Write the list or sketch of the rows chosen[first] .. chosen[last - 1] of `similar`, as `length` says."""
     k = sketch_units(similar.shape[1])
     for j in chosen[first:last]:
         row = rows[j]
         at, count = start[row], length[row]
+        rough[row] = count < 0
         if count >= 0:
             write_list(similar[j], low, which[at : at + count], value[at : at + count])
         else:
@@ -186,21 +190,33 @@ def sketched_gain(words, bits, base, low, weight, step, top, unit):  # type: ign
 
 
 @compiled
-def open_in_sketch(words, bits, base, low, step, top, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Write the references that a sketch leaves open whether the row may add to them; how many these are."""
+def open_in_sketch(words, bits, base, low, step, top, which, most):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write the references that a sketch leaves open whether the row may add to them, and the largest similarities that it
+    leaves open; how many these are."""
     k, count = words.shape[0], 0
-    is_open = np.empty(k, np.bool_)
+    reached = np.empty(k, np.float32)
     for plane in range(2 * CODES):
         codes, shift = words if plane < CODES else bits, np.int32(CODE_BITS * (plane % CODES))
         first = plane * k
         base_run, low_run = base[first : first + k], low[first : first + k]
         for i in range(low_run.shape[0]):
-            most = base_run[i] + reach((codes[i] >> shift) & np.int32(LAST), step, top)
-            is_open[i] = most > low_run[i]
+            reached[i] = base_run[i] + reach((codes[i] >> shift) & np.int32(LAST), step, top)
         for i in range(low_run.shape[0]):  # each is written, and counts if it is one
-            if count < len(out):
-                out[count] = first + i
-            count += is_open[i]
+            which[count], most[count] = first + i, reached[i]
+            count += reached[i] > low_run[i]
+    return count
+
+
+@compiled
+def count_open(words, bits, base, low, step, top):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """How many references `open_in_sketch` finds."""
+    k, count = words.shape[0], np.int32(0)
+    for plane in range(2 * CODES):
+        codes, shift = words if plane < CODES else bits, np.int32(CODE_BITS * (plane % CODES))
+        first = plane * k
+        base_run, low_run = base[first : first + k], low[first : first + k]
+        for i in range(low_run.shape[0]):
+            count += np.int32(base_run[i] + reach((codes[i] >> shift) & np.int32(LAST), step, top) > low_run[i])
     return count
 
 
@@ -260,63 +276,84 @@ def look_again(row, which, value, start, length, upper, low, weight32, unit):  #
 
 
 @compiled
-def look_at_sketch(row, which, bits, bases, step, top, start, length, upper, low, weight32, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Lower the bound of a row to what its sketch says now."""
-    at = start[row]
-    end = at + sketch_units(len(low))
-    bound = sketched_gain(
-        which[at:end], bits[at:end], bases[-1 - length[row]], low, weight32, step[row], top[row], unit
-    )  # fmt: skip
-    upper[row] = min(upper[row], bound)
+def look_at_sketch(  # type: ignore[no-untyped-def]  # noqa: ANN201
+    row, which, value, bits, bases, step, top, start, length, upper, version, low, weight32, unit,  # noqa: ANN001
+):  # fmt: skip
+    """Lower the bound of a row to what its sketch says now; a list takes the place of one that leaves few references open."""
+    at, base, k = start[row], bases[-1 - length[row]], sketch_units(len(low))
+    words, signs = which[at : at + k], bits[at : at + k]
+    upper[row] = min(upper[row], sketched_gain(words, signs, base, low, weight32, step[row], top[row], unit))
+    if version % COUNTED == 0 and count_open(words, signs, base, low, step[row], top[row]) <= k:
+        found, most = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
+        count = open_in_sketch(words, signs, base, low, step[row], top[row], found, most)
+        which[at : at + count], value[at : at + count] = found[:count], most[:count]
+        length[row] = count
+
+
+@compiled
+def look(  # type: ignore[no-untyped-def]  # noqa: ANN201
+    row, which, value, bits, bases, step, top, start, length, rough, upper, coarse_at, rough_at, version,  # noqa: ANN001
+    low, weight32, unit,  # noqa: ANN001
+):  # fmt: skip
+    """Bring the bound of a row up to date with what is kept of it, if it is not."""
+    if coarse_at[row] == version or (rough[row] and rough_at[row] == version):
+        return
+    if length[row] < 0:
+        look_at_sketch(row, which, value, bits, bases, step, top, start, length, upper, version, low, weight32, unit)
+    else:
+        look_again(row, which, value, start, length, upper, low, weight32, unit)
+    if rough[row]:
+        rough_at[row] = version
+    else:
+        coarse_at[row] = version
 
 
 @compiled
 def look_at_all(  # type: ignore[no-untyped-def]  # noqa: ANN201
-    rows, which, value, bits, bases, step, top, start, length, upper, coarse_at, sketched_at, version,  # noqa: ANN001
+    rows, which, value, bits, bases, step, top, start, length, rough, upper, coarse_at, rough_at, version,  # noqa: ANN001
     low, weight32, unit, first, last,  # noqa: ANN001
 ):  # fmt: skip
     """Bring the bounds of rows[first] .. rows[last - 1] up to date with what is kept of them."""
     for row in rows[first:last]:
-        if coarse_at[row] == version:
-            continue
-        if length[row] >= 0:
-            look_again(row, which, value, start, length, upper, low, weight32, unit)
-            coarse_at[row] = version
-        elif sketched_at[row] < version:
-            look_at_sketch(row, which, bits, bases, step, top, start, length, upper, low, weight32, unit)
-            sketched_at[row] = version
+        look(
+            row, which, value, bits, bases, step, top, start, length, rough, upper, coarse_at, rough_at, version,
+            low, weight32, unit,
+        )  # fmt: skip
 
 
 @compiled
 def multiply_open(  # type: ignore[no-untyped-def]  # noqa: ANN201
-    rows, xs, half_unit_refs, which, value, bits, bases, step, top, start, length, upper, coarse_at, version,  # noqa: ANN001
-    low, weight32, unit,  # noqa: ANN001
+    rows, xs, half_unit_refs, which, value, bits, bases, step, top, start, length, rough,  # noqa: ANN001
+    upper, coarse_at, version, low, weight32, unit,  # noqa: ANN001
 ):  # fmt: skip
-    """Multiply rows, of unit vectors `xs`, with the references that their sketches leave open; lower their bounds.
+    """Multiply rows, of unit vectors `xs`, with the references that are in doubt for them; lower their bounds.
 
     A list of these takes the place of a sketch if it is no longer.
     """
     k = sketch_units(len(low))
-    found, similar = np.empty(len(low), np.int32), np.empty(len(low), np.float32)
+    found, similar = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
     for j in range(len(rows)):
         row = rows[j]
-        at = start[row]
-        count = open_in_sketch(
-            which[at : at + k], bits[at : at + k], bases[-1 - length[row]], low, step[row], top[row], found
-        )  # fmt: skip
+        at, count = start[row], length[row]
+        if count < 0:
+            count = open_in_sketch(
+                which[at : at + k], bits[at : at + k], bases[-1 - count], low, step[row], top[row], found, similar
+            )  # fmt: skip
+        else:
+            found[:count] = which[at : at + count]
+        for e in range(count):
+            similar[e] = product(xs[j], half_unit_refs[found[e]]) + np.float32(0.5)
         gain, above = 0.0, 0
         for e in range(count):
-            i = found[e]
-            s = product(xs[j], half_unit_refs[i]) + np.float32(0.5)
+            i, s = found[e], similar[e]
             found[above], similar[above] = i, s
             above += s > low[i]
             gain += np.float64(weight32[i] * max(s - low[i], np.float32(0)))
         upper[row] = min(upper[row], np.int64(np.ceil(gain * SLACK * unit)))
         coarse_at[row] = version
-        if above <= k:
-            length[row] = above
-            which[at : at + above] = found[:above]
-            value[at : at + above] = similar[:above]
+        if above <= k or length[row] >= 0:
+            length[row], rough[row] = above, False
+            which[at : at + above], value[at : at + above] = found[:above], similar[:above]
 
 
 @compiled
@@ -356,61 +393,60 @@ def cover(similar, xs, x_norms, refs, ref_norm, covered, low, margin, unit):  # 
 
 
 @compiled
-def before(a, b, row_of, upper):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Whether slot a comes before slot b: a higher bound, or the same and a lower row."""
-    ra, rb = row_of[a], row_of[b]
-    return upper[ra] > upper[rb] or (upper[ra] == upper[rb] and ra < rb)
+def before(a, b, upper):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Whether row a comes before row b: a higher bound, or the same and a lower row."""
+    return upper[a] > upper[b] or (upper[a] == upper[b] and a < b)
 
 
 @compiled
-def sift_down(heap, size, at, row_of, upper):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def sift_down(heap, size, at, upper):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Move an entry whose bound fell to its place in the heap."""
-    slot = heap[at]
+    row = heap[at]
     while True:
         child = 2 * at + 1
         if child >= size:
             break
-        if child + 1 < size and before(heap[child + 1], heap[child], row_of, upper):
+        if child + 1 < size and before(heap[child + 1], heap[child], upper):
             child += 1
-        if not before(heap[child], slot, row_of, upper):
+        if not before(heap[child], row, upper):
             break
         heap[at] = heap[child]
         at = child
-    heap[at] = slot
+    heap[at] = row
 
 
 @compiled
-def heapify(heap, size, row_of, upper):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Bring slots into heap order."""
+def heapify(heap, size, upper):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Bring rows into heap order."""
     for at in range(size // 2 - 1, -1, -1):
-        sift_down(heap, size, at, row_of, upper)
+        sift_down(heap, size, at, upper)
 
 
 @compiled
-def push_all(heap, size, slots, row_of, upper):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Add slots to the heap; its new size."""
-    for slot in slots:
+def push_all(heap, size, rows, upper):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Add rows to the heap; its new size."""
+    for row in rows:
         at = size
-        while at > 0 and before(slot, heap[(at - 1) // 2], row_of, upper):
+        while at > 0 and before(row, heap[(at - 1) // 2], upper):
             heap[at] = heap[(at - 1) // 2]
             at = (at - 1) // 2
-        heap[at] = slot
+        heap[at] = row
         size += 1
     return size
 
 
 @compiled
-def places_above(heap, size, row_of, upper, goal):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def places_above(heap, size, upper, goal):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The places in the heap of a bound of at least `goal`, ascending."""
     places = np.empty(size, np.int64)
     count = 0
-    if size > 0 and upper[row_of[heap[0]]] >= goal:
+    if size > 0 and upper[heap[0]] >= goal:
         places[0] = 0
         count = 1
     seen = 0
     while seen < count:
         for child in range(2 * places[seen] + 1, min(2 * places[seen] + 3, size)):
-            if upper[row_of[heap[child]]] >= goal:
+            if upper[heap[child]] >= goal:
                 places[count] = child
                 count += 1
         seen += 1
@@ -418,10 +454,10 @@ def places_above(heap, size, row_of, upper, goal):  # type: ignore[no-untyped-de
 
 
 @compiled
-def sift_all(heap, size, places, row_of, upper):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def sift_all(heap, size, places, upper):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Bring into heap order again where bounds fell at these places, ascending."""
     for at in places[::-1]:
-        sift_down(heap, size, at, row_of, upper)
+        sift_down(heap, size, at, upper)
 
 
 @compiled
@@ -434,16 +470,15 @@ def gain_of_kept(  # type: ignore[no-untyped-def]  # noqa: ANN201
     if count >= 0:
         return gain_of(which, value, at, count, x, x_norm, refs, ref_norm, weight, covered, low, margin, unit, take)
     end = at + sketch_units(len(low))
-    found = np.empty(len(low), np.int32)
-    count = open_in_sketch(which[at:end], bits[at:end], bases[-1 - count], low, step[row], top[row], found)
-    value = np.full(count, np.float32(np.inf))
-    return gain_of(found, value, 0, count, x, x_norm, refs, ref_norm, weight, covered, low, margin, unit, take)
+    found, most = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
+    count = open_in_sketch(which[at:end], bits[at:end], bases[-1 - count], low, step[row], top[row], found, most)
+    return gain_of(found, most, 0, count, x, x_norm, refs, ref_norm, weight, covered, low, margin, unit, take)
 
 
 @compiled
 def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
-    which, value, bits, bases, step, top, start, length, heap, size, row_of, place, norms, twin,  # noqa: ANN001
-    upper, coarse_at, sketched_at, exact_at, memo, memo_at, version,  # noqa: ANN001
+    which, value, bits, bases, step, top, start, length, rough, heap, size, place, norms, twin,  # noqa: ANN001
+    upper, coarse_at, rough_at, exact_at, memo, memo_at, version,  # noqa: ANN001
     refs, ref_norm, weight, weight32, covered, low, margin, unit,  # noqa: ANN001
     outside_upper, outside_row, x, x_row, picked, gains, count, budget,  # noqa: ANN001
 ):  # fmt: skip
@@ -499,18 +534,16 @@ def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
             exact_at[row] = version
             memo[same] = upper[row]
             memo_at[same] = version
-        elif looks == LOOKS or (length[row] < 0 and sketched_at[row] == version):
+        elif looks == LOOKS or (rough[row] and rough_at[row] == version):
             return count, size, version, -1, True
-        elif length[row] < 0:
-            look_at_sketch(row, which, bits, bases, step, top, start, length, upper, low, weight32, unit)
-            sketched_at[row] = version
-            looks += 1
         else:
-            look_again(row, which, value, start, length, upper, low, weight32, unit)
-            coarse_at[row] = version
+            look(
+                row, which, value, bits, bases, step, top, start, length, rough, upper, coarse_at, rough_at, version,
+                low, weight32, unit,
+            )  # fmt: skip
             looks += 1
         if size > 0:
-            sift_down(heap, size, 0, row_of, upper)
+            sift_down(heap, size, 0, upper)
     return count, size, version, -1, False
 
 
@@ -530,10 +563,9 @@ def gain_of_list(refs, similarity, weight, covered, take):  # type: ignore[no-un
 @compiled
 def greedy_lists(starts, refs, similarity, weight, covered, heap, upper, budget, picked, gains):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Lazy greedy over lists of exact similarities: candidate j covers refs[starts[j]:starts[j+1]]."""
-    row_of = np.arange(len(starts) - 1)
     exact_at = np.full(len(starts) - 1, -1)
     size = len(heap)
-    heapify(heap, size, row_of, upper)
+    heapify(heap, size, upper)
     count = 0
     while count < budget:
         row = heap[0]
@@ -548,7 +580,7 @@ def greedy_lists(starts, refs, similarity, weight, covered, heap, upper, budget,
             upper[row] = gain_of_list(refs[a:b], similarity[a:b], weight, covered, False)
             exact_at[row] = count
         if size > 0:
-            sift_down(heap, size, 0, row_of, upper)
+            sift_down(heap, size, 0, upper)
 
 
 @compiled
