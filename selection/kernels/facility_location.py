@@ -59,6 +59,8 @@ ENTRY_BYTES = 8
 BASES = 34
 # Rows outside with so many times the highest bound of a row of which something is kept are all multiplied, whatever turns up.
 DUE = 2
+# Where more of the references are in doubt, it is faster to multiply with all, many rows at once.
+OPEN_SHARE = 1 / 6
 # Rows that show how high the gain of the next pick may be, and rows that are then multiplied at once.
 SEEDS, OPEN_ROWS = 64, 2048
 # Where other processes read the vectors, they bound rows that have so many products with the references, some seconds
@@ -323,6 +325,8 @@ class _Kept:
         # A list that is longer than a sketch is not worth its room, unless there is room for as long ones of all.
         self.longest = max(self.sketch_units, size // max(1, len(among)))
         self.used = 0
+        # What part of the references was in doubt for the rows that were multiplied last.
+        self.open_share = 0.0
         self.heap, self.size = np.empty(len(among), np.int64), 0
         # What had to go was of bounds up to this, at that version: others of such bounds would go at once.
         self.floor, self.floor_version = -1, 0
@@ -359,11 +363,7 @@ class _Kept:
         units = self._units(rows[chosen])
         self.start[rows[chosen]] = self.used + np.cumsum(units) - units
         self.used += int(units.sum())
-        task = partial(
-            loops.write_kept, similar, chosen, coverage.low, self.bases, self.which, self.value, self.bits,
-            self.step, self.top, rows, self.start, self.length, self.rough,
-        )  # fmt: skip
-        coverage.threads.run(task, len(chosen), ROWS_AT_ONCE)
+        self._write(rows, chosen, similar)
         self.size = loops.push_all(self.heap, self.size, rows[chosen], upper)
         self.outside.add(rows[~wanted])
 
@@ -373,6 +373,7 @@ class _Kept:
         Gains of this version are near the bounds of rows that were multiplied: those of lower bounds can wait.
         """
         coverage, upper, seeds = self.coverage, self.coverage.upper, np.arange(min(SEEDS, self.size))
+        self.open_share = 0.0
         goal = self._multiply_open(self._looked_at(self.heap[seeds]), 0)
         loops.sift_all(self.heap, self.size, seeds, upper)
         places = loops.places_above(self.heap, self.size, upper, goal)
@@ -398,20 +399,48 @@ class _Kept:
         return rows
 
     def _multiply_open(self, rows: Rows, goal: int) -> int:
-        """Multiply those rows that are only sketched with what their sketches leave open; the highest bound of all, or `goal`."""
+        """Multiply those rows of which only rough similarities are kept; the highest bound of all, or `goal`."""
         coverage = self.coverage
+        rough = np.sort(rows[self.rough[rows] & (coverage.coarse_at[rows] < coverage.version)])
+        if self.open_share > OPEN_SHARE:
+            for part in chunks(rough, coverage.chunk):
+                self._multiply_in_place(part)
+        else:
+            self._multiply_singly(rough)
+        return int(coverage.upper[rows].max(initial=goal))
+
+    def _multiply_singly(self, rows: Rows) -> None:
+        """Multiply each row with the references that are in doubt for it."""
+        coverage = self.coverage
+        products: list[int] = []
 
         def task(start: int, stop: int) -> None:
-            part = doubtful[start:stop]
-            loops.multiply_open(
+            part = rows[start:stop]
+            count = loops.multiply_open(
                 part, coverage.with_units(part)[1], coverage.half_unit_refs, self.which, self.value, self.bits,
                 self.bases, self.step, self.top, self.start, self.length, self.rough, coverage.upper, coverage.coarse_at,
                 coverage.version, coverage.low, coverage.weight32, coverage.unit,
             )  # fmt: skip
+            products.append(count)
 
-        doubtful = np.sort(rows[self.rough[rows] & (coverage.coarse_at[rows] < coverage.version)])
-        coverage.threads.run(task, len(doubtful), ROWS_AT_ONCE)
-        return int(coverage.upper[rows].max(initial=goal))
+        coverage.threads.run(task, len(rows), ROWS_AT_ONCE)
+        self.open_share = sum(products) / max(1, len(rows) * len(coverage.refs))
+
+    def _multiply_in_place(self, rows: Rows) -> None:
+        """Multiply the rows with all references; lists that are no longer take the place of what is kept."""
+        similar, _ = self.coverage.similarities(rows, self.similar[: len(rows)])
+        above = self.coverage.bound(rows, similar)
+        chosen = np.flatnonzero(above <= self._units(rows))
+        self.length[rows[chosen]] = above[chosen]
+        self._write(rows, chosen, similar)
+
+    def _write(self, rows: Rows, chosen: Rows, similar: Floats) -> None:
+        """Write what to keep of the chosen ones among some rows."""
+        task = partial(
+            loops.write_kept, similar, chosen, self.coverage.low, self.bases, self.which, self.value, self.bits,
+            self.step, self.top, rows, self.start, self.length, self.rough,
+        )  # fmt: skip
+        self.coverage.threads.run(task, len(chosen), ROWS_AT_ONCE)
 
     def _base(self) -> int:
         """The base of sketches made now: what the references are covered with, or were not long ago."""

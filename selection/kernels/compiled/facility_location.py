@@ -30,7 +30,7 @@ SKETCH_MARGIN = 2.0**-20
 # The linear codes reach to so many times the mean of a row: the largest similarities are few, and often far from the others.
 MEANS = 4.0
 # At one of so many versions it is counted how many references a sketch leaves open.
-COUNTED = 4
+COUNTED = 16
 # Rows looked at for one pick, one after the other, before it pays to look at many at once.
 LOOKS = 1024
 
@@ -143,7 +143,7 @@ def reach(code, step, top):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN
 def write_sketch(s, low, base, words, bits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Write the sketch of a row's similarities above `low`; its step, and its largest one above the base."""
     zero, margin, k = np.float32(0), np.float32(SKETCH_MARGIN), words.shape[0]
-    more, codes = np.empty(s.shape[0], np.float32), np.zeros(2 * CODES * k, np.int32)
+    more = np.empty(s.shape[0], np.float32)
     total, top, count = zero, zero, np.int32(0)
     for i in range(s.shape[0]):  # one loop for each, so that the compiler uses vector instructions
         more[i] = s[i] - base[i] + margin if s[i] > low[i] else zero
@@ -155,17 +155,15 @@ def write_sketch(s, low, base, words, bits):  # type: ignore[no-untyped-def]  # 
     step = np.float32(min(top, np.float32(MEANS) * total / np.float32(max(count, 1))) / np.float32(LINEAR))
     scale = np.float32(1) / step if step > zero else zero
     middle = reach(LINEAR + 1, step, top)
-    for i in range(s.shape[0]):
-        code = min(np.int32(more[i] * scale), LINEAR) + 1
-        code = LAST if code > LINEAR and more[i] > middle else code
-        codes[i] = code if more[i] > zero else 0
-    for half, out in enumerate((words, bits)):
-        out[:] = 0
-        for plane in range(CODES):
-            first = (half * CODES + plane) * k
-            codes_here = codes[first : first + k]
-            for e in range(k):
-                out[e] |= codes_here[e] << np.int32(CODE_BITS * plane)
+    for plane in range(2 * CODES):
+        codes, shift = words if plane < CODES else bits, np.int32(CODE_BITS * (plane % CODES))
+        if shift == 0:
+            codes[:] = 0
+        more_run = more[plane * k : plane * k + k]
+        for e in range(more_run.shape[0]):
+            code = min(np.int32(more_run[e] * scale), np.int32(LINEAR)) + np.int32(1)
+            code = np.int32(LAST) if code > LINEAR and more_run[e] > middle else code
+            codes[e] |= (code if more_run[e] > zero else np.int32(0)) << shift
     return step, top
 
 
@@ -326,11 +324,12 @@ def multiply_open(  # type: ignore[no-untyped-def]  # noqa: ANN201
     rows, xs, half_unit_refs, which, value, bits, bases, step, top, start, length, rough,  # noqa: ANN001
     upper, coarse_at, version, low, weight32, unit,  # noqa: ANN001
 ):  # fmt: skip
-    """Multiply rows, of unit vectors `xs`, with the references that are in doubt for them; lower their bounds.
+    """Multiply rows, of unit vectors `xs`, with the references that are in doubt for them, and lower their bounds; how many
+    products this was.
 
-    A list of these takes the place of a sketch if it is no longer.
+    A list of these references takes the place of a sketch if it is no longer.
     """
-    k = sketch_units(len(low))
+    products, k = 0, sketch_units(len(low))
     found, similar = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
     for j in range(len(rows)):
         row = rows[j]
@@ -343,6 +342,7 @@ def multiply_open(  # type: ignore[no-untyped-def]  # noqa: ANN201
             found[:count] = which[at : at + count]
         for e in range(count):
             similar[e] = product(xs[j], half_unit_refs[found[e]]) + np.float32(0.5)
+        products += count
         gain, above = 0.0, 0
         for e in range(count):
             i, s = found[e], similar[e]
@@ -354,6 +354,7 @@ def multiply_open(  # type: ignore[no-untyped-def]  # noqa: ANN201
         if above <= k or length[row] >= 0:
             length[row], rough[row] = above, False
             which[at : at + above], value[at : at + above] = found[:above], similar[:above]
+    return products
 
 
 @compiled
