@@ -316,7 +316,7 @@ class _Kept:
         self.coverage = coverage
         self.outside = _Outside(among, coverage.upper)
         self.sketch_units = loops.sketch_units(r)
-        size = max(self.sketch_units, min(len(among) * r, coverage.max_bytes // ENTRY_BYTES))
+        size = max(r, min(len(among) * r, coverage.max_bytes // ENTRY_BYTES))
         self.which, self.value = np.empty(size, np.int32), np.empty(size, np.float32)
         self.bits = self.value.view(np.int32)
         self.start, self.length = np.empty(n, np.int64), np.empty(n, np.int32)

@@ -311,12 +311,18 @@ def look_at_all(  # type: ignore[no-untyped-def]  # noqa: ANN201
     rows, which, value, bits, bases, step, top, start, length, rough, upper, coarse_at, rough_at, version,  # noqa: ANN001
     low, weight32, unit, first, last,  # noqa: ANN001
 ):  # fmt: skip
-    """Bring the bounds of rows[first] .. rows[last - 1] up to date with what is kept of them."""
+    """Bring the bounds of rows[first] .. rows[last - 1] up to date with what is kept of them; a number without meaning."""
+    touched = np.int64(0)
+    for row in rows[first:last]:  # all that lies far apart in memory, so that it is waited for together
+        at = start[row]
+        touched += which[at] + bits[at] + length[row] + rough[row] + coarse_at[row] + rough_at[row] + upper[row]
+        touched += np.int64(step[row] + top[row])
     for row in rows[first:last]:
         look(
             row, which, value, bits, bases, step, top, start, length, rough, upper, coarse_at, rough_at, version,
             low, weight32, unit,
         )  # fmt: skip
+    return touched
 
 
 @compiled
