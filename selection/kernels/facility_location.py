@@ -82,9 +82,10 @@ class Coverage:
         max_bytes: for the kept similarities.
 
     Cost: two passes over the vectors; then 2*d operations for each pair of a candidate and a reference that is
-    multiplied, and a scan of the similarities for each bound; where other processes read the vectors, they multiply
-    more pairs and this one fewer, see `tighten_in_parts`. Memory: `max_bytes` at most, 8 bytes * references * d,
-    80 bytes * n, a chunk of 64 MiB or one row. A GPU multiplies somewhat more pairs; for its memory see
+    multiplied, all pairs once and, where sketches of all rows fit into `max_bytes`, few a second time; and a scan of what
+    is kept for each bound; where other processes read the vectors, they multiply
+    more pairs and this one fewer, see `tighten_in_parts`. Memory: `max_bytes` at most (a sketch takes half a byte * references),
+    8 bytes * references * d, 93 bytes * n, a chunk of 64 MiB or one row. A GPU multiplies somewhat more pairs; for its memory see
     `device.facility_location`.
     """
 
@@ -279,7 +280,9 @@ class _Outside:
 
     def count_above(self, bound: int) -> int:
         """How many of the rows that are in order have higher bounds."""
-        return int(np.searchsorted(-self.upper[self.rows], -bound)) if self.upper[self.rows[:1]].max(initial=0) > bound else 0
+        if not len(self.rows) or self.upper[self.rows[0]] <= bound:
+            return 0
+        return int(np.searchsorted(-self.upper[self.rows], -bound))
 
     def take(self, count: int) -> Rows:
         """Take out the first rows, or some of nearly as high bounds; ascending."""
@@ -343,7 +346,7 @@ class _Kept:
         ):
             self.outside.again()
         first = self.outside.first()
-        due = self.outside.count_above(DUE * upper[self.heap[0]]) if self.size else 0
+        due = self.outside.count_above(DUE * int(upper[self.heap[0]])) if self.size else 0
         for rows in chunks(self.outside.take(max(due, coverage.chunk)), coverage.chunk):
             self._multiply(rows, first)
 
@@ -372,7 +375,7 @@ class _Kept:
 
         Gains of this version are near the bounds of rows that were multiplied: those of lower bounds can wait.
         """
-        coverage, upper, seeds = self.coverage, self.coverage.upper, np.arange(min(SEEDS, self.size))
+        upper, seeds = self.coverage.upper, np.arange(min(SEEDS, self.size))
         self.open_share = 0.0
         goal = self._multiply_open(self._looked_at(self.heap[seeds]), 0)
         loops.sift_all(self.heap, self.size, seeds, upper)
@@ -381,11 +384,10 @@ class _Kept:
         rows = rows[upper[rows] >= goal]
         rows = rows[np.argsort(-upper[rows], kind="stable")]
         for part in chunks(rows, OPEN_ROWS):
-            part = part[upper[part] >= goal]
-            if not len(part):
+            if upper[part[0]] < goal:
                 break
-            goal = max(goal, self._multiply_open(part, goal))
-        loops.sift_all(self.heap, self.size, places, coverage.upper)
+            goal = self._multiply_open(part[upper[part] >= goal], goal)
+        loops.sift_all(self.heap, self.size, places, upper)
 
     def _looked_at(self, rows: Rows) -> Rows:
         """The rows, once their bounds are up to date with what is kept of them."""
@@ -478,7 +480,9 @@ class _Kept:
     def _compact(self, live: Rows) -> None:
         """Keep what is kept of these rows alone, lists shortened."""
         in_place = live[np.argsort(self.start[live])]
-        self.used = loops.compact(in_place, self.which, self.value, self.bits, self.start, self.length, self.coverage.low)
+        self.used = loops.compact(
+            in_place, self.which, self.value, self.bits, self.start, self.length, self.coverage.low
+        )
         self.size = len(live)
         self.heap[: self.size] = live
         loops.heapify(self.heap, self.size, self.coverage.upper)

@@ -144,15 +144,15 @@ def write_sketch(s, low, base, words, bits):  # type: ignore[no-untyped-def]  # 
     """Write the sketch of a row's similarities above `low`; its step, and its largest one above the base."""
     zero, margin, k = np.float32(0), np.float32(SKETCH_MARGIN), words.shape[0]
     more = np.empty(s.shape[0], np.float32)
-    total, top, count = zero, zero, np.int32(0)
+    total, top, count = zero, zero, zero
     for i in range(s.shape[0]):  # one loop for each, so that the compiler uses vector instructions
         more[i] = s[i] - base[i] + margin if s[i] > low[i] else zero
     for i in range(s.shape[0]):
         top = max(top, more[i])
     for i in range(s.shape[0]):
         total += more[i]
-        count += np.int32(more[i] > zero)
-    step = np.float32(min(top, np.float32(MEANS) * total / np.float32(max(count, 1))) / np.float32(LINEAR))
+        count += np.float32(more[i] > zero)
+    step = min(top, np.float32(MEANS) * total / max(count, np.float32(1))) / np.float32(LINEAR)
     scale = np.float32(1) / step if step > zero else zero
     middle = reach(LINEAR + 1, step, top)
     for plane in range(2 * CODES):
@@ -189,8 +189,7 @@ def sketched_gain(words, bits, base, low, weight, step, top, unit):  # type: ign
 
 @compiled
 def open_in_sketch(words, bits, base, low, step, top, which, most):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Write the references that a sketch leaves open whether the row may add to them, and the largest similarities that it
-    leaves open; how many these are."""
+    """Write which references a sketch leaves in doubt, and the largest similarities that it leaves open; how many."""
     k, count = words.shape[0], 0
     reached = np.empty(k, np.float32)
     for plane in range(2 * CODES):
