@@ -12,8 +12,10 @@ to a gain; the others add at most `margin` each to its error. So a bound on the 
 float32 similarities, and only the rows whose bounds come first are worked out exactly, over the few references in doubt.
 
 What a reference is covered with only rises, so a row keeps only the similarities above that: of the rows of highest
-bound, within a memory budget (of all of them if they fit). The others are multiplied again when their turn comes. This
-changes time, never a pick.
+bound, within a memory budget (of all of them if they fit). Where these are many, it keeps a sketch, four bits for each
+reference, rounded up: an upper bound from then on, by which the row is multiplied again only if its bound comes first,
+and only with the references that are still in doubt. The rows of which nothing is kept are multiplied with all
+references again when their turn comes. This changes time, never a pick.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import math
 from functools import partial
 
 import numpy as np
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from selection.allocation import as_written
 from selection.blocks import chunks, directions, writable
@@ -38,17 +41,28 @@ from selection.types import Array, DeviceVectors, Doubles, Floats, Mask, PartedV
 BITS = 40
 # Fewest bits of a similarity that whole weights may leave: a unit is then 2e-10.
 LEAST_BITS = 32
-# Rows multiplied with all references at once.
+# Rows multiplied with all references at once: at most, and as many as leave each thread so many similarities, which stay
+# near its cache. So many rows are worth the room, up to so many similarities in all.
 CHUNK_ROWS = 8192
+THREAD_VALUES = 2**20
+LEAST_ROWS = 256
 CHUNK_VALUES = 2**24
+# Rows and references that one thread multiplies before it takes more.
+PRODUCT_ROWS, PRODUCT_REFS = 512, 2048
 # Rows of a held-out sample measured at once.
 SAMPLE_ROWS = 256
 # Rows that one thread bounds before it takes more.
 ROWS_AT_ONCE = 128
-# A list may hold 1 / SHORT of the references.
-SHORT = 4
 # A place and a similarity in a list.
 ENTRY_BYTES = 8
+# Sketches are of similarities above what was covered at one of so many versions, each twice the one before.
+BASES = 34
+# Rows outside with so many times the highest bound of a row of which something is kept are all multiplied, whatever turns up.
+DUE = 2
+# Where more of the references are in doubt, it is faster to multiply with all, many rows at once.
+OPEN_SHARE = 1 / 6
+# Rows that show how high the gain of the next pick may be, and rows that are then multiplied at once.
+SEEDS, OPEN_ROWS = 64, 2048
 # Where other processes read the vectors, they bound rows that have so many products with the references, some seconds
 # of work; fewer are not worth the way.
 PARTED_PRODUCTS = 2**36
@@ -68,9 +82,10 @@ class Coverage:
         max_bytes: for the kept similarities.
 
     Cost: two passes over the vectors; then 2*d operations for each pair of a candidate and a reference that is
-    multiplied, and a scan of the similarities for each bound; where other processes read the vectors, they multiply
-    more pairs and this one fewer, see `tighten_in_parts`. Memory: `max_bytes` at most, 8 bytes * references * d,
-    80 bytes * n, a chunk of 64 MiB or one row. A GPU multiplies somewhat more pairs; for its memory see
+    multiplied, all pairs once and, where sketches of all rows fit into `max_bytes`, few a second time; and a scan of what
+    is kept for each bound; where other processes read the vectors, they multiply
+    more pairs and this one fewer, see `tighten_in_parts`. Memory: `max_bytes` at most (a sketch takes half a byte * references),
+    8 bytes * references * d, 93 bytes * n, a chunk of 64 MiB or one row. A GPU multiplies somewhat more pairs; for its memory see
     `device.facility_location`.
     """
 
@@ -107,20 +122,22 @@ class Coverage:
         self.version = 0
         self.upper = self._first_bounds()
         self.coarse_at = np.full(n, -1, np.int32)
+        self.rough_at = np.full(n, -1, np.int32)
         self.exact_at = np.full(n, -1, np.int32)
         self.memo = np.zeros(n, np.int64)
         self.memo_at = np.full(n, -1, np.int32)
         self.memo_at[self.norms == 0] = np.iinfo(np.int32).max
 
+        self.half_unit_refs = unit_rows(self.refs, self.ref_norm) * np.float32(0.5)
+        self.threads = Threads()
+        self.blas = ThreadpoolController()
         self.device: device.Similarities | None = None
         if isinstance(vectors, DeviceVectors):
             self.device = device.Similarities(vectors, references, self.weight32, self.unit)
             self.chunk = self.device.chunk
         else:
-            self.half_unit_refs = unit_rows(self.refs, self.ref_norm) * np.float32(0.5)
-            self.chunk = max(1, min(CHUNK_ROWS, CHUNK_VALUES // max(1, len(references))))
+            self.chunk = _chunk(len(references), self.threads.count)
         self.max_bytes = max_bytes
-        self.threads = Threads()
         self._cover(taken)
         self.before = float((self.weight * self.covered).sum() / self.unit * self.scale)
 
@@ -131,21 +148,25 @@ class Coverage:
         count, row, x = 0, -1, np.empty(self.refs.shape[1], np.float32)
         while count < budget:
             first = kept.outside.first()
-            count, kept.size, self.version, row = loops.greedy(
-                kept.which, kept.value, kept.start, kept.length, kept.heap, kept.size, kept.row_of,
-                self.place, self.norms, self.twin, self.upper, self.coarse_at, self.exact_at, self.memo, self.memo_at,
-                self.version, self.refs, self.ref_norm, self.weight, self.weight32, self.covered, self.low, self.margin,
-                self.unit, self.upper[first] if first >= 0 else -1, first, x, row, picked, gains, count, budget,
+            count, kept.size, self.version, row, many = loops.greedy(
+                kept.which, kept.value, kept.bits, kept.bases, kept.step, kept.top, kept.start, kept.length, kept.rough,
+                kept.heap, kept.size, self.place, self.norms, self.twin,
+                self.upper, self.coarse_at, self.rough_at, self.exact_at, self.memo, self.memo_at, self.version,
+                self.refs, self.ref_norm, self.weight, self.weight32, self.covered, self.low, self.margin, self.unit,
+                self.upper[first] if first >= 0 else -1, first, x, row, picked, gains, count, budget,
             )  # fmt: skip
             if row >= 0:
                 x = as_float32(self.vectors.take(np.array([row])))[0]
+            elif many:
+                kept.look_at_many()
             elif count < budget:
                 kept.fill()
         return picked, gains / self.unit * self.scale
 
     def similarities(self, rows: Rows, out: Floats | None = None) -> tuple[Floats, Floats]:
         """(rows, references) float32 similarities, and the rows' vectors. Those of a zero vector mean nothing: its bound is 0."""
-        similar = np.empty((len(rows), len(self.refs)), np.float32) if out is None else out
+        r = len(self.refs)
+        similar = np.empty((len(rows), r), np.float32) if out is None else out
         xs = np.empty((len(rows), self.refs.shape[1]), np.float32)
         if self.device is not None:
             self.device.write(rows, similar)
@@ -153,15 +174,26 @@ class Coverage:
             return similar, xs
         unit = np.empty_like(xs)
 
-        def task(start: int, stop: int) -> None:
-            part = rows[start:stop]
-            xs[start:stop] = as_float32(self.vectors.take(part))
-            unit[start:stop] = unit_rows(xs[start:stop], self.norms[part])
+        def read(start: int, stop: int) -> None:
+            xs[start:stop], unit[start:stop] = self.with_units(rows[start:stop])
 
-        self.threads.run(task, len(rows), ROWS_AT_ONCE)
-        np.matmul(unit, self.half_unit_refs.T, out=similar)
-        similar += np.float32(0.5)
+        def multiply(start: int, stop: int) -> None:
+            for tile in range(start, stop):
+                first, ref = tile // tiles_of_refs * PRODUCT_ROWS, tile % tiles_of_refs * PRODUCT_REFS
+                part = similar[first : first + PRODUCT_ROWS, ref : ref + PRODUCT_REFS]
+                np.matmul(unit[first : first + PRODUCT_ROWS], self.half_unit_refs[ref : ref + PRODUCT_REFS].T, out=part)
+                part += np.float32(0.5)
+
+        self.threads.run(read, len(rows), ROWS_AT_ONCE)
+        tiles_of_refs = -(-r // PRODUCT_REFS)
+        with self.blas.limit(limits=1):  # threads of BLAS would wait for work by spinning
+            self.threads.run(multiply, -(-len(rows) // PRODUCT_ROWS) * tiles_of_refs, 1)
         return similar, xs
+
+    def with_units(self, rows: Rows) -> tuple[Floats, Floats]:
+        """(rows, d) float32 vectors, and the same at unit length."""
+        xs = as_float32(self.vectors.take(rows))
+        return xs, unit_rows(xs, self.norms[rows])
 
     def bound(self, rows: Rows, similar: Floats) -> Array:
         """Lower the bounds of some rows to what their similarities say; (rows,) how many of these may add to a gain."""
@@ -246,6 +278,12 @@ class _Outside:
             self.again()
         return int(self.rows[0]) if len(self.rows) else -1
 
+    def count_above(self, bound: int) -> int:
+        """How many of the rows that are in order have higher bounds."""
+        if not len(self.rows) or self.upper[self.rows[0]] <= bound:
+            return 0
+        return int(np.searchsorted(-self.upper[self.rows], -bound))
+
     def take(self, count: int) -> Rows:
         """Take out the first rows, or some of nearly as high bounds; ascending."""
         rows, self.rows = self.rows[:count], self.rows[count:]
@@ -269,30 +307,36 @@ class _Outside:
 
 
 class _Kept:
-    """The references that a row may still add to, with their similarities, for the rows of highest bound; a heap of these.
+    """What is kept of the rows of highest bound, to bring their bounds up to date with; a heap of these.
 
-    What a reference is covered with only rises, so what is left out of a list never counts again: a row is multiplied
-    again only if its list had to go for lack of memory. After few picks, lists hold a small share of the references.
+    Of a row that may still add to few references, these with its similarities; of others a sketch of its similarities
+    (see `compiled.facility_location`). What a reference is covered with only rises, so what is left out of either never
+    counts again: a row is multiplied with all references again only if what was kept of it had to go for lack of memory.
     """
 
     def __init__(self, coverage: Coverage, among: Rows) -> None:
         n, r = len(coverage.norms), len(coverage.refs)
         self.coverage = coverage
         self.outside = _Outside(among, coverage.upper)
+        self.sketch_units = loops.sketch_units(r)
         size = max(r, min(len(among) * r, coverage.max_bytes // ENTRY_BYTES))
         self.which, self.value = np.empty(size, np.int32), np.empty(size, np.float32)
+        self.bits = self.value.view(np.int32)
         self.start, self.length = np.empty(n, np.int64), np.empty(n, np.int32)
-        # Where not all fit, long lists are not worth their room: they are of the first picks, after which all get short.
-        self.longest = r if size == len(among) * r else r // SHORT
+        self.step, self.top, self.rough = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, bool)
+        self.bases, self.base_versions = np.empty((BASES, r), np.float32), np.empty(0, np.int64)
+        # A list that is longer than a sketch is not worth its room, unless there is room for as long ones of all.
+        self.longest = max(self.sketch_units, size // max(1, len(among)))
         self.used = 0
+        # What part of the references was in doubt for the rows that were multiplied last.
+        self.open_share = 0.0
         self.heap, self.size = np.empty(len(among), np.int64), 0
-        self.row_of = np.arange(n)
-        # Lists that had to go had bounds up to this, at that version: others of such bounds would go at once.
+        # What had to go was of bounds up to this, at that version: others of such bounds would go at once.
         self.floor, self.floor_version = -1, 0
         self.similar = np.empty((min(coverage.chunk, len(among)), r), np.float32)
 
     def fill(self) -> None:
-        """Multiply the first rows from outside, and keep the lists of those of high bounds."""
+        """Multiply the first rows from outside."""
         coverage, upper = self.coverage, self.coverage.upper
         if coverage.device is not None:
             coverage.tighten(coverage.device, self.outside.rows)
@@ -302,38 +346,130 @@ class _Kept:
         ):
             self.outside.again()
         first = self.outside.first()
-        rows = self.outside.take(coverage.chunk)
+        due = self.outside.count_above(DUE * int(upper[self.heap[0]])) if self.size else 0
+        for rows in chunks(self.outside.take(max(due, coverage.chunk)), coverage.chunk):
+            self._multiply(rows, first)
+
+    def _multiply(self, rows: Rows, first: int) -> None:
+        """Multiply some rows, and keep something of those of high bounds."""
+        coverage, upper = self.coverage, self.coverage.upper
         similar, _ = coverage.similarities(rows, self.similar[: len(rows)])
         above = coverage.bound(rows, similar)
         # The first must not be passed over: those above it may turn out to be worth less.
         wanted = (upper[rows] >= self.floor) | (rows == first) | (self.floor_version < coverage.version)
-        wanted &= (above <= self.longest) | (rows == first)
-        if self.used + int(above[wanted].sum()) > len(self.which):
-            wanted &= self._make_room(rows, above, wanted)
+        if not coverage.covered.any():
+            wanted &= rows == first  # the first bounds are close, and nothing can be left out yet
+        self.length[rows] = np.where(above <= self.longest, above, -1 - self._base())
+        if self.used + int(self._units(rows[wanted]).sum()) > len(self.which):
+            wanted &= self._make_room(rows, wanted)
         chosen = np.flatnonzero(wanted)
-        lengths = above[chosen]
-        starts = self.used + np.cumsum(lengths, dtype=np.int64) - lengths
-        self.used += int(lengths.sum())
-        task = partial(loops.write_lists, similar, chosen, coverage.low, self.which, self.value, starts, lengths)
-        coverage.threads.run(task, len(chosen), ROWS_AT_ONCE)
-        self.start[rows[chosen]], self.length[rows[chosen]] = starts, lengths
-        self.size = loops.push_all(self.heap, self.size, rows[chosen], self.row_of, upper)
+        units = self._units(rows[chosen])
+        self.start[rows[chosen]] = self.used + np.cumsum(units) - units
+        self.used += int(units.sum())
+        self._write(rows, chosen, similar)
+        self.size = loops.push_all(self.heap, self.size, rows[chosen], upper)
         self.outside.add(rows[~wanted])
 
-    def _make_room(self, rows: Rows, above: Array, wanted: Mask) -> Mask:
-        """Make room for the lists of the wanted ones among some rows; which of the rows may have one.
+    def look_at_many(self) -> None:
+        """Bring the bounds of all rows that may well be the next pick up to date.
 
-        If there is not enough, the lists of lowest bounds go, and a quarter of the room is left for those to come.
+        Gains of this version are near the bounds of rows that were multiplied: those of lower bounds can wait.
+        """
+        upper, seeds = self.coverage.upper, np.arange(min(SEEDS, self.size))
+        self.open_share = 0.0
+        goal = self._multiply_open(self._looked_at(self.heap[seeds]), 0)
+        loops.sift_all(self.heap, self.size, seeds, upper)
+        places = loops.places_above(self.heap, self.size, upper, goal)
+        rows = self._looked_at(self.heap[places])
+        rows = rows[upper[rows] >= goal]
+        rows = rows[np.argsort(-upper[rows], kind="stable")]
+        for part in chunks(rows, OPEN_ROWS):
+            if upper[part[0]] < goal:
+                break
+            goal = self._multiply_open(part[upper[part] >= goal], goal)
+        loops.sift_all(self.heap, self.size, places, upper)
+
+    def _looked_at(self, rows: Rows) -> Rows:
+        """The rows, once their bounds are up to date with what is kept of them."""
+        coverage, in_place = self.coverage, rows[np.argsort(self.start[rows])]
+        task = partial(
+            loops.look_at_all, in_place, self.which, self.value, self.bits, self.bases, self.step, self.top,
+            self.start, self.length, self.rough, coverage.upper, coverage.coarse_at, coverage.rough_at, coverage.version,
+            coverage.low, coverage.weight32, coverage.unit,
+        )  # fmt: skip
+        coverage.threads.run(task, len(rows), ROWS_AT_ONCE)
+        return rows
+
+    def _multiply_open(self, rows: Rows, goal: int) -> int:
+        """Multiply those rows of which only rough similarities are kept; the highest bound of all, or `goal`."""
+        coverage = self.coverage
+        rough = np.sort(rows[self.rough[rows] & (coverage.coarse_at[rows] < coverage.version)])
+        if self.open_share > OPEN_SHARE:
+            for part in chunks(rough, coverage.chunk):
+                self._multiply_in_place(part)
+        else:
+            self._multiply_singly(rough)
+        return int(coverage.upper[rows].max(initial=goal))
+
+    def _multiply_singly(self, rows: Rows) -> None:
+        """Multiply each row with the references that are in doubt for it."""
+        coverage = self.coverage
+        products: list[int] = []
+
+        def task(start: int, stop: int) -> None:
+            part = rows[start:stop]
+            count = loops.multiply_open(
+                part, coverage.with_units(part)[1], coverage.half_unit_refs, self.which, self.value, self.bits,
+                self.bases, self.step, self.top, self.start, self.length, self.rough, coverage.upper, coverage.coarse_at,
+                coverage.version, coverage.low, coverage.weight32, coverage.unit,
+            )  # fmt: skip
+            products.append(count)
+
+        coverage.threads.run(task, len(rows), ROWS_AT_ONCE)
+        self.open_share = sum(products) / max(1, len(rows) * len(coverage.refs))
+
+    def _multiply_in_place(self, rows: Rows) -> None:
+        """Multiply the rows with all references; lists that are no longer take the place of what is kept."""
+        similar, _ = self.coverage.similarities(rows, self.similar[: len(rows)])
+        above = self.coverage.bound(rows, similar)
+        chosen = np.flatnonzero(above <= self._units(rows))
+        self.length[rows[chosen]] = above[chosen]
+        self._write(rows, chosen, similar)
+
+    def _write(self, rows: Rows, chosen: Rows, similar: Floats) -> None:
+        """Write what to keep of the chosen ones among some rows."""
+        task = partial(
+            loops.write_kept, similar, chosen, self.coverage.low, self.bases, self.which, self.value, self.bits,
+            self.step, self.top, rows, self.start, self.length, self.rough,
+        )  # fmt: skip
+        self.coverage.threads.run(task, len(chosen), ROWS_AT_ONCE)
+
+    def _base(self) -> int:
+        """The base of sketches made now: what the references are covered with, or were not long ago."""
+        version, known = self.coverage.version, len(self.base_versions)
+        if not known or version >= max(1, 2 * self.base_versions[-1]):
+            self.bases[known] = self.coverage.low
+            self.base_versions = np.append(self.base_versions, version)
+        return len(self.base_versions) - 1
+
+    def _units(self, rows: Rows) -> Rows:
+        """(rows,) the entries that what is kept of them takes."""
+        return np.where(self.length[rows] < 0, self.sketch_units, self.length[rows]).astype(np.int64)
+
+    def _make_room(self, rows: Rows, wanted: Mask) -> Mask:
+        """Make room for what to keep of the wanted ones among some rows; which of the rows may have it.
+
+        If there is not enough, what is kept of rows of lowest bounds goes, and a quarter of the room is left for those
+        to come.
         """
         self._compact(self.heap[: self.size])
-        if self.used + int(above[wanted].sum()) <= len(self.which):
+        if self.used + int(self._units(rows[wanted]).sum()) <= len(self.which):
             return wanted
-        upper, live = self.coverage.upper, self.heap[: self.size].copy()
+        upper, live = self.coverage.upper, self._looked_at(self.heap[: self.size].copy())
         competing = np.concatenate([live, rows[wanted]])
-        lengths = np.concatenate([self.length[live], above[wanted]]).astype(np.int64)
         order = np.lexsort((competing, -upper[competing]))
-        stays = np.cumsum(lengths[order]) <= len(self.which) - len(self.which) // 4
-        stays[0] = True  # the row that is due; one list always fits
+        stays = np.cumsum(self._units(competing[order])) <= len(self.which) - len(self.which) // 4
+        stays[0] = True  # the row that is due; one always fits
         gone, staying = competing[order[~stays]], competing[order[stays]]
         self.floor, self.floor_version = int(upper[gone].max()), self.coverage.version
         may = np.isin(rows, staying)
@@ -342,12 +478,20 @@ class _Kept:
         return may
 
     def _compact(self, live: Rows) -> None:
-        """Keep the lists of these rows alone, shortened."""
+        """Keep what is kept of these rows alone, lists shortened."""
         in_place = live[np.argsort(self.start[live])]
-        self.used = loops.compact(in_place, self.which, self.value, self.start, self.length, self.coverage.low)
+        self.used = loops.compact(
+            in_place, self.which, self.value, self.bits, self.start, self.length, self.coverage.low
+        )
         self.size = len(live)
         self.heap[: self.size] = live
-        loops.heapify(self.heap, self.size, self.row_of, self.coverage.upper)
+        loops.heapify(self.heap, self.size, self.coverage.upper)
+
+
+def _chunk(references: int, threads: int) -> int:
+    """How many rows to multiply with so many references at once."""
+    r = max(1, references)
+    return max(1, min(CHUNK_ROWS, CHUNK_VALUES // r, max(LEAST_ROWS, threads * THREAD_VALUES // r)))
 
 
 def scaled(weights: Doubles, *, exact: bool = True) -> tuple[Doubles, float, float]:

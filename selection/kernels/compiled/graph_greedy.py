@@ -171,13 +171,12 @@ def spread(neighbours, live, heap, taken, rows, gain):  # type: ignore[no-untype
     queue, seen = np.empty(n, np.int64), np.empty(n, np.int64)
     for row in taken:
         reach(row, neighbours, live, covered, reached, pending, queue, seen, True)
-    row_of = np.arange(n)
     upper = np.zeros(n, np.int64)
     known_at = np.zeros(n, np.int64)
     for row in heap:
         upper[row] = reach(row, neighbours, live, covered, reached, pending, queue, seen, False)
     size = len(heap)
-    heapify(heap, size, row_of, upper)
+    heapify(heap, size, upper)
     count = 0
     while count < len(rows):
         row = heap[0]
@@ -191,4 +190,4 @@ def spread(neighbours, live, heap, taken, rows, gain):  # type: ignore[no-untype
             upper[row] = reach(row, neighbours, live, covered, reached, pending, queue, seen, False)
             known_at[row] = count
         if size > 0:
-            sift_down(heap, size, 0, row_of, upper)
+            sift_down(heap, size, 0, upper)

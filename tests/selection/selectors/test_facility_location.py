@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from selection import ArrayVectors, InvalidInput, InvalidOption, Pool, Selection, build_step, select, step_spec
 from selection.checks import in_parts
 from selection.kernels import facility_location as kernel
+from selection.kernels.compiled import facility_location as loops
 from selection.kernels.facility_location import greedy_lists, neighbour_lists
 from selection.selectors.facility_location import FacilityLocation
 
@@ -191,6 +192,81 @@ def test_select__kept_similarities_change_no_pick(chunk: int, monkeypatch: pytes
         part = run(x, 120, mode="exact", memory_gb=memory)
         assert part.rows.tolist() == whole.rows.tolist()
         assert part.gain.tolist() == whole.gain.tolist()
+
+
+def naive_units(s: np.ndarray, weights: np.ndarray, k: int, taken: np.ndarray) -> list[int]:
+    """Look at every candidate before each pick, similarities [candidate, reference] and weights in whole numbers."""
+    units = np.rint(s * 2.0**40).astype(np.int64)
+    covered = units[taken].max(axis=0, initial=0)
+    rows: list[int] = []
+    for _ in range(k):
+        gain = np.maximum(units - covered, 0) @ weights
+        gain[[*rows, *taken]] = -1
+        rows.append(int(gain.argmax()))  # the lowest row of the highest gain
+        covered = np.maximum(covered, units[rows[-1]])
+    return rows
+
+
+@pytest.mark.parametrize("all_at_once", [False, True])
+@pytest.mark.parametrize("references", [1, 17, 130])
+@pytest.mark.parametrize("units", [0, 3, 10, 40])  # entries for each row: a sketch of 130 references takes 9
+def test_coverage__sketches_change_no_pick(
+    units: int, references: int, all_at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"CHUNK_ROWS": 64, "SEEDS": 3, "OPEN_ROWS": 7, "OPEN_SHARE": -1 if all_at_once else 2}.items():
+        monkeypatch.setattr(kernel, name, value)
+    name = "_multiply_in_place" if all_at_once else "_multiply_singly"
+    multiply, multiplied = getattr(kernel._Kept, name), []
+
+    def counted(self: object, rows: np.ndarray) -> None:
+        multiplied.extend(rows)
+        multiply(self, rows)
+
+    monkeypatch.setattr(kernel._Kept, name, counted)
+    for seed in range(3):
+        x = clustered(700, 12, seed)
+        x[50:70], x[80:90], x[300:302] = x[50], 0, x[65]  # gains that tie, and zero vectors
+        rng = np.random.default_rng(seed)
+        refs = np.sort(rng.permutation(700)[:references])
+        weights = rng.integers(0, 4, 700) if seed else np.ones(700, np.int64)
+        taken = np.array([5, 51, 81]) if seed == 2 else np.empty(0, np.int64)
+        known = Pool(vectors=x).get_vectors()
+        coverage = kernel.Coverage(
+            known, references=refs, weights=weights.astype(float), taken=taken, max_bytes=700 * 8 * units
+        )
+        rows, gain = coverage.greedy(np.setdiff1d(np.arange(700), taken), 90)
+        s = similarities(x)[:, refs]
+        assert rows.tolist() == naive_units(s, weights[refs], 90, taken)
+        covered = s[[*taken, *rows]].max(axis=0)
+        np.testing.assert_allclose(coverage.before + gain.sum(), covered @ weights[refs], rtol=1e-9)
+    if references == 130 and units == 10:  # lists of all rows do not fit, sketches do
+        assert len(multiplied) > 700
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("r", [1, 5, 16, 17, 300, 5000])
+def test_sketch__leaves_open_what_may_add_and_bounds_it_closely(r: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    base = rng.uniform(-1e-5, 0.8, r).astype(np.float32)
+    low = base + (rng.random(r) * 0.05 * (rng.random(r) < 0.5)).astype(np.float32)
+    s = (base + rng.normal(size=r) * 0.04 * np.where(rng.random(r) < 0.02, 8, 1)).clip(0, 1).astype(np.float32)
+    weights = rng.random(r).astype(np.float32)
+    k = loops.sketch_units(r)
+    words, bits = np.empty(k, np.int32), np.empty(k, np.int32)
+    step, top = loops.write_sketch(s, low, base, words, bits)
+    for later in (low, np.maximum(low, s - 1e-3), low + np.float32(0.03), np.maximum(low, np.roll(s, 1)), s):
+        bound = loops.sketched_gain(words, bits, base, later, weights, step, top, 2.0**40)
+        true = loops.upper_gain(s, later, weights, 2.0**40)
+        assert bound >= true
+        which, most = np.empty(r + 1, np.int32), np.empty(r + 1, np.float32)
+        count = loops.open_in_sketch(words, bits, base, later, step, top, which, most)
+        assert count == loops.count_open(words, bits, base, later, step, top)
+        assert set(np.flatnonzero(s > later)) <= set(which[:count])
+        assert (most[:count] >= s[which[:count]])[s[which[:count]] > low[which[:count]]].all()
+    if r == 5000:
+        assert loops.sketched_gain(words, bits, base, low, weights, step, top, 2.0**40) < 1.3 * loops.upper_gain(
+            s, low, weights, 2.0**40
+        )
 
 
 @pytest.mark.parametrize("memory", [1e-9, 1e-4])

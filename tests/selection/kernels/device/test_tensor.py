@@ -234,6 +234,7 @@ def test_facility_location__both_implementations_agree_to_the_bit(name, device, 
     for options in (
         {"weights": weights, "taken": np.array([3, 11]), "max_bytes": 1},
         {"references": np.arange(1, len(part), 3), "taken": part[:0], "max_bytes": 2**30},
+        {"weights": weights, "taken": part[:0], "max_bytes": len(X) * 2**7},
     ):
         for one, other in ((there, ArrayVectors(X)), (restricted(there, part), ArrayVectors(X[part]))):
             known = options | ({"weights": weights[: one.shape[0]]} if "weights" in options else {})
