@@ -16,7 +16,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 settings.register_profile("winnow", deadline=None)
 settings.load_profile("winnow")
 
-# What pytest must not import when it looks for doctests: importing it loads a project, as tests/pipelines/test_definitions.py does.
+# What pytest must not import when it looks for doctests: importing it loads a project, as
+# tests/pipelines/test_definitions.py does.
 collect_ignore = ["pipelines/definitions.py"]
 
 SLOW_S = 30

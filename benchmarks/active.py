@@ -4,15 +4,16 @@
     python benchmarks/active.py cold --train intents_train.jsonl.gz --test intents_test.jsonl.gz --budgets 77 154 385 770 \
         --embeddings cache
 
-Files are gzip JSON Lines of {id, text, label}. Texts are embedded once (MiniLM, in the extra `demo`) and kept in the cache.
+Files are gzip JSON Lines of {id, text, label}. Texts are embedded once (MiniLM, in the extra `demo`) and kept in the
+cache.
 
 rare: one class against the rest, made rare in the pool; each seed starts from the same few labels of both and labels
 batch by batch. cold: all classes, from no label at all, on a random 80 % of the training file; what needs a model draws
 its first batch at random.
 
-Each strategy is a recipe, run with `selection.select`; `auto` is a project's `steps: auto`, which chooses its recipe anew
-for each batch, and `tcm` is TypiClust for the first batch, then margin (Doucet et al. 2024). After each batch logistic regression is fitted to the labels
-and measured on the test file:
+Each strategy is a recipe, run with `selection.select`; `auto` is a project's `steps: auto`, which chooses its recipe
+anew for each batch, and `tcm` is TypiClust for the first batch, then margin (Doucet et al. 2024). After each batch
+logistic regression is fitted to the labels and measured on the test file:
 
     average precision   of the rare class; cold: the mean over the classes
     recall              of the rare class; cold: of the rarest class of the training file
@@ -20,13 +21,13 @@ and measured on the test file:
     accuracy            of the predicted class
     ms                  to select a batch, probabilities included, the fit not: the median over all rounds
 
-A seed draws pool and first labels alike for all strategies, so differences to random are taken seed by seed. An interval
-is the central 95 % of the mean difference over 10,000 bootstrap samples of the seeds. A strategy "beats random" where its
-interval lies above 0. There is an interval for each strategy, measure and budget, so expect one in forty to lie above 0 by
-chance.
+A seed draws pool and first labels alike for all strategies, so differences to random are taken seed by seed. An
+interval is the central 95 % of the mean difference over 10,000 bootstrap samples of the seeds. A strategy "beats
+random" where its interval lies above 0. There is an interval for each strategy, measure and budget, so expect one in
+forty to lie above 0 by chance.
 
-Results go to --out as they come, a line a strategy and seed; a second run of the same files and settings goes on where the
-first stopped.
+Results go to --out as they come, a line a strategy and seed; a second run of the same files and settings goes on where
+the first stopped.
 """
 
 from __future__ import annotations

@@ -2,13 +2,15 @@
 
     python benchmarks/anchors.py [--rows 100000] [--rounds 5] [--store DIR]
 
-The pool is synthetic: unit float16 vectors of 384 dimensions in 1,000 clusters, of which a hundredth are the rare class.
-It is committed to a store of its own and indexed, as `winnow run` does; --store keeps both for the next time. A round opens
-the vectors, takes what is labelled so far, and draws 100 rows by `[anchors, entropy]`; a linear model's probabilities are
-computed for the rows that the filter leaves. The model is fitted (class means) and the batch labelled outside of the clock.
+The pool is synthetic: unit float16 vectors of 384 dimensions in 1,000 clusters, of which a hundredth are the rare
+class. It is committed to a store of its own and indexed, as `winnow run` does; --store keeps both for the next time. A
+round opens the vectors, takes what is labelled so far, and draws 100 rows by `[anchors, entropy]`; a linear model's
+probabilities are computed for the rows that the filter leaves. The model is fitted (class means) and the batch labelled
+outside of the clock.
 
-"exact" is the same recipe without the index, "whole pool" is entropy over every row. Memory is the peak of anonymous memory
-above what the process held before the round; pages of the mapped vectors and index come on top, but can be given up at any time.
+"exact" is the same recipe without the index, "whole pool" is entropy over every row. Memory is the peak of anonymous
+memory above what the process held before the round; pages of the mapped vectors and index come on top, but can be given
+up at any time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The catalog against the obvious alternative, one DuckDB file that everyone opens: `python benchmarks/catalog.py`.
 
-The alternative gets what makes it work at all: an flock around every write and a retry while a reader has the file open.
-Prints how long committing and publishing takes at 100 and 1,000 selections, and what happens when two processes write while
-two others read. About half a minute.
+The alternative gets what makes it work at all: an flock around every write and a retry while a reader has the file
+open. Prints how long committing and publishing takes at 100 and 1,000 selections, and what happens when two processes
+write while two others read. About half a minute.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Methods side by side on the same arrays, each in a process of its own: what the benchmarks of steps share.
 
-A benchmark holds a table `CASES` and calls `main`. Peers come from the extra `bench`; one that is not installed is left out
-and said so. A method runs after a warm-up on the first rows (which compiles), and is stopped after --limit seconds. "faster" compares
-CPU seconds with the peer that the case names, on one thread where it has the choice, since other work on the machine disturbs
-these least; memory is the peak above the loaded arrays.
+A benchmark holds a table `CASES` and calls `main`. Peers come from the extra `bench`; one that is not installed is left
+out and said so. A method runs after a warm-up on the first rows (which compiles), and is stopped after --limit seconds.
+"faster" compares CPU seconds with the peer that the case names, on one thread where it has the choice, since other work
+on the machine disturbs these least; memory is the peak above the loaded arrays.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python benchmarks/contamination.py [POOL.jsonl.gz ... --targets TARGETS.jsonl.gz ...] [--rows 200000] [--sample 2000]
 
-Files have `prompt` and `response` in each record. Without files, rows and targets are of made-up words: a target of 10 to 80
-words, a row of 10 to 150, every hundredth row with a target inside. Texts are in memory and the loops are compiled before the
-clock starts; memory is the peak that Python and numpy allocate during the search. "Plain Python" does the same literally: words
-of a row, the set of its n-grams, and for each target how many of its n-grams are in it.
+Files have `prompt` and `response` in each record. Without files, rows and targets are of made-up words: a target of 10
+to 80 words, a row of 10 to 150, every hundredth row with a target inside. Texts are in memory and the loops are
+compiled before the clock starts; memory is the peak that Python and numpy allocate during the search. "Plain Python"
+does the same literally: words of a row, the set of its n-grams, and for each target how many of its n-grams are in it.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     python benchmarks/cuda.py                                  # 1,000,000 rows of 384 and of 4096 dimensions
     python benchmarks/cuda.py --rows 100000 --dimensions 384 --device cpu
 
-Each is called twice and the second call counts: the first compiles, and copies the vectors to the card, which has a row of its own.
+Each is called twice and the second call counts: the first compiles, and copies the vectors to the card, which has a row
+of its own.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python benchmarks/health.py FILE.jsonl[.gz] ... [--rows 1200] [--tokens 128]
 
-Files hold `prompt` and `response`, or `text`. Of all of them, the rows of the lowest hashes are taken. Encoders: MiniLM by
-several poolings, MiniLM cut at 32 and at 16 tokens, and a small Llama of random weights. The last lines are the time of each
-measure on 4,096 random vectors, of 384 and of 4,096 dimensions.
+Files hold `prompt` and `response`, or `text`. Of all of them, the rows of the lowest hashes are taken. Encoders: MiniLM
+by several poolings, MiniLM cut at 32 and at 16 tokens, and a small Llama of random weights. The last lines are the time
+of each measure on 4,096 random vectors, of 384 and of 4,096 dimensions.
 """
 
 from __future__ import annotations

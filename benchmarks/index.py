@@ -4,11 +4,11 @@
 
 The vectors are synthetic: unit float16, normal around centers in as many clusters as the square root of the rows, with
 variances that fall with the dimension as those of text encoders do. FAISS alone trains as its IVF does by default (10
-passes over 40 rows a cell) and adds all rows. Both find neighbors with the same number of cells searched; recall@10 is of 1,000
-rows. CPU seconds are those of all threads.
+passes over 40 rows a cell) and adds all rows. Both find neighbors with the same number of cells searched; recall@10 is
+of 1,000 rows. CPU seconds are those of all threads.
 
-A night adds 1 % of the first night's rows. "whole" is what each night takes where every snapshot has an index of its own, as
-winnow 0.2 kept them: the file of FAISS with 24 bytes a row of ids and rows.
+A night adds 1 % of the first night's rows. "whole" is what each night takes where every snapshot has an index of its
+own, as winnow 0.2 kept them: the file of FAISS with 24 bytes a row of ids and rows.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """How fast a pool is read, and with how much memory: `python benchmarks/ingest.py [--rows N] [--workers N ..]`.
 
 Beside it the plain way: one `json.loads` a line, a set of whole texts against repeats, one Parquet table at the end.
-Each runs in a process of its own on the same files; wall and processor seconds are those of the process and of its workers,
-the peak of memory is that of the largest of them. With `--workers`, several processes read the same files anew.
+Each runs in a process of its own on the same files; wall and processor seconds are those of the process and of its
+workers, the peak of memory is that of the largest of them. With `--workers`, several processes read the same files
+anew.
 """
 
 from __future__ import annotations

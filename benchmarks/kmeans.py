@@ -1,7 +1,8 @@
 """winnow's k-means beside scikit-learn's, on even blobs: `python benchmarks/kmeans.py [--seeds N]`.
 
-Rows lie around separate directions, 200 for each. A blob is found if it is one cluster but for a tenth of its rows. Inertia is
-the sum of squared distances of the unit vectors to their cluster's mean direction, as a share of that of the true blobs.
+Rows lie around separate directions, 200 for each. A blob is found if it is one cluster but for a tenth of its rows.
+Inertia is the sum of squared distances of the unit vectors to their cluster's mean direction, as a share of that of the
+true blobs.
 """
 
 from __future__ import annotations

@@ -3,15 +3,16 @@ r"""The default of a labeling project beside fixed strategies, on many labelled 
     python benchmarks/labeling_default.py --folder SETS --embeddings CACHE --out runs.jsonl \
         --cold sst2 trec6 --rare agnews:Business trec6:NUM
 
-A set is a pair of files NAME_train.jsonl.gz and NAME_test.jsonl.gz in the folder, as `active.py` reads them; its protocols
-`cold` and `rare` say what a run does. The four budgets are 50, 100, 200 and 400 labels (of 6 classes or fewer 25, 50,
-100 and 200; of 40 or more 1, 2, 4 and 8 times the number of classes, of 100 or more 1, 2, 3 and 5 times); of rare
-classes 100, 200, 350 and 500, of which 50 are there at first, 5 of the rare class. Pools have --rows rows, drawn anew by each seed.
+A set is a pair of files NAME_train.jsonl.gz and NAME_test.jsonl.gz in the folder, as `active.py` reads them; its
+protocols `cold` and `rare` say what a run does. The four budgets are 50, 100, 200 and 400 labels (of 6 classes or fewer
+25, 50, 100 and 200; of 40 or more 1, 2, 4 and 8 times the number of classes, of 100 or more 1, 2, 3 and 5 times); of
+rare classes 100, 200, 350 and 500, of which 50 are there at first, 5 of the rare class. Pools have --rows rows, drawn
+anew by each seed.
 
 The table has, for each set and budget, average precision with random rows, then the mean difference of each strategy to
-it; * where the 95 % interval over the seeds leaves out 0. Below it: how far `auto` is from the best fixed strategy of each
-set, and how many rows of the rare class were labelled. With --peers the table also has strategies of other libraries, run
-by these libraries.
+it; * where the 95 % interval over the seeds leaves out 0. Below it: how far `auto` is from the best fixed strategy of
+each set, and how many rows of the rare class were labelled. With --peers the table also has strategies of other
+libraries, run by these libraries.
 """
 
 from __future__ import annotations

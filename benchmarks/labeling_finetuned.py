@@ -3,9 +3,9 @@ r"""Labels of random rows, of `auto` and of typical rows, learned by a transform
     python benchmarks/labeling_finetuned.py --folder SETS --embeddings CACHE --out runs.jsonl --cold trec6 sst2
 
 The rows are drawn as in `labeling_default.py`, with frozen vectors and logistic regression, as a project does. With
---labels labels MiniLM (in the extra `demo`) gets a linear head, and all weights but those of the word embeddings are trained
-on them. The table has its mean average precision and accuracy on the test file beside those of logistic regression on the
-same labels, and the paired differences to random rows.
+--labels labels MiniLM (in the extra `demo`) gets a linear head, and all weights but those of the word embeddings are
+trained on them. The table has its mean average precision and accuracy on the test file beside those of logistic
+regression on the same labels, and the paired differences to random rows.
 """
 
 from __future__ import annotations

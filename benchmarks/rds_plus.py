@@ -2,10 +2,10 @@
 
     python benchmarks/rds_plus.py [--rows 262858] [--targets 280] [--budget 10000]
 
-The dense method holds the whole matrix of similarities and sorts it once for each target (`get_top_influences.py`); its repeated
-removal of duplicates, which is quadratic in the budget, is replaced by a set, so it is measured faster than it is.
-Every method runs in a process of its own, after a warm-up on a small pool; "faster" compares CPU seconds, which other
-work on the machine disturbs least; memory is the peak above the loaded vectors.
+The dense method holds the whole matrix of similarities and sorts it once for each target (`get_top_influences.py`); its
+repeated removal of duplicates, which is quadratic in the budget, is replaced by a set, so it is measured faster than it
+is. Every method runs in a process of its own, after a warm-up on a small pool; "faster" compares CPU seconds, which
+other work on the machine disturbs least; memory is the peak above the loaded vectors.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python benchmarks/report.py --rows 250000
 
-Rows are words drawn at random, vectors are drawn around centres; nothing is downloaded. The time is that of the stage `report`
-in the second `winnow run`, as its record has it: gathering, rendering, committing, in a process that imported none of its packages
-before. The script of the plots is made once before.
+Rows are words drawn at random, vectors are drawn around centres; nothing is downloaded. The time is that of the stage
+`report` in the second `winnow run`, as its record has it: gathering, rendering, committing, in a process that imported
+none of its packages before. The script of the plots is made once before.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ clusters, float16). `winnow run` draws five recipes: at random, at random by quo
 apart (k_center), and at random without near copies (semdedup). Then files of rows and vectors of 1 % more rows come in,
 and it runs again.
 
-Prints for each stage the seconds that `winnow plan --rows` predicts before the first run; seconds by the clock and of the
-processor (all processes); and the most memory: private to the processes, and with the files that they map, which the
-kernel takes back when it needs the room. Then the disk by folder of the store. 10M rows take 20 GB of the folder for
-temporary files, or of `--folder`.
+Prints for each stage the seconds that `winnow plan --rows` predicts before the first run; seconds by the clock and of
+the processor (all processes); and the most memory: private to the processes, and with the files that they map, which
+the kernel takes back when it needs the room. Then the disk by folder of the store. 10M rows take 20 GB of the folder
+for temporary files, or of `--folder`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Publishing and asking a catalog of many selections: `python benchmarks/selections.py`.
 
-A project of five recipes runs once; then selections of rows of its pool are committed night by night, each with its run,
-through the store's own functions. Prints what committing takes on the way, and at the end: the seconds of publishing a
-night, of publishing when nothing is new, of making the catalog from the records alone, and of each query of
-docs/cookbook.md, opened anew. 5,000 selections of 2,000 rows are 10M items, about 250 MB and some minutes.
+A project of five recipes runs once; then selections of rows of its pool are committed night by night, each with its
+run, through the store's own functions. Prints what committing takes on the way, and at the end: the seconds of
+publishing a night, of publishing when nothing is new, of making the catalog from the records alone, and of each query
+of docs/cookbook.md, opened anew. 5,000 selections of 2,000 rows are 10M items, about 250 MB and some minutes.
 """
 
 from __future__ import annotations

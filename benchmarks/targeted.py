@@ -6,14 +6,14 @@
     python benchmarks/targeted.py retrieval --pool DIR --target FILE --relevant REGEX [--others 10000] --cache DIR
     python benchmarks/targeted.py sources --pool DIR --target FILE ... [--rows 10000] [--budget 500] --cache DIR
 
-`speed` compares `betr` and `dsir` with literal code for their formulas on the same rows (`benchmarks/rds_plus.py` has the
-same for `rds_plus`). `scale` runs the methods alone on synthetic clusters, `--mapped` on vectors that stay on disk.
+`speed` compares `betr` and `dsir` with literal code for their formulas on the same rows (`benchmarks/rds_plus.py` has
+the same for `rds_plus`). `scale` runs the methods alone on synthetic clusters, `--mapped` on vectors that stay on disk.
 
-`retrieval` reads JSON Lines files (id, source, prompt, response; `.gz` too). A row is relevant if its text of `--relevant`'s
-group 1 in its id is that of some target: translations of the same task, for example. The pool is every row of a source
-that has relevant rows, and `--others` further rows at random. Precision and recall are of the first K rows, K being the
-number of relevant rows; then the sources that each method picks. `sources` prints these for several targets, over rows of
-the pool at random. Vectors are MiniLM's, kept in `--cache`.
+`retrieval` reads JSON Lines files (id, source, prompt, response; `.gz` too). A row is relevant if its text of
+`--relevant`'s group 1 in its id is that of some target: translations of the same task, for example. The pool is every
+row of a source that has relevant rows, and `--others` further rows at random. Precision and recall are of the first K
+rows, K being the number of relevant rows; then the sources that each method picks. `sources` prints these for several
+targets, over rows of the pool at random. Vectors are MiniLM's, kept in `--cache`.
 
 Each method runs in a process of its own after a warm-up on a small pool; CPU seconds suffer least from a busy machine;
 memory is the peak above the loaded vectors, without the pages of mapped files.

@@ -6,9 +6,9 @@
     python benchmarks/trainers.py torchtune ms-swift nemo-automodel
 
 They pin other versions of what winnow uses and want CUDA packages, so they are installed without dependencies, and
-what they import beside datasets, transformers and peft (audio, images, kernels, trackers) is a stand-in here. The code that
-reads and tokenizes conversations is theirs. Every example is compared with the row that was exported; exits with 1 where one
-differs.
+what they import beside datasets, transformers and peft (audio, images, kernels, trackers) is a stand-in here. The code
+that reads and tokenizes conversations is theirs. Every example is compared with the row that was exported; exits with 1
+where one differs.
 """
 
 from __future__ import annotations

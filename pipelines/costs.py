@@ -1,7 +1,7 @@
 """How long the work of a plan takes, and what memory and disk it needs.
 
-Rates are those of earlier work of the same store. An encoder that has encoded nothing yet is tried on a few rows. What has
-neither goes by a stated default, or is named as not known.
+Rates are those of earlier work of the same store. An encoder that has encoded nothing yet is tried on a few rows. What
+has neither goes by a stated default, or is named as not known.
 """
 
 from __future__ import annotations

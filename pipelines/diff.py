@@ -45,8 +45,8 @@ def diff(store: Store, a: str, b: str | None) -> dict[str, Any]:
         a, b: as `pipelines.named.selection_of` takes them.
 
     Returns:
-        `a` and `b` (selection, recipe, rows, created_at), `kept`, `added`, `dropped`, `jaccard`, `sources` (a line each with
-        the same counts) and `first` (at most 20 changes by rank).
+        `a` and `b` (selection, recipe, rows, created_at), `kept`, `added`, `dropped`, `jaccard`, `sources` (a line each
+        with the same counts) and `first` (at most 20 changes by rank).
 
     Raises:
         NotInStore: there is no such selection, or the published catalog lacks it.

@@ -17,13 +17,14 @@ def selection_of(store: Store, name: str) -> str:
     """The id of a selection.
 
     Args:
-        name: an id; its first digits, at least four; a recipe, which stands for its last selection whose checks passed; or
-            `RECIPE~1` for the one before, `RECIPE~2` for the one before that, and so on.
+        name: an id; its first digits, at least four; a recipe, which stands for its last selection whose checks passed;
+            or `RECIPE~1` for the one before, `RECIPE~2` for the one before that, and so on.
 
     Raises:
         NotInStore: there is none; names the recipes that were drawn, or the ids that begin so.
 
-    Cost: of a recipe, reads the records of runs back to that selection, about 0.1 ms each; of digits, lists the selections.
+    Cost: of a recipe, reads the records of runs back to that selection, about 0.1 ms each; of digits, lists the
+    selections.
     """
     if store.has("records", "selections", name):
         return name

@@ -1,8 +1,8 @@
 """The plan of a first run on a pool of another size, on workers and cards: `winnow plan --rows 1e9 --workers 64 --gpu h100`.
 
-The same costs as those of the plan for today, where this store has measured them, and `pipelines.rates` where it has not.
-A worker is a process of one core, with a card if one is named; the driver is a machine like this one. What runs on the
-workers takes its seconds divided by their number; what runs on the driver is waited for.
+The same costs as those of the plan for today, where this store has measured them, and `pipelines.rates` where it has
+not. A worker is a process of one core, with a card if one is named; the driver is a machine like this one. What runs on
+the workers takes its seconds divided by their number; what runs on the driver is waited for.
 """
 
 from __future__ import annotations

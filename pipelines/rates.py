@@ -1,7 +1,7 @@
 """How fast work goes and what memory it takes, where a store has not measured it; each with where the number is from.
 
-Seconds are those of one core of an x86-64 server, unless a line says otherwise. docs/scale.md compares what follows from
-them with runs.
+Seconds are those of one core of an x86-64 server, unless a line says otherwise. docs/scale.md compares what follows
+from them with runs.
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-# Without a measurement: 58 MiB of gzip in 5.7 s; a million vectors into cells in 56 s; 262,858 rows against nine sets at
-# 73,000 rows/s (docs/performance.md); vectors of 384 dimensions whitened at 17,000 rows/s. Own vectors are copied.
+# Without a measurement: 58 MiB of gzip in 5.7 s; a million vectors into cells in 56 s; 262,858 rows against nine sets
+# at 73,000 rows/s (docs/performance.md); vectors of 384 dimensions whitened at 17,000 rows/s. Own vectors are copied.
 READ_BYTES_PER_S = 10e6
 ROWS_PER_S: Mapping[str, float] = {
     "embed": 50_000.0,
     "postprocess": 17_000.0,
     "index": 18_000.0,
     "decontaminate": 73_000.0,
-    # benchmarks/scale.py --rows 1000000, of one core: files, the snapshot, what a recipe takes beside its steps, the report.
+    # benchmarks/scale.py --rows 1000000, of one core: files, the snapshot, what a recipe takes beside its steps, the
+    # report.
     "ingest": 80_000.0,
     "snapshot": 900_000.0,
     "select": 280_000.0,
     "report": 130_000.0,
 }
-# Bytes that a process holds for each row, beside `BASE_BYTES`: benchmarks/scale.py --rows 1000000 less --rows 20000. Ids and
-# what goes with them are in memory; texts and vectors are read in blocks or mapped.
+# Bytes that a process holds for each row, beside `BASE_BYTES`: benchmarks/scale.py --rows 1000000 less --rows 20000.
+# Ids and what goes with them are in memory; texts and vectors are read in blocks or mapped.
 BYTES_PER_ROW: Mapping[str, int] = {"snapshot": 180, "embed": 400, "select": 270, "report": 100}
 BASE_BYTES = 300e6
 # Of a process that only works on shards: what it imports and a block.
@@ -36,7 +37,8 @@ NETWORK_BYTES_PER_S = 1.25e9
 UTILISATION = 0.4
 # Where neither a run nor `max_tokens` says how long texts are.
 TOKENS = 256
-# Multiplications and additions a second of a core, of products of vectors with cells: benchmarks/index.py, 5.5e12 in 70.5 s.
+# Multiplications and additions a second of a core, of products of vectors with cells: benchmarks/index.py, 5.5e12 in
+# 70.5 s.
 INDEX_OPERATIONS_PER_S = 78e9
 
 

@@ -42,8 +42,8 @@ def run_all(context: Context, recipes: Sequence[str] | None = None) -> list[Outc
     Raises:
         HeldBack: a blocking check failed before the recipes; nothing after it ran and the published catalog stays as it
             was.
-        RecipesFailed: recipes failed or were held back; each keeps its last selection as its latest, and its exports. Or
-            exports failed; each stays as it was.
+        RecipesFailed: recipes failed or were held back; each keeps its last selection as its latest, and its exports.
+            Or exports failed; each stays as it was.
         MissingExtra: the recipes search an index, and faiss is not installed; nothing ran.
     """
     chosen = _chosen(context, recipes)

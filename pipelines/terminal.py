@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterable
 from typing import Protocol
 
-# Control characters but for tab and newline (a terminal obeys them), separators of lines, marks that force the direction
-# of what follows, and halves of surrogate pairs, as in a file name that is no UTF-8, which no stream can encode.
+# Control characters but for tab and newline (a terminal obeys them), separators of lines, marks that force the
+# direction of what follows, and halves of surrogate pairs, as in a file name that is no UTF-8, which no stream can
+# encode.
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

@@ -62,8 +62,8 @@ def apportion(
         weights: >= 0, at least one of them above 0.
         budget: at least the sum of `low`.
         low: what each part gets at least; one that exceeds its share is settled among the others. 0 by default.
-        high: what each part gets at most, at least its `low`; those of parts with a weight must hold the budget. No bound by
-            default.
+        high: what each part gets at most, at least its `low`; those of parts with a weight must hold the budget. No
+            bound by default.
 
     Returns:
         One count for each weight, summing to the budget: the exact shares, rounded by largest remainder, ties to the
@@ -149,7 +149,8 @@ def _divide(weights: Sequence[int], budget: int, low: Sequence[int], high: Seque
     counts = [low[i] if weight == 0 else 0 for i, weight in enumerate(weights)]
     free = [i for i, weight in enumerate(weights) if weight > 0]
     rest = budget - sum(counts)
-    # Settle the strata beyond a bound, on the side that is off by more, until none is (as CSS flexbox resolves lengths).
+    # Settle the strata beyond a bound, on the side that is off by more, until none is (as CSS flexbox resolves
+    # lengths).
     while free:
         total = sum(weights[i] for i in free)
         over = [i for i in free if rest * weights[i] > high[i] * total]

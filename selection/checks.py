@@ -101,8 +101,8 @@ def _read_only(argument: Any) -> Any:
 def make_inputs(step: Step, *, n: int = N, seed: int = 0) -> dict[str, Any]:
     """Every input of a pool of `n` rows, with the columns that the step reads; arrays of its own, to be changed at will.
 
-    A column has four values; one whose name ends in `_id` has about two thirds as many as there are rows. They begin with
-    0, and with 1 in a column of counts, whose name begins with `n_`.
+    A column has four values; one whose name ends in `_id` has about two thirds as many as there are rows. They begin
+    with 0, and with 1 in a column of counts, whose name begins with `n_`.
     """
     rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(n, D)) + 2 * rng.normal(size=(5, D))[rng.integers(0, 5, n)]

@@ -46,8 +46,8 @@ class Match:
         row, target: their places.
         rule: "exact" or "ngrams".
         score: the share of the target's n-grams that the text holds, 1.0 for "exact".
-        start, stop: the characters of the text, as it is, from the first word of the match to the end of its last one. For
-            "ngrams" it is the longest run of words all of whose n-grams are the target's, the first of them.
+        start, stop: the characters of the text, as it is, from the first word of the match to the end of its last one.
+            For "ngrams" it is the longest run of words all of whose n-grams are the target's, the first of them.
     """
 
     row: int

@@ -1,8 +1,8 @@
 """How sound a representation is: measures of a sample of its vectors.
 
-A sound representation uses many directions, keeps different texts apart, and finds a text again whose lines were wrapped or whose
-letters changed case. Vectors are taken at unit length: divided by the length that they have as stored, in float32. Cosines are
-products in float32, right to about 1e-6.
+A sound representation uses many directions, keeps different texts apart, and finds a text again whose lines were
+wrapped or whose letters changed case. Vectors are taken at unit length: divided by the length that they have as stored,
+in float32. Cosines are products in float32, right to about 1e-6.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def effective_rank(sample: Array, *, centred: bool = False) -> float:
     Returns:
         1 .. min(n, d); 0 where all are zero.
 
-    The singular values are square roots of eigenvalues in float64: what is below 1e-7 of the largest counts as zero, far below the
-    rounding of float16 vectors.
+    The singular values are square roots of eigenvalues in float64: what is below 1e-7 of the largest counts as zero,
+    far below the rounding of float16 vectors.
 
     Cost: n*d*min(n, d) operations and the eigenvalues of a matrix of that size; 8 bytes * (n*d + min(n, d)**2).
     Source: Garrido et al. 2023 (RankMe); Roy and Vetterli 2007.

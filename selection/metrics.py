@@ -71,7 +71,8 @@ def coverage(vectors: Vectors | Array, rows: Array | Sequence[int], *, shares: S
         InvalidInput: no row is selected, one is out of range, or a vector is not finite.
         InvalidOption: a share is out of range.
 
-    Exact in float64, whatever the order and size of blocks. Cost: 2*n*b*d operations in float32; 4*b*d + 40*n bytes, one tile.
+    Exact in float64, whatever the order and size of blocks. Cost: 2*n*b*d operations in float32; 4*b*d + 40*n bytes,
+    one tile.
 
     >>> c = coverage([[0], [1], [2], [10], [11], [20]], [0, 5, 3], shares=[0.8])
     >>> c.radius, round(c.mean_distance, 3), c.p_radius
@@ -120,8 +121,8 @@ def mean_highest_cosine(examples: Array, chosen: Array) -> float:
 def vendi_score(vectors: Vectors | Array, rows: Array | Sequence[int]) -> float:
     """How many different rows some rows amount to: 1 if all point the same way, their number if all are orthogonal.
 
-    The exponential of the entropy of the eigenvalues of their cosines, divided by their number (Friedman and Dieng 2023). Zero
-    vectors have no cosine and are left out.
+    The exponential of the entropy of the eigenvalues of their cosines, divided by their number (Friedman and Dieng
+    2023). Zero vectors have no cosine and are left out.
 
     Args:
         vectors: (n, d) float16 or float32.
@@ -150,7 +151,8 @@ def vendi_score(vectors: Vectors | Array, rows: Array | Sequence[int]) -> float:
 def mean_discrepancy(vectors: Vectors | Array, rows: Array | Sequence[int]) -> float:
     """How far the mean direction of some rows is from the pool's: the squared distance of the means of their unit vectors.
 
-    This is the squared maximum mean discrepancy (MMD) with the cosine as kernel: 0 for a subset that leans nowhere, 4 at most.
+    This is the squared maximum mean discrepancy (MMD) with the cosine as kernel: 0 for a subset that leans nowhere, 4
+    at most.
 
     Args:
         vectors: (n, d) float16 or float32.

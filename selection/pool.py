@@ -25,7 +25,8 @@ class Targets:
         sets: (m,) int64, which target set each belongs to: an index into `names`. All in one set by default.
         names: the target sets' names, in the order in which round robin visits them; "target" by default, or numbers.
         ids: (m,) a printable name of each target, for the reasons of a selection.
-        committee: (m, members, C) each target's class probabilities by the members of the pool's committee, in their order.
+        committee: (m, members, C) each target's class probabilities by the members of the pool's committee, in their
+            order.
 
     Raises:
         InvalidInput: the lengths differ, a set is out of range, a vector is not finite or probabilities are none.
@@ -79,8 +80,8 @@ class Pool:
 
     Attributes:
         vectors: (n, d), an array or anything that satisfies `Vectors`.
-        unit_length: the vectors, and those of the targets, stand for vectors of length 1 that were rounded when they were
-            stored: where a step goes by inner products, it divides by the lengths first.
+        unit_length: the vectors, and those of the targets, stand for vectors of length 1 that were rounded when they
+            were stored: where a step goes by inner products, it divides by the lengths first.
         scores: (n,) float32, higher = take first.
         probabilities: (n, C), array or `RowBlocks`.
         committee: (n, members, C), array or `RowBlocks`.
@@ -90,7 +91,8 @@ class Pool:
         targets: examples of the task to match; an array (m, d) is one target set named "target".
         target_texts: (m,) str, the examples of the task as texts, of all target sets.
         target_questions: (m,) str, what each target asks: its text without the answer.
-        target_names: (m,) what a person calls each of `target_questions`, for the reasons of a selection; its place by default.
+        target_names: (m,) what a person calls each of `target_questions`, for the reasons of a selection; its place by
+            default.
         texts: (n,) str.
         text_map: where several processes can read the same texts.
         columns: name -> (n,) array or list, numeric or str.

@@ -42,14 +42,16 @@ def select(
     """Choose `budget` rows of a pool.
 
     Args:
-        steps: names, `{name: options}` or steps, in order; one of them may stand alone. See `selection.registry.parse_steps`.
+        steps: names, `{name: options}` or steps, in order; one of them may stand alone. See
+            `selection.registry.parse_steps`.
         pool: the candidates and what is known of them.
-        budget: how many rows to take, 0 gives none; or `{"tokens": ..., "column": ...}`, see `TokenBudget`. Filters that
-            go by the budget take one in tokens for the rows that it holds on average.
+        budget: how many rows to take, 0 gives none; or `{"tokens": ..., "column": ...}`, see `TokenBudget`. Filters
+            that go by the budget take one in tokens for the rows that it holds on average.
         seed: >= 0. The same inputs and seed give the same rows.
         round: >= 0, which draw-and-label step this is; random steps draw anew each round.
         allow_short: give what there is, with `exhausted=True`, where the pool cannot fill the budget.
-        quota: how the budget is divided among groups, `{"by": "source", "shares": {"a": 0.5, "rest": 0.5}}`; see `Quota`.
+        quota: how the budget is divided among groups, `{"by": "source", "shares": {"a": 0.5, "rest": 0.5}}`; see
+            `Quota`.
         group_by: a column; at most `max_per_group` rows of each of its values are taken.
         trace: filled with what became of the rows that are not taken; changes nothing of the draw.
         sticky: an earlier selection, of which at most a part is given up; see `selection.sticky`.
@@ -118,8 +120,8 @@ def _run_steps(
         then: rows of the whole pool.
 
     Returns:
-        the selection; those of `then` that it does not take, as the selector would take them beside it; and the rows that
-        may not be in any selection.
+        the selection; those of `then` that it does not take, as the selector would take them beside it; and the rows
+        that may not be in any selection.
     """
     filters = [step.name for step in plan if step.drops]
     reports: list[FilterReport] = []

@@ -26,12 +26,12 @@ class Step:
     Attributes:
         name: how a recipe names the step.
         open_options: the one field that takes the whole mapping of options, for a step whose option names are free.
-        open_steps: the options of `open_options` are themselves steps, each with a weight: a number, options with a `weight`
-            among them, or a list of these.
+        open_steps: the options of `open_options` are themselves steps, each with a weight: a number, options with a
+            `weight` among them, or a list of these.
         text_option: the field that a text sets, for a step that may be written as {name: text}.
         inner_options: the fields that name another step.
-        added_options: the fields that records name only where their value is not the default, since there are selections
-            from before there was such an option.
+        added_options: the fields that records name only where their value is not the default, since there are
+            selections from before there was such an option.
         row_options: the fields that may name a row, by number in the pool that the draw began with. A recipe may name
             it by id, as {id: ...}, which becomes the number before the step runs.
     """
@@ -92,8 +92,8 @@ class Filter(Step):
     """A smaller pool from a pool.
 
     Attributes:
-        bars: a row that it drops may not stay in a selection from before either (`selection.sticky`); a row that another
-            filter drops is only not wanted.
+        bars: a row that it drops may not stay in a selection from before either (`selection.sticky`); a row that
+            another filter drops is only not wanted.
     """
 
     __slots__ = ()

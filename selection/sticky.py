@@ -160,7 +160,8 @@ def _rooms(fresh: Selection, rows: Rows, bound: BoundConstraints, pool: Pool) ->
 def _substitutes(fresh: Selection, rows: Rows) -> Rows | None:
     """(r,) the group of rows of which filters keep one: a row, and those that they left out for it.
 
-    None without such filters. A row is left out for one that a later filter may leave out for another, so references are followed to their end.
+    None without such filters. A row is left out for one that a later filter may leave out for another, so references
+    are followed to their end.
     """
     pairs = [
         (report.rows[is_row], report.reason.ref[is_row])

@@ -92,9 +92,10 @@ class PartMap(Protocol):
         is empty.
 
         Args:
-            work: a function of a module, with its options; called as `work(points, *arguments(rows))`, in any process. Row
-                i of the points is the i-th row of the part.
-            arguments: what the work needs to know of some rows of the pool that a draw began with; None leaves the part out.
+            work: a function of a module, with its options; called as `work(points, *arguments(rows))`, in any process.
+                Row i of the points is the i-th row of the part.
+            arguments: what the work needs to know of some rows of the pool that a draw began with; None leaves the part
+                out.
         """
         ...
 
@@ -166,12 +167,12 @@ class Reason:
 
     Attributes:
         kind: (b,) str: what pulled the row. "target", "target_set", "stratum", "cluster", "score", "draw" index
-            `names` by `ref`; the `ROW_KINDS` ("anchor", "neighbour", "centre", "better", "replaces", "replaced") have a row
-            of the pool as `ref`.
+            `names` by `ref`; the `ROW_KINDS` ("anchor", "neighbour", "centre", "better", "replaces", "replaced") have a
+            row of the pool as `ref`.
         ref: (b,) int64, `NO_REF` where there is none.
         rank: (b,) int64: place in the list of `ref` (0 = first; for round robin, the round); -1 where there is none.
-        value: (b,) float32: similarity, score or distance that decided; of a "weighted_draw" the chance that the draw had to
-            take the row; NaN where there is none.
+        value: (b,) float32: similarity, score or distance that decided; of a "weighted_draw" the chance that the draw
+            had to take the row; NaN where there is none.
         names: what `ref` indexes.
     """
 
@@ -251,9 +252,9 @@ class FilterReport:
 class DroppedRows(FilterReport):
     """Rows that a step left out, and why.
 
-    "neighbour" with the row that it is a duplicate of as `ref`, and their similarity; "exact" and "ngrams" with the target
-    that the row holds, by name, and the share of its n-grams; "better" with the row of its group that
-    stays, and its own score; "score", where a scorer gives none.
+    "neighbour" with the row that it is a duplicate of as `ref`, and their similarity; "exact" and "ngrams" with the
+    target that the row holds, by name, and the share of its n-grams; "better" with the row of its group that stays, and
+    its own score; "score", where a scorer gives none.
     """
 
 
@@ -299,7 +300,8 @@ class Selection:
         reason: why each was taken.
         exhausted: the pool could not fill the budget (only with `allow_short`).
         dropped: what the filters left out, one entry for each filter that reports why.
-        retrieved: why the filters kept the rows, one entry for each filter that reports it; only of `rows`, in their order.
+        retrieved: why the filters kept the rows, one entry for each filter that reports it; only of `rows`, in their
+            order.
     """
 
     rows: Rows
@@ -365,8 +367,9 @@ SCORES = (
 )
 """What a causal language model says of a row, by name: negative log-likelihoods (NLL, natural logarithm) and numbers of tokens.
 
-nll_sum, n_tok, nll_mean, nll_q10, nll_q50, nll_q90: of all tokens but the first, which nothing predicts: the sum, how many,
-the mean and quantiles. mean_rank: the mean place of the true token among all, by probability (1 is the likeliest).
+nll_sum, n_tok, nll_mean, nll_q10, nll_q50, nll_q90: of all tokens but the first, which nothing predicts: the sum, how
+many, the mean and quantiles. mean_rank: the mean place of the true token among all, by probability (1 is the
+likeliest).
 nll_prompt_sum, n_prompt: of the tokens before the answer. nll_answer_sum, n_answer, nll_answer: of the answer after the
 prompt; nll_alone_sum, n_alone, nll_alone: of the same answer without the prompt.
 """

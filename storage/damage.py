@@ -33,8 +33,8 @@ _TEXT, _WHOLE, _NUMBER = str, int, (int, float)
 _TEXT_OR_NOT, _OBJECT_OR_NOT = (str, _NULL), (dict, _NULL)
 _INT64 = range(-(2**63), 2**63)
 
-# What a value of a record has to be: a type, or several; [shape], a list of these; {key: shape}, an object with at least
-# these keys, `key?` for those that may be missing; {str: shape}, an object of any keys.
+# What a value of a record has to be: a type, or several; [shape], a list of these; {key: shape}, an object with at
+# least these keys, `key?` for those that may be missing; {str: shape}, an object of any keys.
 Shape = Any
 
 
@@ -469,7 +469,8 @@ def note(store: Store, folder: Path, damage: str) -> None:
 def set_aside(store: Store, path: Path, damage: str) -> Path:
     """Move a damaged folder, or file, to its place under `set-aside/`; gives that place.
 
-    Of a record in a pack, a copy of the pack: what is whole in it is packed anew, and read from where it was until then.
+    Of a record in a pack, a copy of the pack: what is whole in it is packed anew, and read from where it was until
+    then.
     """
     pack = pack_of(path)
     with store.lock(SET_ASIDE, f"putting {path.name} aside"):

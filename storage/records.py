@@ -165,8 +165,9 @@ def commit_run(store: Store, run: Mapping[str, Any]) -> str:
 
     Args:
         run: JSON-plain: `invocation`, `stage`, `target`, `status` ("ok", "held_back" or "failed"), `subject` (the id of
-            what was made), `started_at`, `finished_at`, `seconds`, `peak_memory_bytes` (of the process), `config_digest`,
-            `code_version`, `summary`, `facts`, `checks`, `error`. A `run_id` is given here, unless there is one.
+            what was made), `started_at`, `finished_at`, `seconds`, `peak_memory_bytes` (of the process),
+            `config_digest`, `code_version`, `summary`, `facts`, `checks`, `error`. A `run_id` is given here, unless
+            there is one.
 
     Cost: lists the names of all runs.
     """
@@ -180,8 +181,8 @@ def commit_run(store: Store, run: Mapping[str, Any]) -> str:
 def next_number(store: Store, kind: str) -> int:
     """One more than the highest `number` in the records of a kind: their order, whatever the clocks say.
 
-    Records of earlier versions have none and come first. Hold a lock until the record is committed; a number that was given
-    to none is left out.
+    Records of earlier versions have none and come first. Hold a lock until the record is committed; a number that was
+    given to none is left out.
 
     Cost: lists the records; reads them where more were added than numbers were given, after a copy of half a store.
     """

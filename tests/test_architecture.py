@@ -33,8 +33,8 @@ NAMED = [*MODULES, *sorted((ROOT / "benchmarks").glob("*.py"))]
 # A name is a noun that a reader can search for; these say nothing of what they hold.
 EMPTY_NAMES = {"one", "found", "told", "here", "there"}
 
-# Room -> the rooms of the same package that it may import besides itself. A room is a folder, or a module that stands apart
-# from the others in its folder; the name of a folder stands for the modules directly in it.
+# Room -> the rooms of the same package that it may import besides itself. A room is a folder, or a module that stands
+# apart from the others in its folder; the name of a folder stands for the modules directly in it.
 BASE, COMMANDS = (
     "pipelines",
     {f"pipelines.{name}" for name in ("run", "plan", "projection", "diff", "reproduce", "explore", "why")},

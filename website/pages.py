@@ -1,7 +1,8 @@
 """The pages of the site: those of docs/, those of the repository outside of it, and one for each step.
 
-The pages of the repository are written for GitHub. Here a link to a page outside of docs/ leads to its copy on the site,
-a link to a folder to the list of its pages, and lists inside of lists are indented as Markdown's older dialect wants it.
+The pages of the repository are written for GitHub. Here a link to a page outside of docs/ leads to its copy on the
+site, a link to a folder to the list of its pages, and lists inside of lists are indented as Markdown's older dialect
+wants it.
 """
 
 from __future__ import annotations

@@ -492,9 +492,9 @@ def rollback(
 ) -> None:
     """Make an earlier selection of a recipe its latest again, in SQL and in its exports.
 
-    Nothing is drawn and nothing is lost: the bad selection stays on record. The next run that passes its checks publishes
-    what it draws, and from the same pool and recipe that is the bad selection again: mend the recipe or the data first, or
-    switch the schedule off. An export made by hand is not written again.
+    Nothing is drawn and nothing is lost: the bad selection stays on record. The next run that passes its checks
+    publishes what it draws, and from the same pool and recipe that is the bad selection again: mend the recipe or the
+    data first, or switch the schedule off. An export made by hand is not written again.
     """
     from pipelines.upkeep.rollback import roll_back
 
@@ -512,8 +512,8 @@ def gc(
 ) -> None:
     """List what of the store is old and needed by nothing, and why the rest stays; with --delete, remove it.
 
-    What is pinned, exported, the latest of its recipe, compared or tried stays, labels and rounds of labeling too, with all
-    that is needed to draw them again. The history in `runs` stays. Killed, it goes on when it is run again.
+    What is pinned, exported, the latest of its recipe, compared or tried stays, labels and rounds of labeling too, with
+    all that is needed to draw them again. The history in `runs` stays. Killed, it goes on when it is run again.
     """
     from pipelines.upkeep.garbage import collect
 
@@ -537,9 +537,9 @@ def forget(
 ) -> None:
     """Remove rows from everything in the store, for good, and prove it by a search of all its files.
 
-    Text, vectors, labels, and every record that holds or quotes a row; exports and batches that winnow wrote. Your own files
-    are named by file and line, and not edited: a row that comes in from one again is refused. Killed, `winnow forget --yes`
-    ends it.
+    Text, vectors, labels, and every record that holds or quotes a row; exports and batches that winnow wrote. Your own
+    files are named by file and line, and not edited: a row that comes in from one again is refused. Killed, `winnow
+    forget --yes` ends it.
     """
     from pipelines.upkeep.forget import cut_off, request
     from pipelines.upkeep.forget import forget as forget_rows

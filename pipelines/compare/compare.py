@@ -33,17 +33,18 @@ def compare(context: Context, names: Sequence[str], *, seeds: int | None, encode
 
     Returns:
         A JSON-plain document. `selections` has an entry for each name and each size of random rows: `name`, `random`,
-        `metrics` (name -> `mean`, and `std` where there are several draws) and `draws` (`seed`, `selection` where it is on
-        record, and the metrics). Metrics are `rows`, `tokens`, `seconds`, `peak_memory_bytes`, `mean_distance` and
+        `metrics` (name -> `mean`, and `std` where there are several draws) and `draws` (`seed`, `selection` where it is
+        on record, and the metrics). Metrics are `rows`, `tokens`, `seconds`, `peak_memory_bytes`, `mean_distance` and
         `most_distance` (of the pool's rows to the nearest chosen one: the mean, and what 95 of 100 are below), and
-        `similarity_<target set>` (the mean of its examples' highest cosine to a chosen row). `targets` says which half of
-        each set judges; `overlap` is Jaccard and `rank_biased_overlap` RBO (of at most 5 draws each), an entry with itself over different seeds; `mix` has the share of each source;
-        `notes` what a reader should know.
+        `similarity_<target set>` (the mean of its examples' highest cosine to a chosen row). `targets` says which half
+        of each set judges; `overlap` is Jaccard and `rank_biased_overlap` RBO (of at most 5 draws each), an entry with
+        itself over different seeds; `mix` has the share of each source; `notes` what a reader should know.
 
     Raises:
         NothingYet, NotInStore, UnknownRecipe, RecipesFailed: there is nothing to compare.
 
-    Cost: the draws, if `seeds`; 6e8 multiply-adds a draw, more for large ones (300 rows of the pool are measured at least).
+    Cost: the draws, if `seeds`; 6e8 multiply-adds a draw, more for large ones (300 rows of the pool are measured at
+    least).
     """
     draws = list(recorded(context, names) if seeds is None else drawn(context, names, seeds))
     entries = list(dict.fromkeys(draw.name for draw in draws))

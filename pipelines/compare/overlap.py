@@ -29,8 +29,8 @@ def jaccard(selections: Sequence[Ids]) -> Array:
 def rank_biased(selections: Sequence[Ids]) -> Array:
     """(k, k) float64: rank-biased overlap of each two selections, 0 to 1, in pick order; 1 for two that are empty.
 
-    Extrapolated RBO to the length of the shorter one (Webber, Moffat and Zobel 2010, equation 30), with the persistence that
-    looks at a tenth of it on average: 1 - 10 / length, at least 0.5.
+    Extrapolated RBO to the length of the shorter one (Webber, Moffat and Zobel 2010, equation 30), with the persistence
+    that looks at a tenth of it on average: 1 - 10 / length, at least 0.5.
 
     Cost: sorts each pair.
     """

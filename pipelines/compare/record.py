@@ -15,7 +15,8 @@ _KEPT = ("mean_distance", "most_distance", "similarity_")
 def record_comparison(store: Store, document: Mapping[str, Any]) -> str:
     """Commit a comparison, and publish the catalog; returns the comparison's id.
 
-    What was measured of selections on record is committed as their metrics too. In `metrics` the names begin with `compare_`.
+    What was measured of selections on record is committed as their metrics too. In `metrics` the names begin with
+    `compare_`.
     """
     comparison = digest_of({key: value for key, value in document.items() if key != "created_at"})
     commit_record(store, "comparison", {**document, "comparison_id": comparison}, {})

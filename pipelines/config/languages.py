@@ -1,7 +1,7 @@
 """Whether texts are in English, by their letters and their commonest words: enough for a warning, and no more.
 
-It cannot tell texts of a few words, code, numbers and names; nor languages whose words are not listed here from each other; nor a
-text in two languages from one in the commoner of them. What cannot be told counts for nothing.
+It cannot tell texts of a few words, code, numbers and names; nor languages whose words are not listed here from each
+other; nor a text in two languages from one in the commoner of them. What cannot be told counts for nothing.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 `load_config` reads the file, checks each section (unknown keys, types, ranges), then what sections say about each other
 (names, files, steps and what they need), and fills in defaults. What it returns is *resolved*: paths are absolute,
-`recipe.targets` and `recipe.encoder` are names that exist. `Config.resolved_yaml` writes that down, and loading it again
-gives the same `digest`, from any folder: the steps of one run load it so.
+`recipe.targets` and `recipe.encoder` are names that exist. `Config.resolved_yaml` writes that down, and loading it
+again gives the same `digest`, from any folder: the steps of one run load it so.
 """
 
 from __future__ import annotations

@@ -95,8 +95,8 @@ class Files(Section):
 
     Attributes:
         files: a file, a folder, a glob, a URL, or a list of them.
-        fields: our name: your field, as `{prompt: question}`, or a list of which the first that a row has filled counts;
-            detected if left out.
+        fields: our name: your field, as `{prompt: question}`, or a list of which the first that a row has filled
+            counts; detected if left out.
         roles: your role name: what it means, as `{customer: user}`, beside those that are known.
         encoding: text encoding of files without a byte-order mark.
         keep_damaged: keep the readable part of a file that is cut off or damaged.
@@ -169,8 +169,8 @@ class TargetFiles(Files):
 
     Attributes:
         vectors: their own vectors, in the space of `pool.vectors`: as `pool.vectors[]`.
-        measure: a share of the examples, drawn by hash of their ids, or a list of some of `files`: these only measure what
-            was selected; no step sees them. They are kept out of selections as the others are.
+        measure: a share of the examples, drawn by hash of their ids, or a list of some of `files`: these only measure
+            what was selected; no step sees them. They are kept out of selections as the others are.
     """
 
     added_keys: ClassVar[tuple[str, ...]] = ("measure",)
@@ -268,8 +268,8 @@ class ClassExamples(Section):
     Attributes:
         targets: target sets, all rows of which are examples.
         where: a SQL condition on the columns of `examples`: rows of the pool that meet it.
-        sample: at most so many rows of the pool at random: of those that meet `where`, or, where it stands alone, of those
-            that no other class names.
+        sample: at most so many rows of the pool at random: of those that meet `where`, or, where it stands alone, of
+            those that no other class names.
     """
 
     targets: Texts = ()
@@ -282,7 +282,8 @@ class Classifier(Section):
 
     Attributes:
         classes: two or more names, each with its examples: see `classifiers.<name>.classes.<class>`.
-        features: what it sees of a row: the vector of an encoder, or its text as counts of hashed words and pairs of words.
+        features: what it sees of a row: the vector of an encoder, or its text as counts of hashed words and pairs of
+            words.
         encoder: the encoder of embeddings; the first one if left out.
         estimator: `logistic_regression`, or `{logistic_regression: {C: 10}}`; or any estimator, `{estimator:
             package.module:Class, options: {...}}`.
@@ -329,17 +330,18 @@ class Recipe(Section):
         max_per_group: goes with `group_by`.
         targets: target sets to match; all of them if left out.
         encoder: the encoder to use; the first one if left out.
-        probabilities: where steps get class probabilities from: an entry of `classifiers`, a labeling project (its newest
-            model; it has labels too), or your own file, `{url: p.parquet, id: id}`, with a column for each class.
+        probabilities: where steps get class probabilities from: an entry of `classifiers`, a labeling project (its
+            newest model; it has labels too), or your own file, `{url: p.parquet, id: id}`, with a column for each
+            class.
         seed: seed of whatever is drawn at random.
         round: number of the draw; another round draws other random numbers.
         where: SQL condition on the columns of `examples`, a function of the row; only these rows may be taken.
         allow: file of ids, one a line: only these may be taken.
         deny: file of ids, one a line: these are never taken.
-        mode: `fresh` draws anew each time; `top_up` keeps this recipe's last selection and adds to it; `sticky` draws anew
-            and keeps as much of the last selection as `max_churn` says.
-        max_churn: goes with `mode: sticky`: the part of the budget, 0 to 1, that may be replaced by better rows from one
-            selection to the next; 0.1 if left out. 0 replaces only what may not stay, 1 is `fresh`.
+        mode: `fresh` draws anew each time; `top_up` keeps this recipe's last selection and adds to it; `sticky` draws
+            anew and keeps as much of the last selection as `max_churn` says.
+        max_churn: goes with `mode: sticky`: the part of the budget, 0 to 1, that may be replaced by better rows from
+            one selection to the next; 0.1 if left out. 0 replaces only what may not stay, 1 is `fresh`.
         allow_short: give what there is when the pool cannot fill the budget.
         exclude_targets: never take a row that holds what a target asks, whatever the case, white space and punctuation.
         min_overlap: hold back a selection that shares less (Jaccard) with the recipe's last one.
@@ -473,9 +475,9 @@ class Labeling(Section):
 
     Attributes:
         classes: the names of the classes, at least two.
-        steps: `auto`, or as a recipe's, used once there are labels of two classes. Steps get probabilities, committee and
-            labels. `auto` draws typical rows by `cold_start` until successive models agree, then uncertain rows that are
-            unlike each other, and gives a rare class a part of each batch; each round says why.
+        steps: `auto`, or as a recipe's, used once there are labels of two classes. Steps get probabilities, committee
+            and labels. `auto` draws typical rows by `cold_start` until successive models agree, then uncertain rows
+            that are unlike each other, and gives a rare class a part of each batch; each round says why.
         cold_start: steps until there are labels of two classes.
         batch_size: rows of a round, the random arm and hidden gold rows included.
         encoder: the encoder to use; the first one if left out.
@@ -497,14 +499,15 @@ class Labeling(Section):
         members: classifiers of the committee, for steps that need one.
         random_share: part of each batch drawn at random from all rows; it never trains the model and so measures it
             honestly.
-        annotators: the people who label, by the names that come back with their labels; each gets a file of their own. One
-            file for everybody if left out.
-        adjudicator: who decides where votes are tied, by name: what they say of a row is its class, whatever others say.
+        annotators: the people who label, by the names that come back with their labels; each gets a file of their own.
+            One file for everybody if left out.
+        adjudicator: who decides where votes are tied, by name: what they say of a row is its class, whatever others
+            say.
         overlap: part of each batch that wants labels of two annotators.
         gold: a file of labels that are known, hidden in batches to measure annotators.
         gold_share: part of each batch, where there is `gold`.
-        aggregate: how several labels of a row become one: `majority` or `dawid_skene`; or with its prior, and whether it
-            decides rows with as many votes for one class as for another or leaves them waiting as majority does,
+        aggregate: how several labels of a row become one: `majority` or `dawid_skene`; or with its prior, and whether
+            it decides rows with as many votes for one class as for another or leaves them waiting as majority does,
             `{dawid_skene: {prior_votes: 20, prior_accuracy: 0.9, ties: wait}}`.
         lease_hours: how long a row that was sent out is not sent again while its label is missing.
         budget: what all labels may cost: see `labeling.<name>.budget`; no limit if left out.
@@ -631,8 +634,8 @@ class Health(Section):
         min_effective_rank: the least effective rank, centred, as a share of the most that the sample could have.
         max_mean_cosine: the highest mean cosine of two rows.
         max_near_copies: the largest share of rows with another text whose vector is nearly the same.
-        max_group_in_cell: the largest share of a source, or language, that one of 64 cells may hold; of those that are a
-            twentieth of the pool at least.
+        max_group_in_cell: the largest share of a source, or language, that one of 64 cells may hold; of those that are
+            a twentieth of the pool at least.
         min_plant_recall: the least share of copies in another layout whose nearest row is the original.
         plants: how many rows are copied and encoded for it; 0 for none.
         blocking: stop the run where a bound does not hold, before anything is drawn.
@@ -652,13 +655,13 @@ class Export(Section):
 
     Attributes:
         recipe: whose last selection is exported.
-        to: the shape of the records: `messages`, `prompt-completion`, `preference`, `preference-text`, `alpaca`, `sharegpt`,
-            `sharegpt-preference`, `text`, `ids`, or as Parquet `parquet` or `hf`.
+        to: the shape of the records: `messages`, `prompt-completion`, `preference`, `preference-text`, `alpaca`,
+            `sharegpt`, `sharegpt-preference`, `text`, `ids`, or as Parquet `parquet` or `hf`.
         trainer: `trl`, `llama-factory`, `axolotl`, `open-instruct`, `torchtune`, `ms-swift` or `nemo-automodel`: also
             write the file that it wants beside the data.
         out: the folder that is written, and replaced at once; `exports/<name>` if left out.
-        columns: further fields of each record: `id`, `given_id`, `source`, `file`, `line`, `rank`, `gain`, `kind`, `ref`,
-            `value`, fields of your files, columns brought to the pool.
+        columns: further fields of each record: `id`, `given_id`, `source`, `file`, `line`, `rank`, `gain`, `kind`,
+            `ref`, `value`, fields of your files, columns brought to the pool.
         shuffle: seed of the order; the order of the ranks if left out.
         shards: how many data files.
         allow_left_out: share of rows, 0 to 1, that may be left out because the shape cannot hold them.
@@ -702,14 +705,14 @@ class Engine(Section):
     """Where large work is done.
 
     Attributes:
-        kind: `local`, processes of this machine; or `ray`, processes of a Ray cluster, see docs/cluster.md. The rows are the
-            same.
-        workers: processes; one for each core that winnow may use if left out. On Ray one for each core of the cluster, or
-            card for work that uses one.
-        address: of the Ray cluster, `host:port`, or `auto` for the one that this machine belongs to; Ray is started on this
-            machine if left out.
-        gpus_per_worker: cards of each Ray worker for work that uses one, or a share of a card; 1 if left out and the cluster
-            has cards.
+        kind: `local`, processes of this machine; or `ray`, processes of a Ray cluster, see docs/cluster.md. The rows
+            are the same.
+        workers: processes; one for each core that winnow may use if left out. On Ray one for each core of the cluster,
+            or card for work that uses one.
+        address: of the Ray cluster, `host:port`, or `auto` for the one that this machine belongs to; Ray is started on
+            this machine if left out.
+        gpus_per_worker: cards of each Ray worker for work that uses one, or a share of a card; 1 if left out and the
+            cluster has cards.
     """
 
     added_keys: ClassVar[tuple[str, ...]] = ("kind", "address", "gpus_per_worker")
@@ -723,8 +726,8 @@ class Notify(Section):
     """Who is told that a run ended, and how. What fails here is a warning and never fails the run.
 
     Attributes:
-        webhook: a URL that gets a JSON object by POST, with the verdict as `text`; `$NAME` in it is an environment variable,
-            so that no secret stands in the file.
+        webhook: a URL that gets a JSON object by POST, with the verdict as `text`; `$NAME` in it is an environment
+            variable, so that no secret stands in the file.
         command: a command that gets the same JSON object on its standard input; text, or a list of words.
         when: `always`, or only where a stage failed, was held back or warned: `problems`.
         link: the page's address for others, in which `{run}` is the run; its path if left out.
@@ -749,9 +752,10 @@ class Trials(Section):
 
     Attributes:
         against: further controls beside `random`: `random_per_source`, `longest`, `top_score`, or recipes.
-        targets: the target sets to measure on, by their measuring halves; those of the recipe that have one if left out.
-        model: `scratch`, a Llama-shaped model with a tokenizer trained on the pool; or the folder or hub name of a causal
-            language model.
+        targets: the target sets to measure on, by their measuring halves; those of the recipe that have one if left
+            out.
+        model: `scratch`, a Llama-shaped model with a tokenizer trained on the pool; or the folder or hub name of a
+            causal language model.
         size: of a model from scratch: about 0.2 (`tiny`), 5 (`small`) or 50 (`large`) million parameters.
         lora: of a folder's model, train low-rank additions instead of all weights; needs peft.
         seeds: models of each arm.
@@ -791,7 +795,8 @@ class Config(Section):
         schedule: when to draw again: see `schedule`.
         notify: who is told that a run ended: see `notify`.
         engine: where large work is done: see `engine`.
-        trials: did a selection help: see `trials`; `{}` for the defaults, which `winnow trial` has without this section.
+        trials: did a selection help: see `trials`; `{}` for the defaults, which `winnow trial` has without this
+            section.
         root: the folder of the file.
         sweeps: recipe with a `sweep` -> the recipes that it stands for.
     """

@@ -1,7 +1,7 @@
 """`sweep:` in a recipe: one block of the file stands for a recipe for each combination of its values.
 
-The recipes are written out before anything else looks at the file, so that nothing else knows of sweeps: each is a recipe of
-its own name. A mistake in one of them is shown where the user wrote it.
+The recipes are written out before anything else looks at the file, so that nothing else knows of sweeps: each is a
+recipe of its own name. A mistake in one of them is shown where the user wrote it.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ def engine_for(context: Context, size: int) -> Iterator[tuple[Map, int]]:
     """How to map, and how many shards are worked on at the same time.
 
     Args:
-        size: bytes of the work's input; processes of this machine are started only where they are worth it. Ray is asked
-            for whatever has a shard.
+        size: bytes of the work's input; processes of this machine are started only where they are worth it. Ray is
+            asked for whatever has a shard.
     """
     options = context.engine
     if options.kind == "ray":

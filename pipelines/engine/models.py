@@ -16,9 +16,9 @@ from storage.shards import Map, in_turn
 def engine_for_models(context: Context, *, uses_cards: bool = True) -> Iterator[Map]:
     """Where a model reads texts.
 
-    With CUDA cards each process has one, and there are no more processes than cards. Without, the threads of one process
-    do as well as several processes, each of which loads the model: these are started only where `engine: {workers}` asks
-    for them. On Ray, each worker of the cluster loads the model.
+    With CUDA cards each process has one, and there are no more processes than cards. Without, the threads of one
+    process do as well as several processes, each of which loads the model: these are started only where `engine:
+    {workers}` asks for them. On Ray, each worker of the cluster loads the model.
 
     Args:
         uses_cards: whether the model runs on a card where there is one.

@@ -1,7 +1,7 @@
 """Where an export lies: a folder of this machine, or one at a URL (s3, gs, hf), which fsspec writes.
 
-No folder at a URL can be swapped at once. While files go up, its provenance.json says `unfinished`; it is written again,
-without that, after the last of them. So an export whose provenance.json is not `unfinished` is whole.
+No folder at a URL can be swapped at once. While files go up, its provenance.json says `unfinished`; it is written
+again, without that, after the last of them. So an export whose provenance.json is not `unfinished` is whole.
 """
 
 from __future__ import annotations

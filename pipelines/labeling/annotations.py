@@ -38,8 +38,8 @@ class Annotations:
         unknown_classes: labels of classes that the project no longer has; they count for nothing.
         adjudicator: the number of the person who decides; -1 without one, or where that person gave no class.
         settled: (r,) rows of which the adjudicator gave the class, which is their label whatever others say.
-        adjudicated: (r,) rows that have no label while their votes are tied: those with a vote that this version read. Of
-            votes that earlier versions read, the first of the tied classes stands, as their selections were drawn.
+        adjudicated: (r,) rows that have no label while their votes are tied: those with a vote that this version read.
+            Of votes that earlier versions read, the first of the tied classes stands, as their selections were drawn.
     """
 
     log: pa.Table

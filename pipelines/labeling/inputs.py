@@ -1,7 +1,7 @@
 """What a labeling project adds to a draw: the rows that train, the model of them, the rows that may not be sent out.
 
-A model is not stored: it is fitted again from the log, the same each time, and gives the probabilities of those rows only
-that a draw asks for. The random arms of all rounds are held out: they never train, so they measure.
+A model is not stored: it is fitted again from the log, the same each time, and gives the probabilities of those rows
+only that a draw asks for. The random arms of all rounds are held out: they never train, so they measure.
 """
 
 from __future__ import annotations

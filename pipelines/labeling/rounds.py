@@ -1,9 +1,9 @@
 """Draw a round of labeling.
 
 A batch has up to four arms: rows that the project's steps choose, rows drawn at random from everything that may be sent
-out (they never train the model and so measure it honestly), gold rows, whose answer is known, and with `steps: auto` rows
-that are likely of a rare class. The random arm is drawn first, from the whole pool, so that what the steps choose does
-not show in it.
+out (they never train the model and so measure it honestly), gold rows, whose answer is known, and with `steps: auto`
+rows that are likely of a rare class. The random arm is drawn first, from the whole pool, so that what the steps choose
+does not show in it.
 """
 
 from __future__ import annotations

@@ -96,8 +96,9 @@ def stage_asset(
         show: metadata beside the metrics. Where it is given, the catalog is published first, so that a later asset that
             fails does not keep what was made from SQL.
         publishes: whether it is so.
-        may_fail: what depends on it goes on when it fails or is held back: its check `made`, or the one that holds it back,
-            fails, and none of its checks blocks. Dagster would skip all that depends on a failed step, also the catalog.
+        may_fail: what depends on it goes on when it fails or is held back: its check `made`, or the one that holds it
+            back, fails, and none of its checks blocks. Dagster would skip all that depends on a failed step, also the
+            catalog.
         after: stages that may fail, without which this one does nothing if they did in the same run.
         observed: the key of another asset, on whose page the metrics stand as well.
     """

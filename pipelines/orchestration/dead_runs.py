@@ -1,9 +1,9 @@
 """Ends the runs whose process is gone, so that the nights after a power cut are not kept waiting.
 
-Dagster's web server notices when the process of a run dies, but not after it died itself: the run then counts as started
-for ever, among the runs that may go on at once, and keeps its place in the pools. Nor does Dagster by default give back
-the place of a run whose process was killed. (No postponed annotations in this module: Dagster reads those of sensor
-bodies.)
+Dagster's web server notices when the process of a run dies, but not after it died itself: the run then counts as
+started for ever, among the runs that may go on at once, and keeps its place in the pools. Nor does Dagster by default
+give back the place of a run whose process was killed. (No postponed annotations in this module: Dagster reads those of
+sensor bodies.)
 """
 
 import os

@@ -34,8 +34,8 @@ from pipelines.orchestration.watching import changed_configuration, unreported_r
 from pipelines.recipes.spec import encoders_of, models_of_project
 
 
-# A step is a process that is forked from one in which Dagster and winnow are imported: two fifths less processor time for
-# a night of a small pool than with new processes. That one opens nothing and starts no thread of ours.
+# A step is a process that is forked from one in which Dagster and winnow are imported: two fifths less processor time
+# for a night of a small pool than with new processes. That one opens nothing and starts no thread of ours.
 @dg.configured(
     dg.multiprocess_executor,
     {

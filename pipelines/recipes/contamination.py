@@ -234,7 +234,8 @@ def _searcher(root: Path, sets: tuple[str, ...], rules: ContaminationRules) -> t
 def vector_matches(view: PoolView, spec: ContaminationSpec, examples: Examples) -> pa.Table:
     """Rows whose vector is near that of an example, each with the nearest one, as `MATCH_COLUMNS`.
 
-    Cost: 2*n*m*d operations in float32 for n rows and m examples of d dimensions. Examples without a vector are left out.
+    Cost: 2*n*m*d operations in float32 for n rows and m examples of d dimensions. Examples without a vector are left
+    out.
     """
     from selection.kernels.assign import most_similar_centre
 

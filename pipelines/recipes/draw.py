@@ -27,8 +27,8 @@ class SelectionResult:
 
     Attributes:
         ids: in pick order.
-        metrics: rows of the pool, how many each rule kept out of the draw, `drawn` now; of a top-up `kept_by_top_up`, of a
-            sticky draw what `top_up.FACTS` names; coverage.
+        metrics: rows of the pool, how many each rule kept out of the draw, `drawn` now; of a top-up `kept_by_top_up`,
+            of a sticky draw what `top_up.FACTS` names; coverage.
         exhausted: the pool could not fill the budget.
         new: it was drawn now; False when the record was there.
     """
@@ -87,8 +87,8 @@ def draw(context: Context, inputs: DrawInputs, name: str) -> SelectionResult:
 def named_as_now(facts: Mapping[str, int | float]) -> dict[str, int | float]:
     """The counts of a record under their present names.
 
-    Earlier versions said `kept_from_last` for what a top-up kept, 0 for a recipe that is drawn afresh, and `new_rows` for what
-    was drawn, whether or not the last selection had it.
+    Earlier versions said `kept_from_last` for what a top-up kept, 0 for a recipe that is drawn afresh, and `new_rows`
+    for what was drawn, whether or not the last selection had it.
 
     >>> named_as_now({"pool": 9, "kept_from_last": 0, "new_rows": 5}), named_as_now({"kept_from_last": 2, "new_rows": 1})
     ({'pool': 9, 'drawn': 5}, {'kept_by_top_up': 2, 'drawn': 1})

@@ -33,7 +33,8 @@ LARGEST_RANK = 2048
 LEAST_ROWS, LEAST_FOR_CELLS, LEAST_IN_GROUP = 200, 1024, 32
 # Planted copies are at most one for so many rows of the pool, and at least so many: each is a text to encode.
 ROWS_PER_PLANT, LEAST_PLANTS = 20, 20
-# A group that is less of the sample may well fill one cell of 64 by right: a source of short questions by one template does.
+# A group that is less of the sample may well fill one cell of 64 by right: a source of short questions by one template
+# does.
 LARGE_GROUP = 0.05
 _LANGUAGE_COLUMNS = ("language", "lang")
 
@@ -119,8 +120,9 @@ def measure(sample: Sample, plants: int, encode: Encode | None, part: Part = "al
         part: the turns that the encoder reads, by which near-copies have the same text or another one.
         encode: None where the vectors have no encoder.
 
-    Cost: for s rows of d dimensions 2*s*s*d operations, about as many for 64 centroids, twice the eigenvalues of a matrix of at
-    most 2048 rows; the texts of the pool are read once if rows are copied or some are near-copies, and the copies are encoded.
+    Cost: for s rows of d dimensions 2*s*s*d operations, about as many for 64 centroids, twice the eigenvalues of a
+    matrix of at most 2048 rows; the texts of the pool are read once if rows are copied or some are near-copies, and the
+    copies are encoded.
     """
     if len(sample.rows) < LEAST_ROWS:
         return Measurement({}, {"all": f"too few rows: {len(sample.rows)} of {LEAST_ROWS}"})

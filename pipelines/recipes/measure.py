@@ -23,7 +23,8 @@ def counted(constraints: Constraints, pool: Pool, cost: npt.NDArray[np.float64],
         counts["tokens"] = int(cost[rows].sum())
     quota = constraints.quota
     if quota is not None and (quota.named or quota.predicts):
-        # Predicted classes cost a pass of the model: only those of the rows chosen; a column tells which groups there are.
+        # Predicted classes cost a pass of the model: only those of the rows chosen; a column tells which groups there
+        # are.
         group, names = quota.groups(pool.take(np.sort(rows)) if quota.predicts else pool)
         group = group if quota.predicts else group[rows]
         sizes = np.bincount(group[group >= 0], minlength=len(names))
@@ -41,8 +42,8 @@ def measured(inputs: DrawInputs, vectors: Vectors | None, rows: Rows) -> dict[st
 def _target_similarity(inputs: DrawInputs, vectors: Vectors, rows: Rows) -> dict[str, float]:
     """How near some rows are to the examples that only measure, and to those that steps saw, for each target set with both.
 
-    The mean over examples of the highest cosine to one of the rows. Nothing where no part of a set only measures: examples
-    that a selection was made by say little of others.
+    The mean over examples of the highest cosine to one of the rows. Nothing where no part of a set only measures:
+    examples that a selection was made by say little of others.
     """
     from selection.metrics import mean_highest_cosine
 

@@ -25,8 +25,8 @@ from storage.pool.snapshot import Snapshot
 from storage.store import Store
 
 PARAPHRASE = "paraphrase"
-# Rows of the pool that carry plants and, alone, must not be found. A pool holds many more rows than evaluation texts, and a
-# rule that finds one row in a hundred wrongly should look as bad as it is.
+# Rows of the pool that carry plants and, alone, must not be found. A pool holds many more rows than evaluation texts,
+# and a rule that finds one row in a hundred wrongly should look as bad as it is.
 CARRIERS = 5_000
 
 
@@ -50,9 +50,9 @@ def measured_recall(
 ) -> pa.Table:
     """What the rules find of plants, and what they take for a plant that is none, as `RECALL_COLUMNS`.
 
-    A plant stands between two words of a row of the pool. What must not be found for an evaluation set are such rows alone, and
-    those in which an example of another set was planted in the same way. A text that holds an example of the set word for
-    word does not count among these.
+    A plant stands between two words of a row of the pool. What must not be found for an evaluation set are such rows
+    alone, and those in which an example of another set was planted in the same way. A text that holds an example of the
+    set word for word does not count among these.
 
     Args:
         plants: examples of a set that are planted, in each kind of disguise that goes with them.

@@ -1,7 +1,7 @@
 """What a selection depends on.
 
-A `SelectionSpec` is everything that a selection depends on. Its hash is the selection's id, so drawing the same twice is one
-record and nothing is computed the second time. `pipelines.recipes.draw` carries it out.
+A `SelectionSpec` is everything that a selection depends on. Its hash is the selection's id, so drawing the same twice
+is one record and nothing is computed the second time. `pipelines.recipes.draw` carries it out.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class SelectionSpec:
             there is nothing yet to stick to.
         contamination: the search for evaluation texts whose matches must not be chosen; None where there is no setting.
         scores: column of token scores that is read -> the fingerprint of its model.
-        probabilities: where class probabilities come from; None where nothing needs them, and for an arm. Its `url` is not
-            hashed.
+        probabilities: where class probabilities come from; None where nothing needs them, and for an arm. Its `url` is
+            not hashed.
         arm: what an arm of a labeling round depends on beside a recipe, JSON-plain; None for a recipe.
     """
 

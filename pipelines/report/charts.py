@@ -1,8 +1,8 @@
 """The plots of a report as Vega-Lite specifications, made by Altair from the report's document.
 
-A specification names its colours by `style` (`selected`, `pool`, `before`, `target`, ...); `page.js` gives each its colour, in
-light and in dark. What Altair makes and checks is the same in each report, so it is kept (`kept_text`); data, height and the frame
-of a map are filled in.
+A specification names its colours by `style` (`selected`, `pool`, `before`, `target`, ...); `page.js` gives each its
+colour, in light and in dark. What Altair makes and checks is the same in each report, so it is kept (`kept_text`);
+data, height and the frame of a map are filled in.
 """
 
 from __future__ import annotations

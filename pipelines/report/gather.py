@@ -5,8 +5,8 @@
     created_at    when the report was made, UTC
     store         its folder
     verdict       state (published, partly, held_back), line, problems [stage, status, cause], warnings [the same],
-                  setup (a sentence), changed (keys of the configuration, code), recipes, passed, rows, tokens, started_at, finished_at, seconds, seconds_before,
-                  config_digest, code_version
+                  setup (a sentence), changed (keys of the configuration, code), recipes, passed, rows, tokens,
+                  started_at, finished_at, seconds, seconds_before, config_digest, code_version
     previous_run  the run before that chose something, or null
     pool          snapshot and funnel: stops [key, words, total, rows, before, delta]
     recipes       a list, see below
@@ -31,7 +31,8 @@ A recipe:
                   detectable, examples]
     mix           source [group, selected, before, share, share_of_pool]; language column (null: told by the
                   words of a sample), rows, pool_rows (that were looked at), lines [as source]; quota null, or by, rule,
-                  unit, total (the budget), groups, lines [group, selected, wanted, share, share_of_pool]; length [group, rows, quantiles 5, 25, 50, 75, 95 of 100]
+                  unit, total (the budget), groups, lines [group, selected, wanted, share, share_of_pool]; length
+                  [group, rows, quantiles 5, 25, 50, 75, 95 of 100]
     rows_to_read  note, rank, rank_before, id, source, step, why, gain, value, cause, text, ref, ref_text,
                   nearest_target, similarity, target_text
     map           null, or encoder, selected [x, y, rank, text], targets [x, y, target set, text]

@@ -78,8 +78,8 @@ def history_of(context: Context, name: str = LATEST) -> History:
         NothingYet: nothing was run yet.
         NotInStore: no run has this name.
 
-    Cost: reads the records of all runs, about 0.1 ms each; of this invocation only its own, and of the earlier ones what is
-        asked for.
+    Cost: reads the records of all runs, about 0.1 ms each; of this invocation only its own, and of the earlier ones
+        what is asked for.
     """
     store, after = context.store, context.began_after if name == context.invocation else ""
     records = [run for run in runs(store, after) if run["stage"] != "report"]

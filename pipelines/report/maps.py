@@ -27,8 +27,8 @@ class Map:
     """The map of an encoder on one snapshot.
 
     Attributes:
-        document: encoder, method, explained (share of the variance), frame, cells (a side), density ([column, row, rows of
-            the sample]), pool_rows, sampled_rows, fitted_on.
+        document: encoder, method, explained (share of the variance), frame, cells (a side), density ([column, row, rows
+            of the sample]), pool_rows, sampled_rows, fitted_on.
     """
 
     def __init__(self, drawn: Drawn, encoder: str) -> None:

@@ -1,8 +1,8 @@
 """The page of a report: one HTML file that needs no network, made from the document alone.
 
-Texts of rows are data: Jinja escapes whatever it writes into the page, the plots' data is JSON in a script of a type that no
-browser runs, and the page's content security policy allows no script and no style but the page's own, by their hashes. Vega reads its
-expressions with its interpreter instead of `eval`, which that policy forbids.
+Texts of rows are data: Jinja escapes whatever it writes into the page, the plots' data is JSON in a script of a type
+that no browser runs, and the page's content security policy allows no script and no style but the page's own, by their
+hashes. Vega reads its expressions with its interpreter instead of `eval`, which that policy forbids.
 """
 
 from __future__ import annotations

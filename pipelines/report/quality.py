@@ -1,7 +1,7 @@
 """How well a selection covers the pool and how near it is to the targets, beside random rows and the last selection.
 
-Coverage is measured on a sample of the pool that a seed fixes, so three selections are compared on the same rows and in a
-bounded time; the metrics of the selection itself (`coverage_radius` and so on) are of the whole pool.
+Coverage is measured on a sample of the pool that a seed fixes, so three selections are compared on the same rows and in
+a bounded time; the metrics of the selection itself (`coverage_radius` and so on) are of the whole pool.
 """
 
 from __future__ import annotations

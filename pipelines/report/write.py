@@ -1,7 +1,7 @@
 """The record of a report: the document and a row for each change, committed together; and its page.
 
-A page is made from the document alone, and almost all of it is the script of the plots. So it is no part of the record: the
-pages of the last runs lie in `pages/`, and an older one is made again when somebody asks for it.
+A page is made from the document alone, and almost all of it is the script of the plots. So it is no part of the record:
+the pages of the last runs lie in `pages/`, and an older one is made again when somebody asks for it.
 """
 
 from __future__ import annotations

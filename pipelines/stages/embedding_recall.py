@@ -31,8 +31,8 @@ from storage.vectors.segments import StoredVectors
 # Of the plants, so that every recipe of a pool shares them, and what was encoded for another is there.
 SEED = 0
 VERBATIM = "planted_examples_similar"
-# The least recall of examples that stand alone, word for word. It is 1 where targets are encoded as the pool is; where they are
-# not, the threshold may be one that no row can reach.
+# The least recall of examples that stand alone, word for word. It is 1 where targets are encoded as the pool is; where
+# they are not, the threshold may be one that no row can reach.
 FLOOR = 0.95
 
 
@@ -91,8 +91,9 @@ def measured_once(
 ) -> list[dict[str, Any]]:
     """What a rule finds of planted rows, as `EMBEDDING_RECALL_COLUMNS`.
 
-    Nothing where vectors are the user's own: what is planted has to be encoded. Measured once for a record. Planted rows
-    that were encoded before are not encoded again, whatever the threshold. A failure is reported, and stops nothing.
+    Nothing where vectors are the user's own: what is planted has to be encoded. Measured once for a record. Planted
+    rows that were encoded before are not encoded again, whatever the threshold. A failure is reported, and stops
+    nothing.
 
     Args:
         subject: what has the rule, for messages.

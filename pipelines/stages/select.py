@@ -102,8 +102,8 @@ def _sticky_words(metrics: Mapping[str, int | float]) -> str:
 def _shared(context: Context, ids: Ids, last: str | None) -> dict[str, float] | None:
     """What is shared with the recipe's last selection; None on its first, and where the last one is damaged.
 
-    `also_in_last` and `not_in_last`, how many rows it has and has not; `dropped_from_last`, how many of its rows are not chosen
-    any more; `overlap_with_last`, Jaccard.
+    `also_in_last` and `not_in_last`, how many rows it has and has not; `dropped_from_last`, how many of its rows are
+    not chosen any more; `overlap_with_last`, Jaccard.
     """
     known = known_selection(context.store, last) if last else None
     if known is None:

@@ -57,8 +57,8 @@ class Chosen:
 def chosen_rows(context: Context, trial: TrialSpec) -> Chosen:
     """The selection's rows, and the rows that are held out of all arms.
 
-    The held-out rows are drawn before anything else from all that may be drawn, chosen or not, so that they say how well a
-    model does on the pool as it is.
+    The held-out rows are drawn before anything else from all that may be drawn, chosen or not, so that they say how
+    well a model does on the pool as it is.
 
     Raises:
         TrialRefused: it has no row in the pool.

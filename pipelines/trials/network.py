@@ -127,7 +127,8 @@ class Network:
 
         Args:
             ids, answer: (steps * batch, context).
-            rate: the highest learning rate; it rises over the first tenth of the steps and falls to a tenth as a cosine.
+            rate: the highest learning rate; it rises over the first tenth of the steps and falls to a tenth as a
+                cosine.
 
         Source: AdamW as in Touvron et al. 2023 (Llama).
         """

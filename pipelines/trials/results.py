@@ -102,7 +102,8 @@ class Judgement:
         seeds: how many both have.
         mean: the difference, positive = this selection is better; low, high: its interval of 95 %.
         p: two-sided, of no difference.
-        verdict: helped, no evidence or hurt, adjusted for the number of scores; None of one seed, as `low`, `high` and `p`.
+        verdict: helped, no evidence or hurt, adjusted for the number of scores; None of one seed, as `low`, `high` and
+            `p`.
     """
 
     other_selection_id: str

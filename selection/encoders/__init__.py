@@ -1,13 +1,12 @@
 """Encoders: from text to unit vectors and token counts.
 
-`representation` says what the kinds of `encoders:` have in common, `spec` what vectors of hidden states depend on (model,
-pooling, template ...), `format` turns a conversation into text, `encoder`
-runs the model, `pooling` reduces its hidden states to one unit vector, `token_scores` asks a causal model how
-likely the tokens are, `tokenizer` counts them. `gradients` gives a row's gradient as its vector, with `answers` (which
-tokens are the answer), `moments` (of Adam) and `projection` (to a short vector); `ngrams` counts words, without a
-model; `remote_encoder` asks a server. Modules here import `errors`, `types`, the checks of `step` and the n-grams of
-`kernels` of `selection`; torch, transformers and sentence-transformers only inside functions. To add a pooling, see
-CONTRIBUTING.md.
+`representation` says what the kinds of `encoders:` have in common, `spec` what vectors of hidden states depend on
+(model, pooling, template ...), `format` turns a conversation into text, `encoder` runs the model, `pooling` reduces its
+hidden states to one unit vector, `token_scores` asks a causal model how likely the tokens are, `tokenizer` counts them.
+`gradients` gives a row's gradient as its vector, with `answers` (which tokens are the answer), `moments` (of Adam) and
+`projection` (to a short vector); `ngrams` counts words, without a model; `remote_encoder` asks a server. Modules here
+import `errors`, `types`, the checks of `step` and the n-grams of `kernels` of `selection`; torch, transformers and
+sentence-transformers only inside functions. To add a pooling, see CONTRIBUTING.md.
 
 >>> from selection.encoders import EncoderSpec
 >>> EncoderSpec(model="sentence-transformers/all-MiniLM-L6-v2", pooling="mean").template

@@ -44,8 +44,8 @@ class AnswerReader:
         pad: a token id to fill batches with.
 
     Raises:
-        InvalidOption: the tokenizer does not say where its tokens stand in the text, or it has no chat template where one
-            is asked for.
+        InvalidOption: the tokenizer does not say where its tokens stand in the text, or it has no chat template where
+            one is asked for.
     """
 
     def __init__(self, tokenizer: Any, config: Any, *, model: str, template: Template, max_tokens: int) -> None:

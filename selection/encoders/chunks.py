@@ -114,8 +114,8 @@ def windows(ids: Ints, chunking: Chunking, special: SpecialTokens) -> list[Ints]
         ids: (t,) its tokens. Special ones at its ends stand at the ends of each window.
 
     Returns:
-        The text itself where it fits a window. Otherwise windows of `tokens`, of which the last may be shorter, but has a
-        token that the one before it has not.
+        The text itself where it fits a window. Otherwise windows of `tokens`, of which the last may be shorter, but has
+        a token that the one before it has not.
 
     >>> none = SpecialTokens(np.zeros(0, np.int32), np.zeros(0, np.int32))
     >>> [each.tolist() for each in windows(np.arange(6), Chunking(tokens=3, overlap=1), none)]
@@ -142,8 +142,8 @@ def weighted_means(vectors: Floats, weights: Rows, counts: Rows) -> Floats:
         counts: (n,) windows of each text, >= 1.
 
     Returns:
-        (n, d) float32 of norm 1; the vector itself, to the bit, for a text of one window. Zeros where windows cancel out,
-        NaN where a window is not finite.
+        (n, d) float32 of norm 1; the vector itself, to the bit, for a text of one window. Zeros where windows cancel
+        out, NaN where a window is not finite.
     """
     ends = np.cumsum(counts)
     means = vectors[ends - 1]

@@ -141,8 +141,8 @@ class GradientSpec:
 
     Attributes:
         kind: "gradients".
-        model: a causal language model: a hub name ("org/model"), a local folder, "package:<name>", or a folder with LoRA
-            adapters, for which `peft` must be installed.
+        model: a causal language model: a hub name ("org/model"), a local folder, "package:<name>", or a folder with
+            LoRA adapters, for which `peft` must be installed.
         optimizer: its optimizer's moments, see `checkpoints[]`.
         checkpoints: instead of `model`, several checkpoints of a training run, each with its learning rate.
         parameters: patterns of the names of parameters ("model.layers.31.*", "*.mlp.down_proj.weight"). By default all,
@@ -305,8 +305,8 @@ class GradientEncoder:
         are read at a time, in one thread each.
 
         Cost for each checkpoint: a forward and a backward pass, about 6 operations a weight and token, and the
-        projection, see `Projector`. Memory beside the models: in each thread at most GRADIENT_BYTES, or a row's gradient
-        (4 bytes a parameter), and one gradient more.
+        projection, see `Projector`. Memory beside the models: in each thread at most GRADIENT_BYTES, or a row's
+        gradient (4 bytes a parameter), and one gradient more.
         """
         readings = [self.reader.read(list(turns)) for turns in rows]
         failed = {row: cause for row, reading in enumerate(readings) if (cause := _cause(reading))}
@@ -384,8 +384,8 @@ def load_gradient_encoder(spec: GradientSpec, device: str | None = None) -> Grad
         device: as for `load_encoder`.
 
     Raises:
-        InvalidOption: a model or an optimizer's file cannot be loaded, they do not fit each other, or no parameter has a
-            name like those asked for.
+        InvalidOption: a model or an optimizer's file cannot be loaded, they do not fit each other, or no parameter has
+            a name like those asked for.
 
     Memory: 4 bytes a weight of every checkpoint, and for "adam" 8 a parameter whose gradient is taken.
     """

@@ -27,8 +27,8 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, how: Pooling, gem_p: Sequence
         (b, d) float32 of norm 1, summed and normalised in float32 and never cast back to half precision, which would
         change ranks. Zeros if there is no real token or the sum is zero; NaN if a real token's state is not finite.
 
-    Source: RDS+ (Ivison et al. 2025); position weights of SGPT (Muennighoff 2022); gem of Radenovic et al. 2018, in groups
-    GGeM (Ko et al. 2022).
+    Source: RDS+ (Ivison et al. 2025); position weights of SGPT (Muennighoff 2022); gem of Radenovic et al. 2018, in
+    groups GGeM (Ko et al. 2022).
     """
     import torch
 

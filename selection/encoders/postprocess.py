@@ -155,8 +155,8 @@ class Frame:
 def fit_frame(vectors: Array, method: str, eps: float) -> Frame:
     """The frame of a sample.
 
-    "center" takes off its mean. "whiten" also turns and stretches so that the sample has the identity as covariance (ZCA:
-    by the inverse square root of the population covariance, `eps` added to its eigenvalues).
+    "center" takes off its mean. "whiten" also turns and stretches so that the sample has the identity as covariance
+    (ZCA: by the inverse square root of the population covariance, `eps` added to its eigenvalues).
 
     Args:
         vectors: (n, d) float, n >= 2, divided by their stored lengths.

@@ -1,7 +1,7 @@
 """Long vectors made short by a random matrix that is never stored: any entry follows from the seed and its place.
 
-Integer arithmetic modulo 2**64 makes the entries, so they are the same on every machine, for every number of threads and
-every block size.
+Integer arithmetic modulo 2**64 makes the entries, so they are the same on every machine, for every number of threads
+and every block size.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Projector:
     """A random matrix of `size` rows and `dims` columns.
 
     Attributes:
-        kind: "rademacher": every entry is +1 or -1 over sqrt(dims). "count_sketch": a row has a single entry, +1 or -1, in
-            a column of its own choice.
+        kind: "rademacher": every entry is +1 or -1 over sqrt(dims). "count_sketch": a row has a single entry, +1 or -1,
+            in a column of its own choice.
         size: length of the vectors.
         dims: length of the projected ones.
         seed: other seeds give independent matrices.

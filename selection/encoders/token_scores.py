@@ -136,9 +136,9 @@ class TokenScorer:
             on_batch: called after each batch with its number of rows.
 
         The answer is the last turn if it is an assistant's, with the end-of-sequence token that the template writes
-        behind it. Its tokens are those of the whole row that stand in it, also in part. Alone, it stands as the only turn of its
-        template (behind the header of an answer, with "tulu"). A row cut before the end of its answer has no numbers of
-        the answer; those of the whole row are of the tokens that are left.
+        behind it. Its tokens are those of the whole row that stand in it, also in part. Alone, it stands as the only
+        turn of its template (behind the header of an answer, with "tulu"). A row cut before the end of its answer has
+        no numbers of the answer; those of the whole row are of the tokens that are left.
 
         Cost: two forward passes over the tokens, on a CPU several batches at a time in one thread each.
         """

@@ -25,20 +25,21 @@ class Decontaminate(Filter):
             where it makes whole lines of the row.
         threshold: the share of a question's n-grams that a row must hold.
         similarity: rows are dropped, too, whose cosine to a target that steps see is at least this: rewordings and
-            translations. None: vectors do not count. Rows that hold a target within a longer text are seldom that similar;
-            how many planted ones are is in the view `embedding_recall`.
+            translations. None: vectors do not count. Rows that hold a target within a longer text are seldom that
+            similar; how many planted ones are is in the view `embedding_recall`.
 
-    The selection's record lists the dropped rows: by which rule ("exact", "ngrams", "embedding"), for which target, and the
-    share of its n-grams or the cosine. Of several targets it is the one of which the row holds most; ties to "exact", then to
-    the first target. Rows that no rule on texts drops name the most similar target, ties to the first.
+    The selection's record lists the dropped rows: by which rule ("exact", "ngrams", "embedding"), for which target, and
+    the share of its n-grams or the cosine. Of several targets it is the one of which the row holds most; ties to
+    "exact", then to the first target. Rows that no rule on texts drops name the most similar target, ties to the first.
 
     Not for: all recipes of a project: `decontamination:` searches the pool once for all, and measures its recall.
 
     Cost: one pass over the texts, about 5 nanoseconds a character of ASCII on one thread, and some 100 microseconds for
-    each row that holds a question; with `similarity`, 2*n*m*d operations in float32. Memory: about 60 bytes for each n-gram
-    of the targets, beside the texts; with `similarity` also 16 bytes a row.
+    each row that holds a question; with `similarity`, 2*n*m*d operations in float32. Memory: about 60 bytes for each
+    n-gram of the targets, beside the texts; with `similarity` also 16 bytes a row.
 
-    Source: n-grams of 13 words, Brown et al. 2020 (GPT-3), appendix C; share of n-grams as in Singh et al. 2024 (ConTAM).
+    Source: n-grams of 13 words, Brown et al. 2020 (GPT-3), appendix C; share of n-grams as in Singh et al. 2024
+    (ConTAM).
     """
 
     n: int = 13

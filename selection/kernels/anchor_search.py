@@ -106,8 +106,8 @@ def row_scores(neighbors: Neighbors, aggregation: str, vectors: Vectors) -> tupl
     """The rows retrieved, a score for each, and the pair with its most similar anchor.
 
     Args:
-        aggregation: of the similarities: "mean_hits", the mean over the anchors that retrieved the row; "max"; "mean_all", the
-            mean over all anchors.
+        aggregation: of the similarities: "mean_hits", the mean over the anchors that retrieved the row; "max";
+            "mean_all", the mean over all anchors.
 
     Returns:
         rows (r,) ascending; score (r,) float64; place of a pair (r,), that of the first anchor of equals.

@@ -1,7 +1,7 @@
 """The nearest of some centres for every row, exactly, in one pass over vectors that come in any order.
 
-Exact means the float64 distance or cosine in one fixed order of summation. BLAS in float32 only filters (see `margin`). What that
-leaves open is worked out, ties to the first centre.
+Exact means the float64 distance or cosine in one fixed order of summation. BLAS in float32 only filters (see `margin`).
+What that leaves open is worked out, ties to the first centre.
 """
 
 from __future__ import annotations

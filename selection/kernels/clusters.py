@@ -1,8 +1,8 @@
 """Spherical k-means, the same whatever the order of the pool or of its blocks.
 
 It trains on a sample whose order is hashed from the keys, with exact assignment (see `assign`) and sums in that order.
-Starts are drawn by greedy k-means++ (Arthur, Vassilvitskii 2007) on the first rows of the sample; the best of a few starts is
-trained on.
+Starts are drawn by greedy k-means++ (Arthur, Vassilvitskii 2007) on the first rows of the sample; the best of a few
+starts is trained on.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from selection.types import DeviceVectors, Floats, Mask, Points, Rows, UInts, Ve
 # faiss's default; more rows move the centroids little.
 SAMPLE_PER_CLUSTER = 256
 ITERATIONS = 10
-# Starts, each of so many rows a cluster, moved so often before they are compared; and how many draws compete for each centroid,
-# on so many rows (or TRIAL_PER_CLUSTER a cluster if that is more). 16,384 rows find no more clusters, in twice the time.
+# Starts, each of so many rows a cluster, moved so often before they are compared; and how many draws compete for each
+# centroid, on so many rows (or TRIAL_PER_CLUSTER a cluster if that is more). 16,384 rows find no more clusters, in
+# twice the time.
 STARTS = 4
 START_PER_CLUSTER = 64
 START_ITERATIONS = 2
@@ -66,13 +67,14 @@ def spherical_clusters(
 
     Args:
         vectors: (n, d).
-        order: rows without zero vectors, in an order that does not depend on that of the pool, as of `hashed_order`: the
-            first SAMPLE_PER_CLUSTER * count train the centroids.
+        order: rows without zero vectors, in an order that does not depend on that of the pool, as of `hashed_order`:
+            the first SAMPLE_PER_CLUSTER * count train the centroids.
         count: >= 1, at most len(order).
         rng: for the starts; without it the first `count` rows are the first centroids, as winnow 0.2 had it.
 
-    Cost: 2 * (sample * ITERATIONS + n) * count * d operations; the starts as much again as five iterations on the sample, and
-    2 * STARTS * TRIALS * max(TRIAL_ROWS, TRIAL_PER_CLUSTER * count) * count * d on the CPU. Memory: the sample's vectors.
+    Cost: 2 * (sample * ITERATIONS + n) * count * d operations; the starts as much again as five iterations on the
+    sample, and 2 * STARTS * TRIALS * max(TRIAL_ROWS, TRIAL_PER_CLUSTER * count) * count * d on the CPU. Memory: the
+    sample's vectors.
     """
     trained = order[: SAMPLE_PER_CLUSTER * count]
     sample = np.empty((len(trained), vectors.shape[1]), np.float32)

@@ -1,8 +1,8 @@
 """Which evaluation texts the texts of a pool hold, word for word or in large part.
 
 A target of w words is compared by its word n-grams (see `words`): runs of `n` words where w >= 2n, of `short_n` words
-where it is shorter; a target of less than `short_n` words is one n-gram, which counts only where it makes whole lines of
-a text. A text holds a target by the rule
+where it is shorter; a target of less than `short_n` words is one n-gram, which counts only where it makes whole lines
+of a text. A text holds a target by the rule
 
     exact    if it holds all words of the target in one run (whole lines, where there are less than `short_n`)
     ngrams   else if it holds at least `threshold` of the target's distinct n-grams
@@ -170,8 +170,8 @@ class Contamination:
     def _choose_keys(self, distinct: int) -> None:
         """Of each target as many of its n-grams that a text without any of them lacks too many: the rarest.
 
-        So a text that holds only what many targets share, as a template, costs no comparison (prefix filtering, Chaudhuri
-        et al. 2006).
+        So a text that holds only what many targets share, as a template, costs no comparison (prefix filtering,
+        Chaudhuri et al. 2006).
         """
         frequency = np.bincount(self._gram, minlength=distinct)
         gram, target = [np.empty(0, np.int64)], [np.empty(0, np.int64)]

@@ -24,9 +24,9 @@ GRID = 2.0**-25
 def mean_closeness(vectors: Vectors) -> Doubles:
     """(n,) float64: each row's mean of 1 / (1 + distance) over all n rows, itself included, which adds 1.
 
-    Distances are Euclidean, in float64. The terms are added up as whole multiples of one small power of two, so a sum is the
-    same in any order: neither blocks nor threads nor the order of the pool change it. What that rounds away is below
-    n / 2**61 of a mean.
+    Distances are Euclidean, in float64. The terms are added up as whole multiples of one small power of two, so a sum
+    is the same in any order: neither blocks nor threads nor the order of the pool change it. What that rounds away is
+    below n / 2**61 of a mean.
 
     Raises:
         InvalidInput: a vector is not finite; names the row.
@@ -57,8 +57,8 @@ def epanechnikov_density(vectors: Points, rows: Rows, among: Rows, sigma: float)
         rows: among `among`.
         sigma: > 0.
 
-    The squared distance is 2 - 2 cosine. Sums are the same in any order: cosines are exact ones of the components rounded to
-    multiples of GRID, terms are added up as whole multiples of one small power of two.
+    The squared distance is 2 - 2 cosine. Sums are the same in any order: cosines are exact ones of the components
+    rounded to multiples of GRID, terms are added up as whole multiples of one small power of two.
 
     Cost: 2*r*a*d operations in float64 for a rows in `among`. Memory: 16*d*PAIR_ROWS bytes, and 5 MB.
     """

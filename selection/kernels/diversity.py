@@ -1,8 +1,8 @@
 """Rows in a given order, each kept if its cosine to every row kept before it is small enough, exactly.
 
-The cosine that decides is that of float64 arithmetic in one fixed order. Float32 products of unit vectors only filter (see
-`margin`). A block of rows meets all rows kept before it in a matrix product; what is left meets the rows kept in the same
-block, one after the other. So the result is that of going row by row, whatever the size of a block.
+The cosine that decides is that of float64 arithmetic in one fixed order. Float32 products of unit vectors only filter
+(see `margin`). A block of rows meets all rows kept before it in a matrix product; what is left meets the rows kept in
+the same block, one after the other. So the result is that of going row by row, whatever the size of a block.
 """
 
 from __future__ import annotations
@@ -58,14 +58,15 @@ def diverse_rows(vectors: Vectors, order: Rows, budget: int, *, kept: Rows, tau:
         tau: the largest cosine; a zero vector has cosine 0 to every row.
 
     Returns:
-        the rows in that order; the highest cosine of each to what was kept before it, NaN for a first row; the row that has
-        it, of equals the lowest, -1 for a first row.
+        the rows in that order; the highest cosine of each to what was kept before it, NaN for a first row; the row that
+        has it, of equals the lowest, -1 for a first row.
 
     Raises:
         InvalidInput: a vector is not finite; names the row, also if it would not be looked at.
 
-    Cost: a pass over the vectors, then 2*d operations in float32 for each pair of a row looked at and a row kept before it, and
-    one float64 product for those within the margin of its nearest. Memory: 8*d bytes for each kept row, and 40 MB.
+    Cost: a pass over the vectors, then 2*d operations in float32 for each pair of a row looked at and a row kept before
+    it, and one float64 product for those within the margin of its nearest. Memory: 8*d bytes for each kept row, and 40
+    MB.
     """
     for _ in tiles(vectors, TILE_ROWS):
         pass  # only to refuse what is not finite

@@ -33,14 +33,16 @@ def duplicates_in(vectors: Points, rows: Rows, *, fixed: int, threshold: float, 
         threshold: two rows are duplicates if their cosine is above it.
         rule: "greedy", "reference" or "component": see `selection.filters.semdedup`.
 
-    Cost: m*m*d operations for m rows. Memory: 8*m*d bytes, and 20 for each pair of a block: at most BLOCK_VALUES, or one row's.
+    Cost: m*m*d operations for m rows. Memory: 8*m*d bytes, and 20 for each pair of a block: at most BLOCK_VALUES, or
+    one row's.
     """
     ascending = np.argsort(rows)
     xs = np.empty((len(rows), vectors.shape[1]), np.float32)
     xs[ascending] = vectors.take(rows[ascending])
     norm = assign_loops.norms(xs)
     margin = product_margin(xs.shape[1]) + 2.0**-22  # the unit vectors are rounded too
-    # A row is dropped, or joined, for a pair above the threshold only, and the coarse cosine of such a pair is above this.
+    # A row is dropped, or joined, for a pair above the threshold only, and the coarse cosine of such a pair is above
+    # this.
     low = np.nextafter(np.float32(threshold - margin), np.float32(-np.inf))
     kept, of = np.ones(len(rows), bool), np.full(len(rows), -1, np.int64)
     similarity, parent = np.zeros(len(rows)), np.arange(len(rows))

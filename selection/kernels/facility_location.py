@@ -1,15 +1,16 @@
 """Greedy facility location: the rows whose nearest copies cover the pool best.
 
-The value of a set S is the sum over the references i of w_i * max over j in S of s_ij, with s = (1 + cosine) / 2; a zero
-vector has similarity 0 to everything. Exact means here: the cosine of float64 arithmetic in one fixed order, s rounded to a
-multiple of 2**-40, the rest in integers (weights too, where they are in proportion to whole numbers, see `scaled`). Sums of integers have no order, so gains that tie in truth tie here, however
-the rows are ordered, and ties go to the lowest row; gains never rise, so a bound from an earlier pick stays a bound.
+The value of a set S is the sum over the references i of w_i * max over j in S of s_ij, with s = (1 + cosine) / 2; a
+zero vector has similarity 0 to everything. Exact means here: the cosine of float64 arithmetic in one fixed order, s
+rounded to a multiple of 2**-40, the rest in integers (weights too, where they are in proportion to whole numbers, see
+`scaled`). Sums of integers have no order, so gains that tie in truth tie here, however the rows are ordered, and ties
+go to the lowest row; gains never rise, so a bound from an earlier pick stays a bound.
 
-Float32 products only filter. With g and u of `compiled.margin`, the result for unit vectors errs by at most g + 2.1 u (the unit
-vectors are rounded too), so s by `margin` = g / 2 + 4 u, which also covers its own rounding and that of what a reference is
-covered with. A reference whose similarity lies below what it has by more than that adds nothing
-to a gain; the others add at most `margin` each to its error. So a bound on the gain costs one pass over a row of
-float32 similarities, and only the rows whose bounds come first are worked out exactly, over the few references in doubt.
+Float32 products only filter. With g and u of `compiled.margin`, the result for unit vectors errs by at most g + 2.1 u
+(the unit vectors are rounded too), so s by `margin` = g / 2 + 4 u, which also covers its own rounding and that of what
+a reference is covered with. A reference whose similarity lies below what it has by more than that adds nothing to a
+gain; the others add at most `margin` each to its error. So a bound on the gain costs one pass over a row of float32
+similarities, and only the rows whose bounds come first are worked out exactly, over the few references in doubt.
 
 What a reference is covered with only rises, so a row keeps only the similarities above that: of the rows of highest
 bound, within a memory budget (of all of them if they fit). Where these are many, it keeps a sketch, four bits for each
@@ -41,8 +42,8 @@ from selection.types import Array, DeviceVectors, Doubles, Floats, Mask, PartedV
 BITS = 40
 # Fewest bits of a similarity that whole weights may leave: a unit is then 2e-10.
 LEAST_BITS = 32
-# Rows multiplied with all references at once: at most, and as many as leave each thread so many similarities, which stay
-# near its cache. So many rows are worth the room, up to so many similarities in all.
+# Rows multiplied with all references at once: at most, and as many as leave each thread so many similarities, which
+# stay near its cache. So many rows are worth the room, up to so many similarities in all.
 CHUNK_ROWS = 8192
 THREAD_VALUES = 2**20
 LEAST_ROWS = 256
@@ -57,7 +58,8 @@ ROWS_AT_ONCE = 128
 ENTRY_BYTES = 8
 # Sketches are of similarities above what was covered at one of so many versions, each twice the one before.
 BASES = 34
-# Rows outside with so many times the highest bound of a row of which something is kept are all multiplied, whatever turns up.
+# Rows outside with so many times the highest bound of a row of which something is kept are all multiplied, whatever
+# turns up.
 DUE = 2
 # Where more of the references are in doubt, it is faster to multiply with all, many rows at once.
 OPEN_SHARE = 1 / 6
@@ -82,10 +84,10 @@ class Coverage:
         max_bytes: for the kept similarities.
 
     Cost: two passes over the vectors; then 2*d operations for each pair of a candidate and a reference that is
-    multiplied, all pairs once and, where sketches of all rows fit into `max_bytes`, few a second time; and a scan of what
-    is kept for each bound; where other processes read the vectors, they multiply
-    more pairs and this one fewer, see `tighten_in_parts`. Memory: `max_bytes` at most (a sketch takes half a byte * references),
-    8 bytes * references * d, 93 bytes * n, a chunk of 64 MiB or one row. A GPU multiplies somewhat more pairs; for its memory see
+    multiplied, all pairs once and, where sketches of all rows fit into `max_bytes`, few a second time; and a scan of
+    what is kept for each bound; where other processes read the vectors, they multiply more pairs and this one fewer,
+    see `tighten_in_parts`. Memory: `max_bytes` at most (a sketch takes half a byte * references), 8 bytes * references
+    * d, 93 bytes * n, a chunk of 64 MiB or one row. A GPU multiplies somewhat more pairs; for its memory see
     `device.facility_location`.
     """
 
@@ -311,7 +313,8 @@ class _Kept:
 
     Of a row that may still add to few references, these with its similarities; of others a sketch of its similarities
     (see `compiled.facility_location`). What a reference is covered with only rises, so what is left out of either never
-    counts again: a row is multiplied with all references again only if what was kept of it had to go for lack of memory.
+    counts again: a row is multiplied with all references again only if what was kept of it had to go for lack of
+    memory.
     """
 
     def __init__(self, coverage: Coverage, among: Rows) -> None:
@@ -580,7 +583,8 @@ def neighbour_lists(vectors: Vectors, count: int, *, count_itself: bool = False)
     Returns:
         starts (n + 1,), refs (edges,) ascending within a list, similarity (edges,): see `greedy_lists`.
 
-    Cost: a search for n queries, n * count exact products. Memory: 32 bytes * n * count, vectors of NEIGHBOUR_ROWS * count rows.
+    Cost: a search for n queries, n * count exact products. Memory: 32 bytes * n * count, vectors of NEIGHBOUR_ROWS *
+    count rows.
     """
     n = vectors.shape[0]
     count = min(count, n if count_itself else n - 1)

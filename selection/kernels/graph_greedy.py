@@ -1,7 +1,7 @@
 """Greedy selection on a graph of rows: by votes, by balls and by the spread of an influence. Whole numbers throughout.
 
-So picks depend neither on the order of a sum nor on how many rows were taken before; ties go to the lowest row, those of
-votes to the row with most votes first.
+So picks depend neither on the order of a sum nor on how many rows were taken before; ties go to the lowest row, those
+of votes to the row with most votes first.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ def vote_k(
         rho: >= 2. With s the largest number for which n * rho**s fits into 62 bits, a vote counts nothing that counts
             rho ** -(s + 1) or less of the heaviest vote for a row that is left.
         taken: rows that are already selected.
-        parts: the rows to choose from at each pick, of which one at least is not selected; the same array may come again.
+        parts: the rows to choose from at each pick, of which one at least is not selected; the same array may come
+            again.
         ties_to_votes: without it, ties go to the lowest row.
 
-    Cost: a scan of the part and of all rows and about k*k additions a pick; n*k at most k times. Memory: 4 bytes * n * k and 32
-    bytes a row beside the argument.
+    Cost: a scan of the part and of all rows and about k*k additions a pick; n*k at most k times. Memory: 4 bytes * n *
+    k and 32 bytes a row beside the argument.
     """
     n = len(neighbours)
     levels = 0
@@ -94,8 +95,8 @@ def spread(neighbours: Ints, live: UInts, among: Rows, budget: int, *, taken: Ro
     Returns:
         Rows in pick order, and of each the mean over samples of the rows newly reached. Each sample counts a row once.
 
-    Cost: for each look at a row (all once, then few a pick) the edges of the rows that it reaches in any sample. Memory: 48
-    bytes a row.
+    Cost: for each look at a row (all once, then few a pick) the edges of the rows that it reaches in any sample.
+    Memory: 48 bytes a row.
 
     Source: Kempe, Kleinberg and Tardos 2003; lazy greedy Leskovec et al. 2007 (CELF).
     """

@@ -1,19 +1,21 @@
 """Herding: rows, one after the other, that keep the mean of what is taken near the mean of all.
 
-With M the weighted sum of all rows, W that of the weights, s the sum of the t rows taken so far, a pick is the candidate
-of smallest |(t+1) M - W s - W x|: W times |(t+1) mu - s - x|, without a division that would part what ties in truth.
-M, W and s are sums of integers, vectors being rounded to multiples of a small power of two (some 2**-(60 - log2 n) of the
-longest), so that none depends on the order of the rows; the rest is float64 in one fixed order, ties to the lowest row.
+With M the weighted sum of all rows, W that of the weights, s the sum of the t rows taken so far, a pick is the
+candidate of smallest |(t+1) M - W s - W x|: W times |(t+1) mu - s - x|, without a division that would part what ties in
+truth. M, W and s are sums of integers, vectors being rounded to multiples of a small power of two (some 2**-(60 - log2
+n) of the longest), so that none depends on the order of the rows; the rest is float64 in one fixed order, ties to the
+lowest row.
 
-A copy of the vectors with 8 bits a number only filters. With c and a any numbers for each feature, x' = (x - c) / a is kept
-as step * k + e with whole numbers k, and likewise q' = (q - W c) a, for q = (t+1) M - W s, as q_step * l + g. So
+A copy of the vectors with 8 bits a number only filters. With c and a any numbers for each feature, x' = (x - c) / a is
+kept as step * k + e with whole numbers k, and likewise q' = (q - W c) a, for q = (t+1) M - W s, as q_step * l + g. So
 
     |q - W x|^2 / W = const + W |x - c|^2 - 2 q'.x'
     |q'.x' - step * q_step * k.l| <= min(|q'| |e|, step / 2 * sum of |q'_f|) + 2 |g| |x'|
 
-where k.l is exact. What float64 rounds, here and in the distances that decide, is at most some d units in the last place of
-W |x - c|^2, of |q'| |x'| and of B^2 / W with B = |q| + W |c|, which bounds all else; the margin allows for eight times as much. What
-may be the nearest by these bounds is worked out. The better c and a suit the data the fewer that are; no pick depends on them.
+where k.l is exact. What float64 rounds, here and in the distances that decide, is at most some d units in the last
+place of W |x - c|^2, of |q'| |x'| and of B^2 / W with B = |q| + W |c|, which bounds all else; the margin allows for
+eight times as much. What may be the nearest by these bounds is worked out. The better c and a suit the data the fewer
+that are; no pick depends on them.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ def herd(
         weights: (n,) finite, >= 0, not all 0; 1 by default.
 
     Returns:
-        (b,) rows in pick order, and (b + 1,) the distance of the mean of what is taken from that of all: before the first
-        pick and after each. The mean of nothing is 0.
+        (b,) rows in pick order, and (b + 1,) the distance of the mean of what is taken from that of all: before the
+        first pick and after each. The mean of nothing is 0.
 
     Raises:
         InvalidInput: a vector is not finite; names the row.

@@ -1,7 +1,8 @@
 """Graphs of the pool's rows: the nearest of each, or all within a distance. Exact, for vectors that come in any order.
 
-The nearest go by cosine: the float64 inner product, in the fixed order of `top_k`, of the vectors scaled to unit length in float32. A
-distance is the float64 Euclidean one of `compiled.nearest`. BLAS in float32 only filters (see `margin`); ties go to the lowest row.
+The nearest go by cosine: the float64 inner product, in the fixed order of `top_k`, of the vectors scaled to unit length
+in float32. A distance is the float64 Euclidean one of `compiled.nearest`. BLAS in float32 only filters (see `margin`);
+ties go to the lowest row.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def nearest_neighbours(vectors: Vectors, count: int) -> Ints:
 
     Args:
         vectors: (n, d).
-        count: k >= 1, of which n - 1 are found at most. A zero vector is similar to nothing: it has no neighbours and is none.
+        count: k >= 1, of which n - 1 are found at most. A zero vector is similar to nothing: it has no neighbours and
+            is none.
 
     Returns:
         (n, k) int32, in no order; -1 where there is none.
@@ -57,9 +59,9 @@ def nearest_neighbours(vectors: Vectors, count: int) -> Ints:
     Raises:
         InvalidInput: a vector is not finite; names the row.
 
-    Cost: 2*n*n*d operations in float32; float64 products only for rows within rounding of the last neighbour, or k*(1 + ln(n/k)) for
-    each row that has more of these than neighbours. Memory: 4 bytes * n * k; 4 bytes * d and 24 bytes * k for each of QUERY_ROWS
-    rows; vectors of PAIRS_AT_ONCE rows. On a GPU as `top_k`.
+    Cost: 2*n*n*d operations in float32; float64 products only for rows within rounding of the last neighbour, or k*(1 +
+    ln(n/k)) for each row that has more of these than neighbours. Memory: 4 bytes * n * k; 4 bytes * d and 24 bytes * k
+    for each of QUERY_ROWS rows; vectors of PAIRS_AT_ONCE rows. On a GPU as `top_k`.
     """
     n = vectors.shape[0]
     unit = unit_vectors(vectors)
@@ -92,8 +94,8 @@ def cosines(vectors: Vectors, neighbours: Ints) -> Doubles:
 def _nearest_of(unit: Points, asked: Rows, depth: int, zero: Mask) -> Ints:
     """(q, depth) the nearest rows of `asked`, -1 where there are fewer.
 
-    Products in float32 are off by up to a margin m. Rows whose product is above the depth-th highest by more than 2 m are
-    among the nearest, rows below it by more are not; the rows between are decided by their exact products.
+    Products in float32 are off by up to a margin m. Rows whose product is above the depth-th highest by more than 2 m
+    are among the nearest, rows below it by more are not; the rows between are decided by their exact products.
     """
     queries = unit.take(asked)
     if isinstance(unit, DeviceVectors):
@@ -149,8 +151,8 @@ def within_distance(vectors: Vectors, distance: float, *, max_edges: int) -> Lis
     Raises:
         InvalidInput: a vector is not finite, names the row; or there are more than `max_edges` pairs.
 
-    Cost: 2*n*n*d operations in float32, a float64 distance for each pair within rounding of the limit. Memory: 4 bytes an edge
-    (8 while they are joined), 16 bytes for each edge of RANGE_ROWS rows, their vectors and 40 MB.
+    Cost: 2*n*n*d operations in float32, a float64 distance for each pair within rounding of the limit. Memory: 4 bytes
+    an edge (8 while they are joined), 16 bytes for each edge of RANGE_ROWS rows, their vectors and 40 MB.
     """
     n = vectors.shape[0]
     parts: list[Ints] = []

@@ -25,7 +25,8 @@ def tiles(blocks: RowBlocks, name: str) -> Iterator[tuple[Rows, Doubles]]:
         name: how messages name them.
 
     Raises:
-        InvalidInput: a value is negative or not finite, or a sum is not 1 to within 1e-3, names the row; or they are no numbers.
+        InvalidInput: a value is negative or not finite, or a sum is not 1 to within 1e-3, names the row; or they are no
+            numbers.
     """
     at_once = max(1, TILE_VALUES // max(1, int(np.prod(blocks.shape[1:]))))
     for rows, block in blocks.blocks():

@@ -2,9 +2,9 @@
 
 Similarity is the inner product. Its exact value is the float64 sum over d of the products, in one fixed order (eight
 interleaved partial sums, then these). Products of float16 or float32 are exact in float64, so the value depends on
-nothing but the two vectors. BLAS in float32 only filters: a row is dropped only if its product lies below what counts by more
-than products may be off (see `margin`); every other is decided by its exact value, ties to the lowest row. So results are the
-same for any block size, block order and number of threads.
+nothing but the two vectors. BLAS in float32 only filters: a row is dropped only if its product lies below what counts
+by more than products may be off (see `margin`); every other is decided by its exact value, ties to the lowest row. So
+results are the same for any block size, block order and number of threads.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def top_k(
         InvalidInput: a vector is not finite; names the row.
 
     Cost: 2*n*m*d operations in float32, about lists*depth*(1+ln(n/depth)) float64 inner products for rows in random
-    order, and 48 bytes * lists * depth beside one tile. Many rows tied at a list's end cost one float64 product each. On a GPU
-    twice the float32 operations and about lists*depth products.
+    order, and 48 bytes * lists * depth beside one tile. Many rows tied at a list's end cost one float64 product each.
+    On a GPU twice the float32 operations and about lists*depth products.
     """
     n = vectors.shape[0]
     lists = QueryLists(queries, starts)

@@ -1,8 +1,8 @@
 """The row of a set with the smallest mean distance to its nearest others, exactly.
 
-Exact means the float64 distances in one fixed order, the smallest added up in ascending order. Float32 products bound each
-row's mean from both sides (see `margin`); only rows whose lower bound does not exceed the smallest upper
-bound are worked out.
+Exact means the float64 distances in one fixed order, the smallest added up in ascending order. Float32 products bound
+each row's mean from both sides (see `margin`); only rows whose lower bound does not exceed the smallest upper bound are
+worked out.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Texts as words that survive copying: without case, punctuation, white space and invisible characters.
 
 A text is folded: Unicode NFKC, case folding, NFKC again; invisible (format) characters go. A word is a longest run of
-letters, digits and marks. An apostrophe between two of these, and the comma before a group of three ASCII digits, is left
-out and does not end the word: "don't" is "dont", "1,000" is "1000". A character of a script that is written without blanks (Han, kana,
-Thai, ...) is a word of its own.
+letters, digits and marks. An apostrophe between two of these, and the comma before a group of three ASCII digits, is
+left out and does not end the word: "don't" is "dont", "1,000" is "1000". A character of a script that is written
+without blanks (Han, kana, Thai, ...) is a word of its own.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 _RUN = re.compile(r"[\x00-\x7f]+(?![^\x00-\x7f])|[\x00-\x7f]?[^\x00-\x7f]+")
 _LEFT_OUT = str.maketrans("", "", "',")
 _APOSTROPHES = "\u2018\u2019\u201b\u02bc"
-# First and last character of the scripts without blanks between words: South-East Asian; CJK from the radicals to Yi (with
-# kana, without Hangul); Han beyond the first plane.
+# First and last character of the scripts without blanks between words: South-East Asian; CJK from the radicals to Yi
+# (with kana, without Hangul); Han beyond the first plane.
 _UNSPACED = ((0xE00, 0xEFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x2E80, 0xA4CF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
 
 

@@ -23,8 +23,8 @@ class Prototypicality(Scorer):
         prefer: "far" takes the rows farthest from their centroid first, as D4 keeps them; "near" the most prototypical
             ones: the score is then minus the distance.
 
-    A zero vector has cosine 0 to every centroid. The cosine is exact, given the clusters, which are the same for any order
-    of rows and blocks.
+    A zero vector has cosine 0 to every centroid. The cosine is exact, given the clusters, which are the same for any
+    order of rows and blocks.
 
     Not for: noisy pools with `prefer: far`: noise is far from every centroid.
 

@@ -29,9 +29,9 @@ class FacilityLocation(Weighted):
 
     Args:
         mode: "exact" covers every row. "reference" covers a random sample of `n_ref` rows instead. In "knn", only the
-            `n_neighbors` nearest other rows of a row, and the row itself, can cover it. "stochastic" covers every row, but
-            each pick is the best of a random sample of n / budget * ln(1 / eps) candidates. "auto" is "exact" if the
-            similarities of all pairs fit into `memory_gb`, else "reference".
+            `n_neighbors` nearest other rows of a row, and the row itself, can cover it. "stochastic" covers every row,
+            but each pick is the best of a random sample of n / budget * ln(1 / eps) candidates. "auto" is "exact" if
+            the similarities of all pairs fit into `memory_gb`, else "reference".
         n_ref: the size of the sample. Choose many times the budget: the picks are fitted to the sample, and once it is
             covered, further picks add nothing.
         n_neighbors: for "knn", by highest cosine.
@@ -52,8 +52,9 @@ class FacilityLocation(Weighted):
     Cost for n rows of d dimensions: "exact" multiplies all pairs once, n*n*d*2 operations, and keeps 8 bytes for
     each similarity that may still count, all at first and few after some picks; where there is no room for as much,
     half a byte for each similarity (a sketch), by which few pairs are computed again. What does not fit into
-    `memory_gb` even so is computed again several times. "reference": n * n_ref in place of n * n. "knn": one search with n queries, 20 bytes
-    * n * n_neighbors. "stochastic": ln(1/eps) * n * n pairs. All modes also take 8 bytes * d for each covered row and 93 bytes a row.
+    `memory_gb` even so is computed again several times. "reference": n * n_ref in place of n * n. "knn": one search
+    with n queries, 20 bytes * n * n_neighbors. "stochastic": ln(1/eps) * n * n pairs. All modes also take 8 bytes * d
+    for each covered row and 93 bytes a row.
 
     Source: Lin and Bilmes 2009; lazy greedy Minoux 1978; stochastic greedy Mirzasoleiman et al. 2015.
     """

@@ -29,9 +29,9 @@ class Interests(Selector):
         w(j, c) = (1 - smoothing) [c is the cluster of j] + smoothing * (share of the nearest rows of j that are in c)
 
     where the cluster of a target is that of the centroid of highest cosine. A cluster's part of the budget is in
-    proportion to its mass over all targets, by largest remainder; what a cluster cannot give is divided among the others
-    with mass in the same proportion. Inside a cluster the candidates are taken by descending cosine to its centre of
-    interest, the sum over j of w(j, c) * target j / |target j|; ties to the lowest row.
+    proportion to its mass over all targets, by largest remainder; what a cluster cannot give is divided among the
+    others with mass in the same proportion. Inside a cluster the candidates are taken by descending cosine to its
+    centre of interest, the sum over j of w(j, c) * target j / |target j|; ties to the lowest row.
 
     Args:
         n_clusters: the number of clusters of spherical k-means over the candidates and already selected rows: "sqrt" of

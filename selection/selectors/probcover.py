@@ -33,19 +33,19 @@ class ProbCover(Selector):
             the whole pool.
         alpha: in 0 < alpha <= 1.
         memory_gb: the memory for pairs of rows within delta, 8 bytes for each direction; more pairs are an error.
-        when_covered: what to do when no ball holds an uncovered row: "stop", or fill up with "random" rows (by hash noise),
-            whose gain is 0.
+        when_covered: what to do when no ball holds an uncovered row: "stop", or fill up with "random" rows (by hash
+            noise), whose gain is 0.
         version: 1 clusters from random starts, as winnow 0.2 did.
 
     Already selected rows cover from the start. Exact, ties to the lowest row. When no ball holds an uncovered row, the
-    method has no more picks. With "stop" that is an error, or with `allow_short` a selection that is `exhausted`. The gain is the
-    number of rows that a pick newly covers; the reason's value is the share of the pool covered so far.
+    method has no more picks. With "stop" that is an error, or with `allow_short` a selection that is `exhausted`. The
+    gain is the number of rows that a pick newly covers; the reason's value is the share of the pool covered so far.
 
     Not for: large budgets: once every row is covered there are no more picks.
 
     Cost for n rows of d dimensions: 2*n*n*d operations for the pairs, one pass over the pairs, and n a pick. Memory:
-    `memory_gb` and 30 bytes a row; see `selection.kernels.neighbor_graph`. `classes` adds the clustering (as in `semdedup`)
-    and 2 * 2048 * n * d operations.
+    `memory_gb` and 30 bytes a row; see `selection.kernels.neighbor_graph`. `classes` adds the clustering (as in
+    `semdedup`) and 2 * 2048 * n * d operations.
 
     Source: Yehuda et al. 2022. Their code leaves out the last n mod 500 rows as centres; this step does not.
     """

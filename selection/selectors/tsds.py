@@ -25,8 +25,8 @@ FIRST_DEPTH = 64
 class Tsds(Selector):
     """Give each row a probability by optimal transport from the targets, then draw (TSDS).
 
-    Each of m targets spreads a mass of 1/m over its nearest rows, at most t / (m rho) on a row. The t, and the masses g,
-    are those that minimise
+    Each of m targets spreads a mass of 1/m over its nearest rows, at most t / (m rho) on a row. The t, and the masses
+    g, are those that minimise
 
         alpha/C * (sum over targets and rows of distance * g) + (1 - alpha) * t
 
@@ -41,8 +41,8 @@ class Tsds(Selector):
         sigma: >= 0, the distance within which rows count as alike; 0 leaves density out (rho = 1).
         n_neighbors: how many nearest rows of each target may get mass. If the optimum needs more of them, that is an
             error. It also says which rows count for rho.
-        draw: "without_replacement": one row at a time in proportion to the probabilities, by hash noise; or "ranked": the
-            rows of highest probability, ties (in float32) to the lowest row.
+        draw: "without_replacement": one row at a time in proportion to the probabilities, by hash noise; or "ranked":
+            the rows of highest probability, ties (in float32) to the lowest row.
 
     Already selected rows keep their probabilities, so that a selection can be continued. Only rows with a probability
     above 0 are given: if they are fewer than the budget, that is an error, or with `allow_short` a selection that is
@@ -107,7 +107,8 @@ class Tsds(Selector):
     def _masses(self, vectors: Points, row: Rows, distance: Doubles) -> tuple[Doubles, int]:
         """What each target gives to the first rows of its list (m, k), and the target whose whole list is not enough, or -1.
 
-        Densities cost most, so they are worked out for the first rows of the lists, and for more while these do not suffice.
+        Densities cost most, so they are worked out for the first rows of the lists, and for more while these do not
+        suffice.
         """
         from selection.kernels.density import epanechnikov_density
 
@@ -151,17 +152,17 @@ class Tsds(Selector):
 def optimal_spread(distance: Doubles, inverse: Doubles, alpha: float, C: float) -> tuple[float, int]:
     """1/t of the optimum: how many rows, counted by 1/rho, each target spreads its mass over.
 
-    The objective is convex and piecewise linear in t. As 1/t grows past the sum of 1/rho of a target's k nearest rows, that
-    target goes on to row k + 1, and a further step costs it (distance of row k + 1 - distance of row k) * that sum more. The
-    optimum is where these add up to (1 - alpha) * m * C / alpha.
+    The objective is convex and piecewise linear in t. As 1/t grows past the sum of 1/rho of a target's k nearest rows,
+    that target goes on to row k + 1, and a further step costs it (distance of row k + 1 - distance of row k) * that sum
+    more. The optimum is where these add up to (1 - alpha) * m * C / alpha.
 
     Args:
         distance: (m, k) of each target's nearest rows, ascending.
         inverse: (m, k) their 1/rho, > 0.
 
     Returns:
-        1/t, and -1; or where a target needs rows beyond its k nearest, the largest 1/t that these allow, and that target.
-        If the k nearest are all the rows, that is the optimum.
+        1/t, and -1; or where a target needs rows beyond its k nearest, the largest 1/t that these allow, and that
+        target. If the k nearest are all the rows, that is the optimum.
 
     >>> near = np.array([[0.1, 0.2, 0.8, 1.8, 2.8, 4.8], [0.2, 0.8, 1.2, 2.1, 2.2, 2.8]])
     >>> optimal_spread(near, np.ones((2, 6)), 0.5, 1), optimal_spread(near, np.ones((2, 6)), 0.01, 1)

@@ -43,9 +43,9 @@ class TypiClust(Selector):
 
     Not for: budgets of thousands: clusters are at most `max_clusters`, and most picks then share one with others.
 
-    Cost for K clusters of n rows: about 2*d*K*(256*K*15 + n) operations to cluster; then for each pick 2*d times the squared
-    size of its cluster, about (n/K)**2. Put `random_subpool` in front if n is large and K small. Memory: vectors of
-    256*K rows, then 4*d bytes for each row of the largest cluster.
+    Cost for K clusters of n rows: about 2*d*K*(256*K*15 + n) operations to cluster; then for each pick 2*d times the
+    squared size of its cluster, about (n/K)**2. Put `random_subpool` in front if n is large and K small. Memory:
+    vectors of 256*K rows, then 4*d bytes for each row of the largest cluster.
 
     Source: Hacohen et al. 2022, `typiclust.py`, which runs k-means++ by faiss or scikit-learn without a seed.
     """

@@ -27,7 +27,8 @@ class VoteK(Selector):
 
     The published method is two draws: `vote_k` for the first labels, then with these as already selected rows
     `[least_confidence, {vote_k: {buckets: true}}]`. Already selected rows count in both. Exact; ties go to the row
-    that most rows vote for, then to the lowest row. Rows without votes score 0 and come last. The gain is the score; the reason's `ref` is the bucket.
+    that most rows vote for, then to the lowest row. Rows without votes score 0 and come last. The gain is the score;
+    the reason's `ref` is the bucket.
 
     Not for: large pools without `random_subpool` in front: it compares all pairs.
 

@@ -21,8 +21,8 @@ def load_vectors(store: str | Path, encoder: str | None = None) -> tuple[list[st
             used one.
 
     Returns:
-        n ids, ascending: `SELECT ... FROM examples ORDER BY id` has the same order; and (n, d) vectors, which `Pool` and
-        `selection.metrics` take. They stay on disk. A row that the encoder could give no vector is zeros, and is in
+        n ids, ascending: `SELECT ... FROM examples ORDER BY id` has the same order; and (n, d) vectors, which `Pool`
+        and `selection.metrics` take. They stay on disk. A row that the encoder could give no vector is zeros, and is in
         `failed_rows`.
 
     Raises:

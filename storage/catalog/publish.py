@@ -59,7 +59,8 @@ def _publish(store: Store, *, afresh: bool) -> Path:
             except duckdb.Error:
                 if afresh:
                     raise
-                # The last catalog, or a record that it carries on, is damaged: from the records alone, all are looked at.
+                # The last catalog, or a record that it carries on, is damaged: from the records alone, all are looked
+                # at.
                 for path in folder.iterdir():
                     path.unlink()
                 _build(store, file, None)

@@ -43,7 +43,8 @@ def query_catalog(store: Store, sql: str, params: Sequence[Any] | Mapping[str, A
     Columns of JSON are texts, whose fields have the metadata `JSON_FIELD`.
 
     Raises:
-        BadInput: there are several statements, or DuckDB refuses it; for an unknown table, the message lists the known ones.
+        BadInput: there are several statements, or DuckDB refuses it; for an unknown table, the message lists the known
+            ones.
         StoreDamaged: a file under a view is damaged; names it.
     """
     with open_catalog(store) as connection:

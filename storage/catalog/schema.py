@@ -142,7 +142,8 @@ STEPS: tuple[str, ...] = (
     CREATE TABLE comparison_sources (
         comparison_id VARCHAR, name VARCHAR, source VARCHAR, share DOUBLE, share_of_pool DOUBLE);
     """,
-    # A row for each file and night: an index of them would be nine tenths of the catalog, and of the time to publish it.
+    # A row for each file and night: an index of them would be nine tenths of the catalog, and of the time to publish
+    # it.
     """
     CREATE OR REPLACE TABLE snapshot_files (
         snapshot VARCHAR, ingest VARCHAR, file VARCHAR, "read" BIGINT, kept BIGINT, duplicate BIGINT, quarantined BIGINT);
@@ -330,7 +331,8 @@ CREATE MACRO overlap(a, b) AS TABLE
 """
 
 # What counts of the log is said once more in Python, in labels.counted.
-# What the configuration said of each labeling project when its labels were last pulled: who decides, the price of a label.
+# What the configuration said of each labeling project when its labels were last pulled: who decides, the price of a
+# label.
 _LATEST_PULLS = """latest_pulls AS (
         SELECT target AS project, facts->>'adjudicator' AS adjudicator, (facts->>'price_per_label')::DOUBLE AS price
         FROM runs WHERE stage = 'pull' AND status = 'ok'

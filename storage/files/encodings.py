@@ -16,8 +16,8 @@ _RUN = re.compile(rb"[\x80-\xff]{3,}")
 def likely_encodings(file: BinaryIO) -> list[str]:
     r"""Names for `encoding:` that fit the beginning of an open text file, the likeliest first; none if it is UTF-8.
 
-    Western text has single bytes above 127 between ASCII letters; Cyrillic, Greek and East Asian text has runs of them, which
-    do not tell their encodings apart, so that several are named.
+    Western text has single bytes above 127 between ASCII letters; Cyrillic, Greek and East Asian text has runs of them,
+    which do not tell their encodings apart, so that several are named.
 
     >>> from io import BytesIO
     >>> likely_encodings(BytesIO("Grüße aus Köln\n".encode("latin-1")))

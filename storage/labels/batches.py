@@ -4,10 +4,10 @@ The same batch gives the same bytes. Which arm drew a row, and which rows have a
 labels should not know.
 
 In CSV, text that a spreadsheet would run as a formula gets an apostrophe in front; winnow reads back ids and labels
-only, so that nothing is lost. Tools number their items in a field `id` of their own, so the row is named by `winnow_id` as
-well; `given_id` is the id that it has in the user's file, and `text_digest` tells that an answer came back beside the
-text that it was given for. Batches of version 1 have neither; those of version 2 do not say who labels and which classes
-there are.
+only, so that nothing is lost. Tools number their items in a field `id` of their own, so the row is named by `winnow_id`
+as well; `given_id` is the id that it has in the user's file, and `text_digest` tells that an answer came back beside
+the text that it was given for. Batches of version 1 have neither; those of version 2 do not say who labels and which
+classes there are.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def write_batch(
         path: the file, whose extension becomes that of the format.
         format: "jsonl", "csv" or "label_studio".
         classes: the class names, in their order.
-        version: of the batch's fields; 1 has neither `winnow_id` (but for Label Studio), `given_id` nor `text_digest`, and
-            2 neither classes nor annotator (but for an empty column in CSV).
+        version: of the batch's fields; 1 has neither `winnow_id` (but for Label Studio), `given_id` nor `text_digest`,
+            and 2 neither classes nor annotator (but for an empty column in CSV).
 
     Raises:
         BadInput: an unknown format, or a class name with control characters, which no configuration can hold.

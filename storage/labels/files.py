@@ -7,8 +7,8 @@ The file is JSON Lines, a JSON array or CSV. Each record has one of three format
 - Label Studio's JSON-MIN and CSV, which are plain with its own names (`completed_by`, `lead_time`, `updated_at`).
 
 One record can hold a class, a rating and a text, which are three labels; or a skip (somebody else may have the row) or
-an ignore (nobody should), which replace them. What a tool says of the answer itself counts too (`verdicts`): a draft is no
-label yet, a rejected answer is none.
+an ignore (nobody should), which replace them. What a tool says of the answer itself counts too (`verdicts`): a draft is
+no label yet, a rejected answer is none.
 """
 
 from __future__ import annotations

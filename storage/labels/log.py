@@ -91,8 +91,8 @@ class LabelImport:
         unknown_ids: how many of those name no row.
         unlabelled: rows of a batch that wait for their label.
         damage: why nothing was taken of a damaged file, None if it is whole.
-        tied_votes: what becomes of a row with tied votes, one of them of this import: "adjudicate", it waits for another;
-            or, in imports of earlier versions, "first_class".
+        tied_votes: what becomes of a row with tied votes, one of them of this import: "adjudicate", it waits for
+            another; or, in imports of earlier versions, "first_class".
     """
 
     id: str

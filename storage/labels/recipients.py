@@ -1,9 +1,9 @@
 """The row that an answer was given for, checked against what was sent out.
 
-A record names its row by `winnow_id`, which means winnow's id alone; without it by `id`, if that is winnow's id; else by
-`given_id`, the row's own id as a batch has it; else by an `id` that is the row's own. What a tool calls `id` may be a
-number of its own that some other row has as its own id, so what the record repeats of a batch must be true of the row:
-its round, its text digest, its text.
+A record names its row by `winnow_id`, which means winnow's id alone; without it by `id`, if that is winnow's id; else
+by `given_id`, the row's own id as a batch has it; else by an `id` that is the row's own. What a tool calls `id` may be
+a number of its own that some other row has as its own id, so what the record repeats of a batch must be true of the
+row: its round, its text digest, its text.
 """
 
 from __future__ import annotations

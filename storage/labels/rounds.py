@@ -45,7 +45,8 @@ def commit_round(store: Store, header: Mapping[str, Any], items: pa.Table) -> st
     Args:
         header: JSON-plain: `round_id`, `project`, `round` and whatever else describes the draw. `n_items` and
             `created_at` are filled in.
-        items: columns `ITEM_COLUMNS`, and those of `ADDED_COLUMNS` that say something; rank is 1 .. n, ascending, an id comes once.
+        items: columns `ITEM_COLUMNS`, and those of `ADDED_COLUMNS` that say something; rank is 1 .. n, ascending, an id
+            comes once.
 
     Returns:
         The round's id.

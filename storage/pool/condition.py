@@ -2,7 +2,8 @@
 
 A selection's name holds the text of its `where`. If its value depends on the day, on chance or on the session, the same
 name would stand for other rows. So such a condition is refused before anything is drawn. DuckDB's own catalogue says
-which functions are meant; `TimeZone` is UTC wherever a condition is evaluated, so what depends on that alone is allowed.
+which functions are meant; `TimeZone` is UTC wherever a condition is evaluated, so what depends on that alone is
+allowed.
 """
 
 from __future__ import annotations

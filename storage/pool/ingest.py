@@ -239,8 +239,8 @@ def ingest_file(
     Raises:
         BadInput: the file is missing, damaged or of an unknown kind, or the mapping does not fit it.
 
-    Cost: one pass over the file for its digest, one more if it is new; memory for one group of rows of each part that is
-        read at the same time.
+    Cost: one pass over the file for its digest, one more if it is new; memory for one group of rows of each part that
+        is read at the same time.
     """
     if spec.fields is not None:
         check_fields(spec.fields, spec.url)

@@ -1,9 +1,9 @@
 """Which rows hold what a target asks: who trains on such a row has seen the test.
 
-A target asks with the turns of its user, or with its text. A row holds it if these are turns of the row, all of them and
-in this order, whoever speaks there; so a target that opens with "Hi" keeps out no row for that alone. Texts are equal
-if they are after Unicode NFKC, without invisible characters, case, and punctuation that is not between two digits, and
-with white space as one blank.
+A target asks with the turns of its user, or with its text. A row holds it if these are turns of the row, all of them
+and in this order, whoever speaks there; so a target that opens with "Hi" keeps out no row for that alone. Texts are
+equal if they are after Unicode NFKC, without invisible characters, case, and punctuation that is not between two
+digits, and with white space as one blank.
 """
 
 from __future__ import annotations

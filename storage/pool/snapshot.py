@@ -380,7 +380,8 @@ class Snapshot:
     def asked_in(self, targets: Iterable[Turns]) -> npt.NDArray[np.bool_]:
         """(n,) the rows that hold what one of these targets asks, see `leaks`.
 
-        Of files that earlier rules read, the rows whose prompt is exactly a target's, as selections from them were drawn.
+        Of files that earlier rules read, the rows whose prompt is exactly a target's, as selections from them were
+        drawn.
 
         Cost: reads the texts, a row group at a time, once for the same targets, however many recipes hold them out.
         """
@@ -511,8 +512,8 @@ def take_snapshot(
         ingests: in any order, each counted once.
         parent: the snapshot before; ids that live there and not here become tombstones.
         columns: digests from `columns.ingest_columns`.
-        prefer: of equal rows the one of the first of these sources is kept; `["newest"]`: the last by file name and line.
-            By default, and among rows of the same rank, the first by file name and line.
+        prefer: of equal rows the one of the first of these sources is kept; `["newest"]`: the last by file name and
+            line. By default, and among rows of the same rank, the first by file name and line.
 
     Raises:
         NotInStore: an ingest, the parent or the columns are not in the store.

@@ -116,11 +116,12 @@ def ingest_targets(
     Target sets are small and every row pulls candidates, so a row that cannot be read is an error, not a statistic.
 
     Args:
-        measure: which examples only measure: a share, drawn by hash of their ids, so that an example stays what it is when
-            others come; or the URLs of some of the files. An example that is in another file too only measures.
+        measure: which examples only measure: a share, drawn by hash of their ids, so that an example stays what it is
+            when others come; or the URLs of some of the files. An example that is in another file too only measures.
 
     Raises:
-        BadInput: a file cannot be read, a row of it cannot, or there is no row at all; or none is left to select or measure.
+        BadInput: a file cannot be read, a row of it cannot, or there is no row at all; or none is left to select or
+            measure.
     """
     digests = []
     for spec in specs:

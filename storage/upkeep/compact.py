@@ -33,8 +33,8 @@ FOLDERS, PACKS = 128, 8
 # A pack is not made larger than this.
 MOST_BYTES = 64 << 20
 
-# Copies for SQL of the rows of small files of the pool: a view over a thousand files opens each of them, and one of a few
-# packs does not. Whatever else reads the pool reads the files.
+# Copies for SQL of the rows of small files of the pool: a view over a thousand files opens each of them, and one of a
+# few packs does not. Whatever else reads the pool reads the files.
 SMALL_BYTES = 1 << 20
 
 Schemas = dict[str, pa.Schema]

@@ -65,8 +65,8 @@ _STAND_ALONE = frozenset(
 # Keys that say where a record came from.
 _ORIGINS = frozenset({"parent"})
 _ORIGINS_OF = {"indexes": {"snapshot"}, "contaminations": {"snapshot"}, "encoders": {"snapshot"}}
-# Of a selection that adds to another, that one's rows count, not what it was drawn from; of an encoder that shares vectors
-# with another, that one's segments.
+# Of a selection that adds to another, that one's rows count, not what it was drawn from; of an encoder that shares
+# vectors with another, that one's segments.
 _ROWS_ONLY = frozenset({"previous", "shares"})
 
 

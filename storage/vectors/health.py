@@ -3,8 +3,8 @@
     records/health_measurements/<id>/   health_measurement.json, groups.parquet (`GROUP_COLUMNS`)
     vectors/<encoder>/cells-<hash>/     centroids.npy, (64, d) float32 of norm 1; cells.json: what they were fitted on
 
-The cells of an encoder are fitted once and kept, so that what different days say of its groups compares. Their name is a hash of
-the encoder and the method.
+The cells of an encoder are fitted once and kept, so that what different days say of its groups compares. Their name is
+a hash of the encoder and the method.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Vectors of a user's files: the files are an encoder.
 
 Their folder, `vectors/<encoder>/`, is named by the digest of the files, and its segments are keyed by winnow id like
-those of a model, so everything that reads stored vectors works on them unchanged. A changed file is another encoder, which
-shares with the last one what did not change.
+those of a model, so everything that reads stored vectors works on them unchanged. A changed file is another encoder,
+which shares with the last one what did not change.
 
 A file is Parquet with a column of keys and one column of lists of floats, or `<name>.npy`, an (n, d) array of floats,
 beside `<name>.ids.txt`, its keys, one a line, or `gradients.bin` of EleutherAI/bergson with its `info.json` and

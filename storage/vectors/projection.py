@@ -1,8 +1,8 @@
 """Two directions in which an encoder's vectors are looked at, fitted once and kept, so that maps of different days compare.
 
-`vectors/<encoder>/map-<hash>/` holds `axes.npy`: (3, d) float32, the mean of a sample and its first two principal axes; and
-`map.json`: what it was fitted on and the frame in which maps are drawn. The name is a hash of the encoder and the method: the
-first pool that is mapped decides, whatever comes later, and another encoder has another map.
+`vectors/<encoder>/map-<hash>/` holds `axes.npy`: (3, d) float32, the mean of a sample and its first two principal axes;
+and `map.json`: what it was fitted on and the frame in which maps are drawn. The name is a hash of the encoder and the
+method: the first pool that is mapped decides, whatever comes later, and another encoder has another map.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Vectors of an encoder, in segments that are written once: `vectors/<encoder>/seg-<hash>/`.
 
-A segment holds `vectors.npy` (n, d) float16 or float32 of norm 1, `keys.npy` (n,) the ids, `failed.npy` the ids that the encoder
-could give no vector (no tokens, an overflow), and `segment.json` with checksums and the writer's details. Its name
-is a hash of the encoder and the ids, so a segment written twice is one segment.
+A segment holds `vectors.npy` (n, d) float16 or float32 of norm 1, `keys.npy` (n,) the ids, `failed.npy` the ids that
+the encoder could give no vector (no tokens, an overflow), and `segment.json` with checksums and the writer's details.
+Its name is a hash of the encoder and the ids, so a segment written twice is one segment.
 
-An encoder may share vectors with another one that has the same: `vectors/<encoder>/shared-<hash>/` holds `keys.npy` (n,) ids and
-`sources.npy` (n,) uint32, which of the segments that `shared.json` lists has the vector.
+An encoder may share vectors with another one that has the same: `vectors/<encoder>/shared-<hash>/` holds `keys.npy`
+(n,) ids and `sources.npy` (n,) uint32, which of the segments that `shared.json` lists has the vector.
 """
 
 from __future__ import annotations
@@ -466,8 +466,8 @@ class StoredVectors:
     def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
         """The `k` rows of highest inner product with each query; see `selection.types.Vectors`.
 
-        Every row is compared, which is exact up to float32 rounding (about d * 2**-24): rows closer than that may change
-        places with the block size. Ties go to the lowest row.
+        Every row is compared, which is exact up to float32 rounding (about d * 2**-24): rows closer than that may
+        change places with the block size. Ties go to the lowest row.
         """
         if within is not None and len(within) <= self.block_rows:
             rows = np.unique(np.asarray(within, np.int64))

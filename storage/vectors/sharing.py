@@ -1,9 +1,9 @@
 """Vectors that a changed file has in common with the file as it was: named, not written again.
 
-The encoder of a file's last content is noted in `last/`. What is the same to the last bit, as it is stored, is shared with the
-segment that holds it, unless that holds little else: then it is copied, so that an encoder is never in more than a few
-segments however many nights its file has changed. Each copy at least doubles what is written anew, so that a vector is
-copied about as often as the file has doubled its changes.
+The encoder of a file's last content is noted in `last/`. What is the same to the last bit, as it is stored, is shared
+with the segment that holds it, unless that holds little else: then it is copied, so that an encoder is never in more
+than a few segments however many nights its file has changed. Each copy at least doubles what is written anew, so that a
+vector is copied about as often as the file has doubled its changes.
 """
 
 from __future__ import annotations

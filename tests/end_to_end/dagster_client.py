@@ -107,9 +107,9 @@ if {"dagster._daemon", "dagster_webserver"} & set(sys.orig_argv):
 class Clock:
     """What the daemon and the web server take for the time, so that a night comes when a test wants it.
 
-    Dagster's own switch for its tests works inside one process; this one holds in those that a test starts after it. The
-    scheduler looks each second, not at each minute. The time must be in the past: runs begin at the true time, and one
-    that began long ago is taken to hang.
+    Dagster's own switch for its tests works inside one process; this one holds in those that a test starts after it.
+    The scheduler looks each second, not at each minute. The time must be in the past: runs begin at the true time, and
+    one that began long ago is taken to hang.
     """
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,6 +190,7 @@ def published(project: Path) -> list[str]:
         "SELECT selection_id, n_items, (SELECT count(*) FROM selection_items i WHERE i.selection_id = s.selection_id)"
         " AS n FROM selections s ORDER BY ALL",
     ).to_pylist()
-    # Rows that are half forgotten are gone from files before the catalog knows; nothing works on the store until the end.
+    # Rows that are half forgotten are gone from files before the catalog knows; nothing works on the store until the
+    # end.
     assert all(row["n_items"] == row["n"] for row in counts) or store.has(*FORGETTING)
     return [row["selection_id"] for row in counts]

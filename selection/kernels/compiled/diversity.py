@@ -51,7 +51,8 @@ def keep_in_block(coarse, block, norm, rows, places, tau, margin, best, near, ro
     """Which of rows `places` of a block are kept, at most `room`: each in turn meets those kept before it.
 
     Args:
-        coarse: (places, places); `block`, `norm`, `rows`: of these places; `best`, `near`: of the whole block, written to.
+        coarse: (places, places); `block`, `norm`, `rows`: of these places; `best`, `near`: of the whole block, written
+            to.
     """
     kept = np.zeros(len(places), np.bool_)
     for j in range(len(places)):

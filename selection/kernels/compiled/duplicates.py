@@ -8,7 +8,8 @@ from selection.kernels.compiled.jit import compiled
 from selection.kernels.compiled.sums import dot
 from selection.types import Floats, Ints, Rows
 
-# The first row of a block; where the pairs of each of its rows start; the earlier row of each pair, ascending; its coarse cosine.
+# The first row of a block; where the pairs of each of its rows start; the earlier row of each pair, ascending; its
+# coarse cosine.
 Pairs = tuple[int, Rows, Ints, Floats]
 
 
@@ -54,8 +55,8 @@ def sweep(  # type: ignore[no-untyped-def]  # noqa: ANN201
 ):  # fmt: skip
     """Decide rows first .. in order, given the pairs of each with earlier rows that may be above the threshold.
 
-    A row is dropped if its highest cosine to an earlier row that counts is above the threshold. Rows below `fixed` are kept
-    whatever they are. `counts` may be `kept` itself: then a row that is dropped here counts no more.
+    A row is dropped if its highest cosine to an earlier row that counts is above the threshold. Rows below `fixed` are
+    kept whatever they are. `counts` may be `kept` itself: then a row that is dropped here counts no more.
     """
     for j in range(len(starts) - 1):
         at = first + j

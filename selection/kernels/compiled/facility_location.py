@@ -5,9 +5,9 @@ Similarities, and so gains, are integers here: multiples of 1 / `unit`.
 What is kept of a row lies in `which` and `value`, from `start` on: a list, `length` references and their float32
 similarities; or, where `length` is -1 - b, a sketch: for every reference four bits that say how far at most its
 similarity lies above base b. A sketch of r references has `sketch_units(r)` = k entries, in each eight codes of `which`
-and eight of the bits of `value`: reference p * k + e has the p-th four of entry e. Code c stands for c steps of the row,
-for a few codes at the end see `reach`. Once a sketch leaves few references open, a list of these and of the largest
-similarities that it leaves open takes its place: that is `rough` too.
+and eight of the bits of `value`: reference p * k + e has the p-th four of entry e. Code c stands for c steps of the
+row, for a few codes at the end see `reach`. Once a sketch leaves few references open, a list of these and of the
+largest similarities that it leaves open takes its place: that is `rough` too.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ RUN = 256
 FEW = 32
 # What a bound adds for the rounding of such sums, and of their terms.
 SLACK = 1 + 2.0**-14
-# Codes in each half of an entry of a sketch, their bits; the highest one, and the highest that stands for so many steps.
+# Codes in each half of an entry of a sketch, their bits; the highest one, and the highest that stands for so many
+# steps.
 CODES, CODE_BITS, LAST, LINEAR = 8, 4, 15, 13
 # What a sketch adds to a similarity, more than all roundings on the way to the code and back: seven of at most 2**-24.
 SKETCH_MARGIN = 2.0**-20
-# The linear codes reach to so many times the mean of a row: the largest similarities are few, and often far from the others.
+# The linear codes reach to so many times the mean of a row: the largest similarities are few, and often far from the
+# others.
 MEANS = 4.0
 # At one of so many versions it is counted how many references a sketch leaves open.
 COUNTED = 16
@@ -497,9 +499,9 @@ def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
         x: the vector of row `x_row`. Those of references are in `refs`.
 
     Returns:
-        the picks so far, the size of the heap, the version, the row whose vector is needed, -1 for none, and whether the
-        first row has to be multiplied, or so many were looked at that all may as well be at once. If there are fewer
-        picks than the budget and neither, a row from outside is due.
+        the picks so far, the size of the heap, the version, the row whose vector is needed, -1 for none, and whether
+        the first row has to be multiplied, or so many were looked at that all may as well be at once. If there are
+        fewer picks than the budget and neither, a row from outside is due.
     """
     looks = 0
     while count < budget and size > 0:

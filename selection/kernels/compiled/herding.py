@@ -9,8 +9,8 @@ from selection.kernels.compiled.sums import dot, square_distance
 
 # Rows that one thread works on before it takes more.
 ROWS_AT_ONCE = 4096
-# What is known of each row: |x - c|^2, what a unit of the copy stands for, |x'|, |e|, and what |q - W x|^2 / W is at least, less a
-# constant; inf for a row that cannot be picked.
+# What is known of each row: |x - c|^2, what a unit of the copy stands for, |x'|, |e|, and what |q - W x|^2 / W is at
+# least, less a constant; inf for a row that cannot be picked.
 SQUARE, STEP, REACH, REST, LOW = range(5)
 
 

@@ -1,8 +1,8 @@
 """How this package compiles its loops: with a cache that no change of the sources outlives.
 
-numba keeps what it compiles for as long as the file of a function stays as it is, but a compiled function holds those of other
-files that it calls: after an upgrade it would go on with the old ones. So here the cache has a folder for each state of all
-sources of this package.
+numba keeps what it compiles for as long as the file of a function stays as it is, but a compiled function holds those
+of other files that it calls: after an upgrade it would go on with the old ones. So here the cache has a folder for each
+state of all sources of this package.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import numba
 def compiled(function: Any = None, /, **options: Any) -> Any:
     """Numba's `njit`, cached and without the interpreter's lock; as a decorator, or called with more options.
 
-    The setting that says where to keep what is compiled is read when a function is decorated, and is numba's own again after that.
+    The setting that says where to keep what is compiled is read when a function is decorated, and is numba's own again
+    after that.
     """
     if function is None:
         return partial(compiled, **options)
@@ -35,7 +36,8 @@ def compiled(function: Any = None, /, **options: Any) -> Any:
 def cache_folder(sources: Path) -> Path:
     """Where numba keeps what it compiles of the `*.py` in a folder and below, for their present state.
 
-    Below NUMBA_CACHE_DIR if that is set, else beside the sources, or among temporary files where they cannot be written to.
+    Below NUMBA_CACHE_DIR if that is set, else beside the sources, or among temporary files where they cannot be written
+    to.
     """
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(sources.rglob("*.py")):

@@ -4,9 +4,10 @@ With u = 2**-24, the float32 product s of two rows of d features satisfies
 
     |s - x.y| <= g |x| |y|,   g = d u / (1 - d u)
 
-for any order of summation (Higham 2002, section 3.1), hence for any tiling of a matrix product on any processor or device. Two
-things come on top. Inputs and products below the smallest normal number, 2**-126, may be flushed to zero, which costs at most
-d 2**-126 (1 + |x| + |y|). And near the end of float32's range a partial sum may overflow: then nothing is known.
+for any order of summation (Higham 2002, section 3.1), hence for any tiling of a matrix product on any processor or
+device. Two things come on top. Inputs and products below the smallest normal number, 2**-126, may be flushed to zero,
+which costs at most d 2**-126 (1 + |x| + |y|). And near the end of float32's range a partial sum may overflow: then
+nothing is known.
 
 A squared distance |x|^2 + |y|^2 - 2 x.y errs by at most g (|x|^2 + |y|^2), since 2 |x| |y| <= |x|^2 + |y|^2, and by the roundings of
 the two norms, of their sum and of the bounds that are made of them, fewer than 16 u of it.

@@ -1,7 +1,8 @@
 """The compiled loops behind `neighbor_graph`.
 
 Of distances: a pair's squared distance is |q|^2 + |x|^2 - 2 q.x. With a float32 product it errs by at most 2 (margin |q| |x| + tiny), and by a
-little rounding of the float64 terms. Comparisons are written so that a NaN from an overflow leaves a pair to be worked out.
+little rounding of the float64 terms. Comparisons are written so that a NaN from an overflow leaves a pair to be worked
+out.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ ROUNDING = 1e-13
 def offer(coarse, asked, rows, skip, slack, depth, product, row, size, floor, crowded):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Offer the rows of a tile to each asked row, which keeps all that may be among its `depth` nearest.
 
-    What lies more than `slack` below the depth-th product of the latest cut is out (`floor`). A list that a cut does not
-    make much shorter is `crowded` and given up.
+    What lies more than `slack` below the depth-th product of the latest cut is out (`floor`). A list that a cut does
+    not make much shorter is `crowded` and given up.
     """
     room = product.shape[1]
     for i in range(coarse.shape[0]):
@@ -62,7 +63,8 @@ def shorten(product, row, size, depth, slack):  # type: ignore[no-untyped-def]  
 def settle(depth, slack, product, row, size, sure, crowded, nearest):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Write the rows that are among the nearest for sure to `nearest`, and bring them to the front of their list.
 
-    `sure` and `size` bound the rows between, of which some are to be chosen: there are none if all that are left are in.
+    `sure` and `size` bound the rows between, of which some are to be chosen: there are none if all that are left are
+    in.
     """
     for i in range(len(size)):
         if crowded[i]:

@@ -1,7 +1,7 @@
 """The compiled loops over class probabilities.
 
-All take float64, r rows, C classes. `rows` (r,) says where each result goes in `out` (n,) float32. Sums run in the order of the
-classes and the compiler may not reorder them, so a result depends on nothing but the row.
+All take float64, r rows, C classes. `rows` (r,) says where each result goes in `out` (n,) float32. Sums run in the
+order of the classes and the compiler may not reorder them, so a result depends on nothing but the row.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def first_bad(tile, tolerance):  # type: ignore[no-untyped-def]  # noqa: ANN001,
 def log(x, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The natural logarithm of x (v,), finite and >= 0, into out; of 0 some finite number, as only 0 log 0 = 0 is asked for.
 
-    The compiler turns these loops into vector instructions, which it cannot do with calls to libm, and the result is the same
-    on every machine. Within one unit in the last place. Source: fdlibm `e_log.c` (Sun Microsystems 1993).
+    The compiler turns these loops into vector instructions, which it cannot do with calls to libm, and the result is
+    the same on every machine. Within one unit in the last place. Source: fdlibm `e_log.c` (Sun Microsystems 1993).
     """
     mantissa = np.empty(CHUNK)
     bits = mantissa.view(np.int64)
@@ -266,7 +266,8 @@ def expected_gradient(tile, length, squared, rows, out):  # type: ignore[no-unty
 def information(members, weights, chance, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """The mutual information of each row's label and the member, in the mean over states of knowledge.
 
-    members (r, members, C) sum to 1; state k has probability chance[k] and takes member m for right with weights[k, m]. out (r,).
+    members (r, members, C) sum to 1; state k has probability chance[k] and takes member m for right with weights[k, m].
+    out (r,).
     """
     count, size, classes = members.shape
     states = weights.shape[0]

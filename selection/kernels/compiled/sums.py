@@ -1,8 +1,8 @@
 """The exact sums of two rows: float64, eight interleaved sums in one fixed order, in vector registers.
 
-Feature f belongs to sum f % 8; the eight are folded as ((a0 + a4) + (a2 + a6)) + ((a1 + a5) + (a3 + a7)), then come the features
-left over, one by one. Products and sums are never contracted, so all machines give the same bits. The compiler does not
-find the eight lanes of a register by itself, so it is told in its own language.
+Feature f belongs to sum f % 8; the eight are folded as ((a0 + a4) + (a2 + a6)) + ((a1 + a5) + (a3 + a7)), then come the
+features left over, one by one. Products and sums are never contracted, so all machines give the same bits. The compiler
+does not find the eight lanes of a register by itself, so it is told in its own language.
 """
 
 from __future__ import annotations

@@ -191,12 +191,12 @@ def capped_turns(row, turns, ended, place, used, caps, lose, state, picks):  # t
         ended: (lists,) whether a list has no rows beyond those here.
         place: (t,) how far each turn has read its list; written to.
         used: (n,) rows taken; written to.
-        caps: (c, n) the group of each row in each capacity, -1 is none, and (c, n) its cost; (c,) where the groups of each
-            capacity begin in the last two: what is left, and when each closed (0: it is open; else 1 + how many rows were
-            selected by then), which are written to. The last capacity is that of the whole.
+        caps: (c, n) the group of each row in each capacity, -1 is none, and (c, n) its cost; (c,) where the groups of
+            each capacity begin in the last two: what is left, and when each closed (0: it is open; else 1 + how many
+            rows were selected by then), which are written to. The last capacity is that of the whole.
         lose: whether a row that is taken costs the turn, else the list moves on.
-        state: the turn, the picks so far, the turns since a list had a row, what closed groups left over, and how many rows
-            were selected before; written to.
+        state: the turn, the picks so far, the turns since a list had a row, what closed groups left over, and how many
+            rows were selected before; written to.
         picks: (n,) each: rows, turns and places in the list; written to.
 
     Returns:

@@ -1,9 +1,9 @@
 """The implementation of `facility_location` for vectors on a device (see `tensor`): similarities, and the bounds that follow from them.
 
-A similarity errs by no more than on the host: the unit vectors are divided in float64 and rounded once, the margin of a product
-holds for any order of its sum, and a contracted 0.5 + 0.5 c only rounds less. A bound is the compiled loops': float32 terms of three
-roundings each, here summed in float64, which for r references is off by r * 2**-53 of the sum. The factor that the loops allow for sums of
-float32 covers both, so that no exact gain is above its bound.
+A similarity errs by no more than on the host: the unit vectors are divided in float64 and rounded once, the margin of a
+product holds for any order of its sum, and a contracted 0.5 + 0.5 c only rounds less. A bound is the compiled loops':
+float32 terms of three roundings each, here summed in float64, which for r references is off by r * 2**-53 of the sum.
+The factor that the loops allow for sums of float32 covers both, so that no exact gain is above its bound.
 
 The host picks, so rows come to it with their similarities. A GPU bounds many rows for each that comes.
 """

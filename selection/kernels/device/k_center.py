@@ -1,7 +1,7 @@
 """The implementation of `k_center` for vectors on a device (see `tensor`).
 
-A GPU brings the bounds of all rows up to date at once, against every new centre, so no row has a version. The rows of a phase
-then go to the host with the state that the compiled loops know, and are picked there.
+A GPU brings the bounds of all rows up to date at once, against every new centre, so no row has a version. The rows of a
+phase then go to the host with the state that the compiled loops know, and are picked there.
 """
 
 from __future__ import annotations

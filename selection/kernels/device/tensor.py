@@ -1,8 +1,9 @@
 """What the implementations of kernels for devices share: torch on CUDA. Kernels dispatch to them on `DeviceVectors`.
 
-An implementation decides as the compiled loops do: a float32 product filters, with the margin of `compiled.margin`; what
-it leaves open is worked out in float64, by the same sums in the same order, which IEEE arithmetic gives everywhere. TF32,
-which rounds what it multiplies, is off meanwhile. So a GPU picks the rows that the host picks, ties included.
+An implementation decides as the compiled loops do: a float32 product filters, with the margin of `compiled.margin`;
+what it leaves open is worked out in float64, by the same sums in the same order, which IEEE arithmetic gives
+everywhere. TF32, which rounds what it multiplies, is off meanwhile. So a GPU picks the rows that the host picks, ties
+included.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ def below(x: Tensor) -> Tensor:
 def ordered_sum(terms: Callable[[slice], Tensor], count: int, d: int, like: Tensor) -> Tensor:
     """(count,) float64, summed over d features as `sums` describes.
 
-    `terms` gives (count, features) float64 of a slice of the features. Products and sums are operations of their own, so that
-    none is contracted with another.
+    `terms` gives (count, features) float64 of a slice of the features. Products and sums are operations of their own,
+    so that none is contracted with another.
     """
     import torch
 

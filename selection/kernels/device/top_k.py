@@ -35,8 +35,8 @@ def top_k(
 ) -> None:
     """Write the best rows of each list to score and row, as `top_k.top_k` describes.
 
-    A first pass finds the depth-th highest float32 similarity of each list. Rows lower than that by more than two margins are not
-    among the best; a second pass works out all others.
+    A first pass finds the depth-th highest float32 similarity of each list. Rows lower than that by more than two
+    margins are not among the best; a second pass works out all others.
 
     Memory on the device: a few tiles, 4 bytes * lists * depth of one part of the lists.
     """

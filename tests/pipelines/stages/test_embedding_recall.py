@@ -124,7 +124,8 @@ def test_embedding_recall__an_unchanged_recipe_encodes_nothing_nor_does_another_
     inside, alone = (again.metrics[f"embedding_recall_{form}"] for form in (INSIDE, ALONE))
     assert isinstance(inside, float)
     assert isinstance(alone, float)
-    # How many inside are as near as that is by chance: the tokenizer of the model is trained anew, and differs each time.
+    # How many inside are as near as that is by chance: the tokenizer of the model is trained anew, and differs each
+    # time.
     assert 0 <= inside < other.metrics[f"embedding_recall_{INSIDE}"]
     assert inside < alone <= 1
     assert other.metrics["embedding_recall_alone"] == 1 == other.metrics["embedding_false_positives"]

@@ -171,8 +171,8 @@ def test_adjusted_verdicts__many_targets_ask_for_more() -> None:
 def simulated(rng: np.random.Generator, effect: float = 0.0, seeds: int = 5, examples: int = 100) -> Doubles:
     """Differences of two arms, as losses of the examples under models of several seeds make them.
 
-    Examples differ in how hard they are and seeds in how well they train; both fall out of the difference, and what is left
-    is how an arm suits a seed and an example.
+    Examples differ in how hard they are and seeds in how well they train; both fall out of the difference, and what is
+    left is how an arm suits a seed and an example.
     """
     hard, lucky = rng.normal(3, 1, (1, examples)), rng.normal(0, 0.2, (seeds, 1))
     control, chosen = (

@@ -96,7 +96,8 @@ def test_annotators__the_adjudicator_is_none_of_the_others(labelled: SmallStore)
         labelled,
         "SELECT annotator, adjudicates, n_shared, agreement FROM annotators WHERE project = 'topics' ORDER BY annotator",
     )
-    # cy decided p1: no longer a row on which ann or bob agree with somebody. She herself agrees with bob and not with ann.
+    # cy decided p1: no longer a row on which ann or bob agree with somebody. She herself agrees with bob and not with
+    # ann.
     assert result == [("ann", False, 4, 1 / 4), ("bob", False, 4, 1 / 4), ("cy", True, 1, 1 / 2)]
 
 
