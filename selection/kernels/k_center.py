@@ -16,6 +16,7 @@ import numpy as np
 from selection.kernels import sketch
 from selection.kernels.compiled import k_center as loops
 from selection.kernels.device.k_center import Bounds
+from selection.kernels.levels import Levels
 from selection.kernels.nearest import Nearest, Picks, largest, put_records
 from selection.types import DeviceVectors, Doubles, Mask, PartedVectors, Points, Rows
 
@@ -27,6 +28,9 @@ FRONT_ROWS = 2**15
 
 # Where other processes read the vectors, a front holds one row in so many: all centres are sent for each front.
 FRONTS = 4
+
+# Above every row: where no row is left out.
+NO_ROW = 2**62
 
 # After how many picks sketches are considered, if more than SKETCH_BUDGET * d are to come: finding them costs about d picks.
 SKETCH_AFTER = 512
@@ -86,19 +90,16 @@ def k_center(
             )  # fmt: skip
             bounds.put(rows, state)
     parted = vectors if isinstance(vectors, PartedVectors) else None
-    front_rows = max(at_once, FRONT_ROWS, n // FRONTS if parted else 0)
-    consider = end if parted else before + SKETCH_AFTER
+    consider = end if parted or known.quantized.in_use else before + SKETCH_AFTER
+    front, states, floor, floor_row = np.arange(n), known.state, -np.inf, NO_ROW
     while known.count < end and not done:
-        front, floor, out = largest(known.state["bound"], front_rows)
-        floor_row = int(out) if out >= 0 else n
         if parted:
-            known.refresh_in_parts(parted, front, RELEASE * floor)
-            front = front[known.state["bound"][front] >= RELEASE * floor]  # others are below the largest outside
-        states = known.state.take(front)
+            front, floor, floor_row = _front(known, parted, max(at_once, FRONT_ROWS, n // FRONTS))
+            states = known.state.take(front)
+        levels = Levels(states)
         last = False
         while known.count < end and not done and not last:
-            phase, phase_floor, out = largest(states["bound"], at_once)
-            phase_floor_row = int(front[out]) if out >= 0 else n
+            phase, phase_floor, phase_floor_row = _phase(levels, front, at_once)
             last = phase_floor <= floor
             if last:  # what is outside the front decides; at a tie, the lower row of both
                 phase_floor_row = min(phase_floor_row, floor_row) if phase_floor == floor else floor_row
@@ -111,10 +112,30 @@ def k_center(
                 phase_floor, phase_floor_row, skip, left - (known.count - before), stop_at_zero, value, near, known.split,
             )  # fmt: skip
             put_records(states, phase, state)
+            levels.put(phase)
             if known.count >= consider and end - known.count > SKETCH_BUDGET * d and known.split == d:
                 known.sketch = sketch.worth_it(X, state, known.centres[: known.count], len(known.centres))
                 consider = end if known.sketch.count else 4 * known.count
             known.sketch.add(known.centres[: known.count])
-        put_records(known.state, front, states)
+        if parted:
+            put_records(known.state, front, states)
     picked = slice(before, known.count)
     return Picks(known.centre_rows[picked], known.distance(value[picked]), known.centre_rows[near[picked]])
+
+
+def _front(known: Nearest, vectors: PartedVectors, count: int) -> tuple[Rows, float, int]:
+    """The rows of the `count` largest bounds, brought up to date where the vectors are; as `largest`, NO_ROW if no row is left out."""
+    front, floor, out = largest(known.state["bound"], count)
+    known.refresh_in_parts(vectors, front, RELEASE * floor)
+    above = known.state["bound"][front] >= RELEASE * floor  # others are below the largest outside
+    return front[above], floor, out if out >= 0 else NO_ROW
+
+
+def _phase(levels: Levels, front: Rows, count: int) -> tuple[Rows, float, int]:
+    """The places in the front of the `count` largest bounds, taken out of their levels; as `largest`, NO_ROW if none is left out."""
+    candidates = levels.take(count + 1)
+    chosen, floor, out = largest(levels.bound[candidates], count)
+    others = np.ones(len(candidates), bool)
+    others[chosen] = False
+    levels.put(candidates[others])
+    return candidates[chosen], floor, int(front[candidates[out]]) if out >= 0 else NO_ROW
