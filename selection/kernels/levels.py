@@ -32,12 +32,7 @@ class Levels:
             np.arange(pieces, dtype=np.int32),
         )
         self.n_free = pieces
-        self._begin(np.arange(len(state)))
-
-    def _begin(self, rows: Rows) -> None:
-        self.top = int(self.keys[rows].max(initial=0))
-        self.level = loops.LAST
-        self.put(rows)
+        self._begin(np.arange(len(state)), 1)
 
     def put(self, rows: Rows) -> None:
         """Put rows back."""
@@ -46,12 +41,21 @@ class Levels:
 
     def take(self, least: int) -> Rows:
         """Take out at least so many rows, if there are: ascending, all in the highest levels."""
-        if self.level == loops.LAST:  # what is left is in one level
-            self._begin(self._take(1))
-        rows = self._take(least)
+        rows, left = self._take(least)
+        if not left and len(rows) > 2 * least:  # most were in the last level
+            self._begin(rows, least)
+            rows, _ = self._take(least)
         rows.sort()
         return rows
 
-    def _take(self, least: int) -> Rows:
-        rows, self.level, self.n_free = loops.take(self.level, least, *self.arrays, self.n_free)
-        return np.asarray(rows)
+    def _begin(self, rows: Rows, count: int) -> None:
+        """Spread all rows there are: about `count` to the first level, others below it."""
+        keys = self.keys[rows]
+        self.top = int(np.partition(keys, len(keys) - count)[len(keys) - count]) if len(keys) else 0
+        self.level = loops.LAST
+        self.put(rows)
+
+    def _take(self, least: int) -> tuple[Rows, bool]:
+        """Rows, and whether others are left."""
+        rows, self.level, left, self.n_free = loops.take(self.level, least, *self.arrays, self.n_free)
+        return np.asarray(rows), left

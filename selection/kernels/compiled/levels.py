@@ -12,7 +12,7 @@ from selection.kernels.compiled.jit import compiled
 
 PIECE = 16
 
-# A level is 2**-11 of its bounds wide; the last has all that are below a sixteenth of the largest.
+# A level is 2**-11 of its bounds wide; the last has all that are below a sixteenth of those of the first.
 LAST = 2**13 - 1
 SHIFT = 52 - 11
 
@@ -23,7 +23,7 @@ def put(keys, rows, top, head, count, pieces, following, free, n_free):  # type:
 
     Args:
         keys: (n,) the bits of float64 bounds as int64, which are in the same order; rows of those below 0 are left out.
-        top: the largest key that there may be; level 0 has it.
+        top: level 0 has this key and larger ones.
         count: (LAST + 1,) how many rows a level has.
         free: the pieces that are free, the first `n_free` of it.
     """
@@ -31,7 +31,7 @@ def put(keys, rows, top, head, count, pieces, following, free, n_free):  # type:
     for row in rows:
         if keys[row] < 0:
             continue
-        level = min((top - keys[row]) >> SHIFT, LAST)
+        level = max(0, min((top - keys[row]) >> SHIFT, LAST))
         at = count[level] % PIECE
         if at == 0:
             n_free -= 1
@@ -48,7 +48,7 @@ def take(level, least, head, count, pieces, following, free, n_free):  # type: i
     """Take whole levels out, from `level` down until there are `least` rows or none left.
 
     Returns:
-        the rows; the next level, at most the last; how many pieces are free.
+        the rows; the next level, at most the last; whether it or one below may have rows; how many pieces are free.
     """
     size, end = np.int64(0), level
     while end <= LAST and size < least:
@@ -67,4 +67,4 @@ def take(level, least, head, count, pieces, following, free, n_free):  # type: i
             head[taken] = following[piece]
             free[n_free] = piece
             n_free += 1
-    return rows, min(end, LAST), n_free
+    return rows, min(end, LAST), end <= LAST, n_free
