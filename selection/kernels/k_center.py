@@ -1,12 +1,12 @@
 """Greedy k-center: again and again the row farthest from all centres so far, exactly.
 
-Distances to the nearest centre only fall, so a stale one is an upper bound. The rows with the largest bounds are the
-front. A phase takes the largest bounds of the front into memory and brings them up to date at once; then picks among them,
-lazily, one after the other, for as long as the farthest of them is farther than the largest bound left out. A front, which
-only saves looking through all bounds at each phase, is given up when the largest bounds are outside.
+Distances to the nearest centre only fall, so a stale one is an upper bound. A phase takes the rows with the largest bounds
+into memory and brings them up to date at once; then picks among them, lazily, one after the other, for as long as the
+farthest of them is farther than the largest bound left out. `Levels` gives the largest bounds, `Quantized` rules out most
+of the centres that a row has to meet.
 
-Where other processes read the vectors, a front is larger, and they bring it up to date before its first phase. That is
-nearly all of the work. Few rows of the front are then still above what is outside; these are picked among as always.
+Where other processes read the vectors, the largest bounds are a front, which these bring up to date before its first phase.
+That is nearly all of the work. Few rows of the front are then still above what is outside; these are picked among as always.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ from selection.types import DeviceVectors, Doubles, Mask, PartedVectors, Points,
 # Rows brought up to date in a phase: enough to give many picks, few enough for the caches (6 MiB at d = 384).
 PHASE_ROWS = 4096
 
-# Rows of a front: enough for many phases.
-FRONT_ROWS = 2**15
-
-# Where other processes read the vectors, a front holds one row in so many: all centres are sent for each front.
+# Where other processes read the vectors, a front holds one row in so many, at least so many: all centres are sent for each.
 FRONTS = 4
+FRONT_ROWS = 2**15
 
 # Above every row: where no row is left out.
 NO_ROW = 2**62
 
-# After how many picks sketches are considered, if more than SKETCH_BUDGET * d are to come: finding them costs about d picks.
+# Where there are no bytes: after how many picks sketches are considered, if more than SKETCH_BUDGET * d are to come. To find
+# them costs about d picks.
 SKETCH_AFTER = 512
 SKETCH_BUDGET = 4
 
@@ -64,11 +63,12 @@ def k_center(
     Raises:
         InvalidInput: a vector is not finite; names the row.
 
-    Cost: one pass over the vectors, then at most n*budget*d float32 multiply-adds, in practice a tenth to a half of it; a fraction of
-    that for large budgets where a few directions hold most of the vectors (see `sketch`). On a GPU all rows meet every centre: n*budget*d.
-    Where other processes read the vectors, they do most of this, in some tens of rounds; all centres go along.
-    Memory: 65 n bytes, 8 d bytes a centre, 4 d bytes for each of 4096 + skip rows; with sketches 3 kB a centre and 8 d bytes for each
-    of 2000 rows more.
+    Cost: one pass over the vectors, then at most n*budget*d multiply-adds, in practice a tenth to a half of it; of bytes where the
+    processor has an instruction for them (see `quantized`), else in float32, and a fraction of that for large budgets where a few
+    directions hold most of the vectors (see `sketch`). On a GPU all rows meet every centre: n*budget*d. Where other processes
+    read the vectors, they do most of this, in some tens of rounds; all centres go along.
+    Memory: 65 n bytes and half a MiB, 9 d bytes a centre, 4 d bytes for each of 4096 + skip rows; with sketches 3 kB a centre and
+    8 d bytes for each of 2000 rows more.
     Source: Gonzalez 1985; lazy bounds after Minoux 1978.
     """
     known = Nearest(vectors, centres, candidates, len(centres) + budget, scale)

@@ -32,6 +32,7 @@ class Levels:
             np.arange(pieces, dtype=np.int32),
         )
         self.n_free = pieces
+        self.level: int = loops.LAST
         self._begin(np.arange(len(state)), 1)
 
     def put(self, rows: Rows) -> None:

@@ -36,7 +36,7 @@ LARGEST_FACTOR = 2.0
 ROWS_AT_ONCE = 128
 
 # Rows that are taken and brought up to date before the next: their vectors stay in a cache meanwhile.
-CACHED_ROWS = 1024
+CACHED_ROWS = 512
 
 
 @dataclass(frozen=True)

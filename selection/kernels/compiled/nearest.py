@@ -48,11 +48,13 @@ WORK = 6
 # A row is sketched when it has to meet this many centres for each direction: that costs one product for each.
 CENTRES_PER_DIRECTION = 4
 
-# A row is quantized when it has to meet this many centres: that costs about as much as 20 products.
-QUANTIZE_FROM = 64
-# Bytes that leave more than one pair in so many open are given up for a panel, after as many groups: an open pair costs as
-# much as this many whole products among others, its features are seldom in a cache.
+# A row is quantized when it has to meet this many centres: that costs about as much as 20 whole products.
+QUANTIZE_FROM = 32
+
+# A panel gives the bytes up when they leave more than FEW_OPEN pairs and one in OPEN open: an open pair costs as much as that
+# many products in whole groups, since the features of its centre are seldom in a cache.
 OPEN = 16
+FEW_OPEN = 256
 
 # The float32 products may be summed in any order: the margin covers all of them.
 _ANY_ORDER = {"reassoc", "contract", "nsz"}
@@ -257,7 +259,7 @@ def refresh(  # type: ignore[no-untyped-def]  # noqa: ANN201, C901
                 opened += meet_open(
                     X, state, panel, active[:m], work, Q, offset, own, centre_bytes, terms, centres, high, low, group
                 )
-                by_bytes = opened * OPEN <= met + OPEN * LANES
+                by_bytes = opened <= FEW_OPEN + met // OPEN
             else:
                 meet_group(X, state, panel, active[:m], work, out, packed, high, low, group, split)
             m = still_active(state, panel, active[:m], least, end, count)

@@ -129,7 +129,9 @@ def test_k_center__with_bytes_equals_the_definition(name, where, monkeypatch):
 
 def test_k_center__without_the_instruction_makes_the_same_picks(monkeypatch):
     rng = np.random.default_rng(0)
-    X = (rng.standard_normal((50, 40))[rng.integers(50, size=6000)] + rng.standard_normal((6000, 40))).astype(np.float16)
+    X = (rng.standard_normal((50, 40))[rng.integers(50, size=6000)] + rng.standard_normal((6000, 40))).astype(
+        np.float16
+    )
 
     def picks():
         return k_center(ArrayVectors(X), 600, centres=np.array([3]), candidates=np.arange(len(X)) != 3)
