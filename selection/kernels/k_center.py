@@ -1,12 +1,13 @@
 """Greedy k-center: again and again the row farthest from all centres so far, exactly.
 
-Distances to the nearest centre only fall, so a stale one is an upper bound. A phase takes the rows with the largest bounds
-into memory and brings them up to date at once; then picks among them, lazily, one after the other, for as long as the
-farthest of them is farther than the largest bound left out. `Levels` gives the largest bounds, `Quantized` rules out most
-of the centres that a row has to meet.
+Distances to the nearest centre only fall, so a stale one is an upper bound. A phase takes the rows with the largest
+bounds into memory and brings them up to date at once; then picks among them, lazily, one after the other, for as long
+as the farthest of them is farther than the largest bound left out. `Levels` gives the largest bounds, `Quantized` rules
+out most of the centres that a row has to meet.
 
-Where other processes read the vectors, the largest bounds are a front, which these bring up to date before its first phase.
-That is nearly all of the work. Few rows of the front are then still above what is outside; these are picked among as always.
+Where other processes read the vectors, the largest bounds are a front, which these bring up to date before its first
+phase. That is nearly all of the work. Few rows of the front are then still above what is outside; these are picked
+among as always.
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ from selection.types import DeviceVectors, Doubles, Mask, PartedVectors, Points,
 # Rows brought up to date in a phase: enough to give many picks, few enough for the caches (6 MiB at d = 384).
 PHASE_ROWS = 4096
 
-# Where other processes read the vectors, a front holds one row in so many, at least so many: all centres are sent for each.
+# Where other processes read the vectors, a front holds one row in so many, at least so many: all centres are sent for
+# each.
 FRONTS = 4
 FRONT_ROWS = 2**15
 
 # Above every row: where no row is left out.
 NO_ROW = 2**62
 
-# Where there are no bytes: after how many picks sketches are considered, if more than SKETCH_BUDGET * d are to come. To find
-# them costs about d picks.
+# Where there are no bytes: after how many picks sketches are considered, if more than SKETCH_BUDGET * d are to come. To
+# find them costs about d picks.
 SKETCH_AFTER = 512
 SKETCH_BUDGET = 4
 
@@ -63,12 +65,13 @@ def k_center(
     Raises:
         InvalidInput: a vector is not finite; names the row.
 
-    Cost: one pass over the vectors, then at most n*budget*d multiply-adds, in practice a tenth to a half of it; of bytes where the
-    processor has an instruction for them (see `quantized`), else in float32, and a fraction of that for large budgets where a few
-    directions hold most of the vectors (see `sketch`). On a GPU all rows meet every centre: n*budget*d. Where other processes
-    read the vectors, they do most of this, in some tens of rounds; all centres go along.
-    Memory: 65 n bytes and half a MiB, 9 d bytes a centre, 4 d bytes for each of 4096 + skip rows; with sketches 3 kB a centre and
-    8 d bytes for each of 2000 rows more.
+    Cost: one pass over the vectors, then at most n*budget*d multiply-adds, in practice a tenth to a half of it; of
+    bytes where the processor has an instruction for them (see `quantized`), else in float32, and a fraction of that for
+    large budgets where a few directions hold most of the vectors (see `sketch`). On a GPU all rows meet every centre:
+    n*budget*d. Where other processes read the vectors, they do most of this, in some tens of rounds; all centres go
+    along.
+    Memory: 65 n bytes and half a MiB, 9 d bytes a centre, 4 d bytes for each of 4096 + skip rows; with sketches 3 kB a
+    centre and 8 d bytes for each of 2000 rows more.
     Source: Gonzalez 1985; lazy bounds after Minoux 1978.
     """
     known = Nearest(vectors, centres, candidates, len(centres) + budget, scale)
@@ -124,7 +127,7 @@ def k_center(
 
 
 def _front(known: Nearest, vectors: PartedVectors, count: int) -> tuple[Rows, float, int]:
-    """The rows of the `count` largest bounds, brought up to date where the vectors are; as `largest`, NO_ROW if no row is left out."""
+    """As `largest` of all bounds, brought up to date where the vectors are; NO_ROW if no row is left out."""
     front, floor, out = largest(known.state["bound"], count)
     known.refresh_in_parts(vectors, front, RELEASE * floor)
     above = known.state["bound"][front] >= RELEASE * floor  # others are below the largest outside
@@ -132,7 +135,7 @@ def _front(known: Nearest, vectors: PartedVectors, count: int) -> tuple[Rows, fl
 
 
 def _phase(levels: Levels, front: Rows, count: int) -> tuple[Rows, float, int]:
-    """The places in the front of the `count` largest bounds, taken out of their levels; as `largest`, NO_ROW if none is left out."""
+    """As `largest` of the bounds in levels, taken out of them; the row that is left out, or NO_ROW."""
     candidates = levels.take(count + 1)
     chosen, floor, out = largest(levels.bound[candidates], count)
     others = np.ones(len(candidates), bool)

@@ -1,4 +1,4 @@
-"""Rows by descending bound, where bounds fall again and again: the largest are found without looking through all of them."""
+"""Rows by descending bound, where bounds fall again and again: the largest are found without a look at all of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class Levels:
     Args:
         state: (n,) of `compiled.nearest.ROW`, whose bounds are read; rows of -inf are left out.
 
-    Cost: a few operations for each row that is taken out or put back. Memory: 5 n bytes and half a MiB, 8 n more to begin with.
+    Cost: a few operations for each row that is taken out or put back. Memory: 5 n bytes and half a MiB, 8 n more to
+    begin with.
     """
 
     def __init__(self, state: Array) -> None:

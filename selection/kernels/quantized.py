@@ -4,8 +4,9 @@ Let x = s q + e and c = t r + f, with whole numbers q and r of eight bits (see `
 
     x.c = (s q).(t r) + e.c + (s q).f <= s t (q.r) + |e| |c| + (|x| + |e|) |f|
 
-where q.r is exact, and a hundredth of |x| |c| or so is added to it. The few operations in float32 that this takes, and the rounding
-of |x|^2 and |c|^2, err by less than 16 u of |x|^2 + |c|^2, which `distance_margin` of any number of features covers.
+where q.r is exact, and a hundredth of |x| |c| or so is added to it. The few operations in float32 that this takes, and
+the rounding of |x|^2 and |c|^2, err by less than 16 u of |x|^2 + |c|^2, which `distance_margin` of any number of
+features covers.
 """
 
 from __future__ import annotations

@@ -51,8 +51,8 @@ CENTRES_PER_DIRECTION = 4
 # A row is quantized when it has to meet this many centres: that costs about as much as 20 whole products.
 QUANTIZE_FROM = 32
 
-# A panel gives the bytes up when they leave more than FEW_OPEN pairs and one in OPEN open: an open pair costs as much as that
-# many products in whole groups, since the features of its centre are seldom in a cache.
+# A panel gives the bytes up when they leave more than FEW_OPEN pairs and one in OPEN open: an open pair costs as much
+# as that many products in whole groups, since the features of its centre are seldom in a cache.
 OPEN = 16
 FEW_OPEN = 256
 

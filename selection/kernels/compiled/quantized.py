@@ -1,8 +1,8 @@
 """Vectors in eight bits: inner products in whole numbers, four times as fast as in float32.
 
-A vector x is s q + e, with q whole numbers of -127 .. 127 and s the scale of the vector. Sixteen vectors are packed four
-features at a time, as bytes q + 128; a row has its own four features spread over a register. One instruction multiplies and
-adds them: 64 products. The compiler does not find it, so it is told in its own language.
+A vector x is s q + e, with q whole numbers of -127 .. 127 and s the scale of the vector. Sixteen vectors are packed
+four features at a time, as bytes q + 128; a row has its own four features spread over a register. One instruction
+multiplies and adds them: 64 products. The compiler does not find it, so it is told in its own language.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def quantize(x, square, q, terms):  # type: ignore[no-untyped-def]  # noqa: ANN0
 
 @compiled
 def largest_size(x, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Write the largest |x_f| to out[0]. As numbers, the bits of floats are in the same order, and compared in registers."""
+    """Write the largest |x_f| to out[0]. The bits of floats are in the same order, and compared in registers."""
     bits = x.view(np.int32)
     top = np.int32(0)
     for f in range(len(bits)):
