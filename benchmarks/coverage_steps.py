@@ -50,12 +50,20 @@ def semdedup(eps: float = EPS, **options: Any) -> Method:
     return run
 
 
+def without_bytes(vectors: Array, budget: int) -> Array:
+    """k_center as on a processor without an instruction for products of bytes; each method has a process of its own."""
+    from selection.kernels.compiled import quantized
+
+    quantized.has_instruction = lambda: False
+    return K_CENTER(vectors, budget)
+
+
 def without_sketches(vectors: Array, budget: int) -> Array:
-    """k_center that multiplies whole vectors only; each method has a process of its own."""
+    """As `without_bytes`, and without sketches: k_center that multiplies whole vectors only."""
     from selection.kernels import k_center
 
     k_center.SKETCH_BUDGET = sys.maxsize
-    return K_CENTER(vectors, budget)
+    return without_bytes(vectors, budget)
 
 
 # The peers of k_center begin with row 0, as "first" below.
@@ -381,7 +389,9 @@ CASES: dict[str, Case] = {
         100_000, 1000, 384, {"winnow k_center": K_CENTER, **PLAIN}, "numpy", radius_note, spectrum=0.7
     ),
     "k_center_sketches": coverage_case(
-        100_000, 10_000, 384, {"winnow k_center": K_CENTER, "without sketches": without_sketches}, "without sketches",
+        100_000, 10_000, 384,
+        {"winnow k_center": K_CENTER, "winnow, sketches": without_bytes, "without sketches": without_sketches},
+        "without sketches",
         same_note, spectrum=0.7, extra=True,
     ),
     "k_center_low": coverage_case(

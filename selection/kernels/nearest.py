@@ -1,8 +1,8 @@
 """The distance of each row to the nearest of a growing set of centres, brought up to date only where it may matter.
 
 Distance is Euclidean. Its exact value is the float64 sum over d of the squared differences, in one fixed order. Float32
-arithmetic only bounds it (see `compiled.nearest`): what the bounds cannot decide, the caller resolves exactly. So what is
-decided depends on nothing but the vectors: not on block size, block order, number of threads or kind of processor.
+arithmetic only bounds it (see `compiled.nearest`): what the bounds cannot decide, the caller resolves exactly. So what
+is decided depends on nothing but the vectors: not on block size, block order, number of threads or kind of processor.
 The exact squared distance of `OuterProducts` is |g|^2 + |h|^2 - 2 g.h, of float64 inner products of their factors.
 """
 
@@ -21,11 +21,13 @@ from selection.kernels.compiled import nearest as loops
 from selection.kernels.compiled.products import LANES
 from selection.kernels.device import nearest as device
 from selection.kernels.float16 import write_float32
+from selection.kernels.quantized import Quantized
 from selection.kernels.threads import Threads
 from selection.kernels.top_k import TILE_ROWS, tiles
 from selection.types import Array, DeviceVectors, Doubles, Floats, Mask, PartedVectors, Points, Rows, Vectors
 
-# Outside these, squares could leave the range of float32: vectors are then multiplied by a power of two, which is exact.
+# Outside these, squares could leave the range of float32: vectors are then multiplied by a power of two, which is
+# exact.
 LARGEST_NORM = 2.0**50
 SMALLEST_NORM = 2.0**-40
 # The product of two factors may vanish although neither is small, so the larger factor is held near 1.
@@ -35,7 +37,7 @@ LARGEST_FACTOR = 2.0
 ROWS_AT_ONCE = 128
 
 # Rows that are taken and brought up to date before the next: their vectors stay in a cache meanwhile.
-CACHED_ROWS = 1024
+CACHED_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Nearest:
     Raises:
         InvalidInput: a vector is not finite; names the row.
 
-    Cost: one pass of n*d float64 operations. Memory: 48 n + 8 d capacity bytes.
+    Cost: one pass of n*d float64 operations. Memory: 48 n + (9 d + 12) capacity bytes.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class Nearest:
         self.centre_rows = np.empty(capacity, np.int64)
         self.count = 0
         self.sketch = sketches.none(d)
+        self.quantized = Quantized(d, capacity if self.split == d else 0)
         self.unit = 1.0
         self.threads = Threads()
 
@@ -158,6 +161,7 @@ class Nearest:
     def take_refreshed(self, rows: Rows, state: Array, floor: float, out: Floats) -> Floats:
         """As `take` and then `refresh` for rows ascending in version, a few at a time: they are still in a cache."""
         X = out[: len(rows)]
+        self.quantized.add(self.centres[: self.count])
 
         def task(start: int, stop: int) -> None:
             self.take(rows[start:stop], out=X[start:stop])
@@ -174,6 +178,7 @@ class Nearest:
             X: (b, d) from `take`; `state`: (b,) theirs, written to.
             floor: one, or one for each row.
         """
+        self.quantized.add(self.centres[: self.count])
         order = np.argsort(state["version"], kind="stable")
         floors = np.broadcast_to(floor, order.shape)[order]
         self.threads.run(partial(self._refresh, X, state, order, floors), len(order), ROWS_AT_ONCE)
@@ -181,7 +186,7 @@ class Nearest:
     def _refresh(self, X: Floats, state: Array, order: Rows, floors: Doubles, start: int, stop: int) -> None:
         loops.refresh(
             X, state, order, self.centres, self.packed, self.high, self.low, self.count, floors, self.split,
-            self.sketch.arrays, start, stop,
+            self.sketch.arrays, self.quantized.arrays, start, stop,
         )  # fmt: skip
 
     def refresh_in_parts(self, vectors: PartedVectors, rows: Rows, floor: float) -> None:
@@ -240,14 +245,17 @@ def _refreshed_of_part(
     packed, high, low = map(writable, centres)
     state = known.copy()
     order = np.argsort(state["version"], kind="stable")
-    unpacked, sketch = np.empty((0, points.shape[1]), np.float32), sketches.none(points.shape[1]).arrays
+    d, split = points.shape[1], split_of(points)
+    unpacked = np.ascontiguousarray(packed.transpose(0, 2, 1)).reshape(-1, d)
+    sketch, quantized = sketches.none(d).arrays, Quantized(d, count if split == d else 0)
+    quantized.add(unpacked[:count])
 
     def task(start: int, stop: int) -> None:
         places = order[start:stop]
         X, some = _taken(points, rows[places], unit), state[places]
         loops.refresh(
             X, some, np.arange(len(some)), unpacked, packed, high, low, count, np.full(len(some), floor),
-            split_of(points), sketch, 0, len(some),
+            split, sketch, quantized.arrays, 0, len(some),
         )  # fmt: skip
         put_records(state, places, some)
 
@@ -265,7 +273,8 @@ def largest(bound: Array, count: int) -> tuple[Rows, float, int]:
     """The places of the `count` largest bounds above -inf, equal ones by ascending place; and what is left out.
 
     Returns:
-        places, ascending; a bound that none left out exceeds; the first place left out that has it, -1 if there is none.
+        places, ascending; a bound that none left out exceeds; the first place left out that has it, -1 if there is
+        none.
     """
     bound = np.ascontiguousarray(bound)
     n = len(bound)

@@ -1,7 +1,8 @@
 """Sketches: a few leading directions of the vectors, which rule most centres out before a whole product is worked out.
 
-For orthonormal directions Q, let y = Q' x and r the length of what is left of x. Then x.c <= y_x.y_c + r_x r_c, so with z = (y, r),
-a vector of p + 1 features, |x|^2 + |c|^2 - 2 z_x.z_c bounds the squared distance from below: it costs p + 1 products instead of d.
+For orthonormal directions Q, let y = Q' x and r the length of what is left of x. Then x.c <= y_x.y_c + r_x r_c, so with
+z = (y, r), a vector of p + 1 features, |x|^2 + |c|^2 - 2 z_x.z_c bounds the squared distance from below: it costs p + 1
+products instead of d.
 
 What is stored is rounded. Let Q be the orthonormal matrix next to the directions P that are stored, |P - Q| <= t. A product with P in
 float32 errs by g (see `margin`) for each direction, so |y' - y| <= e |x| with e = t + (1 + t) g sqrt(p). Hence
@@ -40,8 +41,8 @@ class Sketch:
         capacity: how many centres there may be in the end.
 
     Attributes:
-        arrays: the directions as `products.packed`; the sketches of the centres likewise, and their squared lengths less
-            the margin; and e and m of the module's description.
+        arrays: the directions as `products.packed`; the sketches of the centres likewise, and their squared lengths
+            less the margin; and e and m of the module's description.
 
     Memory: 4 (p + 1) bytes a centre.
     """

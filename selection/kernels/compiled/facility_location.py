@@ -283,9 +283,9 @@ def look_at_sketch(  # type: ignore[no-untyped-def]  # noqa: ANN201
     words, signs = which[at : at + k], bits[at : at + k]
     upper[row] = min(upper[row], sketched_gain(words, signs, base, low, weight32, step[row], top[row], unit))
     if version % COUNTED == 0 and count_open(words, signs, base, low, step[row], top[row]) <= k:
-        found, most = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
-        count = open_in_sketch(words, signs, base, low, step[row], top[row], found, most)
-        which[at : at + count], value[at : at + count] = found[:count], most[:count]
+        opened, most = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
+        count = open_in_sketch(words, signs, base, low, step[row], top[row], opened, most)
+        which[at : at + count], value[at : at + count] = opened[:count], most[:count]
         length[row] = count
 
 
@@ -337,30 +337,30 @@ def multiply_open(  # type: ignore[no-untyped-def]  # noqa: ANN201
     A list of these references takes the place of a sketch if it is no longer.
     """
     products, k = 0, sketch_units(len(low))
-    found, similar = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
+    opened, similar = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
     for j in range(len(rows)):
         row = rows[j]
         at, count = start[row], length[row]
         if count < 0:
             count = open_in_sketch(
-                which[at : at + k], bits[at : at + k], bases[-1 - count], low, step[row], top[row], found, similar
+                which[at : at + k], bits[at : at + k], bases[-1 - count], low, step[row], top[row], opened, similar
             )  # fmt: skip
         else:
-            found[:count] = which[at : at + count]
+            opened[:count] = which[at : at + count]
         for e in range(count):
-            similar[e] = product(xs[j], half_unit_refs[found[e]]) + np.float32(0.5)
+            similar[e] = product(xs[j], half_unit_refs[opened[e]]) + np.float32(0.5)
         products += count
         gain, above = 0.0, 0
         for e in range(count):
-            i, s = found[e], similar[e]
-            found[above], similar[above] = i, s
+            i, s = opened[e], similar[e]
+            opened[above], similar[above] = i, s
             above += s > low[i]
             gain += np.float64(weight32[i] * max(s - low[i], np.float32(0)))
         upper[row] = min(upper[row], np.int64(np.ceil(gain * SLACK * unit)))
         coarse_at[row] = version
         if above <= k or length[row] >= 0:
             length[row], rough[row] = above, False
-            which[at : at + above], value[at : at + above] = found[:above], similar[:above]
+            which[at : at + above], value[at : at + above] = opened[:above], similar[:above]
     return products
 
 
@@ -478,9 +478,9 @@ def gain_of_kept(  # type: ignore[no-untyped-def]  # noqa: ANN201
     if count >= 0:
         return gain_of(which, value, at, count, x, x_norm, refs, ref_norm, weight, covered, low, margin, unit, take)
     end = at + sketch_units(len(low))
-    found, most = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
-    count = open_in_sketch(which[at:end], bits[at:end], bases[-1 - count], low, step[row], top[row], found, most)
-    return gain_of(found, most, 0, count, x, x_norm, refs, ref_norm, weight, covered, low, margin, unit, take)
+    opened, most = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
+    count = open_in_sketch(which[at:end], bits[at:end], bases[-1 - count], low, step[row], top[row], opened, most)
+    return gain_of(opened, most, 0, count, x, x_norm, refs, ref_norm, weight, covered, low, margin, unit, take)
 
 
 @compiled

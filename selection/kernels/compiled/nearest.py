@@ -8,14 +8,15 @@ only when they may matter. Float32 inner products give an interval that holds th
 `high` and `low` hold |c|^2 with the margin added and taken away.
 
 A vector may be the outer product of two factors, d = p q entries that are never written down: a row then holds the p
-features of the one factor and the q of the other, and `split` is p. The inner product of two such rows is the product of
-those of their factors, and the margin is that of p + q features. A plain vector has split = d and no second factor.
+features of the one factor and the q of the other, and `split` is p. The inner product of two such rows is the product
+of those of their factors, and the margin is that of p + q features. A plain vector has split = d and no second factor.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from selection.kernels.compiled import quantized as in_bytes
 from selection.kernels.compiled.jit import compiled
 from selection.kernels.compiled.margin import distance_margin
 from selection.kernels.compiled.products import LANES, ROWS, below, write_products
@@ -46,6 +47,14 @@ WORK = 6
 
 # A row is sketched when it has to meet this many centres for each direction: that costs one product for each.
 CENTRES_PER_DIRECTION = 4
+
+# A row is quantized when it has to meet this many centres: that costs about as much as 20 whole products.
+QUANTIZE_FROM = 32
+
+# A panel gives the bytes up when they leave more than FEW_OPEN pairs and one in OPEN open: an open pair costs as much
+# as that many products in whole groups, since the features of its centre are seldom in a cache.
+OPEN = 16
+FEW_OPEN = 256
 
 # The float32 products may be summed in any order: the margin covers all of them.
 _ANY_ORDER = {"reassoc", "contract", "nsz"}
@@ -194,8 +203,8 @@ def products_4(x, C, j0, j1, j2, j3, split):  # type: ignore[no-untyped-def]  # 
 
 
 @compiled
-def refresh(  # type: ignore[no-untyped-def]  # noqa: ANN201
-    X, state, order, centres, packed, high, low, count, floor, split, sketch, start, stop,  # noqa: ANN001
+def refresh(  # type: ignore[no-untyped-def]  # noqa: ANN201, C901
+    X, state, order, centres, packed, high, low, count, floor, split, sketch, quantized, start, stop,  # noqa: ANN001
 ):  # fmt: skip
     """Bring rows up to date against centres 0 .. count-1, but let go of a row when its bound falls below its floor.
 
@@ -204,6 +213,7 @@ def refresh(  # type: ignore[no-untyped-def]  # noqa: ANN201
         order: places in X, ascending in version, so that rows of one panel miss about the same centres.
         floor: as long as `order`.
         sketch: `sketch.Sketch.arrays` of all centres.
+        quantized: `quantized.Quantized.arrays` of all centres.
         start, stop: the part of `order` to do.
     """
     directions, sketched_packed, sketched_low, errors = sketch
@@ -212,6 +222,9 @@ def refresh(  # type: ignore[no-untyped-def]  # noqa: ANN201
     active = np.empty(PANEL, np.int64)
     out = np.empty((2, ROWS, LANES), np.float32)
     Z = np.empty((PANEL, sketched_packed.shape[1]), np.float32)
+    centre_bytes, terms = quantized
+    Q = np.zeros((PANEL, centre_bytes.shape[1] * in_bytes.FEATURES), np.int8)
+    offset, own = np.empty(PANEL, np.int32), np.empty((PANEL, in_bytes.TERMS), np.float32)
     for first in range(start, stop, PANEL):
         panel = order[first : min(first + PANEL, stop)]
         least = floor[first : min(first + PANEL, stop)]
@@ -219,6 +232,10 @@ def refresh(  # type: ignore[no-untyped-def]  # noqa: ANN201
         sketched = 0 < len(directions) * LANES * CENTRES_PER_DIRECTION <= to_meet
         if sketched:
             sketch_rows(X, state, panel, directions, errors[0], out, Z)
+        by_bytes = len(centre_bytes) > 0 and to_meet >= QUANTIZE_FROM and not sketched
+        if by_bytes:
+            in_bytes.quantize_rows(X, state, panel, Q, offset, own)
+        met = opened = np.int64(0)
         waiting = m = np.int64(0)  # a literal would have `start_row` compiled once more
         group = np.int64(state[panel[0]].version) // LANES
         while group * LANES < count:
@@ -237,6 +254,12 @@ def refresh(  # type: ignore[no-untyped-def]  # noqa: ANN201
                 meet_few(
                     X, state, panel, active[:m], work, out, Z, sketched_packed, sketched_low, centres, high, low, group
                 )
+            elif by_bytes:
+                met += m * LANES
+                opened += meet_open(
+                    X, state, panel, active[:m], work, Q, offset, own, centre_bytes, terms, centres, high, low, group
+                )
+                by_bytes = opened <= FEW_OPEN + met // OPEN
             else:
                 meet_group(X, state, panel, active[:m], work, out, packed, high, low, group, split)
             m = still_active(state, panel, active[:m], least, end, count)
@@ -328,12 +351,41 @@ def meet_few(  # type: ignore[no-untyped-def]  # noqa: ANN201
             p = places[e]
             mask = below(sketched_low, group, out[0], e, work[p, BEST] - work[p, SKETCHED])
             if mask:
-                i = panel[p]
-                for b in range(LANES):
-                    if mask >> b & 1:
-                        j = group * LANES + b
-                        meet(state, i, work, p, j, coarse_dot(X[i], centres[j]), high, low)
-                end_row(state, i, work, p)
+                meet_some(X[panel[p]], state, panel[p], work, p, mask, centres, high, low, group)
+
+
+@compiled
+def meet_open(  # type: ignore[no-untyped-def]  # noqa: ANN201
+    X, state, panel, active, work, Q, offset, own, packed, terms, centres, high, low, group,  # noqa: ANN001
+):  # fmt: skip
+    """As `meet_group`, but a row meets only the centres that its bytes do not rule out; how many pairs these were."""
+    places = np.empty(in_bytes.ROWS, np.int64)
+    sums = np.empty((in_bytes.ROWS, LANES), np.int32)
+    last = len(active) - 1
+    opened = np.int64(0)
+    for a in range(0, len(active), in_bytes.ROWS):
+        for e in range(in_bytes.ROWS):
+            places[e] = active[min(a + e, last)]
+        in_bytes.write_sums(Q, offset, places, packed, group, sums)
+        for e in range(min(in_bytes.ROWS, len(active) - a)):
+            p = places[e]
+            mask = in_bytes.below(low, terms, group, sums, e, own, p, work[p, CUT])
+            if mask:
+                opened += meet_some(X[panel[p]], state, panel[p], work, p, mask, centres, high, low, group)
+    return opened
+
+
+@compiled
+def meet_some(x, state, i, work, p, mask, centres, high, low, group):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """A row meets the centres of a group that a mask names; how many."""
+    count = 0
+    for b in range(LANES):
+        if mask >> b & 1:
+            j = group * LANES + b
+            meet(state, i, work, p, j, coarse_dot(x, centres[j]), high, low)
+            count += 1
+    end_row(state, i, work, p)
+    return count
 
 
 @compiled

@@ -1,9 +1,9 @@
 """Inner products of rows and packed vectors in float32, summed in vector registers.
 
-Sixteen vectors are packed feature by feature, so that one register holds the same feature of all of them, and the value of a
-row is spread over another. Four rows keep the arithmetic units busy, without the sums across a register that end an
-ordinary inner product. The compiler does not find this by itself, so it is told in its own language; where registers are
-narrower, it takes several.
+Sixteen vectors are packed feature by feature, so that one register holds the same feature of all of them, and the value
+of a row is spread over another. Four rows keep the arithmetic units busy, without the sums across a register that end
+an ordinary inner product. The compiler does not find this by itself, so it is told in its own language; where registers
+are narrower, it takes several.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _write_products(  # type: ignore[no-untyped-def]  # noqa: ANN202
             features = builder.load(vector_at(vectors, builder.add(group_at, builder.mul(f, integer(LANES)))), align=4)
             for at, total in zip(row_at, sums, strict=True):
                 value = builder.load(builder.gep(x, [builder.add(at, f)]))
-                product = builder.fmul(features, _everywhere(builder, value), flags=["contract"])
+                product = builder.fmul(features, everywhere(builder, value), flags=["contract"])
                 builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)
         for e, total in enumerate(sums):
             builder.store(builder.load(total), vector_at(result, integer(e * LANES)), align=4)
@@ -91,13 +91,13 @@ def _below(typing_context, low, group, products, row, cut):  # type: ignore[no-u
 
         twice = builder.fmul(load(2, args[3]), ir.Constant(wide, [2.0] * LANES))
         left = builder.fpext(builder.fsub(load(0, args[1]), twice), double)
-        bits = builder.fcmp_unordered("<=", left, _everywhere(builder, args[4]))
+        bits = builder.fcmp_unordered("<=", left, everywhere(builder, args[4]))
         return builder.zext(builder.bitcast(bits, ir.IntType(LANES)), integer)
 
     return types.intp(low, types.intp, products, types.intp, types.float64), emit
 
 
-def _everywhere(builder: Any, value: Any) -> Any:
+def everywhere(builder: Any, value: Any) -> Any:
     """A vector of LANES times the same value."""
     undefined = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
     first = builder.insert_element(undefined, value, ir.IntType(32)(0))

@@ -9,6 +9,7 @@ import pytest
 from selection.kernels import k_center as module
 from selection.kernels import sketch
 from selection.kernels.compiled import nearest as loops
+from selection.kernels.compiled import quantized
 from selection.kernels.compiled.products import LANES, ROWS
 from selection.kernels.k_center import k_center
 from selection.kernels.sketch import Sketch, leading_directions, none, worth_it
@@ -77,6 +78,7 @@ def test_sketch__bounds_every_distance_from_below(name, p):
 
 @pytest.mark.parametrize("name", WIDE)
 def test_k_center__with_sketches_equals_the_definition(name, monkeypatch):
+    monkeypatch.setattr(quantized, "has_instruction", lambda: False)
     monkeypatch.setattr(module, "PHASE_ROWS", 64)
     monkeypatch.setattr(module, "SKETCH_AFTER", 8)
     monkeypatch.setattr(module, "SKETCH_BUDGET", 0)
