@@ -92,6 +92,7 @@ def _import(context: Context, sources: Mapping[str | None, Snapshot | TargetSet]
             store,
             config.vector_files(name),
             source,
+            name="pool" if name is None else f"targets {name}",
             on_progress=partial(report.progress, title),
             on_wait=lambda holder, title=title: report.say(f"{title}: waiting for {holder}"),  # type: ignore[misc]
         )

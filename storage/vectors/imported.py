@@ -178,10 +178,14 @@ def import_vectors(
     files: Sequence[VectorFile],
     source: KeyedRows,
     *,
+    name: str = "pool",
     on_progress: Progress | None = None,
     on_wait: Callable[[str], None] | None = None,
 ) -> VectorImport:
     """Commit the files' vectors of those ids of a source that have none yet, at unit length.
+
+    Args:
+        name: whose vectors they are: what did not change since the last files of this name is shared with these.
 
     Raises:
         BadInput: a file is not as it should be, an id of the source has no vector, or more than 1 % of them are zero or
@@ -201,16 +205,18 @@ def import_vectors(
             d = _dimension(store, files, digests)
             header = {"encoder": encoder, "spec": {"model": _listed(files)}, "dimension": d, "created_at": utc_now()}
         if len(todo):
-            keys, only_winnow = _keys(store, files, digests)
+            keys, only_winnow, ends = _keys(store, files, digests)
             match = match_source(keys, source, only_winnow=only_winnow)
             _require_all(files, match, ids, source, todo)
         if len(todo) or not is_described(store, encoder):
             describe_encoder(store, encoder, header)
         if len(todo):
             key_ids = _id_of_keys(match, ids, todo)
-            n_shared = _share(store, encoder, files, digests, key_ids)
-            n_new = n_shared + _commit(store, encoder, files, digests, key_ids, on_progress)
-            note_content(store, _name(files), encoder)
+            parts = np.split(key_ids, ends[:-1])
+            contents = [_content(file, digests, part) for file, part in zip(files, parts, strict=True)]
+            n_shared = _share(store, encoder, name, files, digests, key_ids, contents, parts)
+            n_new = n_shared + _commit(store, encoder, files, digests, parts, on_progress)
+            note_content(store, name, encoder, contents)
             report = _report(match) | {"n_shared": n_shared}
     n_failed = len(failed_ids(store, encoder, ids))
     # One is always allowed: a single bad row must not stop a small pool.
@@ -223,15 +229,17 @@ def import_vectors(
     return VectorImport(encoder=encoder, n_rows=len(ids), n_new=n_new, n_failed=n_failed, seconds=seconds, **report)
 
 
-def _keys(store: Store, files: Sequence[VectorFile], digests: Digests) -> tuple[list[str], Mask]:
-    """The keys of all files, one file after the other; and which of them can only be winnow's."""
+def _keys(store: Store, files: Sequence[VectorFile], digests: Digests) -> tuple[list[str], Mask, list[int]]:
+    """The keys of all files, one file after the other; which of them can only be winnow's; and where each file's end."""
     keys: list[str] = []
     only_winnow: list[bool] = []
+    ends: list[int] = []
     for file in files:
         with _reading(store, file, digests) as (reader, _):
             keys += reader.keys()
         only_winnow += [file.id_field == WINNOW_ID] * (len(keys) - len(only_winnow))
-    return keys, np.array(only_winnow, np.bool_)
+        ends.append(len(keys))
+    return keys, np.array(only_winnow, np.bool_), ends
 
 
 def _report(match: KeyMatch) -> dict[str, Any]:
@@ -289,28 +297,46 @@ def _require_all(files: Sequence[VectorFile], match: KeyMatch, ids: Ids, source:
     )
 
 
-def _name(files: Sequence[VectorFile]) -> str:
-    """What stays the same when the files change."""
-    return repr(files)
+def _content(file: VectorFile, digests: Digests, key_ids: Ids) -> str:
+    """A digest of a file and of the ids that its keys give a vector to: the same, so are all vectors that it gives."""
+    digest = hashlib.blake2b(" ".join(digests[url] for url in file.urls).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(key_ids).view(np.uint8).data)
+    return digest.hexdigest()
 
 
-def _share(store: Store, encoder: str, files: Sequence[VectorFile], digests: Digests, key_ids: Ids) -> int:
-    """Share the vectors that are what they were in the files' last content; their keys give none any more.
+def _share(
+    store: Store,
+    encoder: str,
+    name: str,
+    files: Sequence[VectorFile],
+    digests: Digests,
+    key_ids: Ids,
+    contents: Sequence[str],
+    parts: Sequence[Ids],
+) -> int:
+    """Share the vectors that are what they were in the last content of the files; their keys give none any more.
+
+    Args:
+        name: whose vectors they are. Files may come and go.
+        contents, parts: the `_content` of each file, and the part of `key_ids` that is of its keys.
 
     Returns:
         how many.
 
-    Cost: one pass over the files, if they had another content.
+    Cost: one pass over the files that are not as they were.
     """
     wanted = unique_ids(key_ids[key_ids != b""])
-    last = former(store, _name(files), wanted, _dimension(store, files, digests))
+    last = former(store, name, wanted, _dimension(store, files, digests))
     if last is None or last.dtype != stored_as(files):
         return 0
-    at = 0
-    for file in files:
+    for file, content, part in zip(files, contents, parts, strict=True):
+        if content in last.contents:
+            last.keep(part[part != b""])
+            continue
+        at = 0
         with _reading(store, file, digests) as (reader, require_unchanged):
             for block in reader.blocks():
-                block_ids = key_ids[at : at + len(block)]
+                block_ids = part[at : at + len(block)]
                 at += len(block)
                 unit, usable = normalise(block[block_ids != b""])
                 last.compare(block_ids[block_ids != b""][usable], unit[usable])
@@ -325,17 +351,20 @@ def _commit(
     encoder: str,
     files: Sequence[VectorFile],
     digests: Digests,
-    key_ids: Ids,
+    parts: Sequence[Ids],
     on_progress: Progress | None,
 ) -> int:
-    """Commit the vectors of the keys that give one, a segment a block; returns how many are usable."""
-    total, n_read, at = int((key_ids != b"").sum()), 0, 0
+    """Commit the vectors of the keys that give one, of each file, a segment a block; returns how many are usable."""
+    total, n_read = sum(int((part != b"").sum()) for part in parts), 0
     with ThreadPoolExecutor(1) as thread:
         segments = _Segments(store, encoder, stored_as(files), thread)
-        for file in files:
+        for file, part in zip(files, parts, strict=True):
+            if not (part != b"").any():
+                continue
+            at = 0
             with _reading(store, file, digests) as (reader, require_unchanged):
                 for block in reader.blocks():
-                    block_ids = key_ids[at : at + len(block)]
+                    block_ids = part[at : at + len(block)]
                     at += len(block)
                     wanted = block_ids != b""
                     if wanted.any():

@@ -9,6 +9,7 @@ vector is copied about as often as the file has doubled its changes.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +36,11 @@ class Former:
     Args:
         encoder: that of the last content.
         ids: ascending; those that it does not have are no part of it.
+        contents: of each file then, a digest of all that its vectors depend on.
     """
 
-    def __init__(self, store: Store, encoder: str, ids: Ids) -> None:
+    def __init__(self, store: Store, encoder: str, ids: Ids, contents: frozenset[str]) -> None:
+        self.contents = contents
         lacking = np.union1d(missing_ids(store, encoder, ids), failed_ids(store, encoder, ids))
         self.ids = ids[rows_of(ids, lacking) < 0]
         self._store = store
@@ -48,6 +51,11 @@ class Former:
     def dtype(self) -> np.dtype[np.generic]:
         """As they are stored."""
         return self._vectors.dtype
+
+    def keep(self, ids: Ids) -> None:
+        """Note that the vectors of some ids, of those that it has, are what they were."""
+        rows = rows_of(ids, self.ids)
+        self._same[rows[rows >= 0]] = True
 
     def compare(self, ids: Ids, vectors: Array) -> None:
         """Note which vectors, as they would be stored, are what they were."""
@@ -76,22 +84,23 @@ class Former:
 
 
 def former(store: Store, name: str, ids: Ids, dimension: int) -> Former | None:
-    """The vectors that ids, ascending, had in the last content of some files; None if it cannot serve."""
+    """The vectors that ids, ascending, had in the last content of the files of this name; None if it cannot serve."""
     path = _noted(store, name)
-    encoder = path.read_text("utf-8").strip() if path.is_file() else ""
+    encoder, *contents = (path.read_text("utf-8") if path.is_file() else "").split() or [""]
     if not encoder.isalnum() or described_dimension(store, encoder) != dimension:
         return None
     set_damaged_aside(store, encoder)
-    last = Former(store, encoder, ids)
+    last = Former(store, encoder, ids, frozenset(contents))
     return last if len(last.ids) else None
 
 
-def note_content(store: Store, name: str, encoder: str) -> None:
-    """Note the encoder of the present content of some files."""
+def note_content(store: Store, name: str, encoder: str, contents: Sequence[str]) -> None:
+    """Note the encoder of the present content of the files of this name, and the `contents` of each."""
     path = _noted(store, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.is_file() or path.read_text("utf-8").strip() != encoder:
-        write_durably(path, f"{encoder}\n")
+    text = "\n".join((encoder, *contents, ""))
+    if not path.is_file() or path.read_text("utf-8") != text:
+        write_durably(path, text)
 
 
 def _noted(store: Store, name: str) -> Path:

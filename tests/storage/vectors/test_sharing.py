@@ -16,11 +16,13 @@ from storage.errors import BadInput
 from storage.ids import Ids, from_bytes, to_text
 from storage.store import Store
 from storage.upkeep.rewrite import Rows, records_with, rewrite
+from storage.vectors import imported
 from storage.vectors.imported import VectorFile, VectorImport, import_vectors
 from storage.vectors.segments import (
     StoredVectors,
     failed_ids,
     missing_ids,
+    normalise,
     segment_folders,
     shared_folders,
     sources_of,
@@ -45,9 +47,9 @@ class Source:
         return self.ids, pa.nulls(len(self.numbers), pa.string())
 
 
-def write(folder: Path, vectors: dict[int, int], dtype: str = "float16") -> VectorFile:
+def write(folder: Path, vectors: dict[int, int], dtype: str = "float16", name: str = "v") -> VectorFile:
     """Vectors of rows, each by a number that decides it; 0 is the zero vector, which fails."""
-    file = folder / "v.npy"
+    file = folder / f"{name}.npy"
     rows = [np.random.default_rng(kind).normal(size=D) if kind else np.zeros(D) for kind in vectors.values()]
     np.save(file, np.array(rows, np.float32).reshape(-1, D))
     names = to_text(from_bytes([bytes([number]) * 16 for number in vectors]))
@@ -123,6 +125,57 @@ def test_import__writes_what_changed(store: Store, tmp_path: Path) -> None:
     assert rows_written(store, second.encoder) == 2
     again = take_in(store, tmp_path, changed)
     assert (again.n_new, again.n_shared) == (0, 0)
+
+
+def test_import__a_further_file_costs_what_it_holds(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [write(tmp_path, {number: 1 + number % 7 for number in range(start, start + 40)}, name=f"v{start}")
+             for start in (1, 41, 81)]  # fmt: skip
+    import_vectors(store, files[:2], Source(list(range(1, 81))))
+    read: list[int] = []
+    monkeypatch.setattr(
+        imported, "normalise", lambda vectors, *kind: read.append(len(vectors)) or normalise(vectors, *kind)
+    )
+    done = import_vectors(store, files, Source(list(range(1, 121))))
+    assert (done.n_new, done.n_shared) == (120, 80)
+    assert (rows_written(store, done.encoder), set(read)) == (40, {40})  # of the new file alone
+    fewer = import_vectors(store, files[1:], Source(list(range(41, 121))))
+    assert (fewer.n_new, fewer.n_shared, rows_written(store, fewer.encoder)) == (80, 80, 0)
+    for result, known in ((done, range(1, 121)), (fewer, range(41, 121))):
+        fresh, source = Store(tmp_path / f"fresh-{len(known)}"), Source(list(known))
+        import_vectors(fresh, files[-len(known) // 40 :], source)
+        assert state(store, result.encoder, source) == state(fresh, result.encoder, source)
+
+
+@pytest.mark.slow
+@settings(max_examples=25)
+@given(
+    st.lists(
+        st.lists(
+            st.dictionaries(st.integers(1, 30), st.integers(1, 5), min_size=4, max_size=20), min_size=1, max_size=3
+        ),
+        min_size=2,
+        max_size=5,
+    ),
+    st.data(),
+)
+def test_import__any_history_of_files_gives_what_a_fresh_store_gives(
+    tmp_path_factory: pytest.TempPathFactory, nights: list[list[dict[int, int]]], data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("histories")
+    store, known = Store(folder / "store"), [vectors for files in nights for vectors in files]
+    for night, files in enumerate(nights):
+        # Some files of other nights stay as they are, so that rows are in several, in any order.
+        chosen = [*files, *data.draw(st.lists(st.sampled_from(known), max_size=2))]
+        written = [write(folder, vectors, name=f"n{known.index(vectors)}") for vectors in chosen]
+        unique = list(dict.fromkeys(written))
+        source = Source(sorted({number for vectors in chosen for number in vectors})[:: data.draw(st.integers(1, 2))])
+        done = import_vectors(store, unique, source)
+        fresh = Store(folder / f"fresh-{night}")
+        expected = import_vectors(fresh, unique, source)
+        assert done.encoder == expected.encoder
+        assert state(store, done.encoder, source) == state(fresh, done.encoder, source)
 
 
 def test_import__a_row_that_comes_back_with_another_vector_gets_that(store: Store, tmp_path: Path) -> None:
