@@ -212,10 +212,10 @@ def import_vectors(
             describe_encoder(store, encoder, header)
         if len(todo):
             key_ids = _id_of_keys(match, ids, todo)
-            parts = np.split(key_ids, ends[:-1])
-            contents = [_content(file, digests, part) for file, part in zip(files, parts, strict=True)]
-            n_shared = _share(store, encoder, name, files, digests, key_ids, contents, parts)
-            n_new = n_shared + _commit(store, encoder, files, digests, parts, on_progress)
+            given = [_Given(*each) for each in zip(files, np.split(key_ids, ends[:-1]), strict=True)]
+            contents = [each.content(digests) for each in given]
+            n_shared = _share(store, encoder, name, given, digests, key_ids)
+            n_new = n_shared + _commit(store, encoder, given, digests, on_progress)
             note_content(store, name, encoder, contents)
             report = _report(match) | {"n_shared": n_shared}
     n_failed = len(failed_ids(store, encoder, ids))
@@ -297,28 +297,29 @@ def _require_all(files: Sequence[VectorFile], match: KeyMatch, ids: Ids, source:
     )
 
 
-def _content(file: VectorFile, digests: Digests, key_ids: Ids) -> str:
-    """A digest of a file and of the ids that its keys give a vector to: the same, so are all vectors that it gives."""
-    digest = hashlib.blake2b(" ".join(digests[url] for url in file.urls).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(key_ids).view(np.uint8).data)
-    return digest.hexdigest()
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """The vectors that a file gives.
+
+    Attributes:
+        ids: (k,) the id that each of its keys gives one to, empty for none; a view of those of all files.
+    """
+
+    file: VectorFile
+    ids: Ids
+
+    def content(self, digests: Digests) -> str:
+        """A digest of all that these vectors depend on."""
+        digest = hashlib.blake2b(" ".join(digests[url] for url in self.file.urls).encode(), digest_size=16)
+        digest.update(np.ascontiguousarray(self.ids).view(np.uint8).data)
+        return digest.hexdigest()
 
 
-def _share(
-    store: Store,
-    encoder: str,
-    name: str,
-    files: Sequence[VectorFile],
-    digests: Digests,
-    key_ids: Ids,
-    contents: Sequence[str],
-    parts: Sequence[Ids],
-) -> int:
+def _share(store: Store, encoder: str, name: str, given: Sequence[_Given], digests: Digests, key_ids: Ids) -> int:
     """Share the vectors that are what they were in the last content of the files; their keys give none any more.
 
     Args:
         name: whose vectors they are. Files may come and go.
-        contents, parts: the `_content` of each file, and the part of `key_ids` that is of its keys.
 
     Returns:
         how many.
@@ -326,17 +327,18 @@ def _share(
     Cost: one pass over the files that are not as they were.
     """
     wanted = unique_ids(key_ids[key_ids != b""])
+    files = [each.file for each in given]
     last = former(store, name, wanted, _dimension(store, files, digests))
     if last is None or last.dtype != stored_as(files):
         return 0
-    for file, content, part in zip(files, contents, parts, strict=True):
-        if content in last.contents:
-            last.keep(part[part != b""])
+    for each in given:
+        if each.content(digests) in last.contents:
+            last.keep(each.ids[each.ids != b""])
             continue
         at = 0
-        with _reading(store, file, digests) as (reader, require_unchanged):
+        with _reading(store, each.file, digests) as (reader, require_unchanged):
             for block in reader.blocks():
-                block_ids = part[at : at + len(block)]
+                block_ids = each.ids[at : at + len(block)]
                 at += len(block)
                 unit, usable = normalise(block[block_ids != b""])
                 last.compare(block_ids[block_ids != b""][usable], unit[usable])
@@ -349,22 +351,21 @@ def _share(
 def _commit(
     store: Store,
     encoder: str,
-    files: Sequence[VectorFile],
+    given: Sequence[_Given],
     digests: Digests,
-    parts: Sequence[Ids],
     on_progress: Progress | None,
 ) -> int:
     """Commit the vectors of the keys that give one, of each file, a segment a block; returns how many are usable."""
-    total, n_read = sum(int((part != b"").sum()) for part in parts), 0
+    total, n_read = sum(int((each.ids != b"").sum()) for each in given), 0
     with ThreadPoolExecutor(1) as thread:
-        segments = _Segments(store, encoder, stored_as(files), thread)
-        for file, part in zip(files, parts, strict=True):
-            if not (part != b"").any():
+        segments = _Segments(store, encoder, stored_as([each.file for each in given]), thread)
+        for each in given:
+            if not (each.ids != b"").any():
                 continue
             at = 0
-            with _reading(store, file, digests) as (reader, require_unchanged):
+            with _reading(store, each.file, digests) as (reader, require_unchanged):
                 for block in reader.blocks():
-                    block_ids = part[at : at + len(block)]
+                    block_ids = each.ids[at : at + len(block)]
                     at += len(block)
                     wanted = block_ids != b""
                     if wanted.any():
