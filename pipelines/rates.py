@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 # Without a measurement: 58 MiB of gzip in 5.7 s; a million vectors into cells in 56 s; 262,858 rows against nine sets
-# at 73,000 rows/s (docs/performance.md); vectors of 384 dimensions whitened at 17,000 rows/s. Own vectors are copied.
+# at 73,000 rows/s (docs/performance.md); vectors of 384 dimensions whitened at 17,000 rows/s.
 READ_BYTES_PER_S = 10e6
 ROWS_PER_S: Mapping[str, float] = {
-    "embed": 50_000.0,
     "postprocess": 17_000.0,
     "index": 18_000.0,
     "decontaminate": 73_000.0,
-    # benchmarks/scale.py --rows 1000000, of one core: files, the snapshot, what a recipe takes beside its steps, the
-    # report.
+    # benchmarks/scale.py --rows 1000000, of one core: own vectors, files, the snapshot, what a recipe takes beside its
+    # steps, the report.
+    "embed": 150_000.0,
     "ingest": 80_000.0,
     "snapshot": 900_000.0,
     "select": 280_000.0,

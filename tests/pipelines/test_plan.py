@@ -86,7 +86,7 @@ def test_plan_with_costs__before_the_first_run_by_the_first_rows_and_stated_defa
     estimate = costs(light)
     assert estimate["time"] == "about 0 s"
     assert estimate["ingest"] == "0 s (10.0 MB/s, by default)"
-    assert estimate["embed vectors"] == "0 s (50,000 rows/s, by default)"
+    assert estimate["embed vectors"] == "0 s (150,000 rows/s, by default)"
     assert estimate["disk"].startswith("about ")
     assert not (light / "store").exists()
 
