@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -150,3 +152,23 @@ def test_quantized__keeps_nothing_where_it_is_of_no_use(d):
     made.add(np.ones((1, d), np.float32))
     assert not made.in_use
     assert made.count == 0
+
+
+OF_ANY_PROCESSOR = """\
+import numpy as np
+from selection.kernels.k_center import k_center
+from selection.vectors import ArrayVectors
+
+X = np.random.default_rng(0).normal(size=(600, 32)).astype(np.float32)
+print(*k_center(ArrayVectors(X), 200, centres=np.array([0]), candidates=np.arange(600) > 0).rows)
+"""
+
+
+@pytest.mark.slow
+def test_k_center__compiled_for_a_processor_without_the_instruction_picks_the_same(tmp_path):
+    generic = {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path)}
+    picked = [
+        subprocess.run([sys.executable, "-c", OF_ANY_PROCESSOR], env=os.environ | more, capture_output=True, check=True)
+        for more in ({}, generic)
+    ]
+    assert picked[0].stdout == picked[1].stdout != b""
