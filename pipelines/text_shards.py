@@ -14,7 +14,7 @@ from selection.types import Rows
 from storage.ids import rows_of
 from storage.pool.content import text_of
 from storage.pool.snapshot import RowGroups, Snapshot, open_snapshot
-from storage.shards import Map, Report
+from storage.shards import Map, Report, so_far
 from storage.store import Store, read_array
 
 SHARD_ROWS = 2**15
@@ -37,13 +37,6 @@ class SnapshotTexts:
 
     def __call__(self, work: Work, rows: Rows) -> Iterable[bytes]:
         """See `TextMap`. Memory: what the work gives for all rows."""
-        done = 0
-
-        def report(more: int) -> None:
-            nonlocal done
-            done = min(done + more, len(rows))  # a killed worker's rows are done twice
-            self.on_rows(done, len(rows))
-
         store = self.snapshot.store
         with store.scratch("texts") as folder:
             is_wanted = np.zeros(len(self.snapshot), np.bool_)
@@ -55,7 +48,7 @@ class SnapshotTexts:
                 )
                 for number, groups in enumerate(self.snapshot.shards(SHARD_ROWS))
             ]
-            for _ in self.parallel(work_on_texts, shards, report):
+            for _ in self.parallel(work_on_texts, shards, so_far(self.on_rows, len(rows))):
                 pass
             table = pa.concat_tables([_SCHEMA.empty_table(), *(pq.read_table(shard.file) for shard in shards)])
         place = np.full(len(self.snapshot), -1, np.int64)

@@ -13,9 +13,9 @@ import numpy as np
 from selection.blocks import ArrayBlocks, chunks
 from selection.errors import rows_of_parent
 from selection.types import Array, R, Rows
-from storage.shards import Map, Report
+from storage.shards import Map, Report, so_far
 from storage.store import read_array
-from storage.vectors.segments import BLOCK_ROWS, StoredVectors
+from storage.vectors.segments import BLOCK_ROWS, StoredVectors, gathered
 
 # Rows of a part: a second of work or more, and some hundred parts for each of many workers in a pool of a billion rows.
 PART_ROWS = 2**17
@@ -47,13 +47,7 @@ class StoredParts:
                 result = work(ArrayBlocks(np.zeros((len(failed), self.vectors.shape[1]), self.vectors.dtype)), *known)
             yield failed, result
         chosen = [(part, known) for part in self._parts if (known := arguments(part[2])) is not None]
-        done, total = 0, sum(len(rows) for (_, _, rows), _ in chosen)
-
-        def report(more: int) -> None:
-            nonlocal done
-            done = min(done + more, total)  # a killed worker's rows are done twice
-            self._on_rows(done, total)
-
+        report = so_far(self._on_rows, sum(len(rows) for (_, _, rows), _ in chosen))
         shards = (PartShard(segment, places, work, known) for (segment, places, _), known in chosen)
         results = self._parallel(work_on_part, shards, report)
         for (_, _, rows), _ in chosen:
@@ -65,14 +59,7 @@ class StoredParts:
         self, work: Callable[..., R], groups: Sequence[Rows], arguments: Sequence[tuple[Any, ...]]
     ) -> Iterator[R]:
         """See `PartMap.groups`. Small groups go together, up to PART_ROWS rows."""
-        total = sum(map(len, groups))
-        done = 0
-
-        def report(more: int) -> None:
-            nonlocal done
-            done = min(done + more, total)
-            self._on_rows(done, total)
-
+        report = so_far(self._on_rows, sum(map(len, groups)))
         folders = [folder for folder, _ in self.vectors.segments()]
         shape = (self.vectors.shape[1], self.vectors.dtype)
         ends = np.cumsum([len(rows) for rows in groups], dtype=np.int64)
@@ -165,12 +152,10 @@ class GroupShard:
 
 def work_on_groups(shard: GroupShard, report: Report) -> list[Any]:
     """What the work gives for each group."""
+    arrays = [read_array(folder / "vectors.npy") for folder in shard.segments]
     results = []
     for located, known in zip(shard.groups, shard.arguments, strict=True):
-        vectors = np.zeros((len(located.segment), shard.dimension), shard.dtype)
-        for number in np.unique(located.segment[located.segment >= 0]).tolist():
-            of_segment = located.segment == number
-            vectors[of_segment] = read_array(shard.segments[number] / "vectors.npy")[located.place[of_segment]]
+        vectors = gathered(arrays, located.segment, located.place, shard.dimension, shard.dtype)
         results.append(shard.work(ArrayBlocks(vectors), *known))
         report(len(vectors))
     return results

@@ -22,23 +22,23 @@ class Workers:
 
     Attributes:
         parallel: where shards are worked on.
-        folder: where files for the workers go; all can read it.
-        read_vectors: whether vectors are read there too.
+        title: of what they work for.
         progress: called with what is read, the number of rows done so far and of all.
+        folder: where files for those that read vectors go; None where this process reads vectors as well.
     """
 
     parallel: Map
-    folder: Path
-    read_vectors: bool
+    title: str
     progress: Callable[[str, int, int], object]
+    folder: Path | None
 
     def texts_of(self, snapshot: Snapshot) -> TextMap:
         """The texts of a snapshot."""
-        return SnapshotTexts(snapshot, self.parallel, partial(self.progress, "read the texts"))
+        return SnapshotTexts(snapshot, self.parallel, partial(self.progress, f"{self.title}: read the texts"))
 
     def parts_of(self, vectors: StoredVectors) -> PartMap | None:
         """The vectors of a snapshot; None where this process reads them as well."""
-        if not self.read_vectors:
+        if self.folder is None:
             return None
         folder = Path(tempfile.mkdtemp(dir=self.folder))
-        return StoredParts(vectors, self.parallel, folder, partial(self.progress, "read the vectors"))
+        return StoredParts(vectors, self.parallel, folder, partial(self.progress, f"{self.title}: read the vectors"))

@@ -29,3 +29,18 @@ class Map(Protocol):
 def in_turn(work: Callable[[S, Report], R], shards: Iterable[S], report: Report) -> Iterator[R]:
     """Call the function for each shard in this process."""
     return (work(shard, report) for shard in shards)
+
+
+def so_far(on_done: Callable[[int, int], object], total: int) -> Report:
+    """A report that calls on with what is done so far and of all.
+
+    What a killed worker had done is done twice, so the sum may pass the total; `on_done` gets the total at most.
+    """
+    done = 0
+
+    def report(more: int) -> None:
+        nonlocal done
+        done = min(done + more, total)
+        on_done(done, total)
+
+    return report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -48,15 +49,12 @@ def select(context: Context, recipe: str) -> Outcome:
     spec = resolve_spec(context, recipe)
     inputs = recipe_inputs(context.pool, spec)
     size = inputs.snapshot.size_bytes if inputs.texts_are_read else 0
-    with engine_for(context, size // EASE) as (parallel, workers), context.store.scratch("parts") as folder:
+    with engine_for(context, size // EASE) as (parallel, workers), ExitStack() as stack:
         on_ray = context.engine.kind == "ray"
         if workers > 1 or on_ray:
-
-            def progress(what: str, done: int, total: int) -> None:
-                context.report.progress(f"{recipe}: {what}", done, total)
-
-            # One process uses all cores for vectors.
-            inputs.use(Workers(parallel, folder, read_vectors=on_ray, progress=progress))
+            # On one machine a process uses all cores for vectors.
+            folder = stack.enter_context(context.store.scratch("parts")) if on_ray else None
+            inputs.use(Workers(parallel, recipe, context.report.progress, folder))
         result = draw(context, inputs, recipe)
     recall = embedding_recall(context, recipe, result.spec)
     shared = _shared(context, result.ids, last["subject"] if last else None)

@@ -212,11 +212,11 @@ def import_vectors(
             describe_encoder(store, encoder, header)
         if len(todo):
             key_ids = _id_of_keys(match, ids, todo)
-            given = [_Given(*each) for each in zip(files, np.split(key_ids, ends[:-1]), strict=True)]
-            contents = [each.content(digests) for each in given]
+            parts = zip(files, np.split(key_ids, ends[:-1]), strict=True)
+            given = [_Given(file, part, _content(file, digests, part)) for file, part in parts]
             n_shared = _share(store, encoder, name, given, digests, key_ids)
             n_new = n_shared + _commit(store, encoder, given, digests, on_progress)
-            note_content(store, name, encoder, contents)
+            note_content(store, name, encoder, [each.content for each in given])
             report = _report(match) | {"n_shared": n_shared}
     n_failed = len(failed_ids(store, encoder, ids))
     # One is always allowed: a single bad row must not stop a small pool.
@@ -303,16 +303,19 @@ class _Given:
 
     Attributes:
         ids: (k,) the id that each of its keys gives one to, empty for none; a view of those of all files.
+        content: a digest of all that these vectors depend on.
     """
 
     file: VectorFile
     ids: Ids
+    content: str
 
-    def content(self, digests: Digests) -> str:
-        """A digest of all that these vectors depend on."""
-        digest = hashlib.blake2b(" ".join(digests[url] for url in self.file.urls).encode(), digest_size=16)
-        digest.update(np.ascontiguousarray(self.ids).view(np.uint8).data)
-        return digest.hexdigest()
+
+def _content(file: VectorFile, digests: Digests, key_ids: Ids) -> str:
+    """A digest of a file and of the ids that its keys give a vector to."""
+    digest = hashlib.blake2b(" ".join(digests[url] for url in file.urls).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(key_ids).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _share(store: Store, encoder: str, name: str, given: Sequence[_Given], digests: Digests, key_ids: Ids) -> int:
@@ -332,7 +335,7 @@ def _share(store: Store, encoder: str, name: str, given: Sequence[_Given], diges
     if last is None or last.dtype != stored_as(files):
         return 0
     for each in given:
-        if each.content(digests) in last.contents:
+        if each.content in last.contents:
             last.keep(each.ids[each.ids != b""])
             continue
         at = 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -451,17 +451,7 @@ class StoredVectors:
         rows = np.asarray(rows, np.int64)
         if len(rows) and not (rows.min() >= 0 and rows.max() < len(self.ids)):
             raise BadInput(f"rows must be in 0..{len(self.ids) - 1}, got {rows.min()}..{rows.max()}")
-        # Rows of one segment after the other, in few operations each: many rows may lie in as many segments.
-        order = np.lexsort((self._position[rows], self._segment[rows]))
-        numbers, starts = np.unique(self._segment[rows[order]], return_index=True)
-        positions = self._position[rows[order]]
-        gathered = np.zeros((len(rows), self._dimension), self._dtype)
-        for number, (start, stop) in zip(numbers.tolist(), pairwise([*starts.tolist(), len(rows)]), strict=True):
-            if number >= 0:  # else the encoder failed
-                self._arrays[number].take(positions[start:stop], axis=0, out=gathered[start:stop], mode="clip")
-        out = np.empty_like(gathered)
-        out[order] = gathered
-        return out
+        return gathered(self._arrays, self._segment[rows], self._position[rows], self._dimension, self._dtype)
 
     def nearest(self, queries: Array, k: int, within: Rows | None = None) -> tuple[Floats, Rows]:
         """The `k` rows of highest inner product with each query; see `selection.types.Vectors`.
@@ -478,6 +468,26 @@ class StoredVectors:
             wanted[within] = True
             blocks = ((rows[wanted[rows]], block[wanted[rows]]) for rows, block in blocks)
         return nearest_in(blocks, queries, k)
+
+
+def gathered(arrays: Sequence[Array], segment: Array, position: Rows, dimension: int, dtype: Any) -> Array:
+    """(r, dimension) the vectors at some positions in the arrays of segments.
+
+    Args:
+        segment: (r,) which of the arrays; -1 for none, which gives zeros.
+        position: (r,) the row in it.
+    """
+    # Rows of one segment after the other, in few operations each: many rows may lie in as many segments.
+    order = np.lexsort((position, segment))
+    numbers, starts = np.unique(segment[order], return_index=True)
+    positions = position[order]
+    in_order = np.zeros((len(order), dimension), dtype)
+    for number, (start, stop) in zip(numbers.tolist(), pairwise([*starts.tolist(), len(order)]), strict=True):
+        if number >= 0:  # else the encoder failed
+            arrays[number].take(positions[start:stop], axis=0, out=in_order[start:stop], mode="clip")
+    out = np.empty_like(in_order)
+    out[order] = in_order
+    return out
 
 
 def nearest_in(blocks: Iterator[tuple[Rows, Array]], queries: Array, k: int) -> tuple[Floats, Rows]:
