@@ -13,10 +13,11 @@ gain; the others add at most `margin` each to its error. So a bound on the gain 
 similarities, and only the rows whose bounds come first are worked out exactly, over the few references in doubt.
 
 What a reference is covered with only rises, so a row keeps only the similarities above that: of the rows of highest
-bound, within a memory budget (of all of them if they fit). Where these are many, it keeps a sketch, four bits for each
-reference, rounded up: an upper bound from then on, by which the row is multiplied again only if its bound comes first,
-and only with the references that are still in doubt. The rows of which nothing is kept are multiplied with all
-references again when their turn comes. This changes time, never a pick.
+bound, within a memory budget (of all of them if they fit). Where these are many, they are compressed to a byte each,
+rounded up: an upper bound from then on, by which the row is multiplied again only if its bound comes first, and only
+with the references that are still in doubt. The rows of which nothing is kept are multiplied with all references again
+when their turn comes. Where the processor multiplies bytes faster, that gives estimates (see `estimates`), and float32
+products follow for the few rows whose bounds come first. This changes time, never a pick.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from selection.allocation import as_written
 from selection.blocks import chunks, directions, writable
+from selection.kernels.compiled import compressed
 from selection.kernels.compiled import facility_location as loops
 from selection.kernels.compiled.margin import U, product_margin
 from selection.kernels.device import facility_location as device
+from selection.kernels.estimates import Estimates, worth_it
 from selection.kernels.float16 import as_float32
 from selection.kernels.neighbor_graph import nearest_neighbours
 from selection.kernels.normalize import unit_rows
@@ -54,10 +57,11 @@ PRODUCT_ROWS, PRODUCT_REFS = 512, 2048
 SAMPLE_ROWS = 256
 # Rows that one thread bounds before it takes more.
 ROWS_AT_ONCE = 128
-# A place and a similarity in a list.
+# A place and a similarity in a list, or as many bytes of compressed ones.
 ENTRY_BYTES = 8
-# Sketches are of similarities above what was covered at one of so many versions, each twice the one before.
+# Compressed similarities lie above what was covered at one of so many versions, each twice the one before.
 BASES = 34
+STEPS = compressed.FIRST * 2.0 ** (np.arange(compressed.STEPS) / 4)
 # Rows outside with so many times the highest bound of a row of which something is kept are all multiplied, whatever
 # turns up.
 DUE = 2
@@ -84,11 +88,12 @@ class Coverage:
         max_bytes: for the kept similarities.
 
     Cost: two passes over the vectors; then 2*d operations for each pair of a candidate and a reference that is
-    multiplied, all pairs once and, where sketches of all rows fit into `max_bytes`, few a second time; and a scan of
-    what is kept for each bound; where other processes read the vectors, they multiply more pairs and this one fewer,
-    see `tighten_in_parts`. Memory: `max_bytes` at most (a sketch takes half a byte * references), 8 bytes * references
-    * d, 93 bytes * n, a chunk of 64 MiB or one row. A GPU multiplies somewhat more pairs; for its memory see
-    `device.facility_location`.
+    multiplied, all pairs once (in bytes where the processor has an instruction for them) and, where the compressed
+    similarities of all rows fit into `max_bytes`, few a second time; and a scan of what is kept for each bound; where
+    other processes read the vectors, they multiply more pairs and this one fewer, see `tighten_in_parts`. Memory:
+    `max_bytes` at most (compressed similarities take a byte for each that may count and a bit for each reference), 9
+    bytes * references * d, 97 bytes * n, a chunk of 64 MiB or one row. A GPU multiplies somewhat more pairs; for its
+    memory see `device.facility_location`.
     """
 
     def __init__(
@@ -109,9 +114,11 @@ class Coverage:
         references = np.arange(n, dtype=np.int64) if references is None else references
         references = references[self.norms[references] > 0]
         weights = np.ones(n) if weights is None else weights
+        by_weight = np.argsort(weights[references], kind="stable")  # weights in bytes are multiples of a group's largest
+        refs = as_float32(vectors.take(references))
+        self.refs, references = refs[by_weight], references[by_weight]
         self.weight, self.scale, self.unit = scaled(weights[references], exact=exact_weights)
         self.weight32 = self.weight.astype(np.float32)
-        self.refs = as_float32(vectors.take(references))
         self.ref_norm = self.norms[references]
         # Where a candidate's vector stands among the references, so that it need not be kept twice.
         self.place = np.full(n, -1, np.int64)
@@ -146,15 +153,14 @@ class Coverage:
     def greedy(self, among: Rows, budget: int) -> tuple[Rows, Doubles]:
         """The next picks among some rows that were not picked yet, and their gains; call again for more."""
         kept = _Kept(self, among)
+        bounds = loops.Bounds(self.upper, self.coarse_at, self.rough_at)
         picked, gains = np.empty(budget, np.int64), np.empty(budget, np.int64)
         count, row, x = 0, -1, np.empty(self.refs.shape[1], np.float32)
         while count < budget:
             first = kept.outside.first()
             count, kept.size, self.version, row, many = loops.greedy(
-                kept.which, kept.value, kept.bits, kept.bases, kept.step, kept.top, kept.start, kept.length, kept.rough,
-                kept.heap, kept.size, self.place, self.norms, self.twin,
-                self.upper, self.coarse_at, self.rough_at, self.exact_at, self.memo, self.memo_at, self.version,
-                self.refs, self.ref_norm, self.weight, self.weight32, self.covered, self.low, self.margin, self.unit,
+                kept.arrays, bounds, kept.references, kept.heap, kept.size, self.place, self.norms, self.twin,
+                self.exact_at, self.memo, self.memo_at, self.version,
                 self.upper[first] if first >= 0 else -1, first, x, row, picked, gains, count, budget,
             )  # fmt: skip
             if row >= 0:
@@ -311,8 +317,8 @@ class _Outside:
 class _Kept:
     """What is kept of the rows of highest bound, to bring their bounds up to date with; a heap of these.
 
-    Of a row that may still add to few references, these with its similarities; of others a sketch of its similarities
-    (see `compiled.facility_location`). What a reference is covered with only rises, so what is left out of either never
+    Of a row that may still add to few references, these with its similarities; of others they are compressed (see
+    `compiled.facility_location`). What a reference is covered with only rises, so what is left out of either never
     counts again: a row is multiplied with all references again only if what was kept of it had to go for lack of
     memory.
     """
@@ -321,22 +327,24 @@ class _Kept:
         n, r = len(coverage.norms), len(coverage.refs)
         self.coverage = coverage
         self.outside = _Outside(among, coverage.upper)
-        self.sketch_units = loops.sketch_units(r)
-        size = max(r, min(len(among) * r, coverage.max_bytes // ENTRY_BYTES))
-        self.which, self.value = np.empty(size, np.int32), np.empty(size, np.float32)
-        self.bits = self.value.view(np.int32)
-        self.start, self.length = np.empty(n, np.int64), np.empty(n, np.int32)
-        self.step, self.top, self.rough = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, bool)
-        self.bases, self.base_versions = np.empty((BASES, r), np.float32), np.empty(0, np.int64)
-        # A list that is longer than a sketch is not worth its room, unless there is room for as long ones of all.
-        self.longest = max(self.sketch_units, size // max(1, len(among)))
+        self.bits = compressed.groups(r)
+        self.entries = max(compressed.size_of(r, r), r, min(len(among) * r, coverage.max_bytes // ENTRY_BYTES))
+        self.arrays = _nothing_kept(n, r, self.entries)
+        self.base_versions = np.empty(0, np.int64)
+        # A list that is longer than the bits is not worth its room, unless there is room for as long ones of all.
+        self.longest = max(self.bits, self.entries // max(1, len(among)))
         self.used = 0
         # What part of the references was in doubt for the rows that were multiplied last.
         self.open_share = 0.0
         self.heap, self.size = np.empty(len(among), np.int64), 0
         # What had to go was of bounds up to this, at that version: others of such bounds would go at once.
         self.floor, self.floor_version = -1, 0
-        self.similar = np.empty((min(coverage.chunk, len(among)), r), np.float32)
+        self.references = _references(coverage, self.bits)
+        pays = coverage.device is None and worth_it(len(among), r, coverage.refs.shape[1])
+        self.estimates = Estimates(coverage.half_unit_refs * np.float32(2), coverage.weight32) if pays else None
+        chunk = min(coverage.chunk, len(among))
+        self.similar = np.empty((chunk, r), np.float32)
+        self.packed = np.empty((chunk if pays else 0, compressed.most_entries(r)), np.uint64)
 
     def fill(self) -> None:
         """Multiply the first rows from outside."""
@@ -356,22 +364,63 @@ class _Kept:
     def _multiply(self, rows: Rows, first: int) -> None:
         """Multiply some rows, and keep something of those of high bounds."""
         coverage, upper = self.coverage, self.coverage.upper
-        similar, _ = coverage.similarities(rows, self.similar[: len(rows)])
-        above = coverage.bound(rows, similar)
+        base = self._base()
+        estimates = None if (coverage.rough_at[rows] == coverage.version).any() else self.estimates
+        if estimates is not None:
+            self._estimate(estimates, rows, base)
+        else:
+            similar, _ = coverage.similarities(rows, self.similar[: len(rows)])
+            above = coverage.bound(rows, similar)
+            self.arrays.length[rows] = np.where(above <= self.longest, above, -1)
+            self.arrays.size[rows] = self.bits - (-above // ENTRY_BYTES)
         # The first must not be passed over: those above it may turn out to be worth less.
         wanted = (upper[rows] >= self.floor) | (rows == first) | (self.floor_version < coverage.version)
         if not coverage.covered.any():
             wanted &= rows == first  # the first bounds are close, and nothing can be left out yet
-        self.length[rows] = np.where(above <= self.longest, above, -1 - self._base())
-        if self.used + int(self._units(rows[wanted]).sum()) > len(self.which):
+        if self.used + int(self._units(rows[wanted]).sum()) > self.entries:
             wanted &= self._make_room(rows, wanted)
         chosen = np.flatnonzero(wanted)
         units = self._units(rows[chosen])
-        self.start[rows[chosen]] = self.used + np.cumsum(units) - units
+        self.arrays.start[rows[chosen]] = self.used + np.cumsum(units) - units
         self.used += int(units.sum())
-        self._write(rows, chosen, similar)
+        if estimates is not None:
+            task = partial(loops.copy_kept, self.packed, chosen, rows, self.arrays)
+        else:
+            task = partial(loops.write_kept, similar, chosen, rows, base, self.arrays, coverage.low)
+        coverage.threads.run(task, len(chosen), ROWS_AT_ONCE)
+        self._know_scales(rows[chosen])
         self.size = loops.push_all(self.heap, self.size, rows[chosen], upper)
         self.outside.add(rows[~wanted])
+
+    def _estimate(self, estimates: Estimates, rows: Rows, base: int) -> None:
+        """Lower the bounds of some rows to what products of bytes say, and compress the similarities to `packed`."""
+        coverage = self.coverage
+        bounds = loops.Bounds(coverage.upper, coverage.coarse_at, coverage.rough_at)
+        above, codes = np.empty(len(rows), np.int32), self.packed.view(np.uint8)
+
+        def task(start: int, stop: int) -> None:
+            in_bytes, error, doubt = estimates.quantize(coverage.with_units(rows[start:stop])[1])
+            loops.estimate(
+                in_bytes, estimates.quantized.arrays, rows, start, error, doubt, self.arrays, base, bounds,
+                coverage.version, self.references, above, self.packed, codes,
+            )  # fmt: skip
+
+        with coverage.blas.limit(limits=1):
+            coverage.threads.run(task, len(rows), ROWS_AT_ONCE)
+
+    def _know_scales(self, rows: Rows) -> None:
+        """Write the limits of the scales that these rows are the first to have."""
+        arrays, low = self.arrays, self.coverage.low
+        scales = np.unique(-1 - arrays.length[rows])
+        for scale in np.setdiff1d(scales[scales >= 0], arrays.in_use).tolist():
+            place = len(arrays.in_use)
+            if place == len(arrays.limits):
+                arrays = arrays._replace(limits=np.concatenate([arrays.limits, np.empty_like(arrays.limits)]))
+            arrays.limit_row[scale] = place
+            base, step = arrays.bases[scale // compressed.STEPS], arrays.steps[scale % compressed.STEPS]
+            loops.fill_limits(arrays.limits[place], low, base, step)
+            arrays = arrays._replace(in_use=np.append(arrays.in_use, np.int32(scale)))
+        self.arrays = arrays
 
     def look_at_many(self) -> None:
         """Bring the bounds of all rows that may well be the next pick up to date.
@@ -394,19 +443,16 @@ class _Kept:
 
     def _looked_at(self, rows: Rows) -> Rows:
         """The rows, once their bounds are up to date with what is kept of them."""
-        coverage, in_place = self.coverage, rows[np.argsort(self.start[rows])]
-        task = partial(
-            loops.look_at_all, in_place, self.which, self.value, self.bits, self.bases, self.step, self.top,
-            self.start, self.length, self.rough, coverage.upper, coverage.coarse_at, coverage.rough_at, coverage.version,
-            coverage.low, coverage.weight32, coverage.unit,
-        )  # fmt: skip
+        coverage, in_place = self.coverage, rows[np.argsort(self.arrays.start[rows])]
+        bounds = loops.Bounds(coverage.upper, coverage.coarse_at, coverage.rough_at)
+        task = partial(loops.look_at_all, in_place, self.arrays, bounds, coverage.version, self.references)
         coverage.threads.run(task, len(rows), ROWS_AT_ONCE)
         return rows
 
     def _multiply_open(self, rows: Rows, goal: int) -> int:
         """Multiply those rows of which only rough similarities are kept; the highest bound of all, or `goal`."""
         coverage = self.coverage
-        rough = np.sort(rows[self.rough[rows] & (coverage.coarse_at[rows] < coverage.version)])
+        rough = np.sort(rows[self.arrays.rough[rows] & (coverage.coarse_at[rows] < coverage.version)])
         if self.open_share > OPEN_SHARE:
             for part in chunks(rough, coverage.chunk):
                 self._multiply_in_place(part)
@@ -417,47 +463,43 @@ class _Kept:
     def _multiply_singly(self, rows: Rows) -> None:
         """Multiply each row with the references that are in doubt for it."""
         coverage = self.coverage
+        bounds = loops.Bounds(coverage.upper, coverage.coarse_at, coverage.rough_at)
         products: list[int] = []
 
         def task(start: int, stop: int) -> None:
             part = rows[start:stop]
-            count = loops.multiply_open(
-                part, coverage.with_units(part)[1], coverage.half_unit_refs, self.which, self.value, self.bits,
-                self.bases, self.step, self.top, self.start, self.length, self.rough, coverage.upper, coverage.coarse_at,
-                coverage.version, coverage.low, coverage.weight32, coverage.unit,
-            )  # fmt: skip
-            products.append(count)
+            units = coverage.with_units(part)[1]
+            products.append(
+                loops.multiply_open(
+                    part, units, coverage.half_unit_refs, self.arrays, bounds, coverage.version, self.references
+                )
+            )
 
         coverage.threads.run(task, len(rows), ROWS_AT_ONCE)
         self.open_share = sum(products) / max(1, len(rows) * len(coverage.refs))
 
     def _multiply_in_place(self, rows: Rows) -> None:
         """Multiply the rows with all references; lists that are no longer take the place of what is kept."""
-        similar, _ = self.coverage.similarities(rows, self.similar[: len(rows)])
-        above = self.coverage.bound(rows, similar)
+        coverage = self.coverage
+        similar, _ = coverage.similarities(rows, self.similar[: len(rows)])
+        above = coverage.bound(rows, similar)
         chosen = np.flatnonzero(above <= self._units(rows))
-        self.length[rows[chosen]] = above[chosen]
-        self._write(rows, chosen, similar)
-
-    def _write(self, rows: Rows, chosen: Rows, similar: Floats) -> None:
-        """Write what to keep of the chosen ones among some rows."""
-        task = partial(
-            loops.write_kept, similar, chosen, self.coverage.low, self.bases, self.which, self.value, self.bits,
-            self.step, self.top, rows, self.start, self.length, self.rough,
-        )  # fmt: skip
-        self.coverage.threads.run(task, len(chosen), ROWS_AT_ONCE)
+        self.arrays.length[rows[chosen]] = above[chosen]
+        task = partial(loops.write_kept, similar, chosen, rows, 0, self.arrays, coverage.low)
+        coverage.threads.run(task, len(chosen), ROWS_AT_ONCE)
 
     def _base(self) -> int:
         """The base of sketches made now: what the references are covered with, or were not long ago."""
         version, known = self.coverage.version, len(self.base_versions)
         if not known or version >= max(1, 2 * self.base_versions[-1]):
-            self.bases[known] = self.coverage.low
+            self.arrays.bases[known] = self.coverage.low
             self.base_versions = np.append(self.base_versions, version)
         return len(self.base_versions) - 1
 
     def _units(self, rows: Rows) -> Rows:
         """(rows,) the entries that what is kept of them takes."""
-        return np.where(self.length[rows] < 0, self.sketch_units, self.length[rows]).astype(np.int64)
+        length, size = self.arrays.length[rows], self.arrays.size[rows]
+        return np.where(length < 0, size, length).astype(np.int64)
 
     def _make_room(self, rows: Rows, wanted: Mask) -> Mask:
         """Make room for what to keep of the wanted ones among some rows; which of the rows may have it.
@@ -466,12 +508,12 @@ class _Kept:
         to come.
         """
         self._compact(self.heap[: self.size])
-        if self.used + int(self._units(rows[wanted]).sum()) <= len(self.which):
+        if self.used + int(self._units(rows[wanted]).sum()) <= self.entries:
             return wanted
         upper, live = self.coverage.upper, self._looked_at(self.heap[: self.size].copy())
         competing = np.concatenate([live, rows[wanted]])
         order = np.lexsort((competing, -upper[competing]))
-        stays = np.cumsum(self._units(competing[order])) <= len(self.which) - len(self.which) // 4
+        stays = np.cumsum(self._units(competing[order])) <= self.entries - self.entries // 4
         stays[0] = True  # the row that is due; one always fits
         gone, staying = competing[order[~stays]], competing[order[stays]]
         self.floor, self.floor_version = int(upper[gone].max()), self.coverage.version
@@ -482,13 +524,53 @@ class _Kept:
 
     def _compact(self, live: Rows) -> None:
         """Keep what is kept of these rows alone, lists shortened."""
-        in_place = live[np.argsort(self.start[live])]
-        self.used = loops.compact(
-            in_place, self.which, self.value, self.bits, self.start, self.length, self.coverage.low
-        )
+        in_place = live[np.argsort(self.arrays.start[live])]
+        self.used = loops.compact(in_place, self.arrays, self.coverage.low)
         self.size = len(live)
         self.heap[: self.size] = live
         loops.heapify(self.heap, self.size, self.coverage.upper)
+
+
+def _nothing_kept(n: int, r: int, entries: int) -> loops.Kept:
+    """The arrays for what is kept of n rows, each of which may be similar to r references."""
+    room = np.empty(entries + compressed.GROUP // ENTRY_BYTES, np.uint64)  # a group of bytes may be read beyond the end
+    return loops.Kept(
+        room=room,
+        codes=room.view(np.uint8),
+        words=room.view(np.int32),
+        numbers=room.view(np.float32),
+        start=np.empty(n, np.int64),
+        length=np.empty(n, np.int32),
+        size=np.empty(n, np.int32),
+        rough=np.empty(n, bool),
+        error=np.empty(n, np.float32),
+        doubt=np.empty(n, np.float32),
+        limit_row=np.empty(BASES * compressed.STEPS, np.int32),
+        limits=np.empty((8, compressed.groups(r) * compressed.GROUP), np.uint8),
+        in_use=np.empty(0, np.int32),
+        bases=np.empty((BASES, r), np.float32),
+        steps=STEPS,
+    )
+
+
+def _references(coverage: Coverage, groups: int) -> loops.References:
+    """The references as the compiled loops take them."""
+    weights = np.zeros(groups * compressed.GROUP)
+    weights[: len(coverage.weight)] = coverage.weight
+    units = weights.reshape(groups, compressed.GROUP).max(axis=1, initial=0.0) / compressed.WEIGHT * (1 + 1e-6)
+    whole = np.ceil(np.divide(weights, np.repeat(units, compressed.GROUP), out=np.zeros_like(weights), where=weights > 0))
+    return loops.References(
+        vectors=coverage.refs,
+        norms=coverage.ref_norm,
+        weight=coverage.weight,
+        weight32=coverage.weight32,
+        weight8=whole.astype(np.int8),
+        weight_units=units,
+        covered=coverage.covered,
+        low=coverage.low,
+        margin=coverage.margin,
+        unit=coverage.unit,
+    )
 
 
 def _chunk(references: int, threads: int) -> int:

@@ -2,18 +2,20 @@
 
 Similarities, and so gains, are integers here: multiples of 1 / `unit`.
 
-What is kept of a row lies in `which` and `value`, from `start` on: a list, `length` references and their float32
-similarities; or, where `length` is -1 - b, a sketch: for every reference four bits that say how far at most its
-similarity lies above base b. A sketch of r references has `sketch_units(r)` = k entries, in each eight codes of `which`
-and eight of the bits of `value`: reference p * k + e has the p-th four of entry e. Code c stands for c steps of the
-row, for a few codes at the end see `reach`. Once a sketch leaves few references open, a list of these and of the
-largest similarities that it leaves open takes its place: that is `rough` too.
+What is kept of a row begins at entry `start` of `room`: a list, `length` references and their float32 similarities, each
+pair in 64 bits; or, where `length` is -1 - s, its similarities compressed with scale s (see `compressed`). A scale has a
+base, what the references were covered with at a version, and a step. What is kept is `rough` where it is more than the
+float32 similarities: rounded up, or estimates (see `estimates`); then a sum of n of them may be off by sqrt(n) times
+the row's `error`, and one by its `doubt`.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
+from selection.kernels.compiled import compressed, estimates, quantized
 from selection.kernels.compiled.jit import compiled
 from selection.kernels.compiled.sums import dot
 
@@ -23,18 +25,53 @@ RUN = 256
 FEW = 32
 # What a bound adds for the rounding of such sums, and of their terms.
 SLACK = 1 + 2.0**-14
-# Codes in each half of an entry of a sketch, their bits; the highest one, and the highest that stands for so many
-# steps.
-CODES, CODE_BITS, LAST, LINEAR = 8, 4, 15, 13
-# What a sketch adds to a similarity, more than all roundings on the way to the code and back: seven of at most 2**-24.
-SKETCH_MARGIN = 2.0**-20
-# The linear codes reach to so many times the mean of a row: the largest similarities are few, and often far from the
-# others.
-MEANS = 4.0
-# At one of so many versions it is counted how many references a sketch leaves open.
-COUNTED = 16
 # Rows looked at for one pick, one after the other, before it pays to look at many at once.
 LOOKS = 1024
+
+
+class References(NamedTuple):
+    """The references, what each counts, and what they are covered with; `low`: coarse similarities up to it add nothing."""
+
+    vectors: Any
+    norms: Any
+    weight: Any
+    weight32: Any
+    # In bytes, multiples of one unit for each group (see `compressed`).
+    weight8: Any
+    weight_units: Any
+    covered: Any
+    low: Any
+    margin: Any
+    unit: Any
+
+
+class Bounds(NamedTuple):
+    """Upper bounds on the gain of each row, and at which version they followed from what is kept of it."""
+
+    upper: Any
+    coarse_at: Any
+    rough_at: Any
+
+
+class Kept(NamedTuple):
+    """What is kept of the rows: `room` as 64-bit entries, also as bytes, int32 and float32; and for each row, where it is."""
+
+    room: Any
+    codes: Any
+    words: Any
+    numbers: Any
+    start: Any
+    length: Any
+    size: Any
+    rough: Any
+    error: Any
+    doubt: Any
+    # Of each scale, where its limits are; the scales of these; the bases and steps that scales are made of.
+    limit_row: Any
+    limits: Any
+    in_use: Any
+    bases: Any
+    steps: Any
 
 
 @compiled
@@ -64,8 +101,8 @@ def hashes_of(tile, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001,
 
 
 @compiled(fastmath=True)
-def upper_gain(s, low, weight, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """No less than the exact gain. Sums of RUN float32 terms err by less than RUN * 2**-24 of their value each."""
+def gain_above(s, low, weight):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """What similarities add. Sums of RUN float32 terms err by less than RUN * 2**-24 of their value each."""
     zero = np.float32(0)
     gain = 0.0
     for start in range(0, s.shape[0], RUN):
@@ -75,7 +112,19 @@ def upper_gain(s, low, weight, unit):  # type: ignore[no-untyped-def]  # noqa: A
         for i in range(s_run.shape[0]):
             g += weight_run[i] * max(s_run[i] - low_run[i], zero)
         gain += np.float64(g)
-    return np.int64(np.ceil(gain * SLACK * unit))
+    return gain
+
+
+@compiled
+def bound_of(gain, error, count, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """No less than the exact gain, for what `count` similarities add that err by `error` (see `estimates`)."""
+    return np.int64(np.ceil((gain + np.float64(error) * np.sqrt(np.float64(count))) * SLACK * unit))
+
+
+@compiled
+def upper_gain(s, low, weight, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """No less than the exact gain, from float32 similarities."""
+    return bound_of(gain_above(s, low, weight), 0.0, 0, unit)
 
 
 @compiled
@@ -85,138 +134,115 @@ def measure(similar, rows, upper, coarse_at, version, low, weight32, unit, above
         row = rows[j]
         upper[row] = min(upper[row], upper_gain(similar[j], low, weight32, unit))
         coarse_at[row] = version
-        above[j] = count_above(similar[j], low)
+        above[j] = count_above(similar[j], low, np.float32(0))
 
 
 @compiled
-def count_above(s, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def count_above(s, low, doubt):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """How many similarities may add to a gain."""
     count = np.int32(0)
     for i in range(s.shape[0]):
-        count += np.int32(s[i] > low[i])
+        count += np.int32(s[i] + doubt > low[i])
     return count
 
 
-@compiled
-def sketch_units(r):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """The entries that a sketch of r references takes."""
-    return -(-r // (2 * CODES))
+@compiled(fastmath=True)
+def highest(s, low, base, doubt):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """How far the similarities that may add to a gain lie above a base."""
+    top = np.float32(0)
+    for i in range(s.shape[0]):
+        more = s[i] - base[i] if s[i] + doubt > low[i] else np.float32(0)
+        top = max(top, more)
+    return top
 
 
 @compiled
-def write_kept(similar, chosen, low, bases, which, value, bits, step, top, rows, start, length, rough, first, last):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Write the list or sketch of the rows chosen[first] .. chosen[last - 1] of `similar`, as `length` says."""
-    k = sketch_units(similar.shape[1])
+def pack(s, low, base, doubt, steps, room, codes):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Compress the similarities of a row; which step it has, and the entries that it takes."""
+    step = compressed.step_for(np.float64(highest(s, low, base, doubt)), np.float64(doubt), steps)
+    return step, compressed.pack(s, low, base, doubt, steps[step], room, codes)
+
+
+@compiled
+def scale_of(base, step):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The number of a scale."""
+    return base * compressed.STEPS + step
+
+
+@compiled
+def estimate(  # type: ignore[no-untyped-def]  # noqa: ANN201
+    in_bytes, references_in_bytes, rows, first, error, doubt, kept, base, bounds, version, references,  # noqa: ANN001
+    above, out, codes,  # noqa: ANN001
+):  # fmt: skip
+    """Estimate the similarities of rows[first], and as many more as are `in_bytes`; lower their bounds, and compress them.
+
+    Args:
+        in_bytes: of each row, see `estimates.quantize`; `references_in_bytes`: see `quantized`.
+        error, doubt: (rows,) of these.
+        out: (rows, entries) uint64 to compress to, from row `first` on; `codes`: the same as bytes.
+    """
+    Q, offset, own = in_bytes
+    packed, terms = references_in_bytes
+    r = len(references.low)
+    sums = np.empty((quantized.ROWS, terms.shape[2]), np.int32)
+    similar = np.empty((quantized.ROWS, len(packed) * terms.shape[2]), np.float32)
+    for start in range(0, len(Q), quantized.ROWS):
+        count = min(quantized.ROWS, len(Q) - start)
+        estimates.similarities(Q, offset, own, packed, terms, start, count, sums, similar)
+        for e in range(count):
+            s, j = similar[e, :r], first + start + e
+            row = rows[j]
+            gain = gain_above(s, references.low, references.weight32)
+            above[j] = count_above(s, references.low, doubt[start + e])
+            bounds.upper[row] = min(bounds.upper[row], bound_of(gain, error[start + e], above[j], references.unit))
+            bounds.rough_at[row] = version
+            step, size = pack(s, references.low, kept.bases[base], doubt[start + e], kept.steps, out[j], codes[j])
+            kept.length[row], kept.size[row] = -1 - scale_of(base, step), size
+            kept.error[row], kept.doubt[row], kept.rough[row] = error[start + e], doubt[start + e], True
+
+
+@compiled
+def copy_kept(out, chosen, rows, kept, first, last):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Copy the compressed similarities of the rows chosen[first] .. chosen[last - 1] to their places."""
+    for j in chosen[first:last]:
+        at = kept.start[rows[j]]
+        for e in range(kept.size[rows[j]]):
+            kept.room[at + e] = out[j, e]
+
+
+@compiled
+def write_kept(similar, chosen, rows, base, kept, low, first, last):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Keep what `length` says of the rows chosen[first] .. chosen[last - 1] of `similar`: a list, or compressed if it is
+    below 0.
+    """
+    room = np.empty(compressed.most_entries(len(low)), np.uint64)
+    codes = room.view(np.uint8)
     for j in chosen[first:last]:
         row = rows[j]
-        at, count = start[row], length[row]
-        rough[row] = count < 0
-        if count >= 0:
-            write_list(similar[j], low, which[at : at + count], value[at : at + count])
-        else:
-            step[row], top[row] = write_sketch(
-                similar[j], low, bases[-1 - count], which[at : at + k], bits[at : at + k]
-            )
+        at = kept.start[row]
+        kept.error[row], kept.doubt[row], kept.rough[row] = 0, 0, kept.length[row] < 0
+        if kept.length[row] >= 0:
+            write_list(similar[j], low, kept.words, kept.numbers, at, kept.length[row])
+            continue
+        step, size = pack(similar[j], low, kept.bases[base], np.float32(0), kept.steps, room, codes)
+        kept.length[row] = -1 - scale_of(base, step)
+        for e in range(size):
+            kept.room[at + e] = room[e]
 
 
 @compiled
-def write_list(s, low, which, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Write the references that a row may add to, and its similarities."""
-    at, end = 0, len(which)
+def write_list(s, low, words, numbers, at, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write the references that a row may add to, and its similarities, from entry `at` on."""
+    end = at + count
     for first in range(0, s.shape[0], FEW):
         s_few, low_few = s[first : first + FEW], low[first : first + FEW]
-        if count_above(s_few, low_few):
+        if count_above(s_few, low_few, np.float32(0)):
             for i in range(s_few.shape[0]):  # each entry is written, and counts if it is one
                 if at == end:
                     break
-                which[at] = first + i
-                value[at] = s_few[i]
+                words[2 * at] = first + i
+                numbers[2 * at + 1] = s_few[i]
                 at += s_few[i] > low_few[i]
-
-
-@compiled
-def reach(code, step, top):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """How far above its base a similarity of this code is at most: `code` steps, twice LINEAR, or the row's largest."""
-    steps = code if code <= LINEAR else 2 * LINEAR
-    return top if code == LAST else step * np.float32(steps)
-
-
-@compiled(fastmath=True)
-def write_sketch(s, low, base, words, bits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Write the sketch of a row's similarities above `low`; its step, and its largest one above the base."""
-    zero, margin, k = np.float32(0), np.float32(SKETCH_MARGIN), words.shape[0]
-    more = np.empty(s.shape[0], np.float32)
-    total, top, count = zero, zero, zero
-    for i in range(s.shape[0]):  # one loop for each, so that the compiler uses vector instructions
-        more[i] = s[i] - base[i] + margin if s[i] > low[i] else zero
-    for i in range(s.shape[0]):
-        top = max(top, more[i])
-    for i in range(s.shape[0]):
-        total += more[i]
-        count += np.float32(more[i] > zero)
-    step = min(top, np.float32(MEANS) * total / max(count, np.float32(1))) / np.float32(LINEAR)
-    scale = np.float32(1) / step if step > zero else zero
-    middle = reach(LINEAR + 1, step, top)
-    for plane in range(2 * CODES):
-        codes, shift = words if plane < CODES else bits, np.int32(CODE_BITS * (plane % CODES))
-        if shift == 0:
-            codes[:] = 0
-        more_run = more[plane * k : plane * k + k]
-        for e in range(more_run.shape[0]):
-            code = min(np.int32(more_run[e] * scale), np.int32(LINEAR)) + np.int32(1)
-            code = np.int32(LAST) if code > LINEAR and more_run[e] > middle else code
-            codes[e] |= (code if more_run[e] > zero else np.int32(0)) << shift
-    return step, top
-
-
-@compiled(fastmath=True)
-def sketched_gain(words, bits, base, low, weight, step, top, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """As `upper_gain`, of the largest similarities that a sketch leaves open."""
-    zero, k = np.float32(0), words.shape[0]
-    gain = 0.0
-    for plane in range(2 * CODES):
-        codes, shift = words if plane < CODES else bits, np.int32(CODE_BITS * (plane % CODES))
-        for start in range(0, k, RUN):
-            first = plane * k + start
-            end = first + min(RUN, k - start)
-            codes_run, base_run = codes[start : start + RUN], base[first:end]
-            low_run, weight_run = low[first:end], weight[first:end]
-            g = zero
-            for i in range(low_run.shape[0]):
-                most = base_run[i] + reach((codes_run[i] >> shift) & np.int32(LAST), step, top)
-                g += weight_run[i] * max(most - low_run[i], zero)
-            gain += np.float64(g)
-    return np.int64(np.ceil(gain * SLACK * unit))
-
-
-@compiled
-def open_in_sketch(words, bits, base, low, step, top, which, most):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Write which references a sketch leaves in doubt, and the largest similarities that it leaves open; how many."""
-    k, count = words.shape[0], 0
-    reached = np.empty(k, np.float32)
-    for plane in range(2 * CODES):
-        codes, shift = words if plane < CODES else bits, np.int32(CODE_BITS * (plane % CODES))
-        first = plane * k
-        base_run, low_run = base[first : first + k], low[first : first + k]
-        for i in range(low_run.shape[0]):
-            reached[i] = base_run[i] + reach((codes[i] >> shift) & np.int32(LAST), step, top)
-        for i in range(low_run.shape[0]):  # each is written, and counts if it is one
-            which[count], most[count] = first + i, reached[i]
-            count += reached[i] > low_run[i]
-    return count
-
-
-@compiled
-def count_open(words, bits, base, low, step, top):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """How many references `open_in_sketch` finds."""
-    k, count = words.shape[0], np.int32(0)
-    for plane in range(2 * CODES):
-        codes, shift = words if plane < CODES else bits, np.int32(CODE_BITS * (plane % CODES))
-        first = plane * k
-        base_run, low_run = base[first : first + k], low[first : first + k]
-        for i in range(low_run.shape[0]):
-            count += np.int32(base_run[i] + reach((codes[i] >> shift) & np.int32(LAST), step, top) > low_run[i])
-    return count
 
 
 @compiled(fastmath=True)
@@ -229,138 +255,167 @@ def product(x, y):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
 
 
 @compiled
-def compact(rows, which, value, bits, start, length, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Move what is kept of these rows, in the order of their places, together at the front; where the free room begins."""
-    end, k = 0, sketch_units(len(low))
+def fill_limits(limits, low, base, step):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write the limits of a scale."""
+    limits[:] = compressed.LARGEST
+    for i in range(len(low)):
+        limits[i] = compressed.limit_of(low[i], base[i], step)
+
+
+@compiled
+def compact(rows, kept, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Move what is kept of these rows, in the order of their places, together at the front, without what no longer counts;
+    where the free room begins.
+    """
+    end = 0
+    scratch = np.empty(compressed.most_entries(len(low)), np.uint64)
     for row in rows:
-        first, count = start[row], length[row]
-        start[row] = end
+        first, count = kept.start[row], kept.length[row]
+        kept.start[row] = end
         if count < 0:
-            for e in range(k):
-                which[end + e], bits[end + e] = which[first + e], bits[first + e]
-            end += k
+            scale = -1 - count
+            reach = compressed.reach_of(np.float64(kept.doubt[row]), kept.steps[scale % compressed.STEPS])
+            kept.size[row] = compressed.shorten(
+                kept.room, kept.codes, first, kept.limits, kept.limit_row[scale], reach, end, scratch,
+                scratch.view(np.uint8),
+            )  # fmt: skip
+            end += kept.size[row]
         else:
-            length[row] = shorten(which, value, first, count, end, low)
-            end += length[row]
+            kept.length[row] = shorten(kept, first, count, end, low, kept.doubt[row])
+            end += kept.length[row]
     return end
 
 
 @compiled
-def shorten(which, value, start, length, to, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Move a list to the place `to`, not behind its own, without what is no longer above `low`; its new length."""
+def shorten(kept, start, length, to, low, doubt):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Move a list to the place `to`, not behind its own, without what no longer counts; its new length."""
     count = np.int64(0)
     for e in range(start, start + length):  # each entry is moved, and counts if it stays
-        i, s = which[e], value[e]
-        which[to + count] = i
-        value[to + count] = s
-        count += s > low[i]
+        i, s = kept.words[2 * e], kept.numbers[2 * e + 1]
+        kept.room[to + count] = kept.room[e]
+        count += s + doubt > low[i]
     return count
 
 
 @compiled
-def look_again(row, which, value, start, length, upper, low, weight32, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Lower the bound of a row to what its list says now, as `upper_gain`, and shorten the list."""
-    gain = 0.0
-    count = np.int64(0)
-    first = start[row]
-    for e in range(first, first + length[row]):
-        i, s = which[e], value[e]
-        more = s - low[i]
-        which[first + count] = i
-        value[first + count] = s
-        count += more > 0
-        gain += np.float64(weight32[i] * max(more, np.float32(0)))
-    length[row] = count
-    upper[row] = min(upper[row], np.int64(np.ceil(gain * SLACK * unit)))
+def look_at_list(row, kept, references):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """What the list of a row says that it adds, and how many entries are left; the list is shortened to these."""
+    gain, count, doubt = 0.0, np.int64(0), kept.doubt[row]
+    first = kept.start[row]
+    for e in range(first, first + kept.length[row]):
+        i, s = kept.words[2 * e], kept.numbers[2 * e + 1]
+        more = s - references.low[i]
+        kept.room[first + count] = kept.room[e]
+        count += more + doubt > 0
+        gain += np.float64(references.weight32[i] * max(more, np.float32(0)))
+    kept.length[row] = count
+    return gain, count
 
 
 @compiled
-def look_at_sketch(  # type: ignore[no-untyped-def]  # noqa: ANN201
-    row, which, value, bits, bases, step, top, start, length, upper, version, low, weight32, unit,  # noqa: ANN001
-):  # fmt: skip
-    """Lower the bound of a row to what its sketch says now; a list takes the place of one that leaves few references open."""
-    at, base, k = start[row], bases[-1 - length[row]], sketch_units(len(low))
-    words, signs = which[at : at + k], bits[at : at + k]
-    upper[row] = min(upper[row], sketched_gain(words, signs, base, low, weight32, step[row], top[row], unit))
-    if version % COUNTED == 0 and count_open(words, signs, base, low, step[row], top[row]) <= k:
-        opened, most = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
-        count = open_in_sketch(words, signs, base, low, step[row], top[row], opened, most)
-        which[at : at + count], value[at : at + count] = opened[:count], most[:count]
-        length[row] = count
+def look_at_compressed(row, kept, references):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """As `look_at_list`; a list takes the place of compressed similarities once it is shorter than their bits."""
+    scale = -1 - kept.length[row]
+    step = kept.steps[scale % compressed.STEPS]
+    reach = compressed.reach_of(np.float64(kept.doubt[row]), step)
+    gain, count = compressed.look(
+        kept.room, kept.codes, kept.start[row], kept.limits, kept.limit_row[scale], references.weight8,
+        references.weight_units, reach,
+    )  # fmt: skip
+    if count <= compressed.groups(len(references.low)):
+        which, most = np.empty(len(references.low) + 1, np.int32), np.empty(len(references.low) + 1, np.float32)
+        opened(row, kept, references.low, np.float32(0), which, most)
+        keep_list(row, kept, which, most, count)
+    return gain * step, count
 
 
 @compiled
-def look(  # type: ignore[no-untyped-def]  # noqa: ANN201
-    row, which, value, bits, bases, step, top, start, length, rough, upper, coarse_at, rough_at, version,  # noqa: ANN001
-    low, weight32, unit,  # noqa: ANN001
-):  # fmt: skip
+def look(row, kept, bounds, version, references):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Bring the bound of a row up to date with what is kept of it, if it is not."""
-    if coarse_at[row] == version or (rough[row] and rough_at[row] == version):
+    if bounds.coarse_at[row] == version or (kept.rough[row] and bounds.rough_at[row] == version):
         return
-    if length[row] < 0:
-        look_at_sketch(row, which, value, bits, bases, step, top, start, length, upper, version, low, weight32, unit)
+    if kept.length[row] < 0:
+        gain, count = look_at_compressed(row, kept, references)
     else:
-        look_again(row, which, value, start, length, upper, low, weight32, unit)
-    if rough[row]:
-        rough_at[row] = version
+        gain, count = look_at_list(row, kept, references)
+    bounds.upper[row] = min(bounds.upper[row], bound_of(gain, kept.error[row], count, references.unit))
+    if kept.rough[row]:
+        bounds.rough_at[row] = version
     else:
-        coarse_at[row] = version
+        bounds.coarse_at[row] = version
 
 
 @compiled
-def look_at_all(  # type: ignore[no-untyped-def]  # noqa: ANN201
-    rows, which, value, bits, bases, step, top, start, length, rough, upper, coarse_at, rough_at, version,  # noqa: ANN001
-    low, weight32, unit, first, last,  # noqa: ANN001
-):  # fmt: skip
+def look_at_all(rows, kept, bounds, version, references, first, last):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Bring the bounds of rows[first] .. rows[last - 1] up to date with what is kept of them; a number without meaning."""
     touched = np.int64(0)
     for row in rows[first:last]:  # all that lies far apart in memory, so that it is waited for together
-        at = start[row]
-        touched += which[at] + bits[at] + length[row] + rough[row] + coarse_at[row] + rough_at[row] + upper[row]
-        touched += np.int64(step[row] + top[row])
+        at = kept.start[row]
+        touched += kept.words[2 * at] + kept.length[row] + kept.rough[row] + bounds.coarse_at[row] + bounds.rough_at[row]
+        touched += bounds.upper[row] + np.int64(kept.error[row] + kept.doubt[row])
     for row in rows[first:last]:
-        look(
-            row, which, value, bits, bases, step, top, start, length, rough, upper, coarse_at, rough_at, version,
-            low, weight32, unit,
-        )  # fmt: skip
+        look(row, kept, bounds, version, references)
     return touched
 
 
 @compiled
-def multiply_open(  # type: ignore[no-untyped-def]  # noqa: ANN201
-    rows, xs, half_unit_refs, which, value, bits, bases, step, top, start, length, rough,  # noqa: ANN001
-    upper, coarse_at, version, low, weight32, unit,  # noqa: ANN001
-):  # fmt: skip
+def opened(row, kept, low, more, which, most):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write which references are in doubt for a row, and its similarities as they are kept and `more`; how many.
+
+    Args:
+        which: int32, `most`: float32, with room for one more.
+    """
+    at, count = kept.start[row], np.int64(kept.length[row])
+    if count >= 0:
+        for e in range(count):
+            which[e], most[e] = kept.words[2 * (at + e)], kept.numbers[2 * (at + e) + 1] + more
+        return count
+    scale = -1 - count
+    base, step = kept.bases[scale // compressed.STEPS], kept.steps[scale % compressed.STEPS]
+    reach = compressed.reach_of(np.float64(kept.doubt[row]), step)
+    count = compressed.unpack(
+        kept.room, kept.codes, at, kept.limits, kept.limit_row[scale], reach, base, step, which, most
+    )
+    for e in range(count):
+        most[e] += more
+    return count
+
+
+@compiled
+def keep_list(row, kept, which, most, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Let a list take the place of what is kept of a row."""
+    kept.length[row] = count
+    for e in range(count):
+        at = kept.start[row] + e
+        kept.words[2 * at], kept.numbers[2 * at + 1] = which[e], most[e]
+
+
+@compiled
+def multiply_open(rows, xs, half_unit_refs, kept, bounds, version, references):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Multiply rows, of unit vectors `xs`, with the references that are in doubt for them, and lower their bounds; how many
     products this was.
 
-    A list of these references takes the place of a sketch if it is no longer.
+    A list of these references takes the place of what is kept if it is no longer.
     """
-    products, k = 0, sketch_units(len(low))
-    opened, similar = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
+    products, low = 0, references.low
+    which, similar = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
     for j in range(len(rows)):
         row = rows[j]
-        at, count = start[row], length[row]
-        if count < 0:
-            count = open_in_sketch(
-                which[at : at + k], bits[at : at + k], bases[-1 - count], low, step[row], top[row], opened, similar
-            )  # fmt: skip
-        else:
-            opened[:count] = which[at : at + count]
+        count = opened(row, kept, low, np.float32(0), which, similar)
         for e in range(count):
-            similar[e] = product(xs[j], half_unit_refs[opened[e]]) + np.float32(0.5)
+            similar[e] = product(xs[j], half_unit_refs[which[e]]) + np.float32(0.5)
         products += count
         gain, above = 0.0, 0
         for e in range(count):
-            i, s = opened[e], similar[e]
-            opened[above], similar[above] = i, s
+            i, s = which[e], similar[e]
+            which[above], similar[above] = i, s
             above += s > low[i]
-            gain += np.float64(weight32[i] * max(s - low[i], np.float32(0)))
-        upper[row] = min(upper[row], np.int64(np.ceil(gain * SLACK * unit)))
-        coarse_at[row] = version
-        if above <= k or length[row] >= 0:
-            length[row], rough[row] = above, False
-            which[at : at + above], value[at : at + above] = opened[:above], similar[:above]
+            gain += np.float64(references.weight32[i] * max(s - low[i], np.float32(0)))
+        bounds.upper[row] = min(bounds.upper[row], bound_of(gain, 0.0, 0, references.unit))
+        bounds.coarse_at[row] = version
+        if kept.length[row] >= 0 or above <= kept.size[row]:
+            keep_list(row, kept, which, similar, above)
+            kept.rough[row], kept.error[row], kept.doubt[row] = False, 0, 0
     return products
 
 
@@ -372,19 +427,31 @@ def counted(weight, more):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN2
 
 
 @compiled
-def gain_of(which, value, start, length, x, x_norm, refs, ref_norm, weight, covered, low, margin, unit, take):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """The exact gain of a candidate; with `take`, its similarities are then what the references are covered with."""
+def gain_of(row, kept, x, x_norm, references, take):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The exact gain of a row, of vector x; with `take`, its similarities are then what the references are covered with."""
+    low, covered, unit = references.low, references.covered, references.unit
+    which, most = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
+    count = opened(row, kept, low, kept.doubt[row], which, most)
     total = np.int64(0)
-    for e in range(start, start + length):
+    for e in range(count):
         i = which[e]
-        if value[e] > low[i]:
-            similarity = exact(x, x_norm, refs[i], ref_norm[i], unit)
+        if most[e] > low[i]:
+            similarity = exact(x, x_norm, references.vectors[i], references.norms[i], unit)
             if similarity > covered[i]:
-                total += counted(weight[i], similarity - covered[i])
+                total += counted(references.weight[i], similarity - covered[i])
                 if take:
                     covered[i] = similarity
-                    low[i] = np.float32(similarity / unit) - margin
+                    low[i] = np.float32(similarity / unit) - references.margin
+                    raise_limits(i, kept, low[i])
     return total
+
+
+@compiled
+def raise_limits(i, kept, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Tell all scales in use what a reference is covered with."""
+    for scale in kept.in_use:
+        base, step = kept.bases[scale // compressed.STEPS], kept.steps[scale % compressed.STEPS]
+        kept.limits[kept.limit_row[scale], i] = compressed.limit_of(low, base[i], step)
 
 
 @compiled
@@ -469,25 +536,8 @@ def sift_all(heap, size, places, upper):  # type: ignore[no-untyped-def]  # noqa
 
 
 @compiled
-def gain_of_kept(  # type: ignore[no-untyped-def]  # noqa: ANN201
-    row, which, value, bits, bases, step, top, start, length, x, x_norm, refs, ref_norm, weight, covered, low, margin,  # noqa: ANN001
-    unit, take,  # noqa: ANN001
-):  # fmt: skip
-    """As `gain_of`, of the list or the sketch of a row."""
-    at, count = start[row], length[row]
-    if count >= 0:
-        return gain_of(which, value, at, count, x, x_norm, refs, ref_norm, weight, covered, low, margin, unit, take)
-    end = at + sketch_units(len(low))
-    opened, most = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
-    count = open_in_sketch(which[at:end], bits[at:end], bases[-1 - count], low, step[row], top[row], opened, most)
-    return gain_of(opened, most, 0, count, x, x_norm, refs, ref_norm, weight, covered, low, margin, unit, take)
-
-
-@compiled
 def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
-    which, value, bits, bases, step, top, start, length, rough, heap, size, place, norms, twin,  # noqa: ANN001
-    upper, coarse_at, rough_at, exact_at, memo, memo_at, version,  # noqa: ANN001
-    refs, ref_norm, weight, weight32, covered, low, margin, unit,  # noqa: ANN001
+    kept, bounds, references, heap, size, place, norms, twin, exact_at, memo, memo_at, version,  # noqa: ANN001
     outside_upper, outside_row, x, x_row, picked, gains, count, budget,  # noqa: ANN001
 ):  # fmt: skip
     """Pick among the rows at hand while none outside can come first.
@@ -496,14 +546,14 @@ def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
     pick. Bounds of earlier versions stay bounds, since gains only fall.
 
     Args:
-        x: the vector of row `x_row`. Those of references are in `refs`.
+        x: the vector of row `x_row`. Those of references are at hand.
 
     Returns:
         the picks so far, the size of the heap, the version, the row whose vector is needed, -1 for none, and whether
         the first row has to be multiplied, or so many were looked at that all may as well be at once. If there are
         fewer picks than the budget and neither, a row from outside is due.
     """
-    looks = 0
+    looks, upper = 0, bounds.upper
     while count < budget and size > 0:
         row = heap[0]
         if outside_upper > upper[row] or (outside_upper == upper[row] and outside_row < row):
@@ -511,17 +561,14 @@ def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
         same = twin[row]
         is_exact = exact_at[row] == version or upper[row] == 0
         # A gain of 0 covers nothing more: the references need no look.
-        needs_vector = upper[row] > 0 if is_exact else memo_at[same] < version and coarse_at[row] == version
+        needs_vector = upper[row] > 0 if is_exact else memo_at[same] < version and bounds.coarse_at[row] == version
         if needs_vector and place[row] < 0 and x_row != row:
             return count, size, version, row, False
-        vector = refs[place[row]] if place[row] >= 0 else x
+        vector = references.vectors[place[row]] if place[row] >= 0 else x
         if is_exact:
             gain = np.int64(0)
             if needs_vector:
-                gain = gain_of_kept(
-                    row, which, value, bits, bases, step, top, start, length, vector, norms[row],
-                    refs, ref_norm, weight, covered, low, margin, unit, True,
-                )  # fmt: skip
+                gain = gain_of(row, kept, vector, norms[row], references, True)
             memo[same] = 0
             memo_at[same] = np.iinfo(np.int32).max
             picked[count] = row
@@ -535,20 +582,14 @@ def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
             upper[row] = min(upper[row], memo[same])
             exact_at[row] = version
         elif needs_vector:
-            upper[row] = gain_of_kept(
-                row, which, value, bits, bases, step, top, start, length, vector, norms[row],
-                refs, ref_norm, weight, covered, low, margin, unit, False,
-            )  # fmt: skip
+            upper[row] = gain_of(row, kept, vector, norms[row], references, False)
             exact_at[row] = version
             memo[same] = upper[row]
             memo_at[same] = version
-        elif looks == LOOKS or (rough[row] and rough_at[row] == version):
+        elif looks == LOOKS or (kept.rough[row] and bounds.rough_at[row] == version):
             return count, size, version, -1, True
         else:
-            look(
-                row, which, value, bits, bases, step, top, start, length, rough, upper, coarse_at, rough_at, version,
-                low, weight32, unit,
-            )  # fmt: skip
+            look(row, kept, bounds, version, references)
             looks += 1
         if size > 0:
             sift_down(heap, size, 0, upper)
