@@ -55,8 +55,9 @@ CHUNK_VALUES = 2**24
 PRODUCT_ROWS, PRODUCT_REFS = 512, 2048
 # Rows of a held-out sample measured at once.
 SAMPLE_ROWS = 256
-# Rows that one thread bounds before it takes more.
+# Rows that one thread bounds, or estimates, before it takes more.
 ROWS_AT_ONCE = 128
+ESTIMATED_AT_ONCE = 256
 # A place and a similarity in a list, or as many bytes of compressed ones.
 ENTRY_BYTES = 8
 # Compressed similarities lie above what was covered at one of so many versions, each twice the one before.
@@ -342,9 +343,9 @@ class _Kept:
         self.references = _references(coverage, self.bits)
         pays = coverage.device is None and worth_it(len(among), r, coverage.refs.shape[1])
         self.estimates = Estimates(coverage.half_unit_refs * np.float32(2), coverage.weight32) if pays else None
-        chunk = min(coverage.chunk, len(among))
-        self.similar = np.empty((chunk, r), np.float32)
-        self.packed = np.empty((chunk if pays else 0, compressed.most_entries(r)), np.uint64)
+        self.similar = np.empty((min(coverage.chunk, len(among)), r), np.float32)
+        self.chunk = min(CHUNK_ROWS, max(1, CHUNK_VALUES // max(1, r))) if pays else coverage.chunk
+        self.packed = np.empty((min(self.chunk, len(among)) if pays else 0, compressed.most_entries(r)), np.uint64)
 
     def fill(self) -> None:
         """Multiply the first rows from outside."""
@@ -358,7 +359,7 @@ class _Kept:
             self.outside.again()
         first = self.outside.first()
         due = self.outside.count_above(DUE * int(upper[self.heap[0]])) if self.size else 0
-        for rows in chunks(self.outside.take(max(due, coverage.chunk)), coverage.chunk):
+        for rows in chunks(self.outside.take(max(due, self.chunk)), self.chunk):
             self._multiply(rows, first)
 
     def _multiply(self, rows: Rows, first: int) -> None:
@@ -366,6 +367,10 @@ class _Kept:
         coverage, upper = self.coverage, self.coverage.upper
         base = self._base()
         estimates = None if (coverage.rough_at[rows] == coverage.version).any() else self.estimates
+        if estimates is None and len(rows) > len(self.similar):
+            for part in chunks(rows, len(self.similar)):
+                self._multiply(part, first)
+            return
         if estimates is not None:
             self._estimate(estimates, rows, base)
         else:
@@ -406,7 +411,7 @@ class _Kept:
             )  # fmt: skip
 
         with coverage.blas.limit(limits=1):
-            coverage.threads.run(task, len(rows), ROWS_AT_ONCE)
+            coverage.threads.run(task, len(rows), ESTIMATED_AT_ONCE)
 
     def _know_scales(self, rows: Rows) -> None:
         """Write the limits of the scales that these rows are the first to have."""
@@ -445,7 +450,7 @@ class _Kept:
         """The rows, once their bounds are up to date with what is kept of them."""
         coverage, in_place = self.coverage, rows[np.argsort(self.arrays.start[rows])]
         bounds = loops.Bounds(coverage.upper, coverage.coarse_at, coverage.rough_at)
-        task = partial(loops.look_at_all, in_place, self.arrays, bounds, coverage.version, self.references)
+        task = partial(loops.look, in_place, self.arrays, bounds, coverage.version, self.references)
         coverage.threads.run(task, len(rows), ROWS_AT_ONCE)
         return rows
 

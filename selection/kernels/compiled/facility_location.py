@@ -146,14 +146,17 @@ def count_above(s, low, doubt):  # type: ignore[no-untyped-def]  # noqa: ANN001,
     return count
 
 
-@compiled(fastmath=True)
+@compiled
 def highest(s, low, base, doubt):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """How far the similarities that may add to a gain lie above a base."""
-    top = np.float32(0)
+    more = np.empty(s.shape[0], np.float32)
     for i in range(s.shape[0]):
-        more = s[i] - base[i] if s[i] + doubt > low[i] else np.float32(0)
-        top = max(top, more)
-    return top
+        more[i] = max(s[i] - base[i], np.float32(0)) if s[i] + doubt > low[i] else np.float32(0)
+    bits, top = more.view(np.int32), np.int32(0)  # in the same order, and compared in registers
+    for i in range(bits.shape[0]):
+        top = max(top, bits[i])
+    more.view(np.int32)[0] = top
+    return more[0]
 
 
 @compiled
@@ -183,22 +186,22 @@ def estimate(  # type: ignore[no-untyped-def]  # noqa: ANN201
     """
     Q, offset, own = in_bytes
     packed, terms = references_in_bytes
-    r = len(references.low)
+    low, weight32, base_of, steps = references.low, references.weight32, kept.bases[base], kept.steps
     sums = np.empty((quantized.ROWS, terms.shape[2]), np.int32)
     similar = np.empty((quantized.ROWS, len(packed) * terms.shape[2]), np.float32)
     for start in range(0, len(Q), quantized.ROWS):
         count = min(quantized.ROWS, len(Q) - start)
         estimates.similarities(Q, offset, own, packed, terms, start, count, sums, similar)
         for e in range(count):
-            s, j = similar[e, :r], first + start + e
-            row = rows[j]
-            gain = gain_above(s, references.low, references.weight32)
-            above[j] = count_above(s, references.low, doubt[start + e])
+            s, j = similar[e], first + start + e
+            s, row, own_doubt = s[: len(low)], rows[j], doubt[start + e]
+            gain = gain_above(s, low, weight32)
+            above[j] = count_above(s, low, own_doubt)
             bounds.upper[row] = min(bounds.upper[row], bound_of(gain, error[start + e], above[j], references.unit))
             bounds.rough_at[row] = version
-            step, size = pack(s, references.low, kept.bases[base], doubt[start + e], kept.steps, out[j], codes[j])
+            step, size = pack(s, low, base_of, own_doubt, steps, out[j], codes[j])
             kept.length[row], kept.size[row] = -1 - scale_of(base, step), size
-            kept.error[row], kept.doubt[row], kept.rough[row] = error[start + e], doubt[start + e], True
+            kept.error[row], kept.doubt[row], kept.rough[row] = error[start + e], own_doubt, True
 
 
 @compiled
@@ -298,64 +301,57 @@ def shorten(kept, start, length, to, low, doubt):  # type: ignore[no-untyped-def
 
 
 @compiled
-def look_at_list(row, kept, references):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """What the list of a row says that it adds, and how many entries are left; the list is shortened to these."""
-    gain, count, doubt = 0.0, np.int64(0), kept.doubt[row]
-    first = kept.start[row]
-    for e in range(first, first + kept.length[row]):
-        i, s = kept.words[2 * e], kept.numbers[2 * e + 1]
-        more = s - references.low[i]
-        kept.room[first + count] = kept.room[e]
+def look_at_list(room, words, numbers, first, length, low, weight32, doubt):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """What a list says that a row adds, and how many entries are left; the list is shortened to these."""
+    gain, count = 0.0, np.int64(0)
+    for e in range(first, first + length):
+        i, s = words[2 * e], numbers[2 * e + 1]
+        more = s - low[i]
+        room[first + count] = room[e]
         count += more + doubt > 0
-        gain += np.float64(references.weight32[i] * max(more, np.float32(0)))
-    kept.length[row] = count
+        gain += np.float64(weight32[i] * max(more, np.float32(0)))
     return gain, count
 
 
 @compiled
-def look_at_compressed(row, kept, references):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """As `look_at_list`; a list takes the place of compressed similarities once it is shorter than their bits."""
-    scale = -1 - kept.length[row]
-    step = kept.steps[scale % compressed.STEPS]
-    reach = compressed.reach_of(np.float64(kept.doubt[row]), step)
-    gain, count = compressed.look(
-        kept.room, kept.codes, kept.start[row], kept.limits, kept.limit_row[scale], references.weight8,
-        references.weight_units, reach,
-    )  # fmt: skip
-    if count <= compressed.groups(len(references.low)):
-        which, most = np.empty(len(references.low) + 1, np.int32), np.empty(len(references.low) + 1, np.float32)
-        opened(row, kept, references.low, np.float32(0), which, most)
-        keep_list(row, kept, which, most, count)
-    return gain * step, count
+def look(rows, kept, bounds, version, references, first, last):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Bring the bounds of rows[first] .. rows[last - 1] up to date with what is kept of them.
 
-
-@compiled
-def look(row, kept, bounds, version, references):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Bring the bound of a row up to date with what is kept of it, if it is not."""
-    if bounds.coarse_at[row] == version or (kept.rough[row] and bounds.rough_at[row] == version):
-        return
-    if kept.length[row] < 0:
-        gain, count = look_at_compressed(row, kept, references)
-    else:
-        gain, count = look_at_list(row, kept, references)
-    bounds.upper[row] = min(bounds.upper[row], bound_of(gain, kept.error[row], count, references.unit))
-    if kept.rough[row]:
-        bounds.rough_at[row] = version
-    else:
-        bounds.coarse_at[row] = version
-
-
-@compiled
-def look_at_all(rows, kept, bounds, version, references, first, last):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Bring the bounds of rows[first] .. rows[last - 1] up to date with what is kept of them; a number without meaning."""
-    touched = np.int64(0)
-    for row in rows[first:last]:  # all that lies far apart in memory, so that it is waited for together
-        at = kept.start[row]
-        touched += kept.words[2 * at] + kept.length[row] + kept.rough[row] + bounds.coarse_at[row] + bounds.rough_at[row]
-        touched += bounds.upper[row] + np.int64(kept.error[row] + kept.doubt[row])
+    Lists are shortened; a list takes the place of compressed similarities once it is shorter than their bits. Arrays
+    have names of their own: to hand on a tuple of them takes as long as the look at a row.
+    """
+    room, codes, words, numbers, limits = kept.room, kept.codes, kept.words, kept.numbers, kept.limits
+    weight8, units, weight32, low = references.weight8, references.weight_units, references.weight32, references.low
+    upper, coarse_at, rough_at = bounds.upper, bounds.coarse_at, bounds.rough_at
+    bits = compressed.groups(len(low))
     for row in rows[first:last]:
-        look(row, kept, bounds, version, references)
-    return touched
+        rough = kept.rough[row]
+        if coarse_at[row] == version or (rough and rough_at[row] == version):
+            continue
+        length, at, doubt = kept.length[row], kept.start[row], kept.doubt[row]
+        if length < 0:
+            scale = -1 - length
+            step = kept.steps[scale % compressed.STEPS]
+            reach = compressed.reach_of(np.float64(doubt), step)
+            gain, count = compressed.look(room, codes, at, limits, kept.limit_row[scale], weight8, units, reach)
+            gain *= step
+            if count <= bits:
+                keep_as_list(row, kept, low)
+        else:
+            gain, count = look_at_list(room, words, numbers, at, length, low, weight32, doubt)
+            kept.length[row] = count
+        upper[row] = min(upper[row], bound_of(gain, kept.error[row], count, references.unit))
+        if rough:
+            rough_at[row] = version
+        else:
+            coarse_at[row] = version
+
+
+@compiled
+def keep_as_list(row, kept, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Let a list take the place of the compressed similarities of a row."""
+    which, most = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
+    keep_list(row, kept, which, most, opened(row, kept, low, np.float32(0), which, most))
 
 
 @compiled
@@ -589,7 +585,7 @@ def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
         elif looks == LOOKS or (kept.rough[row] and bounds.rough_at[row] == version):
             return count, size, version, -1, True
         else:
-            look(row, kept, bounds, version, references)
+            look(heap, kept, bounds, version, references, 0, 1)
             looks += 1
         if size > 0:
             sift_down(heap, size, 0, upper)
