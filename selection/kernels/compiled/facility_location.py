@@ -27,6 +27,8 @@ FEW = 32
 SLACK = 1 + 2.0**-14
 # Rows looked at for one pick, one after the other, before it pays to look at many at once.
 LOOKS = 1024
+# What is kept of a row is fetched from memory while so many before it are looked at.
+AHEAD = 4
 
 
 class References(NamedTuple):
@@ -273,19 +275,14 @@ def compact(rows, kept, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, A
     end = 0
     scratch = np.empty(compressed.most_entries(len(low)), np.uint64)
     for row in rows:
-        first, count = kept.start[row], kept.length[row]
-        kept.start[row] = end
-        if count < 0:
-            scale = -1 - count
-            reach = compressed.reach_of(np.float64(kept.doubt[row]), kept.steps[scale % compressed.STEPS])
-            kept.size[row] = compressed.shorten(
-                kept.room, kept.codes, first, kept.limits, kept.limit_row[scale], reach, end, scratch,
-                scratch.view(np.uint8),
-            )  # fmt: skip
-            end += kept.size[row]
+        if kept.length[row] < 0:
+            shorten_compressed(row, kept, end, scratch)
+            used = kept.size[row]
         else:
-            kept.length[row] = shorten(kept, first, count, end, low, kept.doubt[row])
-            end += kept.length[row]
+            used = shorten(kept, kept.start[row], kept.length[row], end, low, kept.doubt[row])
+            kept.length[row] = used
+        kept.start[row] = end
+        end += used
     return end
 
 
@@ -321,26 +318,32 @@ def look(rows, kept, bounds, version, references, first, last):  # type: ignore[
     have names of their own: to hand on a tuple of them takes as long as the look at a row.
     """
     room, codes, words, numbers, limits = kept.room, kept.codes, kept.words, kept.numbers, kept.limits
+    starts, lengths, doubts, errors, is_rough = kept.start, kept.length, kept.doubt, kept.error, kept.rough
+    steps, limit_row, sizes = kept.steps, kept.limit_row, kept.size
     weight8, units, weight32, low = references.weight8, references.weight_units, references.weight32, references.low
-    upper, coarse_at, rough_at = bounds.upper, bounds.coarse_at, bounds.rough_at
+    upper, coarse_at, rough_at, unit = bounds.upper, bounds.coarse_at, bounds.rough_at, references.unit
     bits = compressed.groups(len(low))
-    for row in rows[first:last]:
-        rough = kept.rough[row]
+    for j in range(first, last):
+        if j + AHEAD < last:
+            row = rows[j + AHEAD]
+            compressed.expect(room, starts[row], sizes[row] if lengths[row] < 0 else lengths[row])
+        row = rows[j]
+        rough = is_rough[row]
         if coarse_at[row] == version or (rough and rough_at[row] == version):
             continue
-        length, at, doubt = kept.length[row], kept.start[row], kept.doubt[row]
+        length, at, doubt = lengths[row], starts[row], doubts[row]
         if length < 0:
             scale = -1 - length
-            step = kept.steps[scale % compressed.STEPS]
+            step = steps[scale % compressed.STEPS]
             reach = compressed.reach_of(np.float64(doubt), step)
-            gain, count = compressed.look(room, codes, at, limits, kept.limit_row[scale], weight8, units, reach)
+            gain, count = compressed.look(room, codes, at, limits, limit_row[scale], weight8, units, reach)
             gain *= step
-            if count <= bits:
-                keep_as_list(row, kept, low)
+            if 2 * count <= compressed.BYTES * (sizes[row] - bits):
+                keep_less(row, kept, low, count)
         else:
             gain, count = look_at_list(room, words, numbers, at, length, low, weight32, doubt)
-            kept.length[row] = count
-        upper[row] = min(upper[row], bound_of(gain, kept.error[row], count, references.unit))
+            lengths[row] = count
+        upper[row] = min(upper[row], bound_of(gain, errors[row], count, unit))
         if rough:
             rough_at[row] = version
         else:
@@ -348,10 +351,25 @@ def look(rows, kept, bounds, version, references, first, last):  # type: ignore[
 
 
 @compiled
-def keep_as_list(row, kept, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Let a list take the place of the compressed similarities of a row."""
-    which, most = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
-    keep_list(row, kept, which, most, opened(row, kept, low, np.float32(0), which, most))
+def keep_less(row, kept, low, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Keep only what still counts of the compressed similarities of a row; as a list if that is shorter than the bits."""
+    if count <= compressed.groups(len(low)):
+        which, most = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
+        keep_list(row, kept, which, most, opened(row, kept, low, np.float32(0), which, most))
+    else:
+        scratch = np.empty(compressed.most_entries(len(low)), np.uint64)
+        shorten_compressed(row, kept, kept.start[row], scratch)
+
+
+@compiled
+def shorten_compressed(row, kept, to, scratch):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Move the compressed similarities of a row to the place `to`, not behind their own, without what no longer counts."""
+    scale = -1 - kept.length[row]
+    reach = compressed.reach_of(np.float64(kept.doubt[row]), kept.steps[scale % compressed.STEPS])
+    kept.size[row] = compressed.shorten(
+        kept.room, kept.codes, kept.start[row], kept.limits, kept.limit_row[scale], reach, to, scratch,
+        scratch.view(np.uint8),
+    )  # fmt: skip
 
 
 @compiled
