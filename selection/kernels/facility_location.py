@@ -131,8 +131,8 @@ class Coverage:
         self.low = np.full(len(references), -self.margin, np.float32)
         self.version = 0
         self.upper = self._first_bounds()
-        self.coarse_at = np.full(n, -1, np.int32)
-        self.rough_at = np.full(n, -1, np.int32)
+        self.state = np.zeros(n, loops.ROW)
+        self.state["seen_at"] = -1
         self.exact_at = np.full(n, -1, np.int32)
         self.memo = np.zeros(n, np.int64)
         self.memo_at = np.full(n, -1, np.int32)
@@ -154,13 +154,12 @@ class Coverage:
     def greedy(self, among: Rows, budget: int) -> tuple[Rows, Doubles]:
         """The next picks among some rows that were not picked yet, and their gains; call again for more."""
         kept = _Kept(self, among)
-        bounds = loops.Bounds(self.upper, self.coarse_at, self.rough_at)
         picked, gains = np.empty(budget, np.int64), np.empty(budget, np.int64)
         count, row, x = 0, -1, np.empty(self.refs.shape[1], np.float32)
         while count < budget:
             first = kept.outside.first()
             count, kept.size, self.version, row, many = loops.greedy(
-                kept.arrays, bounds, kept.references, kept.heap, kept.size, self.place, self.norms, self.twin,
+                kept.arrays, self.upper, kept.references, kept.heap, kept.size, self.place, self.norms, self.twin,
                 self.exact_at, self.memo, self.memo_at, self.version,
                 self.upper[first] if first >= 0 else -1, first, x, row, picked, gains, count, budget,
             )  # fmt: skip
@@ -207,26 +206,32 @@ class Coverage:
     def bound(self, rows: Rows, similar: Floats) -> Array:
         """Lower the bounds of some rows to what their similarities say; (rows,) how many of these may add to a gain."""
         above = np.empty(len(rows), np.int32)
-        task = partial(
-            loops.measure, similar, rows, self.upper, self.coarse_at, self.version, self.low, self.weight32, self.unit,
-            above,
-        )  # fmt: skip
+        task = partial(loops.measure, similar, rows, self.upper, self.low, self.weight32, self.unit, above)
         self.threads.run(task, len(rows), ROWS_AT_ONCE)
+        self._see(rows)
         return above
 
     def tighten(self, similarities: device.Similarities, left: Rows) -> None:
         """Bring the bounds of the first of some rows up to date on the device: fewer rows need to come to the host."""
         rows = left[: similarities.bounded]
-        rows = rows[(self.coarse_at[rows] < self.version) & (self.upper[rows] > 0)]
+        rows = rows[~self.measured(rows) & (self.upper[rows] > 0)]
         self.upper[rows] = np.minimum(self.upper[rows], similarities.bounds(rows, self.low))
-        self.coarse_at[rows] = self.version
+        self._see(rows)
+
+    def _see(self, rows: Rows) -> None:
+        self.state["seen_at"][rows], self.state["measured"][rows] = self.version, True
+
+    def measured(self, rows: Rows) -> Mask:
+        """(rows,) whether their bounds are of this version, and from float32 similarities."""
+        state = self.state[rows]
+        return np.asarray((state["seen_at"] == self.version) & (state["measured"] != 0))
 
     def tighten_in_parts(self, vectors: PartedVectors, left: Rows) -> bool:
         """Bring the bounds of these rows up to date where their vectors are, if that is worth the way; whether it is.
 
         The references go to each part; of each row its place, and a bound back.
         """
-        left = left[(self.coarse_at[left] < self.version) & (self.upper[left] > 0)]
+        left = left[~self.measured(left) & (self.upper[left] > 0)]
         if not self.covered.any() or len(left) * self.refs.size < PARTED_PRODUCTS:
             return False  # where nothing is covered, the first bounds are close
         stale = np.zeros(len(self.upper), bool)
@@ -240,7 +245,7 @@ class Coverage:
         for part, bounds in vectors.map_parts(work, places_of):
             rows = part[stale[part]]
             self.upper[rows] = np.minimum(self.upper[rows], bounds)
-            self.coarse_at[rows] = self.version
+            self._see(rows)
         return True
 
     def _first_bounds(self) -> Rows:
@@ -330,7 +335,7 @@ class _Kept:
         self.outside = _Outside(among, coverage.upper)
         self.bits = compressed.groups(r)
         self.entries = max(compressed.size_of(r, r), r, min(len(among) * r, coverage.max_bytes // ENTRY_BYTES))
-        self.arrays = _nothing_kept(n, r, self.entries)
+        self.arrays = _nothing_kept(coverage.state, r, self.entries)
         self.base_versions = np.empty(0, np.int64)
         # A list that is longer than the bits is not worth its room, unless there is room for as long ones of all.
         self.longest = max(self.bits, self.entries // max(1, len(among)))
@@ -366,7 +371,8 @@ class _Kept:
         """Multiply some rows, and keep something of those of high bounds."""
         coverage, upper = self.coverage, self.coverage.upper
         base = self._base()
-        estimates = None if (coverage.rough_at[rows] == coverage.version).any() else self.estimates
+        again = (coverage.state["seen_at"][rows] == coverage.version).any()
+        estimates = None if again else self.estimates
         if estimates is None and len(rows) > len(self.similar):
             for part in chunks(rows, len(self.similar)):
                 self._multiply(part, first)
@@ -376,8 +382,8 @@ class _Kept:
         else:
             similar, _ = coverage.similarities(rows, self.similar[: len(rows)])
             above = coverage.bound(rows, similar)
-            self.arrays.length[rows] = np.where(above <= self.longest, above, -1)
-            self.arrays.size[rows] = self.bits - (-above // ENTRY_BYTES)
+            coverage.state["length"][rows] = np.where(above <= self.longest, above, -1)
+            coverage.state["size"][rows] = self.bits - (-above // ENTRY_BYTES)
         # The first must not be passed over: those above it may turn out to be worth less.
         wanted = (upper[rows] >= self.floor) | (rows == first) | (self.floor_version < coverage.version)
         if not coverage.covered.any():
@@ -386,7 +392,7 @@ class _Kept:
             wanted &= self._make_room(rows, wanted)
         chosen = np.flatnonzero(wanted)
         units = self._units(rows[chosen])
-        self.arrays.start[rows[chosen]] = self.used + np.cumsum(units) - units
+        coverage.state["start"][rows[chosen]] = self.used + np.cumsum(units) - units
         self.used += int(units.sum())
         if estimates is not None:
             task = partial(loops.copy_kept, self.packed, chosen, rows, self.arrays)
@@ -400,13 +406,12 @@ class _Kept:
     def _estimate(self, estimates: Estimates, rows: Rows, base: int) -> None:
         """Lower the bounds of some rows to what products of bytes say, and compress the similarities to `packed`."""
         coverage = self.coverage
-        bounds = loops.Bounds(coverage.upper, coverage.coarse_at, coverage.rough_at)
         above, codes = np.empty(len(rows), np.int32), self.packed.view(np.uint8)
 
         def task(start: int, stop: int) -> None:
             in_bytes, error, doubt = estimates.quantize(coverage.with_units(rows[start:stop])[1])
             loops.estimate(
-                in_bytes, estimates.quantized.arrays, rows, start, error, doubt, self.arrays, base, bounds,
+                in_bytes, estimates.quantized.arrays, rows, start, error, doubt, self.arrays, base, coverage.upper,
                 coverage.version, self.references, above, self.packed, codes,
             )  # fmt: skip
 
@@ -416,7 +421,7 @@ class _Kept:
     def _know_scales(self, rows: Rows) -> None:
         """Write the limits of the scales that these rows are the first to have."""
         arrays, low = self.arrays, self.coverage.low
-        scales = np.unique(-1 - arrays.length[rows])
+        scales = np.unique(-1 - arrays.state["length"][rows])
         for scale in np.setdiff1d(scales[scales >= 0], arrays.in_use).tolist():
             place = len(arrays.in_use)
             if place == len(arrays.limits):
@@ -448,16 +453,15 @@ class _Kept:
 
     def _looked_at(self, rows: Rows) -> Rows:
         """The rows, once their bounds are up to date with what is kept of them."""
-        coverage, in_place = self.coverage, rows[np.argsort(self.arrays.start[rows])]
-        bounds = loops.Bounds(coverage.upper, coverage.coarse_at, coverage.rough_at)
-        task = partial(loops.look, in_place, self.arrays, bounds, coverage.version, self.references)
+        coverage, in_place = self.coverage, rows[np.argsort(self.coverage.state["start"][rows])]
+        task = partial(loops.look, in_place, self.arrays, coverage.upper, coverage.version, self.references)
         coverage.threads.run(task, len(rows), ROWS_AT_ONCE)
         return rows
 
     def _multiply_open(self, rows: Rows, goal: int) -> int:
         """Multiply those rows of which only rough similarities are kept; the highest bound of all, or `goal`."""
         coverage = self.coverage
-        rough = np.sort(rows[self.arrays.rough[rows] & (coverage.coarse_at[rows] < coverage.version)])
+        rough = np.sort(rows[(coverage.state["rough"][rows] != 0) & ~coverage.measured(rows)])
         if self.open_share > OPEN_SHARE:
             for part in chunks(rough, coverage.chunk):
                 self._multiply_in_place(part)
@@ -468,7 +472,6 @@ class _Kept:
     def _multiply_singly(self, rows: Rows) -> None:
         """Multiply each row with the references that are in doubt for it."""
         coverage = self.coverage
-        bounds = loops.Bounds(coverage.upper, coverage.coarse_at, coverage.rough_at)
         products: list[int] = []
 
         def task(start: int, stop: int) -> None:
@@ -476,7 +479,7 @@ class _Kept:
             units = coverage.with_units(part)[1]
             products.append(
                 loops.multiply_open(
-                    part, units, coverage.half_unit_refs, self.arrays, bounds, coverage.version, self.references
+                    part, units, coverage.half_unit_refs, self.arrays, coverage.upper, coverage.version, self.references
                 )
             )
 
@@ -489,7 +492,7 @@ class _Kept:
         similar, _ = coverage.similarities(rows, self.similar[: len(rows)])
         above = coverage.bound(rows, similar)
         chosen = np.flatnonzero(above <= self._units(rows))
-        self.arrays.length[rows[chosen]] = above[chosen]
+        coverage.state["length"][rows[chosen]] = above[chosen]
         task = partial(loops.write_kept, similar, chosen, rows, 0, self.arrays, coverage.low)
         coverage.threads.run(task, len(chosen), ROWS_AT_ONCE)
 
@@ -503,8 +506,8 @@ class _Kept:
 
     def _units(self, rows: Rows) -> Rows:
         """(rows,) the entries that what is kept of them takes."""
-        length, size = self.arrays.length[rows], self.arrays.size[rows]
-        return np.where(length < 0, size, length).astype(np.int64)
+        state = self.coverage.state[rows]
+        return np.where(state["length"] < 0, state["size"], state["length"]).astype(np.int64)
 
     def _make_room(self, rows: Rows, wanted: Mask) -> Mask:
         """Make room for what to keep of the wanted ones among some rows; which of the rows may have it.
@@ -529,27 +532,22 @@ class _Kept:
 
     def _compact(self, live: Rows) -> None:
         """Keep what is kept of these rows alone, lists shortened."""
-        in_place = live[np.argsort(self.arrays.start[live])]
+        in_place = live[np.argsort(self.coverage.state["start"][live])]
         self.used = loops.compact(in_place, self.arrays, self.coverage.low)
         self.size = len(live)
         self.heap[: self.size] = live
         loops.heapify(self.heap, self.size, self.coverage.upper)
 
 
-def _nothing_kept(n: int, r: int, entries: int) -> loops.Kept:
-    """The arrays for what is kept of n rows, each of which may be similar to r references."""
+def _nothing_kept(state: Array, r: int, entries: int) -> loops.Kept:
+    """The arrays for what is kept of rows, each of which may be similar to r references; their `loops.ROW`."""
     room = np.empty(entries + compressed.GROUP // ENTRY_BYTES, np.uint64)  # a group of bytes may be read beyond the end
     return loops.Kept(
         room=room,
         codes=room.view(np.uint8),
         words=room.view(np.int32),
         numbers=room.view(np.float32),
-        start=np.empty(n, np.int64),
-        length=np.empty(n, np.int32),
-        size=np.empty(n, np.int32),
-        rough=np.empty(n, bool),
-        error=np.empty(n, np.float32),
-        doubt=np.empty(n, np.float32),
+        state=state,
         limit_row=np.empty(BASES * compressed.STEPS, np.int32),
         limits=np.empty((8, compressed.groups(r) * compressed.GROUP), np.uint8),
         in_use=np.empty(0, np.int32),
@@ -744,11 +742,11 @@ def _bounds_of_part(
     """(rows,) no less than what each row of a part would add."""
     low, weight32 = writable(low), writable(weight32)
     bounds = np.full(len(rows), np.iinfo(np.int64).max)
-    seen, above = np.empty(len(rows), np.int32), np.empty(chunk, np.int32)
+    above = np.empty(chunk, np.int32)
     for places in chunks(np.arange(len(rows)), chunk):
         similar = unit_rows(points.take(rows[places])) @ half_unit_refs.T
         similar += np.float32(0.5)
-        loops.measure(similar, places, bounds, seen, 0, low, weight32, unit, above, 0, len(places))
+        loops.measure(similar, places, bounds, low, weight32, unit, above, 0, len(places))
     return bounds
 
 

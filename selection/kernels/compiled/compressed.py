@@ -25,8 +25,6 @@ from selection.kernels.compiled.jit import compiled
 
 # References of one entry of bits, bytes of an entry, and the largest number of steps.
 GROUP, BYTES, LARGEST = 64, 8, 255
-# Entries that a processor fetches from memory at once.
-LINE = 8
 # Steps are powers of 2**(1 / 4), from FIRST on: a row has the least that reaches to its largest similarity.
 FIRST = 2.0**-29
 STEPS = 128
@@ -166,29 +164,6 @@ def _look_fast(typing_context, room, codes, at, limits, scale, weights, units, r
 
 
 look_fast: Any = intrinsic(_look_fast)
-
-
-def _expect(typing_context, room, at, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
-    """Tell the processor that `size` entries from `at` on are needed soon: it fetches them while it works."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        given, integer = _Arguments(context, builder, signature, args), context.get_value_type(types.intp)
-        number = ir.IntType(32)
-        fetch = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-            builder.module,
-            ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), number, number, number]),
-            "llvm.prefetch.p0",
-        )
-        end = builder.add(args[1], args[2])
-        with cgutils.for_range_slice(builder, args[1], end, integer(LINE), integer) as (e, _):
-            place = builder.bitcast(builder.gep(given.array(0).data, [e]), ir.IntType(8).as_pointer())
-            builder.call(fetch, [place, number(0), number(3), number(1)])
-        return context.get_dummy_value()
-
-    return types.void(room, types.intp, types.intp), emit
-
-
-expect: Any = intrinsic(_expect)
 
 
 @compiled

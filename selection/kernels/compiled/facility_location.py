@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from selection.kernels.compiled import compressed, estimates, quantized
+from selection.kernels.compiled import compressed, estimates, memory, quantized
 from selection.kernels.compiled.jit import compiled
 from selection.kernels.compiled.sums import dot
 
@@ -27,8 +27,8 @@ FEW = 32
 SLACK = 1 + 2.0**-14
 # Rows looked at for one pick, one after the other, before it pays to look at many at once.
 LOOKS = 1024
-# What is kept of a row is fetched from memory while so many before it are looked at.
-AHEAD = 4
+# What is kept of a row is fetched from memory while so many before it are looked at, and where it is before that.
+AHEAD, FAR_AHEAD = 4, 16
 
 
 class References(NamedTuple):
@@ -47,33 +47,35 @@ class References(NamedTuple):
     unit: Any
 
 
-class Bounds(NamedTuple):
-    """Upper bounds on the gain of each row, and at which version they followed from what is kept of it."""
-
-    upper: Any
-    coarse_at: Any
-    rough_at: Any
-
-
 class Kept(NamedTuple):
-    """What is kept of the rows: `room` as 64-bit entries, also as bytes, int32 and float32; and for each row, where it is."""
+    """What is kept of the rows: `room` as 64-bit entries, also as bytes, int32 and float32; and for each row a `ROW`."""
 
     room: Any
     codes: Any
     words: Any
     numbers: Any
-    start: Any
-    length: Any
-    size: Any
-    rough: Any
-    error: Any
-    doubt: Any
+    state: Any
     # Of each scale, where its limits are; the scales of these; the bases and steps that scales are made of.
     limit_row: Any
     limits: Any
     in_use: Any
     bases: Any
     steps: Any
+
+
+ROW = np.dtype(
+    [
+        ("start", np.int64),
+        ("length", np.int32),
+        ("size", np.int32),  # the entries that compressed similarities take
+        ("error", np.float32),
+        ("doubt", np.float32),
+        ("seen_at", np.int32),  # the version that the row's bound is of
+        ("measured", np.int8),  # it followed from float32 similarities, not from what is rough
+        ("rough", np.int8),
+    ],
+    align=True,
+)
 
 
 @compiled
@@ -130,12 +132,11 @@ def upper_gain(s, low, weight, unit):  # type: ignore[no-untyped-def]  # noqa: A
 
 
 @compiled
-def measure(similar, rows, upper, coarse_at, version, low, weight32, unit, above, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def measure(similar, rows, upper, low, weight32, unit, above, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Lower the bounds of rows start .. stop-1 to what their similarities say now; how many of these lie above `low`."""
     for j in range(start, stop):
         row = rows[j]
         upper[row] = min(upper[row], upper_gain(similar[j], low, weight32, unit))
-        coarse_at[row] = version
         above[j] = count_above(similar[j], low, np.float32(0))
 
 
@@ -176,7 +177,7 @@ def scale_of(base, step):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN20
 
 @compiled
 def estimate(  # type: ignore[no-untyped-def]  # noqa: ANN201
-    in_bytes, references_in_bytes, rows, first, error, doubt, kept, base, bounds, version, references,  # noqa: ANN001
+    in_bytes, references_in_bytes, rows, first, error, doubt, kept, base, upper, version, references,  # noqa: ANN001
     above, out, codes,  # noqa: ANN001
 ):  # fmt: skip
     """Estimate the similarities of rows[first], and as many more as are `in_bytes`; lower their bounds, and compress them.
@@ -188,7 +189,8 @@ def estimate(  # type: ignore[no-untyped-def]  # noqa: ANN201
     """
     Q, offset, own = in_bytes
     packed, terms = references_in_bytes
-    low, weight32, base_of, steps = references.low, references.weight32, kept.bases[base], kept.steps
+    low, weight32, unit = references.low, references.weight32, references.unit
+    base_of, steps, state = kept.bases[base], kept.steps, kept.state
     sums = np.empty((quantized.ROWS, terms.shape[2]), np.int32)
     similar = np.empty((quantized.ROWS, len(packed) * terms.shape[2]), np.float32)
     for start in range(0, len(Q), quantized.ROWS):
@@ -199,20 +201,21 @@ def estimate(  # type: ignore[no-untyped-def]  # noqa: ANN201
             s, row, own_doubt = s[: len(low)], rows[j], doubt[start + e]
             gain = gain_above(s, low, weight32)
             above[j] = count_above(s, low, own_doubt)
-            bounds.upper[row] = min(bounds.upper[row], bound_of(gain, error[start + e], above[j], references.unit))
-            bounds.rough_at[row] = version
+            upper[row] = min(upper[row], bound_of(gain, error[start + e], above[j], unit))
             step, size = pack(s, low, base_of, own_doubt, steps, out[j], codes[j])
-            kept.length[row], kept.size[row] = -1 - scale_of(base, step), size
-            kept.error[row], kept.doubt[row], kept.rough[row] = error[start + e], own_doubt, True
+            state[row].length, state[row].size = -1 - scale_of(base, step), size
+            state[row].error, state[row].doubt, state[row].rough = error[start + e], own_doubt, True
+            state[row].seen_at, state[row].measured = version, False
 
 
 @compiled
 def copy_kept(out, chosen, rows, kept, first, last):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Copy the compressed similarities of the rows chosen[first] .. chosen[last - 1] to their places."""
+    room, state = kept.room, kept.state
     for j in chosen[first:last]:
-        at = kept.start[rows[j]]
-        for e in range(kept.size[rows[j]]):
-            kept.room[at + e] = out[j, e]
+        at = state[rows[j]].start
+        for e in range(state[rows[j]].size):
+            room[at + e] = out[j, e]
 
 
 @compiled
@@ -220,19 +223,21 @@ def write_kept(similar, chosen, rows, base, kept, low, first, last):  # type: ig
     """Keep what `length` says of the rows chosen[first] .. chosen[last - 1] of `similar`: a list, or compressed if it is
     below 0.
     """
-    room = np.empty(compressed.most_entries(len(low)), np.uint64)
-    codes = room.view(np.uint8)
+    room, words, numbers, state = kept.room, kept.words, kept.numbers, kept.state
+    base_of, steps = kept.bases[base], kept.steps
+    scratch = np.empty(compressed.most_entries(len(low)), np.uint64)
+    codes = scratch.view(np.uint8)
     for j in chosen[first:last]:
         row = rows[j]
-        at = kept.start[row]
-        kept.error[row], kept.doubt[row], kept.rough[row] = 0, 0, kept.length[row] < 0
-        if kept.length[row] >= 0:
-            write_list(similar[j], low, kept.words, kept.numbers, at, kept.length[row])
+        at = state[row].start
+        state[row].error, state[row].doubt, state[row].rough = 0, 0, state[row].length < 0
+        if state[row].length >= 0:
+            write_list(similar[j], low, words, numbers, at, state[row].length)
             continue
-        step, size = pack(similar[j], low, kept.bases[base], np.float32(0), kept.steps, room, codes)
-        kept.length[row] = -1 - scale_of(base, step)
+        step, size = pack(similar[j], low, base_of, np.float32(0), steps, scratch, codes)
+        state[row].length = -1 - scale_of(base, step)
         for e in range(size):
-            kept.room[at + e] = room[e]
+            room[at + e] = scratch[e]
 
 
 @compiled
@@ -275,22 +280,22 @@ def compact(rows, kept, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, A
     end = 0
     scratch = np.empty(compressed.most_entries(len(low)), np.uint64)
     for row in rows:
-        if kept.length[row] < 0:
+        if kept.state[row].length < 0:
             shorten_compressed(row, kept, end, scratch)
-            used = kept.size[row]
+            used = kept.state[row].size
         else:
-            used = shorten(kept, kept.start[row], kept.length[row], end, low, kept.doubt[row])
-            kept.length[row] = used
-        kept.start[row] = end
+            used = shorten(kept, row, end, low)
+            kept.state[row].length = used
+        kept.state[row].start = end
         end += used
     return end
 
 
 @compiled
-def shorten(kept, start, length, to, low, doubt):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Move a list to the place `to`, not behind its own, without what no longer counts; its new length."""
-    count = np.int64(0)
-    for e in range(start, start + length):  # each entry is moved, and counts if it stays
+def shorten(kept, row, to, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Move the list of a row to the place `to`, not behind its own, without what no longer counts; its new length."""
+    start, doubt, count = kept.state[row].start, kept.state[row].doubt, np.int32(0)
+    for e in range(start, start + kept.state[row].length):  # each entry is moved, and counts if it stays
         i, s = kept.words[2 * e], kept.numbers[2 * e + 1]
         kept.room[to + count] = kept.room[e]
         count += s + doubt > low[i]
@@ -301,7 +306,7 @@ def shorten(kept, start, length, to, low, doubt):  # type: ignore[no-untyped-def
 def look_at_list(room, words, numbers, first, length, low, weight32, doubt):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """What a list says that a row adds, and how many entries are left; the list is shortened to these."""
     gain, count = 0.0, np.int64(0)
-    for e in range(first, first + length):
+    for e in range(first, first + length):  # each entry is written, and counts if it stays
         i, s = words[2 * e], numbers[2 * e + 1]
         more = s - low[i]
         room[first + count] = room[e]
@@ -311,43 +316,46 @@ def look_at_list(room, words, numbers, first, length, low, weight32, doubt):  # 
 
 
 @compiled
-def look(rows, kept, bounds, version, references, first, last):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def look(rows, kept, upper, version, references, first, last):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Bring the bounds of rows[first] .. rows[last - 1] up to date with what is kept of them.
 
-    Lists are shortened; a list takes the place of compressed similarities once it is shorter than their bits. Arrays
-    have names of their own: to hand on a tuple of them takes as long as the look at a row.
+    What is kept becomes shorter. Arrays have names of their own: to hand on a tuple of them takes as long as the look
+    at a row.
     """
     room, codes, words, numbers, limits = kept.room, kept.codes, kept.words, kept.numbers, kept.limits
-    starts, lengths, doubts, errors, is_rough = kept.start, kept.length, kept.doubt, kept.error, kept.rough
-    steps, limit_row, sizes = kept.steps, kept.limit_row, kept.size
+    state, steps, limit_row = kept.state, kept.steps, kept.limit_row
     weight8, units, weight32, low = references.weight8, references.weight_units, references.weight32, references.low
-    upper, coarse_at, rough_at, unit = bounds.upper, bounds.coarse_at, bounds.rough_at, references.unit
-    bits = compressed.groups(len(low))
+    unit, bits = references.unit, compressed.groups(len(low))
     for j in range(first, last):
-        if j + AHEAD < last:
-            row = rows[j + AHEAD]
-            compressed.expect(room, starts[row], sizes[row] if lengths[row] < 0 else lengths[row])
+        expect(rows, j, last, state, upper, room)
         row = rows[j]
-        rough = is_rough[row]
-        if coarse_at[row] == version or (rough and rough_at[row] == version):
+        rough, length, at, doubt = state[row].rough, state[row].length, state[row].start, state[row].doubt
+        if state[row].seen_at == version and (rough or state[row].measured):
             continue
-        length, at, doubt = lengths[row], starts[row], doubts[row]
         if length < 0:
             scale = -1 - length
             step = steps[scale % compressed.STEPS]
             reach = compressed.reach_of(np.float64(doubt), step)
             gain, count = compressed.look(room, codes, at, limits, limit_row[scale], weight8, units, reach)
             gain *= step
-            if 2 * count <= compressed.BYTES * (sizes[row] - bits):
+            if 2 * count <= compressed.BYTES * (state[row].size - bits):
                 keep_less(row, kept, low, count)
         else:
             gain, count = look_at_list(room, words, numbers, at, length, low, weight32, doubt)
-            lengths[row] = count
-        upper[row] = min(upper[row], bound_of(gain, errors[row], count, unit))
-        if rough:
-            rough_at[row] = version
-        else:
-            coarse_at[row] = version
+            state[row].length = count
+        upper[row] = min(upper[row], bound_of(gain, state[row].error, count, unit))
+        state[row].seen_at, state[row].measured = version, not rough
+
+
+@compiled
+def expect(rows, j, last, state, upper, room):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Let the processor fetch what is known of the rows that come after rows[j]: all of it lies far apart in memory."""
+    if j + FAR_AHEAD < last:
+        memory.expect(state, rows[j + FAR_AHEAD], 1)
+        memory.expect(upper, rows[j + FAR_AHEAD], 1)
+    if j + AHEAD < last:
+        row = rows[j + AHEAD]
+        memory.expect(room, state[row].start, state[row].size if state[row].length < 0 else state[row].length)
 
 
 @compiled
@@ -358,16 +366,16 @@ def keep_less(row, kept, low, count):  # type: ignore[no-untyped-def]  # noqa: A
         keep_list(row, kept, which, most, opened(row, kept, low, np.float32(0), which, most))
     else:
         scratch = np.empty(compressed.most_entries(len(low)), np.uint64)
-        shorten_compressed(row, kept, kept.start[row], scratch)
+        shorten_compressed(row, kept, kept.state[row].start, scratch)
 
 
 @compiled
 def shorten_compressed(row, kept, to, scratch):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Move the compressed similarities of a row to the place `to`, not behind their own, without what no longer counts."""
-    scale = -1 - kept.length[row]
-    reach = compressed.reach_of(np.float64(kept.doubt[row]), kept.steps[scale % compressed.STEPS])
-    kept.size[row] = compressed.shorten(
-        kept.room, kept.codes, kept.start[row], kept.limits, kept.limit_row[scale], reach, to, scratch,
+    scale = -1 - kept.state[row].length
+    reach = compressed.reach_of(np.float64(kept.state[row].doubt), kept.steps[scale % compressed.STEPS])
+    kept.state[row].size = compressed.shorten(
+        kept.room, kept.codes, kept.state[row].start, kept.limits, kept.limit_row[scale], reach, to, scratch,
         scratch.view(np.uint8),
     )  # fmt: skip
 
@@ -379,14 +387,14 @@ def opened(row, kept, low, more, which, most):  # type: ignore[no-untyped-def]  
     Args:
         which: int32, `most`: float32, with room for one more.
     """
-    at, count = kept.start[row], np.int64(kept.length[row])
+    at, count = kept.state[row].start, np.int64(kept.state[row].length)
     if count >= 0:
         for e in range(count):
             which[e], most[e] = kept.words[2 * (at + e)], kept.numbers[2 * (at + e) + 1] + more
         return count
     scale = -1 - count
     base, step = kept.bases[scale // compressed.STEPS], kept.steps[scale % compressed.STEPS]
-    reach = compressed.reach_of(np.float64(kept.doubt[row]), step)
+    reach = compressed.reach_of(np.float64(kept.state[row].doubt), step)
     count = compressed.unpack(
         kept.room, kept.codes, at, kept.limits, kept.limit_row[scale], reach, base, step, which, most
     )
@@ -398,20 +406,20 @@ def opened(row, kept, low, more, which, most):  # type: ignore[no-untyped-def]  
 @compiled
 def keep_list(row, kept, which, most, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Let a list take the place of what is kept of a row."""
-    kept.length[row] = count
+    kept.state[row].length = count
     for e in range(count):
-        at = kept.start[row] + e
+        at = kept.state[row].start + e
         kept.words[2 * at], kept.numbers[2 * at + 1] = which[e], most[e]
 
 
 @compiled
-def multiply_open(rows, xs, half_unit_refs, kept, bounds, version, references):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def multiply_open(rows, xs, half_unit_refs, kept, upper, version, references):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Multiply rows, of unit vectors `xs`, with the references that are in doubt for them, and lower their bounds; how many
     products this was.
 
     A list of these references takes the place of what is kept if it is no longer.
     """
-    products, low = 0, references.low
+    products, low, state = 0, references.low, kept.state
     which, similar = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
     for j in range(len(rows)):
         row = rows[j]
@@ -425,11 +433,11 @@ def multiply_open(rows, xs, half_unit_refs, kept, bounds, version, references): 
             which[above], similar[above] = i, s
             above += s > low[i]
             gain += np.float64(references.weight32[i] * max(s - low[i], np.float32(0)))
-        bounds.upper[row] = min(bounds.upper[row], bound_of(gain, 0.0, 0, references.unit))
-        bounds.coarse_at[row] = version
-        if kept.length[row] >= 0 or above <= kept.size[row]:
+        upper[row] = min(upper[row], bound_of(gain, 0.0, 0, references.unit))
+        state[row].seen_at, state[row].measured = version, True
+        if state[row].length >= 0 or above <= state[row].size:
             keep_list(row, kept, which, similar, above)
-            kept.rough[row], kept.error[row], kept.doubt[row] = False, 0, 0
+            state[row].rough, state[row].error, state[row].doubt = False, 0, 0
     return products
 
 
@@ -445,7 +453,7 @@ def gain_of(row, kept, x, x_norm, references, take):  # type: ignore[no-untyped-
     """The exact gain of a row, of vector x; with `take`, its similarities are then what the references are covered with."""
     low, covered, unit = references.low, references.covered, references.unit
     which, most = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
-    count = opened(row, kept, low, kept.doubt[row], which, most)
+    count = opened(row, kept, low, kept.state[row].doubt, which, most)
     total = np.int64(0)
     for e in range(count):
         i = which[e]
@@ -551,7 +559,7 @@ def sift_all(heap, size, places, upper):  # type: ignore[no-untyped-def]  # noqa
 
 @compiled
 def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
-    kept, bounds, references, heap, size, place, norms, twin, exact_at, memo, memo_at, version,  # noqa: ANN001
+    kept, upper, references, heap, size, place, norms, twin, exact_at, memo, memo_at, version,  # noqa: ANN001
     outside_upper, outside_row, x, x_row, picked, gains, count, budget,  # noqa: ANN001
 ):  # fmt: skip
     """Pick among the rows at hand while none outside can come first.
@@ -567,7 +575,7 @@ def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
         the first row has to be multiplied, or so many were looked at that all may as well be at once. If there are
         fewer picks than the budget and neither, a row from outside is due.
     """
-    looks, upper = 0, bounds.upper
+    looks, state = 0, kept.state
     while count < budget and size > 0:
         row = heap[0]
         if outside_upper > upper[row] or (outside_upper == upper[row] and outside_row < row):
@@ -575,7 +583,9 @@ def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
         same = twin[row]
         is_exact = exact_at[row] == version or upper[row] == 0
         # A gain of 0 covers nothing more: the references need no look.
-        needs_vector = upper[row] > 0 if is_exact else memo_at[same] < version and bounds.coarse_at[row] == version
+        needs_vector = upper[row] > 0 if is_exact else (
+            memo_at[same] < version and state[row].seen_at == version and state[row].measured
+        )
         if needs_vector and place[row] < 0 and x_row != row:
             return count, size, version, row, False
         vector = references.vectors[place[row]] if place[row] >= 0 else x
@@ -600,10 +610,10 @@ def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
             exact_at[row] = version
             memo[same] = upper[row]
             memo_at[same] = version
-        elif looks == LOOKS or (kept.rough[row] and bounds.rough_at[row] == version):
+        elif looks == LOOKS or (state[row].rough and state[row].seen_at == version):
             return count, size, version, -1, True
         else:
-            look(heap, kept, bounds, version, references, 0, 1)
+            look(heap, kept, upper, version, references, 0, 1)
             looks += 1
         if size > 0:
             sift_down(heap, size, 0, upper)
