@@ -223,8 +223,7 @@ class Coverage:
 
     def measured(self, rows: Rows) -> Mask:
         """(rows,) whether their bounds are of this version, and from float32 similarities."""
-        state = self.state[rows]
-        return np.asarray((state["seen_at"] == self.version) & (state["measured"] != 0))
+        return np.asarray((self.state["seen_at"][rows] == self.version) & (self.state["measured"][rows] != 0))
 
     def tighten_in_parts(self, vectors: PartedVectors, left: Rows) -> bool:
         """Bring the bounds of these rows up to date where their vectors are, if that is worth the way; whether it is.
@@ -309,6 +308,10 @@ class _Outside:
             self.added.append(rows)
             self.highest = max(self.highest, int(self.upper[rows].max()))
 
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.rows) + sum(map(len, self.added))
+
     def all(self) -> Rows:
         """In no order."""
         return np.concatenate([self.rows, *self.added])
@@ -339,7 +342,9 @@ class _Kept:
         self.base_versions = np.empty(0, np.int64)
         # A list that is longer than the bits is not worth its room, unless there is room for as long ones of all.
         self.longest = max(self.bits, self.entries // max(1, len(among)))
-        self.used = 0
+        self.used, self.compacted_at = 0, coverage.version
+        # How many rows nothing is kept of, those at work left out.
+        self.to_come = 0
         # What part of the references was in doubt for the rows that were multiplied last.
         self.open_share = 0.0
         self.heap, self.size = np.empty(len(among), np.int64), 0
@@ -364,7 +369,10 @@ class _Kept:
             self.outside.again()
         first = self.outside.first()
         due = self.outside.count_above(DUE * int(upper[self.heap[0]])) if self.size else 0
-        for rows in chunks(self.outside.take(max(due, self.chunk)), self.chunk):
+        taken = self.outside.take(max(due, self.chunk))
+        self.to_come = self.outside.count() + len(taken)
+        for rows in chunks(taken, self.chunk):
+            self.to_come -= len(rows)
             self._multiply(rows, first)
 
     def _multiply(self, rows: Rows, first: int) -> None:
@@ -453,9 +461,10 @@ class _Kept:
 
     def _looked_at(self, rows: Rows) -> Rows:
         """The rows, once their bounds are up to date with what is kept of them."""
-        coverage, in_place = self.coverage, rows[np.argsort(self.coverage.state["start"][rows])]
-        task = partial(loops.look, in_place, self.arrays, coverage.upper, coverage.version, self.references)
-        coverage.threads.run(task, len(rows), ROWS_AT_ONCE)
+        coverage = self.coverage
+        stale = rows[coverage.state["seen_at"][rows] < coverage.version]
+        task = partial(loops.look, stale, self.arrays, coverage.upper, coverage.version, self.references)
+        coverage.threads.run(task, len(stale), ROWS_AT_ONCE)
         return rows
 
     def _multiply_open(self, rows: Rows, goal: int) -> int:
@@ -506,22 +515,25 @@ class _Kept:
 
     def _units(self, rows: Rows) -> Rows:
         """(rows,) the entries that what is kept of them takes."""
-        state = self.coverage.state[rows]
-        return np.where(state["length"] < 0, state["size"], state["length"]).astype(np.int64)
+        length, size = self.coverage.state["length"][rows], self.coverage.state["size"][rows]
+        return np.where(length < 0, size, length).astype(np.int64)
 
     def _make_room(self, rows: Rows, wanted: Mask) -> Mask:
         """Make room for what to keep of the wanted ones among some rows; which of the rows may have it.
 
-        If there is not enough, what is kept of rows of lowest bounds goes, and a quarter of the room is left for those
-        to come.
+        If there is not enough, what is kept of rows of lowest bounds goes, and room is left for all others, a quarter
+        at most.
         """
-        self._compact(self.heap[: self.size])
-        if self.used + int(self._units(rows[wanted]).sum()) <= self.entries:
-            return wanted
+        if self.compacted_at < self.coverage.version:  # else nothing became shorter
+            self._compact(self.heap[: self.size])
+            if self.used + int(self._units(rows[wanted]).sum()) <= self.entries:
+                return wanted
         upper, live = self.coverage.upper, self._looked_at(self.heap[: self.size].copy())
         competing = np.concatenate([live, rows[wanted]])
-        order = np.lexsort((competing, -upper[competing]))
-        stays = np.cumsum(self._units(competing[order])) <= self.entries - self.entries // 4
+        order = np.argsort(-upper[competing], kind="stable")
+        ends = np.cumsum(self._units(competing[order]))
+        others = int(ends[-1]) // len(competing) * self.to_come
+        stays = ends <= self.entries - min(self.entries // 4, others)
         stays[0] = True  # the row that is due; one always fits
         gone, staying = competing[order[~stays]], competing[order[stays]]
         self.floor, self.floor_version = int(upper[gone].max()), self.coverage.version
@@ -533,7 +545,7 @@ class _Kept:
     def _compact(self, live: Rows) -> None:
         """Keep what is kept of these rows alone, lists shortened."""
         in_place = live[np.argsort(self.coverage.state["start"][live])]
-        self.used = loops.compact(in_place, self.arrays, self.coverage.low)
+        self.used, self.compacted_at = loops.compact(in_place, self.arrays, self.coverage.low), self.coverage.version
         self.size = len(live)
         self.heap[: self.size] = live
         loops.heapify(self.heap, self.size, self.coverage.upper)
