@@ -414,13 +414,13 @@ class _Kept:
     def _estimate(self, estimates: Estimates, rows: Rows, base: int) -> None:
         """Lower the bounds of some rows to what products of bytes say, and compress the similarities to `packed`."""
         coverage = self.coverage
-        above, codes = np.empty(len(rows), np.int32), self.packed.view(np.uint8)
+        codes = self.packed.view(np.uint8)
 
         def task(start: int, stop: int) -> None:
             in_bytes, error, doubt = estimates.quantize(coverage.with_units(rows[start:stop])[1])
             loops.estimate(
                 in_bytes, estimates.quantized.arrays, rows, start, error, doubt, self.arrays, base, coverage.upper,
-                coverage.version, self.references, above, self.packed, codes,
+                coverage.version, self.references, self.packed, codes,
             )  # fmt: skip
 
         with coverage.blas.limit(limits=1):

@@ -123,12 +123,14 @@ def _look_fast(typing_context, room, codes, at, limits, scale, weights, units, r
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if not FAST:  # then this is never called
-            return context.make_tuple(builder, signature.return_type, [context.get_constant(types.float64, 0.0)] + [context.get_constant(types.intp, 0)])
+            nothing = [context.get_constant(kind, 0) for kind in signature.return_type]
+            return context.make_tuple(builder, signature.return_type, nothing)
         given, integer = _Arguments(context, builder, signature, args), context.get_value_type(types.intp)
         bytes_, wide = ir.VectorType(_BYTE, GROUP), ir.VectorType(_WHOLE, _LANES)
         doubles = ir.VectorType(ir.DoubleType(), _LANES)
         count_of = builder.extract_value(given.array(6).shape, 0)
-        total = cgutils.alloca_once_value(builder, ir.Constant(doubles, [0.0] * _LANES))  # type: ignore[no-untyped-call]
+        no_sum = ir.Constant(doubles, [0.0] * _LANES)
+        totals = [cgutils.alloca_once_value(builder, no_sum) for _ in range(2)]  # type: ignore[no-untyped-call]
         count = cgutils.alloca_once_value(builder, integer(0))  # type: ignore[no-untyped-call]
         place = cgutils.alloca_once_value(builder, builder.mul(builder.add(args[2], count_of), integer(BYTES)))  # type: ignore[no-untyped-call]
         limit_at = builder.mul(args[4], builder.extract_value(given.array(3).shape, 1))
@@ -142,24 +144,26 @@ def _look_fast(typing_context, room, codes, at, limits, scale, weights, units, r
                 code = _call(builder, "llvm.x86.avx512.mask.expand.v64i8", bytes_, raw, zeros, mask)
                 limit = given.load(3, builder.add(limit_at, first), bytes_)
                 above = _call(builder, "llvm.usub.sat.v64i8", bytes_, code, limit)
-                weight = given.load(5, first, bytes_)
-                nothing = ir.Constant(wide, [0] * _LANES)
-                sums = _call(
-                    builder, "llvm.x86.avx512.vpdpbusd.512", wide, nothing, builder.bitcast(above, wide),
-                    builder.bitcast(weight, wide),
-                )  # fmt: skip
+                opened = builder.and_(builder.icmp_unsigned(">", builder.add(code, more), limit), mask)
+                ones = builder.zext(opened, bytes_)
+                weight = builder.bitcast(given.load(5, first, bytes_), wide)
                 unit = _spread(builder, given.load(6, g, ir.DoubleType()), _LANES)
-                product = builder.fmul(builder.sitofp(sums, doubles), unit, flags=["contract"])
-                builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)
-                opened = builder.icmp_unsigned(">", builder.add(code, more), limit)
-                opened = builder.bitcast(builder.and_(opened, mask), integer)
+                for total, factor in zip(totals, (above, ones), strict=True):
+                    nothing = ir.Constant(wide, [0] * _LANES)
+                    factor = builder.bitcast(factor, wide)
+                    sums = _call(builder, "llvm.x86.avx512.vpdpbusd.512", wide, nothing, factor, weight)
+                    product = builder.fmul(builder.sitofp(sums, doubles), unit, flags=["contract"])
+                    builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)
+                opened = builder.bitcast(opened, integer)
                 builder.store(builder.add(builder.load(count), builder.ctpop(opened)), count)
                 builder.store(builder.add(builder.load(place), builder.ctpop(bits)), place)
-        sums = builder.load(total)
-        gain = _call(builder, "llvm.vector.reduce.fadd.v16f64", ir.DoubleType(), ir.DoubleType()(0.0), sums)
-        return context.make_tuple(builder, signature.return_type, [gain, builder.load(count)])
+        sums = [
+            _call(builder, "llvm.vector.reduce.fadd.v16f64", ir.DoubleType(), ir.DoubleType()(0.0), builder.load(total))
+            for total in totals
+        ]
+        return context.make_tuple(builder, signature.return_type, [*sums, builder.load(count)])
 
-    result = types.Tuple([types.float64, types.intp])
+    result = types.Tuple([types.float64, types.float64, types.intp])
     return result(room, codes, types.intp, limits, types.intp, weights, units, types.intp), emit
 
 
@@ -168,7 +172,7 @@ look_fast: Any = intrinsic(_look_fast)
 
 @compiled
 def look_plain(room, codes, at, limits, scale, weights, units, reach):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """What the references that are left may add at most, in steps times weights; how many of these there are.
+    """What the references that may count add at most, in steps times weights; their weights together; how many there are.
 
     Args:
         room: uint64; the compressed similarities begin at entry `at`. `codes`: the same as bytes.
@@ -176,20 +180,23 @@ def look_plain(room, codes, at, limits, scale, weights, units, reach):  # type: 
         weights: (groups * GROUP,) int8, multiples of `units` (groups,).
         reach: what is added to a byte before it is compared, to count.
     """
-    gain, count = 0.0, np.int64(0)
+    gain, open_weight, count = 0.0, 0.0, np.int64(0)
     place = BYTES * (at + len(units))
     limit = limits[scale]
     for g in range(len(units)):
-        bits, total = room[at + g], np.int64(0)
+        bits, total, opened = room[at + g], np.int64(0), np.int64(0)
         while bits:
             i = g * GROUP + lowest(bits)
             bits &= bits - np.uint64(1)
             code, most = np.int64(codes[place]), np.int64(limit[i])
             place += 1
             total += np.int64(weights[i]) * max(code - most, np.int64(0))
-            count += code + reach > most
+            if code + reach > most:
+                count += 1
+                opened += np.int64(weights[i])
         gain += units[g] * total
-    return gain, count
+        open_weight += units[g] * opened
+    return gain, open_weight, count
 
 
 @compiled

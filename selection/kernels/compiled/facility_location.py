@@ -5,8 +5,8 @@ Similarities, and so gains, are integers here: multiples of 1 / `unit`.
 What is kept of a row begins at entry `start` of `room`: a list, `length` references and their float32 similarities, each
 pair in 64 bits; or, where `length` is -1 - s, its similarities compressed with scale s (see `compressed`). A scale has a
 base, what the references were covered with at a version, and a step. What is kept is `rough` where it is more than the
-float32 similarities: rounded up, or estimates (see `estimates`); then a sum of n of them may be off by sqrt(n) times
-the row's `error`, and one by its `doubt`.
+float32 similarities: rounded up, or estimates (see `estimates`); then a weighted sum of them may be off by the
+row's `error` times the root of their weights together, and one of them by its `doubt`.
 """
 
 from __future__ import annotations
@@ -120,15 +120,15 @@ def gain_above(s, low, weight):  # type: ignore[no-untyped-def]  # noqa: ANN001,
 
 
 @compiled
-def bound_of(gain, error, count, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """No less than the exact gain, for what `count` similarities add that err by `error` (see `estimates`)."""
-    return np.int64(np.ceil((gain + np.float64(error) * np.sqrt(np.float64(count))) * SLACK * unit))
+def bound_of(gain, error, open_weight, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """No less than the exact gain, for what similarities add that err by `error` (see `estimates`)."""
+    return np.int64(np.ceil((gain + np.float64(error) * np.sqrt(np.float64(open_weight))) * SLACK * unit))
 
 
 @compiled
 def upper_gain(s, low, weight, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """No less than the exact gain, from float32 similarities."""
-    return bound_of(gain_above(s, low, weight), 0.0, 0, unit)
+    return bound_of(gain_above(s, low, weight), 0.0, 0.0, unit)
 
 
 @compiled
@@ -147,6 +147,19 @@ def count_above(s, low, doubt):  # type: ignore[no-untyped-def]  # noqa: ANN001,
     for i in range(s.shape[0]):
         count += np.int32(s[i] + doubt > low[i])
     return count
+
+
+@compiled(fastmath=True)
+def weight_above(s, low, weight, doubt):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The weights together of the references that similarities may add to."""
+    total = 0.0
+    for start in range(0, s.shape[0], RUN):
+        s_run, low_run, weight_run = s[start : start + RUN], low[start : start + RUN], weight[start : start + RUN]
+        t = np.float32(0)
+        for i in range(s_run.shape[0]):
+            t += weight_run[i] * np.float32(s_run[i] + doubt > low_run[i])
+        total += np.float64(t)
+    return total
 
 
 @compiled
@@ -178,7 +191,7 @@ def scale_of(base, step):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN20
 @compiled
 def estimate(  # type: ignore[no-untyped-def]  # noqa: ANN201
     in_bytes, references_in_bytes, rows, first, error, doubt, kept, base, upper, version, references,  # noqa: ANN001
-    above, out, codes,  # noqa: ANN001
+    out, codes,  # noqa: ANN001
 ):  # fmt: skip
     """Estimate the similarities of rows[first], and as many more as are `in_bytes`; lower their bounds, and compress them.
 
@@ -200,8 +213,8 @@ def estimate(  # type: ignore[no-untyped-def]  # noqa: ANN201
             s, j = similar[e], first + start + e
             s, row, own_doubt = s[: len(low)], rows[j], doubt[start + e]
             gain = gain_above(s, low, weight32)
-            above[j] = count_above(s, low, own_doubt)
-            upper[row] = min(upper[row], bound_of(gain, error[start + e], above[j], unit))
+            open_weight = weight_above(s, low, weight32, own_doubt)
+            upper[row] = min(upper[row], bound_of(gain, error[start + e], open_weight, unit))
             step, size = pack(s, low, base_of, own_doubt, steps, out[j], codes[j])
             state[row].length, state[row].size = -1 - scale_of(base, step), size
             state[row].error, state[row].doubt, state[row].rough = error[start + e], own_doubt, True
@@ -304,15 +317,19 @@ def shorten(kept, row, to, low):  # type: ignore[no-untyped-def]  # noqa: ANN001
 
 @compiled
 def look_at_list(room, words, numbers, first, length, low, weight32, doubt):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """What a list says that a row adds, and how many entries are left; the list is shortened to these."""
-    gain, count = 0.0, np.int64(0)
+    """What a list says that a row adds, the weights that are left in it together, and how many entries; the list is
+    shortened to these.
+    """
+    gain, open_weight, count = 0.0, 0.0, np.int64(0)
     for e in range(first, first + length):  # each entry is written, and counts if it stays
         i, s = words[2 * e], numbers[2 * e + 1]
         more = s - low[i]
         room[first + count] = room[e]
-        count += more + doubt > 0
+        left = more + doubt > 0
+        count += left
+        open_weight += np.float64(weight32[i] * np.float32(left))
         gain += np.float64(weight32[i] * max(more, np.float32(0)))
-    return gain, count
+    return gain, open_weight, count
 
 
 @compiled
@@ -336,14 +353,16 @@ def look(rows, kept, upper, version, references, first, last):  # type: ignore[n
             scale = -1 - length
             step = steps[scale % compressed.STEPS]
             reach = compressed.reach_of(np.float64(doubt), step)
-            gain, count = compressed.look(room, codes, at, limits, limit_row[scale], weight8, units, reach)
+            gain, open_weight, count = compressed.look(
+                room, codes, at, limits, limit_row[scale], weight8, units, reach
+            )
             gain *= step
             if 2 * count <= compressed.BYTES * (state[row].size - bits):
                 keep_less(row, kept, low, count)
         else:
-            gain, count = look_at_list(room, words, numbers, at, length, low, weight32, doubt)
+            gain, open_weight, count = look_at_list(room, words, numbers, at, length, low, weight32, doubt)
             state[row].length = count
-        upper[row] = min(upper[row], bound_of(gain, state[row].error, count, unit))
+        upper[row] = min(upper[row], bound_of(gain, state[row].error, open_weight, unit))
         state[row].seen_at, state[row].measured = version, not rough
 
 
@@ -433,7 +452,7 @@ def multiply_open(rows, xs, half_unit_refs, kept, upper, version, references):  
             which[above], similar[above] = i, s
             above += s > low[i]
             gain += np.float64(references.weight32[i] * max(s - low[i], np.float32(0)))
-        upper[row] = min(upper[row], bound_of(gain, 0.0, 0, references.unit))
+        upper[row] = min(upper[row], bound_of(gain, 0.0, 0.0, references.unit))
         state[row].seen_at, state[row].measured = version, True
         if state[row].length >= 0 or above <= state[row].size:
             keep_list(row, kept, which, similar, above)
