@@ -188,12 +188,12 @@ def look_plain(room, codes, at, limits, scale, weights, units, reach):  # type: 
         while bits:
             i = g * GROUP + lowest(bits)
             bits &= bits - np.uint64(1)
-            code, most = np.int64(codes[place]), np.int64(limit[i])
+            more, weight = np.int64(codes[place]) - np.int64(limit[i]), np.int64(weights[i])
             place += 1
-            total += np.int64(weights[i]) * max(code - most, np.int64(0))
-            if code + reach > most:
-                count += 1
-                opened += np.int64(weights[i])
+            counts = np.int64(more + reach > 0)
+            count += counts
+            opened += weight * counts
+            total += weight * max(more, np.int64(0))
         gain += units[g] * total
         open_weight += units[g] * opened
     return gain, open_weight, count
