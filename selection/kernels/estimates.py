@@ -17,12 +17,14 @@ as far apart as there are, by the same matrix.
 
 from __future__ import annotations
 
-import numpy as np
-from scipy.linalg import eigh  # type: ignore[import-untyped]
+from collections.abc import Callable
 
-from selection.kernels.compiled import compressed, quantized
+import numpy as np
+
 from selection.kernels.compiled import estimates as loops
+from selection.kernels.compiled import quantized
 from selection.kernels.compiled.margin import U, product_margin
+from selection.kernels.compiled.products import LANES
 from selection.kernels.quantized import Quantized
 from selection.types import Array, Doubles, Floats
 
@@ -37,7 +39,7 @@ BLOCK = 64
 WORTH_IT = 0.9
 # How far turned vectors may be off: at most BLOCK + 1 roundings of a feature, in each of BLOCK directions.
 TURNED = (BLOCK + 2) * BLOCK**0.5 * U
-# References at once.
+# References at once; a multiple of LANES.
 PART = 4096
 
 
@@ -53,28 +55,27 @@ class Estimates:
         units: (r, d) float32 references of unit length.
         weights: (r,) float32, what an error of each counts.
 
-    Cost: to begin with r d^2 operations for each of two matrices, and their largest eigenvalues. Memory: r d bytes, 8
-    bytes * d^2.
+    Cost: to begin with r d^2 operations for each of two matrices, and their largest eigenvalues. Memory: a byte for each
+    number in `units`, twice these to begin with.
     """
 
     def __init__(self, units: Floats, weights: Floats) -> None:
-        self.turn: Turn | None = Turn(units.shape[1])
-        if _mean_lost(self.turn(units)) > WORTH_IT * _mean_lost(units):
-            self.turn = None
+        self.turn = _turn_for(units)
         turned = self.turn(units) if self.turn else units
         r, d = turned.shape
         self.quantized = Quantized(d, r)
         self.quantized.add(turned)
         packed, terms = self.quantized.arrays
         roots = np.sqrt(weights.astype(np.float64))
-        values, vectors = _eigenvalues(turned, roots, min(LEADING + 1, d))
+        values, vectors = _eigenvalues(lambda part: turned[part], roots, d, min(LEADING + 1, d))
         # Eigenvectors of C'C times the roots of their eigenvalues; the root of the next; what float32 adds to a product.
         self.along = np.ascontiguousarray(vectors[:, 1:] * np.sqrt(values[1:]), np.float32)
         self.beyond = float(values[0]) ** 0.5
         self.slip = float(product_margin(d + 8)) * float(values.sum()) ** 0.5
+        lost = _eigenvalues(lambda part: turned[part] - _dequantized(packed, terms, part, d), roots, d, 1)[0]
+        self.lost = float(lost[0]) ** 0.5
         self.turned = 2 * TURNED if self.turn else 0.0
-        self.heaviest = float(weights.sum()) ** 0.5
-        self.lost = float(_eigenvalues(turned - _dequantized(packed, terms, r, d), roots, 1)[0][0]) ** 0.5
+        self.heaviest = float(roots @ roots) ** 0.5
         self.longest = float(terms[:, 1].max()) / 2
         self.most_lost = float(terms[:, 2].max()) / 2
 
@@ -88,7 +89,12 @@ class Estimates:
         Q, offset, own, left = loops.quantized_rows(rows, self.quantized.arrays[0].shape[1] * quantized.FEATURES)
         rest, reach = own[:, quantized.REST].astype(np.float64), own[:, quantized.REACH].astype(np.float64)
         along = loops.lengths(left @ self.along)
-        error = np.sqrt(along**2 + (self.beyond * rest) ** 2) + self.slip * rest + self.lost * reach + self.turned * self.heaviest
+        error = (
+            np.sqrt(along**2 + (self.beyond * rest) ** 2)
+            + self.slip * rest
+            + self.lost * reach
+            + self.turned * self.heaviest
+        )
         doubt = rest * self.longest + reach * self.most_lost + self.turned
         half = 0.5 * (1 + SLACK)
         return (Q, offset, own), (error * half).astype(np.float32), (doubt * half + loops.MARGIN).astype(np.float32)
@@ -113,24 +119,37 @@ class Turn:
         return np.asarray(np.take(wide, self.places, axis=1).reshape(-1, BLOCK) @ self.matrix).reshape(wide.shape)
 
 
+def _turn_for(units: Floats) -> Turn | None:
+    """A turn, if bytes leave less of vectors like these then."""
+    some = units[:PART]
+    if units.shape[1] < BLOCK:
+        return None
+    turn = Turn(units.shape[1])
+    return turn if _mean_lost(turn(some)) < WORTH_IT * _mean_lost(some) else None
+
+
 def _mean_lost(units: Floats) -> float:
-    """What bytes leave of the references on average."""
-    own = loops.quantized_rows(units[:PART], -(-units.shape[1] // quantized.FEATURES) * quantized.FEATURES)[2]
+    """What bytes leave of rows on average."""
+    own = loops.quantized_rows(units, -(-units.shape[1] // quantized.FEATURES) * quantized.FEATURES)[2]
     return float(own[:, quantized.REST].mean())
 
 
-def _dequantized(packed: Array, terms: Array, r: int, d: int) -> Doubles:
-    """(r, d) what the bytes of the references stand for."""
-    numbers = packed.transpose(0, 2, 1, 3).reshape(-1, packed.shape[1] * quantized.FEATURES)[:r, :d].astype(np.float64)
-    return (numbers - 128) * (terms[:, 0].reshape(-1)[:r, None].astype(np.float64) / 2)
+def _dequantized(packed: Array, terms: Array, part: slice, d: int) -> Doubles:
+    """(rows, d) what the bytes of some references stand for."""
+    groups = slice(part.start // LANES, -(-part.stop // LANES))
+    numbers = packed[groups].transpose(0, 2, 1, 3).reshape(-1, packed.shape[1] * quantized.FEATURES)
+    scales = terms[groups, 0].reshape(-1, 1).astype(np.float64) / 2
+    return ((numbers[:, :d].astype(np.float64) - 128) * scales)[: part.stop - part.start]
 
 
-def _eigenvalues(rows: Array, factors: Doubles, count: int) -> tuple[Doubles, Doubles]:
+def _eigenvalues(rows_of: Callable[[slice], Array], factors: Doubles, d: int, count: int) -> tuple[Doubles, Doubles]:
     """The `count` largest eigenvalues of M'M, ascending, rounded up, and their vectors; M has the rows times factors."""
-    d = rows.shape[1]
+    from scipy.linalg import eigh
+
     square = np.zeros((d, d))
-    for start in range(0, len(rows), PART):
-        part = rows[start : start + PART] * factors[start : start + PART, None]
-        square += part.T @ part
+    for start in range(0, len(factors), PART):
+        part = slice(start, min(start + PART, len(factors)))
+        rows = rows_of(part) * factors[part, None]
+        square += rows.T @ rows
     values, vectors = eigh(square, subset_by_index=[d - count, d - 1])
     return np.maximum(values, 0) + SLACK * np.trace(square) / d, vectors

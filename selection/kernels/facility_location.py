@@ -93,7 +93,7 @@ class Coverage:
     similarities of all rows fit into `max_bytes`, few a second time; and a scan of what is kept for each bound; where
     other processes read the vectors, they multiply more pairs and this one fewer, see `tighten_in_parts`. Memory:
     `max_bytes` at most (compressed similarities take a byte for each that may count and a bit for each reference), 9
-    bytes * references * d, 97 bytes * n, a chunk of 64 MiB or one row. A GPU multiplies somewhat more pairs; for its
+    bytes * references * d (20 to begin with), 92 bytes * n, chunks of 64 and 20 MiB or of one row. A GPU multiplies somewhat more pairs; for its
     memory see `device.facility_location`.
     """
 
@@ -115,7 +115,9 @@ class Coverage:
         references = np.arange(n, dtype=np.int64) if references is None else references
         references = references[self.norms[references] > 0]
         weights = np.ones(n) if weights is None else weights
-        by_weight = np.argsort(weights[references], kind="stable")  # weights in bytes are multiples of a group's largest
+        by_weight = np.argsort(
+            weights[references], kind="stable"
+        )  # weights in bytes are multiples of a group's largest
         refs = as_float32(vectors.take(references))
         self.refs, references = refs[by_weight], references[by_weight]
         self.weight, self.scale, self.unit = scaled(weights[references], exact=exact_weights)
@@ -333,7 +335,7 @@ class _Kept:
     """
 
     def __init__(self, coverage: Coverage, among: Rows) -> None:
-        n, r = len(coverage.norms), len(coverage.refs)
+        r = len(coverage.refs)
         self.coverage = coverage
         self.outside = _Outside(among, coverage.upper)
         self.bits = compressed.groups(r)
@@ -379,7 +381,7 @@ class _Kept:
         """Multiply some rows, and keep something of those of high bounds."""
         coverage, upper = self.coverage, self.coverage.upper
         base = self._base()
-        again = (coverage.state["seen_at"][rows] == coverage.version).any()
+        again = (coverage.state["seen_at"][rows] == coverage.version).any()  # then estimates say no more than before
         estimates = None if again else self.estimates
         if estimates is None and len(rows) > len(self.similar):
             for part in chunks(rows, len(self.similar)):
@@ -506,7 +508,7 @@ class _Kept:
         coverage.threads.run(task, len(chosen), ROWS_AT_ONCE)
 
     def _base(self) -> int:
-        """The base of sketches made now: what the references are covered with, or were not long ago."""
+        """The base of similarities compressed now: what the references are covered with, or were not long ago."""
         version, known = self.coverage.version, len(self.base_versions)
         if not known or version >= max(1, 2 * self.base_versions[-1]):
             self.arrays.bases[known] = self.coverage.low
@@ -524,19 +526,19 @@ class _Kept:
         If there is not enough, what is kept of rows of lowest bounds goes, and room is left for all others, a quarter
         at most.
         """
-        if self.compacted_at < self.coverage.version:  # else nothing became shorter
-            self._compact(self.heap[: self.size])
-            if self.used + int(self._units(rows[wanted]).sum()) <= self.entries:
+        live, units = self.heap[: self.size].copy(), int(self._units(rows[wanted]).sum())
+        if self.compacted_at < self.coverage.version or units + int(self._units(live).sum()) <= self.entries:
+            self._compact(live)
+            if self.used + units <= self.entries:
                 return wanted
-        upper, live = self.coverage.upper, self._looked_at(self.heap[: self.size].copy())
-        competing = np.concatenate([live, rows[wanted]])
-        order = np.argsort(-upper[competing], kind="stable")
+        upper, competing = self.coverage.upper, np.sort(np.concatenate([self._looked_at(live), rows[wanted]]))
+        order = np.argsort(-upper[competing], kind="stable")  # of equal bounds the lowest row, as it is picked
         ends = np.cumsum(self._units(competing[order]))
         others = int(ends[-1]) // len(competing) * self.to_come
         stays = ends <= self.entries - min(self.entries // 4, others)
         stays[0] = True  # the row that is due; one always fits
         gone, staying = competing[order[~stays]], competing[order[stays]]
-        self.floor, self.floor_version = int(upper[gone].max()), self.coverage.version
+        self.floor, self.floor_version = int(upper[gone].max(initial=-1)), self.coverage.version
         may = np.isin(rows, staying)
         self.outside.add(gone[~np.isin(gone, rows)])
         self._compact(live[np.isin(live, staying)])
@@ -573,7 +575,9 @@ def _references(coverage: Coverage, groups: int) -> loops.References:
     weights = np.zeros(groups * compressed.GROUP)
     weights[: len(coverage.weight)] = coverage.weight
     units = weights.reshape(groups, compressed.GROUP).max(axis=1, initial=0.0) / compressed.WEIGHT * (1 + 1e-6)
-    whole = np.ceil(np.divide(weights, np.repeat(units, compressed.GROUP), out=np.zeros_like(weights), where=weights > 0))
+    whole = np.ceil(
+        np.divide(weights, np.repeat(units, compressed.GROUP), out=np.zeros_like(weights), where=weights > 0)
+    )
     return loops.References(
         vectors=coverage.refs,
         norms=coverage.ref_norm,

@@ -149,9 +149,8 @@ def _look_fast(typing_context, room, codes, at, limits, scale, weights, units, r
                 weight = builder.bitcast(given.load(5, first, bytes_), wide)
                 unit = _spread(builder, given.load(6, g, ir.DoubleType()), _LANES)
                 for total, factor in zip(totals, (above, ones), strict=True):
-                    nothing = ir.Constant(wide, [0] * _LANES)
-                    factor = builder.bitcast(factor, wide)
-                    sums = _call(builder, "llvm.x86.avx512.vpdpbusd.512", wide, nothing, factor, weight)
+                    given_bytes = ir.Constant(wide, [0] * _LANES), builder.bitcast(factor, wide), weight
+                    sums = _call(builder, "llvm.x86.avx512.vpdpbusd.512", wide, *given_bytes)
                     product = builder.fmul(builder.sitofp(sums, doubles), unit, flags=["contract"])
                     builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)
                 opened = builder.bitcast(opened, integer)
@@ -163,7 +162,7 @@ def _look_fast(typing_context, room, codes, at, limits, scale, weights, units, r
         ]
         return context.make_tuple(builder, signature.return_type, [*sums, builder.load(count)])
 
-    result = types.Tuple([types.float64, types.float64, types.intp])
+    result = types.Tuple([types.float64, types.float64, types.intp])  # type: ignore[no-untyped-call]
     return result(room, codes, types.intp, limits, types.intp, weights, units, types.intp), emit
 
 

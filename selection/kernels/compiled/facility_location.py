@@ -196,7 +196,7 @@ def estimate(  # type: ignore[no-untyped-def]  # noqa: ANN201
     """Estimate the similarities of rows[first], and as many more as are `in_bytes`; lower their bounds, and compress them.
 
     Args:
-        in_bytes: of each row, see `estimates.quantize`; `references_in_bytes`: see `quantized`.
+        in_bytes: (rows, ..) bytes of these rows, see `estimates`; `references_in_bytes`: packed, see `quantized`.
         error, doubt: (rows,) of these.
         out: (rows, entries) uint64 to compress to, from row `first` on; `codes`: the same as bytes.
     """
@@ -353,9 +353,7 @@ def look(rows, kept, upper, version, references, first, last):  # type: ignore[n
             scale = -1 - length
             step = steps[scale % compressed.STEPS]
             reach = compressed.reach_of(np.float64(doubt), step)
-            gain, open_weight, count = compressed.look(
-                room, codes, at, limits, limit_row[scale], weight8, units, reach
-            )
+            gain, open_weight, count = compressed.look(room, codes, at, limits, limit_row[scale], weight8, units, reach)
             gain *= step
             if 2 * count <= compressed.BYTES * (state[row].size - bits):
                 keep_less(row, kept, low, count)
@@ -382,7 +380,7 @@ def keep_less(row, kept, low, count):  # type: ignore[no-untyped-def]  # noqa: A
     """Keep only what still counts of the compressed similarities of a row; as a list if that is shorter than the bits."""
     if count <= compressed.groups(len(low)):
         which, most = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
-        keep_list(row, kept, which, most, opened(row, kept, low, np.float32(0), which, most))
+        keep_list(row, kept, which, most, opened(row, kept, np.float32(0), which, most))
     else:
         scratch = np.empty(compressed.most_entries(len(low)), np.uint64)
         shorten_compressed(row, kept, kept.state[row].start, scratch)
@@ -400,7 +398,7 @@ def shorten_compressed(row, kept, to, scratch):  # type: ignore[no-untyped-def] 
 
 
 @compiled
-def opened(row, kept, low, more, which, most):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def opened(row, kept, more, which, most):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Write which references are in doubt for a row, and its similarities as they are kept and `more`; how many.
 
     Args:
@@ -442,7 +440,7 @@ def multiply_open(rows, xs, half_unit_refs, kept, upper, version, references):  
     which, similar = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
     for j in range(len(rows)):
         row = rows[j]
-        count = opened(row, kept, low, np.float32(0), which, similar)
+        count = opened(row, kept, np.float32(0), which, similar)
         for e in range(count):
             similar[e] = product(xs[j], half_unit_refs[which[e]]) + np.float32(0.5)
         products += count
@@ -472,7 +470,7 @@ def gain_of(row, kept, x, x_norm, references, take):  # type: ignore[no-untyped-
     """The exact gain of a row, of vector x; with `take`, its similarities are then what the references are covered with."""
     low, covered, unit = references.low, references.covered, references.unit
     which, most = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
-    count = opened(row, kept, low, kept.state[row].doubt, which, most)
+    count = opened(row, kept, kept.state[row].doubt, which, most)
     total = np.int64(0)
     for e in range(count):
         i = which[e]
@@ -602,8 +600,10 @@ def greedy(  # type: ignore[no-untyped-def]  # noqa: ANN201
         same = twin[row]
         is_exact = exact_at[row] == version or upper[row] == 0
         # A gain of 0 covers nothing more: the references need no look.
-        needs_vector = upper[row] > 0 if is_exact else (
-            memo_at[same] < version and state[row].seen_at == version and state[row].measured
+        needs_vector = (
+            upper[row] > 0
+            if is_exact
+            else (memo_at[same] < version and state[row].seen_at == version and state[row].measured)
         )
         if needs_vector and place[row] < 0 and x_row != row:
             return count, size, version, row, False
