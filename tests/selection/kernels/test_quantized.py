@@ -156,16 +156,21 @@ def test_quantized__keeps_nothing_where_it_is_of_no_use(d):
 
 OF_ANY_PROCESSOR = """\
 import numpy as np
+from selection.kernels import estimates
+from selection.kernels.facility_location import Coverage
 from selection.kernels.k_center import k_center
 from selection.vectors import ArrayVectors
 
 X = np.random.default_rng(0).normal(size=(600, 32)).astype(np.float32)
 print(*k_center(ArrayVectors(X), 200, centres=np.array([0]), candidates=np.arange(600) > 0).rows)
+estimates.PAIRS = 0
+coverage = Coverage(ArrayVectors(X), references=np.arange(0, 600, 2), taken=np.arange(0), max_bytes=2**17)
+print(*coverage.greedy(np.arange(600), 100)[0])
 """
 
 
 @pytest.mark.slow
-def test_k_center__compiled_for_a_processor_without_the_instruction_picks_the_same(tmp_path):
+def test_kernels__compiled_for_a_processor_without_the_instructions_pick_the_same(tmp_path):
     generic = {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path)}
     picked = [
         subprocess.run([sys.executable, "-c", OF_ANY_PROCESSOR], env=os.environ | more, capture_output=True, check=True)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from selection import ArrayVectors, InvalidInput, InvalidOption, Pool, Selection, build_step, select, step_spec
 from selection.checks import in_parts
+from selection.kernels import estimates
 from selection.kernels import facility_location as kernel
-from selection.kernels.compiled import facility_location as loops
+from selection.kernels.compiled import quantized
 from selection.kernels.facility_location import greedy_lists, neighbour_lists
 from selection.selectors.facility_location import FacilityLocation
 
@@ -207,24 +208,27 @@ def naive_units(s: np.ndarray, weights: np.ndarray, k: int, taken: np.ndarray) -
     return rows
 
 
-@pytest.mark.parametrize("all_at_once", [False, True])
+@pytest.mark.parametrize("how", ["in bytes", "singly", "all at once"])
 @pytest.mark.parametrize("references", [1, 17, 130])
-@pytest.mark.parametrize("units", [0, 3, 10, 40])  # entries for each row: a sketch of 130 references takes 9
-def test_coverage__sketches_change_no_pick(
-    units: int, references: int, all_at_once: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("units", [0, 3, 8, 40])  # entries for each row: 130 compressed similarities take 3 to 20
+def test_coverage__what_is_kept_changes_no_pick(
+    units: int, references: int, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"CHUNK_ROWS": 64, "SEEDS": 3, "OPEN_ROWS": 7, "OPEN_SHARE": -1 if all_at_once else 2}.items():
+    share = {"in bytes": 1 / 6, "singly": 2, "all at once": -1}[how]
+    for name, value in {"CHUNK_ROWS": 64, "SEEDS": 3, "OPEN_ROWS": 7, "OPEN_SHARE": share}.items():
         monkeypatch.setattr(kernel, name, value)
-    name = "_multiply_in_place" if all_at_once else "_multiply_singly"
+    in_bytes = how == "in bytes" and quantized.has_instruction()
+    monkeypatch.setattr(estimates, "PAIRS", 0 if in_bytes else 2**40)
+    name = {"in bytes": "_estimate", "singly": "_multiply_singly", "all at once": "_multiply_in_place"}[how]
     multiply, multiplied = getattr(kernel._Kept, name), []
 
-    def counted(self: object, rows: np.ndarray) -> None:
-        multiplied.extend(rows)
-        multiply(self, rows)
+    def counted(self: object, *arguments: np.ndarray) -> None:
+        multiplied.extend(next(rows for rows in arguments if isinstance(rows, np.ndarray)))
+        multiply(self, *arguments)
 
     monkeypatch.setattr(kernel._Kept, name, counted)
     for seed in range(3):
-        x = clustered(700, 12, seed)
+        x = clustered(700, 18, seed)
         x[50:70], x[80:90], x[300:302] = x[50], 0, x[65]  # gains that tie, and zero vectors
         rng = np.random.default_rng(seed)
         refs = np.sort(rng.permutation(700)[:references])
@@ -239,34 +243,42 @@ def test_coverage__sketches_change_no_pick(
         assert rows.tolist() == naive_units(s, weights[refs], 90, taken)
         covered = s[[*taken, *rows]].max(axis=0)
         np.testing.assert_allclose(coverage.before + gain.sum(), covered @ weights[refs], rtol=1e-9)
-    if references == 130 and units == 10:  # lists of all rows do not fit, sketches do
-        assert len(multiplied) > 700
+    if how == "in bytes":
+        assert bool(multiplied) == in_bytes
+    elif references == 130 and units == 8:  # lists of all rows do not fit, compressed similarities do
+        assert len(multiplied) > 500
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("r", [1, 5, 16, 17, 300, 5000])
-def test_sketch__leaves_open_what_may_add_and_bounds_it_closely(r: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    base = rng.uniform(-1e-5, 0.8, r).astype(np.float32)
-    low = base + (rng.random(r) * 0.05 * (rng.random(r) < 0.5)).astype(np.float32)
-    s = (base + rng.normal(size=r) * 0.04 * np.where(rng.random(r) < 0.02, 8, 1)).clip(0, 1).astype(np.float32)
-    weights = rng.random(r).astype(np.float32)
-    k = loops.sketch_units(r)
-    words, bits = np.empty(k, np.int32), np.empty(k, np.int32)
-    step, top = loops.write_sketch(s, low, base, words, bits)
-    for later in (low, np.maximum(low, s - 1e-3), low + np.float32(0.03), np.maximum(low, np.roll(s, 1)), s):
-        bound = loops.sketched_gain(words, bits, base, later, weights, step, top, 2.0**40)
-        true = loops.upper_gain(s, later, weights, 2.0**40)
-        assert bound >= true
-        which, most = np.empty(r + 1, np.int32), np.empty(r + 1, np.float32)
-        count = loops.open_in_sketch(words, bits, base, later, step, top, which, most)
-        assert count == loops.count_open(words, bits, base, later, step, top)
-        assert set(np.flatnonzero(s > later)) <= set(which[:count])
-        assert (most[:count] >= s[which[:count]])[s[which[:count]] > low[which[:count]]].all()
-    if r == 5000:
-        assert loops.sketched_gain(words, bits, base, low, weights, step, top, 2.0**40) < 1.3 * loops.upper_gain(
-            s, low, weights, 2.0**40
-        )
+@pytest.mark.parametrize("kind", ["large feature", "near copies", "heavy weights", "one direction"])
+@pytest.mark.parametrize("memory", [0, 2**15, 2**24])
+def test_coverage__estimates_change_no_pick(kind: str, memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimates, "PAIRS", 0)
+    rng = np.random.default_rng(7)
+    x, weights = clustered(900, 70, 3), np.ones(900, np.int64)
+    if kind == "large feature":
+        x[:, 3] *= 40
+    elif kind == "near copies":
+        x = x[rng.integers(30, size=900)] * (1 + 1e-4 * rng.normal(size=x.shape)).astype(np.float32)
+    elif kind == "heavy weights":
+        weights = np.exp(rng.normal(size=900) * 3).astype(np.int64)
+    else:
+        x += 3 * np.ones(70, np.float32)
+    refs, none = np.sort(rng.permutation(900)[:400]), np.empty(0, np.int64)
+    known = Pool(vectors=x).get_vectors()
+    coverage = kernel.Coverage(known, references=refs, weights=weights.astype(float), taken=none, max_bytes=memory)
+    first = coverage.greedy(np.arange(900), 40)[0]
+    rows = np.concatenate([first, coverage.greedy(np.setdiff1d(np.arange(900), first), 60)[0]])
+    assert rows.tolist() == naive_units(similarities(x)[:, refs], weights[refs], 100, none)
+
+
+def test_coverage__without_the_instruction_makes_the_same_picks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimates, "PAIRS", 0)
+    x = clustered(800, 40, 5)
+    expected = run(x, 100, mode="reference", n_ref=300)
+    monkeypatch.setattr(quantized, "has_instruction", lambda: False)
+    monkeypatch.setattr(kernel, "Estimates", None)  # not to be made
+    got = run(x, 100, mode="reference", n_ref=300)
+    assert (got.rows.tolist(), got.gain.tolist()) == (expected.rows.tolist(), expected.gain.tolist())
 
 
 @pytest.mark.parametrize("memory", [1e-9, 1e-4])
