@@ -50,11 +50,11 @@ class FacilityLocation(Weighted):
     Not for: rare kinds of rows, which raise the mean similarity little: `k_center` goes to them.
 
     Cost for n rows of d dimensions: "exact" multiplies all pairs once, n*n*d*2 operations, and keeps 8 bytes for
-    each similarity that may still count, all at first and few after some picks; where there is no room for as much,
-    half a byte for each similarity (a sketch), by which few pairs are computed again. What does not fit into
-    `memory_gb` even so is computed again several times. "reference": n * n_ref in place of n * n. "knn": one search
-    with n queries, 20 bytes * n * n_neighbors. "stochastic": ln(1/eps) * n * n pairs. All modes also take 8 bytes * d
-    for each covered row and 93 bytes a row.
+    each similarity that may still count, all at first and few after some picks; where there is no room for as much, a
+    byte (and a bit for each of the others), by which few pairs are computed again. What does not fit into `memory_gb`
+    even so is computed again several times. "reference": n * n_ref in place of n * n. "knn": one search with n queries,
+    20 bytes * n * n_neighbors. "stochastic": ln(1/eps) * n * n pairs. All modes also take 9 bytes * d for each covered
+    row (20 to begin with) and 96 bytes a row.
 
     Source: Lin and Bilmes 2009; lazy greedy Minoux 1978; stochastic greedy Mirzasoleiman et al. 2015.
     """
