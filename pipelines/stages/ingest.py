@@ -68,7 +68,8 @@ def ingest(context: Context) -> Outcome:
         raise next(iter(bad.values()))
     check_bad_fraction(list(ingests.values()), config.pool.max_bad_fraction, store)
     if not any(result.readable for result in ingests.values()):
-        raise BadInput(f"the pool is empty: the {len(specs)} files under `pool.files` hold no readable row")
+        files = f"the {counted(len(specs), 'file')} under `pool.files` hold{'s' if len(specs) == 1 else ''}"
+        raise BadInput(f"the pool is empty: {files} no readable row")
     columns = [ingest_columns(store, file.url, file.id) for file in config.pool.columns]
     last = last_run(store, "ingest")
     parent = last["subject"] if last and store.has("records", "snapshots", last["subject"]) else None

@@ -50,7 +50,8 @@ from storage.upkeep.search import Patterns, files_that_hold, patterns_of
 _LISTED = 10
 # Kinds that no run makes again: a damaged one is not thrown away.
 _NOT_MADE_AGAIN = frozenset({
-    "labels", "rounds", "classifiers", "trials", "trial_cells", "trial_detectable", "trial_effects", "results", "forgotten",
+    "labels", "rounds", "classifiers", "trials", "trial_cells", "trial_detectable", "trial_effects", "results",
+    "comparisons", "forgotten",
 })  # fmt: skip
 # Kinds that people know by an id.
 _HOLDERS = {"selections": "selection", "rounds": "round of labeling", "trials": "trial", "classifiers": "classifier"}

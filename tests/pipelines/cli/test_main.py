@@ -88,6 +88,9 @@ class TestMistakes:
         said = refused(winnow, "run", "-c", light)
         assert said.endswith("winnow: the pool is empty: the 2 files under `pool.files` hold no readable row\n")
         assert Store(light / "store").records("snapshots") == []
+        (light / "data" / "b.jsonl").unlink()
+        said = refused(winnow, "run", "-c", light)
+        assert said.endswith("winnow: the pool is empty: the 1 file under `pool.files` holds no readable row\n")
 
     def test_run__a_budget_larger_than_the_pool(self, winnow: Winnow, light: Path) -> None:
         change(light, "budget: 8", "budget: 81")

@@ -312,9 +312,11 @@ def test_forget__damage_after_a_kill_is_put_aside_and_a_run_makes_it_again(
         ("quarantine/*/rows.parquet", 0, "; put aside in "),
         ("tokens/*/*/keys.npy", 0, "; put aside in "),
         ("records/labels/*/labels.parquet", 2, "; take it from a backup, or move "),
+        ("records/comparisons/*/comparison.json", 2, "; take it from a backup, or move "),
     ],
 )
 def test_forget__other_records_that_are_damaged(full: Path, winnow: Winnow, damaged: str, code: int, says: str) -> None:
+    assert winnow("compare", "near", "any", "--record", "-c", full).code == 0
     path = min((full / "store").glob(damaged))
     flip(path)
     ended = winnow("forget", "fox-3", "--yes", "-c", full)
