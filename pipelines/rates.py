@@ -129,7 +129,6 @@ STEPS: Mapping[str, StepRate] = {
     # As fast as products alone: where vectors lie in clusters, bounds rule out pairs and it is ten times as fast.
     "k_center": StepRate(_per_pick, 42e9, _TARGETED, 0.7),
     "kmeans_pp": StepRate(_per_pick, 4500e9, _COVERAGE),
-    # Workers bound their rows in float32, but there are many of them.
     "facility_location": StepRate(_per_reference, 50e9, "benchmarks/recipes.py", 0.6),
     # All but the k-means of a sample, which is a tenth of it at a billion rows.
     "semdedup": StepRate(_in_clusters, 60e9, _COVERAGE, 0.9),

@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from selection.blocks import writable
 from selection.kernels.compiled import estimates as loops
 from selection.kernels.compiled import quantized
 from selection.kernels.compiled.margin import U, product_margin
@@ -78,6 +79,16 @@ class Estimates:
         self.heaviest = float(roots @ roots) ** 0.5
         self.longest = float(terms[:, 1].max()) / 2
         self.most_lost = float(terms[:, 2].max()) / 2
+
+    @property
+    def available(self) -> bool:
+        """Whether this processor has the instruction: another one may have made these."""
+        return quantized.has_instruction()
+
+    def references(self) -> tuple[Array, Array]:
+        """The references in bytes, as the compiled loops take them."""
+        packed, terms = self.quantized.arrays
+        return writable(packed), writable(terms)
 
     def quantize(self, units: Floats) -> tuple[tuple[Array, ...], Floats, Floats]:
         """The bytes of (b, d) rows of unit length, their errors and their doubts, (b,) each.

@@ -227,10 +227,10 @@ class Coverage:
         """(rows,) whether their bounds are of this version, and from float32 similarities."""
         return np.asarray((self.state["seen_at"][rows] == self.version) & (self.state["measured"][rows] != 0))
 
-    def tighten_in_parts(self, vectors: PartedVectors, left: Rows) -> bool:
+    def tighten_in_parts(self, vectors: PartedVectors, left: Rows, estimates: Estimates | None) -> bool:
         """Bring the bounds of these rows up to date where their vectors are, if that is worth the way; whether it is.
 
-        The references go to each part; of each row its place, and a bound back.
+        The references go to each part, also in bytes; of each row its place, and a bound back.
         """
         left = left[~self.measured(left) & (self.upper[left] > 0)]
         if not self.covered.any() or len(left) * self.refs.size < PARTED_PRODUCTS:
@@ -242,7 +242,8 @@ class Coverage:
             places = np.flatnonzero(stale[part])
             return (places,) if len(places) else None
 
-        work = partial(_bounds_of_part, self.half_unit_refs, self.low, self.weight32, self.unit, self.chunk)
+        covered = self.low, self.weight32, self.unit
+        work = partial(_bounds_of_part, self.half_unit_refs, estimates, *covered, self.chunk)
         for part, bounds in vectors.map_parts(work, places_of):
             rows = part[stale[part]]
             self.upper[rows] = np.minimum(self.upper[rows], bounds)
@@ -366,7 +367,7 @@ class _Kept:
             coverage.tighten(coverage.device, self.outside.rows)
             self.outside.again()
         elif isinstance(coverage.vectors, PartedVectors) and coverage.tighten_in_parts(
-            coverage.vectors, self.outside.all()
+            coverage.vectors, self.outside.all(), self.estimates
         ):
             self.outside.again()
         first = self.outside.first()
@@ -421,7 +422,7 @@ class _Kept:
         def task(start: int, stop: int) -> None:
             in_bytes, error, doubt = estimates.quantize(coverage.with_units(rows[start:stop])[1])
             loops.estimate(
-                in_bytes, estimates.quantized.arrays, rows, start, error, doubt, self.arrays, base, coverage.upper,
+                in_bytes, estimates.references(), rows, start, error, doubt, self.arrays, base, coverage.upper,
                 coverage.version, self.references, self.packed, codes,
             )  # fmt: skip
 
@@ -753,14 +754,27 @@ def _norms_and_hashes(vectors: Points) -> tuple[Doubles, Rows]:
 
 
 def _bounds_of_part(
-    half_unit_refs: Floats, low: Floats, weight32: Floats, unit: float, chunk: int, points: Points, rows: Rows
+    half_unit_refs: Floats,
+    estimates: Estimates | None,
+    low: Floats,
+    weight32: Floats,
+    unit: float,
+    chunk: int,
+    points: Points,
+    rows: Rows,
 ) -> Rows:
-    """(rows,) no less than what each row of a part would add."""
+    """(rows,) no less than what each row of a part would add; from estimates if this processor multiplies bytes."""
     low, weight32 = writable(low), writable(weight32)
     bounds = np.full(len(rows), np.iinfo(np.int64).max)
     above = np.empty(chunk, np.int32)
     for places in chunks(np.arange(len(rows)), chunk):
-        similar = unit_rows(points.take(rows[places])) @ half_unit_refs.T
+        units = unit_rows(points.take(rows[places]))
+        if estimates is not None and estimates.available:
+            in_bytes, error, doubt = estimates.quantize(units)
+            references = estimates.references()
+            loops.measure_estimates(in_bytes, references, error, doubt, bounds[places[0] :], low, weight32, unit)
+            continue
+        similar = units @ half_unit_refs.T
         similar += np.float32(0.5)
         loops.measure(similar, places, bounds, low, weight32, unit, above, 0, len(places))
     return bounds

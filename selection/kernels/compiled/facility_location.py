@@ -163,6 +163,12 @@ def weight_above(s, low, weight, doubt):  # type: ignore[no-untyped-def]  # noqa
 
 
 @compiled
+def bound_of_estimates(s, low, weight32, error, doubt, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """No less than the exact gain, from estimates of the similarities."""
+    return bound_of(gain_above(s, low, weight32), error, weight_above(s, low, weight32, doubt), unit)
+
+
+@compiled
 def highest(s, low, base, doubt):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """How far the similarities that may add to a gain lie above a base."""
     more = np.empty(s.shape[0], np.float32)
@@ -212,13 +218,26 @@ def estimate(  # type: ignore[no-untyped-def]  # noqa: ANN201
         for e in range(count):
             s, j = similar[e], first + start + e
             s, row, own_doubt = s[: len(low)], rows[j], doubt[start + e]
-            gain = gain_above(s, low, weight32)
-            open_weight = weight_above(s, low, weight32, own_doubt)
-            upper[row] = min(upper[row], bound_of(gain, error[start + e], open_weight, unit))
+            upper[row] = min(upper[row], bound_of_estimates(s, low, weight32, error[start + e], own_doubt, unit))
             step, size = pack(s, low, base_of, own_doubt, steps, out[j], codes[j])
             state[row].length, state[row].size = -1 - scale_of(base, step), size
             state[row].error, state[row].doubt, state[row].rough = error[start + e], own_doubt, True
             state[row].seen_at, state[row].measured = version, False
+
+
+@compiled
+def measure_estimates(in_bytes, references_in_bytes, error, doubt, upper, low, weight32, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """upper[j] = a bound on the gain of row j, as `estimate`; nothing is kept."""
+    Q, offset, own = in_bytes
+    packed, terms = references_in_bytes
+    sums = np.empty((quantized.ROWS, terms.shape[2]), np.int32)
+    similar = np.empty((quantized.ROWS, len(packed) * terms.shape[2]), np.float32)
+    for start in range(0, len(Q), quantized.ROWS):
+        count = min(quantized.ROWS, len(Q) - start)
+        estimates.similarities(Q, offset, own, packed, terms, start, count, sums, similar)
+        for e in range(count):
+            s, j = similar[e], start + e
+            upper[j] = bound_of_estimates(s[: len(low)], low, weight32, error[j], doubt[j], unit)
 
 
 @compiled

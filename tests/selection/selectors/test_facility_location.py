@@ -281,10 +281,12 @@ def test_coverage__without_the_instruction_makes_the_same_picks(monkeypatch: pyt
     assert (got.rows.tolist(), got.gain.tolist()) == (expected.rows.tolist(), expected.gain.tolist())
 
 
+@pytest.mark.parametrize("pairs", [0, 2**40])  # in bytes, where the processor multiplies these, or not
 @pytest.mark.parametrize("memory", [1e-9, 1e-4])
 def test_coverage__bounds_of_other_processes_leave_few_rows_and_change_no_pick(
-    memory: float, monkeypatch: pytest.MonkeyPatch
+    memory: float, pairs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(estimates, "PAIRS", pairs)
     monkeypatch.setattr(kernel, "CHUNK_ROWS", 32)
     monkeypatch.setattr(kernel, "PARTED_PRODUCTS", 0)
     x = clustered(600, 24, 1)
@@ -297,6 +299,13 @@ def test_coverage__bounds_of_other_processes_leave_few_rows_and_change_no_pick(
         return similarities_of(self, rows, *out)
 
     monkeypatch.setattr(kernel.Coverage, "similarities", counted)
+    estimate = kernel._Kept._estimate
+
+    def counted_too(self: kernel._Kept, made: object, rows: np.ndarray, base: int) -> None:
+        measured.append(len(rows))
+        estimate(self, made, rows, base)
+
+    monkeypatch.setattr(kernel._Kept, "_estimate", counted_too)
     picks, counts = [], []
     for vectors in (ArrayVectors(x), in_parts(ArrayVectors(x))):
         measured.clear()
@@ -306,7 +315,7 @@ def test_coverage__bounds_of_other_processes_leave_few_rows_and_change_no_pick(
         picks.append((picked.rows.tolist(), picked.gain.tolist()))
         counts.append(sum(measured))
     assert picks[0] == picks[1]
-    assert counts[1] < counts[0] / 2, counts
+    assert counts[1] < counts[0] * (1 / 2 if pairs else 2 / 3), counts  # estimates are not as close
 
 
 @pytest.mark.parametrize("mode", ["exact", "knn"])

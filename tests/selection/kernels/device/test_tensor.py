@@ -254,6 +254,7 @@ def test_facility_location__no_bound_of_a_gpu_is_below_the_exact_gain(name, devi
     there = TensorVectors(ArrayVectors(X), device)
     coverage = Coverage(ArrayVectors(X), weights=weights, taken=np.array([0, 5]), max_bytes=2**30)
     references = np.flatnonzero(coverage.norms > 0)
+    references = references[np.argsort(coverage.place[references])]  # as `coverage` has them, by weight
     similarities = device_facility_location.Similarities(there, references, coverage.weight32, coverage.unit)
     bounds = similarities.bounds(references, coverage.low)
     for row, bound in zip(references, bounds, strict=True):
