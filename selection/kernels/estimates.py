@@ -1,4 +1,5 @@
-"""Similarities to many references from products of bytes, four times as fast as in float32, and how far sums of them may be off.
+"""Similarities to many references from products of bytes, four times as fast as in float32, and how far sums of them
+may be off.
 
 Let x = x' + e and c_i = c_i' + f_i be a row and a reference of unit length, with x' and c_i' what their bytes stand for
 (see `compiled.quantized`). Of any set A of references with weights w_i
@@ -56,8 +57,8 @@ class Estimates:
         units: (r, d) float32 references of unit length.
         weights: (r,) float32, what an error of each counts.
 
-    Cost: to begin with r d^2 operations for each of two matrices, and their largest eigenvalues. Memory: a byte for each
-    number in `units`, twice these to begin with.
+    Cost: to begin with r d^2 operations for each of two matrices, and their largest eigenvalues. Memory: a byte for
+    each number of `units`, and two copies of these to begin with.
     """
 
     def __init__(self, units: Floats, weights: Floats) -> None:
@@ -69,7 +70,8 @@ class Estimates:
         packed, terms = self.quantized.arrays
         roots = np.sqrt(weights.astype(np.float64))
         values, vectors = _eigenvalues(lambda part: turned[part], roots, d, min(LEADING + 1, d))
-        # Eigenvectors of C'C times the roots of their eigenvalues; the root of the next; what float32 adds to a product.
+        # Eigenvectors of C'C times the roots of their eigenvalues; the root of the next; what float32 adds to a
+        # product.
         self.along = np.ascontiguousarray(vectors[:, 1:] * np.sqrt(values[1:]), np.float32)
         self.beyond = float(values[0]) ** 0.5
         self.slip = float(product_margin(d + 8)) * float(values.sum()) ** 0.5

@@ -93,8 +93,8 @@ class Coverage:
     similarities of all rows fit into `max_bytes`, few a second time; and a scan of what is kept for each bound; where
     other processes read the vectors, they multiply more pairs and this one fewer, see `tighten_in_parts`. Memory:
     `max_bytes` at most (compressed similarities take a byte for each that may count and a bit for each reference), 9
-    bytes * references * d (20 to begin with), 96 bytes * n, chunks of 64 and 20 MiB or of one row. A GPU multiplies somewhat more pairs; for its
-    memory see `device.facility_location`.
+    bytes * references * d (20 to begin with), 96 bytes * n, chunks of 64 and 20 MiB or of one row. A GPU multiplies
+    somewhat more pairs; for its memory see `device.facility_location`.
     """
 
     def __init__(

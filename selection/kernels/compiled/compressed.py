@@ -1,7 +1,7 @@
-"""Compressed similarities of a row: a bit for each reference, set where the row may still add to what it is covered with;
-then, in the order of the references, a byte for each such one: how far its similarity lies above a base, in steps,
-rounded up. Entries are of 64 bits. What references are covered with is known in the same steps, rounded down: the
-difference is an upper bound on what the row adds, from few operations on 64 bytes at once.
+"""Compressed similarities of a row: a bit for each reference, set where the row may still add to what it is covered
+with; then, in the order of the references, a byte for each such one: how far its similarity lies above a base, in
+steps, rounded up. Entries are of 64 bits. What references are covered with is known in the same steps, rounded down:
+the difference is an upper bound on what the row adds, from few operations on 64 bytes at once.
 
 Where similarities are estimates (see `estimates`), a row has a doubt besides: how far one of them may be off.
 
@@ -171,7 +171,8 @@ look_fast: Any = intrinsic(_look_fast)
 
 @compiled
 def look_plain(room, codes, at, limits, scale, weights, units, reach):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """What the references that may count add at most, in steps times weights; their weights together; how many there are.
+    """What the references that may count add at most, in steps times weights; their weights together; how many there
+    are.
 
     Args:
         room: uint64; the compressed similarities begin at entry `at`. `codes`: the same as bytes.
@@ -240,7 +241,9 @@ pack_group_fast: Any = intrinsic(_pack_group_fast)
 
 @compiled
 def pack_group(s, low, base, g, doubt, inverse, room, codes, place):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Write the bits of the references of group g to room[g], and their bytes to `codes` from `place` on; the next place."""
+    """Write the bits of the references of group g to room[g], and their bytes to `codes` from `place` on; the next
+    place.
+    """
     bits = np.uint64(0)
     for i in range(g * GROUP, min((g + 1) * GROUP, len(s))):
         if s[i] + doubt > low[i]:
@@ -329,7 +332,8 @@ def shorten_group(codes, place, bits, limits, scale, g, reach, out, out_place): 
 
 @compiled
 def shorten(room, codes, at, limits, scale, reach, to, scratch, bytes_of_scratch):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Move compressed similarities to the place `to`, not behind their own, without what no longer counts; their new size.
+    """Move compressed similarities to the place `to`, not behind their own, without what no longer counts; their new
+    size.
 
     Args:
         scratch: (`most_entries`,) uint64; `bytes_of_scratch`: the same as bytes.

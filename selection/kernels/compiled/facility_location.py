@@ -2,10 +2,10 @@
 
 Similarities, and so gains, are integers here: multiples of 1 / `unit`.
 
-What is kept of a row begins at entry `start` of `room`: a list, `length` references and their float32 similarities, each
-pair in 64 bits; or, where `length` is -1 - s, its similarities compressed with scale s (see `compressed`). A scale has a
-base, what the references were covered with at a version, and a step. What is kept is `rough` where it is more than the
-float32 similarities: rounded up, or estimates (see `estimates`); then a weighted sum of them may be off by the
+What is kept of a row begins at entry `start` of `room`: a list, `length` references and their float32 similarities,
+each pair in 64 bits; or, where `length` is -1 - s, its similarities compressed with scale s (see `compressed`). A scale
+has a base, what the references were covered with at a version, and a step. What is kept is `rough` where it is more
+than the float32 similarities: rounded up, or estimates (see `estimates`); then a weighted sum of them may be off by the
 row's `error` times the root of their weights together, and one of them by its `doubt`.
 """
 
@@ -32,7 +32,9 @@ AHEAD, FAR_AHEAD = 4, 16
 
 
 class References(NamedTuple):
-    """The references, what each counts, and what they are covered with; `low`: coarse similarities up to it add nothing."""
+    """The references, what each counts, and what they are covered with; `low`: coarse similarities up to it add
+    nothing.
+    """
 
     vectors: Any
     norms: Any
@@ -199,7 +201,8 @@ def estimate(  # type: ignore[no-untyped-def]  # noqa: ANN201
     in_bytes, references_in_bytes, rows, first, error, doubt, kept, base, upper, version, references,  # noqa: ANN001
     out, codes,  # noqa: ANN001
 ):  # fmt: skip
-    """Estimate the similarities of rows[first], and as many more as are `in_bytes`; lower their bounds, and compress them.
+    """Estimate the similarities of rows[first], and as many more as are `in_bytes`; lower their bounds, and compress
+    them.
 
     Args:
         in_bytes: (rows, ..) bytes of these rows, see `estimates`; `references_in_bytes`: packed, see `quantized`.
@@ -252,8 +255,8 @@ def copy_kept(out, chosen, rows, kept, first, last):  # type: ignore[no-untyped-
 
 @compiled
 def write_kept(similar, chosen, rows, base, kept, low, first, last):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Keep what `length` says of the rows chosen[first] .. chosen[last - 1] of `similar`: a list, or compressed if it is
-    below 0.
+    """Keep what `length` says of the rows chosen[first] .. chosen[last - 1] of `similar`: a list, or compressed if it
+    is below 0.
     """
     room, words, numbers, state = kept.room, kept.words, kept.numbers, kept.state
     base_of, steps = kept.bases[base], kept.steps
@@ -306,8 +309,8 @@ def fill_limits(limits, low, base, step):  # type: ignore[no-untyped-def]  # noq
 
 @compiled
 def compact(rows, kept, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Move what is kept of these rows, in the order of their places, together at the front, without what no longer counts;
-    where the free room begins.
+    """Move what is kept of these rows, in the order of their places, together at the front, without what no longer
+    counts; where the free room begins.
     """
     end = 0
     scratch = np.empty(compressed.most_entries(len(low)), np.uint64)
@@ -450,8 +453,8 @@ def keep_list(row, kept, which, most, count):  # type: ignore[no-untyped-def]  #
 
 @compiled
 def multiply_open(rows, xs, half_unit_refs, kept, upper, version, references):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Multiply rows, of unit vectors `xs`, with the references that are in doubt for them, and lower their bounds; how many
-    products this was.
+    """Multiply rows, of unit vectors `xs`, with the references that are in doubt for them, and lower their bounds; how
+    many products this was.
 
     A list of these references takes the place of what is kept if it is no longer.
     """
@@ -486,7 +489,9 @@ def counted(weight, more):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN2
 
 @compiled
 def gain_of(row, kept, x, x_norm, references, take):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """The exact gain of a row, of vector x; with `take`, its similarities are then what the references are covered with."""
+    """The exact gain of a row, of vector x; with `take`, its similarities are then what the references are covered
+    with.
+    """
     low, covered, unit = references.low, references.covered, references.unit
     which, most = np.empty(len(low) + 1, np.int32), np.empty(len(low) + 1, np.float32)
     count = opened(row, kept, kept.state[row].doubt, which, most)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -38,7 +40,7 @@ def units(x: np.ndarray) -> np.ndarray:
 def estimated(made: Estimates, rows: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(rows, r) estimates, and the errors and doubts of the rows."""
     (Q, offset, own), error, doubt = made.quantize(rows)
-    packed, terms = made.quantized.arrays
+    packed, terms = made.references()
     lanes = terms.shape[2]
     out = np.empty((-(-len(rows) // quantized.ROWS) * quantized.ROWS, len(packed) * lanes), np.float32)
     sums = np.empty((quantized.ROWS, lanes), np.int32)
@@ -65,6 +67,16 @@ def test_estimates__no_set_of_them_is_farther_off_than_stated(name: str, d: int,
     excess = np.cumsum(np.take_along_axis(too_low * weights, order, 1), axis=1)
     together = np.cumsum(np.broadcast_to(weights, too_low.shape)[np.arange(len(rows))[:, None], order], axis=1)
     assert (excess <= error[:, None] * np.sqrt(together)).all()
+
+
+def test_estimates__are_the_same_where_another_process_gets_them() -> None:
+    x = units(kinds(100)["large feature"])
+    made = Estimates(x[:300], np.ones(300, np.float32))
+    sent = pickle.loads(pickle.dumps(made))
+    for array in sent.quantized.arrays:
+        array.flags.writeable = False  # as Ray gives them
+    for here, there in zip(estimated(made, x[300:], 300), estimated(sent, x[300:], 300), strict=True):
+        assert here.tolist() == there.tolist()
 
 
 def test_estimates__are_close() -> None:
