@@ -12,7 +12,7 @@ import pytest
 from pipelines import vector_shards
 from pipelines.vector_shards import StoredParts
 from selection import InvalidInput, Pool, Targets, select
-from selection.kernels import facility_location, k_center
+from selection.kernels import estimates, facility_location, k_center, quantized
 from selection.kernels.assign import nearest_centres
 from selection.kernels.normalize import unit_rows
 from selection.kernels.top_k import top_k
@@ -86,6 +86,8 @@ def share_small_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(k_center, "FRONT_ROWS", 40)
     monkeypatch.setattr(facility_location, "CHUNK_ROWS", 100)
     monkeypatch.setattr(facility_location, "PARTED_PRODUCTS", 0)
+    monkeypatch.setattr(estimates, "PAIRS", 0)
+    monkeypatch.setattr(quantized, "LEAST_FEATURES", 1)
 
 
 def check_recipes(recipes: list[list[Any]], vectors: StoredVectors, parallel: Map, folder: Path) -> None:
