@@ -93,8 +93,8 @@ class Coverage:
     similarities of all rows fit into `max_bytes`, few a second time; and a scan of what is kept for each bound; where
     other processes read the vectors, they multiply more pairs and this one fewer, see `tighten_in_parts`. Memory:
     `max_bytes` at most (compressed similarities take a byte for each that may count and a bit for each reference), 9
-    bytes * references * d (20 to begin with), 96 bytes * n, chunks of 64 and 20 MiB or of one row. A GPU multiplies
-    somewhat more pairs; for its memory see `device.facility_location`.
+    bytes * references * d (20 to begin with), 200 bytes * references, 96 bytes * n, chunks of 64 and 20 MiB or of one
+    row. A GPU multiplies somewhat more pairs; for its memory see `device.facility_location`.
     """
 
     def __init__(
@@ -174,7 +174,9 @@ class Coverage:
         return picked, gains / self.unit * self.scale
 
     def similarities(self, rows: Rows, out: Floats | None = None) -> tuple[Floats, Floats]:
-        """(rows, references) float32 similarities, and the rows' vectors. Those of a zero vector mean nothing: its bound is 0."""
+        """(rows, references) float32 similarities, and the rows' vectors. Those of a zero vector mean nothing: its
+        bound is 0.
+        """
         r = len(self.refs)
         similar = np.empty((len(rows), r), np.float32) if out is None else out
         xs = np.empty((len(rows), self.refs.shape[1]), np.float32)
@@ -210,7 +212,7 @@ class Coverage:
         above = np.empty(len(rows), np.int32)
         task = partial(loops.measure, similar, rows, self.upper, self.low, self.weight32, self.unit, above)
         self.threads.run(task, len(rows), ROWS_AT_ONCE)
-        self._see(rows)
+        self._see(rows, loops.HERE)
         return above
 
     def tighten(self, similarities: device.Similarities, left: Rows) -> None:
@@ -220,8 +222,8 @@ class Coverage:
         self.upper[rows] = np.minimum(self.upper[rows], similarities.bounds(rows, self.low))
         self._see(rows)
 
-    def _see(self, rows: Rows) -> None:
-        self.state["seen_at"][rows], self.state["measured"][rows] = self.version, True
+    def _see(self, rows: Rows, where: int = 1) -> None:
+        self.state["seen_at"][rows], self.state["measured"][rows] = self.version, where
 
     def measured(self, rows: Rows) -> Mask:
         """(rows,) whether their bounds are of this version, and from float32 similarities."""
@@ -362,7 +364,7 @@ class _Kept:
 
     def fill(self) -> None:
         """Multiply the first rows from outside."""
-        coverage, upper = self.coverage, self.coverage.upper
+        coverage = self.coverage
         if coverage.device is not None:
             coverage.tighten(coverage.device, self.outside.rows)
             self.outside.again()
@@ -371,12 +373,22 @@ class _Kept:
         ):
             self.outside.again()
         first = self.outside.first()
-        due = self.outside.count_above(DUE * int(upper[self.heap[0]])) if self.size else 0
-        taken = self.outside.take(max(due, self.chunk))
+        taken = self.outside.take(self._how_many(first))
         self.to_come = self.outside.count() + len(taken)
         for rows in chunks(taken, self.chunk):
             self.to_come -= len(rows)
             self._multiply(rows, first)
+
+    def _how_many(self, first: int) -> int:
+        """How many rows from outside to multiply: of those whose bounds are close already, no more than have to be."""
+        coverage, state = self.coverage, self.coverage.state[first]
+        seen = state["seen_at"] == coverage.version
+        if not coverage.covered.any() or (seen and state["measured"] == loops.HERE):
+            return 1
+        if seen:
+            return len(self.similar)
+        due = self.outside.count_above(DUE * int(coverage.upper[self.heap[0]])) if self.size else 0
+        return max(due, self.chunk)
 
     def _multiply(self, rows: Rows, first: int) -> None:
         """Multiply some rows, and keep something of those of high bounds."""
@@ -397,8 +409,6 @@ class _Kept:
             coverage.state["size"][rows] = self.bits - (-above // ENTRY_BYTES)
         # The first must not be passed over: those above it may turn out to be worth less.
         wanted = (upper[rows] >= self.floor) | (rows == first) | (self.floor_version < coverage.version)
-        if not coverage.covered.any():
-            wanted &= rows == first  # the first bounds are close, and nothing can be left out yet
         if self.used + int(self._units(rows[wanted]).sum()) > self.entries:
             wanted &= self._make_room(rows, wanted)
         chosen = np.flatnonzero(wanted)
@@ -715,7 +725,8 @@ def neighbour_lists(vectors: Vectors, count: int, *, count_itself: bool = False)
 
 
 def mean_similarity_after(vectors: Vectors, sample: Rows, picks: Rows, *, weights: Doubles, taken: Rows) -> Doubles:
-    """(b,) the weighted mean, over the rows of a sample, of their similarity to the nearest of the first 1, 2, .. b picks.
+    """(b,) the weighted mean, over the rows of a sample, of their similarity to the nearest of the first 1, 2, .. b
+    picks.
 
     Args:
         vectors: (n, d).

@@ -25,6 +25,8 @@ RUN = 256
 FEW = 32
 # What a bound adds for the rounding of such sums, and of their terms.
 SLACK = 1 + 2.0**-14
+# No gain is more, see `scaled`.
+MOST = 2.0**62
 # Rows looked at for one pick, one after the other, before it pays to look at many at once.
 LOOKS = 1024
 # What is kept of a row is fetched from memory while so many before it are looked at, and where it is before that.
@@ -65,6 +67,8 @@ class Kept(NamedTuple):
     steps: Any
 
 
+HERE = 2
+
 ROW = np.dtype(
     [
         ("start", np.int64),
@@ -73,7 +77,7 @@ ROW = np.dtype(
         ("error", np.float32),
         ("doubt", np.float32),
         ("seen_at", np.int32),  # the version that the row's bound is of
-        ("measured", np.int8),  # it followed from float32 similarities, not from what is rough
+        ("measured", np.int8),  # it followed from float32 similarities, not from what is rough; HERE: of this process
         ("rough", np.int8),
     ],
     align=True,
@@ -124,7 +128,8 @@ def gain_above(s, low, weight):  # type: ignore[no-untyped-def]  # noqa: ANN001,
 @compiled
 def bound_of(gain, error, open_weight, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """No less than the exact gain, for what similarities add that err by `error` (see `estimates`)."""
-    return np.int64(np.ceil((gain + np.float64(error) * np.sqrt(np.float64(open_weight))) * SLACK * unit))
+    bound = np.ceil((gain + np.float64(error) * np.sqrt(np.float64(open_weight))) * SLACK * unit)
+    return np.int64(min(bound, MOST))
 
 
 @compiled

@@ -271,6 +271,30 @@ def test_coverage__estimates_change_no_pick(kind: str, memory: int, monkeypatch:
     assert rows.tolist() == naive_units(similarities(x)[:, refs], weights[refs], 100, none)
 
 
+@pytest.mark.parametrize("memory", [0, 2**30])
+@pytest.mark.parametrize("kind", ["one direction", "near copies"])
+def test_coverage__rows_of_equal_bounds_are_not_multiplied_again_and_again(
+    kind: str, memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    x = np.tile(rng.normal(size=24), (600, 1))
+    x = x * rng.uniform(0.5, 2, (600, 1)) if kind == "one direction" else x + 1e-4 * rng.normal(size=x.shape)
+    multiplied = []
+    multiply = kernel._Kept._multiply
+
+    def counted(self: kernel._Kept, rows: np.ndarray, first: int) -> None:
+        multiplied.extend(rows)
+        multiply(self, rows, first)
+
+    monkeypatch.setattr(kernel._Kept, "_multiply", counted)
+    known = Pool(vectors=x.astype(np.float32)).get_vectors()
+    coverage = kernel.Coverage(known, taken=np.empty(0, np.int64), max_bytes=memory)
+    rows = coverage.greedy(np.arange(600), 3)[0]
+    none = np.empty(0, np.int64)
+    assert rows.tolist() == naive_units(similarities(x.astype(np.float32)), np.ones(600, np.int64), 3, none)
+    assert len(multiplied) <= 600 * 8
+
+
 def test_coverage__without_the_instruction_makes_the_same_picks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimates, "PAIRS", 0)
     x = clustered(800, 40, 5)
