@@ -55,6 +55,11 @@ def main() -> int:
     within = {**make_inputs(build_step("rds_plus")), "columns": {"group": np.arange(len(inputs["vectors"])) % 3}}
     select([{"rds_plus": {"on_full_group": "advance"}}], Pool(**within), budget=3, group_by="group")
     coverage(inputs["vectors"], [0, 1])
+    # As in a large pool: estimates, and too little memory for what is kept.
+    many = np.random.default_rng(0).normal(size=(600, 16)).astype(np.float16)
+    for memory_gb in (1e-4, 1.0):
+        step = {"facility_location": {"mode": "reference", "n_ref": 300, "memory_gb": memory_gb}}
+        select([step], Pool(vectors=many), budget=50)
     print(f"the loops of {count} steps are compiled ({time.perf_counter() - started:.0f} s)")  # noqa: T201
     return 0
 

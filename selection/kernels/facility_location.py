@@ -115,9 +115,8 @@ class Coverage:
         references = np.arange(n, dtype=np.int64) if references is None else references
         references = references[self.norms[references] > 0]
         weights = np.ones(n) if weights is None else weights
-        by_weight = np.argsort(
-            weights[references], kind="stable"
-        )  # weights in bytes are multiples of a group's largest
+        # Weights in bytes are multiples of the largest of their group, so those of a group are to be alike.
+        by_weight = np.argsort(weights[references], kind="stable")
         refs = as_float32(vectors.take(references))
         self.refs, references = refs[by_weight], references[by_weight]
         self.weight, self.scale, self.unit = scaled(weights[references], exact=exact_weights)
@@ -394,7 +393,8 @@ class _Kept:
         """Multiply some rows, and keep something of those of high bounds."""
         coverage, upper = self.coverage, self.coverage.upper
         base = self._base()
-        again = (coverage.state["seen_at"][rows] == coverage.version).any()  # then estimates say no more than before
+        # Estimates say no more than what is known of rows that were seen already, and do not pay for a single row.
+        again = len(rows) == 1 or (coverage.state["seen_at"][rows] == coverage.version).any()
         estimates = None if again else self.estimates
         if estimates is None and len(rows) > len(self.similar):
             for part in chunks(rows, len(self.similar)):

@@ -67,8 +67,8 @@ class Kept(NamedTuple):
     steps: Any
 
 
+# What is known of a row. `measured` is HERE where the similarities were in this process, not only their bound.
 HERE = 2
-
 ROW = np.dtype(
     [
         ("start", np.int64),
@@ -77,7 +77,7 @@ ROW = np.dtype(
         ("error", np.float32),
         ("doubt", np.float32),
         ("seen_at", np.int32),  # the version that the row's bound is of
-        ("measured", np.int8),  # it followed from float32 similarities, not from what is rough; HERE: of this process
+        ("measured", np.int8),  # it followed from float32 similarities, not from what is rough
         ("rough", np.int8),
     ],
     align=True,

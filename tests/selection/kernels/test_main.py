@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import numba
+import pytest
 
 from selection.kernels.__main__ import main, steps
 from selection.kernels.compiled.jit import cache_folder, compiled
@@ -15,6 +18,25 @@ def test_main__runs_every_step_that_has_loops(capsys):
     assert {"k_center", "kmeans_pp", "facility_location", "semdedup", "rds_plus", "badge", "probcover"} <= names
     assert main() == 0
     assert "are compiled" in capsys.readouterr().out
+
+
+LEFT_OUT = """\
+from selection.kernels.__main__ import main
+from selection.kernels.compiled import estimates, facility_location, quantized
+
+main()
+names = ["look", "multiply_open", "compact", "write_kept", "measure", "sift_all", "places_above"]
+loops = [getattr(facility_location, name) for name in names]
+if quantized.has_instruction():
+    loops += [facility_location.estimate, facility_location.copy_kept, estimates.quantized_rows]
+print("not compiled:", *(loop.__name__ for loop in loops if not loop.signatures), "end")
+"""
+
+
+@pytest.mark.slow
+def test_main__compiles_what_only_large_pools_need():
+    done = subprocess.run([sys.executable, "-c", LEFT_OUT], capture_output=True, check=True, text=True)
+    assert done.stdout.endswith("not compiled: end\n")
 
 
 def test_cache_folder__is_another_when_any_source_changes(tmp_path, monkeypatch):
