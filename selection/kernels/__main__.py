@@ -58,8 +58,8 @@ def main() -> int:
     # As in a large pool: estimates, and too little memory for what is kept.
     many = np.random.default_rng(0).normal(size=(600, 16)).astype(np.float16)
     for memory_gb in (1e-4, 1.0):
-        step = {"facility_location": {"mode": "reference", "n_ref": 300, "memory_gb": memory_gb}}
-        select([step], Pool(vectors=many), budget=50)
+        options = {"mode": "reference", "n_ref": 300, "memory_gb": memory_gb}
+        select([{"facility_location": options}], Pool(vectors=many), budget=50)
     print(f"the loops of {count} steps are compiled ({time.perf_counter() - started:.0f} s)")  # noqa: T201
     return 0
 
