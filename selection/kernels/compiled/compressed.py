@@ -101,7 +101,6 @@ class _Arguments:
 
     def __init__(self, context: Any, builder: Any, signature: Any, args: Any) -> None:
         self.context, self.builder, self.kinds, self.args = context, builder, signature.args, args
-        self.integer = context.get_value_type(types.intp)
 
     def array(self, which: int) -> Any:
         return self.context.make_array(self.kinds[which])(self.context, self.builder, self.args[which])

@@ -144,15 +144,15 @@ def measure(similar, rows, upper, low, weight32, unit, above, start, stop):  # t
     for j in range(start, stop):
         row = rows[j]
         upper[row] = min(upper[row], upper_gain(similar[j], low, weight32, unit))
-        above[j] = count_above(similar[j], low, np.float32(0))
+        above[j] = count_above(similar[j], low)
 
 
 @compiled
-def count_above(s, low, doubt):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def count_above(s, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """How many similarities may add to a gain."""
     count = np.int32(0)
     for i in range(s.shape[0]):
-        count += np.int32(s[i] + doubt > low[i])
+        count += np.int32(s[i] > low[i])
     return count
 
 
@@ -286,7 +286,7 @@ def write_list(s, low, words, numbers, at, count):  # type: ignore[no-untyped-de
     end = at + count
     for first in range(0, s.shape[0], FEW):
         s_few, low_few = s[first : first + FEW], low[first : first + FEW]
-        if count_above(s_few, low_few, np.float32(0)):
+        if count_above(s_few, low_few):
             for i in range(s_few.shape[0]):  # each entry is written, and counts if it is one
                 if at == end:
                     break
