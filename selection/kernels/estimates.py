@@ -25,6 +25,7 @@ import numpy as np
 from selection.blocks import writable
 from selection.kernels.compiled import estimates as loops
 from selection.kernels.compiled import quantized
+from selection.kernels.compiled.assign import norms
 from selection.kernels.compiled.margin import U, product_margin
 from selection.kernels.compiled.products import LANES
 from selection.kernels.quantized import Quantized
@@ -101,7 +102,7 @@ class Estimates:
         rows = self.turn(units) if self.turn else units
         Q, offset, own, left = loops.quantized_rows(rows, self.quantized.arrays[0].shape[1] * quantized.FEATURES)
         rest, reach = own[:, quantized.REST].astype(np.float64), own[:, quantized.REACH].astype(np.float64)
-        along = loops.lengths(left @ self.along)
+        along = norms(left @ self.along)
         error = (
             np.sqrt(along**2 + (self.beyond * rest) ** 2)
             + self.slip * rest

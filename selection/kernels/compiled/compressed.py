@@ -22,6 +22,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from selection.kernels.compiled.jit import compiled
+from selection.kernels.compiled.products import LANES, everywhere
 
 # References of one entry of bits, bytes of an entry, and the largest number of steps.
 GROUP, BYTES, LARGEST = 64, 8, 255
@@ -78,16 +79,8 @@ def lowest(bits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
 
 
 # Numbers in registers.
-_LANES = 16
 _BYTE, _SINGLE, _WHOLE = ir.IntType(8), ir.FloatType(), ir.IntType(32)
 _BITS = ir.VectorType(ir.IntType(1), GROUP)
-
-
-def _spread(builder: Any, value: Any, lanes: int) -> Any:
-    """A vector of the same value."""
-    undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
-    first = builder.insert_element(undefined, value, _WHOLE(0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_WHOLE, lanes), [0] * lanes))
 
 
 def _call(builder: Any, name: str, result: Any, *values: Any) -> Any:
@@ -125,15 +118,15 @@ def _look_fast(typing_context, room, codes, at, limits, scale, weights, units, r
             nothing = [context.get_constant(kind, 0) for kind in signature.return_type]
             return context.make_tuple(builder, signature.return_type, nothing)
         given, integer = _Arguments(context, builder, signature, args), context.get_value_type(types.intp)
-        bytes_, wide = ir.VectorType(_BYTE, GROUP), ir.VectorType(_WHOLE, _LANES)
-        doubles = ir.VectorType(ir.DoubleType(), _LANES)
+        bytes_, wide = ir.VectorType(_BYTE, GROUP), ir.VectorType(_WHOLE, LANES)
+        doubles = ir.VectorType(ir.DoubleType(), LANES)
         count_of = builder.extract_value(given.array(6).shape, 0)
-        no_sum = ir.Constant(doubles, [0.0] * _LANES)
+        no_sum = ir.Constant(doubles, [0.0] * LANES)
         totals = [cgutils.alloca_once_value(builder, no_sum) for _ in range(2)]  # type: ignore[no-untyped-call]
         count = cgutils.alloca_once_value(builder, integer(0))  # type: ignore[no-untyped-call]
         place = cgutils.alloca_once_value(builder, builder.mul(builder.add(args[2], count_of), integer(BYTES)))  # type: ignore[no-untyped-call]
         limit_at = builder.mul(args[4], builder.extract_value(given.array(3).shape, 1))
-        more = _spread(builder, builder.trunc(args[7], _BYTE), GROUP)
+        more = everywhere(builder, builder.trunc(args[7], _BYTE), GROUP)
         with cgutils.for_range_slice(builder, integer(0), count_of, integer(1), integer) as (g, _):
             bits = given.load(0, builder.add(args[2], g), integer)
             with builder.if_then(builder.icmp_unsigned("!=", bits, integer(0))):
@@ -146,9 +139,9 @@ def _look_fast(typing_context, room, codes, at, limits, scale, weights, units, r
                 opened = builder.and_(builder.icmp_unsigned(">", builder.add(code, more), limit), mask)
                 ones = builder.zext(opened, bytes_)
                 weight = builder.bitcast(given.load(5, first, bytes_), wide)
-                unit = _spread(builder, given.load(6, g, ir.DoubleType()), _LANES)
+                unit = everywhere(builder, given.load(6, g, ir.DoubleType()), LANES)
                 for total, factor in zip(totals, (above, ones), strict=True):
-                    given_bytes = ir.Constant(wide, [0] * _LANES), builder.bitcast(factor, wide), weight
+                    given_bytes = ir.Constant(wide, [0] * LANES), builder.bitcast(factor, wide), weight
                     sums = _call(builder, "llvm.x86.avx512.vpdpbusd.512", wide, *given_bytes)
                     product = builder.fmul(builder.sitofp(sums, doubles), unit, flags=["contract"])
                     builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)
@@ -217,9 +210,9 @@ def _pack_group_fast(typing_context, s, low, base, g, doubt, inverse, room, code
         wide = ir.VectorType(_WHOLE, GROUP)
         first = builder.mul(args[3], integer(GROUP))
         s_of, low_of, base_of = (given.load(which, first, singles) for which in range(3))
-        mask = builder.fcmp_ordered(">", builder.fadd(s_of, _spread(builder, args[4], GROUP)), low_of)
+        mask = builder.fcmp_ordered(">", builder.fadd(s_of, everywhere(builder, args[4], GROUP)), low_of)
         margin = ir.Constant(singles, [MARGIN] * GROUP)
-        steps = builder.fmul(builder.fadd(builder.fsub(s_of, base_of), margin), _spread(builder, args[5], GROUP))
+        steps = builder.fmul(builder.fadd(builder.fsub(s_of, base_of), margin), everywhere(builder, args[5], GROUP))
         zeros, ones = ir.Constant(wide, [0] * GROUP), ir.Constant(wide, [1] * GROUP)
         rounded = builder.add(builder.fptosi(steps, wide), ones)
         positive = builder.fcmp_ordered(">", steps, ir.Constant(singles, [0.0] * GROUP))
@@ -301,7 +294,7 @@ def _shorten_group_fast(  # type: ignore[no-untyped-def]  # noqa: ANN202
         code = _call(builder, "llvm.x86.avx512.mask.expand.v64i8", bytes_, raw, nothing, mask)
         limit_at = builder.mul(args[4], builder.extract_value(given.array(3).shape, 1))
         limit = given.load(3, builder.add(limit_at, builder.mul(args[5], integer(GROUP))), bytes_)
-        more = _spread(builder, builder.trunc(args[6], _BYTE), GROUP)
+        more = everywhere(builder, builder.trunc(args[6], _BYTE), GROUP)
         stays = builder.and_(builder.icmp_unsigned(">", builder.add(code, more), limit), mask)
         code = _call(builder, "llvm.x86.avx512.mask.compress.v64i8", bytes_, code, nothing, stays)
         given.store(code, 7, args[8])

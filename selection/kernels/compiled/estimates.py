@@ -30,15 +30,6 @@ def quantized_rows(units, width):  # type: ignore[no-untyped-def]  # noqa: ANN00
 
 
 @compiled
-def lengths(rows):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """(b,) the lengths of rows, in float64."""
-    out = np.empty(len(rows))
-    for j in range(len(rows)):
-        out[j] = np.sqrt(dot(rows[j], rows[j]))
-    return out
-
-
-@compiled
 def similarities(Q, offset, own, packed, terms, first, count, sums, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """out[e] = estimates of the similarities of row first + e, `count` of at most `quantized.ROWS`.
 

@@ -97,11 +97,11 @@ def _below(typing_context, low, group, products, row, cut):  # type: ignore[no-u
     return types.intp(low, types.intp, products, types.intp, types.float64), emit
 
 
-def everywhere(builder: Any, value: Any) -> Any:
-    """A vector of LANES times the same value."""
-    undefined = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
+def everywhere(builder: Any, value: Any, lanes: int = LANES) -> Any:
+    """A vector of so many times the same value."""
+    undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
     first = builder.insert_element(undefined, value, ir.IntType(32)(0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
 
 
 write_products: Any = intrinsic(_write_products)
